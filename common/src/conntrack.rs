@@ -1,0 +1,268 @@
+//! Conntrack: key, entry, and the pure step that a packet makes in it.
+//!
+//! Invariants: one entry per endpoint and connection serves both directions, because the key holds
+//! the two ends in sorted order; the entry's verdict holds for exactly one policy table, one peer
+//! epoch and up to its recheck time, and is judged anew when any of them moved. Lookups, inserts
+//! and clocks belong to the caller.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{
+    SECOND,
+    ids::{IdentityId, RuleSlot, TableId},
+    mode::{Direction, Verdict},
+    net::{Address, Ip4, Ip6, Port},
+    packet::{TcpFlags, protocol},
+    pod::shared_layout,
+};
+
+/// Key of `CT4`, 20 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CtKey4 {
+    /// The end that sorts first.
+    pub low: Ip4,
+    /// The other end.
+    pub high: Ip4,
+    /// The endpoint's interface.
+    pub ifindex: u32,
+    /// Port of `low`.
+    pub low_port: Port,
+    /// Port of `high`.
+    pub high_port: Port,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+shared_layout!(
+    CtKey4, size 20, low at 0, high at 4, ifindex at 8, low_port at 12, high_port at 14,
+    protocol at 16,
+);
+
+/// Key of `CT6`, 48 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CtKey6 {
+    /// The end that sorts first.
+    pub low: Ip6,
+    /// The other end.
+    pub high: Ip6,
+    /// The endpoint's interface.
+    pub ifindex: u32,
+    /// Port of `low`.
+    pub low_port: Port,
+    /// Port of `high`.
+    pub high_port: Port,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
+}
+shared_layout!(
+    CtKey6, size 48, low at 0, high at 16, ifindex at 32, low_port at 36, high_port at 38,
+    protocol at 40,
+);
+
+/// The two ends of a packet in the order that both directions share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends<A> {
+    /// The end that sorts first, and its port.
+    pub low: (A, Port),
+    /// The other end, and its port.
+    pub high: (A, Port),
+}
+
+/// Sorts the ends of a packet, so that a packet and its answer give the same result.
+#[inline(always)]
+pub fn sorted<A: Address>(source: (A, Port), destination: (A, Port)) -> Ends<A> {
+    let source_first = if source.0 == destination.0 {
+        source.1.raw() <= destination.1.raw()
+    } else {
+        source.0.sorts_before(destination.0)
+    };
+    if source_first {
+        Ends {
+            low: source,
+            high: destination,
+        }
+    } else {
+        Ends {
+            low: destination,
+            high: source,
+        }
+    }
+}
+
+/// Bits of [`CtEntry::state`].
+pub mod state {
+    /// A packet of the reply direction was seen.
+    pub const REPLIED: u8 = 1;
+    /// The originator went on after a reply: the connection stands.
+    pub const ESTABLISHED: u8 = 2;
+    /// FIN from the originator.
+    pub const FIN_ORIGINAL: u8 = 4;
+    /// FIN from the answering side.
+    pub const FIN_REPLY: u8 = 8;
+    /// RST from either side.
+    pub const RESET: u8 = 16;
+}
+
+/// Bits of [`CtEntry::flags`].
+pub mod flags {
+    /// The workload sent the first packet: the flow is judged as its egress.
+    pub const FROM_WORKLOAD: u8 = 1;
+    /// The first packet came from a socket of this node: allowed before every tier.
+    pub const OWN_NODE: u8 = 2;
+    /// Direction was taken from the middle of a connection, within the pick-up window.
+    pub const PICKED_UP: u8 = 4;
+}
+
+/// Value of `CT4` and `CT6`, one cache line.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CtEntry {
+    /// Boot-clock time after which the entry is dead.
+    pub expires: u64,
+    /// Boot-clock time from which the verdict is stale.
+    pub recheck: u64,
+    /// Bytes (IP length), original direction then reply; updated without locks, so approximate.
+    pub bytes: [u64; 2],
+    /// Packets likewise.
+    pub packets: [u32; 2],
+    /// The policy table that judged.
+    pub table: TableId,
+    /// The peer's epoch when it judged.
+    pub epoch: u32,
+    /// The rule, or default, that decided.
+    pub rule: RuleSlot,
+    /// The peer's identity then.
+    pub peer: IdentityId,
+    /// A [`Verdict`].
+    pub verdict: u8,
+    /// Bits of [`state`].
+    pub state: u8,
+    /// Bits of [`flags`].
+    pub flags: u8,
+    /// The [`crate::reason::DropReason`] of a deny, else 0.
+    pub reason: u8,
+    /// Zero.
+    pub reserved: [u8; 4],
+}
+shared_layout!(
+    CtEntry, size 64, expires at 0, recheck at 8, bytes at 16, packets at 32, table at 40,
+    epoch at 44, rule at 48, peer at 52, verdict at 56, state at 57, flags at 58, reason at 59,
+);
+
+impl CtEntry {
+    /// Whether the entry still speaks for its connection.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_live(&self, now: u64) -> bool {
+        now < self.expires
+    }
+
+    /// Whether the stored verdict still holds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_fresh(&self, table: TableId, epoch: u32, now: u64) -> bool {
+        self.table.0 == table.0 && self.epoch == epoch && now < self.recheck
+    }
+
+    /// The stored verdict.
+    #[inline(always)]
+    #[must_use]
+    pub const fn verdict(&self) -> Verdict {
+        Verdict::from_raw(self.verdict)
+    }
+
+    /// Direction in which the flow is judged.
+    #[inline(always)]
+    #[must_use]
+    pub const fn direction(&self) -> Direction {
+        if self.flags & flags::FROM_WORKLOAD != 0 {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        }
+    }
+}
+
+/// Whether the packet opens a connection, whatever conntrack believes: a pure SYN.
+#[inline(always)]
+#[must_use]
+pub const fn opens(proto: u8, tcp: TcpFlags) -> bool {
+    proto == protocol::TCP && tcp.is_pure_syn()
+}
+
+/// The state after a packet. A pure SYN of the original direction starts over.
+#[inline(always)]
+#[must_use]
+pub const fn step(before: u8, proto: u8, reply: bool, tcp: TcpFlags) -> u8 {
+    if !reply
+        && opens(proto, tcp)
+        && before & (state::RESET | state::FIN_ORIGINAL | state::FIN_REPLY) != 0
+    {
+        return 0;
+    }
+    let mut after = before;
+    if reply {
+        after |= state::REPLIED;
+    } else if before & state::REPLIED != 0 && !opens(proto, tcp) {
+        after |= state::ESTABLISHED;
+    }
+    if proto == protocol::TCP {
+        if tcp.has(TcpFlags::FIN) {
+            after |= if reply {
+                state::FIN_REPLY
+            } else {
+                state::FIN_ORIGINAL
+            };
+        }
+        if tcp.has(TcpFlags::RST) {
+            after |= state::RESET;
+        }
+    }
+    after
+}
+
+/// How long, in nanoseconds, an entry lives after its last packet.
+#[inline(always)]
+#[must_use]
+pub const fn timeout(entry_state: u8, proto: u8) -> u64 {
+    let both_fins = state::FIN_ORIGINAL | state::FIN_REPLY;
+    let seconds = match proto {
+        protocol::TCP => {
+            if entry_state & state::RESET != 0 || entry_state & both_fins == both_fins {
+                10
+            } else if entry_state & both_fins != 0 {
+                120
+            } else if entry_state & state::ESTABLISHED != 0 {
+                8000
+            } else {
+                30
+            }
+        }
+        protocol::UDP => {
+            if entry_state & state::REPLIED != 0 {
+                180
+            } else {
+                30
+            }
+        }
+        protocol::ICMP | protocol::ICMPV6 => 30,
+        protocol::SCTP => 300,
+        _ => 60,
+    };
+    seconds * SECOND
+}
+
+/// Whether a new expiry is worth a store: later by a second, or earlier.
+#[inline(always)]
+#[must_use]
+pub const fn worth_storing(stored: u64, wanted: u64) -> bool {
+    wanted < stored || wanted - stored >= SECOND
+}
+
+#[cfg(test)]
+mod tests;

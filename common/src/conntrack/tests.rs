@@ -1,0 +1,133 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const SYN: TcpFlags = TcpFlags(TcpFlags::SYN);
+const SYN_ACK: TcpFlags = TcpFlags(TcpFlags::SYN | TcpFlags::ACK);
+const ACK: TcpFlags = TcpFlags(TcpFlags::ACK);
+const FIN: TcpFlags = TcpFlags(TcpFlags::FIN | TcpFlags::ACK);
+const RST: TcpFlags = TcpFlags(TcpFlags::RST);
+
+fn seconds(entry_state: u8, proto: u8) -> u64 {
+    timeout(entry_state, proto) / SECOND
+}
+
+fn walk(packets: &[(bool, TcpFlags)]) -> u8 {
+    packets
+        .iter()
+        .fold(0, |s, (reply, tcp)| step(s, protocol::TCP, *reply, *tcp))
+}
+
+#[test]
+fn a_tcp_connection_lives_and_dies_by_the_book() {
+    assert_eq!(seconds(walk(&[(false, SYN)]), protocol::TCP), 30);
+    let answered = [(false, SYN), (true, SYN_ACK)];
+    assert_eq!(seconds(walk(&answered), protocol::TCP), 30);
+    let standing = [answered[0], answered[1], (false, ACK)];
+    assert_eq!(seconds(walk(&standing), protocol::TCP), 8000);
+    let half_closed = [standing[0], standing[1], standing[2], (true, FIN)];
+    assert_eq!(seconds(walk(&half_closed), protocol::TCP), 120);
+    let closed = [
+        half_closed[0],
+        half_closed[1],
+        half_closed[2],
+        half_closed[3],
+        (false, FIN),
+    ];
+    assert_eq!(seconds(walk(&closed), protocol::TCP), 10);
+    assert_eq!(
+        seconds(walk(&[(false, SYN), (true, RST)]), protocol::TCP),
+        10
+    );
+}
+
+#[test]
+fn a_repeated_syn_does_not_establish() {
+    let state = walk(&[(false, SYN), (true, SYN_ACK), (false, SYN)]);
+    assert_eq!(state & state::ESTABLISHED, 0);
+}
+
+#[test]
+fn a_syn_after_the_close_starts_over() {
+    let state = walk(&[
+        (false, SYN),
+        (true, SYN_ACK),
+        (false, ACK),
+        (true, FIN),
+        (false, SYN),
+    ]);
+    assert_eq!(state, 0);
+}
+
+#[test]
+fn other_protocols_have_their_own_patience() {
+    let none = TcpFlags(0);
+    assert_eq!(
+        seconds(step(0, protocol::UDP, false, none), protocol::UDP),
+        30
+    );
+    assert_eq!(
+        seconds(step(0, protocol::UDP, true, none), protocol::UDP),
+        180
+    );
+    assert_eq!(seconds(0, protocol::ICMP), 30);
+    assert_eq!(seconds(0, protocol::ICMPV6), 30);
+    assert_eq!(seconds(0, protocol::SCTP), 300);
+    assert_eq!(seconds(0, 47), 60);
+}
+
+#[test]
+fn freshness_needs_table_epoch_and_time() {
+    let entry = CtEntry {
+        expires: 100,
+        recheck: 50,
+        bytes: [0; 2],
+        packets: [0; 2],
+        table: TableId(3),
+        epoch: 9,
+        rule: RuleSlot(20),
+        peer: IdentityId(17),
+        verdict: 1,
+        state: 0,
+        flags: 0,
+        reason: 0,
+        reserved: [0; 4],
+    };
+    assert!(entry.is_fresh(TableId(3), 9, 49));
+    assert!(!entry.is_fresh(TableId(4), 9, 49), "table moved");
+    assert!(!entry.is_fresh(TableId(3), 8, 49), "epoch moved");
+    assert!(!entry.is_fresh(TableId(3), 9, 50), "recheck time came");
+    assert!(entry.is_live(99) && !entry.is_live(100));
+}
+
+#[test]
+fn expiry_is_stored_once_a_second_or_when_it_shrinks() {
+    assert!(!worth_storing(10 * SECOND, 10 * SECOND + SECOND - 1));
+    assert!(worth_storing(10 * SECOND, 11 * SECOND));
+    assert!(worth_storing(10 * SECOND, 9 * SECOND));
+}
+
+proptest! {
+    #[test]
+    fn a_packet_and_its_answer_share_a_key(a: u32, b: u32, p: u16, q: u16) {
+        let (x, y) = ((Ip4(a), Port::new(p)), (Ip4(b), Port::new(q)));
+        prop_assert_eq!(sorted(x, y), sorted(y, x));
+        let wide = |(ip, port): (Ip4, Port)| (ip.widen(), port);
+        prop_assert_eq!(sorted(wide(x), wide(y)), sorted(wide(y), wide(x)));
+    }
+
+    #[test]
+    fn only_a_reply_makes_replied(packets in prop::collection::vec(any::<(bool, u8)>(), 0..12)) {
+        let mut now = 0;
+        let mut replied = false;
+        for (reply, bits) in packets {
+            let tcp = TcpFlags(bits);
+            now = step(now, protocol::TCP, reply, tcp);
+            replied = (replied && now != 0) || reply;
+            prop_assert_eq!(now & state::REPLIED != 0, replied);
+            if now & state::ESTABLISHED != 0 {
+                prop_assert!(replied);
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Fragments: what the first one tells the later ones.
+//!
+//! Invariants: only a first fragment that holds the whole transport header is recorded; a record
+//! speaks for [`LIFETIME`] at most, the kernel's own reassembly time. Reassembly is not done here.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{
+    SECOND,
+    net::{Ip4, Ip6, Port},
+    pod::shared_layout,
+};
+
+/// `net.ipv4.ipfrag_time`'s default; later pieces could not be reassembled anyway.
+pub const LIFETIME: u64 = 30 * SECOND;
+
+/// Key of `FRAG4`, 20 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FragmentKey4 {
+    /// Source address.
+    pub source: Ip4,
+    /// Destination address.
+    pub destination: Ip4,
+    /// The endpoint's interface.
+    pub ifindex: u32,
+    /// Identification field, zero-extended.
+    pub id: u32,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+shared_layout!(FragmentKey4, size 20, id at 12, protocol at 16);
+
+/// Key of `FRAG6`, 48 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FragmentKey6 {
+    /// Source address.
+    pub source: Ip6,
+    /// Destination address.
+    pub destination: Ip6,
+    /// The endpoint's interface.
+    pub ifindex: u32,
+    /// Identification field.
+    pub id: u32,
+    /// Zero. IPv6 reassembles by addresses and identification alone (RFC 8200 §4.5).
+    pub reserved: [u8; 8],
+}
+shared_layout!(FragmentKey6, size 48, id at 36);
+
+/// Value of both, 16 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FragmentPorts {
+    /// Boot-clock time of the first fragment.
+    pub seen: u64,
+    /// Its source port.
+    pub source: Port,
+    /// Its destination port.
+    pub destination: Port,
+    /// Protocol of its transport header.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+shared_layout!(FragmentPorts, size 16, source at 8, destination at 10, protocol at 12);

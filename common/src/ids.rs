@@ -1,0 +1,102 @@
+//! Numbers that stand for things in the maps.
+//!
+//! Invariants: a number is node-local; 0 never names anything but "none". Reserved numbers are
+//! fixed here; the agent allocates above them. What a number stands for is the agent's knowledge.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::pod::shared_layout;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[repr(transparent)]
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
+            FromBytes, IntoBytes, Immutable, KnownLayout,
+        )]
+        pub struct $name(pub u32);
+        shared_layout!($name, size 4);
+    };
+}
+
+id!(
+    /// One distinct kind of peer; index into `CLASSES`.
+    IdentityId
+);
+id!(
+    /// All identities that no selector on this node can tell apart.
+    ClassId
+);
+id!(
+    /// The compiled outcome shared by a set of endpoints; new whenever its content changes.
+    TableId
+);
+id!(
+    /// Index into `RULE_HITS`; names the rule, or the default, that decided.
+    RuleSlot
+);
+id!(
+    /// Index into `NAMESPACE_MODE`.
+    NamespaceSlot
+);
+
+impl IdentityId {
+    /// No map knew the address. Never matched by any selector, never `world`.
+    pub const UNKNOWN: Self = Self(0);
+    /// This node's own addresses and sockets.
+    pub const HOST: Self = Self(1);
+    /// Any other node.
+    pub const REMOTE_NODE: Self = Self(2);
+    /// Every address that is neither a workload's nor a node's.
+    pub const WORLD: Self = Self(3);
+    /// First number the agent hands out.
+    pub const FIRST_FREE: Self = Self(16);
+}
+
+impl ClassId {
+    /// The row that holds for every class which has none of its own.
+    pub const ANY: Self = Self(0);
+}
+
+impl TableId {
+    /// An endpoint whose policy is not known yet: no rows, hence no allowed packet.
+    pub const NONE: Self = Self(0);
+}
+
+impl NamespaceSlot {
+    /// The node's default mode, for packets that belong to no known endpoint.
+    pub const NODE_DEFAULT: Self = Self(0);
+}
+
+impl RuleSlot {
+    /// Nothing decided: the packet was dropped for its [`crate::reason::DropReason`] alone.
+    pub const NONE: Self = Self(0);
+    /// The endpoint is isolated in this direction and no rule allowed the flow.
+    pub const DEFAULT_DENY: Self = Self(1);
+    /// No policy isolates the endpoint in this direction.
+    pub const DEFAULT_ALLOW: Self = Self(2);
+    /// Sent by a socket of the workload's own node.
+    pub const OWN_NODE: Self = Self(3);
+    /// Traffic of a workload to its own address.
+    pub const OWN_ADDRESS: Self = Self(4);
+    /// Tunnels and raw protocols from a workload need an explicit rule.
+    pub const RAW_PROTOCOL: Self = Self(5);
+    /// First slot the agent hands out to rules of policies.
+    pub const FIRST_FREE: Self = Self(16);
+
+    /// The stable name of a reserved slot, `None` for a policy's rule.
+    #[must_use]
+    pub const fn reserved_name(self) -> Option<&'static str> {
+        Some(match self.0 {
+            0 => "none",
+            1 => "default-deny",
+            2 => "default-allow",
+            3 => "own-node",
+            4 => "own-address",
+            5 => "raw-protocol",
+            6..16 => "reserved",
+            _ => return None,
+        })
+    }
+}

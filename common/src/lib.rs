@@ -1,0 +1,29 @@
+//! Everything the kernel programs and the agent must agree on: the layout of every map, and every
+//! decision that needs no kernel (policy lookup, conntrack, verdict × mode, packet parsing).
+//!
+//! Invariants: `no_std`, no allocation, no panics; shared structs are `#[repr(C)]`, fully padded
+//! and asserted at compile time; addresses and ports are in network byte order in types that say
+//! so; times are nanoseconds of the kernel's boot clock. It does no I/O and holds no state.
+#![cfg_attr(not(test), no_std)]
+
+pub mod conntrack;
+pub mod deny;
+pub mod endpoint;
+pub mod event;
+pub mod fragment;
+pub mod ids;
+pub mod maps;
+pub mod mode;
+pub mod net;
+pub mod packet;
+mod pod;
+pub mod policy;
+pub mod reason;
+pub mod stats;
+
+/// Layout version of everything pinned; part of the pin path, so that two incompatible agents
+/// never share a map. Bump it with every change of a map's key, value or meaning.
+pub const ABI_VERSION: u32 = 1;
+
+/// Nanoseconds in a second, the unit of every time in a map.
+pub const SECOND: u64 = 1_000_000_000;

@@ -1,0 +1,107 @@
+//! Names and default capacities of the maps.
+//!
+//! Invariants: a name here is a map in the object (a test checks every one); arrays and LRU maps
+//! are preallocated, so their capacity is memory; the others grow as they fill. Capacities can be
+//! changed in the configuration except where an index type fixes them.
+
+/// Hash: ifindex → [`crate::endpoint::Endpoint`].
+pub const ENDPOINTS: &str = "ENDPOINTS";
+/// Array: [`crate::ids::NamespaceSlot`] → mode byte (as `u32`).
+pub const NAMESPACE_MODE: &str = "NAMESPACE_MODE";
+/// Hash: [`crate::net::Ip4`] → [`crate::ids::IdentityId`].
+pub const IPCACHE4: &str = "IPCACHE4";
+/// Hash: [`crate::net::Ip6`] → [`crate::ids::IdentityId`].
+pub const IPCACHE6: &str = "IPCACHE6";
+/// LPM trie: IPv4 prefix → [`crate::ids::IdentityId`].
+pub const CIDR4: &str = "CIDR4";
+/// LPM trie: IPv6 prefix → [`crate::ids::IdentityId`].
+pub const CIDR6: &str = "CIDR6";
+/// Array: [`crate::ids::IdentityId`] → [`crate::ids::ClassId`].
+pub const CLASSES: &str = "CLASSES";
+/// LPM trie: [`crate::policy::PolicyKey`] → [`crate::policy::PolicyRow`].
+pub const POLICY: &str = "POLICY";
+/// Array: epoch slot of an address → epoch.
+pub const IDENTITY_EPOCH: &str = "IDENTITY_EPOCH";
+/// LRU hash: [`crate::conntrack::CtKey4`] → [`crate::conntrack::CtEntry`].
+pub const CT4: &str = "CT4";
+/// LRU hash: [`crate::conntrack::CtKey6`] → [`crate::conntrack::CtEntry`].
+pub const CT6: &str = "CT6";
+/// LRU hash: [`crate::fragment::FragmentKey4`] → [`crate::fragment::FragmentPorts`].
+pub const FRAG4: &str = "FRAG4";
+/// LRU hash: [`crate::fragment::FragmentKey6`] → [`crate::fragment::FragmentPorts`].
+pub const FRAG6: &str = "FRAG6";
+/// Per-CPU array: [`crate::ids::RuleSlot`] → [`RuleHit`].
+pub const RULE_HITS: &str = "RULE_HITS";
+/// LRU hash: [`crate::deny::DenyKey`] → [`crate::deny::DenyCount`].
+pub const DENIES: &str = "DENIES";
+/// Ring buffer of [`crate::event::FlowEvent`].
+pub const EVENTS: &str = "EVENTS";
+/// Per-CPU array of `u64`, indexed as [`crate::stats`] says.
+pub const STATS: &str = "STATS";
+/// Array of one `u64`: the boot clock as the kernel sees it, written by the `clock` program.
+pub const CLOCK: &str = "CLOCK";
+
+/// Every map of the object, apart from what the compiler adds.
+pub const ALL: [&str; 18] = [
+    ENDPOINTS,
+    NAMESPACE_MODE,
+    IPCACHE4,
+    IPCACHE6,
+    CIDR4,
+    CIDR6,
+    CLASSES,
+    POLICY,
+    IDENTITY_EPOCH,
+    CT4,
+    CT6,
+    FRAG4,
+    FRAG6,
+    RULE_HITS,
+    DENIES,
+    EVENTS,
+    STATS,
+    CLOCK,
+];
+
+/// Default capacity of [`ENDPOINTS`].
+pub const ENDPOINTS_CAPACITY: u32 = 4096;
+/// Size of [`NAMESPACE_MODE`].
+pub const NAMESPACES: u32 = 4096;
+/// Default capacity of [`IPCACHE4`] and of [`IPCACHE6`].
+pub const IPCACHE_CAPACITY: u32 = 131_072;
+/// Default capacity of [`CIDR4`] and of [`CIDR6`].
+pub const CIDR_CAPACITY: u32 = 16_384;
+/// Size of [`CLASSES`]: the most identities a node may know.
+pub const IDENTITIES: u32 = 65_536;
+/// Default capacity of [`POLICY`].
+pub const POLICY_CAPACITY: u32 = 65_536;
+/// Size of [`IDENTITY_EPOCH`], a power of two.
+pub const EPOCHS: u32 = 4096;
+/// Default capacity of [`CT4`] and of [`CT6`].
+pub const CONNTRACK_CAPACITY: u32 = 131_072;
+/// Default capacity of [`FRAG4`] and of [`FRAG6`].
+pub const FRAGMENT_CAPACITY: u32 = 8192;
+/// Size of [`RULE_HITS`]: the most rules a node may enforce.
+pub const RULES: u32 = 16_384;
+/// Default capacity of [`DENIES`].
+pub const DENIES_CAPACITY: u32 = 16_384;
+/// Bytes of [`EVENTS`], a power of two and a multiple of the page size.
+pub const EVENTS_BYTES: u32 = 2 << 20;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::pod::shared_layout;
+
+/// Value of [`RULE_HITS`].
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct RuleHit {
+    /// Verdicts this rule made: one per new or re-judged flow, per denied packet, and one per
+    /// second of every flow it keeps alive.
+    pub hits: u64,
+    /// Boot-clock time of the last one.
+    pub last: u64,
+}
+shared_layout!(RuleHit, size 16, hits at 0, last at 8);

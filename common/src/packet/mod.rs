@@ -1,0 +1,202 @@
+//! Parsing of one packet into what the packet path asks about it.
+//!
+//! Invariants: every byte is read through [`Frame::load`], which checks bounds; nothing assumes
+//! linear data, an IPv4 header without options or a short chain of IPv6 headers; whatever does not
+//! parse has a [`DropReason`]. Parsing allows nothing: policy, source check and conntrack decide.
+
+use crate::{
+    net::{Address, Port},
+    reason::DropReason,
+};
+
+pub mod arp;
+mod ipv4;
+mod ipv6;
+pub mod neighbour;
+mod transport;
+
+/// Bytes of an Ethernet header without tags.
+pub const ETHERNET: u32 = 14;
+
+/// EtherTypes (IEEE 802 numbers), host byte order.
+pub mod ethertype {
+    /// IPv4.
+    pub const IPV4: u16 = 0x0800;
+    /// ARP.
+    pub const ARP: u16 = 0x0806;
+    /// IPv6.
+    pub const IPV6: u16 = 0x86dd;
+    /// Customer VLAN tag.
+    pub const VLAN: u16 = 0x8100;
+    /// Service VLAN tag.
+    pub const QINQ: u16 = 0x88a8;
+}
+
+/// IP protocol numbers (IANA).
+pub mod protocol {
+    /// ICMP for IPv4.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMP for IPv6.
+    pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+}
+
+/// The flag byte of a TCP header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    /// FIN.
+    pub const FIN: u8 = 0x01;
+    /// SYN.
+    pub const SYN: u8 = 0x02;
+    /// RST.
+    pub const RST: u8 = 0x04;
+    /// PSH.
+    pub const PSH: u8 = 0x08;
+    /// ACK.
+    pub const ACK: u8 = 0x10;
+    /// URG.
+    pub const URG: u8 = 0x20;
+
+    /// Whether a flag is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+
+    /// SYN without ACK, FIN or RST.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_pure_syn(self) -> bool {
+        self.0 & (Self::SYN | Self::ACK | Self::FIN | Self::RST) == Self::SYN
+    }
+
+    /// Whether a sane stack may send this combination; PSH, ECE and CWR never matter. The same
+    /// table as Linux's `tcp_valid_flags` (`net/netfilter/nf_conntrack_proto_tcp.c`).
+    #[inline(always)]
+    #[must_use]
+    pub const fn are_sane(self) -> bool {
+        let urg = Self::URG;
+        let relevant = self.0 & (Self::FIN | Self::SYN | Self::RST | Self::ACK | urg);
+        matches!(relevant & !urg, 0x02 | 0x12 | 0x04 | 0x14 | 0x11 | 0x10)
+            && !(relevant & urg != 0 && relevant & Self::RST != 0)
+    }
+}
+
+/// A frame that can be read piece by piece.
+pub trait Frame {
+    /// Length of the frame from its Ethernet header on.
+    fn len(&self) -> u32;
+
+    /// Copies `N` bytes at an offset; false when the frame does not hold them.
+    fn load<const N: usize>(&self, offset: u32, into: &mut [u8; N]) -> bool;
+
+    /// Whether the kernel will cut the frame into segments later, in which case a length of zero
+    /// in the IP header is legal (BIG TCP).
+    fn is_gso(&self) -> bool;
+
+    /// Whether there is no byte at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What a packet is to the packet path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// A packet of a flow with its own ports (or a protocol without any).
+    Flow,
+    /// The first of several fragments; it holds the ports.
+    FirstFragment,
+    /// A later fragment; its ports are those of the first.
+    LaterFragment,
+    /// An ICMP error; what matters is the packet inside.
+    Error,
+    /// Neighbour discovery or multicast listener discovery: address configuration.
+    Discovery,
+}
+
+/// One parsed packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<A> {
+    /// Source address.
+    pub source: A,
+    /// Destination address.
+    pub destination: A,
+    /// Source port; for ICMP echo see [`Packet::destination_port`].
+    pub source_port: Port,
+    /// Destination port. An echo request has its identifier as source port and none here, its
+    /// answer the reverse, so that request and answer are one flow and two requests are not.
+    pub destination_port: Port,
+    /// Offset of the transport header.
+    pub transport: u32,
+    /// Offset of the first byte after the IP packet.
+    pub end: u32,
+    /// Identification, of fragments.
+    pub fragment_id: u32,
+    /// Length of the IP packet.
+    pub length: u32,
+    /// IP protocol number of the transport header.
+    pub protocol: u8,
+    /// TCP flags, or none.
+    pub tcp: TcpFlags,
+    /// ICMP type, or 0.
+    pub icmp_type: u8,
+    /// TTL or hop limit.
+    pub hop_limit: u8,
+    /// What it is.
+    pub kind: Kind,
+}
+
+impl<A: Address> Packet<A> {
+    /// A packet about which nothing is known but its ends.
+    #[inline(always)]
+    fn between(source: A, destination: A) -> Self {
+        Self {
+            source,
+            destination,
+            source_port: Port::NONE,
+            destination_port: Port::NONE,
+            transport: 0,
+            end: 0,
+            fragment_id: 0,
+            length: 0,
+            protocol: 0,
+            tcp: TcpFlags(0),
+            icmp_type: 0,
+            hop_limit: 0,
+            kind: Kind::Flow,
+        }
+    }
+}
+
+/// An address family whose packets can be parsed.
+pub trait Parse: Address {
+    /// Parses the IP packet at an offset of the frame.
+    ///
+    /// # Errors
+    /// The reason for which such a packet is dropped.
+    fn parse<F: Frame>(frame: &F, at: u32) -> Result<Packet<Self>, DropReason>;
+
+    /// Parses the head of a packet that an ICMP error quotes: addresses, protocol and ports.
+    ///
+    /// # Errors
+    /// [`DropReason::IcmpErrorUnmatched`] when it does not hold them.
+    fn parse_quoted<F: Frame>(frame: &F, at: u32) -> Result<Packet<Self>, DropReason>;
+}
+
+#[inline(always)]
+const fn be16(high: u8, low: u8) -> u16 {
+    u16::from_be_bytes([high, low])
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,21 @@
+//! The one place that promises the loader "these types are plain bytes".
+//!
+//! Invariant: every type handed to [`shared_layout!`] also derives zerocopy's `IntoBytes`, which
+//! the compiler only grants to types without padding, so the promise is checked, not hoped for.
+
+/// Asserts size and field offsets of a shared struct and, for the agent, implements `aya::Pod`.
+macro_rules! shared_layout {
+    ($type:ty, size $size:literal $(, $field:ident at $offset:literal)* $(,)?) => {
+        const _: () = {
+            assert!(core::mem::size_of::<$type>() == $size);
+            $(assert!(core::mem::offset_of!($type, $field) == $offset);)*
+            const fn has_no_padding<T: zerocopy::IntoBytes + zerocopy::Immutable>() {}
+            has_no_padding::<$type>();
+        };
+        #[cfg(feature = "user")]
+        #[allow(unsafe_code, reason = "aya asks for this marker on every map key and value")]
+        // SAFETY: `has_no_padding` above proves the type is `IntoBytes`: no padding, no pointers.
+        unsafe impl aya::Pod for $type {}
+    };
+}
+pub(crate) use shared_layout;

@@ -1,0 +1,254 @@
+//! The `POLICY` map and the order in which it is asked.
+//!
+//! Invariants: a row of the peer's class beats the any-class row, whatever their prefixes; within
+//! a class the longest prefix wins; no row at all is an error, never an allow. Compiling rules into
+//! rows is the agent's business.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{
+    ids::{ClassId, RuleSlot, TableId},
+    mode::{Direction, Verdict},
+    net::Port,
+    pod::shared_layout,
+    reason::DropReason,
+};
+
+/// LPM key data, 12 bytes after the prefix length.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PolicyKey {
+    /// The endpoint's table.
+    pub table: TableId,
+    /// The peer's class, or [`ClassId::ANY`].
+    pub class: ClassId,
+    /// A [`Direction`].
+    pub direction: u8,
+    /// IP protocol number, ignored by rows of [`PolicyKey::ANY_PROTOCOL_BITS`].
+    pub protocol: u8,
+    /// Destination port of the flow's original direction; [`Port::NONE`] without ports.
+    pub port: Port,
+}
+shared_layout!(
+    PolicyKey, size 12, table at 0, class at 4, direction at 8, protocol at 9, port at 10,
+);
+
+impl PolicyKey {
+    /// Prefix length of a row for every protocol.
+    pub const ANY_PROTOCOL_BITS: u32 = 72;
+    /// Prefix length of a row for every port of one protocol.
+    pub const PROTOCOL_BITS: u32 = 80;
+    /// Prefix length of a row for one port, and of every lookup.
+    pub const FULL_BITS: u32 = 96;
+}
+
+/// No time: the row holds until it is replaced.
+pub const FOREVER: u64 = u64::MAX;
+
+/// LPM value, 24 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PolicyRow {
+    /// Boot-clock time at which the second verdict takes over, or [`FOREVER`].
+    pub valid_until: u64,
+    /// Who decides until then.
+    pub rule: RuleSlot,
+    /// Who decides afterwards.
+    pub then_rule: RuleSlot,
+    /// A [`Verdict`].
+    pub verdict: u8,
+    /// The [`Verdict`] afterwards.
+    pub then_verdict: u8,
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+shared_layout!(
+    PolicyRow, size 24, valid_until at 0, rule at 8, then_rule at 12, verdict at 16,
+    then_verdict at 17,
+);
+
+impl PolicyRow {
+    /// A row that holds until it is replaced.
+    #[must_use]
+    pub const fn lasting(verdict: Verdict, rule: RuleSlot) -> Self {
+        Self {
+            valid_until: FOREVER,
+            rule,
+            then_rule: rule,
+            verdict: verdict as u8,
+            then_verdict: verdict as u8,
+            reserved: [0; 6],
+        }
+    }
+
+    /// A row whose verdict changes at a time of the boot clock.
+    #[must_use]
+    pub const fn until(
+        (verdict, rule): (Verdict, RuleSlot),
+        valid_until: u64,
+        (then_verdict, then_rule): (Verdict, RuleSlot),
+    ) -> Self {
+        Self {
+            valid_until,
+            rule,
+            then_rule,
+            verdict: verdict as u8,
+            then_verdict: then_verdict as u8,
+            reserved: [0; 6],
+        }
+    }
+}
+
+/// Longest-prefix lookup; over the kernel's map in the programs, over a host map in the agent.
+pub trait PolicyTable {
+    /// The row with the longest prefix of `key`, of [`PolicyKey::FULL_BITS`] bits.
+    fn row(&self, key: &PolicyKey) -> Option<PolicyRow>;
+}
+
+/// One question to a policy table.
+#[derive(Clone, Copy, Debug)]
+pub struct Query {
+    /// The endpoint's table.
+    pub table: TableId,
+    /// The peer's class.
+    pub class: ClassId,
+    /// Direction of the flow's first packet, seen from the workload.
+    pub direction: Direction,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Destination port of the flow's first packet.
+    pub port: Port,
+}
+
+/// The answer, with the rule that made it and the time at which to ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// May the flow pass?
+    pub verdict: Verdict,
+    /// Who says so.
+    pub rule: RuleSlot,
+    /// Boot-clock time from which the answer is stale.
+    pub recheck: u64,
+}
+
+impl Decision {
+    /// An answer that stays until the policy table changes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn lasting(verdict: Verdict, rule: RuleSlot) -> Self {
+        Self {
+            verdict,
+            rule,
+            recheck: FOREVER,
+        }
+    }
+}
+
+/// Asks the class's rows first and the any-class rows when there are none.
+///
+/// # Errors
+/// [`DropReason::NoPolicyRow`] when neither has a row: the table does not exist (yet).
+#[inline(always)]
+pub fn decide(table: &impl PolicyTable, query: &Query, now: u64) -> Result<Decision, DropReason> {
+    let mut key = PolicyKey {
+        table: query.table,
+        class: query.class,
+        direction: query.direction as u8,
+        protocol: query.protocol,
+        port: query.port,
+    };
+    let row = if let Some(row) = table.row(&key) {
+        row
+    } else {
+        key.class = ClassId::ANY;
+        let Some(row) = table.row(&key) else {
+            return Err(DropReason::NoPolicyRow);
+        };
+        row
+    };
+    Ok(if now < row.valid_until {
+        Decision {
+            verdict: Verdict::from_raw(row.verdict),
+            rule: row.rule,
+            recheck: row.valid_until,
+        }
+    } else {
+        Decision::lasting(Verdict::from_raw(row.then_verdict), row.then_rule)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Rows(Vec<(u32, PolicyKey, PolicyRow)>);
+
+    impl PolicyTable for Rows {
+        fn row(&self, key: &PolicyKey) -> Option<PolicyRow> {
+            let bits = |k: &PolicyKey, len: u32| {
+                let mut bytes = [0u8; 16];
+                bytes[..12].copy_from_slice(k.as_bytes());
+                u128::from_be_bytes(bytes) >> (128 - len)
+            };
+            self.0
+                .iter()
+                .filter(|(len, k, _)| bits(k, *len) == bits(key, *len))
+                .max_by_key(|(len, ..)| *len)
+                .map(|(.., row)| *row)
+        }
+    }
+
+    fn key(class: u32, protocol: u8, port: u16) -> PolicyKey {
+        PolicyKey {
+            table: TableId(7),
+            class: ClassId(class),
+            direction: Direction::Ingress as u8,
+            protocol,
+            port: Port::new(port),
+        }
+    }
+
+    fn ask(rows: &Rows, class: u32, protocol: u8, port: u16, now: u64) -> Option<Decision> {
+        let query = Query {
+            table: TableId(7),
+            class: ClassId(class),
+            direction: Direction::Ingress,
+            protocol,
+            port: Port::new(port),
+        };
+        decide(rows, &query, now).ok()
+    }
+
+    #[test]
+    fn a_wide_row_of_the_class_beats_a_narrow_one_of_any_class() {
+        let rows = Rows(vec![
+            (
+                PolicyKey::FULL_BITS,
+                key(0, 6, 80),
+                PolicyRow::lasting(Verdict::Deny, RuleSlot(20)),
+            ),
+            (
+                PolicyKey::ANY_PROTOCOL_BITS,
+                key(3, 0, 0),
+                PolicyRow::lasting(Verdict::Allow, RuleSlot(21)),
+            ),
+        ]);
+        assert_eq!(ask(&rows, 3, 6, 80, 0).map(|d| d.rule), Some(RuleSlot(21)));
+        assert_eq!(ask(&rows, 4, 6, 80, 0).map(|d| d.rule), Some(RuleSlot(20)));
+        assert_eq!(ask(&rows, 4, 6, 81, 0), None, "no row is no answer");
+    }
+
+    #[test]
+    fn a_row_changes_its_verdict_on_time() {
+        let row = PolicyRow::until(
+            (Verdict::Allow, RuleSlot(20)),
+            1000,
+            (Verdict::Deny, RuleSlot::DEFAULT_DENY),
+        );
+        let rows = Rows(vec![(PolicyKey::PROTOCOL_BITS, key(0, 6, 0), row)]);
+        let before = ask(&rows, 1, 6, 443, 999).unwrap();
+        assert_eq!((before.verdict, before.recheck), (Verdict::Allow, 1000));
+        let after = ask(&rows, 1, 6, 443, 1000).unwrap();
+        assert_eq!((after.verdict, after.recheck), (Verdict::Deny, FOREVER));
+    }
+}

@@ -1,0 +1,70 @@
+//! Indices of `STATS`, the per-CPU counters.
+//!
+//! Invariants: every drop has a counter of its own reason, and a twin for what `observe` would have
+//! dropped; every place where telemetry can be lost has one too. Counters only grow.
+
+use crate::{mode::Action, reason::DropReason};
+
+/// Upper bound of reason numbers.
+pub const REASONS: u8 = 64;
+
+/// Counters that are no drop reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Counter {
+    /// Flow records lost because the ring was full.
+    EventsLost = 128,
+    /// Denied packets whose kind could not be recorded for aggregation.
+    DeniesLost = 129,
+    /// New flows that policy allowed.
+    FlowsAllowed = 130,
+    /// New flows that policy denied.
+    FlowsDenied = 131,
+    /// Known flows that were judged again.
+    FlowsRejudged = 132,
+    /// Flow records written.
+    EventsWritten = 133,
+}
+
+impl Counter {
+    /// Every counter with its metric name.
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::EventsLost, "events-lost"),
+        (Self::DeniesLost, "denies-lost"),
+        (Self::FlowsAllowed, "flows-allowed"),
+        (Self::FlowsDenied, "flows-denied"),
+        (Self::FlowsRejudged, "flows-rejudged"),
+        (Self::EventsWritten, "events-written"),
+    ];
+}
+
+/// Entries of `STATS`.
+pub const STATS: u32 = 160;
+
+/// Index of the counter of a reason.
+#[must_use]
+#[inline(always)]
+pub const fn of_reason(reason: DropReason, action: Action) -> u32 {
+    let twin = match action {
+        Action::Drop => 0,
+        Action::Pass => REASONS as u32,
+    };
+    reason as u32 + twin
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_counters_share_an_index() {
+        let mut seen = std::collections::HashSet::new();
+        for reason in DropReason::ALL {
+            assert!(seen.insert(of_reason(*reason, Action::Drop)));
+            assert!(seen.insert(of_reason(*reason, Action::Pass)));
+        }
+        for (counter, _) in Counter::ALL {
+            assert!(seen.insert(counter as u32) && (counter as u32) < STATS);
+        }
+    }
+}
