@@ -1,0 +1,176 @@
+//! What differs between IPv4 and IPv6: keys and the maps they live in.
+//!
+//! Invariant: nothing here decides; it only finds and stores.
+
+use aya_ebpf::maps::lpm_trie::Key;
+use ringfence_common::{
+    conntrack::{CtEntry, CtKey4, CtKey6, sorted},
+    endpoint::{Endpoint, Owns},
+    fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
+    ids::IdentityId,
+    net::{Ip4, Ip6, Port},
+    packet::{
+        Packet, Parse,
+        neighbour::{Announce, OwnSource},
+    },
+};
+
+use crate::maps;
+
+/// An IP version with its maps.
+pub trait Family: Parse + Announce + OwnSource {
+    /// 4 or 6.
+    const VERSION: u8;
+    type CtKey;
+    type FragmentKey;
+
+    fn owned_by(self, endpoint: &Endpoint) -> bool;
+    /// Exact address, then longest prefix; [`IdentityId::UNKNOWN`] when neither knows it.
+    fn identity(self) -> IdentityId;
+    fn ct_key(ifindex: u32, protocol: u8, from: (Self, Port), to: (Self, Port)) -> Self::CtKey;
+    fn ct_find(key: &Self::CtKey) -> Option<*mut CtEntry>;
+    fn ct_store(key: &Self::CtKey, entry: &CtEntry) -> bool;
+    fn fragment_key(ifindex: u32, packet: &Packet<Self>) -> Self::FragmentKey;
+    fn fragment_find(key: &Self::FragmentKey) -> Option<FragmentPorts>;
+    fn fragment_store(key: &Self::FragmentKey, ports: &FragmentPorts) -> bool;
+}
+
+impl Family for Ip4 {
+    const VERSION: u8 = 4;
+    type CtKey = CtKey4;
+    type FragmentKey = FragmentKey4;
+
+    #[inline(always)]
+    fn owned_by(self, endpoint: &Endpoint) -> bool {
+        endpoint.owns(self)
+    }
+
+    #[inline(always)]
+    fn identity(self) -> IdentityId {
+        // SAFETY: IPCACHE4 is not preallocated, so the value outlives this program's run (RCU).
+        if let Some(identity) = unsafe { maps::IPCACHE4.get(self) } {
+            return *identity;
+        }
+        maps::CIDR4
+            .get(Key::new(32, self))
+            .copied()
+            .unwrap_or(IdentityId::UNKNOWN)
+    }
+
+    #[inline(always)]
+    fn ct_key(ifindex: u32, protocol: u8, from: (Self, Port), to: (Self, Port)) -> CtKey4 {
+        let ends = sorted(from, to);
+        CtKey4 {
+            low: ends.low.0,
+            high: ends.high.0,
+            ifindex,
+            low_port: ends.low.1,
+            high_port: ends.high.1,
+            protocol,
+            reserved: [0; 3],
+        }
+    }
+
+    #[inline(always)]
+    fn ct_find(key: &CtKey4) -> Option<*mut CtEntry> {
+        maps::CT4.get_ptr_mut(key)
+    }
+
+    #[inline(always)]
+    fn ct_store(key: &CtKey4, entry: &CtEntry) -> bool {
+        maps::CT4.insert(key, entry, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn fragment_key(ifindex: u32, packet: &Packet<Self>) -> FragmentKey4 {
+        FragmentKey4 {
+            source: packet.source,
+            destination: packet.destination,
+            ifindex,
+            id: packet.fragment_id,
+            protocol: packet.protocol,
+            reserved: [0; 3],
+        }
+    }
+
+    #[inline(always)]
+    fn fragment_find(key: &FragmentKey4) -> Option<FragmentPorts> {
+        // SAFETY: copied at once; a recycled record costs a wrong port pair of the same endpoint
+        // and address pair at worst, which conntrack then judges like any other.
+        unsafe { maps::FRAG4.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn fragment_store(key: &FragmentKey4, ports: &FragmentPorts) -> bool {
+        maps::FRAG4.insert(key, ports, 0).is_ok()
+    }
+}
+
+impl Family for Ip6 {
+    const VERSION: u8 = 6;
+    type CtKey = CtKey6;
+    type FragmentKey = FragmentKey6;
+
+    #[inline(always)]
+    fn owned_by(self, endpoint: &Endpoint) -> bool {
+        endpoint.owns(self)
+    }
+
+    #[inline(always)]
+    fn identity(self) -> IdentityId {
+        // SAFETY: as for IPv4.
+        if let Some(identity) = unsafe { maps::IPCACHE6.get(self) } {
+            return *identity;
+        }
+        maps::CIDR6
+            .get(Key::new(128, self))
+            .copied()
+            .unwrap_or(IdentityId::UNKNOWN)
+    }
+
+    #[inline(always)]
+    fn ct_key(ifindex: u32, protocol: u8, from: (Self, Port), to: (Self, Port)) -> CtKey6 {
+        let ends = sorted(from, to);
+        CtKey6 {
+            low: ends.low.0,
+            high: ends.high.0,
+            ifindex,
+            low_port: ends.low.1,
+            high_port: ends.high.1,
+            protocol,
+            reserved: [0; 7],
+        }
+    }
+
+    #[inline(always)]
+    fn ct_find(key: &CtKey6) -> Option<*mut CtEntry> {
+        maps::CT6.get_ptr_mut(key)
+    }
+
+    #[inline(always)]
+    fn ct_store(key: &CtKey6, entry: &CtEntry) -> bool {
+        maps::CT6.insert(key, entry, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn fragment_key(ifindex: u32, packet: &Packet<Self>) -> FragmentKey6 {
+        FragmentKey6 {
+            source: packet.source,
+            destination: packet.destination,
+            ifindex,
+            id: packet.fragment_id,
+            reserved: [0; 8],
+        }
+    }
+
+    #[inline(always)]
+    fn fragment_find(key: &FragmentKey6) -> Option<FragmentPorts> {
+        // SAFETY: as for IPv4.
+        unsafe { maps::FRAG6.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn fragment_store(key: &FragmentKey6, ports: &FragmentPorts) -> bool {
+        maps::FRAG6.insert(key, ports, 0).is_ok()
+    }
+}

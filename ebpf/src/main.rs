@@ -1,0 +1,71 @@
+//! Ringfence's kernel programs: parse, look up, ask `ringfence_common`, act.
+//!
+//! Three programs: `from_workload` and `to_workload`, one per direction and shared by every
+//! endpoint, and `clock`, which tells the agent the kernel's boot time. Passing returns
+//! `TC_ACT_UNSPEC` so that later programs still run; dropping returns `TC_ACT_SHOT`.
+#![no_std]
+#![no_main]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "a program, not a library: modules document themselves"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "fields of __sk_buff are u32 whatever they hold"
+)]
+#![allow(
+    unsafe_code,
+    reason = "kernel memory and helpers are only reachable through raw pointers; every block says why it holds"
+)]
+
+mod conntrack;
+mod context;
+mod family;
+mod frame;
+mod judge;
+mod maps;
+mod path;
+mod report;
+
+use aya_ebpf::{
+    helpers::generated::bpf_ktime_get_boot_ns,
+    macros::{classifier, map},
+    maps::Array,
+    programs::TcContext,
+};
+
+/// Packets leaving a workload: TC ingress of its host-side interface.
+#[classifier]
+pub fn from_workload(ctx: TcContext) -> i32 {
+    path::run::<true>(&ctx)
+}
+
+/// Packets on their way to a workload: TC egress of its host-side interface.
+#[classifier]
+pub fn to_workload(ctx: TcContext) -> i32 {
+    path::run::<false>(&ctx)
+}
+
+#[map]
+static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Writes the boot clock to `CLOCK`. A process in a time namespace sees another clock than the
+/// programs do, so the agent asks here before it writes a time into a map.
+#[classifier]
+pub fn clock(_ctx: TcContext) -> i32 {
+    // SAFETY: the helper takes no argument and reads a clock.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    i32::from(CLOCK.set(0, now, 0).is_err())
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The kernel lets only GPL-compatible programs use some helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,98 @@
+//! The maps as the kernel sees them; names, capacities and layouts are `ringfence_common`'s.
+//!
+//! Invariants: control maps are written by the agent alone and never preallocated, so a value found
+//! in them stays valid for the run of the program; LRU values may be recycled under our feet, hence
+//! verdicts in conntrack change by whole replacement only.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
+};
+use ringfence_common::{
+    conntrack::{CtEntry, CtKey4, CtKey6},
+    deny::{DenyCount, DenyKey},
+    endpoint::Endpoint,
+    fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
+    ids::{ClassId, IdentityId, NamespaceSlot},
+    maps::{
+        CIDR_CAPACITY, CONNTRACK_CAPACITY, DENIES_CAPACITY, ENDPOINTS_CAPACITY, EPOCHS,
+        EVENTS_BYTES, FRAGMENT_CAPACITY, IDENTITIES, IPCACHE_CAPACITY, NAMESPACES, POLICY_CAPACITY,
+        RULES, RuleHit,
+    },
+    net::{Ip4, Ip6},
+    policy::{PolicyKey, PolicyRow, PolicyTable},
+    stats::STATS as COUNTERS,
+};
+
+#[map]
+pub static ENDPOINTS: HashMap<u32, Endpoint> =
+    HashMap::with_max_entries(ENDPOINTS_CAPACITY, BPF_F_NO_PREALLOC);
+#[map]
+static NAMESPACE_MODE: Array<u32> = Array::with_max_entries(NAMESPACES, 0);
+#[map]
+pub static IPCACHE4: HashMap<Ip4, IdentityId> =
+    HashMap::with_max_entries(IPCACHE_CAPACITY, BPF_F_NO_PREALLOC);
+#[map]
+pub static IPCACHE6: HashMap<Ip6, IdentityId> =
+    HashMap::with_max_entries(IPCACHE_CAPACITY, BPF_F_NO_PREALLOC);
+#[map]
+pub static CIDR4: LpmTrie<Ip4, IdentityId> =
+    LpmTrie::with_max_entries(CIDR_CAPACITY, BPF_F_NO_PREALLOC);
+#[map]
+pub static CIDR6: LpmTrie<Ip6, IdentityId> =
+    LpmTrie::with_max_entries(CIDR_CAPACITY, BPF_F_NO_PREALLOC);
+#[map]
+static CLASSES: Array<ClassId> = Array::with_max_entries(IDENTITIES, 0);
+#[map]
+static POLICY: LpmTrie<PolicyKey, PolicyRow> =
+    LpmTrie::with_max_entries(POLICY_CAPACITY, BPF_F_NO_PREALLOC);
+#[map]
+static IDENTITY_EPOCH: Array<u32> = Array::with_max_entries(EPOCHS, 0);
+#[map]
+pub static CT4: LruHashMap<CtKey4, CtEntry> = LruHashMap::with_max_entries(CONNTRACK_CAPACITY, 0);
+#[map]
+pub static CT6: LruHashMap<CtKey6, CtEntry> = LruHashMap::with_max_entries(CONNTRACK_CAPACITY, 0);
+#[map]
+pub static FRAG4: LruHashMap<FragmentKey4, FragmentPorts> =
+    LruHashMap::with_max_entries(FRAGMENT_CAPACITY, 0);
+#[map]
+pub static FRAG6: LruHashMap<FragmentKey6, FragmentPorts> =
+    LruHashMap::with_max_entries(FRAGMENT_CAPACITY, 0);
+#[map]
+pub static RULE_HITS: PerCpuArray<RuleHit> = PerCpuArray::with_max_entries(RULES, 0);
+#[map]
+pub static DENIES: LruHashMap<DenyKey, DenyCount> =
+    LruHashMap::with_max_entries(DENIES_CAPACITY, 0);
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
+#[map]
+pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
+
+/// The mode byte of a namespace; 0, which reads as `enforce`, when the slot does not exist.
+#[inline(always)]
+pub fn namespace_mode(slot: NamespaceSlot) -> u8 {
+    NAMESPACE_MODE.get(slot.0).map_or(0, |mode| *mode as u8)
+}
+
+/// The epoch of an address's slot.
+#[inline(always)]
+pub fn epoch(slot: u32) -> u32 {
+    IDENTITY_EPOCH.get(slot).map_or(0, |epoch| *epoch)
+}
+
+/// The class of an identity; [`ClassId::ANY`] when it has none.
+#[inline(always)]
+pub fn class(identity: IdentityId) -> ClassId {
+    CLASSES.get(identity.0).map_or(ClassId::ANY, |class| *class)
+}
+
+/// The kernel's `POLICY` map as `ringfence_common` asks it.
+pub struct Policy;
+
+impl PolicyTable for Policy {
+    #[inline(always)]
+    fn row(&self, key: &PolicyKey) -> Option<PolicyRow> {
+        POLICY.get(Key::new(PolicyKey::FULL_BITS, *key)).copied()
+    }
+}

@@ -1,0 +1,237 @@
+//! The packet path: what happens to a frame at either hook, in order.
+//!
+//! Endpoint → EtherType → parse → source check → fragments → ICMP errors → conntrack and policy.
+//! Invariants: every way out that is not a pass has a reason and a counter; in `observe` every way
+//! out is a pass; a frame of an unknown endpoint is treated by the node's default mode.
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    programs::TcContext,
+};
+use ringfence_common::{
+    endpoint::Endpoint,
+    fragment::{FragmentPorts, LIFETIME},
+    ids::{IdentityId, NamespaceSlot, TableId},
+    mode::{Action, Mode, Verdict},
+    net::{Ip4, Ip6},
+    packet::{
+        ETHERNET, Kind, Packet, arp, ethertype,
+        neighbour::{is_dhcp4, is_dhcp6},
+    },
+    reason::DropReason,
+};
+
+use crate::{
+    conntrack::{Step, flow, standing},
+    context::{Context, Facts},
+    family::Family,
+    frame::Skb,
+    judge::Judged,
+    maps, report,
+};
+
+/// An endpoint nobody told us about: no policy, no address, the node's default mode.
+static NOBODY: Endpoint = Endpoint {
+    ip6: [Ip6::UNSPECIFIED; 2],
+    ip4: [Ip4::UNSPECIFIED; 3],
+    identity: IdentityId::UNKNOWN,
+    table: TableId::NONE,
+    namespace: NamespaceSlot::NODE_DEFAULT,
+    pickup_until: 0,
+    mode_override: 0,
+    reserved: [0; 3],
+};
+
+/// Runs one frame through the fence.
+#[inline(always)]
+pub fn run<const FROM: bool>(ctx: &TcContext) -> i32 {
+    let skb = Skb::of(ctx);
+    let ifindex = skb.ifindex();
+    // SAFETY: ENDPOINTS is not preallocated, so the value outlives this program's run (RCU).
+    let Some(endpoint) = (unsafe { maps::ENDPOINTS.get(ifindex) }) else {
+        let context = Context::new(&skb, ifindex, &NOBODY);
+        return code(refuse::<FROM>(&context, DropReason::UnknownEndpoint, 0));
+    };
+    let context = Context::new(&skb, ifindex, endpoint);
+    if skb.has_vlan_tag() {
+        return code(refuse::<FROM>(&context, DropReason::Vlan, 0));
+    }
+    code(match skb.ethertype() {
+        ethertype::IPV4 => internet::<Ip4, FROM>(&skb, &context, is_dhcp4),
+        ethertype::IPV6 => internet::<Ip6, FROM>(&skb, &context, is_dhcp6),
+        ethertype::ARP => {
+            if FROM && let Err(reason) = arp::may_send(&skb, endpoint) {
+                refuse::<FROM>(&context, reason, 0)
+            } else {
+                Action::Pass
+            }
+        }
+        ethertype::VLAN | ethertype::QINQ => refuse::<FROM>(&context, DropReason::Vlan, 0),
+        _ => refuse::<FROM>(&context, DropReason::Ethertype, 0),
+    })
+}
+
+#[inline(always)]
+const fn code(action: Action) -> i32 {
+    match action {
+        Action::Pass => TC_ACT_UNSPEC,
+        Action::Drop => TC_ACT_SHOT,
+    }
+}
+
+#[inline(always)]
+fn internet<A: Family, const FROM: bool>(
+    skb: &Skb,
+    context: &Context,
+    is_dhcp: fn(&Packet<A>) -> bool,
+) -> Action {
+    let mut packet = match A::parse(skb, ETHERNET) {
+        Ok(packet) => packet,
+        Err(reason) => return refuse::<FROM>(context, reason, A::VERSION),
+    };
+    if let Err(reason) = check_source::<A, FROM>(skb, context, &packet) {
+        return refuse_packet::<A, FROM>(context, &packet, reason);
+    }
+    if packet.kind == Kind::Discovery || (FROM && is_dhcp(&packet)) {
+        return configuration::<A, FROM>(context, &packet);
+    }
+    if packet.kind == Kind::Error {
+        return error::<A, FROM>(skb, context, &packet);
+    }
+    if packet.kind != Kind::Flow
+        && let Err(reason) = fragment::<A>(context, &mut packet)
+    {
+        return refuse_packet::<A, FROM>(context, &packet, reason);
+    }
+    flow(
+        context,
+        &Step {
+            packet: &packet,
+            from_workload: FROM,
+        },
+    )
+}
+
+/// From the workload: its own address, and no announcement of another's. To the workload: its own
+/// address as source only if the packet came from itself, or from a socket of this host.
+#[inline(always)]
+fn check_source<A: Family, const FROM: bool>(
+    skb: &Skb,
+    context: &Context,
+    packet: &Packet<A>,
+) -> Result<(), DropReason> {
+    let endpoint = context.endpoint;
+    if FROM {
+        if !A::is_own(packet, endpoint) {
+            return Err(DropReason::SpoofedSource);
+        }
+        return A::may_announce(skb, packet, endpoint);
+    }
+    let came_from_elsewhere =
+        context.ingress_ifindex != 0 && context.ingress_ifindex != context.ifindex;
+    if came_from_elsewhere && packet.source.owned_by(endpoint) {
+        return Err(DropReason::SpoofedSource);
+    }
+    Ok(())
+}
+
+/// Address configuration passes without a flow of its own, except under lockdown.
+#[inline(always)]
+fn configuration<A: Family, const FROM: bool>(context: &Context, packet: &Packet<A>) -> Action {
+    if context.mode == Mode::Lockdown {
+        return refuse_packet::<A, FROM>(context, packet, DropReason::Lockdown);
+    }
+    Action::Pass
+}
+
+/// Records the ports of a first fragment, or takes those of the first for a later one.
+#[inline(always)]
+fn fragment<A: Family>(context: &Context, packet: &mut Packet<A>) -> Result<(), DropReason> {
+    let key = A::fragment_key(context.ifindex, packet);
+    if packet.kind == Kind::FirstFragment {
+        let ports = FragmentPorts {
+            seen: context.now,
+            source: packet.source_port,
+            destination: packet.destination_port,
+            protocol: packet.protocol,
+            reserved: [0; 3],
+        };
+        return if A::fragment_store(&key, &ports) {
+            Ok(())
+        } else {
+            Err(DropReason::FragmentTableFull)
+        };
+    }
+    match A::fragment_find(&key) {
+        Some(ports) if context.now.wrapping_sub(ports.seen) < LIFETIME => {
+            packet.source_port = ports.source;
+            packet.destination_port = ports.destination;
+            packet.protocol = ports.protocol;
+            Ok(())
+        }
+        _ => Err(DropReason::OrphanFragment),
+    }
+}
+
+/// An ICMP error passes if the packet inside belongs to a live flow that policy allows now.
+#[inline(always)]
+fn error<A: Family, const FROM: bool>(skb: &Skb, context: &Context, packet: &Packet<A>) -> Action {
+    let Ok(quoted) = A::parse_quoted(skb, packet.transport + 8) else {
+        return refuse_packet::<A, FROM>(context, packet, DropReason::IcmpErrorUnmatched);
+    };
+    // The error goes to who sent the quoted packet: the workload's peer when the workload
+    // complains, the workload itself when somebody complains to it.
+    let ours = if FROM {
+        quoted.destination
+    } else {
+        quoted.source
+    };
+    if quoted.source == packet.destination && ours.owned_by(context.endpoint) {
+        let step = Step {
+            packet: &quoted,
+            from_workload: !FROM,
+        };
+        if let Some(judged) = standing(context, &step) {
+            return by_flow::<A, FROM>(context, packet, &judged);
+        }
+    }
+    refuse_packet::<A, FROM>(context, packet, DropReason::IcmpErrorUnmatched)
+}
+
+#[inline(always)]
+fn by_flow<A: Family, const FROM: bool>(
+    context: &Context,
+    packet: &Packet<A>,
+    judged: &Judged,
+) -> Action {
+    if judged.decision.verdict == Verdict::Deny {
+        return refuse_packet::<A, FROM>(context, packet, DropReason::IcmpErrorUnmatched);
+    }
+    if context.mode == Mode::Lockdown {
+        return refuse_packet::<A, FROM>(context, packet, DropReason::Lockdown);
+    }
+    Action::Pass
+}
+
+#[inline(always)]
+fn refuse<const FROM: bool>(context: &Context, reason: DropReason, family: u8) -> Action {
+    refuse_facts(context, &mut Facts::unparsed(FROM, family), reason)
+}
+
+#[inline(always)]
+fn refuse_packet<A: Family, const FROM: bool>(
+    context: &Context,
+    packet: &Packet<A>,
+    reason: DropReason,
+) -> Action {
+    refuse_facts(context, &mut Facts::of(packet, FROM), reason)
+}
+
+/// Drops a packet for a reason that is not policy's, or, in `observe`, only says so.
+#[inline(always)]
+fn refuse_facts(context: &Context, facts: &mut Facts, reason: DropReason) -> Action {
+    facts.reason = reason as u8;
+    facts.action = Action::of(Verdict::Deny, context.mode);
+    report::denied(context, facts);
+    facts.action
+}

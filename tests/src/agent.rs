@@ -1,0 +1,392 @@
+//! The real agent as a child process in a node's network namespace.
+//!
+//! Each one has a directory of its own with configuration, policies, inventory, state, socket,
+//! logs and a private bpffs. Dropping it ends the process, runs `ringfence cleanup`, unmounts and
+//! removes all that. A test process killed by SIGKILL cannot do so: then the agent, its mount and
+//! its directory (under the temporary directory, `ringfence-test-…`) stay.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::inventory::quoted;
+use crate::netns::NetNs;
+use crate::topology::Node;
+use crate::wait::eventually;
+
+const START: Duration = Duration::from_secs(10);
+const STOP: Duration = Duration::from_secs(10);
+
+/// What an agent starts with.
+#[derive(Clone, Debug, Default)]
+pub struct AgentSpec {
+    /// Inventory text, see [`crate::InventoryBuilder`].
+    pub inventory: String,
+    /// TOML policies.
+    pub policies: String,
+    /// More policy files, name and text, e.g. Kubernetes YAML. A file that may appear later is
+    /// declared here with empty text.
+    pub documents: Vec<(String, String)>,
+    /// The mode of namespaces that have none of their own; empty leaves it to the agent.
+    pub default_mode: String,
+    /// Modes by namespace.
+    pub modes: Vec<(String, String)>,
+    /// Another binary than [`binary`] finds, e.g. one built with a seeded bug.
+    pub binary: Option<PathBuf>,
+    /// TOML appended to the configuration, for keys that are not covered above.
+    pub config: String,
+}
+
+/// A running agent, or one that was stopped and left its enforcement in place.
+#[derive(Debug)]
+pub struct Agent {
+    binary: PathBuf,
+    ns: NetNs,
+    child: Option<Child>,
+    // Before `dir`: fields drop in order, and a mounted directory cannot be removed.
+    bpffs: Bpffs,
+    dir: TempDir,
+}
+
+impl Agent {
+    /// Starts an agent on `node` and waits until it answers.
+    pub fn start(node: &Node, spec: &AgentSpec) -> Result<Self> {
+        let binary = spec.binary.clone().map_or_else(binary, Ok)?;
+        let dir = tempfile::Builder::new()
+            .prefix("ringfence-test-")
+            .tempdir()
+            .context("making a temporary directory")?;
+        for name in ["state", "run", "bpffs", "staging"] {
+            fs::create_dir(dir.path().join(name))?;
+        }
+        let mut agent = Self {
+            binary,
+            ns: node.ns.clone(),
+            child: None,
+            bpffs: Bpffs::mount(dir.path().join("bpffs"))?,
+            dir,
+        };
+        agent.write_inventory(&spec.inventory)?;
+        agent.write_policies(&spec.policies)?;
+        for (name, text) in &spec.documents {
+            agent.write_document(name, text)?;
+        }
+        agent.replace("ringfence.toml", &agent.config(node, spec))?;
+        agent.launch()?;
+        Ok(agent)
+    }
+
+    /// The directory with all of this agent's files.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The configuration file.
+    #[must_use]
+    pub fn config_path(&self) -> PathBuf {
+        self.dir().join("ringfence.toml")
+    }
+
+    /// The control socket.
+    #[must_use]
+    pub fn socket_path(&self) -> PathBuf {
+        self.dir().join("run/ringfence.sock")
+    }
+
+    /// The private bpffs that holds the agent's pins.
+    #[must_use]
+    pub fn bpffs(&self) -> &Path {
+        &self.bpffs.path
+    }
+
+    /// Its process, if it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Replaces the TOML policies in one step.
+    pub fn write_policies(&self, text: &str) -> Result<()> {
+        self.replace("policies.toml", text)
+    }
+
+    /// Replaces the inventory in one step.
+    pub fn write_inventory(&self, text: &str) -> Result<()> {
+        self.replace("inventory.toml", text)
+    }
+
+    /// Replaces one of [`AgentSpec::documents`] in one step.
+    pub fn write_document(&self, name: &str, text: &str) -> Result<()> {
+        self.replace(name, text)
+    }
+
+    /// Ends the process with SIGKILL; enforcement stays.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill().context("killing the agent")?;
+            child.wait().context("waiting for the killed agent")?;
+        }
+        Ok(())
+    }
+
+    /// Ends the process with SIGTERM, waits for it, and returns its exit status.
+    pub fn terminate(&mut self) -> Result<ExitStatus> {
+        let child = self.child.as_mut().context("the agent does not run")?;
+        kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM)?;
+        let status = eventually(STOP, "the agent's exit after SIGTERM", || {
+            Ok(child.try_wait()?)
+        })?;
+        self.child = None;
+        Ok(status)
+    }
+
+    /// Starts it again on the same files (after killing it if it runs), waits until it answers.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill()?;
+        self.launch()
+    }
+
+    /// A `ringfence` command that talks to this agent, in the node's network namespace.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = self.ns.command(&self.binary);
+        command
+            .env("RINGFENCE_SOCKET", self.socket_path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a `ringfence` command and returns its output, whatever its exit status.
+    pub fn cli(&self, arguments: &[&str]) -> Result<Output> {
+        let output = self.command().args(arguments).output();
+        output.with_context(|| format!("running ringfence {arguments:?}"))
+    }
+
+    /// Runs a `ringfence` command with `-o json`, which must succeed, and parses what it prints.
+    pub fn cli_json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
+        let output = self.cli(&[arguments, &["-o", "json"]].concat())?;
+        let message = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "ringfence {arguments:?}: {}",
+            message.trim()
+        );
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("what ringfence {arguments:?} printed is no JSON"))
+    }
+
+    /// Polls a condition; the error when it stays false includes the agent's last words.
+    pub fn wait_until(
+        &self,
+        mut condition: impl FnMut() -> Result<bool>,
+        deadline: Duration,
+        what: &str,
+    ) -> Result<()> {
+        eventually(deadline, what, || Ok(condition()?.then_some(())))
+            .with_context(|| format!("the agent's stderr ends:\n{}", tail(&self.stderr())))
+    }
+
+    /// What the agent has written to stderr, over all its starts.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.log("stderr")
+    }
+
+    /// What the agent has written to stdout, over all its starts.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        self.log("stdout")
+    }
+
+    /// The page that its metrics listener serves.
+    pub fn metrics(&self) -> Result<String> {
+        self.http_get("/metrics")
+    }
+
+    /// The body that the metrics and health listener serves at `path`.
+    pub fn http_get(&self, path: &str) -> Result<String> {
+        use std::io::{Read as _, Write as _};
+        let status = self.cli_json(&["status"])?;
+        let listen = status.get("metrics_listen").and_then(|l| l.as_str());
+        let listen = listen.context("status has no metrics_listen")?;
+        let answer = self.ns.run(|| -> Result<String> {
+            let mut stream = std::net::TcpStream::connect(listen)?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            write!(
+                stream,
+                "GET {path} HTTP/1.1\r\nHost: ringfence\r\nConnection: close\r\n\r\n"
+            )?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        })??;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+        ensure!(head.starts_with("HTTP/1.1 200"), "GET {path}: {head}");
+        Ok(body.to_owned())
+    }
+
+    fn log(&self, name: &str) -> String {
+        let bytes = fs::read(self.dir().join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn config(&self, node: &Node, spec: &AgentSpec) -> String {
+        let path = |name: &str| quoted(&self.dir().join(name).to_string_lossy());
+        let documents = spec.documents.iter().map(|(name, _)| path(name));
+        let policies: Vec<_> = std::iter::once(path("policies.toml"))
+            .chain(documents)
+            .collect();
+        let mut text = format!(
+            "node = {}\nstate-dir = {}\nrun-dir = {}\nbpffs = {}\ninventory = [{}]\n\
+             policies = [{}]\n\n[metrics]\nlisten = \"127.0.0.1:0\"\n\n[modes]\n",
+            quoted(&node.name),
+            path("state"),
+            path("run"),
+            path("bpffs"),
+            path("inventory.toml"),
+            policies.join(", "),
+        );
+        let default = ("default".to_owned(), spec.default_mode.clone());
+        for (name, mode) in std::iter::once(&default).chain(&spec.modes) {
+            if !mode.is_empty() {
+                // Writing to a String cannot fail.
+                let _ = writeln!(text, "{} = {}", quoted(name), quoted(mode));
+            }
+        }
+        text + "\n" + &spec.config
+    }
+
+    fn launch(&mut self) -> Result<()> {
+        let log = |name: &str| -> Result<Stdio> {
+            let mut options = File::options();
+            let file = options.create(true).append(true);
+            Ok(file.open(self.dir().join(name))?.into())
+        };
+        let child = self
+            .command()
+            .args(["agent", "--config"])
+            .arg(self.config_path())
+            .stdout(log("stdout")?)
+            .stderr(log("stderr")?)
+            .spawn()
+            .with_context(|| format!("starting {}", self.binary.display()))?;
+        let child = self.child.insert(child);
+        let pid = child.id();
+        let ready = eventually(START, "the agent's first answer", || {
+            if let Some(status) = self.child.as_mut().and_then(|c| c.try_wait().transpose()) {
+                bail!("the agent ended: {}", status?);
+            }
+            let output = self.cli(&["status", "-o", "json"])?;
+            Ok(output.status.success().then_some(()))
+        });
+        ready.with_context(|| format!("agent {pid}; its stderr ends:\n{}", tail(&self.stderr())))
+    }
+
+    /// Readers see the old file or the new one, never a part.
+    fn replace(&self, name: &str, text: &str) -> Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(self.dir().join("staging"))?;
+        std::io::Write::write_all(&mut file, text.as_bytes())?;
+        let target = self.dir().join(name);
+        file.persist(&target)
+            .with_context(|| format!("writing {}", target.display()))?;
+        Ok(())
+    }
+
+    fn clean_up(&mut self) -> Result<()> {
+        self.kill()?;
+        let mut child = self
+            .command()
+            .args(["cleanup", "--config"])
+            .arg(self.config_path())
+            .stdout(Stdio::null())
+            .stderr(File::create(self.dir().join("cleanup"))?)
+            .spawn()?;
+        let status = eventually(STOP, "ringfence cleanup", || Ok(child.try_wait()?));
+        if status.is_err() {
+            child.kill()?;
+            child.wait()?;
+        }
+        let status = status?;
+        ensure!(status.success(), "{status}\n{}", self.log("cleanup"));
+        Ok(())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Err(error) = self.clean_up() {
+            // While unwinding this is one more hint; it must not be a second panic.
+            eprintln!("ringfence cleanup: {error:#}");
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Bpffs {
+    path: PathBuf,
+}
+
+impl Bpffs {
+    fn mount(path: PathBuf) -> Result<Self> {
+        mount(
+            Some("bpf"),
+            &path,
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .with_context(|| format!("mounting bpffs on {}", path.display()))?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        if let Err(error) = umount2(&self.path, MntFlags::MNT_DETACH) {
+            eprintln!("unmounting {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// `RINGFENCE_BIN`, or the newer of the release and the debug build beside this test.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("RINGFENCE_BIN") {
+        let path = PathBuf::from(path);
+        ensure!(path.is_file(), "RINGFENCE_BIN: no file {}", path.display());
+        return Ok(path);
+    }
+    let exe = std::env::current_exe().context("finding this executable")?;
+    // A test is <target>/<profile>/deps/NAME, a binary <target>/<profile>/NAME.
+    let target = exe
+        .ancestors()
+        .find(|dir| dir.join("debug").is_dir() || dir.join("release").is_dir())
+        .ok_or_else(|| anyhow!("{} is in no target directory", exe.display()))?;
+    let built = |profile: &str| {
+        let path = target.join(profile).join("ringfence");
+        let built = fs::metadata(&path).and_then(|meta| meta.modified()).ok()?;
+        Some((built, path))
+    };
+    let newest = ["release", "debug"].into_iter().filter_map(built).max();
+    let (_, path) = newest.with_context(|| {
+        format!(
+            "no ringfence binary in {}: build it, or set RINGFENCE_BIN",
+            target.display()
+        )
+    })?;
+    Ok(path)
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    let start = lines.len().saturating_sub(40);
+    lines.get(start..).unwrap_or_default().join("\n")
+}

@@ -1,0 +1,30 @@
+//! Ringfence's test bed: real network pieces for tests and the demo.
+//!
+//! Network namespaces, workloads behind veth pairs, probes that observe both ends, raw frames,
+//! and the real agent as a child process. Nothing has a fixed name or port, everything is cleaned
+//! up by RAII (also while unwinding), and waiting always means polling with a deadline.
+//!
+//! It needs root. It knows nothing of policy: what *should* be delivered is the test's business.
+
+pub mod agent;
+pub mod frame;
+pub mod inventory;
+pub mod load;
+pub mod netns;
+pub mod nonce;
+pub mod probe;
+pub mod server;
+pub mod stream;
+pub mod topology;
+pub mod wait;
+
+pub use agent::{Agent, AgentSpec};
+pub use inventory::{Attributes, InventoryBuilder};
+pub use load::{Load, LoadSpec, Totals};
+pub use netns::NetNs;
+pub use nonce::Nonce;
+pub use probe::{Outcome, Probe};
+pub use server::{Proto, Server};
+pub use stream::{Delivery, End, Stream};
+pub use topology::{Addresses, Node, Workload};
+pub use wait::eventually;

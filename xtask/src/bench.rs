@@ -1,0 +1,17 @@
+//! `cargo xtask bench`: measurements of a release build of the agent.
+//!
+//! Arguments go to the benchmark as they are. What is measured, and against what, lives in the
+//! test bed.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::{demo, test};
+
+/// The subcommand.
+pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
+    test::require_root("the benchmark")?;
+    demo::become_testbed_program("ringfence-bench", arguments)
+}

@@ -1,0 +1,44 @@
+//! `cargo xtask build`: the agent, with the kernel programs embedded by its build script.
+//!
+//! Standard output carries only the path of the binary. It installs nothing; `setup` does.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+
+use crate::toolchain::{self, Toolchain};
+use crate::{child, workspace};
+
+/// The subcommand.
+pub(crate) fn run(debug: bool) -> Result<ExitCode> {
+    let toolchain = toolchain::required()?;
+    let binary = if debug {
+        agent(&toolchain, "debug")?
+    } else {
+        release(&toolchain)?
+    };
+    println!("{}", binary.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the agent as it ships and returns the absolute path of its binary.
+pub(crate) fn release(toolchain: &Toolchain) -> Result<PathBuf> {
+    agent(toolchain, "release")
+}
+
+fn agent(toolchain: &Toolchain, profile: &str) -> Result<PathBuf> {
+    let mut cargo = workspace::cargo(toolchain)?;
+    cargo.args(["build", "--package", "ringfence", "--bin", "ringfence"]);
+    if profile == "release" {
+        cargo.arg("--release");
+    }
+    child::run(&mut cargo)?;
+    let binary = workspace::agent_binary(profile)?;
+    ensure!(
+        binary.is_file(),
+        "cargo built no {}; is `build.target` set?",
+        binary.display()
+    );
+    Ok(binary)
+}

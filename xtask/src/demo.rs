@@ -1,0 +1,38 @@
+//! `cargo xtask demo`: Ringfence at work, on a release build of the agent.
+//!
+//! The demo takes this process's place, so Ctrl-C and the exit status are its own and it cleans
+//! up after itself. What it shows lives in the test bed.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::{build, child, setup, test, workspace};
+
+/// The subcommand.
+pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
+    test::require_root("the demo")?;
+    become_testbed_program("ringfence-demo", arguments)
+}
+
+/// Prepares everything and becomes the test bed's `program`; returns only if that fails.
+pub(crate) fn become_testbed_program(program: &str, arguments: &[OsString]) -> Result<ExitCode> {
+    let toolchain = setup::ensure()?;
+    let agent = build::release(&toolchain)?;
+    let mut cargo = workspace::cargo(&toolchain)?;
+    cargo.args([
+        "run",
+        "--quiet",
+        "--release",
+        "--package",
+        "ringfence-testbed",
+        "--bin",
+        program,
+    ]);
+    cargo
+        .arg("--")
+        .args(arguments)
+        .env(test::AGENT_VARIABLE, agent);
+    match child::replace_by(cargo)? {}
+}

@@ -1,0 +1,97 @@
+//! `cargo xtask`: the commands that build, test, show, measure and check Ringfence.
+//!
+//! Each subcommand has its own module; this file only parses arguments and dispatches.
+//! It does not decide how anything is built or checked.
+
+mod apt;
+mod bench;
+mod build;
+mod child;
+mod demo;
+mod lint;
+mod setup;
+mod test;
+mod toolchain;
+mod workspace;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Ringfence's build, test, demo and lint commands"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Find or install the eBPF toolchain and the system packages the tests need
+    Setup {
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Build the agent with its kernel programs and print the path of the binary
+    Build {
+        /// Build without optimisation (the kernel programs are optimised all the same)
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Run every test, on a release build of the agent; needs root
+    Test {
+        /// Passed on to `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Show Ringfence at work on this machine; needs root
+    Demo {
+        /// Passed on to the demo
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Measure Ringfence on this machine; needs root
+    Bench {
+        /// Passed on to the benchmark
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Check format, clippy, imports, sizes, attributes, unsafe code and licences
+    Lint,
+}
+
+fn main() -> ExitCode {
+    perform().unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn perform() -> Result<ExitCode> {
+    match Arguments::parse().task {
+        Task::Setup { dry_run } => setup::run(dry_run),
+        Task::Build { debug } => build::run(debug),
+        Task::Test { arguments } => test::run(&keep_separator(arguments)),
+        Task::Demo { arguments } => demo::run(&keep_separator(arguments)),
+        Task::Bench { arguments } => bench::run(&keep_separator(arguments)),
+        Task::Lint => lint::run(),
+    }
+}
+
+/// Puts back a leading `--`, which clap takes for its own and the child needs:
+/// `cargo xtask test -- --nocapture`.
+fn keep_separator(parsed: Vec<OsString>) -> Vec<OsString> {
+    let given: Vec<OsString> = std::env::args_os().skip(2).collect();
+    if given.len() > parsed.len() {
+        given
+    } else {
+        parsed
+    }
+}

@@ -1,0 +1,259 @@
+//! `cargo xtask setup`: finds or installs what building and testing need.
+//!
+//! One line for each thing found or done. When everything is there it changes nothing and stays
+//! off the network. It never removes or downgrades anything, except a `bpf-linker` that does not
+//! fit the toolchain's LLVM.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::{env, fs};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::apt::Apt;
+use crate::toolchain::{self, Toolchain};
+use crate::{child, workspace};
+
+const LINKER: &str = "bpf-linker";
+const LINKER_VERSION: &str = "0.13.0";
+/// Programs that tests and demo run, with the package that carries each.
+const PROGRAMS: [(&str, &str); 1] = [("ip", "iproute2")];
+const DEBIAN_TOOLCHAIN: [&str; 4] = ["rustc-web", "rust-web-src", "cargo-web", "rust-web-clippy"];
+
+/// The subcommand.
+pub(crate) fn run(dry_run: bool) -> Result<ExitCode> {
+    let mut setup = Setup {
+        dry_run,
+        apt: Apt::new(dry_run),
+    };
+    setup.programs()?;
+    match setup.toolchain()? {
+        Some(toolchain) => setup.linker(&toolchain)?,
+        None => {
+            println!("{LINKER}: would be built for the new toolchain's LLVM if it does not fit");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes sure of everything and returns the toolchain for the kernel programs.
+pub(crate) fn ensure() -> Result<Toolchain> {
+    run(false)?;
+    toolchain::required()
+}
+
+struct Setup {
+    dry_run: bool,
+    apt: Apt,
+}
+
+impl Setup {
+    fn did(&self) -> &'static str {
+        if self.dry_run {
+            "would install"
+        } else {
+            "installed"
+        }
+    }
+
+    fn programs(&mut self) -> Result<()> {
+        for (program, package) in PROGRAMS {
+            if let Some(path) = child::find_program(program) {
+                println!("{program}: found {}", path.display());
+                continue;
+            }
+            self.apt.ensure(&[package])?;
+            println!("{program}: {} package {package}", self.did());
+        }
+        Ok(())
+    }
+
+    /// The toolchain to use from now on; `None` only in a dry run that would have to install one.
+    fn toolchain(&mut self) -> Result<Option<Toolchain>> {
+        let found = toolchain::find()?;
+        let Some(found) = found else {
+            return self.install_toolchain();
+        };
+        let missing = found.missing_components();
+        let usable = found.has_sources();
+        if missing.is_empty() || (!found.version.nightly && usable) {
+            println!("toolchain: found {}", found.describe());
+            return Ok(Some(found));
+        }
+        if self.dry_run {
+            println!(
+                "toolchain: would add {} to {}",
+                missing.join(", "),
+                found.describe()
+            );
+            return Ok(Some(found));
+        }
+        let name = found
+            .name
+            .clone()
+            .context("a nightly without rustup cannot be extended")?;
+        let mut add = child::command("rustup");
+        add.args(["component", "add", "--toolchain", &name])
+            .args(&missing);
+        if child::succeeds(&mut add)? {
+            println!(
+                "toolchain: added {} to {}",
+                missing.join(", "),
+                found.describe()
+            );
+        } else if usable {
+            println!(
+                "toolchain: cannot add {}; lint will need it",
+                missing.join(", ")
+            );
+        } else {
+            return self.install_debian_toolchain();
+        }
+        Ok(Some(found))
+    }
+
+    fn install_toolchain(&mut self) -> Result<Option<Toolchain>> {
+        if child::find_program("rustup").is_none() {
+            return self.install_debian_toolchain();
+        }
+        if self.dry_run {
+            println!("toolchain: would install nightly with rust-src, clippy, rustfmt by rustup");
+            return Ok(None);
+        }
+        let mut install = child::command("rustup");
+        install.args([
+            "toolchain",
+            "install",
+            toolchain::NIGHTLY,
+            "--profile",
+            "minimal",
+        ]);
+        install.args(["--no-self-update", "--component", "rust-src,clippy,rustfmt"]);
+        if !child::succeeds(&mut install)? {
+            return self.install_debian_toolchain();
+        }
+        let installed = toolchain::inspect(Some(toolchain::NIGHTLY))?;
+        println!("toolchain: installed {}", installed.describe());
+        Ok(Some(installed))
+    }
+
+    /// The last resort: Debian's matched compiler, sources and cargo, linked into rustup if there
+    /// is one.
+    fn install_debian_toolchain(&mut self) -> Result<Option<Toolchain>> {
+        let rustup = child::find_program("rustup").is_some();
+        let packages = self.apt.ensure(&DEBIAN_TOOLCHAIN).context(
+            "no nightly toolchain with sources, and Debian's is not to be had either; \
+             install rustup from https://rustup.rs and run `cargo xtask setup` again",
+        )?;
+        if self.dry_run {
+            println!("toolchain: would install packages {}", packages.join(", "));
+            return Ok(None);
+        }
+        let name = rustup.then_some(toolchain::DEBIAN);
+        if let Some(name) = name {
+            child::run(child::command("rustup").args(["toolchain", "link", name, "/usr"]))?;
+        }
+        let installed = toolchain::inspect(name)?;
+        println!("toolchain: installed {}", installed.describe());
+        Ok(Some(installed))
+    }
+
+    fn linker(&mut self, toolchain: &Toolchain) -> Result<()> {
+        let llvm = toolchain.version.llvm_major;
+        let found = child::find_program(LINKER);
+        if let Some(path) = found.filter(|_| linker_fits(llvm)) {
+            println!(
+                "{LINKER}: found {LINKER_VERSION} for LLVM {llvm} at {}",
+                path.display()
+            );
+            return Ok(());
+        }
+        self.llvm(llvm)?;
+        if !self.dry_run {
+            child::run(&mut build_linker(llvm)?)?;
+        }
+        println!("{LINKER}: {} {LINKER_VERSION} for LLVM {llvm}", self.did());
+        Ok(())
+    }
+
+    /// The libraries that `bpf-linker` is built against.
+    fn llvm(&mut self, llvm: u32) -> Result<()> {
+        let packages = [
+            format!("llvm-{llvm}-dev"),
+            format!("libpolly-{llvm}-dev"),
+            String::from("libzstd-dev"),
+        ];
+        let wanted: Vec<&str> = packages.iter().map(String::as_str).collect();
+        let missing = self.apt.ensure(&wanted)?;
+        if missing.is_empty() {
+            println!("llvm: found {}", wanted.join(", "));
+        } else {
+            println!("llvm: {} packages {}", self.did(), missing.join(", "));
+        }
+        Ok(())
+    }
+}
+
+/// Builds the linker against Debian's LLVM `llvm`, whose own prefix must be named: the linker's
+/// build would otherwise take the first `llvm-config` for a sign that the libraries lie beside it.
+fn build_linker(llvm: u32) -> Result<Command> {
+    let mut install = child::command("cargo");
+    install
+        .current_dir(workspace::root()?)
+        .args(["install", LINKER, "--force", "--locked"]);
+    install.args(["--version", LINKER_VERSION, "--no-default-features"]);
+    install.args(["--features", &format!("llvm-{llvm}")]);
+    let prefix = format!("/usr/lib/llvm-{llvm}");
+    if env::var_os("LLVM_PREFIX").is_none() && Path::new(&prefix).is_dir() {
+        install.env("LLVM_PREFIX", prefix);
+    }
+    Ok(install)
+}
+
+/// Whether the installed linker has our version and, as far as cargo recorded it, was built for
+/// `llvm`. A linker that cargo did not install is trusted to fit.
+fn linker_fits(llvm: u32) -> bool {
+    let version = child::output_of(child::command(LINKER).arg("--version"));
+    if version
+        .ok()
+        .as_deref()
+        .and_then(|line| line.split_whitespace().nth(1))
+        != Some(LINKER_VERSION)
+    {
+        return false;
+    }
+    let record = child::cargo_home().map(|home| home.join(".crates2.json"));
+    let record = record.and_then(|path| fs::read_to_string(path).ok());
+    record.is_none_or(|json| recorded_llvm(&json).is_none_or(|built_for| built_for == llvm))
+}
+
+/// The LLVM that cargo's record of installed programs says our linker was built for.
+fn recorded_llvm(json: &str) -> Option<u32> {
+    let record: Value = serde_json::from_str(json).ok()?;
+    let prefix = format!("{LINKER} {LINKER_VERSION} ");
+    let mut installs = record.get("installs")?.as_object()?.iter();
+    let (_, linker) = installs.find(|(package, _)| package.starts_with(&prefix))?;
+    let features = linker.get("features")?.as_array()?;
+    let mut features = features.iter().filter_map(Value::as_str);
+    features.find_map(|feature| feature.strip_prefix("llvm-")?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::recorded_llvm;
+
+    #[test]
+    fn reads_the_llvm_a_linker_was_built_for() {
+        let record = |package: &str, feature: &str| {
+            format!(r#"{{"installs":{{"{package}":{{"features":["{feature}"]}}}}}}"#)
+        };
+        let source = "(registry+https://github.com/rust-lang/crates.io-index)";
+        let ours = format!("bpf-linker 0.13.0 {source}");
+        assert_eq!(recorded_llvm(&record(&ours, "llvm-22")), Some(22));
+        assert_eq!(recorded_llvm(&record(&ours, "llvm-link-static")), None);
+        let older = format!("bpf-linker 0.12.0 {source}");
+        assert_eq!(recorded_llvm(&record(&older, "llvm-22")), None);
+        assert_eq!(recorded_llvm("nonsense"), None);
+    }
+}

@@ -1,0 +1,89 @@
+//! `cargo xtask test`: every test of the workspace, on a release build of the agent.
+//!
+//! Nothing is skipped silently: without root it fails, and a run in which no test ran fails too.
+//! The last line on standard output is the total over all test programs.
+
+mod tally;
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write as _};
+use std::process::{ExitCode, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use nix::unistd::Uid;
+
+use crate::{build, child, setup, workspace};
+use tally::Tally;
+
+/// Tells tests, demo and benchmark which agent to run.
+pub(crate) const AGENT_VARIABLE: &str = "RINGFENCE_BIN";
+
+/// The subcommand.
+pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
+    require_root("the integration tests")?;
+    let toolchain = setup::ensure()?;
+    let agent = build::release(&toolchain)?;
+    let mut cargo = workspace::cargo(&toolchain)?;
+    cargo.args([
+        "test",
+        "--workspace",
+        "--exclude",
+        workspace::EBPF_PACKAGE,
+        "--no-fail-fast",
+    ]);
+    cargo
+        .args(arguments)
+        .env(AGENT_VARIABLE, agent)
+        .stdout(Stdio::piped());
+
+    let mut running = cargo
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", child::describe(&cargo)))?;
+    let output = running
+        .stdout
+        .take()
+        .context("cargo's output is not connected")?;
+    let tally = relay(BufReader::new(output))?;
+    let status = running.wait().context("cannot learn how cargo ended")?;
+
+    let passed = status.success() && tally.succeeded();
+    if !status.success() && tally.failed == 0 {
+        eprintln!("a test program did not build or ended without a result; see above");
+    }
+    if tally.ran() == 0 {
+        eprintln!("no test ran");
+    }
+    println!("{tally}");
+    Ok(if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Fails, naming `what` needs it, unless we are root.
+pub(crate) fn require_root(what: &str) -> Result<()> {
+    if !Uid::effective().is_root() {
+        bail!("{what} need root (network namespaces, eBPF): run this command as root");
+    }
+    Ok(())
+}
+
+/// Passes each line on as it comes, and counts.
+fn relay(mut output: impl BufRead) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut line = Vec::new();
+    let mut terminal = std::io::stdout();
+    while output
+        .read_until(b'\n', &mut line)
+        .context("cannot read the tests' output")?
+        > 0
+    {
+        terminal
+            .write_all(&line)
+            .context("cannot pass the tests' output on")?;
+        tally.count(&String::from_utf8_lossy(&line));
+        line.clear();
+    }
+    Ok(tally)
+}
