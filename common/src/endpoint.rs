@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     ids::{IdentityId, NamespaceSlot, TableId},
-    net::{Ip4, Ip6},
+    net::{Address, Ip4, Ip6},
     pod::shared_layout,
 };
 

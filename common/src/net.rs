@@ -67,8 +67,6 @@ pub struct Ip6 {
 shared_layout!(Ip6, size 16, first at 0, last at 8);
 
 impl Ip4 {
-    /// 0.0.0.0.
-    pub const UNSPECIFIED: Self = Self(0);
     /// 255.255.255.255.
     pub const BROADCAST: Self = Self(u32::MAX);
 
@@ -88,9 +86,6 @@ impl Ip4 {
 }
 
 impl Ip6 {
-    /// `::`.
-    pub const UNSPECIFIED: Self = Self { first: 0, last: 0 };
-
     /// From wire bytes.
     #[must_use]
     #[inline(always)]
@@ -131,6 +126,8 @@ impl Ip6 {
 pub trait Address: Copy + Eq {
     /// True for IPv6.
     const V6: bool;
+    /// The unspecified address.
+    const UNSPECIFIED: Self;
 
     /// Whether this address sorts before the other in a conntrack key.
     fn sorts_before(self, other: Self) -> bool;
@@ -144,6 +141,7 @@ pub trait Address: Copy + Eq {
 
 impl Address for Ip4 {
     const V6: bool = false;
+    const UNSPECIFIED: Self = Self(0);
 
     #[inline(always)]
     fn sorts_before(self, other: Self) -> bool {
@@ -167,6 +165,7 @@ impl Address for Ip4 {
 
 impl Address for Ip6 {
     const V6: bool = true;
+    const UNSPECIFIED: Self = Self { first: 0, last: 0 };
 
     #[inline(always)]
     fn sorts_before(self, other: Self) -> bool {

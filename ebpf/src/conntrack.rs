@@ -6,20 +6,21 @@
 //! was denied and dropped is not recorded at all.
 
 use ringfence_common::{
+    SECOND,
     conntrack::{CtEntry, flags, opens, state, step, timeout, worth_storing},
+    event::EventKind,
     ids::{IdentityId, RuleSlot},
     mode::{Action, Direction, Verdict},
     net::Port,
     packet::{Packet, protocol},
-    policy::Decision,
     reason::DropReason,
     stats::Counter,
 };
 
 use crate::{
-    context::{Context, Facts},
+    context::Context,
     family::Family,
-    judge::{Judged, judge},
+    judge::{Judged, Question, judge},
     maps, report,
 };
 
@@ -40,7 +41,7 @@ impl<A: Family> Step<'_, A> {
     }
 
     #[inline(always)]
-    pub fn key(&self, ifindex: u32) -> A::CtKey {
+    fn key(&self, ifindex: u32) -> A::CtKey {
         let packet = self.packet;
         A::ct_key(
             ifindex,
@@ -65,17 +66,37 @@ impl<A: Family> Step<'_, A> {
     }
 }
 
+/// Set beside the [`Action`] that a function of its own returns in a register: the entry it left in
+/// this CPU's scratch denies the packet, which is still to be reported.
+const UNREPORTED: u32 = 1 << 8;
+
+/// Reports what was left to report: here, because a deeper frame has no stack left for it.
 #[inline(always)]
-fn stored(entry: &CtEntry) -> Judged {
-    Judged {
-        decision: Decision {
-            verdict: entry.verdict(),
-            rule: entry.rule,
-            recheck: entry.recheck,
-        },
-        peer: entry.peer,
-        reason: entry.reason,
+fn finish<A: Family>(context: &Context, step: &Step<A>, raw: u32) -> Action {
+    let action = if raw & !UNREPORTED == Action::Pass as u32 {
+        Action::Pass
+    } else {
+        Action::Drop
+    };
+    if raw & UNREPORTED != 0
+        && let Some(entry) = maps::scratch_entry()
+    {
+        deny(context, step, entry, action);
     }
+    action
+}
+
+#[inline(always)]
+fn ask<A: Family>(context: &Context, step: &Step<A>, direction: Direction, port: Port) -> Judged {
+    let question = Question {
+        peer: step.peer(),
+        direction,
+        protocol: step.packet.protocol,
+        port,
+    };
+    let mut answer = Judged::undecided();
+    judge(context, &question, &mut answer);
+    answer
 }
 
 /// Judges a recorded flow again, in its original direction.
@@ -84,36 +105,32 @@ fn judge_again<A: Family>(context: &Context, step: &Step<A>, entry: &CtEntry) ->
     if entry.flags & flags::OWN_NODE != 0 {
         return Judged::allowed_by(RuleSlot::OWN_NODE, IdentityId::HOST);
     }
+    if step.peer().owned_by(context.endpoint) {
+        return Judged::allowed_by(RuleSlot::OWN_ADDRESS, context.endpoint.identity);
+    }
     let port = if step.is_reply_of(entry) {
         step.packet.source_port
     } else {
         step.packet.destination_port
     };
-    judge(
-        context,
-        entry.direction(),
-        step.peer(),
-        step.packet.protocol,
-        port,
-    )
+    ask(context, step, entry.direction(), port)
 }
 
-/// The verdict that stands for the flow a packet quoted by an ICMP error belongs to, if that flow
-/// is recorded and live.
-#[inline(always)]
-pub fn standing<A: Family>(context: &Context, step: &Step<A>) -> Option<Judged> {
-    let found = A::ct_find(&step.key(context.ifindex))?;
-    // SAFETY: the pointer came from a lookup in this run; a recycled slot can only hold another
-    // entry's values, never unmapped memory. Copied once, then judged from the copy.
-    let entry = unsafe { *found };
-    if !entry.is_live(context.now) {
-        return None;
-    }
+/// Whether the flow that a quoted packet belongs to is recorded, live, and allowed now. A stale
+/// entry does not speak for it: the packet that caused the error passed here and refreshed it, and
+/// if policy changed since then, the next one will.
+#[inline(never)]
+pub fn stands<A: Family>(context: &Context, step: &Step<A>) -> bool {
+    let Some(found) = A::ct_find(&step.key(context.ifindex)) else {
+        return false;
+    };
+    // SAFETY: the pointer came from a lookup in this run; a recycled slot holds another entry's
+    // values at worst, never unmapped memory, and nothing is written through it here.
+    let entry = unsafe { &*found };
     let epoch = maps::epoch(step.peer().epoch_slot());
-    if entry.is_fresh(context.endpoint.table, epoch, context.now) {
-        return Some(stored(&entry));
-    }
-    Some(judge_again(context, step, &entry))
+    entry.is_live(context.now)
+        && entry.is_fresh(context.endpoint.table, epoch, context.now)
+        && entry.verdict() == Verdict::Allow
 }
 
 /// Judges a packet of a flow and keeps the record. Returns what to do with the packet.
@@ -122,35 +139,29 @@ pub fn flow<A: Family>(context: &Context, step: &Step<A>) -> Action {
     let key = step.key(context.ifindex);
     let epoch = maps::epoch(step.peer().epoch_slot());
     if let Some(found) = A::ct_find(&key) {
-        // SAFETY: as in `standing`; the mutable use below is limited to expiry, state and counters,
-        // none of which can turn a deny into an allow.
+        // SAFETY: as in `stands`; what is written through it is limited to expiry, state and
+        // counters, none of which can turn a deny into an allow.
         let entry = unsafe { &mut *found };
         let opening = opens(step.packet.protocol, step.packet.tcp);
         if entry.is_live(context.now) && !(opening && step.is_reply_of(entry)) {
             if !opening && entry.is_fresh(context.endpoint.table, epoch, context.now) {
                 return proceed(context, step, entry);
             }
-            return renew(context, step, &key, entry, epoch);
+            return finish(context, step, renew(context, step, &key, entry, epoch));
         }
     }
-    open(context, step, &key, epoch)
+    finish(context, step, open(context, step, &key, epoch))
 }
 
 /// A packet of a flow whose stored verdict holds: the established path.
 #[inline(always)]
-fn proceed<A: Family>(context: &Context, packet_step: &Step<A>, entry: &mut CtEntry) -> Action {
+fn proceed<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry) -> Action {
     let action = Action::of(entry.verdict(), context.mode);
     if entry.verdict() == Verdict::Deny || matches!(action, Action::Drop) {
-        deny(
-            context,
-            packet_step,
-            &stored(entry),
-            entry.direction(),
-            action,
-        );
+        deny(context, step, entry, action);
     }
     if matches!(action, Action::Pass) {
-        advance(context, packet_step, entry);
+        advance(context, step, entry);
     }
     action
 }
@@ -181,18 +192,109 @@ fn advance<A: Family>(context: &Context, packet_step: &Step<A>, entry: &mut CtEn
 }
 
 /// A recorded flow whose verdict is stale, or that a SYN of the original direction opens again.
-#[inline(always)]
+#[inline(never)]
 fn renew<A: Family>(
     context: &Context,
-    packet_step: &Step<A>,
+    step: &Step<A>,
     key: &A::CtKey,
     old: &CtEntry,
     epoch: u32,
-) -> Action {
-    let judged = judge_again(context, packet_step, old);
+) -> u32 {
+    let Some(entry) = maps::scratch_entry() else {
+        return Action::Drop as u32;
+    };
+    *entry = *old;
+    let judged = judge_again(context, step, entry);
     report::count(Counter::FlowsRejudged);
-    let mut entry = *old;
     let changed = entry.verdict != judged.decision.verdict as u8;
+    stamp(entry, context, &judged, epoch);
+    let kind = if changed {
+        Some(EventKind::Changed)
+    } else {
+        None
+    };
+    conclude(context, step, key, entry, kind)
+}
+
+/// A packet that no live entry speaks for.
+#[inline(never)]
+fn open<A: Family>(context: &Context, step: &Step<A>, key: &A::CtKey, epoch: u32) -> u32 {
+    let Some(entry) = maps::scratch_entry() else {
+        return Action::Drop as u32;
+    };
+    *entry = CtEntry {
+        expires: 0,
+        recheck: 0,
+        bytes: [0; 2],
+        packets: [0; 2],
+        table: context.endpoint.table,
+        epoch,
+        rule: RuleSlot::NONE,
+        peer: IdentityId::UNKNOWN,
+        verdict: Verdict::Deny as u8,
+        state: 0,
+        flags: if step.from_workload {
+            flags::FROM_WORKLOAD
+        } else {
+            0
+        },
+        reason: 0,
+        reserved: [0; 4],
+    };
+    let judged = first_judgement(context, step, entry);
+    stamp(entry, context, &judged, epoch);
+    report::count(match judged.decision.verdict {
+        Verdict::Allow => Counter::FlowsAllowed,
+        Verdict::Deny => Counter::FlowsDenied,
+    });
+    conclude(context, step, key, entry, Some(EventKind::New))
+}
+
+/// Judges the first packet of a flow; may find that the flow runs the other way.
+#[inline(always)]
+fn first_judgement<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry) -> Judged {
+    if !step.from_workload && context.ingress_ifindex == 0 {
+        entry.flags |= flags::OWN_NODE;
+        return Judged::allowed_by(RuleSlot::OWN_NODE, IdentityId::HOST);
+    }
+    if step.peer().owned_by(context.endpoint) {
+        return Judged::allowed_by(RuleSlot::OWN_ADDRESS, context.endpoint.identity);
+    }
+    let judged = ask(
+        context,
+        step,
+        step.direction(),
+        step.packet.destination_port,
+    );
+    if judged.decision.verdict == Verdict::Deny && may_be_older(context, step) {
+        let reverse = match step.direction() {
+            Direction::Egress => Direction::Ingress,
+            Direction::Ingress => Direction::Egress,
+        };
+        let older = ask(context, step, reverse, step.packet.source_port);
+        if older.decision.verdict == Verdict::Allow {
+            entry.flags = (entry.flags ^ flags::FROM_WORKLOAD) | flags::PICKED_UP;
+            entry.state = state::REPLIED | state::ESTABLISHED;
+            return older;
+        }
+    }
+    judged
+}
+
+/// Within the pick-up window a packet from the middle of a connection may belong to one that is
+/// older than the fence; one that opens something never does.
+#[inline(always)]
+fn may_be_older<A: Family>(context: &Context, step: &Step<A>) -> bool {
+    let packet = step.packet;
+    let is_echo_request = matches!(packet.protocol, protocol::ICMP | protocol::ICMPV6)
+        && packet.source_port != Port::NONE;
+    !opens(packet.protocol, packet.tcp)
+        && !is_echo_request
+        && context.now < u64::from(context.endpoint.pickup_until) * SECOND
+}
+
+#[inline(always)]
+fn stamp(entry: &mut CtEntry, context: &Context, judged: &Judged, epoch: u32) {
     entry.table = context.endpoint.table;
     entry.epoch = epoch;
     entry.recheck = judged.decision.recheck;
@@ -200,176 +302,53 @@ fn renew<A: Family>(
     entry.peer = judged.peer;
     entry.verdict = judged.decision.verdict as u8;
     entry.reason = judged.reason;
-    let mut action = Action::of(judged.decision.verdict, context.mode);
-    if matches!(action, Action::Pass) {
-        advance(context, packet_step, &mut entry);
+}
+
+/// Stores an entry, whole, if its packet passes or if the flow was known before, and reports it if
+/// it is allowed. A flow that cannot be recorded is denied: its replies could not be told from an attack.
+#[inline(always)]
+fn conclude<A: Family>(
+    context: &Context,
+    step: &Step<A>,
+    key: &A::CtKey,
+    entry: &mut CtEntry,
+    kind: Option<EventKind>,
+) -> u32 {
+    let mut action = Action::of(entry.verdict(), context.mode);
+    let known = entry.expires != 0;
+    let passes = matches!(action, Action::Pass);
+    if passes {
+        advance(context, step, entry);
     }
-    let kept = A::ct_store(key, &entry);
-    let mut judged = judged;
-    if !kept {
-        judged = refuse_unrecorded(&judged);
+    if (passes || known) && !A::ct_store(key, entry) {
+        entry.verdict = Verdict::Deny as u8;
+        entry.reason = DropReason::ConntrackFull as u8;
         action = Action::of(Verdict::Deny, context.mode);
     }
-    settle(
-        context,
-        packet_step,
-        &judged,
-        entry.direction(),
-        action,
-        changed,
-    );
-    action
+    if entry.verdict() == Verdict::Deny || matches!(action, Action::Drop) {
+        return action as u32 | UNREPORTED;
+    }
+    report::hit(entry.rule, context.now);
+    if let Some(kind) = kind
+        && let Some(event) = report::blank(context, step.from_workload, A::VERSION)
+    {
+        report::describe(event, step.packet);
+        report::attribute(event, entry, action);
+        report::flow(event, kind);
+    }
+    action as u32
 }
 
-/// A packet that no live entry speaks for.
-#[inline(always)]
-fn open<A: Family>(context: &Context, packet_step: &Step<A>, key: &A::CtKey, epoch: u32) -> Action {
-    let packet = packet_step.packet;
-    let direction = packet_step.direction();
-    let mut entry_flags = if packet_step.from_workload {
-        flags::FROM_WORKLOAD
-    } else {
-        0
+#[inline(never)]
+fn deny<A: Family>(context: &Context, step: &Step<A>, entry: &CtEntry, action: Action) -> u32 {
+    let Some(event) = report::blank(context, step.from_workload, A::VERSION) else {
+        return 0;
     };
-    let mut entry_state = 0;
-    let mut judged;
-    if !packet_step.from_workload && context.ingress_ifindex == 0 {
-        entry_flags |= flags::OWN_NODE;
-        judged = Judged::allowed_by(RuleSlot::OWN_NODE, IdentityId::HOST);
-    } else if packet_step.peer().owned_by(context.endpoint) {
-        judged = Judged::allowed_by(RuleSlot::OWN_ADDRESS, context.endpoint.identity);
-    } else {
-        let peer = packet_step.peer();
-        judged = judge(
-            context,
-            direction,
-            peer,
-            packet.protocol,
-            packet.destination_port,
-        );
-        if judged.decision.verdict == Verdict::Deny && may_be_older(context, packet_step) {
-            let reverse = match direction {
-                Direction::Egress => Direction::Ingress,
-                Direction::Ingress => Direction::Egress,
-            };
-            let older = judge(context, reverse, peer, packet.protocol, packet.source_port);
-            if older.decision.verdict == Verdict::Allow {
-                judged = older;
-                entry_flags = (entry_flags ^ flags::FROM_WORKLOAD) | flags::PICKED_UP;
-                entry_state = state::REPLIED | state::ESTABLISHED;
-            }
-        }
+    report::describe(event, step.packet);
+    report::attribute(event, entry, action);
+    event.verdict = Verdict::Deny as u8;
+    if event.reason == 0 {
+        event.reason = DropReason::Lockdown as u8;
     }
-    let mut action = Action::of(judged.decision.verdict, context.mode);
-    if matches!(action, Action::Pass) {
-        let mut entry = CtEntry {
-            expires: 0,
-            recheck: judged.decision.recheck,
-            bytes: [0; 2],
-            packets: [0; 2],
-            table: context.endpoint.table,
-            epoch,
-            rule: judged.decision.rule,
-            peer: judged.peer,
-            verdict: judged.decision.verdict as u8,
-            state: entry_state,
-            flags: entry_flags,
-            reason: judged.reason,
-            reserved: [0; 4],
-        };
-        advance(context, packet_step, &mut entry);
-        if !A::ct_store(key, &entry) {
-            judged = refuse_unrecorded(&judged);
-            action = Action::of(Verdict::Deny, context.mode);
-        }
-    }
-    report::count(match judged.decision.verdict {
-        Verdict::Allow => Counter::FlowsAllowed,
-        Verdict::Deny => Counter::FlowsDenied,
-    });
-    let judged_in = if entry_flags & flags::FROM_WORKLOAD != 0 {
-        Direction::Egress
-    } else {
-        Direction::Ingress
-    };
-    settle(context, packet_step, &judged, judged_in, action, true);
-    action
-}
-
-/// Within the pick-up window a packet from the middle of a connection may belong to one that is
-/// older than the fence; one that opens something never does.
-#[inline(always)]
-fn may_be_older<A: Family>(context: &Context, packet_step: &Step<A>) -> bool {
-    let packet = packet_step.packet;
-    let is_echo_request = matches!(packet.protocol, protocol::ICMP | protocol::ICMPV6)
-        && packet.source_port != Port::NONE;
-    !opens(packet.protocol, packet.tcp)
-        && !is_echo_request
-        && context.now < u64::from(context.endpoint.pickup_until) * ringfence_common::SECOND
-}
-
-#[inline(always)]
-fn refuse_unrecorded(judged: &Judged) -> Judged {
-    Judged {
-        decision: Decision::lasting(Verdict::Deny, judged.decision.rule),
-        peer: judged.peer,
-        reason: DropReason::ConntrackFull as u8,
-    }
-}
-
-/// Reports a fresh judgement.
-#[inline(always)]
-fn settle<A: Family>(
-    context: &Context,
-    packet_step: &Step<A>,
-    judged: &Judged,
-    direction: Direction,
-    action: Action,
-    changed: bool,
-) {
-    if judged.decision.verdict == Verdict::Deny || matches!(action, Action::Drop) {
-        deny(context, packet_step, judged, direction, action);
-        return;
-    }
-    report::hit(judged.decision.rule, context.now);
-    if changed {
-        let facts = facts(packet_step, judged, direction, action);
-        report::flow(context, &facts, false);
-    }
-}
-
-#[inline(always)]
-fn deny<A: Family>(
-    context: &Context,
-    packet_step: &Step<A>,
-    judged: &Judged,
-    direction: Direction,
-    action: Action,
-) {
-    let mut facts = facts(packet_step, judged, direction, action);
-    facts.verdict = Verdict::Deny;
-    if facts.reason == 0 {
-        facts.reason = DropReason::Lockdown as u8;
-    }
-    report::denied(context, &facts);
-}
-
-#[inline(always)]
-fn facts<A: Family>(
-    packet_step: &Step<A>,
-    judged: &Judged,
-    direction: Direction,
-    action: Action,
-) -> Facts {
-    let mut facts = Facts::of(packet_step.packet, packet_step.from_workload);
-    facts.rule = judged.decision.rule;
-    facts.peer_identity = judged.peer;
-    facts.verdict = judged.decision.verdict;
-    facts.action = action;
-    facts.reason = judged.reason;
-    if (direction == Direction::Egress) != packet_step.from_workload {
-        facts.service_port = packet_step.packet.source_port;
-    }
-    facts.direction = direction;
-    facts
+    report::denied(context, event)
 }

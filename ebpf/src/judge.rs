@@ -32,6 +32,12 @@ impl Judged {
         }
     }
 
+    /// No answer yet, which denies.
+    #[inline(always)]
+    pub fn undecided() -> Self {
+        Self::doubt(DropReason::NoPolicyRow, IdentityId::UNKNOWN)
+    }
+
     #[inline(always)]
     fn doubt(reason: DropReason, peer: IdentityId) -> Self {
         let decision = Decision::lasting(Verdict::Deny, RuleSlot::NONE);
@@ -43,27 +49,32 @@ impl Judged {
     }
 }
 
-/// Asks the endpoint's table about a flow that goes in `direction` to `port`.
-#[inline(always)]
-pub fn judge<A: Family>(
-    context: &Context,
-    direction: Direction,
-    peer: A,
-    protocol: u8,
-    port: Port,
-) -> Judged {
-    let identity = peer.identity();
+/// What is asked.
+pub struct Question<A> {
+    pub peer: A,
+    pub direction: Direction,
+    pub protocol: u8,
+    /// Destination port of the flow's first packet.
+    pub port: Port,
+}
+
+/// Asks the endpoint's table. The answer is written rather than returned because a BPF function
+/// returns no more than a register.
+#[inline(never)]
+pub fn judge<A: Family>(context: &Context, question: &Question<A>, answer: &mut Judged) -> u32 {
+    let identity = question.peer.identity();
     if identity == IdentityId::UNKNOWN {
-        return Judged::doubt(DropReason::UnknownPeer, identity);
+        *answer = Judged::doubt(DropReason::UnknownPeer, identity);
+        return 0;
     }
     let query = Query {
         table: context.endpoint.table,
         class: maps::class(identity),
-        direction,
-        protocol,
-        port,
+        direction: question.direction,
+        protocol: question.protocol,
+        port: question.port,
     };
-    match decide(&maps::Policy, &query, context.now) {
+    *answer = match decide(&maps::Policy, &query, context.now) {
         Ok(decision) => {
             let reason = match decision.verdict {
                 Verdict::Allow => 0,
@@ -76,5 +87,6 @@ pub fn judge<A: Family>(
             }
         }
         Err(reason) => Judged::doubt(reason, identity),
-    }
+    };
+    0
 }

@@ -13,6 +13,7 @@ use ringfence_common::{
     conntrack::{CtEntry, CtKey4, CtKey6},
     deny::{DenyCount, DenyKey},
     endpoint::Endpoint,
+    event::FlowEvent,
     fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
     ids::{ClassId, IdentityId, NamespaceSlot},
     maps::{
@@ -66,6 +67,13 @@ pub static DENIES: LruHashMap<DenyKey, DenyCount> =
     LruHashMap::with_max_entries(DENIES_CAPACITY, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
+/// Where cold paths build what would not fit their 512 bytes of stack. One per CPU is enough: TC
+/// programs run with bottom halves disabled and never nest.
+#[map]
+pub static SCRATCH: PerCpuArray<FlowEvent> = PerCpuArray::with_max_entries(1, 0);
+/// Likewise, for a conntrack entry on its way into the map.
+#[map]
+static SCRATCH_ENTRY: PerCpuArray<CtEntry> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
 
@@ -85,6 +93,15 @@ pub fn epoch(slot: u32) -> u32 {
 #[inline(always)]
 pub fn class(identity: IdentityId) -> ClassId {
     CLASSES.get(identity.0).map_or(ClassId::ANY, |class| *class)
+}
+
+/// This CPU's conntrack entry to fill.
+#[inline(always)]
+pub fn scratch_entry() -> Option<&'static mut CtEntry> {
+    let slot = SCRATCH_ENTRY.get_ptr_mut(0)?;
+    // SAFETY: this CPU's slot of a preallocated per-CPU array; programs do not nest, and each asks
+    // once per packet.
+    Some(unsafe { &mut *slot })
 }
 
 /// The kernel's `POLICY` map as `ringfence_common` asks it.

@@ -10,10 +10,11 @@ use aya_ebpf::{
 };
 use ringfence_common::{
     endpoint::Endpoint,
+    event::FlowEvent,
     fragment::{FragmentPorts, LIFETIME},
     ids::{IdentityId, NamespaceSlot, TableId},
     mode::{Action, Mode, Verdict},
-    net::{Ip4, Ip6},
+    net::{Address, Ip4, Ip6},
     packet::{
         ETHERNET, Kind, Packet, arp, ethertype,
         neighbour::{is_dhcp4, is_dhcp6},
@@ -22,11 +23,10 @@ use ringfence_common::{
 };
 
 use crate::{
-    conntrack::{Step, flow, standing},
-    context::{Context, Facts},
+    conntrack::{Step, flow, stands},
+    context::Context,
     family::Family,
     frame::Skb,
-    judge::Judged,
     maps, report,
 };
 
@@ -79,24 +79,37 @@ const fn code(action: Action) -> i32 {
     }
 }
 
+#[inline(never)]
+fn parse<A: Family>(skb: &Skb, packet: &mut Packet<A>) -> Result<(), DropReason> {
+    A::parse(skb, ETHERNET, packet)
+}
+
+#[inline(never)]
+fn parse_quoted<A: Family>(skb: &Skb, at: u32, quoted: &mut Packet<A>) -> Result<(), DropReason> {
+    A::parse_quoted(skb, at, quoted)
+}
+
 #[inline(always)]
 fn internet<A: Family, const FROM: bool>(
     skb: &Skb,
     context: &Context,
     is_dhcp: fn(&Packet<A>) -> bool,
 ) -> Action {
-    let mut packet = match A::parse(skb, ETHERNET) {
-        Ok(packet) => packet,
-        Err(reason) => return refuse::<FROM>(context, reason, A::VERSION),
-    };
+    let mut packet = Packet::unknown();
+    if let Err(reason) = parse::<A>(skb, &mut packet) {
+        return refuse::<FROM>(context, reason, A::VERSION);
+    }
     if let Err(reason) = check_source::<A, FROM>(skb, context, &packet) {
         return refuse_packet::<A, FROM>(context, &packet, reason);
     }
     if packet.kind == Kind::Discovery || (FROM && is_dhcp(&packet)) {
-        return configuration::<A, FROM>(context, &packet);
+        return beside_flows::<A, FROM>(context, &packet);
     }
     if packet.kind == Kind::Error {
-        return error::<A, FROM>(skb, context, &packet);
+        return match error::<A, FROM>(skb, context, &packet) {
+            Ok(()) => beside_flows::<A, FROM>(context, &packet),
+            Err(reason) => refuse_packet::<A, FROM>(context, &packet, reason),
+        };
     }
     if packet.kind != Kind::Flow
         && let Err(reason) = fragment::<A>(context, &mut packet)
@@ -135,9 +148,9 @@ fn check_source<A: Family, const FROM: bool>(
     Ok(())
 }
 
-/// Address configuration passes without a flow of its own, except under lockdown.
+/// What belongs to no flow of its own passes, except under lockdown.
 #[inline(always)]
-fn configuration<A: Family, const FROM: bool>(context: &Context, packet: &Packet<A>) -> Action {
+fn beside_flows<A: Family, const FROM: bool>(context: &Context, packet: &Packet<A>) -> Action {
     if context.mode == Mode::Lockdown {
         return refuse_packet::<A, FROM>(context, packet, DropReason::Lockdown);
     }
@@ -145,7 +158,7 @@ fn configuration<A: Family, const FROM: bool>(context: &Context, packet: &Packet
 }
 
 /// Records the ports of a first fragment, or takes those of the first for a later one.
-#[inline(always)]
+#[inline(never)]
 fn fragment<A: Family>(context: &Context, packet: &mut Packet<A>) -> Result<(), DropReason> {
     let key = A::fragment_key(context.ifindex, packet);
     if packet.kind == Kind::FirstFragment {
@@ -174,11 +187,14 @@ fn fragment<A: Family>(context: &Context, packet: &mut Packet<A>) -> Result<(), 
 }
 
 /// An ICMP error passes if the packet inside belongs to a live flow that policy allows now.
-#[inline(always)]
-fn error<A: Family, const FROM: bool>(skb: &Skb, context: &Context, packet: &Packet<A>) -> Action {
-    let Ok(quoted) = A::parse_quoted(skb, packet.transport + 8) else {
-        return refuse_packet::<A, FROM>(context, packet, DropReason::IcmpErrorUnmatched);
-    };
+#[inline(never)]
+fn error<A: Family, const FROM: bool>(
+    skb: &Skb,
+    context: &Context,
+    packet: &Packet<A>,
+) -> Result<(), DropReason> {
+    let mut quoted = Packet::unknown();
+    parse_quoted::<A>(skb, packet.transport + 8, &mut quoted)?;
     // The error goes to who sent the quoted packet: the workload's peer when the workload
     // complains, the workload itself when somebody complains to it.
     let ours = if FROM {
@@ -186,36 +202,22 @@ fn error<A: Family, const FROM: bool>(skb: &Skb, context: &Context, packet: &Pac
     } else {
         quoted.source
     };
-    if quoted.source == packet.destination && ours.owned_by(context.endpoint) {
-        let step = Step {
-            packet: &quoted,
-            from_workload: !FROM,
-        };
-        if let Some(judged) = standing(context, &step) {
-            return by_flow::<A, FROM>(context, packet, &judged);
-        }
+    let step = Step {
+        packet: &quoted,
+        from_workload: !FROM,
+    };
+    if quoted.source == packet.destination
+        && ours.owned_by(context.endpoint)
+        && stands(context, &step)
+    {
+        return Ok(());
     }
-    refuse_packet::<A, FROM>(context, packet, DropReason::IcmpErrorUnmatched)
-}
-
-#[inline(always)]
-fn by_flow<A: Family, const FROM: bool>(
-    context: &Context,
-    packet: &Packet<A>,
-    judged: &Judged,
-) -> Action {
-    if judged.decision.verdict == Verdict::Deny {
-        return refuse_packet::<A, FROM>(context, packet, DropReason::IcmpErrorUnmatched);
-    }
-    if context.mode == Mode::Lockdown {
-        return refuse_packet::<A, FROM>(context, packet, DropReason::Lockdown);
-    }
-    Action::Pass
+    Err(DropReason::IcmpErrorUnmatched)
 }
 
 #[inline(always)]
 fn refuse<const FROM: bool>(context: &Context, reason: DropReason, family: u8) -> Action {
-    refuse_facts(context, &mut Facts::unparsed(FROM, family), reason)
+    refuse_described(context, report::blank(context, FROM, family), reason)
 }
 
 #[inline(always)]
@@ -224,14 +226,35 @@ fn refuse_packet<A: Family, const FROM: bool>(
     packet: &Packet<A>,
     reason: DropReason,
 ) -> Action {
-    refuse_facts(context, &mut Facts::of(packet, FROM), reason)
+    describe_refused::<A, FROM>(context, packet, reason);
+    Action::of(Verdict::Deny, context.mode)
+}
+
+#[inline(never)]
+fn describe_refused<A: Family, const FROM: bool>(
+    context: &Context,
+    packet: &Packet<A>,
+    reason: DropReason,
+) -> u32 {
+    let mut event = report::blank(context, FROM, A::VERSION);
+    if let Some(event) = &mut event {
+        report::describe(event, packet);
+    }
+    refuse_described(context, event, reason) as u32
 }
 
 /// Drops a packet for a reason that is not policy's, or, in `observe`, only says so.
 #[inline(always)]
-fn refuse_facts(context: &Context, facts: &mut Facts, reason: DropReason) -> Action {
-    facts.reason = reason as u8;
-    facts.action = Action::of(Verdict::Deny, context.mode);
-    report::denied(context, facts);
-    facts.action
+fn refuse_described(
+    context: &Context,
+    event: Option<&'static mut FlowEvent>,
+    reason: DropReason,
+) -> Action {
+    let action = Action::of(Verdict::Deny, context.mode);
+    if let Some(event) = event {
+        event.reason = reason as u8;
+        event.action = action as u8;
+        report::denied(context, event);
+    }
+    action
 }

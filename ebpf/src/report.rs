@@ -6,17 +6,22 @@
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use ringfence_common::{
+    conntrack::CtEntry,
     deny::{DenyCount, DenyKey, REPORT_INTERVAL},
     event::{EventKind, FlowEvent},
     ids::RuleSlot,
     maps::EVENTS_BYTES,
+    mode::{Action, Direction, Verdict},
+    net::Port,
+    packet::Packet,
     reason::DropReason,
     stats::{Counter, of_reason},
 };
 
 use crate::{
-    context::{Context, Facts},
-    maps::{DENIES, EVENTS, RULE_HITS, STATS},
+    context::Context,
+    family::Family,
+    maps::{DENIES, EVENTS, RULE_HITS, SCRATCH, STATS},
 };
 
 #[inline(always)]
@@ -44,43 +49,110 @@ pub fn hit(rule: RuleSlot, now: u64) {
     }
 }
 
+/// This CPU's record to fill, cleared of the last packet's facts.
+#[inline(always)]
+pub fn blank(context: &Context, from_workload: bool, family: u8) -> Option<&'static mut FlowEvent> {
+    let slot = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: this CPU's slot of a preallocated per-CPU array; programs do not nest, and the one
+    // reference made here ends with the report.
+    let event = unsafe { &mut *slot };
+    *event = FlowEvent::default();
+    event.time = context.now;
+    event.packets = 1;
+    event.bytes = u64::from(context.length);
+    event.ifindex = context.ifindex;
+    event.identity = context.endpoint.identity;
+    event.table = context.endpoint.table;
+    event.family = family;
+    event.from_workload = u8::from(from_workload);
+    event.direction = if from_workload {
+        Direction::Egress
+    } else {
+        Direction::Ingress
+    } as u8;
+    event.verdict = Verdict::Deny as u8;
+    Some(event)
+}
+
+/// Fills in the ends of a parsed packet.
+#[inline(always)]
+pub fn describe<A: Family>(event: &mut FlowEvent, packet: &Packet<A>) {
+    event.protocol = packet.protocol;
+    event.tcp = packet.tcp.0;
+    if event.from_workload == 1 {
+        event.local = packet.source.widen();
+        event.peer = packet.destination.widen();
+        event.local_port = packet.source_port;
+        event.peer_port = packet.destination_port;
+    } else {
+        event.local = packet.destination.widen();
+        event.peer = packet.source.widen();
+        event.local_port = packet.destination_port;
+        event.peer_port = packet.source_port;
+    }
+}
+
+/// Fills in who decided, and what came of it.
+#[inline(always)]
+pub fn attribute(event: &mut FlowEvent, entry: &CtEntry, action: Action) {
+    event.rule = entry.rule;
+    event.peer_identity = entry.peer;
+    event.verdict = entry.verdict;
+    event.reason = entry.reason;
+    event.direction = entry.direction() as u8;
+    event.action = action as u8;
+}
+
+/// The destination port of the flow's original direction.
+#[inline(always)]
+fn service_port(event: &FlowEvent) -> Port {
+    if event.direction == Direction::Egress as u8 {
+        event.peer_port
+    } else {
+        event.local_port
+    }
+}
+
 /// A packet that was dropped, or would have been: counted by reason, aggregated by kind, reported
 /// with the first of its kind and then once per interval.
 #[inline(never)]
-pub fn denied(context: &Context, facts: &Facts) -> u32 {
-    if let Some(reason) = DropReason::from_raw(facts.reason) {
-        add(of_reason(reason, facts.action));
+pub fn denied(context: &Context, event: &mut FlowEvent) -> u32 {
+    let action = if event.action == Action::Drop as u8 {
+        Action::Drop
+    } else {
+        Action::Pass
+    };
+    if let Some(reason) = DropReason::from_raw(event.reason) {
+        add(of_reason(reason, action));
     }
-    hit(facts.rule, context.now);
+    hit(event.rule, context.now);
     let key = DenyKey {
-        peer: facts.peer,
-        ifindex: context.ifindex,
-        rule: facts.rule,
-        port: facts.service_port,
-        protocol: facts.protocol,
-        reason: facts.reason,
-        direction: facts.direction as u8,
-        action: facts.action as u8,
+        peer: event.peer,
+        ifindex: event.ifindex,
+        rule: event.rule,
+        port: service_port(event),
+        protocol: event.protocol,
+        reason: event.reason,
+        direction: event.direction,
+        action: event.action,
         reserved: [0; 2],
     };
-    let length = u64::from(context.length);
-    let (mut packets, mut bytes) = (1, length);
     if let Some(count) = DENIES.get_ptr_mut(key) {
         // SAFETY: an LRU value stays mapped memory for the run; a concurrent writer or a recycled
         // slot costs an inexact count, and `STATS` holds the exact one.
         unsafe {
             (*count).packets += 1;
-            (*count).bytes += length;
+            (*count).bytes += event.bytes;
             if context.now.wrapping_sub((*count).reported) < REPORT_INTERVAL {
                 return 0;
             }
             (*count).reported = context.now;
-            (packets, bytes) = ((*count).packets, (*count).bytes);
+            (event.packets, event.bytes) = ((*count).packets, (*count).bytes);
         }
     } else {
         let first = DenyCount {
-            packets,
-            bytes,
+            packets: 1,
+            bytes: event.bytes,
             first: context.now,
             reported: context.now,
         };
@@ -88,58 +160,31 @@ pub fn denied(context: &Context, facts: &Facts) -> u32 {
             count(Counter::DeniesLost);
         }
     }
-    record(context, facts, EventKind::Denied, packets, bytes);
+    event.kind = EventKind::Denied as u8;
+    write(event);
     0
 }
 
 /// A flow seen for the first time, or judged anew with another outcome.
-#[inline(never)]
-pub fn flow(context: &Context, facts: &Facts, changed: bool) -> u32 {
-    let kind = if changed {
-        EventKind::Changed
-    } else {
-        EventKind::New
-    };
-    record(context, facts, kind, 1, u64::from(context.length));
-    0
+#[inline(always)]
+pub fn flow(event: &mut FlowEvent, kind: EventKind) {
+    event.kind = kind as u8;
+    write(event);
 }
 
 #[inline(always)]
-fn record(context: &Context, facts: &Facts, kind: EventKind, packets: u64, bytes: u64) {
-    let Some(mut entry) = EVENTS.reserve::<FlowEvent>(0) else {
-        count(Counter::EventsLost);
-        return;
-    };
-    entry.write(FlowEvent {
-        time: context.now,
-        packets,
-        bytes,
-        local: facts.local,
-        peer: facts.peer,
-        ifindex: context.ifindex,
-        identity: context.endpoint.identity,
-        peer_identity: facts.peer_identity,
-        rule: facts.rule,
-        table: context.endpoint.table,
-        local_port: facts.local_port,
-        peer_port: facts.peer_port,
-        protocol: facts.protocol,
-        family: facts.family,
-        direction: facts.direction as u8,
-        verdict: facts.verdict as u8,
-        action: facts.action as u8,
-        reason: facts.reason,
-        kind: kind as u8,
-        tcp: facts.tcp,
-        from_workload: u8::from(facts.from_workload),
-        reserved: [0; 7],
-    });
+fn write(event: &FlowEvent) {
     let crowded = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(EVENTS_BYTES / 4);
     let wakeup = if crowded {
         BPF_RB_FORCE_WAKEUP
     } else {
         BPF_RB_NO_WAKEUP
     };
-    entry.submit(u64::from(wakeup));
-    count(Counter::EventsWritten);
+    count(
+        if EVENTS.output::<FlowEvent>(event, u64::from(wakeup)).is_ok() {
+            Counter::EventsWritten
+        } else {
+            Counter::EventsLost
+        },
+    );
 }

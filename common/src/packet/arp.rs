@@ -6,7 +6,7 @@
 use super::{ETHERNET, Frame, be16};
 use crate::{
     endpoint::{Endpoint, Owns},
-    net::Ip4,
+    net::{Address, Ip4},
     reason::DropReason,
 };
 

@@ -12,7 +12,7 @@ const OFFSET: u16 = 0x1fff;
 
 impl Parse for Ip4 {
     #[inline(always)]
-    fn parse<F: Frame>(frame: &F, at: u32) -> Result<Packet<Self>, DropReason> {
+    fn parse<F: Frame>(frame: &F, at: u32, packet: &mut Packet<Self>) -> Result<(), DropReason> {
         let mut h = [0u8; 20];
         if !frame.load(at, &mut h) {
             return Err(DropReason::Truncated);
@@ -29,10 +29,8 @@ impl Parse for Ip4 {
         if total < header || total > available {
             return Err(DropReason::IpLength);
         }
-        let mut packet = Packet::between(
-            Self::from_wire([h[12], h[13], h[14], h[15]]),
-            Self::from_wire([h[16], h[17], h[18], h[19]]),
-        );
+        packet.source = Self::from_wire([h[12], h[13], h[14], h[15]]);
+        packet.destination = Self::from_wire([h[16], h[17], h[18], h[19]]);
         packet.protocol = h[9];
         packet.hop_limit = h[8];
         packet.length = total;
@@ -45,17 +43,20 @@ impl Parse for Ip4 {
                 return Err(DropReason::TinyFragment);
             }
             packet.kind = Kind::LaterFragment;
-            return Ok(packet);
+            return Ok(());
         }
         if fragment & MORE_FRAGMENTS != 0 {
             packet.kind = Kind::FirstFragment;
         }
-        transport::parse(frame, &mut packet)?;
-        Ok(packet)
+        transport::parse(frame, packet)
     }
 
     #[inline(always)]
-    fn parse_quoted<F: Frame>(frame: &F, at: u32) -> Result<Packet<Self>, DropReason> {
+    fn parse_quoted<F: Frame>(
+        frame: &F,
+        at: u32,
+        packet: &mut Packet<Self>,
+    ) -> Result<(), DropReason> {
         let mut h = [0u8; 20];
         if !frame.load(at, &mut h) || h[0] >> 4 != 4 || h[0] & 0xf < 5 {
             return Err(DropReason::IcmpErrorUnmatched);
@@ -63,13 +64,10 @@ impl Parse for Ip4 {
         if be16(h[6], h[7]) & OFFSET != 0 {
             return Err(DropReason::IcmpErrorUnmatched);
         }
-        let mut packet = Packet::between(
-            Self::from_wire([h[12], h[13], h[14], h[15]]),
-            Self::from_wire([h[16], h[17], h[18], h[19]]),
-        );
+        packet.source = Self::from_wire([h[12], h[13], h[14], h[15]]);
+        packet.destination = Self::from_wire([h[16], h[17], h[18], h[19]]);
         packet.protocol = h[9];
         packet.transport = at + u32::from(h[0] & 0xf) * 4;
-        transport::parse_quoted(frame, &mut packet)?;
-        Ok(packet)
+        transport::parse_quoted(frame, packet)
     }
 }

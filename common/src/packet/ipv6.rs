@@ -17,80 +17,85 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
 
+#[inline(always)]
+const fn is_extension(next: u8) -> bool {
+    matches!(
+        next,
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION
+    )
+}
+
 /// Walks the chain that starts with `packet.protocol` at `packet.transport`; leaves both at the
 /// transport header, or at the payload of a later fragment.
 #[inline(always)]
 fn walk<F: Frame>(frame: &F, packet: &mut Packet<Ip6>) -> Result<(), DropReason> {
     let mut fragmented = false;
-    let mut first = true;
-    let mut left = MAX_EXTENSIONS;
-    loop {
-        let next = packet.protocol;
-        if !matches!(
-            next,
-            HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION
-        ) {
+    for seen in 0..=MAX_EXTENSIONS {
+        if !is_extension(packet.protocol) || packet.kind == Kind::LaterFragment {
             return Ok(());
         }
-        if left == 0 || (next == HOP_BY_HOP && !first) {
+        if packet.protocol == HOP_BY_HOP && seen != 0 {
+            break;
+        }
+        step_over(frame, packet, &mut fragmented)?;
+    }
+    Err(DropReason::ExtensionHeaders)
+}
+
+/// One header further. A function of its own in the programs too, so that the loop is not unrolled
+/// into eight copies on their 512 bytes of stack.
+#[inline(never)]
+fn step_over<F: Frame>(
+    frame: &F,
+    packet: &mut Packet<Ip6>,
+    fragmented: &mut bool,
+) -> Result<(), DropReason> {
+    let next = packet.protocol;
+    let mut h = [0u8; 8];
+    if !frame.load(packet.transport, &mut h) {
+        return Err(DropReason::Truncated);
+    }
+    let size = match next {
+        FRAGMENT => 8,
+        AUTHENTICATION => (u32::from(h[1]) + 2) * 4,
+        _ => (u32::from(h[1]) + 1) * 8,
+    };
+    if next == ROUTING && h[2] == 0 {
+        return Err(DropReason::RoutingHeader);
+    }
+    packet.protocol = h[0];
+    packet.transport += size;
+    if packet.transport > packet.end {
+        return Err(DropReason::ExtensionHeaders);
+    }
+    if next == FRAGMENT {
+        if *fragmented {
             return Err(DropReason::ExtensionHeaders);
         }
-        left -= 1;
-        first = false;
-        let mut h = [0u8; 8];
-        if !frame.load(packet.transport, &mut h) {
-            return Err(DropReason::Truncated);
-        }
-        let size = match next {
-            FRAGMENT => 8,
-            AUTHENTICATION => (u32::from(h[1]) + 2) * 4,
-            _ => (u32::from(h[1]) + 1) * 8,
-        };
-        if next == ROUTING && h[2] == 0 {
-            return Err(DropReason::RoutingHeader);
-        }
-        packet.protocol = h[0];
-        packet.transport += size;
-        if packet.transport > packet.end {
-            return Err(DropReason::ExtensionHeaders);
-        }
-        if next == FRAGMENT {
-            if fragmented {
-                return Err(DropReason::ExtensionHeaders);
-            }
-            fragmented = true;
-            let field = be16(h[2], h[3]);
-            packet.fragment_id = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
-            if field & 0xfff8 != 0 {
-                packet.kind = Kind::LaterFragment;
-                return Ok(());
-            }
-            if field & 1 != 0 {
-                packet.kind = Kind::FirstFragment;
-            }
+        *fragmented = true;
+        let field = be16(h[2], h[3]);
+        packet.fragment_id = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
+        if field & 0xfff8 != 0 {
+            packet.kind = Kind::LaterFragment;
+        } else if field & 1 != 0 {
+            packet.kind = Kind::FirstFragment;
         }
     }
+    Ok(())
 }
 
 #[inline(always)]
-fn ends(h: &[u8; 40]) -> Packet<Ip6> {
-    let source = [
-        h[8], h[9], h[10], h[11], h[12], h[13], h[14], h[15], h[16], h[17], h[18], h[19], h[20],
-        h[21], h[22], h[23],
-    ];
-    let destination = [
-        h[24], h[25], h[26], h[27], h[28], h[29], h[30], h[31], h[32], h[33], h[34], h[35], h[36],
-        h[37], h[38], h[39],
-    ];
-    let mut packet = Packet::between(Ip6::from_wire(source), Ip6::from_wire(destination));
+fn set_ends(packet: &mut Packet<Ip6>, h: &[u8; 40]) {
+    let words: [u64; 5] = zerocopy::transmute!(*h);
+    packet.source = Ip6 { first: words[1], last: words[2] };
+    packet.destination = Ip6 { first: words[3], last: words[4] };
     packet.protocol = h[6];
     packet.hop_limit = h[7];
-    packet
 }
 
 impl Parse for Ip6 {
     #[inline(always)]
-    fn parse<F: Frame>(frame: &F, at: u32) -> Result<Packet<Self>, DropReason> {
+    fn parse<F: Frame>(frame: &F, at: u32, packet: &mut Packet<Self>) -> Result<(), DropReason> {
         let mut h = [0u8; 40];
         if !frame.load(at, &mut h) {
             return Err(DropReason::Truncated);
@@ -106,30 +111,33 @@ impl Parse for Ip6 {
         if payload > available {
             return Err(DropReason::IpLength);
         }
-        let mut packet = ends(&h);
+        set_ends(packet, &h);
         packet.length = HEADER + payload;
         packet.transport = at + HEADER;
         packet.end = packet.transport + payload;
-        walk(frame, &mut packet)?;
+        walk(frame, packet)?;
         if packet.kind != Kind::LaterFragment {
-            transport::parse(frame, &mut packet)?;
+            transport::parse(frame, packet)?;
         }
-        Ok(packet)
+        Ok(())
     }
 
     #[inline(always)]
-    fn parse_quoted<F: Frame>(frame: &F, at: u32) -> Result<Packet<Self>, DropReason> {
+    fn parse_quoted<F: Frame>(
+        frame: &F,
+        at: u32,
+        packet: &mut Packet<Self>,
+    ) -> Result<(), DropReason> {
         let mut h = [0u8; 40];
         if !frame.load(at, &mut h) || h[0] >> 4 != 6 {
             return Err(DropReason::IcmpErrorUnmatched);
         }
-        let mut packet = ends(&h);
+        set_ends(packet, &h);
         packet.transport = at + HEADER;
         packet.end = frame.len();
-        if walk(frame, &mut packet).is_err() || packet.kind == Kind::LaterFragment {
+        if walk(frame, packet).is_err() || packet.kind == Kind::LaterFragment {
             return Err(DropReason::IcmpErrorUnmatched);
         }
-        transport::parse_quoted(frame, &mut packet)?;
-        Ok(packet)
+        transport::parse_quoted(frame, packet)
     }
 }

@@ -157,12 +157,13 @@ pub struct Packet<A> {
 }
 
 impl<A: Address> Packet<A> {
-    /// A packet about which nothing is known but its ends.
+    /// A packet about which nothing is known yet, for [`Parse`] to fill in.
+    #[must_use]
     #[inline(always)]
-    fn between(source: A, destination: A) -> Self {
+    pub fn unknown() -> Self {
         Self {
-            source,
-            destination,
+            source: A::UNSPECIFIED,
+            destination: A::UNSPECIFIED,
             source_port: Port::NONE,
             destination_port: Port::NONE,
             transport: 0,
@@ -180,17 +181,22 @@ impl<A: Address> Packet<A> {
 
 /// An address family whose packets can be parsed.
 pub trait Parse: Address {
-    /// Parses the IP packet at an offset of the frame.
+    /// Parses the IP packet at an offset of the frame into an unknown packet; in place, because
+    /// the programs have 512 bytes of stack.
     ///
     /// # Errors
     /// The reason for which such a packet is dropped.
-    fn parse<F: Frame>(frame: &F, at: u32) -> Result<Packet<Self>, DropReason>;
+    fn parse<F: Frame>(frame: &F, at: u32, into: &mut Packet<Self>) -> Result<(), DropReason>;
 
     /// Parses the head of a packet that an ICMP error quotes: addresses, protocol and ports.
     ///
     /// # Errors
     /// [`DropReason::IcmpErrorUnmatched`] when it does not hold them.
-    fn parse_quoted<F: Frame>(frame: &F, at: u32) -> Result<Packet<Self>, DropReason>;
+    fn parse_quoted<F: Frame>(
+        frame: &F,
+        at: u32,
+        into: &mut Packet<Self>,
+    ) -> Result<(), DropReason>;
 }
 
 #[inline(always)]

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     endpoint::Endpoint,
-    net::{Ip4, Ip6},
+    net::{Address, Ip4, Ip6},
 };
 
 /// A frame in host memory.
@@ -88,12 +88,22 @@ fn icmp(kind: u8, id: u16, quoted: &[u8]) -> Vec<u8> {
     h
 }
 
+fn parse<A: Parse>(frame: &Bytes) -> Result<Packet<A>, DropReason> {
+    let mut packet = Packet::unknown();
+    A::parse(frame, ETHERNET, &mut packet).map(|()| packet)
+}
+
+fn parse_quoted<A: Parse>(frame: &Bytes, at: u32) -> Result<Packet<A>, DropReason> {
+    let mut packet = Packet::unknown();
+    A::parse_quoted(frame, at, &mut packet).map(|()| packet)
+}
+
 fn parse4(bytes: Vec<u8>) -> Result<Packet<Ip4>, DropReason> {
-    Ip4::parse(&Bytes(bytes), ETHERNET)
+    parse(&Bytes(bytes))
 }
 
 fn parse6(bytes: Vec<u8>) -> Result<Packet<Ip6>, DropReason> {
-    Ip6::parse(&Bytes(bytes), ETHERNET)
+    parse(&Bytes(bytes))
 }
 
 #[test]
@@ -221,9 +231,9 @@ fn an_echo_and_its_answer_are_one_flow_but_two_echoes_are_two() {
 fn an_error_quotes_the_packet_it_is_about() {
     let quoted = &ipv4(17, 0, 8, &udp(0))[14..];
     let bytes = Bytes(ipv4(1, 0, 0, &icmp(3, 0, quoted)));
-    let error = Ip4::parse(&bytes, ETHERNET).unwrap();
+    let error = parse::<Ip4>(&bytes).unwrap();
     assert_eq!(error.kind, Kind::Error);
-    let inner = Ip4::parse_quoted(&bytes, error.transport + 8).unwrap();
+    let inner = parse_quoted::<Ip4>(&bytes, error.transport + 8).unwrap();
     assert_eq!(
         (inner.protocol, inner.destination_port),
         (17, Port::new(53))
@@ -231,7 +241,7 @@ fn an_error_quotes_the_packet_it_is_about() {
 
     let nested = &ipv4(1, 0, 0, &icmp(3, 0, &[0; 8]))[14..];
     let bytes = Bytes(ipv4(1, 0, 0, &icmp(3, 0, nested)));
-    let refused = Ip4::parse_quoted(&bytes, ETHERNET + 28);
+    let refused = parse_quoted::<Ip4>(&bytes, ETHERNET + 28);
     assert_eq!(refused.unwrap_err(), DropReason::IcmpErrorUnmatched);
 }
 
@@ -301,7 +311,7 @@ fn owner() -> Endpoint {
 fn a_workload_advertises_its_own_addresses_only() {
     let announce = |kind: u8, target: [u8; 16]| {
         let bytes = Bytes(ipv6(58, &icmp(kind, 0, &target)));
-        let packet = Ip6::parse(&bytes, ETHERNET).unwrap();
+        let packet = parse::<Ip6>(&bytes).unwrap();
         Ip6::may_announce(&bytes, &packet, &owner())
     };
     assert_eq!(announce(136, ip6(2)), Ok(()));
@@ -348,10 +358,10 @@ proptest! {
     #[test]
     fn no_bytes_can_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let frame = Bytes(bytes);
-        let _ = Ip4::parse(&frame, ETHERNET);
-        let _ = Ip6::parse(&frame, ETHERNET);
-        let _ = Ip4::parse_quoted(&frame, 42);
-        let _ = Ip6::parse_quoted(&frame, 62);
+        let _ = parse::<Ip4>(&frame);
+        let _ = parse::<Ip6>(&frame);
+        let _ = parse_quoted::<Ip4>(&frame, 42);
+        let _ = parse_quoted::<Ip6>(&frame, 62);
         let _ = arp::may_send(&frame, &owner());
     }
 
