@@ -1,0 +1,346 @@
+//! The agent's configuration file, `ringfence.toml`.
+//!
+//! Every key has a default, so the empty file is a good configuration. Unknown keys are errors;
+//! every error names file, line and column and what was expected. Relative paths are taken from
+//! the directory of the configuration file. Reading the files it names is not done here.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::model::{ModeName, NamespaceName, NodeName};
+use crate::source::SourceError;
+use crate::source::document::{Document, decode};
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `node`: this node's name. Default: the inventory's local node, else the host's name.
+    pub node: Option<NodeName>,
+    /// `state-dir`: where state that survives a reboot is kept. Default `/var/lib/ringfence`.
+    pub state_dir: PathBuf,
+    /// `run-dir`: where the control socket is. Default `/run/ringfence`.
+    pub run_dir: PathBuf,
+    /// `bpffs`: where programs and maps are pinned. Default `/sys/fs/bpf/ringfence`.
+    pub bpffs: PathBuf,
+    /// `inventory`: inventory files, or directories of them. Default none.
+    pub inventory: Vec<PathBuf>,
+    /// `policies`: policy files, or directories of them. Default none.
+    pub policies: Vec<PathBuf>,
+    /// `[modes]`.
+    pub modes: Modes,
+    /// `[flows]`.
+    pub flows: Flows,
+    /// `[metrics]`.
+    pub metrics: Metrics,
+    /// `[maps]`.
+    pub maps: MapCapacities,
+    /// `debug-kernel-log`: whether the kernel programs log. Default false.
+    pub debug_kernel_log: bool,
+}
+
+/// `[modes]`: the mode of each namespace, unless `ringfence mode set` said otherwise since.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Modes {
+    /// `default`: the mode of namespaces that are not named. Default `observe`.
+    pub default: ModeName,
+    /// `[modes.namespaces]`: `name = "mode"` for single namespaces. Default none.
+    pub namespaces: BTreeMap<NamespaceName, ModeName>,
+}
+
+impl Modes {
+    /// The configured mode of a namespace.
+    #[must_use]
+    pub fn of(&self, namespace: &NamespaceName) -> ModeName {
+        self.namespaces
+            .get(namespace)
+            .copied()
+            .unwrap_or(self.default)
+    }
+}
+
+/// `[flows]`: what becomes of flow records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flows {
+    /// `log`: the file that flow records are appended to as JSON lines. Default none.
+    pub log: Option<PathBuf>,
+    /// `log-max-bytes`: the size at which the log is rotated. Default 67108864 (64 MiB).
+    pub log_max_bytes: u64,
+    /// `log-files`: how many rotated files are kept. Default 3.
+    pub log_files: u32,
+    /// `history`: how many recent flows are kept in memory. Default 8192.
+    pub history: u32,
+}
+
+/// `[metrics]`: the listener for metrics and health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metrics {
+    /// `listen`: its address. Default `127.0.0.1:9964`.
+    pub listen: SocketAddr,
+}
+
+/// `[maps]`: capacities of kernel maps, each at least 1. Default of each: the one built in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MapCapacities {
+    /// Endpoints on this node.
+    pub endpoints: Option<u32>,
+    /// Exact addresses with an identity, of each family.
+    pub ipcache: Option<u32>,
+    /// Prefixes with an identity, of each family.
+    pub cidr: Option<u32>,
+    /// Rows of policy tables.
+    pub policy: Option<u32>,
+    /// Tracked connections, of each family.
+    pub conntrack: Option<u32>,
+    /// Fragmented packets under way, of each family.
+    pub fragments: Option<u32>,
+    /// Aggregated denials.
+    pub denies: Option<u32>,
+}
+
+type Text = Spanned<String>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawConfig {
+    node: Option<Text>,
+    state_dir: Option<Text>,
+    run_dir: Option<Text>,
+    bpffs: Option<Text>,
+    #[serde(default)]
+    inventory: Vec<Text>,
+    #[serde(default)]
+    policies: Vec<Text>,
+    #[serde(default)]
+    modes: RawModes,
+    #[serde(default)]
+    flows: RawFlows,
+    #[serde(default)]
+    metrics: RawMetrics,
+    maps: Option<Spanned<MapCapacities>>,
+    #[serde(default)]
+    debug_kernel_log: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawModes {
+    default: Option<Text>,
+    #[serde(default)]
+    namespaces: BTreeMap<Text, Text>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawFlows {
+    log: Option<Text>,
+    log_max_bytes: Option<Spanned<u64>>,
+    log_files: Option<Spanned<u32>>,
+    history: Option<Spanned<u32>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMetrics {
+    listen: Option<Text>,
+}
+
+/// The smallest size at which the flow log is rotated.
+const MIN_LOG_BYTES: u64 = 4096;
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or everything that is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, Vec<SourceError>> {
+        let name = path.to_string_lossy();
+        let bytes = std::fs::read(path).map_err(|error| {
+            let message = format!("cannot be read: {error}; expected a configuration file");
+            vec![SourceError::whole_file(&name, message)]
+        })?;
+        let text = decode(&name, &bytes).map_err(|error| vec![error])?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&name, text, directory)
+    }
+
+    /// Parses a configuration; relative paths in it are taken from `directory`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(file: &str, text: &str, directory: &Path) -> Result<Self, Vec<SourceError>> {
+        let mut document = Document::new(file, text).map_err(|error| vec![error])?;
+        let raw: RawConfig = document.read().map_err(|error| vec![error])?;
+        let mut reader = Reader {
+            document: &mut document,
+            directory,
+        };
+        let config = Self {
+            node: reader.parsed(raw.node),
+            state_dir: reader.path_or(raw.state_dir, "/var/lib/ringfence"),
+            run_dir: reader.path_or(raw.run_dir, "/run/ringfence"),
+            bpffs: reader.path_or(raw.bpffs, "/sys/fs/bpf/ringfence"),
+            inventory: reader.paths(&raw.inventory),
+            policies: reader.paths(&raw.policies),
+            modes: reader.modes(raw.modes),
+            flows: reader.flows(raw.flows),
+            metrics: reader.metrics(raw.metrics),
+            maps: reader.maps(raw.maps),
+            debug_kernel_log: raw.debug_kernel_log,
+        };
+        document.close()?;
+        Ok(config)
+    }
+}
+
+impl Default for Config {
+    /// The configuration of the empty file.
+    fn default() -> Self {
+        Self {
+            node: None,
+            state_dir: PathBuf::from("/var/lib/ringfence"),
+            run_dir: PathBuf::from("/run/ringfence"),
+            bpffs: PathBuf::from("/sys/fs/bpf/ringfence"),
+            inventory: Vec::new(),
+            policies: Vec::new(),
+            modes: Modes::default(),
+            flows: Flows::default(),
+            metrics: Metrics::default(),
+            maps: MapCapacities::default(),
+            debug_kernel_log: false,
+        }
+    }
+}
+
+impl Default for Flows {
+    fn default() -> Self {
+        Self {
+            log: None,
+            log_max_bytes: 64 * 1024 * 1024,
+            log_files: 3,
+            history: 8192,
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9964)),
+        }
+    }
+}
+
+struct Reader<'r, 'a> {
+    document: &'r mut Document<'a>,
+    directory: &'r Path,
+}
+
+impl Reader<'_, '_> {
+    fn parsed<T>(&mut self, text: Option<Text>) -> Option<T>
+    where
+        T: FromStr,
+        T::Err: std::fmt::Display,
+    {
+        text.and_then(|text| self.document.accept(text.span(), text.get_ref().parse()))
+    }
+
+    fn path(&mut self, text: &Text) -> PathBuf {
+        if text.get_ref().is_empty() || text.get_ref().contains('\0') {
+            let message = "not a path: expected a non-empty path without NUL";
+            self.document.refuse(text.span(), message);
+        }
+        self.directory.join(text.get_ref())
+    }
+
+    fn path_or(&mut self, text: Option<Text>, default: &str) -> PathBuf {
+        text.map_or_else(|| PathBuf::from(default), |text| self.path(&text))
+    }
+
+    fn paths(&mut self, texts: &[Text]) -> Vec<PathBuf> {
+        texts.iter().map(|text| self.path(text)).collect()
+    }
+
+    fn modes(&mut self, raw: RawModes) -> Modes {
+        let default = self.parsed(raw.default).unwrap_or_default();
+        let mut namespaces = BTreeMap::new();
+        for (name, mode) in raw.namespaces {
+            let name = self.parsed(Some(name));
+            if let (Some(name), Some(mode)) = (name, self.parsed(Some(mode))) {
+                namespaces.insert(name, mode);
+            }
+        }
+        Modes {
+            default,
+            namespaces,
+        }
+    }
+
+    fn flows(&mut self, raw: RawFlows) -> Flows {
+        let default = Flows::default();
+        if let Some(bytes) = raw
+            .log_max_bytes
+            .as_ref()
+            .filter(|b| *b.get_ref() < MIN_LOG_BYTES)
+        {
+            let message = format!("log-max-bytes is too small: expected at least {MIN_LOG_BYTES}");
+            self.document.refuse(bytes.span(), message);
+        }
+        for (key, value) in [("log-files", &raw.log_files), ("history", &raw.history)] {
+            if let Some(value) = value.as_ref().filter(|value| *value.get_ref() == 0) {
+                let message = format!("{key} is 0: expected at least 1");
+                self.document.refuse(value.span(), message);
+            }
+        }
+        Flows {
+            log: raw.log.map(|text| self.path(&text)),
+            log_max_bytes: raw
+                .log_max_bytes
+                .map_or(default.log_max_bytes, Spanned::into_inner),
+            log_files: raw.log_files.map_or(default.log_files, Spanned::into_inner),
+            history: raw.history.map_or(default.history, Spanned::into_inner),
+        }
+    }
+
+    fn metrics(&mut self, raw: RawMetrics) -> Metrics {
+        let Some(text) = raw.listen else {
+            return Metrics::default();
+        };
+        if let Ok(listen) = text.get_ref().parse() {
+            return Metrics { listen };
+        }
+        let message = "not a listen address: expected address:port, for example 127.0.0.1:9964";
+        self.document.refuse(text.span(), message);
+        Metrics::default()
+    }
+
+    fn maps(&mut self, raw: Option<Spanned<MapCapacities>>) -> MapCapacities {
+        let Some(raw) = raw else {
+            return MapCapacities::default();
+        };
+        let (span, maps) = (raw.span(), raw.into_inner());
+        for (key, capacity) in [
+            ("endpoints", maps.endpoints),
+            ("ipcache", maps.ipcache),
+            ("cidr", maps.cidr),
+            ("policy", maps.policy),
+            ("conntrack", maps.conntrack),
+            ("fragments", maps.fragments),
+            ("denies", maps.denies),
+        ] {
+            if capacity == Some(0) {
+                let message = format!("capacity {key} is 0: expected at least 1");
+                self.document.refuse(span.clone(), message);
+            }
+        }
+        maps
+    }
+}
+
+#[cfg(test)]
+mod tests;

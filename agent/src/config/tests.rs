@@ -1,0 +1,140 @@
+//! Defaults, every key, and every refusal of the configuration.
+
+use super::*;
+
+fn parse(text: &str) -> Result<Config, Vec<SourceError>> {
+    Config::parse("ringfence.toml", text, Path::new("/etc/ringfence"))
+}
+
+fn refusal(text: &str) -> String {
+    let errors = parse(text).unwrap_err();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    errors[0].to_string()
+}
+
+#[test]
+fn the_empty_file_is_the_default() {
+    assert_eq!(parse("").unwrap(), Config::default());
+    assert_eq!(
+        Config::default().metrics.listen.to_string(),
+        "127.0.0.1:9964"
+    );
+}
+
+#[test]
+fn every_key() {
+    let config = parse(
+        r#"
+        node = "node-1"
+        state-dir = "/s"
+        run-dir = "/r"
+        bpffs = "/b"
+        inventory = ["inventory.toml", "/abs/i.toml"]
+        policies = ["policies"]
+        debug-kernel-log = true
+        [modes]
+        default = "enforce"
+        [modes.namespaces]
+        default = "lockdown"
+        lab = "observe"
+        [flows]
+        log = "flows.jsonl"
+        log-max-bytes = 5000
+        log-files = 2
+        history = 10
+        [metrics]
+        listen = "[::1]:1"
+        [maps]
+        policy = 7
+        "#,
+    )
+    .unwrap();
+    assert_eq!(config.node.unwrap().as_str(), "node-1");
+    assert_eq!(config.state_dir, Path::new("/s"));
+    assert_eq!(
+        config.inventory[0],
+        Path::new("/etc/ringfence/inventory.toml")
+    );
+    assert_eq!(config.inventory[1], Path::new("/abs/i.toml"));
+    assert_eq!(config.policies, [Path::new("/etc/ringfence/policies")]);
+    let mode = |name| config.modes.of(&NamespaceName::new(name).unwrap());
+    assert_eq!(mode("default"), ModeName::Lockdown);
+    assert_eq!(mode("lab"), ModeName::Observe);
+    assert_eq!(mode("shop"), ModeName::Enforce);
+    assert_eq!(
+        config.flows.log.unwrap(),
+        Path::new("/etc/ringfence/flows.jsonl")
+    );
+    assert_eq!(
+        (config.flows.log_max_bytes, config.flows.log_files),
+        (5000, 2)
+    );
+    assert_eq!(config.metrics.listen.port(), 1);
+    assert_eq!(config.maps.policy, Some(7));
+    assert!(config.debug_kernel_log);
+}
+
+#[test]
+fn refusals_name_place_and_expectation() {
+    for (text, message) in [
+        (
+            "[modes]\ndefault = \"enforced\"",
+            "2:11: unknown mode \"enforced\": expected observe, enforce or lockdown",
+        ),
+        (
+            "[modes.namespaces]\nshop = \"off\"",
+            "2:8: unknown mode \"off\": expected observe, enforce or lockdown",
+        ),
+        (
+            "[metrics]\nlisten = \"localhost\"",
+            "2:10: not a listen address: expected address:port, for example 127.0.0.1:9964",
+        ),
+        (
+            "[flows]\nhistory = 0",
+            "2:11: history is 0: expected at least 1",
+        ),
+        (
+            "[flows]\nlog-max-bytes = 1",
+            "2:17: log-max-bytes is too small: expected at least 4096",
+        ),
+        (
+            "[maps]\npolicy = 0",
+            "1:1: capacity policy is 0: expected at least 1",
+        ),
+        (
+            "run-dir = \"\"",
+            "1:11: not a path: expected a non-empty path without NUL",
+        ),
+    ] {
+        assert_eq!(refusal(text), format!("ringfence.toml:{message}"), "{text}");
+    }
+    let bad_name = refusal("[modes.namespaces]\nSHOP = \"observe\"");
+    assert!(bad_name.starts_with("ringfence.toml:2:1: \"SHOP\" is not a namespace name"));
+}
+
+#[test]
+fn unknown_keys_are_errors() {
+    for (text, place) in [
+        ("nodes = \"a\"", "1:1"),
+        ("[flows]\n\nlogs = \"a\"", "3:1"),
+        ("[maps]\nrules = 1", "2:1"),
+        ("[modes]\nshop = \"enforce\"", "2:1"),
+    ] {
+        let refusal = refusal(text);
+        assert!(
+            refusal.starts_with(&format!("ringfence.toml:{place}: unknown field")),
+            "{refusal}"
+        );
+        assert!(refusal.contains("expected"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_an_error() {
+    let errors = Config::load(Path::new("/nonexistent/ringfence.toml")).unwrap_err();
+    assert!(
+        errors[0]
+            .to_string()
+            .starts_with("/nonexistent/ringfence.toml: cannot be read")
+    );
+}

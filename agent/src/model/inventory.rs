@@ -1,0 +1,347 @@
+//! The inventory: every namespace, workload and node, consistent as a whole.
+//!
+//! An `Inventory` only exists if no name, address or interface is claimed twice, every workload's
+//! namespace is known, and each endpoint fits the kernel's record. Built as a whole from the
+//! pieces that sources deliver; errors point at the pieces by their place in the input, so that a
+//! source can say which file they came from.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::name::{NamespaceName, NodeName, WorkloadId};
+use super::workload::{Namespace, NodeEntry, Workload};
+
+/// The most IPv4 addresses the kernel's endpoint record holds.
+pub const MAX_ENDPOINT_IPV4: usize = 3;
+/// The most IPv6 addresses the kernel's endpoint record holds.
+pub const MAX_ENDPOINT_IPV6: usize = 2;
+
+/// Every namespace, workload and node known to this agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Namespaces by name.
+    pub namespaces: BTreeMap<NamespaceName, Namespace>,
+    /// Workloads by full name.
+    pub workloads: BTreeMap<WorkloadId, Arc<Workload>>,
+    /// Nodes by name.
+    pub nodes: BTreeMap<NodeName, NodeEntry>,
+}
+
+/// One item of the input of [`Inventory::build`], by its index in its list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Item {
+    /// An index into the namespaces.
+    Namespace(usize),
+    /// An index into the workloads.
+    Workload(usize),
+    /// An index into the nodes.
+    Node(usize),
+}
+
+/// A reason why the inventory is not consistent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{fault}")]
+pub struct InventoryError {
+    /// The item that is refused.
+    pub item: Item,
+    /// The item it collides with, if it takes two.
+    pub other: Option<Item>,
+    /// What is wrong.
+    pub fault: InventoryFault,
+}
+
+/// What can be wrong with an inventory.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InventoryFault {
+    /// Two namespaces of one name.
+    #[error("namespace {0} is declared twice: expected one declaration, remove the other")]
+    DuplicateNamespace(NamespaceName),
+    /// Two workloads of one name in a namespace.
+    #[error("workload {0} is declared twice: expected one declaration, remove or rename one")]
+    DuplicateWorkload(WorkloadId),
+    /// Two nodes of one name.
+    #[error("node {0} is declared twice: expected one declaration, remove or rename one")]
+    DuplicateNode(NodeName),
+    /// A workload in a namespace that nobody declares.
+    #[error(
+        "workload {workload} is in the unknown namespace {}: expected a [[namespace]] with that \
+         name", workload.namespace
+    )]
+    UnknownNamespace {
+        /// The workload.
+        workload: WorkloadId,
+    },
+    /// Two owners of one address.
+    #[error(
+        "address {address} of {claimant} already belongs to {owner}: expected one owner for each \
+         address"
+    )]
+    AddressClaimedTwice {
+        /// The address.
+        address: IpAddr,
+        /// Who claims it as well.
+        claimant: String,
+        /// Who claimed it first.
+        owner: String,
+    },
+    /// An address that no workload or node can own.
+    #[error("address {address} of {claimant} is {kind}: expected a unicast address of its own")]
+    UnusableAddress {
+        /// The address.
+        address: IpAddr,
+        /// Who claims it.
+        claimant: String,
+        /// What kind of address it is.
+        kind: &'static str,
+    },
+    /// Two workloads on one interface.
+    #[error(
+        "interface {interface} of workload {claimant} already belongs to workload {owner}: \
+         expected one workload for each interface"
+    )]
+    InterfaceClaimedTwice {
+        /// The interface.
+        interface: String,
+        /// Who claims it as well.
+        claimant: WorkloadId,
+        /// Who claimed it first.
+        owner: WorkloadId,
+    },
+    /// Two nodes that both say they are this one.
+    #[error("nodes {owner} and {claimant} are both local: expected at most one local node")]
+    TwoLocalNodes {
+        /// The second one.
+        claimant: NodeName,
+        /// The first one.
+        owner: NodeName,
+    },
+    /// An endpoint with more addresses than the kernel's record holds.
+    #[error(
+        "workload {workload} has {ipv4} IPv4 and {ipv6} IPv6 addresses on its interface: expected \
+         at most {MAX_ENDPOINT_IPV4} and {MAX_ENDPOINT_IPV6}"
+    )]
+    TooManyAddresses {
+        /// The workload.
+        workload: WorkloadId,
+        /// Its number of IPv4 addresses.
+        ipv4: usize,
+        /// Its number of IPv6 addresses.
+        ipv6: usize,
+    },
+}
+
+/// Why an address cannot belong to a workload or node; `None` if it can.
+#[must_use]
+pub fn unusable_kind(address: IpAddr) -> Option<&'static str> {
+    if address.is_unspecified() {
+        return Some("unspecified");
+    }
+    if address.is_multicast() {
+        return Some("multicast");
+    }
+    if address.is_loopback() {
+        return Some("loopback");
+    }
+    match address {
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("broadcast"),
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("an IPv4-mapped IPv6 address"),
+        _ => None,
+    }
+}
+
+impl Inventory {
+    /// Builds the inventory of these items.
+    ///
+    /// # Errors
+    /// All reasons why they do not fit together, in the order of the input.
+    pub fn build(
+        namespaces: Vec<Namespace>,
+        workloads: Vec<Arc<Workload>>,
+        nodes: Vec<NodeEntry>,
+    ) -> Result<Self, Vec<InventoryError>> {
+        let mut builder = Builder::default();
+        builder.check_namespaces(&namespaces);
+        builder.check_workloads(&workloads);
+        builder.check_nodes(&nodes);
+        if !builder.errors.is_empty() {
+            return Err(builder.errors);
+        }
+        Ok(Self {
+            namespaces: namespaces
+                .into_iter()
+                .map(|item| (item.name().clone(), item))
+                .collect(),
+            workloads: workloads
+                .into_iter()
+                .map(|item| (item.id.clone(), item))
+                .collect(),
+            nodes: nodes
+                .into_iter()
+                .map(|item| (item.name.clone(), item))
+                .collect(),
+        })
+    }
+
+    /// The workload of that name.
+    #[must_use]
+    pub fn workload(&self, id: &WorkloadId) -> Option<&Arc<Workload>> {
+        self.workloads.get(id)
+    }
+
+    /// The node this agent runs on, if the inventory says which.
+    #[must_use]
+    pub fn local_node(&self) -> Option<&NodeEntry> {
+        self.nodes.values().find(|node| node.local)
+    }
+}
+
+#[derive(Default)]
+struct Builder<'a> {
+    errors: Vec<InventoryError>,
+    namespaces: HashMap<&'a NamespaceName, usize>,
+    workloads: HashMap<&'a WorkloadId, usize>,
+    nodes: HashMap<&'a NodeName, usize>,
+    addresses: HashMap<IpAddr, (Item, Claimant<'a>)>,
+    interfaces: HashMap<&'a str, (usize, &'a WorkloadId)>,
+    local: Option<(usize, &'a NodeName)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Claimant<'a> {
+    Workload(&'a WorkloadId),
+    Node(&'a NodeName),
+}
+
+impl std::fmt::Display for Claimant<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Workload(id) => write!(out, "workload {id}"),
+            Self::Node(name) => write!(out, "node {name}"),
+        }
+    }
+}
+
+impl<'a> Builder<'a> {
+    fn refuse(&mut self, item: Item, other: Option<Item>, fault: InventoryFault) {
+        self.errors.push(InventoryError { item, other, fault });
+    }
+
+    fn check_namespaces(&mut self, namespaces: &'a [Namespace]) {
+        for (index, namespace) in namespaces.iter().enumerate() {
+            let name = namespace.name();
+            if let Some(&first) = self.namespaces.get(name) {
+                let fault = InventoryFault::DuplicateNamespace(name.clone());
+                self.refuse(Item::Namespace(index), Some(Item::Namespace(first)), fault);
+            } else {
+                self.namespaces.insert(name, index);
+            }
+        }
+    }
+
+    fn check_workloads(&mut self, workloads: &'a [Arc<Workload>]) {
+        self.workloads.reserve(workloads.len());
+        self.addresses.reserve(workloads.len());
+        for (index, workload) in workloads.iter().enumerate() {
+            let item = Item::Workload(index);
+            if let Some(&first) = self.workloads.get(&workload.id) {
+                let fault = InventoryFault::DuplicateWorkload(workload.id.clone());
+                self.refuse(item, Some(Item::Workload(first)), fault);
+                continue;
+            }
+            self.workloads.insert(&workload.id, index);
+            if !self.namespaces.contains_key(&workload.id.namespace) {
+                let fault = InventoryFault::UnknownNamespace {
+                    workload: workload.id.clone(),
+                };
+                self.refuse(item, None, fault);
+            }
+            self.claim_addresses(item, Claimant::Workload(&workload.id), &workload.addresses);
+            if let Some(interface) = &workload.interface {
+                self.claim_interface(index, workload, interface);
+            }
+        }
+    }
+
+    fn claim_addresses(&mut self, item: Item, claimant: Claimant<'a>, addresses: &[IpAddr]) {
+        for &address in addresses {
+            if let Some(kind) = unusable_kind(address) {
+                let claimant = claimant.to_string();
+                let fault = InventoryFault::UnusableAddress {
+                    address,
+                    claimant,
+                    kind,
+                };
+                self.refuse(item, None, fault);
+            } else if let Some(&(other, owner)) = self.addresses.get(&address) {
+                let (claimant, owner) = (claimant.to_string(), owner.to_string());
+                let fault = InventoryFault::AddressClaimedTwice {
+                    address,
+                    claimant,
+                    owner,
+                };
+                self.refuse(item, Some(other), fault);
+            } else {
+                self.addresses.insert(address, (item, claimant));
+            }
+        }
+    }
+
+    fn claim_interface(&mut self, index: usize, workload: &'a Workload, interface: &'a str) {
+        let item = Item::Workload(index);
+        if let Some(&(other, owner)) = self.interfaces.get(interface) {
+            let fault = InventoryFault::InterfaceClaimedTwice {
+                interface: interface.to_owned(),
+                claimant: workload.id.clone(),
+                owner: owner.clone(),
+            };
+            self.refuse(item, Some(Item::Workload(other)), fault);
+        } else {
+            self.interfaces.insert(interface, (index, &workload.id));
+        }
+        let ipv4 = workload
+            .addresses
+            .iter()
+            .filter(|address| address.is_ipv4())
+            .count();
+        let ipv6 = workload.addresses.len() - ipv4;
+        if ipv4 > MAX_ENDPOINT_IPV4 || ipv6 > MAX_ENDPOINT_IPV6 {
+            let workload = workload.id.clone();
+            self.refuse(
+                item,
+                None,
+                InventoryFault::TooManyAddresses {
+                    workload,
+                    ipv4,
+                    ipv6,
+                },
+            );
+        }
+    }
+
+    fn check_nodes(&mut self, nodes: &'a [NodeEntry]) {
+        for (index, node) in nodes.iter().enumerate() {
+            let item = Item::Node(index);
+            if let Some(&first) = self.nodes.get(&node.name) {
+                let fault = InventoryFault::DuplicateNode(node.name.clone());
+                self.refuse(item, Some(Item::Node(first)), fault);
+                continue;
+            }
+            self.nodes.insert(&node.name, index);
+            self.claim_addresses(item, Claimant::Node(&node.name), &node.addresses);
+            if !node.local {
+                continue;
+            }
+            if let Some((other, owner)) = self.local {
+                let (claimant, owner) = (node.name.clone(), owner.clone());
+                let fault = InventoryFault::TwoLocalNodes { claimant, owner };
+                self.refuse(item, Some(Item::Node(other)), fault);
+            } else {
+                self.local = Some((index, &node.name));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

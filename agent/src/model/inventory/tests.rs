@@ -1,0 +1,184 @@
+//! Every way in which an inventory is refused, with its message.
+
+use super::*;
+use crate::model::labels::Labels;
+use crate::model::name::ServiceAccountName;
+
+fn namespace(name: &str) -> Namespace {
+    Namespace::new(NamespaceName::new(name).unwrap(), Labels::new()).unwrap()
+}
+
+fn workload(id: &str, addresses: &[&str], interface: Option<&str>) -> Arc<Workload> {
+    Arc::new(Workload {
+        id: id.parse().unwrap(),
+        labels: Labels::new(),
+        service_account: ServiceAccountName::default(),
+        addresses: addresses
+            .iter()
+            .map(|address| address.parse().unwrap())
+            .collect(),
+        ports: Vec::new(),
+        interface: interface.map(str::to_owned),
+    })
+}
+
+fn node(name: &str, addresses: &[&str], local: bool) -> NodeEntry {
+    NodeEntry {
+        name: NodeName::new(name).unwrap(),
+        addresses: addresses
+            .iter()
+            .map(|address| address.parse().unwrap())
+            .collect(),
+        local,
+    }
+}
+
+fn refusals(workloads: Vec<Arc<Workload>>, nodes: Vec<NodeEntry>) -> Vec<String> {
+    let errors = Inventory::build(vec![namespace("shop")], workloads, nodes).unwrap_err();
+    errors.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_consistent_inventory() {
+    let inventory = Inventory::build(
+        vec![namespace("shop"), namespace("lab")],
+        vec![
+            workload(
+                "shop/a",
+                &["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1"],
+                Some("veth-a"),
+            ),
+            workload("lab/a", &["10.0.0.9", "fe80::1"], None),
+        ],
+        vec![
+            node("n1", &["10.1.0.1"], true),
+            node("n2", &["10.1.0.2"], false),
+        ],
+    )
+    .unwrap();
+    assert_eq!(inventory.workloads.len(), 2);
+    assert_eq!(inventory.local_node().unwrap().name.as_str(), "n1");
+    assert!(
+        inventory
+            .workload(&"shop/a".parse().unwrap())
+            .unwrap()
+            .is_endpoint()
+    );
+}
+
+#[test]
+fn duplicate_names_point_at_both() {
+    let errors = Inventory::build(
+        vec![namespace("shop"), namespace("shop")],
+        vec![workload("shop/a", &[], None), workload("shop/a", &[], None)],
+        vec![node("n", &[], false), node("n", &[], false)],
+    )
+    .unwrap_err();
+    assert_eq!(errors.len(), 3);
+    assert_eq!(
+        (errors[0].item, errors[0].other),
+        (Item::Namespace(1), Some(Item::Namespace(0)))
+    );
+    assert_eq!(
+        (errors[1].item, errors[1].other),
+        (Item::Workload(1), Some(Item::Workload(0)))
+    );
+    assert_eq!(
+        (errors[2].item, errors[2].other),
+        (Item::Node(1), Some(Item::Node(0)))
+    );
+    assert_eq!(
+        errors[1].to_string(),
+        "workload shop/a is declared twice: expected one declaration, remove or rename one"
+    );
+}
+
+#[test]
+fn addresses_have_one_owner() {
+    let two = vec![
+        workload("shop/a", &["10.0.0.1"], None),
+        workload("shop/b", &["10.0.0.1"], None),
+    ];
+    assert_eq!(
+        refusals(two, vec![node("n", &["10.0.0.1"], false)]),
+        [
+            "address 10.0.0.1 of workload shop/b already belongs to workload shop/a: expected one \
+             owner for each address",
+            "address 10.0.0.1 of node n already belongs to workload shop/a: expected one owner for \
+             each address",
+        ]
+    );
+}
+
+#[test]
+fn unusable_addresses() {
+    for (address, kind) in [
+        ("0.0.0.0", "unspecified"),
+        ("::", "unspecified"),
+        ("224.0.0.1", "multicast"),
+        ("ff02::1", "multicast"),
+        ("127.0.0.1", "loopback"),
+        ("::1", "loopback"),
+        ("255.255.255.255", "broadcast"),
+        ("::ffff:10.0.0.1", "an IPv4-mapped IPv6 address"),
+    ] {
+        let shown: IpAddr = address.parse().unwrap();
+        assert_eq!(
+            refusals(vec![workload("shop/a", &[address], None)], vec![]),
+            [format!(
+                "address {shown} of workload shop/a is {kind}: expected a unicast address of its \
+                 own"
+            )]
+        );
+    }
+}
+
+#[test]
+fn unknown_namespace() {
+    assert_eq!(
+        refusals(vec![workload("lab/a", &[], None)], vec![]),
+        ["workload lab/a is in the unknown namespace lab: expected a [[namespace]] with that name"]
+    );
+}
+
+#[test]
+fn interfaces_have_one_owner() {
+    let two = vec![
+        workload("shop/a", &[], Some("v")),
+        workload("shop/b", &[], Some("v")),
+    ];
+    assert_eq!(
+        refusals(two, vec![]),
+        [
+            "interface v of workload shop/b already belongs to workload shop/a: expected one \
+          workload for each interface"
+        ]
+    );
+}
+
+#[test]
+fn one_local_node() {
+    assert_eq!(
+        refusals(vec![], vec![node("a", &[], true), node("b", &[], true)]),
+        ["nodes a and b are both local: expected at most one local node"]
+    );
+}
+
+#[test]
+fn an_endpoint_fits_the_kernel_record() {
+    let four = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"];
+    assert_eq!(
+        refusals(vec![workload("shop/a", &four, Some("v"))], vec![]),
+        [
+            "workload shop/a has 4 IPv4 and 0 IPv6 addresses on its interface: expected at most 3 \
+          and 2"
+        ]
+    );
+    let remote = workload("shop/a", &four, None);
+    assert!(Inventory::build(vec![namespace("shop")], vec![remote], vec![]).is_ok());
+    let three = ["fd00::1", "fd00::2", "fd00::3"];
+    assert_eq!(
+        refusals(vec![workload("shop/a", &three, Some("v"))], vec![]).len(),
+        1
+    );
+}

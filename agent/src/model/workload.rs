@@ -1,0 +1,182 @@
+//! What the inventory is made of: namespaces, workloads and nodes.
+//!
+//! Single values only: constructors check what can be seen in one value alone, `Inventory` checks
+//! what takes several. A workload with an interface is a local endpoint.
+
+use std::net::IpAddr;
+
+use super::labels::Labels;
+use super::name::{NamespaceName, NodeName, PortName, ServiceAccountName, WorkloadId};
+use super::protocol::Protocol;
+use super::quote::quote;
+
+/// The label that carries a namespace's own name.
+pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// The longest interface name Linux takes.
+const MAX_INTERFACE: usize = 15;
+
+/// A namespace and its labels, among them always its own name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespace {
+    name: NamespaceName,
+    labels: Labels,
+}
+
+/// A namespace label that says the namespace is another one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "namespace {name} has the label {NAMESPACE_NAME_LABEL}={}: expected no such label, it is set \
+     to the namespace's name",
+    quote(value)
+)]
+pub struct NamespaceLabelError {
+    /// The namespace.
+    pub name: NamespaceName,
+    /// The conflicting value.
+    pub value: String,
+}
+
+impl Namespace {
+    /// Builds a namespace and sets the label that carries its name.
+    ///
+    /// # Errors
+    /// When the labels give that label another value.
+    pub fn new(name: NamespaceName, mut labels: Labels) -> Result<Self, NamespaceLabelError> {
+        match labels.get(NAMESPACE_NAME_LABEL) {
+            Some(value) if value != name.as_str() => {
+                let value = value.to_owned();
+                return Err(NamespaceLabelError { name, value });
+            }
+            _ => {}
+        }
+        labels.set_checked(NAMESPACE_NAME_LABEL, name.as_str());
+        Ok(Self { name, labels })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &NamespaceName {
+        &self.name
+    }
+
+    /// Its labels, its own name included.
+    #[must_use]
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+}
+
+/// A port that a workload declares by name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamedPort {
+    /// The name; unique within a workload only together with the protocol.
+    pub name: PortName,
+    /// The protocol, always one that has ports.
+    pub protocol: Protocol,
+    /// The port number, never 0.
+    pub port: u16,
+}
+
+/// A pod, container, service unit or VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    /// Its full name.
+    pub id: WorkloadId,
+    /// Its labels.
+    pub labels: Labels,
+    /// The service account it runs as.
+    pub service_account: ServiceAccountName,
+    /// Its addresses, in the order given.
+    pub addresses: Vec<IpAddr>,
+    /// The ports it declares by name.
+    pub ports: Vec<NamedPort>,
+    /// The host-side interface if it runs on this node.
+    pub interface: Option<String>,
+}
+
+impl Workload {
+    /// True if it is attached on this node.
+    #[must_use]
+    pub fn is_endpoint(&self) -> bool {
+        self.interface.is_some()
+    }
+}
+
+/// A node of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeEntry {
+    /// Its name.
+    pub name: NodeName,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// True for the node this agent runs on.
+    pub local: bool,
+}
+
+/// A name that no Linux interface can have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{} is not an interface name: expected 1 to 15 bytes without '/', ':', spaces or control \
+     characters, and not \".\" or \"..\"", quote(.0)
+)]
+pub struct InterfaceNameError(pub String);
+
+/// Checks the name of a network interface as the kernel does.
+///
+/// # Errors
+/// When no interface can have that name.
+pub fn check_interface_name(name: &str) -> Result<(), InterfaceNameError> {
+    let bad_character =
+        |c: char| matches!(c, '/' | ':') || c.is_whitespace() || super::quote::is_deceptive(c);
+    let good = (1..=MAX_INTERFACE).contains(&name.len())
+        && !matches!(name, "." | "..")
+        && !name.contains(bad_character);
+    if good {
+        Ok(())
+    } else {
+        Err(InterfaceNameError(name.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_carries_its_name() {
+        let name = NamespaceName::new("shop").unwrap();
+        let namespace = Namespace::new(name.clone(), Labels::new()).unwrap();
+        assert_eq!(namespace.labels().get(NAMESPACE_NAME_LABEL), Some("shop"));
+
+        let same = Labels::from_pairs([(NAMESPACE_NAME_LABEL, "shop")]).unwrap();
+        assert!(Namespace::new(name.clone(), same).is_ok());
+
+        let other = Labels::from_pairs([(NAMESPACE_NAME_LABEL, "lab")]).unwrap();
+        assert_eq!(
+            Namespace::new(name, other).unwrap_err().to_string(),
+            "namespace shop has the label kubernetes.io/metadata.name=\"lab\": expected no such \
+             label, it is set to the namespace's name"
+        );
+    }
+
+    #[test]
+    fn interface_names() {
+        for good in ["lo", "veth-orders", "rf-frontend-1xx", "eth0.1"] {
+            assert!(check_interface_name(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a b",
+            "a:b",
+            "a\0",
+            "sixteen-bytes-xx",
+            "a\u{202e}",
+        ] {
+            assert!(check_interface_name(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The flow log: JSON lines in a file that is rotated by size.
+//!
+//! Invariants: whole lines only; a full disk or a missing directory costs records, which are
+//! counted, and never stops the agent; the file is opened anew with the next batch after an
+//! error. At most [`KEPT`] older files stay. Blocking; call it from a thread that may block.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::flow::FlowRecord;
+use super::hubble;
+
+/// How many rotated files are kept: `path.1` is the newest.
+pub const KEPT: u32 = 3;
+
+/// Writes flow records to a file.
+#[derive(Debug)]
+pub struct FlowLog {
+    path: PathBuf,
+    limit: u64,
+    file: Option<File>,
+    size: u64,
+    buffer: Vec<u8>,
+    lost: u64,
+    last_error: Option<String>,
+}
+
+impl FlowLog {
+    /// A log at `path` that is rotated before it grows beyond `limit` bytes.
+    #[must_use]
+    pub fn new(path: &Path, limit: u64) -> Self {
+        Self {
+            path: path.to_owned(),
+            limit,
+            file: None,
+            size: 0,
+            buffer: Vec::new(),
+            lost: 0,
+            last_error: None,
+        }
+    }
+
+    /// Writes a batch and flushes it; what cannot be written is counted as lost.
+    pub fn append(&mut self, batch: &[Arc<FlowRecord>]) {
+        // The size of what is there already decides about rotation.
+        if let Err(error) = self.open() {
+            self.lost += batch.len() as u64;
+            return self.fail(&error);
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut pending = 0;
+        for record in batch {
+            let start = buffer.len();
+            hubble::write_line(&mut buffer, record);
+            if self.size + length(&buffer) > self.limit && self.size + start as u64 > 0 {
+                self.flush(buffer.get(..start).unwrap_or_default(), pending);
+                self.rotate();
+                buffer.drain(..start);
+                pending = 0;
+            }
+            pending += 1;
+        }
+        self.flush(&buffer, pending);
+        buffer.clear();
+        self.buffer = buffer;
+    }
+
+    /// Records that could not be written.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// What went wrong last, until a batch succeeds.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    fn flush(&mut self, bytes: &[u8], records: u64) {
+        if bytes.is_empty() {
+            return;
+        }
+        match self.write(bytes) {
+            Ok(()) => self.last_error = None,
+            Err(error) => {
+                self.lost += records;
+                self.fail(&error);
+            }
+        }
+    }
+
+    fn open(&mut self) -> io::Result<()> {
+        if self.file.is_none() {
+            let mut options = OpenOptions::new();
+            let file = options.create(true).append(true).mode(0o600).open(&self.path)?;
+            self.size = file.metadata()?.len();
+            self.file = Some(file);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.open()?;
+        let Some(file) = &mut self.file else { return Ok(()) };
+        if let Err(error) = file.write_all(bytes) {
+            // Part of a line may be in the file: cut it off again.
+            let _ = file.set_len(self.size);
+            return Err(error);
+        }
+        self.size += length(bytes);
+        Ok(())
+    }
+
+    fn rotate(&mut self) {
+        self.file = None;
+        self.size = 0;
+        for number in (1..KEPT).rev() {
+            self.rename(&self.numbered(number), &self.numbered(number + 1));
+        }
+        self.rename(&self.path, &self.numbered(1));
+    }
+
+    fn rename(&self, from: &Path, to: &Path) {
+        match fs::rename(from, to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!("flow log {}: cannot rotate: {error}", self.path.display());
+            }
+            _ => {}
+        }
+    }
+
+    fn numbered(&self, number: u32) -> PathBuf {
+        let mut name = OsString::from(&self.path);
+        name.push(format!(".{number}"));
+        name.into()
+    }
+
+    fn fail(&mut self, error: &io::Error) {
+        self.file = None;
+        let message = format!("flow log {}: {error}", self.path.display());
+        if self.last_error.as_ref() != Some(&message) {
+            tracing::warn!("{message}");
+        }
+        self.last_error = Some(message);
+    }
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    bytes.len() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::flow::tests::{event, record};
+
+    fn lines(path: &Path) -> usize {
+        let text = fs::read_to_string(path).unwrap();
+        for line in text.lines() {
+            serde_json::from_str::<serde_json::Value>(line).unwrap();
+        }
+        text.lines().count()
+    }
+
+    fn batch(count: usize) -> Vec<Arc<FlowRecord>> {
+        vec![Arc::new(record(&event())); count]
+    }
+
+    fn line_length() -> u64 {
+        let mut line = Vec::new();
+        hubble::write_line(&mut line, &record(&event()));
+        length(&line)
+    }
+
+    #[test]
+    fn rotates_within_a_batch_and_keeps_three() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("flows.log");
+        let mut log = FlowLog::new(&path, 2 * line_length());
+        log.append(&batch(9));
+        assert_eq!(lines(&path), 1);
+        for number in 1..=KEPT {
+            assert_eq!(lines(&log.numbered(number)), 2, "{number}");
+        }
+        assert!(!log.numbered(KEPT + 1).exists());
+        assert_eq!(log.lost(), 0);
+    }
+
+    #[test]
+    fn continues_a_file_and_counts_its_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("flows.log");
+        FlowLog::new(&path, 3 * line_length()).append(&batch(2));
+        FlowLog::new(&path, 3 * line_length()).append(&batch(1));
+        assert_eq!(lines(&path), 3);
+        let mut log = FlowLog::new(&path, 3 * line_length());
+        log.append(&batch(1));
+        assert_eq!((lines(&path), lines(&log.numbered(1))), (1, 3));
+    }
+
+    #[test]
+    fn a_line_above_the_limit_gets_a_file_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("flows.log");
+        let mut log = FlowLog::new(&path, 10);
+        log.append(&batch(2));
+        assert_eq!((lines(&path), lines(&log.numbered(1))), (1, 1));
+    }
+
+    #[test]
+    fn errors_are_counted_and_it_recovers() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing");
+        let mut log = FlowLog::new(&missing.join("flows.log"), 1 << 20);
+        log.append(&batch(2));
+        assert_eq!(log.lost(), 2);
+        assert!(log.last_error().unwrap().contains("flows.log"));
+        fs::create_dir(&missing).unwrap();
+        log.append(&batch(1));
+        assert_eq!((log.lost(), log.last_error()), (2, None));
+        assert_eq!(lines(&missing.join("flows.log")), 1);
+    }
+}

@@ -1,0 +1,182 @@
+//! Metrics for Prometheus, in the OpenMetrics text format.
+//!
+//! Invariants: labels are namespaces, workloads and words of ours, never addresses or ports, so
+//! the number of series is bounded by the inventory; counters that the kernel keeps are shown as
+//! its totals, never counted a second time. Serving them is `server`'s business.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use ringfence_common::mode::{Direction, Mode};
+use ringfence_common::reason::DropReason;
+
+use super::flow::{FlowRecord, FlowVerdict};
+use super::names::Owner;
+use crate::model::{NamespaceName, WorkloadId};
+
+mod collect;
+
+/// Totals that the kernel programs keep.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KernelTotals {
+    /// Packets dropped, and packets that `observe` let pass, for each reason.
+    pub drops: Vec<(DropReason, u64, u64)>,
+    /// Flow records lost because the ring was full.
+    pub events_lost: u64,
+    /// Denied packets that could not be aggregated.
+    pub denies_lost: u64,
+    /// Entries and capacity of maps, by name.
+    pub maps: Vec<(&'static str, u64, u64)>,
+}
+
+/// Sizes of the applied state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// Endpoints for each namespace and mode.
+    pub endpoints: Vec<(NamespaceName, Mode, u64)>,
+    /// Identities.
+    pub identities: u64,
+    /// Policies.
+    pub policies: u64,
+    /// Rows in the kernel's policy map.
+    pub policy_rows: u64,
+    /// Number of the applied state.
+    pub revision: u64,
+}
+
+/// Where the agent itself loses flow records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LossStage {
+    /// The record was of a kind that this version does not know.
+    Decode,
+    /// A follower was too slow.
+    Follower,
+    /// The flow log could not be written.
+    Log,
+}
+
+type FlowKey = (Option<WorkloadId>, Direction, FlowVerdict);
+type SourceLabel = [(&'static str, &'static str); 1];
+
+#[derive(Debug, Default)]
+struct Totals {
+    kernel: KernelTotals,
+    state: State,
+    flows: HashMap<FlowKey, u64>,
+    lost: HashMap<LossStage, u64>,
+}
+
+/// Every metric of the agent.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    totals: Arc<Mutex<Totals>>,
+    publish: Histogram,
+    reload_errors: Family<SourceLabel, Counter>,
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    #[must_use]
+    pub fn new(version: &'static str) -> Self {
+        let mut registry = Registry::default();
+        let totals = Arc::new(Mutex::new(Totals::default()));
+        let publish = Histogram::new(exponential_buckets(0.000_25, 2.0, 14));
+        let reload_errors = Family::<SourceLabel, Counter>::default();
+        registry.register(
+            "ringfence_build",
+            "The version of this agent",
+            Info::new([("version", version)]),
+        );
+        registry.register(
+            "ringfence_publish_seconds",
+            "Time from a change of the desired state to its enforcement",
+            publish.clone(),
+        );
+        registry.register(
+            "ringfence_reload_errors",
+            "Changes of a source that were refused",
+            reload_errors.clone(),
+        );
+        registry.register_collector(Box::new(Snapshot(Arc::clone(&totals))));
+        Self { registry, totals, publish, reload_errors }
+    }
+
+    /// Counts a batch of flow records.
+    pub fn count_flows(&self, batch: &[Arc<FlowRecord>]) {
+        let mut totals = lock(&self.totals);
+        for record in batch {
+            let owner = record.local().owner.as_ref().and_then(Owner::workload);
+            let key = (owner.map(|workload| workload.id.clone()), record.direction, record.verdict);
+            *totals.flows.entry(key).or_default() += 1;
+        }
+    }
+
+    /// Drops the series of workloads that are gone.
+    pub fn retain_workloads(&self, known: impl Fn(&WorkloadId) -> bool) {
+        lock(&self.totals)
+            .flows
+            .retain(|(workload, ..), _| workload.as_ref().is_none_or(&known));
+    }
+
+    /// Takes the kernel's totals.
+    pub fn set_kernel(&self, kernel: KernelTotals) {
+        lock(&self.totals).kernel = kernel;
+    }
+
+    /// Takes the sizes of the applied state.
+    pub fn set_state(&self, state: State) {
+        lock(&self.totals).state = state;
+    }
+
+    /// Takes the total that a stage has lost.
+    pub fn set_lost(&self, stage: LossStage, total: u64) {
+        lock(&self.totals).lost.insert(stage, total);
+    }
+
+    /// Records how long a publish took.
+    pub fn observe_publish(&self, took: Duration) {
+        self.publish.observe(took.as_secs_f64());
+    }
+
+    /// Counts a refused change; `source` is a kind such as `policies`, never a path.
+    pub fn count_reload_error(&self, source: &'static str) {
+        self.reload_errors.get_or_create(&[("source", source)]).inc();
+    }
+
+    /// The page that Prometheus reads.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut page = String::new();
+        if let Err(error) = prometheus_client::encoding::text::encode(&mut page, &self.registry) {
+            tracing::error!("cannot encode metrics: {error}");
+        }
+        page
+    }
+}
+
+fn lock(totals: &Mutex<Totals>) -> MutexGuard<'_, Totals> {
+    totals.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug)]
+struct Snapshot(Arc<Mutex<Totals>>);
+
+impl Collector for Snapshot {
+    fn encode(
+        &self,
+        encoder: prometheus_client::encoding::DescriptorEncoder,
+    ) -> Result<(), std::fmt::Error> {
+        collect::encode(&lock(&self.0), encoder)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! Encodes totals that are kept elsewhere, at the time of a scrape.
+//!
+//! Invariants: every reason, stage and map has a series from the start, so that a rate over the
+//! first event is right. It keeps no numbers itself.
+
+use std::fmt::Error;
+
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use ringfence_common::reason::DropReason;
+
+use super::{LossStage, Totals};
+
+type Labels<'a> = Vec<(&'static str, &'a str)>;
+
+pub(super) fn encode(totals: &Totals, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+    drops(totals, &mut encoder)?;
+    lost(totals, &mut encoder)?;
+    flows(totals, &mut encoder)?;
+    state(totals, &mut encoder)?;
+    maps(totals, &mut encoder)
+}
+
+fn counters<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: impl IntoIterator<Item = (Labels<'a>, u64)>,
+) -> Result<(), Error> {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in series {
+        ConstCounter::new(value).encode(metric.encode_family(&labels.as_slice())?)?;
+    }
+    Ok(())
+}
+
+fn gauges<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: impl IntoIterator<Item = (Labels<'a>, u64)>,
+) -> Result<(), Error> {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, value) in series {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        ConstGauge::new(value).encode(metric.encode_family(&labels.as_slice())?)?;
+    }
+    Ok(())
+}
+
+fn drops(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    let series = DropReason::ALL.iter().flat_map(|reason| {
+        let found = totals.kernel.drops.iter().find(|(known, ..)| known == reason);
+        let (_, dropped, observed) = found.copied().unwrap_or((*reason, 0, 0));
+        let labels = |action| vec![("reason", reason.name()), ("action", action)];
+        [(labels("dropped"), dropped), (labels("observed"), observed)]
+    });
+    let help = "Packets dropped, or let pass by observe mode, by reason";
+    counters(encoder, "ringfence_drops", help, series)
+}
+
+fn lost(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    let of = |stage| totals.lost.get(&stage).copied().unwrap_or_default();
+    let stages = [
+        ("kernel-ring", totals.kernel.events_lost),
+        ("kernel-denies", totals.kernel.denies_lost),
+        ("decode", of(LossStage::Decode)),
+        ("follower", of(LossStage::Follower)),
+        ("log", of(LossStage::Log)),
+    ];
+    let series = stages.map(|(stage, value)| (vec![("stage", stage)], value));
+    counters(encoder, "ringfence_events_lost", "Flow records lost, by stage", series)
+}
+
+fn flows(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    let series = totals.flows.iter().map(|((workload, direction, verdict), count)| {
+        let (namespace, name) = workload
+            .as_ref()
+            .map_or(("", ""), |id| (id.namespace.as_str(), id.name.as_str()));
+        let labels = vec![
+            ("namespace", namespace),
+            ("workload", name),
+            ("direction", direction.name()),
+            ("verdict", verdict.name()),
+        ];
+        (labels, *count)
+    });
+    let help = "Flow records by the workload they were judged for";
+    counters(encoder, "ringfence_flows", help, series)
+}
+
+fn state(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    let state = &totals.state;
+    let endpoints = state.endpoints.iter().map(|(namespace, mode, count)| {
+        (vec![("namespace", namespace.as_str()), ("mode", mode.name())], *count)
+    });
+    gauges(encoder, "ringfence_endpoints", "Workloads attached on this node", endpoints)?;
+    for (name, help, value) in [
+        ("ringfence_identities", "Distinct kinds of peers", state.identities),
+        ("ringfence_policies", "Policies in force", state.policies),
+        ("ringfence_policy_rows", "Rows in the kernel's policy map", state.policy_rows),
+        ("ringfence_revision", "Number of the applied state", state.revision),
+    ] {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        let gauge = ConstGauge::new(value);
+        gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+    }
+    Ok(())
+}
+
+fn maps(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    let maps = &totals.kernel.maps;
+    let entries = maps.iter().map(|(name, entries, _)| (vec![("map", *name)], *entries));
+    gauges(encoder, "ringfence_map_entries", "Entries in a map", entries)?;
+    let capacity = maps.iter().map(|(name, _, capacity)| (vec![("map", *name)], *capacity));
+    gauges(encoder, "ringfence_map_capacity", "The most entries a map can hold", capacity)
+}

@@ -1,0 +1,105 @@
+//! Whether the desired state fits before anything is written.
+//!
+//! Invariant: what is checked is the peak, when old and new stand side by side; a state that does
+//! not fit changes nothing.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipnet::IpNet;
+use ringfence_common::maps;
+
+use super::state::State;
+
+/// The most entries that each map can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacities {
+    /// `ENDPOINTS`.
+    pub endpoints: usize,
+    /// `IPCACHE4` and `IPCACHE6`, each.
+    pub ipcache: usize,
+    /// `CIDR4` and `CIDR6`, each.
+    pub cidr: usize,
+    /// `POLICY`.
+    pub policy: usize,
+}
+
+impl Default for Capacities {
+    fn default() -> Self {
+        Self {
+            endpoints: maps::ENDPOINTS_CAPACITY as usize,
+            ipcache: maps::IPCACHE_CAPACITY as usize,
+            cidr: maps::CIDR_CAPACITY as usize,
+            policy: maps::POLICY_CAPACITY as usize,
+        }
+    }
+}
+
+/// A map too small for the desired state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "map {map} holds {capacity} entries but publishing needs {needed}: nothing was changed; raise \
+     `{key}` under [maps] in the configuration, run `ringfence cleanup` and start again, or apply \
+     fewer policies"
+)]
+pub struct CapacityError {
+    /// The map.
+    pub map: &'static str,
+    /// Its key in the configuration.
+    pub key: &'static str,
+    /// What it holds.
+    pub capacity: usize,
+    /// What old and new need together.
+    pub needed: usize,
+}
+
+/// Checks every map that can overflow.
+///
+/// # Errors
+/// The first map that cannot hold old and new entries at once.
+pub fn check(actual: &State, desired: &State, limits: &Capacities) -> Result<(), CapacityError> {
+    let rows = desired.rows()
+        + actual
+            .tables
+            .iter()
+            .map(|(table, rows)| match desired.tables.get(table) {
+                Some(same) => rows.keys().filter(|key| !same.contains_key(*key)).count(),
+                None => rows.len(),
+            })
+            .sum::<usize>();
+    fits(maps::POLICY, "policy", limits.policy, rows)?;
+    let endpoints: BTreeSet<_> = actual.endpoints.keys().chain(desired.endpoints.keys()).collect();
+    fits(maps::ENDPOINTS, "endpoints", limits.endpoints, endpoints.len())?;
+    for (v6, map) in [(false, maps::IPCACHE4), (true, maps::IPCACHE6)] {
+        let of_family = |address: &&IpAddr| address.is_ipv6() == v6;
+        let wanted = desired.addresses.keys().filter(of_family).count();
+        let leaving = actual
+            .addresses
+            .keys()
+            .filter(of_family)
+            .filter(|address| !desired.addresses.contains_key(*address))
+            .count();
+        fits(map, "ipcache", limits.ipcache, wanted + leaving)?;
+    }
+    for (v6, map) in [(false, maps::CIDR4), (true, maps::CIDR6)] {
+        let prefixes: BTreeSet<&IpNet> = actual
+            .prefixes
+            .keys()
+            .chain(desired.prefixes.keys())
+            .filter(|prefix| matches!(prefix, IpNet::V6(_)) == v6)
+            .collect();
+        fits(map, "cidr", limits.cidr, prefixes.len())?;
+    }
+    Ok(())
+}
+
+fn fits(
+    map: &'static str,
+    key: &'static str,
+    capacity: usize,
+    needed: usize,
+) -> Result<(), CapacityError> {
+    if needed > capacity {
+        return Err(CapacityError { map, key, capacity, needed });
+    }
+    Ok(())
+}

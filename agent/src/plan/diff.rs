@@ -1,0 +1,145 @@
+//! The difference between two states, as writes in the order that keeps every packet right.
+//!
+//! Publishing: rows, modes, classes, prefixes and addresses, epochs, endpoints, then removals of
+//! addresses. Retiring, after packets in flight are done: rows that nobody asks any more.
+//! Invariants: no write of a plan makes an endpoint see a mixture of two policies; nothing is
+//! removed that an endpoint in force still refers to.
+
+use std::sync::Arc;
+
+use ringfence_common::ids::{ClassId, TableId};
+
+use super::{
+    action::Action,
+    state::{Row, State, TableRows},
+};
+
+/// Ordered writes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// To be made now.
+    pub publish: Vec<Action>,
+    /// To be made once no packet can still be reading what `publish` replaced.
+    pub retire: Vec<Action>,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.publish.is_empty() && self.retire.is_empty()
+    }
+}
+
+/// Plans the way from one state to another.
+#[must_use]
+pub fn plan(actual: &State, desired: &State) -> Plan {
+    let mut plan = Plan::default();
+    rows(actual, desired, &mut plan);
+    let publish = &mut plan.publish;
+    for (slot, mode) in &desired.modes {
+        if actual.modes.get(slot) != Some(mode) {
+            publish.push(Action::SetMode(*slot, *mode));
+        }
+    }
+    for (identity, class) in &desired.classes {
+        // A class nobody wrote reads as 0, which is the any-class.
+        let held = actual.classes.get(identity).copied().unwrap_or(ClassId::ANY);
+        if held != *class {
+            publish.push(Action::SetClass(*identity, *class));
+        }
+    }
+    prefixes(actual, desired, publish);
+    addresses(actual, desired, publish);
+    for (ifindex, endpoint) in &desired.endpoints {
+        if actual.endpoints.get(ifindex) != Some(endpoint) {
+            publish.push(Action::PutEndpoint(*ifindex, *endpoint));
+        }
+    }
+    for ifindex in actual.endpoints.keys() {
+        if !desired.endpoints.contains_key(ifindex) {
+            publish.push(Action::DeleteEndpoint(*ifindex));
+        }
+    }
+    plan
+}
+
+fn rows(actual: &State, desired: &State, plan: &mut Plan) {
+    for (table, wanted) in &desired.tables {
+        let held = actual.tables.get(table);
+        if held.is_some_and(|held| Arc::ptr_eq(held, wanted)) {
+            continue;
+        }
+        for ((bits, key), row) in wanted.iter() {
+            if held.and_then(|held| held.get(&(*bits, *key))) != Some(row) {
+                plan.publish.push(Action::PutRow(Row { bits: *bits, key: *key, row: *row }));
+            }
+        }
+    }
+    for (table, held) in &actual.tables {
+        retire_rows(*table, held, desired, &mut plan.retire);
+    }
+}
+
+fn retire_rows(table: TableId, held: &Arc<TableRows>, desired: &State, retire: &mut Vec<Action>) {
+    let wanted = desired.tables.get(&table);
+    if wanted.is_some_and(|wanted| Arc::ptr_eq(wanted, held)) {
+        return;
+    }
+    for ((bits, key), row) in held.iter() {
+        if !wanted.is_some_and(|wanted| wanted.contains_key(&(*bits, *key))) {
+            retire.push(Action::DeleteRow(Row { bits: *bits, key: *key, row: *row }));
+        }
+    }
+}
+
+fn prefixes(actual: &State, desired: &State, publish: &mut Vec<Action>) {
+    let before = publish.len();
+    for (prefix, identity) in &desired.prefixes {
+        if actual.prefixes.get(prefix) != Some(identity) {
+            publish.push(Action::PutPrefix(*prefix, *identity));
+        }
+    }
+    for prefix in actual.prefixes.keys() {
+        if !desired.prefixes.contains_key(prefix) {
+            publish.push(Action::DeletePrefix(*prefix));
+        }
+    }
+    if publish.len() > before && !actual.prefixes.is_empty() {
+        publish.push(Action::BumpAllEpochs);
+    }
+}
+
+/// Beyond this many changed addresses, all epochs are bumped at once.
+const MANY: usize = 1024;
+
+fn addresses(actual: &State, desired: &State, publish: &mut Vec<Action>) {
+    if Arc::ptr_eq(&actual.addresses, &desired.addresses) {
+        return;
+    }
+    let mut changed = Vec::new();
+    for (address, identity) in desired.addresses.iter() {
+        if actual.addresses.get(address) != Some(identity) {
+            publish.push(Action::PutAddress(*address, *identity));
+            changed.push(*address);
+        }
+    }
+    for address in actual.addresses.keys() {
+        if !desired.addresses.contains_key(address) {
+            publish.push(Action::DeleteAddress(*address));
+            changed.push(*address);
+        }
+    }
+    // Without an endpoint there is no recorded flow to judge again.
+    if actual.endpoints.is_empty() {
+        return;
+    }
+    if changed.len() > MANY {
+        publish.push(Action::BumpAllEpochs);
+    } else {
+        publish.extend(changed.into_iter().map(Action::BumpEpoch));
+    }
+}
+
+#[cfg(test)]
+mod tests;

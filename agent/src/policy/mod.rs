@@ -1,0 +1,31 @@
+//! The policy engine: from inventory and policies to identities, classes and policy tables.
+//!
+//! Pure: no clock (now is passed in), no I/O. Resolve gives every address an identity; selectors
+//! sort identities into classes; each endpoint's policies make a table; tables and classes make
+//! rows. `evaluate` asks the same rows on the host that the kernel asks in its maps.
+
+mod cidr;
+mod classes;
+mod compile;
+mod evaluate;
+mod identity;
+mod numbers;
+mod outcome;
+mod ports;
+mod resolve;
+mod rows;
+mod selector;
+mod table;
+
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
+
+pub use compile::{
+    Clock, Compiled, Compiler, EndpointInfo, Inputs, LocalEndpoint, Modes, RuleInfo,
+};
+pub use evaluate::{Answer, End, Evaluator, Query, QueryError, Side};
+pub use identity::{Identity, Kind, WorkloadKind};
+pub use numbers::{Allocation, Exhausted, Numbers, Space};
+pub use table::{Fence, TableSpec};

@@ -1,0 +1,224 @@
+//! Numbers for things, by content: the same identity, class, table, rule or namespace has the same
+//! number for as long as anything remembers it, across restarts too.
+//!
+//! Invariants: a number is handed out once per content and never for two contents at a time;
+//! allocations are reported so that they can be written down *before* they are used in a map.
+//! Where they are written is not this module's business.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::{self, Debug},
+};
+
+use ringfence_common::{ids, maps};
+use sha2::{Digest as _, Sha256};
+
+/// First sixteen bytes of SHA-256 over a value's canonical text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub u128);
+
+/// The digest of a value whose `Debug` form is canonical: sorted collections, no addresses.
+pub(crate) fn digest_of(value: &impl Debug) -> Digest {
+    struct Into256(Sha256);
+    impl fmt::Write for Into256 {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0.update(text.as_bytes());
+            Ok(())
+        }
+    }
+    let mut hasher = Into256(Sha256::new());
+    let _ = fmt::write(&mut hasher, format_args!("{value:?}"));
+    let bytes: [u8; 32] = hasher.0.finalize().into();
+    Digest(bytes.iter().take(16).fold(0, |sum, byte| (sum << 8) | u128::from(*byte)))
+}
+
+/// What is numbered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Space {
+    /// Identities.
+    Identity,
+    /// Peer classes.
+    Class,
+    /// Policy tables.
+    Table,
+    /// Rules.
+    Rule,
+    /// Namespaces.
+    Namespace,
+}
+
+impl Space {
+    /// Every space.
+    pub const ALL: [Self; 5] =
+        [Self::Identity, Self::Class, Self::Table, Self::Rule, Self::Namespace];
+
+    /// Its name in the record of allocations.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Class => "class",
+            Self::Table => "table",
+            Self::Rule => "rule",
+            Self::Namespace => "namespace",
+        }
+    }
+
+    /// First number handed out, and the first that no longer fits.
+    const fn range(self) -> (u32, u32) {
+        match self {
+            Self::Identity => (ids::IdentityId::FIRST_FREE.0, maps::IDENTITIES),
+            Self::Class | Self::Table => (1, u32::MAX),
+            Self::Rule => (ids::RuleSlot::FIRST_FREE.0, maps::RULES),
+            Self::Namespace => (1, maps::NAMESPACES),
+        }
+    }
+}
+
+/// One number given to one content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allocation {
+    /// What is numbered.
+    pub space: Space,
+    /// The content.
+    pub digest: Digest,
+    /// The number.
+    pub number: u32,
+}
+
+/// A space without a free number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this node would need more than {limit} distinct values of kind {}: reduce the number of \
+     distinct label sets or rules that its policies see", .space.name()
+)]
+pub struct Exhausted {
+    /// The space.
+    pub space: Space,
+    /// Its size.
+    pub limit: u32,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    numbers: HashMap<Digest, u32>,
+    taken: HashSet<u32>,
+    next: u32,
+}
+
+/// All numbers in use.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    books: HashMap<Space, Book>,
+    fresh: Vec<Allocation>,
+}
+
+impl Numbers {
+    /// Takes over what an earlier run had allocated.
+    pub fn restore(&mut self, allocations: impl IntoIterator<Item = Allocation>) {
+        for allocation in allocations {
+            let book = self.books.entry(allocation.space).or_default();
+            if book.taken.insert(allocation.number) {
+                book.numbers.insert(allocation.digest, allocation.number);
+            }
+        }
+    }
+
+    /// Keeps numbers that are found in the maps, but in no record, from being handed out.
+    pub fn reserve(&mut self, space: Space, numbers: impl IntoIterator<Item = u32>) {
+        self.books.entry(space).or_default().taken.extend(numbers);
+    }
+
+    /// The number of a content, allocated if it has none.
+    ///
+    /// # Errors
+    /// When the space is full.
+    pub fn number(&mut self, space: Space, digest: Digest) -> Result<u32, Exhausted> {
+        let book = self.books.entry(space).or_default();
+        if let Some(number) = book.numbers.get(&digest) {
+            return Ok(*number);
+        }
+        let (first, limit) = space.range();
+        let span = limit - first;
+        let start = book.next.max(first);
+        // Round robin, so that a freed number rests for as long as possible.
+        let number = (0..span)
+            .map(|step| first + (start - first + step) % span)
+            .find(|number| !book.taken.contains(number))
+            .ok_or(Exhausted { space, limit: span })?;
+        book.next = number + 1;
+        book.taken.insert(number);
+        book.numbers.insert(digest, number);
+        self.fresh.push(Allocation { space, digest, number });
+        Ok(number)
+    }
+
+    /// Allocations since the last call, to be written down before they are used.
+    pub fn take_fresh(&mut self) -> Vec<Allocation> {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// Forgets every number of a space that is not in use any more. Returns how many went.
+    pub fn retain(&mut self, space: Space, in_use: &HashSet<u32>) -> usize {
+        let book = self.books.entry(space).or_default();
+        let before = book.taken.len();
+        book.numbers.retain(|_, number| in_use.contains(number));
+        book.taken.retain(|number| in_use.contains(number));
+        before - book.taken.len()
+    }
+
+    /// Every allocation in force, for a compact record.
+    pub fn all(&self) -> impl Iterator<Item = Allocation> {
+        self.books.iter().flat_map(|(space, book)| {
+            book.numbers.iter().map(|(digest, number)| Allocation {
+                space: *space,
+                digest: *digest,
+                number: *number,
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_keeps_its_number_across_a_restart() {
+        let mut first = Numbers::default();
+        let a = first.number(Space::Class, Digest(1)).unwrap();
+        let b = first.number(Space::Class, Digest(2)).unwrap();
+        assert_ne!(a, b);
+        let record = first.take_fresh();
+        assert_eq!(record.len(), 2);
+
+        let mut second = Numbers::default();
+        second.restore(record);
+        assert_eq!(second.number(Space::Class, Digest(2)).unwrap(), b);
+        let c = second.number(Space::Class, Digest(3)).unwrap();
+        assert!(c != a && c != b);
+    }
+
+    #[test]
+    fn a_number_found_in_a_map_is_not_handed_out() {
+        let mut numbers = Numbers::default();
+        numbers.reserve(Space::Namespace, 1..=5);
+        assert_eq!(numbers.number(Space::Namespace, Digest(9)).unwrap(), 6);
+    }
+
+    #[test]
+    fn a_full_space_says_so_and_freed_numbers_return() {
+        let mut numbers = Numbers::default();
+        numbers.reserve(Space::Namespace, 2..maps::NAMESPACES);
+        let only = numbers.number(Space::Namespace, Digest(1)).unwrap();
+        assert!(numbers.number(Space::Namespace, Digest(2)).is_err());
+        numbers.retain(Space::Namespace, &(2..maps::NAMESPACES).collect());
+        assert_eq!(numbers.number(Space::Namespace, Digest(2)).unwrap(), only);
+    }
+
+    #[test]
+    fn digests_depend_on_content_alone() {
+        assert_eq!(digest_of(&vec!["a", "b"]), digest_of(&vec!["a", "b"]));
+        assert_ne!(digest_of(&vec!["a", "b"]), digest_of(&vec!["b", "a"]));
+    }
+}

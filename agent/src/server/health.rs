@@ -1,0 +1,140 @@
+//! Metrics and health over TCP, for Prometheus and for whoever restarts us.
+//!
+//! Invariants: read-only and without secrets, because anyone on the node may ask; `livez` answers
+//! while the runtime turns, `readyz` only once policy is in force. On loopback unless configured
+//! otherwise; it does not encrypt or authenticate.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the server asks of the application.
+pub trait Health: Send + Sync {
+    /// The page that Prometheus reads, in OpenMetrics text.
+    fn metrics(&self) -> String;
+
+    /// Whether policy is in force.
+    ///
+    /// # Errors
+    /// Why it is not.
+    fn ready(&self) -> Result<(), String>;
+}
+
+/// A bound listener for metrics and health.
+#[derive(Debug)]
+pub struct HealthServer {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl HealthServer {
+    /// Binds the listener; port 0 lets the system choose.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub async fn bind(listen: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let address = listener.local_addr()?;
+        if !address.ip().is_loopback() {
+            tracing::warn!("metrics and health are served beyond loopback, on {address}");
+        }
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `shutdown` completes.
+    ///
+    /// # Errors
+    /// When the listener fails for good.
+    pub async fn serve(
+        self,
+        health: Arc<dyn Health>,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        let router = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/livez", get(|| async { "ok\n" }))
+            .route("/readyz", get(readyz))
+            .with_state(health);
+        tokio::select! {
+            result = async { axum::serve(self.listener, router).await } => result,
+            () = shutdown => Ok(()),
+        }
+    }
+}
+
+async fn metrics(State(health): State<Arc<dyn Health>>) -> Response {
+    ([(CONTENT_TYPE, OPEN_METRICS)], health.metrics()).into_response()
+}
+
+async fn readyz(State(health): State<Arc<dyn Health>>) -> Response {
+    match health.ready() {
+        Ok(()) => "ok\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Fake(AtomicBool);
+
+    impl Health for Fake {
+        fn metrics(&self) -> String {
+            "ringfence_revision 1\n# EOF\n".into()
+        }
+
+        fn ready(&self) -> Result<(), String> {
+            if self.0.load(Ordering::Relaxed) { Ok(()) } else { Err("nothing applied yet".into()) }
+        }
+    }
+
+    async fn fetch(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn answers_over_loopback() {
+        let server = HealthServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = server.address();
+        let fake = Arc::new(Fake::default());
+        let task = tokio::spawn(server.serve(Arc::<Fake>::clone(&fake), std::future::pending()));
+
+        assert!(fetch(address, "/livez").await.starts_with("HTTP/1.1 200"));
+        let answer = fetch(address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("nothing applied yet"));
+        fake.0.store(true, Ordering::Relaxed);
+        assert!(fetch(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+        let page = fetch(address, "/metrics").await;
+        assert!(page.contains(OPEN_METRICS) && page.ends_with("# EOF\n"), "{page}");
+        assert!(fetch(address, "/else").await.starts_with("HTTP/1.1 404"));
+        task.abort();
+    }
+}

@@ -1,0 +1,235 @@
+//! One TOML document: from text to values, and from byte offsets back to line and column.
+//!
+//! Every finding names file, line and column and says what was wrong and what was expected. Text
+//! of the file that shows up in a message is escaped and bounded.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use crate::model::quote::sanitise;
+
+/// The largest file that is read.
+pub const MAX_FILE_SIZE: usize = 8 * 1024 * 1024;
+
+/// The most characters of one message.
+const MAX_MESSAGE: usize = 600;
+
+/// A finding about a source file: an error, or in a list of warnings a warning.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub struct SourceError {
+    /// The file as it was named to us.
+    pub file: Arc<str>,
+    /// The line, counted from 1; 0 if it is about the file as a whole.
+    pub line: u32,
+    /// The column in characters, counted from 1; 0 if it is about the file as a whole.
+    pub column: u32,
+    /// What was wrong and what was expected.
+    pub message: String,
+}
+
+impl SourceError {
+    /// A finding about a file as a whole.
+    pub fn whole_file(file: &str, message: impl fmt::Display) -> Self {
+        Self {
+            file: Arc::from(file),
+            line: 0,
+            column: 0,
+            message: message.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            file,
+            line,
+            column,
+            message,
+        } = self;
+        let file = sanitise(file);
+        if *line == 0 {
+            write!(out, "{file}: {message}")
+        } else {
+            write!(out, "{file}:{line}:{column}: {message}")
+        }
+    }
+}
+
+/// A document that is being read, collecting what is wrong with it.
+pub(crate) struct Document<'a> {
+    file: Arc<str>,
+    text: &'a str,
+    line_starts: Vec<usize>,
+    errors: Vec<SourceError>,
+    warnings: Vec<SourceError>,
+}
+
+impl<'a> Document<'a> {
+    /// Opens a document.
+    pub(crate) fn new(file: &str, text: &'a str) -> Result<Self, SourceError> {
+        if text.len() > MAX_FILE_SIZE {
+            return Err(too_large(file));
+        }
+        let ends = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n');
+        let line_starts = std::iter::once(0)
+            .chain(ends.map(|(offset, _)| offset + 1))
+            .collect();
+        let (errors, warnings) = (Vec::new(), Vec::new());
+        Ok(Self {
+            file: Arc::from(file),
+            text,
+            line_starts,
+            errors,
+            warnings,
+        })
+    }
+
+    /// The file's name, to be shared with what is read from it.
+    pub(crate) fn file(&self) -> &Arc<str> {
+        &self.file
+    }
+
+    /// Reads the whole document as one value.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, SourceError> {
+        toml::from_str(self.text).map_err(|error| {
+            let span = error.span().unwrap_or(0..0);
+            self.finding(span, truncate(&sanitise(error.message())))
+        })
+    }
+
+    /// The line of a byte offset.
+    pub(crate) fn line(&self, offset: usize) -> u32 {
+        let before = self.line_starts.partition_point(|&start| start <= offset);
+        u32::try_from(before).unwrap_or(u32::MAX)
+    }
+
+    fn finding(&self, span: Range<usize>, message: String) -> SourceError {
+        let before = self
+            .line_starts
+            .partition_point(|&start| start <= span.start);
+        let start = self
+            .line_starts
+            .get(before.saturating_sub(1))
+            .copied()
+            .unwrap_or(0);
+        let head = self.text.get(start..span.start).unwrap_or_default();
+        let column = u32::try_from(head.chars().count() + 1).unwrap_or(u32::MAX);
+        SourceError {
+            file: self.file.clone(),
+            line: self.line(span.start),
+            column,
+            message,
+        }
+    }
+
+    /// Notes an error at a place.
+    pub(crate) fn refuse(&mut self, span: Range<usize>, message: impl fmt::Display) {
+        let error = self.finding(span, message.to_string());
+        self.errors.push(error);
+    }
+
+    /// Notes a warning at a place.
+    pub(crate) fn warn(&mut self, span: Range<usize>, message: impl fmt::Display) {
+        let warning = self.finding(span, message.to_string());
+        self.warnings.push(warning);
+    }
+
+    /// Takes the value, or notes the error at the place and takes nothing.
+    pub(crate) fn accept<T, E: fmt::Display>(
+        &mut self,
+        span: Range<usize>,
+        outcome: Result<T, E>,
+    ) -> Option<T> {
+        outcome.map_err(|error| self.refuse(span, error)).ok()
+    }
+
+    /// The warnings, if there was no error.
+    pub(crate) fn close(self) -> Result<Vec<SourceError>, Vec<SourceError>> {
+        if self.errors.is_empty() {
+            Ok(self.warnings)
+        } else {
+            Err(self.errors)
+        }
+    }
+}
+
+/// The refusal of a file beyond [`MAX_FILE_SIZE`].
+pub(crate) fn too_large(file: &str) -> SourceError {
+    SourceError::whole_file(
+        file,
+        "the file is too large: expected at most 8 MiB, split it",
+    )
+}
+
+/// Takes a file's bytes as text.
+pub(crate) fn decode<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, SourceError> {
+    if bytes.len() > MAX_FILE_SIZE {
+        return Err(too_large(file));
+    }
+    std::str::from_utf8(bytes).map_err(|error| {
+        let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
+        let lines = good.iter().filter(|&&byte| byte == b'\n').count();
+        let last = good
+            .rsplit(|&byte| byte == b'\n')
+            .next()
+            .unwrap_or_default();
+        let column = String::from_utf8_lossy(last).chars().count() + 1;
+        SourceError {
+            file: Arc::from(file),
+            line: u32::try_from(lines + 1).unwrap_or(u32::MAX),
+            column: u32::try_from(column).unwrap_or(u32::MAX),
+            message: "a byte that is not UTF-8: expected UTF-8 text".to_owned(),
+        }
+    })
+}
+
+fn truncate(text: &str) -> String {
+    match text.char_indices().nth(MAX_MESSAGE) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_become_lines_and_columns() {
+        let document = Document::new("f", "ab\nä=x\n").unwrap();
+        let at = |offset: usize| {
+            let finding = document.finding(offset..offset, String::new());
+            (finding.line, finding.column)
+        };
+        assert_eq!(
+            [at(0), at(2), at(3), at(5), at(6)],
+            [(1, 1), (1, 3), (2, 1), (2, 2), (2, 3)]
+        );
+        assert_eq!(at(8), (3, 1));
+    }
+
+    #[test]
+    fn syntax_errors_have_a_place_and_no_control_characters() {
+        let document = Document::new("f.toml", "a = 1\nb = \n").unwrap();
+        let error = document.read::<toml::Table>().unwrap_err();
+        assert_eq!((error.line, error.column), (2, 5), "{error}");
+        assert!(!error.to_string().contains('\n'));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text() {
+        assert_eq!(
+            decode("f", b"a\nb\xff").unwrap_err().to_string(),
+            "f:2:2: a byte that is not UTF-8: expected UTF-8 text"
+        );
+        let large = vec![b' '; MAX_FILE_SIZE + 1];
+        assert_eq!(
+            decode("f", &large).unwrap_err().to_string(),
+            "f: the file is too large: expected at most 8 MiB, split it"
+        );
+    }
+}

@@ -1,0 +1,378 @@
+//! The set of inventory and policy files, and what of them is in force.
+//!
+//! Invariants: what is in force is always consistent as a whole. A bad file, or a change that
+//! fits no longer with the rest, leaves that file's last good content in force, is reported at
+//! every reload until it is mended, and never stops other files. A deleted file's content goes
+//! away unless the rest still needs it. Unchanged files are not read again, and whichever of
+//! inventory and policies did not change keeps its `Arc`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::document::SourceError;
+use super::inventory_toml::{self, InventoryFragment};
+use super::policy_toml::{self, PolicyFragment};
+use super::tracked::{Entry, Fragment, Tracked};
+use crate::model::{
+    Inventory, InventoryError, InventoryFault, Item, NamespaceName, PolicySet, check_namespaces,
+};
+
+impl Fragment for InventoryFragment {
+    fn parse(file_name: &str, text: &str) -> Result<Self, Vec<SourceError>> {
+        inventory_toml::parse(file_name, text)
+    }
+
+    fn warnings(&self) -> &[SourceError] {
+        &self.warnings
+    }
+}
+
+impl Fragment for PolicyFragment {
+    fn parse(file_name: &str, text: &str) -> Result<Self, Vec<SourceError>> {
+        policy_toml::parse(file_name, text)
+    }
+
+    fn warnings(&self) -> &[SourceError] {
+        &self.warnings
+    }
+}
+
+/// The outcome of looking at all files.
+#[derive(Debug, Clone)]
+pub struct Reload {
+    /// True if inventory or policies are other than before.
+    pub changed: bool,
+    /// The inventory in force.
+    pub inventory: Arc<Inventory>,
+    /// The policies in force.
+    pub policies: Arc<PolicySet>,
+    /// Everything that is wrong with the files now, also if it was so before.
+    pub errors: Vec<SourceError>,
+    /// What is odd in what is in force.
+    pub warnings: Vec<SourceError>,
+}
+
+/// Inventory and policy files under the configured paths.
+#[derive(Debug)]
+pub struct FileSet {
+    inventory_files: Tracked<InventoryFragment>,
+    policy_files: Tracked<PolicyFragment>,
+    inventory: Arc<Inventory>,
+    policies: Arc<PolicySet>,
+}
+
+/// Files whose pending content is, or would be, taken into force together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Selection {
+    inventory: BTreeSet<PathBuf>,
+    policies: BTreeSet<PathBuf>,
+}
+
+impl Selection {
+    fn is_empty(&self) -> bool {
+        self.inventory.is_empty() && self.policies.is_empty()
+    }
+
+    fn intersection(&self, other: &Self) -> Self {
+        Self {
+            inventory: &self.inventory & &other.inventory,
+            policies: &self.policies & &other.policies,
+        }
+    }
+
+    fn remove(&mut self, other: &Self) {
+        self.inventory = &self.inventory - &other.inventory;
+        self.policies = &self.policies - &other.policies;
+    }
+}
+
+/// Why a selection cannot be taken into force, and which files have a part in it.
+#[derive(Debug, Default)]
+struct Conflict {
+    errors: Vec<SourceError>,
+    blamed: Selection,
+}
+
+impl FileSet {
+    /// Reads all files for the first time. With no inventory paths at all, policies are not
+    /// checked for namespaces that do not exist.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them; at the start nothing is taken in part.
+    pub fn load_initial(
+        inventory: Vec<PathBuf>,
+        policies: Vec<PathBuf>,
+    ) -> Result<(Self, Reload), Vec<SourceError>> {
+        let mut set = Self {
+            inventory_files: Tracked::new(inventory),
+            policy_files: Tracked::new(policies),
+            inventory: Arc::default(),
+            policies: Arc::default(),
+        };
+        let reload = set.reload();
+        if reload.errors.is_empty() {
+            Ok((set, reload))
+        } else {
+            Err(reload.errors)
+        }
+    }
+
+    /// The configured paths, for [`super::watch::Watcher`].
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        [self.inventory_files.roots(), self.policy_files.roots()].concat()
+    }
+
+    /// The inventory in force.
+    #[must_use]
+    pub fn inventory(&self) -> &Arc<Inventory> {
+        &self.inventory
+    }
+
+    /// The policies in force.
+    #[must_use]
+    pub fn policies(&self) -> &Arc<PolicySet> {
+        &self.policies
+    }
+
+    /// Looks at all files again and takes into force what is good.
+    pub fn reload(&mut self) -> Reload {
+        self.inventory_files.scan();
+        self.policy_files.scan();
+        let (before_inventory, before_policies) = (self.inventory.clone(), self.policies.clone());
+        let mut conflicts = self.settle();
+        let mut errors: Vec<_> = self.inventory_files.errors().cloned().collect();
+        errors.extend(self.policy_files.errors().cloned());
+        errors.append(&mut conflicts);
+        errors.sort();
+        errors.dedup();
+        let warnings = self
+            .inventory_files
+            .warnings()
+            .chain(self.policy_files.warnings());
+        Reload {
+            changed: !Arc::ptr_eq(&before_inventory, &self.inventory)
+                || !Arc::ptr_eq(&before_policies, &self.policies),
+            inventory: self.inventory.clone(),
+            policies: self.policies.clone(),
+            errors,
+            warnings: warnings.cloned().collect(),
+        }
+    }
+
+    /// Takes as many pending files into force as fit together. Files that have a part in a
+    /// conflict are held back, the others are tried again without them.
+    fn settle(&mut self) -> Vec<SourceError> {
+        let mut selection = Selection {
+            inventory: pending(&self.inventory_files),
+            policies: pending(&self.policy_files),
+        };
+        let mut errors = Vec::new();
+        while !selection.is_empty() {
+            match self.propose(&selection) {
+                Ok((inventory, policies)) => {
+                    self.inventory_files.commit(&selection.inventory);
+                    self.policy_files.commit(&selection.policies);
+                    self.inventory = inventory;
+                    self.policies = policies;
+                    break;
+                }
+                Err(conflict) => {
+                    errors.extend(conflict.errors);
+                    let blamed = selection.intersection(&conflict.blamed);
+                    let held_back = if blamed.is_empty() {
+                        selection.clone()
+                    } else {
+                        blamed
+                    };
+                    selection.remove(&held_back);
+                }
+            }
+        }
+        errors
+    }
+
+    /// What would be in force with this selection.
+    fn propose(&self, selection: &Selection) -> Result<(Arc<Inventory>, Arc<PolicySet>), Conflict> {
+        let mut conflict = Conflict::default();
+        let inventory = if selection.inventory.is_empty() {
+            Some(self.inventory.clone())
+        } else {
+            self.propose_inventory(&selection.inventory, &mut conflict)
+        };
+        let policies = if selection.policies.is_empty() {
+            Some(self.policies.clone())
+        } else {
+            self.propose_policies(&selection.policies, &mut conflict)
+        };
+        let (Some(inventory), Some(policies)) = (inventory, policies) else {
+            return Err(conflict);
+        };
+        if !self.inventory_files.roots().is_empty()
+            && let Err(unknown) = check_namespaces(&policies, &inventory)
+        {
+            for error in &unknown {
+                conflict
+                    .blamed
+                    .policies
+                    .insert(PathBuf::from(&*error.origin.file));
+                self.blame_declarers(&error.namespace, &mut conflict.blamed);
+                conflict.errors.push(SourceError {
+                    file: error.origin.file.clone(),
+                    line: error.origin.line,
+                    column: 1,
+                    message: error.to_string(),
+                });
+            }
+            return Err(conflict);
+        }
+        Ok((inventory, policies))
+    }
+
+    fn propose_inventory(
+        &self,
+        selection: &BTreeSet<PathBuf>,
+        conflict: &mut Conflict,
+    ) -> Option<Arc<Inventory>> {
+        let parts: Vec<(&Path, &InventoryFragment)> =
+            proposed(&self.inventory_files, selection).collect();
+        let namespaces = parts.iter().flat_map(|(_, part)| &part.namespaces);
+        let workloads = parts.iter().flat_map(|(_, part)| &part.workloads);
+        let nodes = parts.iter().flat_map(|(_, part)| &part.nodes);
+        let built = Inventory::build(
+            namespaces.map(|declared| declared.item.clone()).collect(),
+            workloads.map(|declared| declared.item.clone()).collect(),
+            nodes.map(|declared| declared.item.clone()).collect(),
+        );
+        match built {
+            Ok(inventory) if inventory == *self.inventory => Some(self.inventory.clone()),
+            Ok(inventory) => Some(Arc::new(inventory)),
+            Err(errors) => {
+                for error in &errors {
+                    self.note_inventory_error(&parts, error, conflict);
+                }
+                None
+            }
+        }
+    }
+
+    fn note_inventory_error(
+        &self,
+        parts: &[(&Path, &InventoryFragment)],
+        error: &InventoryError,
+        conflict: &mut Conflict,
+    ) {
+        let Some((path, line)) = place(parts, error.item) else {
+            return;
+        };
+        let mut message = error.to_string();
+        conflict.blamed.inventory.insert(path.to_owned());
+        if let Some((other, other_line)) = error.other.and_then(|item| place(parts, item)) {
+            conflict.blamed.inventory.insert(other.to_owned());
+            message = format!(
+                "{message} (the other is at {}:{other_line})",
+                other.display()
+            );
+        }
+        if let InventoryFault::UnknownNamespace { workload } = &error.fault {
+            self.blame_declarers(&workload.namespace, &mut conflict.blamed);
+        }
+        let file = Arc::from(&*path.to_string_lossy());
+        conflict.errors.push(SourceError {
+            file,
+            line,
+            column: 1,
+            message,
+        });
+    }
+
+    /// Blames the files that declare a namespace as things are: one of them is about to drop it.
+    fn blame_declarers(&self, namespace: &NamespaceName, blamed: &mut Selection) {
+        for (path, entry) in &self.inventory_files.entries {
+            let mut declared = entry
+                .in_force()
+                .into_iter()
+                .flat_map(|part| &part.namespaces);
+            if declared.any(|declared| declared.item.name() == namespace) {
+                blamed.inventory.insert(path.clone());
+            }
+        }
+    }
+
+    fn propose_policies(
+        &self,
+        selection: &BTreeSet<PathBuf>,
+        conflict: &mut Conflict,
+    ) -> Option<Arc<PolicySet>> {
+        let parts = proposed(&self.policy_files, selection);
+        match PolicySet::build(parts.flat_map(|(_, part)| part.policies.iter().cloned())) {
+            Ok(policies) if policies == *self.policies => Some(self.policies.clone()),
+            Ok(policies) => Some(Arc::new(policies)),
+            Err(duplicates) => {
+                for error in &duplicates {
+                    for origin in [&error.first, &error.second] {
+                        conflict
+                            .blamed
+                            .policies
+                            .insert(PathBuf::from(&*origin.file));
+                    }
+                    conflict.errors.push(SourceError {
+                        file: error.second.file.clone(),
+                        line: error.second.line,
+                        column: 1,
+                        message: error.to_string(),
+                    });
+                }
+                None
+            }
+        }
+    }
+}
+
+fn pending<F: Fragment>(files: &Tracked<F>) -> BTreeSet<PathBuf> {
+    let pending = files.entries.iter().filter(|(_, entry)| entry.is_pending());
+    pending.map(|(path, _)| path.clone()).collect()
+}
+
+fn proposed<'a, F: Fragment>(
+    files: &'a Tracked<F>,
+    selection: &'a BTreeSet<PathBuf>,
+) -> impl Iterator<Item = (&'a Path, &'a F)> {
+    files.entries.iter().filter_map(|(path, entry)| {
+        let chosen = if selection.contains(path) {
+            Entry::proposed
+        } else {
+            Entry::in_force
+        };
+        chosen(entry).map(|fragment| (path.as_path(), &**fragment))
+    })
+}
+
+/// The file and line of an item of the concatenated fragments.
+fn place<'a>(parts: &[(&'a Path, &InventoryFragment)], item: Item) -> Option<(&'a Path, u32)> {
+    let (Item::Namespace(mut index) | Item::Workload(mut index) | Item::Node(mut index)) = item;
+    for (path, part) in parts {
+        let lines: Vec<u32> = match item {
+            Item::Namespace(_) => part
+                .namespaces
+                .iter()
+                .map(|declared| declared.line)
+                .collect(),
+            Item::Workload(_) => part
+                .workloads
+                .iter()
+                .map(|declared| declared.line)
+                .collect(),
+            Item::Node(_) => part.nodes.iter().map(|declared| declared.line).collect(),
+        };
+        match lines.get(index) {
+            Some(&line) => return Some((path, line)),
+            None => index -= lines.len(),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

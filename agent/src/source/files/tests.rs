@@ -1,0 +1,379 @@
+//! What stays in force when files change, break, collide, vanish and come back.
+
+use std::fs;
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use super::*;
+
+const SHOP: &str = "[[namespace]]\nname = \"shop\"\n";
+
+fn policy(name: &str, rest: &str) -> String {
+    format!("[[policy]]\nname = \"{name}\"\nnamespace = \"shop\"\nsubject = \"\"\n{rest}")
+}
+
+fn workload(name: &str, address: &str) -> String {
+    format!("[[workload]]\nname = \"{name}\"\nnamespace = \"shop\"\naddresses = [\"{address}\"]\n")
+}
+
+struct Setup {
+    directory: TempDir,
+    set: FileSet,
+}
+
+impl Setup {
+    /// A directory with `i/*.toml` as inventory and `p/*.toml` as policies.
+    fn new(files: &[(&str, &str)]) -> Self {
+        let directory = TempDir::new().unwrap();
+        for kind in ["i", "p"] {
+            fs::create_dir(directory.path().join(kind)).unwrap();
+        }
+        for (name, text) in files {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
+        let paths = |kind: &str| vec![directory.path().join(kind)];
+        let (set, reload) = FileSet::load_initial(paths("i"), paths("p")).unwrap();
+        assert_eq!(reload.errors, []);
+        Self { directory, set }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let temporary = self.path("temporary");
+        fs::write(&temporary, text).unwrap();
+        fs::rename(temporary, self.path(name)).unwrap();
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.set
+            .policies()
+            .policies
+            .keys()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    fn workloads(&self) -> Vec<String> {
+        self.set
+            .inventory()
+            .workloads
+            .keys()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    /// The only error of a reload, without the directory's name.
+    fn refusal(&mut self) -> String {
+        let errors = self.set.reload().errors;
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        let prefix = format!("{}/", self.directory.path().display());
+        errors[0].to_string().replace(&prefix, "")
+    }
+}
+
+#[test]
+fn nothing_changed_keeps_both_pointers() {
+    let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &policy("a", ""))]);
+    let before = (setup.set.inventory().clone(), setup.set.policies().clone());
+    setup.write("p/a.toml", &policy("a", "# only a comment\n"));
+    let reload = setup.set.reload();
+    assert!(!reload.changed);
+    assert!(Arc::ptr_eq(&before.0, &reload.inventory));
+    assert!(Arc::ptr_eq(&before.1, &reload.policies));
+}
+
+#[test]
+fn only_what_changed_gets_a_new_pointer() {
+    let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &policy("a", ""))]);
+    let before = (setup.set.inventory().clone(), setup.set.policies().clone());
+    setup.write("p/a.toml", &policy("b", ""));
+    let reload = setup.set.reload();
+    assert!(reload.changed && Arc::ptr_eq(&before.0, &reload.inventory));
+    assert_eq!(setup.names(), ["shop/b"]);
+
+    let policies = reload.policies;
+    setup.write("i/a.toml", &format!("{SHOP}{}", workload("w", "10.0.0.1")));
+    let reload = setup.set.reload();
+    assert!(reload.changed && Arc::ptr_eq(&policies, &reload.policies));
+    assert_eq!(setup.workloads(), ["shop/w"]);
+}
+
+#[test]
+fn rewritten_in_place_within_one_tick_of_the_clock() {
+    let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &policy("a0", ""))]);
+    for round in 1..10 {
+        let name = format!("a{round}");
+        fs::write(setup.path("p/a.toml"), policy(&name, "")).unwrap();
+        setup.set.reload();
+        assert_eq!(setup.names(), [format!("shop/{name}")]);
+    }
+}
+
+#[test]
+fn a_bad_file_keeps_its_last_good_content_and_stops_nobody() {
+    let mut setup = Setup::new(&[
+        ("i/a.toml", SHOP),
+        ("p/a.toml", &policy("a", "")),
+        ("p/b.toml", &policy("b", "")),
+    ]);
+    setup.write("p/a.toml", "[[policy]]\nname = 1");
+    setup.write("p/b.toml", &policy("c", ""));
+    let refusal = "p/a.toml:2:8: invalid type: integer `1`, expected a string";
+    assert_eq!(setup.refusal(), refusal);
+    assert_eq!(setup.names(), ["shop/a", "shop/c"]);
+    assert_eq!(setup.refusal(), refusal, "reported until it is mended");
+
+    setup.write("p/a.toml", &policy("a2", ""));
+    let reload = setup.set.reload();
+    assert_eq!((reload.errors, reload.changed), (vec![], true));
+    assert_eq!(setup.names(), ["shop/a2", "shop/c"]);
+}
+
+#[test]
+fn going_back_to_the_last_good_content_mends() {
+    let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &policy("a", ""))]);
+    setup.write("p/a.toml", "x");
+    assert_eq!(setup.set.reload().errors.len(), 1);
+    setup.write("p/a.toml", &policy("a", ""));
+    let reload = setup.set.reload();
+    assert_eq!((reload.errors, reload.changed), (vec![], false));
+}
+
+#[test]
+fn a_new_bad_file_has_no_content() {
+    let mut setup = Setup::new(&[("i/a.toml", SHOP)]);
+    setup.write("p/a.toml", "x");
+    assert_eq!(setup.set.reload().errors.len(), 1);
+    fs::remove_file(setup.path("p/a.toml")).unwrap();
+    assert_eq!(setup.set.reload().errors, []);
+}
+
+#[test]
+fn a_deleted_file_goes_away_and_may_come_back() {
+    let text = policy("a", "");
+    let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &text)]);
+    fs::remove_file(setup.path("p/a.toml")).unwrap();
+    let reload = setup.set.reload();
+    assert_eq!((reload.errors, reload.changed), (vec![], true));
+    assert!(setup.names().is_empty());
+    setup.write("p/a.toml", &text);
+    setup.set.reload();
+    assert_eq!(setup.names(), ["shop/a"]);
+}
+
+#[test]
+fn a_name_used_twice_refuses_the_file_that_changed() {
+    let mut setup = Setup::new(&[
+        ("i/a.toml", SHOP),
+        ("p/a.toml", &policy("a", "")),
+        ("p/b.toml", &policy("b", "")),
+    ]);
+    setup.write("p/b.toml", &policy("a", ""));
+    setup.write("p/c.toml", &policy("c", ""));
+    assert_eq!(
+        setup.refusal(),
+        "p/b.toml:1:1: policy shop/a at p/b.toml:1 is already declared at p/a.toml:1: expected \
+         one, rename or remove one"
+    );
+    assert_eq!(setup.names(), ["shop/a", "shop/b", "shop/c"]);
+    setup.write("p/a.toml", &policy("z", ""));
+    assert_eq!(
+        setup.set.reload().errors,
+        [],
+        "the refused file is tried again"
+    );
+    assert_eq!(setup.names(), ["shop/a", "shop/c", "shop/z"]);
+}
+
+#[test]
+fn a_name_may_move_between_files_in_one_reload() {
+    let mut setup = Setup::new(&[
+        ("i/a.toml", SHOP),
+        ("p/a.toml", &policy("a", "")),
+        ("p/b.toml", &policy("b", "")),
+    ]);
+    setup.write("p/a.toml", &policy("b", ""));
+    setup.write("p/b.toml", &policy("a", ""));
+    assert_eq!(setup.set.reload().errors, []);
+    assert_eq!(setup.names(), ["shop/a", "shop/b"]);
+}
+
+#[test]
+fn colliding_addresses_name_both_places() {
+    let mut setup = Setup::new(&[
+        ("i/a.toml", SHOP),
+        ("i/b.toml", &workload("b", "10.0.0.1")),
+        ("i/c.toml", ""),
+    ]);
+    setup.write("i/c.toml", &workload("c", "10.0.0.1"));
+    assert_eq!(
+        setup.refusal(),
+        "i/c.toml:1:1: address 10.0.0.1 of workload shop/c already belongs to workload shop/b: \
+         expected one owner for each address (the other is at i/b.toml:1)"
+    );
+    assert_eq!(setup.workloads(), ["shop/b"]);
+    setup.write("i/b.toml", &workload("b", "10.0.0.2"));
+    assert_eq!(setup.set.reload().errors, []);
+    assert_eq!(setup.workloads(), ["shop/b", "shop/c"]);
+}
+
+#[test]
+fn a_namespace_still_in_use_stays() {
+    let mut setup = Setup::new(&[
+        ("i/a.toml", SHOP),
+        ("i/b.toml", &workload("b", "10.0.0.1")),
+        ("p/a.toml", &policy("a", "")),
+    ]);
+    fs::remove_file(setup.path("i/a.toml")).unwrap();
+    setup.write("i/c.toml", &workload("c", "10.0.0.3"));
+    assert!(!setup.set.reload().errors.is_empty());
+    assert_eq!(setup.set.inventory().namespaces.len(), 1);
+    assert_eq!(setup.names(), ["shop/a"]);
+    setup.write("i/a.toml", SHOP);
+    assert_eq!(setup.set.reload().errors, []);
+    assert_eq!(setup.workloads(), ["shop/b", "shop/c"]);
+}
+
+#[test]
+fn a_policy_waits_for_its_namespace() {
+    let mut setup = Setup::new(&[("i/a.toml", "")]);
+    setup.write("p/a.toml", &policy("a", ""));
+    assert_eq!(
+        setup.refusal(),
+        "p/a.toml:1:1: policy shop/a is for the unknown namespace shop: expected a \
+         [[namespace]] with that name in the inventory"
+    );
+    setup.write("i/a.toml", SHOP);
+    assert_eq!(setup.set.reload().errors, []);
+    assert_eq!(setup.names(), ["shop/a"]);
+}
+
+#[test]
+fn the_first_load_is_all_or_nothing() {
+    let directory = TempDir::new().unwrap();
+    let (good, bad) = (
+        directory.path().join("good.toml"),
+        directory.path().join("bad.toml"),
+    );
+    fs::write(&good, policy("a", "")).unwrap();
+    fs::write(&bad, "x").unwrap();
+    assert_eq!(
+        FileSet::load_initial(vec![], vec![good.clone(), bad])
+            .unwrap_err()
+            .len(),
+        1
+    );
+    let missing = directory.path().join("missing.toml");
+    let errors = FileSet::load_initial(vec![], vec![missing]).unwrap_err();
+    assert!(
+        errors[0]
+            .to_string()
+            .contains("missing.toml: cannot be read"),
+        "{errors:?}"
+    );
+    let (set, reload) = FileSet::load_initial(vec![], vec![good]).unwrap();
+    assert!(reload.changed);
+    assert_eq!(set.policies().len(), 1);
+}
+
+#[test]
+fn directories_are_read_flat_and_only_toml() {
+    let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &policy("a", ""))]);
+    fs::create_dir(setup.path("p/sub.toml")).unwrap();
+    setup.write("p/sub.toml/b.toml", &policy("b", ""));
+    setup.write("p/notes.txt", "x");
+    setup.write("p/.hidden.toml", "x");
+    let reload = setup.set.reload();
+    assert_eq!((reload.errors, reload.changed), (vec![], false));
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_keeps_its_files() {
+    let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &policy("a", ""))]);
+    fs::rename(setup.path("p"), setup.path("elsewhere")).unwrap();
+    assert!(
+        setup
+            .refusal()
+            .starts_with("p: cannot be read: No such file or directory")
+    );
+    assert_eq!(setup.names(), ["shop/a"]);
+    fs::rename(setup.path("elsewhere"), setup.path("p")).unwrap();
+    assert_eq!(setup.set.reload().errors, []);
+}
+
+#[test]
+fn special_files_and_large_files_are_refused() {
+    let mut setup = Setup::new(&[("i/a.toml", SHOP)]);
+    let fifo = setup.path("p/fifo.toml");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(setup.refusal().contains("not a regular file"));
+    fs::remove_file(fifo).unwrap();
+    setup.write("p/large.toml", &"#".repeat(8 * 1024 * 1024 + 1));
+    assert_eq!(
+        setup.refusal(),
+        "p/large.toml: the file is too large: expected at most 8 MiB, split it"
+    );
+}
+
+#[test]
+fn the_example_files_load() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
+    let (set, reload) = FileSet::load_initial(
+        vec![examples.join("inventory.toml")],
+        vec![examples.join("shop.toml")],
+    )
+    .unwrap();
+    assert_eq!(reload.warnings, []);
+    assert_eq!(
+        (
+            set.inventory().workloads.len(),
+            set.inventory().namespaces.len()
+        ),
+        (6, 2)
+    );
+    let names: Vec<_> = set
+        .policies()
+        .iter()
+        .map(|policy| policy.name.to_string())
+        .collect();
+    assert_eq!(names, ["frontend", "orders", "orders-db", "payments"]);
+    assert!(
+        set.policies()
+            .iter()
+            .all(|policy| policy.about.owner.is_some())
+    );
+}
+
+#[test]
+fn a_small_change_beside_a_large_inventory_is_quick() {
+    use std::fmt::Write;
+    let mut inventory = SHOP.to_owned();
+    for index in 0..10_000 {
+        let (high, low) = (index / 250, index % 250 + 1);
+        write!(
+            inventory,
+            "{}",
+            workload(&format!("w{index}"), &format!("10.9.{high}.{low}"))
+        )
+        .unwrap();
+    }
+    let mut setup = Setup::new(&[("i/a.toml", &inventory), ("p/a.toml", &policy("a", ""))]);
+    std::thread::sleep(std::time::Duration::from_millis(150));
+    setup.set.reload();
+    let best = (0..10).map(|round| {
+        setup.write(
+            "p/a.toml",
+            &policy(&format!("a{round}"), "[[policy.ingress]]\n"),
+        );
+        let start = Instant::now();
+        assert!(setup.set.reload().changed);
+        start.elapsed()
+    });
+    let best = best.min().unwrap();
+    println!("policy change beside 10,000 workloads: {best:?}");
+    assert!(best.as_millis() < 10, "{best:?}");
+}

@@ -1,0 +1,236 @@
+//! Inventory files: `[[namespace]]`, `[[workload]]` and `[[node]]` tables to the model's values.
+//!
+//! Checks everything that one value can show; what takes several (names, addresses or interfaces
+//! claimed twice, unknown namespaces) is left to `Inventory::build`, because the other claimant may
+//! be in another file. Keeps each item's line for those errors.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use toml::{Spanned, Value};
+
+use super::document::{Document, SourceError};
+use super::value;
+use crate::model::workload::check_interface_name;
+use crate::model::{
+    Labels, NamedPort, Namespace, NamespaceName, NodeEntry, NodeName, PortName, ServiceAccountName,
+    Workload, WorkloadId, WorkloadName,
+};
+
+type Text = Spanned<String>;
+type RawLabels = BTreeMap<Text, Text>;
+
+/// An item and the line it is declared on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declared<T> {
+    /// The item.
+    pub item: T,
+    /// Its line, counted from 1.
+    pub line: u32,
+}
+
+/// What one inventory file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InventoryFragment {
+    /// Its namespaces in file order.
+    pub namespaces: Vec<Declared<Namespace>>,
+    /// Its workloads in file order.
+    pub workloads: Vec<Declared<Arc<Workload>>>,
+    /// Its nodes in file order.
+    pub nodes: Vec<Declared<NodeEntry>>,
+    /// What is odd but not wrong.
+    pub warnings: Vec<SourceError>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFile {
+    #[serde(default)]
+    namespace: Vec<Spanned<RawNamespace>>,
+    #[serde(default)]
+    workload: Vec<Spanned<RawWorkload>>,
+    #[serde(default)]
+    node: Vec<Spanned<RawNode>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawNamespace {
+    name: Text,
+    #[serde(default)]
+    labels: RawLabels,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawWorkload {
+    name: Text,
+    namespace: Text,
+    #[serde(default)]
+    labels: RawLabels,
+    service_account: Option<Text>,
+    #[serde(default)]
+    addresses: Vec<Text>,
+    #[serde(default)]
+    ports: BTreeMap<Text, Spanned<Value>>,
+    interface: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawNode {
+    name: Text,
+    #[serde(default)]
+    addresses: Vec<Text>,
+    #[serde(default)]
+    local: bool,
+}
+
+/// Parses an inventory file; empty text is a file without items.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse(file_name: &str, text: &str) -> Result<InventoryFragment, Vec<SourceError>> {
+    let mut document = Document::new(file_name, text).map_err(|error| vec![error])?;
+    let raw: RawFile = document.read().map_err(|error| vec![error])?;
+    let namespaces = declared(&mut document, raw.namespace, namespace);
+    let workloads = declared(&mut document, raw.workload, workload);
+    let nodes = declared(&mut document, raw.node, |document, raw| {
+        node(document, &raw)
+    });
+    let warnings = document.close()?;
+    Ok(InventoryFragment {
+        namespaces,
+        workloads,
+        nodes,
+        warnings,
+    })
+}
+
+fn declared<R, T>(
+    document: &mut Document<'_>,
+    raw: Vec<Spanned<R>>,
+    convert: impl Fn(&mut Document<'_>, R) -> Option<T>,
+) -> Vec<Declared<T>> {
+    let mut items = Vec::with_capacity(raw.len());
+    for raw in raw {
+        let line = document.line(raw.span().start);
+        items.extend(convert(document, raw.into_inner()).map(|item| Declared { item, line }));
+    }
+    items
+}
+
+fn namespace(document: &mut Document<'_>, raw: RawNamespace) -> Option<Namespace> {
+    let name = document.accept(raw.name.span(), NamespaceName::new(raw.name.get_ref()));
+    let labels = labels(document, raw.labels);
+    document.accept(raw.name.span(), Namespace::new(name?, labels?))
+}
+
+fn labels(document: &mut Document<'_>, raw: RawLabels) -> Option<Labels> {
+    let mut labels = Labels::new();
+    let mut good = true;
+    for (key, value) in raw {
+        let place = match crate::model::labels::check_key(key.get_ref()) {
+            Ok(()) => value.span(),
+            Err(_) => key.span(),
+        };
+        let outcome = labels.insert(key.into_inner(), value.into_inner());
+        good &= document.accept(place, outcome).is_some();
+    }
+    good.then_some(labels)
+}
+
+fn workload(document: &mut Document<'_>, raw: RawWorkload) -> Option<Arc<Workload>> {
+    let namespace = &raw.namespace;
+    let namespace = document.accept(namespace.span(), NamespaceName::new(namespace.get_ref()));
+    let name = document.accept(raw.name.span(), WorkloadName::new(raw.name.get_ref()));
+    let labels = labels(document, raw.labels);
+    let service_account = match &raw.service_account {
+        Some(text) => document.accept(text.span(), ServiceAccountName::new(text.get_ref())),
+        None => Some(ServiceAccountName::default()),
+    };
+    let addresses = addresses(document, &raw.addresses);
+    let ports = ports(document, &raw.ports);
+    let interface = raw.interface.map(|text| {
+        document.accept(text.span(), check_interface_name(text.get_ref()));
+        text.into_inner()
+    });
+    Some(Arc::new(Workload {
+        id: WorkloadId {
+            namespace: namespace?,
+            name: name?,
+        },
+        labels: labels?,
+        service_account: service_account?,
+        addresses,
+        ports,
+        interface,
+    }))
+}
+
+fn addresses(document: &mut Document<'_>, raw: &[Text]) -> Vec<IpAddr> {
+    raw.iter()
+        .filter_map(|text| document.accept(text.span(), value::owned_address(text.get_ref())))
+        .collect()
+}
+
+fn ports(document: &mut Document<'_>, raw: &BTreeMap<Text, Spanned<Value>>) -> Vec<NamedPort> {
+    let mut ports: Vec<NamedPort> = Vec::new();
+    for (name, port) in raw {
+        let Some(name) = document.accept(name.span(), PortName::new(name.get_ref())) else {
+            continue;
+        };
+        for text in port_texts(document, port) {
+            let outcome = value::declared_port(text);
+            let Some((protocol, number)) = document.accept(port.span(), outcome) else {
+                continue;
+            };
+            if ports
+                .iter()
+                .any(|other| other.name == name && other.protocol == protocol)
+            {
+                let message = format!(
+                    "port {name} is declared twice for {protocol}: expected one \
+                                       port for each name and protocol"
+                );
+                document.refuse(port.span(), message);
+            }
+            ports.push(NamedPort {
+                name: name.clone(),
+                protocol,
+                port: number,
+            });
+        }
+    }
+    ports
+}
+
+/// A port is `"tcp/53"`, or `["tcp/53", "udp/53"]` for one name on two protocols.
+fn port_texts<'a>(document: &mut Document<'_>, port: &'a Spanned<Value>) -> Vec<&'a str> {
+    let texts: Option<Vec<&str>> = match port.get_ref() {
+        Value::String(text) => Some(vec![text]),
+        Value::Array(values) if !values.is_empty() => values.iter().map(Value::as_str).collect(),
+        _ => None,
+    };
+    texts.unwrap_or_else(|| {
+        let message = "a declared port is text: expected for example \"tcp/8080\" or \
+                       [\"tcp/53\", \"udp/53\"]";
+        document.refuse(port.span(), message);
+        Vec::new()
+    })
+}
+
+fn node(document: &mut Document<'_>, raw: &RawNode) -> Option<NodeEntry> {
+    let name = document.accept(raw.name.span(), NodeName::new(raw.name.get_ref()));
+    let addresses = addresses(document, &raw.addresses);
+    Some(NodeEntry {
+        name: name?,
+        addresses,
+        local: raw.local,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,20 @@
+//! Where the desired state comes from: TOML files for inventory and policies.
+//!
+//! A source turns outside text, which is hostile until parsed, into values of `model`. A file is
+//! taken whole or not at all; a bad one leaves its last good content in force. Deciding what the
+//! values mean for the kernel is not done here.
+
+pub mod document;
+pub mod files;
+pub mod inventory_toml;
+mod policy_raw;
+pub mod policy_toml;
+mod tracked;
+pub mod value;
+pub mod watch;
+
+pub use document::{MAX_FILE_SIZE, SourceError};
+pub use files::{FileSet, Reload};
+pub use inventory_toml::InventoryFragment;
+pub use policy_toml::PolicyFragment;
+pub use watch::Watcher;

@@ -1,0 +1,69 @@
+//! The shape of a policy file as serde sees it, before anything is checked.
+//!
+//! Holds every key of the design's policy language, also those this version refuses: a known key
+//! can be refused with a reason, an unknown one only as unknown.
+
+use serde::Deserialize;
+use toml::{Spanned, Value};
+
+/// A string and its place.
+pub(super) type Text = Spanned<String>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawFile {
+    #[serde(default)]
+    pub(super) policy: Vec<Spanned<RawPolicy>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawPolicy {
+    pub(super) name: Text,
+    pub(super) namespace: Option<Text>,
+    pub(super) scope: Option<Spanned<Value>>,
+    pub(super) tier: Option<Spanned<Value>>,
+    pub(super) priority: Option<Spanned<Value>>,
+    pub(super) subject_namespaces: Option<Spanned<Value>>,
+    pub(super) host_ingress: Option<Spanned<Value>>,
+    pub(super) subject: Option<Text>,
+    pub(super) owner: Option<String>,
+    pub(super) justification: Option<String>,
+    pub(super) ticket: Option<String>,
+    pub(super) review_by: Option<Spanned<Value>>,
+    pub(super) ingress: Option<Vec<Spanned<RawRule>>>,
+    pub(super) egress: Option<Vec<Spanned<RawRule>>>,
+    #[serde(default)]
+    pub(super) test: Vec<Spanned<RawTest>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawRule {
+    pub(super) action: Option<Text>,
+    pub(super) from: Option<Spanned<Vec<Spanned<RawPeer>>>>,
+    pub(super) to: Option<Spanned<Vec<Spanned<RawPeer>>>>,
+    pub(super) ports: Option<Spanned<Vec<Text>>>,
+    pub(super) not_before: Option<Spanned<Value>>,
+    pub(super) expires: Option<Spanned<Value>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawPeer {
+    pub(super) namespaces: Option<Text>,
+    pub(super) pods: Option<Text>,
+    pub(super) service_account: Option<Text>,
+    pub(super) cidr: Option<Text>,
+    pub(super) except: Option<Spanned<Vec<Text>>>,
+    pub(super) entity: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawTest {
+    pub(super) from: Text,
+    pub(super) to: Text,
+    pub(super) port: Text,
+    pub(super) expect: Text,
+}

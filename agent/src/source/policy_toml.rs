@@ -1,0 +1,375 @@
+//! Policy files: `[[policy]]` tables to `model::Policy`.
+//!
+//! Checks everything that one file can show; what takes several files (names used twice, unknown
+//! namespaces) is left to `files`. All errors of a file are reported at once, each at the place of
+//! the value that causes it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use toml::Spanned;
+
+use super::document::{Document, SourceError};
+use super::policy_raw::{RawFile, RawPeer, RawPolicy, RawRule, RawTest, Text};
+use super::value;
+use crate::model::{
+    About, LabelSelector, NamespaceMatch, NamespaceName, Origin, Peer, Peers, Policy, PolicyName,
+    PolicyTest, Ports, Rule, RuleAction, Scope, ServiceAccountName, Window,
+};
+
+/// What one policy file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PolicyFragment {
+    /// Its policies in file order.
+    pub policies: Vec<Arc<Policy>>,
+    /// What is odd but not wrong.
+    pub warnings: Vec<SourceError>,
+}
+
+/// Parses a policy file; empty text is a file without policies.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse(file_name: &str, text: &str) -> Result<PolicyFragment, Vec<SourceError>> {
+    let mut document = Document::new(file_name, text).map_err(|error| vec![error])?;
+    let raw: RawFile = document.read().map_err(|error| vec![error])?;
+    let policies: Vec<_> = raw
+        .policy
+        .into_iter()
+        .filter_map(|raw| policy(&mut document, raw))
+        .map(Arc::new)
+        .collect();
+    let warnings = document.close()?;
+    Ok(PolicyFragment { policies, warnings })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Ingress,
+    Egress,
+}
+
+fn parsed<T>(document: &mut Document<'_>, text: &Text) -> Option<T>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    document.accept(text.span(), text.get_ref().parse())
+}
+
+fn policy(document: &mut Document<'_>, raw: Spanned<RawPolicy>) -> Option<Policy> {
+    let span = raw.span();
+    let raw = raw.into_inner();
+    let in_scope = refuse_other_scopes(document, &raw);
+    let name: Option<PolicyName> = parsed(document, &raw.name);
+    let namespace = match &raw.namespace {
+        Some(namespace) => parsed::<NamespaceName>(document, namespace),
+        None if !in_scope => None,
+        None => {
+            document.refuse(
+                span.clone(),
+                "a policy without namespace: expected namespace = \"…\"",
+            );
+            None
+        }
+    };
+    let subject = if let Some(subject) = &raw.subject {
+        parsed::<LabelSelector>(document, subject)
+    } else {
+        let message = "a policy without subject: expected a label selector, \"\" selects all";
+        document.refuse(span.clone(), message);
+        None
+    };
+    let review_by = raw
+        .review_by
+        .and_then(|day| document.accept(day.span(), value::day(day.get_ref())));
+    let own = namespace.as_ref();
+    let ingress = rules(document, own, Direction::Ingress, raw.ingress);
+    let egress = rules(document, own, Direction::Egress, raw.egress);
+    let tests = raw
+        .test
+        .into_iter()
+        .filter_map(|test| policy_test(document, &test))
+        .collect();
+    Some(Policy {
+        name: name?,
+        scope: Scope::Namespace(namespace?),
+        subject: subject?,
+        about: About {
+            owner: raw.owner,
+            justification: raw.justification,
+            ticket: raw.ticket,
+            review_by,
+        },
+        ingress,
+        egress,
+        tests,
+        origin: Origin {
+            file: document.file().clone(),
+            line: document.line(span.start),
+        },
+    })
+}
+
+/// Refuses the keys of cluster policies; true if there are none.
+fn refuse_other_scopes(document: &mut Document<'_>, raw: &RawPolicy) -> bool {
+    let mut in_scope = true;
+    for (key, value) in [
+        ("scope", &raw.scope),
+        ("tier", &raw.tier),
+        ("priority", &raw.priority),
+        ("subject-namespaces", &raw.subject_namespaces),
+        ("host-ingress", &raw.host_ingress),
+    ] {
+        let Some(value) = value else { continue };
+        in_scope = false;
+        document.refuse(
+            value.span(),
+            format!(
+                "{key} is not supported: this version supports namespaced allow and deny rules \
+                 only ({key} arrives with the next milestone); expected namespace = \"…\" without \
+                 {key}"
+            ),
+        );
+    }
+    in_scope
+}
+
+fn rules(
+    document: &mut Document<'_>,
+    own: Option<&NamespaceName>,
+    direction: Direction,
+    raw: Option<Vec<Spanned<RawRule>>>,
+) -> Option<Vec<Rule>> {
+    let raw = raw?;
+    Some(
+        raw.into_iter()
+            .filter_map(|raw| rule(document, own, direction, raw))
+            .collect(),
+    )
+}
+
+fn rule(
+    document: &mut Document<'_>,
+    own: Option<&NamespaceName>,
+    direction: Direction,
+    raw: Spanned<RawRule>,
+) -> Option<Rule> {
+    let line = document.line(raw.span().start);
+    let raw = raw.into_inner();
+    let action = match &raw.action {
+        Some(text) => document.accept(text.span(), value::action(text.get_ref())),
+        None => Some(RuleAction::Allow),
+    };
+    let (peers, misplaced, right, wrong) = match direction {
+        Direction::Ingress => (raw.from, raw.to, "from", "to"),
+        Direction::Egress => (raw.to, raw.from, "to", "from"),
+    };
+    if let Some(misplaced) = misplaced {
+        let message = format!("{wrong} names no peer in this direction: expected {right}");
+        document.refuse(misplaced.span(), message);
+    }
+    let peers = peers_of(document, own, right, peers);
+    let ports = ports_of(document, raw.ports);
+    let window = window(document, raw.not_before.as_ref(), raw.expires.as_ref());
+    Some(Rule {
+        action: action?,
+        peers: peers?,
+        ports: ports?,
+        window: window?,
+        line,
+    })
+}
+
+fn peers_of(
+    document: &mut Document<'_>,
+    own: Option<&NamespaceName>,
+    key: &str,
+    raw: Option<Spanned<Vec<Spanned<RawPeer>>>>,
+) -> Option<Peers> {
+    let Some(raw) = raw else {
+        return Some(Peers::Any);
+    };
+    if raw.get_ref().is_empty() {
+        let message = format!("{key} is empty: expected a peer, or no {key} at all for anyone");
+        document.refuse(raw.span(), message);
+    }
+    let peers = raw
+        .into_inner()
+        .iter()
+        .filter_map(|peer| peer_of(document, own, peer))
+        .collect();
+    Some(Peers::Of(peers))
+}
+
+fn peer_of(
+    document: &mut Document<'_>,
+    own: Option<&NamespaceName>,
+    raw: &Spanned<RawPeer>,
+) -> Option<Peer> {
+    let (span, raw) = (raw.span(), raw.get_ref());
+    let of_workloads =
+        raw.namespaces.is_some() || raw.pods.is_some() || raw.service_account.is_some();
+    if let (Some(except), None) = (&raw.except, &raw.cidr) {
+        document.refuse(
+            except.span(),
+            "except without cidr: expected the cidr to except from",
+        );
+        return None;
+    }
+    match (&raw.cidr, &raw.entity) {
+        (Some(cidr), entity) => {
+            if of_workloads || entity.is_some() {
+                refuse_company(document, span, "cidr (with except)");
+                return None;
+            }
+            cidr_peer(document, cidr, raw.except.as_ref())
+        }
+        (None, Some(entity)) => {
+            if of_workloads {
+                refuse_company(document, span, "entity");
+                return None;
+            }
+            document
+                .accept(entity.span(), value::entity(entity.get_ref()))
+                .map(Peer::Entity)
+        }
+        (None, None) if of_workloads => workload_peer(document, own, raw),
+        (None, None) => {
+            document.refuse(
+                span,
+                "an empty peer: expected namespaces, pods, service-account, cidr or entity",
+            );
+            None
+        }
+    }
+}
+
+fn refuse_company(document: &mut Document<'_>, span: Range<usize>, key: &str) {
+    let message = format!("{key} stands alone: expected a peer of its own for each condition");
+    document.refuse(span, message);
+}
+
+fn workload_peer(
+    document: &mut Document<'_>,
+    own: Option<&NamespaceName>,
+    raw: &RawPeer,
+) -> Option<Peer> {
+    let namespaces = match &raw.namespaces {
+        Some(text) => parsed(document, text).map(NamespaceMatch::Selector),
+        None => own.cloned().map(NamespaceMatch::Own),
+    };
+    let pods = match &raw.pods {
+        Some(text) => {
+            let selector: Option<LabelSelector> = parsed(document, text);
+            Some(selector?).filter(|selector| !selector.is_everything())
+        }
+        None => None,
+    };
+    let service_account = match &raw.service_account {
+        Some(text) => Some(parsed::<ServiceAccountName>(document, text)?),
+        None => None,
+    };
+    Some(Peer::Workloads {
+        namespaces: namespaces?,
+        pods,
+        service_account,
+    })
+}
+
+fn cidr_peer(
+    document: &mut Document<'_>,
+    cidr: &Text,
+    except: Option<&Spanned<Vec<Text>>>,
+) -> Option<Peer> {
+    let net = masked(document, cidr)?;
+    let mut exceptions = Vec::new();
+    for text in except.map(Spanned::get_ref).into_iter().flatten() {
+        let Some(exception) = masked(document, text) else {
+            continue;
+        };
+        if exception == net || !net.contains(&exception) {
+            let message = format!(
+                "except {exception} is not a part of {net}: expected a smaller \
+                                   range inside the cidr"
+            );
+            document.refuse(text.span(), message);
+        }
+        exceptions.push(exception);
+    }
+    exceptions.sort();
+    exceptions.dedup();
+    Some(Peer::Cidr {
+        net,
+        except: exceptions,
+    })
+}
+
+fn masked(document: &mut Document<'_>, text: &Text) -> Option<IpNet> {
+    let (net, had_host_bits) = document.accept(text.span(), value::cidr(text.get_ref()))?;
+    if had_host_bits {
+        let message = format!("{} has host bits set: taken as {net}", text.get_ref());
+        document.warn(text.span(), message);
+    }
+    Some(net)
+}
+
+fn ports_of(document: &mut Document<'_>, raw: Option<Spanned<Vec<Text>>>) -> Option<Ports> {
+    let Some(raw) = raw else {
+        return Some(Ports::Any);
+    };
+    if raw.get_ref().is_empty() {
+        let message = "ports is empty: expected a port, or no ports at all for everything";
+        document.refuse(raw.span(), message);
+    }
+    let mut ports = Vec::with_capacity(raw.get_ref().len());
+    for text in raw.get_ref() {
+        ports.extend(document.accept(text.span(), value::port_match(text.get_ref())));
+    }
+    Some(Ports::Of(ports))
+}
+
+fn window(
+    document: &mut Document<'_>,
+    not_before: Option<&Spanned<toml::Value>>,
+    expires: Option<&Spanned<toml::Value>>,
+) -> Option<Window> {
+    let mut time = |value: Option<&Spanned<toml::Value>>| match value {
+        Some(value) => document
+            .accept(value.span(), value::wall_time(value.get_ref()))
+            .map(Some),
+        None => Some(None),
+    };
+    let (start, end) = (time(not_before), time(expires));
+    let window = Window {
+        not_before: start?,
+        expires: end?,
+    };
+    if let (Some(start), Some(end), Some(place)) = (window.not_before, window.expires, expires)
+        && end <= start
+    {
+        let message = "the rule expires before it begins: expected expires after not-before";
+        document.refuse(place.span(), message);
+    }
+    Some(window)
+}
+
+fn policy_test(document: &mut Document<'_>, raw: &Spanned<RawTest>) -> Option<PolicyTest> {
+    let line = document.line(raw.span().start);
+    let raw = raw.get_ref();
+    let from = document.accept(raw.from.span(), value::test_end(raw.from.get_ref()));
+    let to = document.accept(raw.to.span(), value::test_end(raw.to.get_ref()));
+    let port = document.accept(raw.port.span(), value::test_port(raw.port.get_ref()));
+    let expect = document.accept(raw.expect.span(), value::expectation(raw.expect.get_ref()));
+    Some(PolicyTest {
+        from: from?,
+        to: to?,
+        port: port?,
+        expect: expect?,
+        line,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! The files of one kind: which exist, which changed, and what each last said that was good.
+//!
+//! A scan reads only files whose stamp changed and leaves new content *pending*: taking it into
+//! force, which may be refused, is decided by `files` over all files together. Nothing here
+//! compares one file with another.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest, Sha256};
+
+use super::document::{MAX_FILE_SIZE, SourceError, decode};
+
+/// A file changed again this soon after a change may keep its stamp: the clock of file times is
+/// coarse.
+const STAMP_GRAIN: Duration = Duration::from_millis(100);
+
+/// What a kind of file parses into.
+pub(super) trait Fragment: Sized + PartialEq {
+    fn parse(file_name: &str, text: &str) -> Result<Self, Vec<SourceError>>;
+    fn warnings(&self) -> &[SourceError];
+}
+
+/// What tells one state of a file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// True if a change after `now` is sure to give another stamp.
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let (Ok(seconds), Ok(nanoseconds)) =
+            (u64::try_from(self.changed.0), u32::try_from(self.changed.1))
+        else {
+            return false;
+        };
+        let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+        now.duration_since(changed)
+            .is_ok_and(|age| age > STAMP_GRAIN)
+    }
+}
+
+/// Content that is not in force yet.
+#[derive(Debug)]
+pub(super) enum Pending<F> {
+    /// The file says what is in force, or is bad.
+    Nothing,
+    /// The file says this now.
+    Content(Arc<F>),
+    /// The file is gone.
+    Removal,
+}
+
+/// One file.
+#[derive(Debug)]
+pub(super) struct Entry<F> {
+    stamp: Option<Stamp>,
+    digest: Option<[u8; 32]>,
+    in_force: Option<Arc<F>>,
+    pending: Pending<F>,
+    errors: Vec<SourceError>,
+}
+
+impl<F> Entry<F> {
+    fn new() -> Self {
+        let (stamp, digest, in_force, errors) = (None, None, None, Vec::new());
+        Self {
+            stamp,
+            digest,
+            in_force,
+            pending: Pending::Nothing,
+            errors,
+        }
+    }
+
+    /// What is in force.
+    pub(super) fn in_force(&self) -> Option<&Arc<F>> {
+        self.in_force.as_ref()
+    }
+
+    /// What would be in force with the pending content.
+    pub(super) fn proposed(&self) -> Option<&Arc<F>> {
+        match &self.pending {
+            Pending::Nothing => self.in_force.as_ref(),
+            Pending::Content(fragment) => Some(fragment),
+            Pending::Removal => None,
+        }
+    }
+
+    /// True if something waits to be taken into force.
+    pub(super) fn is_pending(&self) -> bool {
+        !matches!(self.pending, Pending::Nothing)
+    }
+}
+
+/// All files of one kind under the configured paths.
+#[derive(Debug)]
+pub(super) struct Tracked<F> {
+    roots: Vec<PathBuf>,
+    pub(super) entries: BTreeMap<PathBuf, Entry<F>>,
+    root_errors: Vec<SourceError>,
+}
+
+impl<F: Fragment> Tracked<F> {
+    pub(super) fn new(roots: Vec<PathBuf>) -> Self {
+        Self {
+            roots,
+            entries: BTreeMap::new(),
+            root_errors: Vec::new(),
+        }
+    }
+
+    pub(super) fn roots(&self) -> &[PathBuf] {
+        &self.roots
+    }
+
+    /// Looks at every file and reads those that changed.
+    pub(super) fn scan(&mut self) {
+        let (present, kept) = self.list();
+        for path in &present {
+            let entry = self.entries.entry(path.clone()).or_insert_with(Entry::new);
+            refresh(path, entry);
+        }
+        for (path, entry) in &mut self.entries {
+            if !present.contains(path) && !kept.iter().any(|root| path.starts_with(root)) {
+                mark_removed(entry);
+            }
+        }
+        self.entries
+            .retain(|_, entry| entry.in_force.is_some() || entry.stamp_known());
+    }
+
+    /// The files that exist, and the roots that cannot be read: their files stay as they are.
+    fn list(&mut self) -> (BTreeSet<PathBuf>, Vec<PathBuf>) {
+        let mut present = BTreeSet::new();
+        let mut kept = Vec::new();
+        self.root_errors.clear();
+        for root in &self.roots {
+            let listed = match std::fs::metadata(root) {
+                Ok(metadata) if metadata.is_dir() => list_directory(root, &mut present),
+                Ok(_) => {
+                    present.insert(root.clone());
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = listed {
+                let message = format!(
+                    "cannot be read: {error}; expected a file, or a directory of *.toml files, \
+                     as the configuration says"
+                );
+                let shown = root.to_string_lossy();
+                self.root_errors
+                    .push(SourceError::whole_file(&shown, message));
+                if error.kind() != io::ErrorKind::NotFound || !self.entries.contains_key(root) {
+                    kept.push(root.clone());
+                }
+            }
+        }
+        (present, kept)
+    }
+
+    /// What is wrong with single files and paths now.
+    pub(super) fn errors(&self) -> impl Iterator<Item = &SourceError> {
+        self.root_errors
+            .iter()
+            .chain(self.entries.values().flat_map(|entry| &entry.errors))
+    }
+
+    /// What is odd in what is in force.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = &SourceError> {
+        let fragments = self.entries.values().filter_map(Entry::in_force);
+        fragments.flat_map(|fragment| fragment.warnings())
+    }
+
+    /// Takes the pending content of these files into force.
+    pub(super) fn commit(&mut self, paths: &BTreeSet<PathBuf>) {
+        for path in paths {
+            let Some(entry) = self.entries.get_mut(path) else {
+                continue;
+            };
+            match std::mem::replace(&mut entry.pending, Pending::Nothing) {
+                Pending::Nothing => {}
+                Pending::Content(fragment) => entry.in_force = Some(fragment),
+                Pending::Removal => {
+                    self.entries.remove(path);
+                }
+            }
+        }
+    }
+}
+
+impl<F> Entry<F> {
+    fn stamp_known(&self) -> bool {
+        self.digest.is_some() || !self.errors.is_empty() || self.is_pending()
+    }
+}
+
+fn list_directory(root: &Path, present: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+    for entry in std::fs::read_dir(root)? {
+        let path = entry?.path();
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let is_toml = path
+            .extension()
+            .is_some_and(|extension| extension == "toml");
+        if is_toml && !hidden && !path.is_dir() {
+            present.insert(path);
+        }
+    }
+    Ok(())
+}
+
+fn mark_removed<F>(entry: &mut Entry<F>) {
+    (entry.stamp, entry.digest) = (None, None);
+    entry.errors.clear();
+    entry.pending = if entry.in_force.is_some() {
+        Pending::Removal
+    } else {
+        Pending::Nothing
+    };
+}
+
+/// Brings an entry up to date with its file.
+fn refresh<F: Fragment>(path: &Path, entry: &mut Entry<F>) {
+    let unchanged =
+        std::fs::metadata(path).is_ok_and(|metadata| entry.stamp == Some(Stamp::of(&metadata)));
+    if unchanged {
+        return;
+    }
+    let name = path.to_string_lossy();
+    let (bytes, stamp) = match read(path) {
+        Ok(read) => read,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return mark_removed(entry),
+        Err(error) => {
+            let message = format!("cannot be read: {error}; expected a readable regular file");
+            (entry.stamp, entry.digest) = (None, None);
+            entry.errors = vec![SourceError::whole_file(&name, message)];
+            entry.pending = Pending::Nothing;
+            return;
+        }
+    };
+    entry.stamp = stamp;
+    let digest: [u8; 32] = Sha256::digest(&bytes).into();
+    if entry.digest == Some(digest) {
+        return;
+    }
+    entry.digest = Some(digest);
+    let parsed = decode(&name, &bytes)
+        .map_err(|error| vec![error])
+        .and_then(|text| F::parse(&name, text));
+    entry.pending = Pending::Nothing;
+    entry.errors.clear();
+    match parsed {
+        Err(errors) => entry.errors = errors,
+        Ok(fragment) if entry.in_force.as_deref() == Some(&fragment) => {}
+        Ok(fragment) => entry.pending = Pending::Content(Arc::new(fragment)),
+    }
+}
+
+/// Reads a regular file; the stamp is `None` if it may not tell the next change.
+fn read(path: &Path) -> io::Result<(Vec<u8>, Option<Stamp>)> {
+    let now = SystemTime::now();
+    let file: File = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let before = file.metadata()?;
+    if !before.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ));
+    }
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(MAX_FILE_SIZE + 1).unwrap_or(u64::MAX);
+    Read::take(&file, limit).read_to_end(&mut bytes)?;
+    let (before, after) = (Stamp::of(&before), Stamp::of(&file.metadata()?));
+    let settled = before == after && before.is_settled(now);
+    Ok((bytes, settled.then_some(before)))
+}

@@ -1,0 +1,329 @@
+//! The small languages inside TOML strings: ports, ranges of addresses, times.
+//!
+//! Pure text to value; each refusal says what was expected. Places are added by the caller.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use toml::Value;
+
+use crate::model::inventory::unusable_kind;
+use crate::model::{
+    Entity, NameError, PortMatch, PortName, Protocol, RuleAction, TestEnd, WallTime, WorkloadId,
+    quote,
+};
+
+/// Why a value inside a string is refused: what is wrong and what was expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ValueError(String);
+
+impl From<NameError> for ValueError {
+    fn from(error: NameError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+fn refuse<T>(message: impl Into<String>) -> Result<T, ValueError> {
+    Err(ValueError(message.into()))
+}
+
+const PORT_FORMS: &str = "expected tcp/8080, tcp/9000-9010, tcp, icmp, protocol/47, http or \
+                          tcp/http (likewise udp and sctp)";
+
+/// Parses one entry of `ports`.
+///
+/// # Errors
+/// When it has none of the forms.
+pub fn port_match(text: &str) -> Result<PortMatch, ValueError> {
+    let Some((protocol, rest)) = text.split_once('/') else {
+        return bare_port(text);
+    };
+    if protocol == "protocol" {
+        return raw_protocol(text, rest);
+    }
+    let Ok(protocol) = protocol.parse::<Protocol>() else {
+        return refuse(format!(
+            "unknown protocol in port {}: {PORT_FORMS}",
+            quote(text)
+        ));
+    };
+    if !protocol.has_ports() {
+        return refuse(format!(
+            "{protocol} has no ports but {} names one: expected {protocol} alone",
+            quote(text)
+        ));
+    }
+    if !rest.is_empty()
+        && rest
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'-')
+    {
+        return port_range(text, protocol, rest);
+    }
+    match PortName::new(rest) {
+        Ok(name) => Ok(PortMatch::Named {
+            protocol: Some(protocol),
+            name,
+        }),
+        Err(_) => refuse(format!("bad port {}: {PORT_FORMS}", quote(text))),
+    }
+}
+
+fn bare_port(text: &str) -> Result<PortMatch, ValueError> {
+    if let Ok(protocol) = text.parse() {
+        return Ok(PortMatch::Protocol(protocol));
+    }
+    match PortName::new(text) {
+        Ok(name) => Ok(PortMatch::Named {
+            protocol: None,
+            name,
+        }),
+        Err(_) => refuse(format!("bad port {}: {PORT_FORMS}", quote(text))),
+    }
+}
+
+fn raw_protocol(text: &str, number: &str) -> Result<PortMatch, ValueError> {
+    let parsed = number
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| number.parse::<u8>());
+    let Some(Ok(number)) = parsed else {
+        return refuse(format!(
+            "bad port {}: expected protocol/0 to protocol/255",
+            quote(text)
+        ));
+    };
+    match Protocol::from_number(number) {
+        protocol @ Protocol::Number(_) => Ok(PortMatch::Protocol(protocol)),
+        named @ (Protocol::Tcp | Protocol::Udp | Protocol::Sctp | Protocol::Icmp) => {
+            refuse(format!("{} has a name: expected {named}", quote(text)))
+        }
+    }
+}
+
+fn port_range(text: &str, protocol: Protocol, range: &str) -> Result<PortMatch, ValueError> {
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let (Some(first), Some(last)) = (port_number(first), port_number(last)) else {
+        return refuse(format!(
+            "bad port {}: expected numbers from 1 to 65535",
+            quote(text)
+        ));
+    };
+    if first > last {
+        return refuse(format!(
+            "port range {} is reversed: expected {protocol}/{last}-{first}",
+            quote(text)
+        ));
+    }
+    Ok(PortMatch::Range {
+        protocol,
+        first,
+        last,
+    })
+}
+
+fn port_number(text: &str) -> Option<u16> {
+    text.parse()
+        .ok()
+        .filter(|&port| port != 0 && !text.starts_with('0'))
+}
+
+/// Parses the port a workload declares: `tcp/8080`.
+///
+/// # Errors
+/// When it is anything but one port of a protocol that has ports.
+pub fn declared_port(text: &str) -> Result<(Protocol, u16), ValueError> {
+    match port_match(text)? {
+        PortMatch::Range {
+            protocol,
+            first,
+            last,
+        } if first == last => Ok((protocol, first)),
+        _ => refuse(format!(
+            "{} is not one port: expected for example tcp/8080",
+            quote(text)
+        )),
+    }
+}
+
+/// Parses the port of a policy test: one port, one name, or a protocol without ports.
+///
+/// # Errors
+/// When it is anything else.
+pub fn test_port(text: &str) -> Result<PortMatch, ValueError> {
+    let port = port_match(text)?;
+    let concrete = match &port {
+        PortMatch::Range { first, last, .. } => first == last,
+        PortMatch::Protocol(protocol) => !protocol.has_ports(),
+        PortMatch::Named { .. } => true,
+    };
+    if concrete {
+        return Ok(port);
+    }
+    refuse(format!(
+        "{} is not one port: expected for example tcp/8080, http or icmp",
+        quote(text)
+    ))
+}
+
+/// Parses an end of a policy test: `namespace/workload` or an address.
+///
+/// # Errors
+/// When it is neither.
+pub fn test_end(text: &str) -> Result<TestEnd, ValueError> {
+    if let Ok(address) = text.parse() {
+        return Ok(TestEnd::Address(address));
+    }
+    match text.parse::<WorkloadId>() {
+        Ok(id) => Ok(TestEnd::Workload(id)),
+        Err(_) => refuse(format!(
+            "{} is neither a workload nor an address: expected for example shop/orders-1 or \
+             203.0.113.7",
+            quote(text)
+        )),
+    }
+}
+
+/// Parses an address that a workload or node owns.
+///
+/// # Errors
+/// When it is no address, or one that nobody can own.
+pub fn owned_address(text: &str) -> Result<IpAddr, ValueError> {
+    let Ok(address) = text.parse() else {
+        return refuse(format!(
+            "{} is not an address: expected for example 10.1.0.3 or fd00:1::3",
+            quote(text)
+        ));
+    };
+    match unusable_kind(address) {
+        None => Ok(address),
+        Some(kind) => refuse(format!(
+            "address {address} is {kind}: expected a unicast address of its own"
+        )),
+    }
+}
+
+/// Parses a range of addresses; the second value is true if host bits had to be masked.
+///
+/// # Errors
+/// When it is no CIDR, or one of IPv4-mapped IPv6 addresses.
+pub fn cidr(text: &str) -> Result<(IpNet, bool), ValueError> {
+    let Ok(net) = text.parse::<IpNet>() else {
+        return refuse(format!(
+            "{} is not a CIDR: expected for example 203.0.113.0/24 or fd00::/8",
+            quote(text)
+        ));
+    };
+    let masked = net.trunc();
+    if let IpNet::V6(v6) = masked
+        && v6.prefix_len() >= 96
+        && v6.addr().to_ipv4_mapped().is_some()
+    {
+        return refuse(format!(
+            "{} holds IPv4-mapped IPv6 addresses: expected the IPv4 CIDR itself",
+            quote(text)
+        ));
+    }
+    Ok((masked, masked != net))
+}
+
+/// Parses the name of an entity.
+///
+/// # Errors
+/// When there is no such entity.
+pub fn entity(text: &str) -> Result<Entity, ValueError> {
+    match text {
+        "world" => Ok(Entity::World),
+        "host" => Ok(Entity::Host),
+        "remote-node" => Ok(Entity::RemoteNode),
+        _ => refuse(format!(
+            "unknown entity {}: expected world, host or remote-node",
+            quote(text)
+        )),
+    }
+}
+
+/// Parses a rule's action.
+///
+/// # Errors
+/// When it is neither allow nor deny.
+pub fn action(text: &str) -> Result<RuleAction, ValueError> {
+    match text {
+        "allow" => Ok(RuleAction::Allow),
+        "deny" => Ok(RuleAction::Deny),
+        "reject" | "pass" => refuse(format!(
+            "action {} is not supported: this version supports namespaced allow and deny rules \
+             only (reject and pass arrive with the next milestone); expected allow or deny",
+            quote(text)
+        )),
+        _ => refuse(format!(
+            "unknown action {}: expected allow or deny",
+            quote(text)
+        )),
+    }
+}
+
+/// Parses the verdict a policy test expects.
+///
+/// # Errors
+/// When it is neither allow nor deny.
+pub fn expectation(text: &str) -> Result<RuleAction, ValueError> {
+    match text {
+        "allow" => Ok(RuleAction::Allow),
+        "deny" => Ok(RuleAction::Deny),
+        _ => refuse(format!(
+            "unknown verdict {}: expected allow or deny",
+            quote(text)
+        )),
+    }
+}
+
+const TIME_FORM: &str = "expected a time with an offset, for example 2026-12-01T00:00:00Z";
+
+/// Takes a point in time: a TOML date-time with an offset, or the same as a string.
+///
+/// # Errors
+/// When it is anything else or lies outside the years 1678 to 2261.
+pub fn wall_time(value: &Value) -> Result<WallTime, ValueError> {
+    let text = match value {
+        Value::Datetime(time) if time.offset.is_some() => time.to_string(),
+        Value::Datetime(time) => return refuse(format!("{time} has no offset: {TIME_FORM}")),
+        Value::String(text) => text.clone(),
+        other => {
+            return refuse(format!(
+                "not a time but a value of type {}: {TIME_FORM}",
+                other.type_str()
+            ));
+        }
+    };
+    let Ok(time) = text.parse::<jiff::Timestamp>() else {
+        return refuse(format!("bad time {}: {TIME_FORM}", quote(&text)));
+    };
+    match i64::try_from(time.as_nanosecond()) {
+        Ok(nanoseconds) => Ok(WallTime(nanoseconds)),
+        Err(_) => refuse(format!(
+            "time {} is out of range: expected a year from 1678 to 2261",
+            quote(&text)
+        )),
+    }
+}
+
+/// Takes a day: a TOML local date, or the same as a string.
+///
+/// # Errors
+/// When it is anything else.
+pub fn day(value: &Value) -> Result<String, ValueError> {
+    let text = match value {
+        Value::Datetime(time) if time.time.is_none() => time.to_string(),
+        Value::String(text) => text.clone(),
+        _ => return refuse("not a day: expected a date without time, for example 2027-02-01"),
+    };
+    match text.parse::<jiff::civil::Date>() {
+        Ok(day) => Ok(day.to_string()),
+        Err(_) => refuse(format!(
+            "bad day {}: expected for example 2027-02-01",
+            quote(&text)
+        )),
+    }
+}

@@ -1,0 +1,266 @@
+//! Ticks when a watched file may have changed.
+//!
+//! Watches directories, not files, so that atomic renames and Kubernetes' `..data` swaps are seen;
+//! for each symbolic link on the way also the directory that holds the link. There is no timer:
+//! closing a written file and renaming one are edges already, and all queued events make one
+//! tick. Ticks may be spurious; what changed is for `FileSet::reload` to find out. Create the
+//! watcher before the first load, so that no change falls between the two.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use inotify::{Event, EventMask, Inotify, WatchDescriptor, WatchMask};
+use tokio::io::unix::AsyncFd;
+
+/// The most symbolic links followed on the way to one path.
+const MAX_LINKS: usize = 40;
+
+/// Room for events of one read.
+const BUFFER: usize = 16 * 1024;
+
+/// What in a directory matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Interest {
+    Everything,
+    Names(BTreeSet<OsString>),
+}
+
+impl Interest {
+    fn covers(&self, name: &OsStr) -> bool {
+        match self {
+            Self::Everything => true,
+            // Kubernetes swaps a volume's content by renaming this link.
+            Self::Names(names) => names.contains(name) || name == "..data",
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::Names(names), Self::Names(more)) => names.extend(more),
+            _ => *self = Self::Everything,
+        }
+    }
+}
+
+/// Watches the directories on the way to a set of files and directories.
+#[derive(Debug)]
+pub struct Watcher {
+    fd: AsyncFd<Inotify>,
+    roots: Vec<PathBuf>,
+    watches: HashMap<WatchDescriptor, Interest>,
+}
+
+impl Watcher {
+    /// Starts watching files and directories, also ones that do not exist yet.
+    ///
+    /// # Errors
+    /// When the kernel refuses: no inotify instance left, or not inside a tokio runtime.
+    pub fn new(roots: Vec<PathBuf>) -> io::Result<Self> {
+        let fd = register(Inotify::init()?)?;
+        let mut watcher = Self {
+            fd,
+            roots,
+            watches: HashMap::new(),
+        };
+        watcher.rearm()?;
+        Ok(watcher)
+    }
+
+    /// Waits until something may have changed. Safe to cancel: events are only taken from the
+    /// queue in the poll that returns.
+    ///
+    /// # Errors
+    /// When the events cannot be read or the watches cannot be renewed.
+    pub async fn changed(&mut self) -> io::Result<()> {
+        loop {
+            let mut guard = self.fd.readable_mut().await?;
+            let drained = drain(guard.get_inner_mut(), &self.watches)?;
+            guard.clear_ready();
+            drop(guard);
+            if drained {
+                return self.rearm();
+            }
+        }
+    }
+
+    /// Brings the watches in line with where the paths lead now; again until a walk after the
+    /// watches were set finds nothing new, so that no directory slips in between unseen.
+    fn rearm(&mut self) -> io::Result<()> {
+        let mut seen = BTreeMap::new();
+        for _ in 0..MAX_LINKS {
+            let mut wanted = BTreeMap::new();
+            for root in &self.roots {
+                collect(root, &mut wanted);
+            }
+            if wanted == seen {
+                break;
+            }
+            self.watch(&wanted)?;
+            seen = wanted;
+        }
+        Ok(())
+    }
+
+    /// Watches these directories and no others.
+    fn watch(&mut self, wanted: &BTreeMap<PathBuf, Interest>) -> io::Result<()> {
+        let mut watches: HashMap<WatchDescriptor, Interest> = HashMap::new();
+        let mut kernel = self.fd.get_ref().watches();
+        for (directory, interest) in wanted {
+            match kernel.add(directory, mask()) {
+                Ok(watch) => match watches.get_mut(&watch) {
+                    Some(present) => present.merge(interest.clone()),
+                    None => {
+                        watches.insert(watch, interest.clone());
+                    }
+                },
+                // It vanished since we looked: its parent, watched as well, tells when it is back.
+                Err(error) if vanished(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for (stale, _) in self
+            .watches
+            .drain()
+            .filter(|(watch, _)| !watches.contains_key(watch))
+        {
+            // Fails if the directory is gone, which removes the watch as well.
+            let _gone = kernel.remove(stale);
+        }
+        self.watches = watches;
+        Ok(())
+    }
+}
+
+fn mask() -> WatchMask {
+    WatchMask::CLOSE_WRITE
+        | WatchMask::MOVED_TO
+        | WatchMask::MOVED_FROM
+        | WatchMask::CREATE
+        | WatchMask::DELETE
+        | WatchMask::DELETE_SELF
+        | WatchMask::MOVE_SELF
+        | WatchMask::ONLYDIR
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe because a value may swap its descriptor; Inotify owns one \
+              descriptor for life and nothing here replaces the Inotify"
+)]
+fn register(inotify: Inotify) -> io::Result<AsyncFd<Inotify>> {
+    AsyncFd::with_interest(inotify, tokio::io::Interest::READABLE)
+}
+
+fn vanished(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+/// Reads every queued event; true if one matters.
+fn drain(inotify: &mut Inotify, watches: &HashMap<WatchDescriptor, Interest>) -> io::Result<bool> {
+    let mut buffer = [0; BUFFER];
+    let mut matters = false;
+    loop {
+        match inotify.read_events(&mut buffer) {
+            Ok(events) => {
+                for event in events {
+                    matters |= is_relevant(&event, watches);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(matters),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_relevant(event: &Event<&OsStr>, watches: &HashMap<WatchDescriptor, Interest>) -> bool {
+    if event.mask.contains(EventMask::Q_OVERFLOW) {
+        return true;
+    }
+    match (watches.get(&event.wd), event.name) {
+        (Some(interest), Some(name)) => interest.covers(name),
+        (Some(_), None) => true,
+        (None, _) => false,
+    }
+}
+
+/// Adds the directories in which a change may change what `root` leads to.
+fn collect(root: &Path, wanted: &mut BTreeMap<PathBuf, Interest>) {
+    let Some(directory) = walk(root, wanted) else {
+        return;
+    };
+    add(wanted, &directory, Interest::Everything);
+    let Ok(entries) = std::fs::read_dir(&directory) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+            walk(&entry.path(), wanted);
+        }
+    }
+}
+
+/// Follows a path link by link, adding every directory that decides where it leads; returns the
+/// directory it leads to, if it is one.
+fn walk(path: &Path, wanted: &mut BTreeMap<PathBuf, Interest>) -> Option<PathBuf> {
+    let absolute = std::path::absolute(path).ok()?;
+    let mut rest: VecDeque<OsString> = parts(&absolute);
+    let mut current = PathBuf::from("/");
+    let mut links = 0;
+    while let Some(part) = rest.pop_front() {
+        if part == ".." {
+            current.pop();
+            continue;
+        }
+        let next = current.join(&part);
+        let target = std::fs::read_link(&next).ok();
+        let exists = target.is_some() || next.exists();
+        if target.is_some() || !exists || rest.is_empty() {
+            add(wanted, &current, Interest::Names(BTreeSet::from([part])));
+        }
+        let Some(target) = target else {
+            if !exists {
+                return None;
+            }
+            current = next;
+            continue;
+        };
+        links += 1;
+        if links > MAX_LINKS {
+            return None;
+        }
+        if target.is_absolute() {
+            current = PathBuf::from("/");
+        }
+        for part in parts(&target).into_iter().rev() {
+            rest.push_front(part);
+        }
+    }
+    current.is_dir().then_some(current)
+}
+
+fn parts(path: &Path) -> VecDeque<OsString> {
+    let named = |part: Component<'_>| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsString::from("..")),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    };
+    path.components().filter_map(named).collect()
+}
+
+fn add(wanted: &mut BTreeMap<PathBuf, Interest>, directory: &Path, interest: Interest) {
+    match wanted.get_mut(directory) {
+        Some(present) => present.merge(interest),
+        None => {
+            wanted.insert(directory.to_owned(), interest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
