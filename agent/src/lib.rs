@@ -1,5 +1,12 @@
 //! The Ringfence agent as a library: everything behind the `ringfence` binary.
 
+pub mod app;
+pub mod cli;
 pub mod config;
+pub mod datapath;
 pub mod model;
+pub mod observe;
+pub mod plan;
+pub mod policy;
+pub mod server;
 pub mod source;

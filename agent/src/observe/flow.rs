@@ -139,7 +139,11 @@ impl FlowRecord {
     /// The end on this node that was judged.
     #[must_use]
     pub fn local(&self) -> &End {
-        if self.from_workload { &self.source } else { &self.destination }
+        if self.from_workload {
+            &self.source
+        } else {
+            &self.destination
+        }
     }
 }
 
@@ -166,7 +170,11 @@ impl Decoder {
         let from_workload = event.from_workload == 1;
         let local = local_end(event, names);
         let peer = peer_end(event, names);
-        let (source, destination) = if from_workload { (local, peer) } else { (peer, local) };
+        let (source, destination) = if from_workload {
+            (local, peer)
+        } else {
+            (peer, local)
+        };
         let time = Timestamp::from_nanosecond(i128::from(event.time) + wall_minus_boot).ok()?;
         Some(FlowRecord {
             time,
@@ -192,7 +200,10 @@ impl Decoder {
     /// A version 4 UUID (RFC 9562): unique by a counter, unpredictable by the seed.
     fn next_uuid(&self) -> u128 {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let (high, low) = (self.seed.hash_one((number, 0u8)), self.seed.hash_one((number, 1u8)));
+        let (high, low) = (
+            self.seed.hash_one((number, 0u8)),
+            self.seed.hash_one((number, 1u8)),
+        );
         let bits = u128::from(high) << 64 | u128::from(low);
         bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62
     }
@@ -202,13 +213,23 @@ fn local_end(event: &FlowEvent, names: &Directory) -> End {
     let ip = address(event.local, event.family);
     let by_interface = names.endpoint(event.ifindex).cloned().map(Owner::Workload);
     let owner = by_interface.or_else(|| names.owner(ip?).cloned());
-    End { ip, port: event.local_port.number(), identity: event.identity, owner }
+    End {
+        ip,
+        port: event.local_port.number(),
+        identity: event.identity,
+        owner,
+    }
 }
 
 fn peer_end(event: &FlowEvent, names: &Directory) -> End {
     let ip = address(event.peer, event.family);
     let owner = ip.and_then(|ip| names.owner(ip)).cloned();
-    End { ip, port: event.peer_port.number(), identity: event.peer_identity, owner }
+    End {
+        ip,
+        port: event.peer_port.number(),
+        identity: event.peer_identity,
+        owner,
+    }
 }
 
 fn address(wide: Ip6, family: u8) -> Option<IpAddr> {

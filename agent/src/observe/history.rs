@@ -34,11 +34,18 @@ impl Filter {
     /// Whether it accepts a record.
     #[must_use]
     pub fn accepts(&self, record: &FlowRecord) -> bool {
-        let either = |test: &dyn Fn(&End) -> bool| test(&record.source) || test(&record.destination);
+        let either =
+            |test: &dyn Fn(&End) -> bool| test(&record.source) || test(&record.destination);
         self.verdict.is_none_or(|verdict| record.verdict == verdict)
             && self.since.is_none_or(|since| record.time >= since)
-            && self.namespace.as_ref().is_none_or(|name| either(&|end| in_namespace(end, name)))
-            && self.workload.as_ref().is_none_or(|name| either(&|end| is_workload(end, name)))
+            && self
+                .namespace
+                .as_ref()
+                .is_none_or(|name| either(&|end| in_namespace(end, name)))
+            && self
+                .workload
+                .as_ref()
+                .is_none_or(|name| either(&|end| is_workload(end, name)))
     }
 }
 
@@ -49,9 +56,11 @@ fn in_namespace(end: &End, name: &str) -> bool {
 
 fn is_workload(end: &End, name: &str) -> bool {
     let workload = end.owner.as_ref().and_then(Owner::workload);
-    workload.zip(name.split_once('/')).is_some_and(|(workload, (namespace, name))| {
-        workload.id.namespace.as_str() == namespace && workload.id.name.as_str() == name
-    })
+    workload
+        .zip(name.split_once('/'))
+        .is_some_and(|(workload, (namespace, name))| {
+            workload.id.namespace.as_str() == namespace && workload.id.name.as_str() == name
+        })
 }
 
 /// What a follower gets next.
@@ -109,15 +118,14 @@ impl History {
 
     /// As [`Self::recent`], and a feed of everything that comes after.
     #[must_use]
-    pub fn follow(
-        &self,
-        filter: Filter,
-        last: Option<usize>,
-    ) -> (Vec<Arc<FlowRecord>>, Follower) {
+    pub fn follow(&self, filter: Filter, last: Option<usize>) -> (Vec<Arc<FlowRecord>>, Follower) {
         let ring = self.locked();
         let past = select(&ring, &filter, last);
-        let follower =
-            Follower { feed: self.feed.subscribe(), filter, lost: Arc::clone(&self.lost) };
+        let follower = Follower {
+            feed: self.feed.subscribe(),
+            filter,
+            lost: Arc::clone(&self.lost),
+        };
         (past, follower)
     }
 
@@ -139,7 +147,10 @@ fn select(
     last: Option<usize>,
 ) -> Vec<Arc<FlowRecord>> {
     let newest_first = ring.iter().rev().filter(|record| filter.accepts(record));
-    let mut picked: Vec<_> = newest_first.take(last.unwrap_or(usize::MAX)).cloned().collect();
+    let mut picked: Vec<_> = newest_first
+        .take(last.unwrap_or(usize::MAX))
+        .cloned()
+        .collect();
     picked.reverse();
     picked
 }
@@ -180,11 +191,17 @@ mod tests {
     use crate::observe::flow::tests::{denied, event, record};
 
     fn at(seconds: u64) -> Arc<FlowRecord> {
-        Arc::new(record(&FlowEvent { time: seconds * 1_000_000_000, ..event() }))
+        Arc::new(record(&FlowEvent {
+            time: seconds * 1_000_000_000,
+            ..event()
+        }))
     }
 
     fn by_verdict(verdict: FlowVerdict) -> Filter {
-        Filter { verdict: Some(verdict), ..Filter::default() }
+        Filter {
+            verdict: Some(verdict),
+            ..Filter::default()
+        }
     }
 
     #[test]
@@ -193,7 +210,10 @@ mod tests {
         history.push(&(0..5).map(at).collect::<Vec<_>>());
         let seconds = |last| -> Vec<i64> {
             let records = history.recent(&Filter::default(), last);
-            records.iter().map(|record| record.time.as_second() % 1000 - 44).collect()
+            records
+                .iter()
+                .map(|record| record.time.as_second() % 1000 - 44)
+                .collect()
         };
         assert_eq!(seconds(None), [2, 3, 4]);
         assert_eq!(seconds(Some(2)), [3, 4]);
@@ -208,15 +228,20 @@ mod tests {
             namespace: Some(namespace.into()),
             ..Filter::default()
         };
-        let workload =
-            |name: &str| Filter { workload: Some(name.into()), ..Filter::default() };
+        let workload = |name: &str| Filter {
+            workload: Some(name.into()),
+            ..Filter::default()
+        };
         assert!(Filter::default().accepts(&allowed));
         assert!(named("shop").accepts(&allowed) && !named("lab").accepts(&allowed));
         assert!(workload("shop/db-1").accepts(&allowed));
         assert!(!workload("shop/db-2").accepts(&allowed) && !workload("db-1").accepts(&allowed));
         assert!(by_verdict(FlowVerdict::Denied).accepts(&denied));
         assert!(!by_verdict(FlowVerdict::Denied).accepts(&allowed));
-        let since = |time| Filter { since: Some(time), ..Filter::default() };
+        let since = |time| Filter {
+            since: Some(time),
+            ..Filter::default()
+        };
         assert!(since(allowed.time).accepts(&allowed));
         let later = allowed.time + jiff::SignedDuration::from_nanos(1);
         assert!(!since(later).accepts(&allowed));
@@ -229,7 +254,9 @@ mod tests {
         let (past, mut follower) = history.follow(Filter::default(), None);
         history.push(&[at(2)]);
         assert_eq!(past.len(), 1);
-        let Some(Followed::Flow(next)) = follower.next().await else { panic!("no record") };
+        let Some(Followed::Flow(next)) = follower.next().await else {
+            panic!("no record")
+        };
         assert_eq!(next.time, at(2).time);
         drop(history);
         assert!(follower.next().await.is_none());

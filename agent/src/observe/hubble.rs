@@ -6,7 +6,6 @@
 //! beyond what JSON asks for. ICMP types are known for echo only; other messages show none.
 
 use std::io::{self, Write};
-use std::net::IpAddr;
 
 use ringfence_common::event::EventKind;
 use ringfence_common::mode::Direction;
@@ -14,10 +13,16 @@ use ringfence_common::reason::DropReason;
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
+use self::message::{
+    Endpoint, EventType, Extensions, Flow, Icmp, Interface, Ip, Layer4, Line, Lost, LostLine, Ours,
+    Policy, PortPair, TcpFlags,
+};
 use super::flow::{End, FlowRecord, FlowVerdict, protocol};
 use super::hubble_reason;
 use super::names::{Decider, Owner, reserved_identity};
 use crate::model::quote::is_deceptive;
+
+mod message;
 
 /// `MessageTypeDrop` and `MessageTypePolicyVerdict` of Cilium's monitor API.
 const EVENT_DROP: u32 = 1;
@@ -27,14 +32,31 @@ const EVENT_POLICY_VERDICT: u32 = 5;
 pub fn write_line(out: &mut Vec<u8>, record: &FlowRecord) {
     let time = time_text(record);
     let flow = flow(record, &time);
-    write_json(out, &Line { flow, node_name: &record.node, time: &time });
+    write_json(
+        out,
+        &Line {
+            flow,
+            node_name: &record.node,
+            time: &time,
+        },
+    );
 }
 
 /// Appends a line which says that a reader missed `count` records.
 pub fn write_lost(out: &mut Vec<u8>, count: u64, node: &str, time: jiff::Timestamp) {
-    let lost = Lost { source: "HUBBLE_RING_BUFFER", num_events_lost: count.to_string() };
+    let lost = Lost {
+        source: "HUBBLE_RING_BUFFER",
+        num_events_lost: count.to_string(),
+    };
     let time = format!("{time:.9}");
-    write_json(out, &LostLine { lost_events: lost, node_name: node, time: &time });
+    write_json(
+        out,
+        &LostLine {
+            lost_events: lost,
+            node_name: node,
+            time: &time,
+        },
+    );
 }
 
 fn write_json(out: &mut Vec<u8>, value: &impl Serialize) {
@@ -76,200 +98,19 @@ impl Formatter for Escaping {
     }
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    flow: Flow<'a>,
-    node_name: &'a str,
-    time: &'a str,
-}
-
-#[derive(Serialize)]
-struct LostLine<'a> {
-    lost_events: Lost,
-    node_name: &'a str,
-    time: &'a str,
-}
-
-#[derive(Serialize)]
-struct Lost {
-    source: &'static str,
-    num_events_lost: String,
-}
-
-#[derive(Serialize)]
-struct Flow<'a> {
-    time: &'a str,
-    uuid: String,
-    verdict: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    drop_reason: Option<u32>,
-    #[serde(rename = "IP", skip_serializing_if = "Option::is_none")]
-    ip: Option<Ip>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    l4: Option<Layer4>,
-    source: Endpoint<'a>,
-    destination: Endpoint<'a>,
-    #[serde(rename = "Type")]
-    kind: &'static str,
-    node_name: &'a str,
-    event_type: EventType,
-    traffic_direction: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    drop_reason_desc: Option<&'static str>,
-    is_reply: bool,
-    interface: Interface,
-    #[serde(rename = "Summary")]
-    summary: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    egress_allowed_by: Option<[Policy<'a>; 1]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ingress_allowed_by: Option<[Policy<'a>; 1]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    egress_denied_by: Option<[Policy<'a>; 1]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ingress_denied_by: Option<[Policy<'a>; 1]>,
-    extensions: Extensions<'a>,
-}
-
-#[derive(Serialize)]
-struct Ip {
-    source: IpAddr,
-    destination: IpAddr,
-    #[serde(rename = "ipVersion")]
-    version: &'static str,
-}
-
-#[derive(Serialize)]
-enum Layer4 {
-    #[serde(rename = "TCP")]
-    Tcp {
-        #[serde(flatten)]
-        ports: PortPair,
-        flags: TcpFlags,
-    },
-    #[serde(rename = "UDP")]
-    Udp(PortPair),
-    #[serde(rename = "SCTP")]
-    Sctp(PortPair),
-    #[serde(rename = "ICMPv4")]
-    Icmp4(Icmp),
-    #[serde(rename = "ICMPv6")]
-    Icmp6(Icmp),
-}
-
-#[derive(Serialize)]
-struct PortPair {
-    #[serde(skip_serializing_if = "is_zero")]
-    source_port: u16,
-    #[serde(skip_serializing_if = "is_zero")]
-    destination_port: u16,
-}
-
-#[derive(Serialize)]
-struct Icmp {
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    kind: Option<u8>,
-}
-
-struct TcpFlags(u8);
-
-const TCP_FLAGS: [(u8, &str); 8] = [
-    (0x01, "FIN"),
-    (0x02, "SYN"),
-    (0x04, "RST"),
-    (0x08, "PSH"),
-    (0x10, "ACK"),
-    (0x20, "URG"),
-    (0x40, "ECE"),
-    (0x80, "CWR"),
-];
-
-impl TcpFlags {
-    fn names(&self) -> impl Iterator<Item = &'static str> {
-        TCP_FLAGS.into_iter().filter(|(bit, _)| self.0 & bit != 0).map(|(_, name)| name)
-    }
-}
-
-impl Serialize for TcpFlags {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.names().map(|name| (name, true)))
-    }
-}
-
-#[derive(Serialize)]
-struct Endpoint<'a> {
-    #[serde(skip_serializing_if = "is_zero_32")]
-    identity: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<&'a str>,
-    labels: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pod_name: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct EventType {
-    #[serde(rename = "type")]
-    kind: u32,
-    #[serde(skip_serializing_if = "is_zero_32")]
-    sub_type: u32,
-}
-
-#[derive(Serialize)]
-struct Interface {
-    index: u32,
-}
-
-#[derive(Serialize)]
-struct Policy<'a> {
-    name: &'a str,
-    namespace: &'a str,
-    labels: [String; 1],
-}
-
-#[derive(Serialize)]
-struct Extensions<'a> {
-    #[serde(rename = "@type")]
-    type_url: &'static str,
-    value: Ours<'a>,
-}
-
-#[derive(Serialize)]
-struct Ours<'a> {
-    verdict: &'static str,
-    event: &'static str,
-    rule: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    policy: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    owner: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    justification: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ticket: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    protocol: u8,
-    packets: u64,
-    bytes: u64,
-}
-
-fn is_zero(number: &u16) -> bool {
-    *number == 0
-}
-
-fn is_zero_32(number: &u32) -> bool {
-    *number == 0
-}
-
 fn flow<'a>(record: &'a FlowRecord, time: &'a str) -> Flow<'a> {
-    let dropped = record.reason.filter(|_| record.verdict == FlowVerdict::Denied);
-    let (drop_reason, drop_reason_desc) =
-        dropped.map(|reason| hubble_reason::of(record, reason)).unzip();
+    let dropped = record
+        .reason
+        .filter(|_| record.verdict == FlowVerdict::Denied);
+    let (drop_reason, drop_reason_desc) = dropped
+        .map(|reason| hubble_reason::of(record, reason))
+        .unzip();
     let by = |direction, allowed| {
-        let fits = record.direction == direction
-            && allowed == (record.verdict == FlowVerdict::Allowed);
-        fits.then(|| policy(&record.decider)).flatten().map(|policy| [policy])
+        let fits =
+            record.direction == direction && allowed == (record.verdict == FlowVerdict::Allowed);
+        fits.then(|| policy(&record.decider))
+            .flatten()
+            .map(|policy| [policy])
     };
     Flow {
         time,
@@ -293,7 +134,9 @@ fn flow<'a>(record: &'a FlowRecord, time: &'a str) -> Flow<'a> {
         },
         drop_reason_desc,
         is_reply: record.is_reply,
-        interface: Interface { index: record.ifindex },
+        interface: Interface {
+            index: record.ifindex,
+        },
         summary: summary(record),
         egress_allowed_by: by(Direction::Egress, true),
         ingress_allowed_by: by(Direction::Ingress, true),
@@ -313,22 +156,37 @@ fn event_type(reason: Option<DropReason>, number: Option<u32>) -> EventType {
         None | Some(DropReason::Policy | DropReason::NoPolicyRow | DropReason::Lockdown)
     );
     match number {
-        Some(sub_type) if !verdict => EventType { kind: EVENT_DROP, sub_type },
-        _ => EventType { kind: EVENT_POLICY_VERDICT, sub_type: 0 },
+        Some(sub_type) if !verdict => EventType {
+            kind: EVENT_DROP,
+            sub_type,
+        },
+        _ => EventType {
+            kind: EVENT_POLICY_VERDICT,
+            sub_type: 0,
+        },
     }
 }
 
 fn ip(record: &FlowRecord) -> Option<Ip> {
     let (source, destination) = (record.source.ip?, record.destination.ip?);
     let version = if source.is_ipv4() { "IPv4" } else { "IPv6" };
-    Some(Ip { source, destination, version })
+    Some(Ip {
+        source,
+        destination,
+        version,
+    })
 }
 
 fn layer4(record: &FlowRecord) -> Option<Layer4> {
-    let ports =
-        || PortPair { source_port: record.source.port, destination_port: record.destination.port };
+    let ports = || PortPair {
+        source_port: record.source.port,
+        destination_port: record.destination.port,
+    };
     Some(match record.protocol {
-        protocol::TCP => Layer4::Tcp { ports: ports(), flags: TcpFlags(record.tcp_flags) },
+        protocol::TCP => Layer4::Tcp {
+            ports: ports(),
+            flags: TcpFlags(record.tcp_flags),
+        },
         protocol::UDP => Layer4::Udp(ports()),
         protocol::SCTP => Layer4::Sctp(ports()),
         protocol::ICMP => Layer4::Icmp4(icmp(record, [8, 0])),
@@ -338,7 +196,9 @@ fn layer4(record: &FlowRecord) -> Option<Layer4> {
 }
 
 fn icmp(record: &FlowRecord, [request, reply]: [u8; 2]) -> Icmp {
-    Icmp { kind: is_echo(record).then_some(if record.is_reply { reply } else { request }) }
+    Icmp {
+        kind: is_echo(record).then_some(if record.is_reply { reply } else { request }),
+    }
 }
 
 fn is_echo(record: &FlowRecord) -> bool {
@@ -354,7 +214,11 @@ fn summary(record: &FlowRecord) -> String {
         protocol::UDP => "UDP".into(),
         protocol::SCTP => "SCTP".into(),
         protocol::ICMP | protocol::ICMPV6 => {
-            let family = if record.protocol == protocol::ICMP { "ICMPv4" } else { "ICMPv6" };
+            let family = if record.protocol == protocol::ICMP {
+                "ICMPv4"
+            } else {
+                "ICMPv6"
+            };
             match (is_echo(record), record.is_reply) {
                 (false, _) => family.into(),
                 (true, false) => format!("{family} EchoRequest"),
@@ -370,10 +234,18 @@ fn endpoint(end: &End) -> Endpoint<'_> {
     let workload = end.owner.as_ref().and_then(Owner::workload);
     let mut labels = Vec::new();
     if let Some(workload) = workload {
-        labels.extend(workload.labels.iter().map(|(key, value)| format!("k8s:{key}={value}")));
+        labels.extend(
+            workload
+                .labels
+                .iter()
+                .map(|(key, value)| format!("k8s:{key}={value}")),
+        );
         let account = &workload.service_account;
         labels.push(format!("k8s:io.cilium.k8s.policy.serviceaccount={account}"));
-        labels.push(format!("k8s:io.kubernetes.pod.namespace={}", workload.id.namespace));
+        labels.push(format!(
+            "k8s:io.kubernetes.pod.namespace={}",
+            workload.id.namespace
+        ));
     } else if let Some(name) = reserved_identity(end.identity) {
         labels.push(format!("reserved:{name}"));
     }
@@ -386,9 +258,15 @@ fn endpoint(end: &End) -> Endpoint<'_> {
 }
 
 fn policy(decider: &Decider) -> Option<Policy<'_>> {
-    let Decider::Rule(rule) = decider else { return None };
+    let Decider::Rule(rule) = decider else {
+        return None;
+    };
     let (namespace, name) = rule.policy.split_once('/').unwrap_or(("", &rule.policy));
-    Some(Policy { name, namespace, labels: [format!("ringfence:rule={}", rule.rule)] })
+    Some(Policy {
+        name,
+        namespace,
+        labels: [format!("ringfence:rule={}", rule.rule)],
+    })
 }
 
 fn ours(record: &FlowRecord) -> Ours<'_> {
@@ -423,7 +301,14 @@ fn ours(record: &FlowRecord) -> Ours<'_> {
 fn uuid_text(uuid: u128) -> String {
     let hex = format!("{uuid:032x}");
     let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default();
-    [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
+    [
+        part(0..8),
+        part(8..12),
+        part(12..16),
+        part(16..20),
+        part(20..32),
+    ]
+    .join("-")
 }
 
 #[cfg(test)]

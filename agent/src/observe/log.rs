@@ -2,7 +2,7 @@
 //!
 //! Invariants: whole lines only; a full disk or a missing directory costs records, which are
 //! counted, and never stops the agent; the file is opened anew with the next batch after an
-//! error. At most [`KEPT`] older files stay. Blocking; call it from a thread that may block.
+//! error. Only so many older files stay. Blocking; call it from a thread that may block.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -14,14 +14,12 @@ use std::sync::Arc;
 use super::flow::FlowRecord;
 use super::hubble;
 
-/// How many rotated files are kept: `path.1` is the newest.
-pub const KEPT: u32 = 3;
-
 /// Writes flow records to a file.
 #[derive(Debug)]
 pub struct FlowLog {
     path: PathBuf,
     limit: u64,
+    kept: u32,
     file: Option<File>,
     size: u64,
     buffer: Vec<u8>,
@@ -30,12 +28,14 @@ pub struct FlowLog {
 }
 
 impl FlowLog {
-    /// A log at `path` that is rotated before it grows beyond `limit` bytes.
+    /// A log at `path` that is rotated before it grows beyond `limit` bytes. So many rotated files
+    /// are `kept`; `path.1` is the newest.
     #[must_use]
-    pub fn new(path: &Path, limit: u64) -> Self {
+    pub fn new(path: &Path, limit: u64, kept: u32) -> Self {
         Self {
             path: path.to_owned(),
             limit,
+            kept,
             file: None,
             size: 0,
             buffer: Vec::new(),
@@ -97,7 +97,11 @@ impl FlowLog {
     fn open(&mut self) -> io::Result<()> {
         if self.file.is_none() {
             let mut options = OpenOptions::new();
-            let file = options.create(true).append(true).mode(0o600).open(&self.path)?;
+            let file = options
+                .create(true)
+                .append(true)
+                .mode(0o600)
+                .open(&self.path)?;
             self.size = file.metadata()?.len();
             self.file = Some(file);
         }
@@ -106,7 +110,9 @@ impl FlowLog {
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.open()?;
-        let Some(file) = &mut self.file else { return Ok(()) };
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
         if let Err(error) = file.write_all(bytes) {
             // Part of a line may be in the file: cut it off again.
             let _ = file.set_len(self.size);
@@ -119,14 +125,17 @@ impl FlowLog {
     fn rotate(&mut self) {
         self.file = None;
         self.size = 0;
-        for number in (1..KEPT).rev() {
-            self.rename(&self.numbered(number), &self.numbered(number + 1));
+        if self.kept == 0 {
+            return self.checked(fs::remove_file(&self.path));
         }
-        self.rename(&self.path, &self.numbered(1));
+        for number in (1..self.kept).rev() {
+            self.checked(fs::rename(self.numbered(number), self.numbered(number + 1)));
+        }
+        self.checked(fs::rename(&self.path, self.numbered(1)));
     }
 
-    fn rename(&self, from: &Path, to: &Path) {
-        match fs::rename(from, to) {
+    fn checked(&self, moved: io::Result<()>) {
+        match moved {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!("flow log {}: cannot rotate: {error}", self.path.display());
             }
@@ -168,7 +177,7 @@ mod tests {
     }
 
     fn batch(count: usize) -> Vec<Arc<FlowRecord>> {
-        vec![Arc::new(record(&event())); count]
+        (0..count).map(|_| Arc::new(record(&event()))).collect()
     }
 
     fn line_length() -> u64 {
@@ -181,13 +190,13 @@ mod tests {
     fn rotates_within_a_batch_and_keeps_three() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("flows.log");
-        let mut log = FlowLog::new(&path, 2 * line_length());
+        let mut log = FlowLog::new(&path, 2 * line_length(), 3);
         log.append(&batch(9));
         assert_eq!(lines(&path), 1);
-        for number in 1..=KEPT {
+        for number in 1..=3 {
             assert_eq!(lines(&log.numbered(number)), 2, "{number}");
         }
-        assert!(!log.numbered(KEPT + 1).exists());
+        assert!(!log.numbered(4).exists());
         assert_eq!(log.lost(), 0);
     }
 
@@ -195,28 +204,29 @@ mod tests {
     fn continues_a_file_and_counts_its_size() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("flows.log");
-        FlowLog::new(&path, 3 * line_length()).append(&batch(2));
-        FlowLog::new(&path, 3 * line_length()).append(&batch(1));
+        FlowLog::new(&path, 3 * line_length(), 3).append(&batch(2));
+        FlowLog::new(&path, 3 * line_length(), 3).append(&batch(1));
         assert_eq!(lines(&path), 3);
-        let mut log = FlowLog::new(&path, 3 * line_length());
+        let mut log = FlowLog::new(&path, 3 * line_length(), 3);
         log.append(&batch(1));
         assert_eq!((lines(&path), lines(&log.numbered(1))), (1, 3));
     }
 
     #[test]
-    fn a_line_above_the_limit_gets_a_file_of_its_own() {
+    fn a_line_above_the_limit_gets_a_file_and_none_is_kept_at_zero() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("flows.log");
-        let mut log = FlowLog::new(&path, 10);
+        let mut log = FlowLog::new(&path, 10, 0);
         log.append(&batch(2));
-        assert_eq!((lines(&path), lines(&log.numbered(1))), (1, 1));
+        assert_eq!(lines(&path), 1);
+        assert!(!log.numbered(1).exists());
     }
 
     #[test]
     fn errors_are_counted_and_it_recovers() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("missing");
-        let mut log = FlowLog::new(&missing.join("flows.log"), 1 << 20);
+        let mut log = FlowLog::new(&missing.join("flows.log"), 1 << 20, 3);
         log.append(&batch(2));
         assert_eq!(log.lost(), 2);
         assert!(log.last_error().unwrap().contains("flows.log"));

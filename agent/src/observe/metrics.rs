@@ -106,7 +106,12 @@ impl Metrics {
             reload_errors.clone(),
         );
         registry.register_collector(Box::new(Snapshot(Arc::clone(&totals))));
-        Self { registry, totals, publish, reload_errors }
+        Self {
+            registry,
+            totals,
+            publish,
+            reload_errors,
+        }
     }
 
     /// Counts a batch of flow records.
@@ -114,7 +119,11 @@ impl Metrics {
         let mut totals = lock(&self.totals);
         for record in batch {
             let owner = record.local().owner.as_ref().and_then(Owner::workload);
-            let key = (owner.map(|workload| workload.id.clone()), record.direction, record.verdict);
+            let key = (
+                owner.map(|workload| workload.id.clone()),
+                record.direction,
+                record.verdict,
+            );
             *totals.flows.entry(key).or_default() += 1;
         }
     }
@@ -148,7 +157,9 @@ impl Metrics {
 
     /// Counts a refused change; `source` is a kind such as `policies`, never a path.
     pub fn count_reload_error(&self, source: &'static str) {
-        self.reload_errors.get_or_create(&[("source", source)]).inc();
+        self.reload_errors
+            .get_or_create(&[("source", source)])
+            .inc();
     }
 
     /// The page that Prometheus reads.

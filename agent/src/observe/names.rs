@@ -46,13 +46,18 @@ impl AddressBook {
         let mut entries: Vec<_> = entries.into_iter().collect();
         entries.sort_by_key(|(address, _)| *address);
         entries.dedup_by_key(|(address, _)| *address);
-        Self { entries: entries.into_boxed_slice() }
+        Self {
+            entries: entries.into_boxed_slice(),
+        }
     }
 
     /// The owner of an address.
     #[must_use]
     pub fn owner(&self, address: IpAddr) -> Option<&Owner> {
-        let index = self.entries.binary_search_by_key(&address, |(known, _)| *known).ok()?;
+        let index = self
+            .entries
+            .binary_search_by_key(&address, |(known, _)| *known)
+            .ok()?;
         self.entries.get(index).map(|(_, owner)| owner)
     }
 
@@ -109,7 +114,11 @@ impl Directory {
     /// A directory that knows this node's name and the owners of addresses, and nothing else yet.
     #[must_use]
     pub fn new(node: &str, book: Arc<AddressBook>) -> Self {
-        Self { node: Arc::from(node), book, ..Self::default() }
+        Self {
+            node: Arc::from(node),
+            book,
+            ..Self::default()
+        }
     }
 
     /// Adds the workload behind an interface.
@@ -197,11 +206,17 @@ mod tests {
 
     #[test]
     fn slots_and_identities_have_names() {
-        let name = Arc::new(RuleName { policy: "shop/web".into(), ..RuleName::default() });
+        let name = Arc::new(RuleName {
+            policy: "shop/web".into(),
+            ..RuleName::default()
+        });
         let directory = Directory::new("node-1", Arc::default())
             .with_rule(RuleSlot(16), Arc::clone(&name))
             .with_identity(IdentityId(16), "shop app=web".into());
-        assert_eq!(directory.decider(RuleSlot::DEFAULT_DENY), Decider::Reserved("default-deny"));
+        assert_eq!(
+            directory.decider(RuleSlot::DEFAULT_DENY),
+            Decider::Reserved("default-deny")
+        );
         assert_eq!(directory.decider(RuleSlot(16)), Decider::Rule(name));
         assert_eq!(directory.decider(RuleSlot(17)), Decider::Retired(17));
         assert_eq!(directory.identity(IdentityId::WORLD), Some("world"));

@@ -67,8 +67,17 @@ pub fn check(actual: &State, desired: &State, limits: &Capacities) -> Result<(),
             })
             .sum::<usize>();
     fits(maps::POLICY, "policy", limits.policy, rows)?;
-    let endpoints: BTreeSet<_> = actual.endpoints.keys().chain(desired.endpoints.keys()).collect();
-    fits(maps::ENDPOINTS, "endpoints", limits.endpoints, endpoints.len())?;
+    let endpoints: BTreeSet<_> = actual
+        .endpoints
+        .keys()
+        .chain(desired.endpoints.keys())
+        .collect();
+    fits(
+        maps::ENDPOINTS,
+        "endpoints",
+        limits.endpoints,
+        endpoints.len(),
+    )?;
     for (v6, map) in [(false, maps::IPCACHE4), (true, maps::IPCACHE6)] {
         let of_family = |address: &&IpAddr| address.is_ipv6() == v6;
         let wanted = desired.addresses.keys().filter(of_family).count();
@@ -99,7 +108,12 @@ fn fits(
     needed: usize,
 ) -> Result<(), CapacityError> {
     if needed > capacity {
-        return Err(CapacityError { map, key, capacity, needed });
+        return Err(CapacityError {
+            map,
+            key,
+            capacity,
+            needed,
+        });
     }
     Ok(())
 }

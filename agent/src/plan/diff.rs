@@ -44,7 +44,11 @@ pub fn plan(actual: &State, desired: &State) -> Plan {
     }
     for (identity, class) in &desired.classes {
         // A class nobody wrote reads as 0, which is the any-class.
-        let held = actual.classes.get(identity).copied().unwrap_or(ClassId::ANY);
+        let held = actual
+            .classes
+            .get(identity)
+            .copied()
+            .unwrap_or(ClassId::ANY);
         if held != *class {
             publish.push(Action::SetClass(*identity, *class));
         }
@@ -72,7 +76,11 @@ fn rows(actual: &State, desired: &State, plan: &mut Plan) {
         }
         for ((bits, key), row) in wanted.iter() {
             if held.and_then(|held| held.get(&(*bits, *key))) != Some(row) {
-                plan.publish.push(Action::PutRow(Row { bits: *bits, key: *key, row: *row }));
+                plan.publish.push(Action::PutRow(Row {
+                    bits: *bits,
+                    key: *key,
+                    row: *row,
+                }));
             }
         }
     }
@@ -88,7 +96,11 @@ fn retire_rows(table: TableId, held: &Arc<TableRows>, desired: &State, retire: &
     }
     for ((bits, key), row) in held.iter() {
         if !wanted.is_some_and(|wanted| wanted.contains_key(&(*bits, *key))) {
-            retire.push(Action::DeleteRow(Row { bits: *bits, key: *key, row: *row }));
+            retire.push(Action::DeleteRow(Row {
+                bits: *bits,
+                key: *key,
+                row: *row,
+            }));
         }
     }
 }

@@ -25,9 +25,13 @@ impl Prefixes {
         let mut prefixes = Self::default();
         for policy in policies.iter() {
             for rule in policy.ingress.iter().chain(&policy.egress).flatten() {
-                let Peers::Of(peers) = &rule.peers else { continue };
+                let Peers::Of(peers) = &rule.peers else {
+                    continue;
+                };
                 for peer in peers {
-                    let Peer::Cidr { net, except } = peer else { continue };
+                    let Peer::Cidr { net, except } = peer else {
+                        continue;
+                    };
                     prefixes.add(*net);
                     except.iter().for_each(|net| prefixes.add(*net));
                 }

@@ -29,7 +29,12 @@ pub(crate) fn digest_of(value: &impl Debug) -> Digest {
     let mut hasher = Into256(Sha256::new());
     let _ = fmt::write(&mut hasher, format_args!("{value:?}"));
     let bytes: [u8; 32] = hasher.0.finalize().into();
-    Digest(bytes.iter().take(16).fold(0, |sum, byte| (sum << 8) | u128::from(*byte)))
+    Digest(
+        bytes
+            .iter()
+            .take(16)
+            .fold(0, |sum, byte| (sum << 8) | u128::from(*byte)),
+    )
 }
 
 /// What is numbered.
@@ -49,8 +54,13 @@ pub enum Space {
 
 impl Space {
     /// Every space.
-    pub const ALL: [Self; 5] =
-        [Self::Identity, Self::Class, Self::Table, Self::Rule, Self::Namespace];
+    pub const ALL: [Self; 5] = [
+        Self::Identity,
+        Self::Class,
+        Self::Table,
+        Self::Rule,
+        Self::Namespace,
+    ];
 
     /// Its name in the record of allocations.
     #[must_use]
@@ -149,7 +159,11 @@ impl Numbers {
         book.next = number + 1;
         book.taken.insert(number);
         book.numbers.insert(digest, number);
-        self.fresh.push(Allocation { space, digest, number });
+        self.fresh.push(Allocation {
+            space,
+            digest,
+            number,
+        });
         Ok(number)
     }
 

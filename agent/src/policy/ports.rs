@@ -39,12 +39,18 @@ pub(crate) struct Resolved {
 
 /// Splits the ports of a rule; `None` when it covers every protocol.
 pub(crate) fn split(ports: &Ports) -> Option<Resolved> {
-    let Ports::Of(matches) = ports else { return None };
+    let Ports::Of(matches) = ports else {
+        return None;
+    };
     let mut resolved = Resolved::default();
     for entry in matches {
         match entry {
             PortMatch::Protocol(protocol) => add(&mut resolved.fixed, *protocol, 0, u16::MAX),
-            PortMatch::Range { protocol, first, last } => {
+            PortMatch::Range {
+                protocol,
+                first,
+                last,
+            } => {
                 add(&mut resolved.fixed, *protocol, *first, *last);
             }
             PortMatch::Named { protocol, name } => resolved.named.push((*protocol, name.clone())),
@@ -73,6 +79,10 @@ pub(crate) fn exact(port: &NamedPort) -> BTreeSet<PortRange> {
 
 fn add(ranges: &mut BTreeSet<PortRange>, protocol: Protocol, first: u16, last: u16) {
     for protocol in protocol_numbers(protocol) {
-        ranges.insert(PortRange { protocol, first, last });
+        ranges.insert(PortRange {
+            protocol,
+            first,
+            last,
+        });
     }
 }

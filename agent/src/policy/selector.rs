@@ -41,27 +41,43 @@ impl std::hash::Hash for Selector {
 impl Selector {
     pub(crate) fn new(question: Question) -> Self {
         let digest = digest_of(&question);
-        Self { question: Arc::new(question), digest }
+        Self {
+            question: Arc::new(question),
+            digest,
+        }
     }
 
     /// Whether an identity is such a peer.
     pub(crate) fn matches(&self, identity: &Identity) -> bool {
         let declares = self.question.declares.as_ref().is_none_or(|port| {
-            identity.workload().is_some_and(|workload| workload.ports.contains(port))
+            identity
+                .workload()
+                .is_some_and(|workload| workload.ports.contains(port))
         });
-        declares && self.question.peer.as_ref().is_none_or(|peer| is_peer(peer, identity))
+        declares
+            && self
+                .question
+                .peer
+                .as_ref()
+                .is_none_or(|peer| is_peer(peer, identity))
     }
 }
 
 fn is_peer(peer: &Peer, identity: &Identity) -> bool {
     match peer {
-        Peer::Workloads { namespaces, pods, service_account } => {
-            identity.workload().is_some_and(|workload| {
-                in_namespace(namespaces, workload)
-                    && pods.as_ref().is_none_or(|pods| pods.matches(&workload.labels))
-                    && service_account.as_ref().is_none_or(|name| *name == workload.service_account)
-            })
-        }
+        Peer::Workloads {
+            namespaces,
+            pods,
+            service_account,
+        } => identity.workload().is_some_and(|workload| {
+            in_namespace(namespaces, workload)
+                && pods
+                    .as_ref()
+                    .is_none_or(|pods| pods.matches(&workload.labels))
+                && service_account
+                    .as_ref()
+                    .is_none_or(|name| *name == workload.service_account)
+        }),
         Peer::Cidr { net, except } => {
             identity.cidrs.contains(net) && !except.iter().any(|hole| identity.cidrs.contains(hole))
         }

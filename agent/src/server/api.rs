@@ -38,7 +38,10 @@ pub(super) fn router(control: Control) -> Router {
         .route("/v1/reload", post(reload))
         .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "no such path") })
         .method_not_allowed_fallback(|| async {
-            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this path has no such method")
+            Refusal::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this path has no such method",
+            )
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(control)
@@ -53,10 +56,14 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Self { status, error: error.into() }
+        Self {
+            status,
+            error: error.into(),
+        }
     }
 
-    pub(super) fn bad_request(error: impl ToString) -> Self {
+    #[allow(clippy::needless_pass_by_value, reason = "fits map_err")]
+    pub(super) fn bad_request<E: std::fmt::Display>(error: E) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error.to_string())
     }
 }
@@ -134,11 +141,21 @@ async fn set_mode(
     let namespace = NamespaceName::new(&namespace).map_err(Refusal::bad_request)?;
     let SetMode { mode } = serde_json::from_slice(&body?).map_err(Refusal::bad_request)?;
     let wanted = namespace.clone();
-    command(&control, |reply| Command::SetMode { namespace: wanted, mode, reply }).await?;
+    command(&control, |reply| Command::SetMode {
+        namespace: wanted,
+        mode,
+        reply,
+    })
+    .await?;
     let now = control.views.modes().into_iter();
-    let view = now.into_iter().find(|view| view.namespace == namespace.as_str());
+    let view = now
+        .into_iter()
+        .find(|view| view.namespace == namespace.as_str());
     view.map(Json).ok_or_else(|| {
-        Refusal::new(StatusCode::NOT_FOUND, format!("no namespace {namespace} any more"))
+        Refusal::new(
+            StatusCode::NOT_FOUND,
+            format!("no namespace {namespace} any more"),
+        )
     })
 }
 
@@ -151,9 +168,18 @@ async fn command(
     control: &Control,
     make: impl FnOnce(oneshot::Sender<Outcome>) -> Command,
 ) -> Result<(), Refusal> {
-    let gone = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the agent is shutting down");
+    let gone = || {
+        Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the agent is shutting down",
+        )
+    };
     let (reply, outcome) = oneshot::channel();
-    control.commands.send(make(reply)).await.map_err(|_| gone())?;
+    control
+        .commands
+        .send(make(reply))
+        .await
+        .map_err(|_| gone())?;
     match outcome.await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(reason)) => Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, reason)),

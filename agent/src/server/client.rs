@@ -29,7 +29,7 @@ const MAX_LINE: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens there.
-    #[error("no agent answers on {}: {source}{}", path.display(), hint(source))]
+    #[error("no agent answers on {}{}", path.display(), hint(source))]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -45,13 +45,13 @@ pub enum ClientError {
         error: String,
     },
     /// The connection broke.
-    #[error("the connection to the agent broke: {0}")]
+    #[error("the connection to the agent broke")]
     Http(#[from] hyper::Error),
     /// The request cannot be built.
-    #[error("not a request: {0}")]
+    #[error("this is no request")]
     Request(#[from] hyper::http::Error),
     /// The answer is not what this version expects.
-    #[error("the agent's answer cannot be read (is it of another version?): {0}")]
+    #[error("the agent's answer cannot be read (is it of another version?)")]
     Json(#[from] serde_json::Error),
     /// The agent did not answer.
     #[error("the agent did not answer within {} s", DEADLINE.as_secs())]
@@ -81,7 +81,9 @@ impl Client {
     /// A client for the socket at `path`; nothing is opened yet.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+        Self {
+            path: path.to_owned(),
+        }
     }
 
     /// Fetches something.
@@ -101,7 +103,8 @@ impl Client {
         target: &str,
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
-        self.exchange(Method::PUT, target, serde_json::to_vec(body)?.into()).await
+        self.exchange(Method::PUT, target, serde_json::to_vec(body)?.into())
+            .await
     }
 
     /// Asks for something to be done.
@@ -118,8 +121,14 @@ impl Client {
     /// When the agent cannot be reached or refuses.
     pub async fn lines(&self, target: &str) -> Result<Lines, ClientError> {
         let opened = self.request(Method::GET, target, Bytes::new());
-        let response = timeout(DEADLINE, opened).await.map_err(|_| ClientError::Timeout)??;
-        Ok(Lines { body: response.into_body(), buffer: Vec::new(), start: 0 })
+        let response = timeout(DEADLINE, opened)
+            .await
+            .map_err(|_| ClientError::Timeout)??;
+        Ok(Lines {
+            body: response.into_body(),
+            buffer: Vec::new(),
+            start: 0,
+        })
     }
 
     async fn exchange<T: DeserializeOwned>(
@@ -132,7 +141,9 @@ impl Client {
             let response = self.request(method, target, body).await?;
             Ok::<_, ClientError>(response.into_body().collect().await?.to_bytes())
         };
-        let bytes = timeout(DEADLINE, answer).await.map_err(|_| ClientError::Timeout)??;
+        let bytes = timeout(DEADLINE, answer)
+            .await
+            .map_err(|_| ClientError::Timeout)??;
         Ok(serde_json::from_slice(&bytes)?)
     }
 
@@ -142,9 +153,13 @@ impl Client {
         target: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, ClientError> {
-        let stream = UnixStream::connect(&self.path)
-            .await
-            .map_err(|source| ClientError::Connect { path: self.path.clone(), source })?;
+        let stream =
+            UnixStream::connect(&self.path)
+                .await
+                .map_err(|source| ClientError::Connect {
+                    path: self.path.clone(),
+                    source,
+                })?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Whatever ends the connection also ends the answer, which reports it.
         tokio::spawn(connection);
@@ -159,9 +174,14 @@ impl Client {
         }
         let status = response.status();
         let bytes = response.into_body().collect().await?.to_bytes();
-        let error = serde_json::from_slice::<ErrorBody>(&bytes)
-            .map_or_else(|_| format!("the agent answered {status}"), |body| body.error);
-        Err(ClientError::Refused { status: status.as_u16(), error })
+        let error = serde_json::from_slice::<ErrorBody>(&bytes).map_or_else(
+            |_| format!("the agent answered {status}"),
+            |body| body.error,
+        );
+        Err(ClientError::Refused {
+            status: status.as_u16(),
+            error,
+        })
     }
 }
 
@@ -188,7 +208,8 @@ impl Lines {
             }
             match self.body.frame().await.transpose()? {
                 Some(frame) => {
-                    self.buffer.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+                    self.buffer
+                        .extend_from_slice(frame.data_ref().map_or(&[], |data| data));
                 }
                 None => return Ok(None),
             }

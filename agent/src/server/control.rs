@@ -10,9 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::api;
 use super::listener::ControlListener;
-use super::view::{
-    EndpointView, IdentityView, ModeView, PolicyView, RuleView, Status,
-};
+use super::view::{EndpointView, IdentityView, ModeView, PolicyView, RuleView, Status};
 use crate::model::{ModeName, NamespaceName};
 use crate::observe::History;
 
@@ -69,7 +67,9 @@ pub struct Control {
 
 impl std::fmt::Debug for Control {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Control").field("history", &self.history).finish_non_exhaustive()
+        out.debug_struct("Control")
+            .field("history", &self.history)
+            .finish_non_exhaustive()
     }
 }
 

@@ -63,7 +63,11 @@ pub(super) async fn flows(
     } else {
         (control.history.recent(&filter, query.last), None)
     };
-    let lines = Lines { past: past.into(), follower, node: control.node };
+    let lines = Lines {
+        past: past.into(),
+        follower,
+        node: control.node,
+    };
     let body = Body::from_stream(stream::unfold(lines, |mut lines| async {
         let chunk = lines.next_chunk().await?;
         Some((Ok::<_, Infallible>(chunk), lines))

@@ -107,7 +107,11 @@ mod tests {
         }
 
         fn ready(&self) -> Result<(), String> {
-            if self.0.load(Ordering::Relaxed) { Ok(()) } else { Err("nothing applied yet".into()) }
+            if self.0.load(Ordering::Relaxed) {
+                Ok(())
+            } else {
+                Err("nothing applied yet".into())
+            }
         }
     }
 
@@ -122,7 +126,9 @@ mod tests {
 
     #[tokio::test]
     async fn answers_over_loopback() {
-        let server = HealthServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let server = HealthServer::bind("127.0.0.1:0".parse().unwrap())
+            .await
+            .unwrap();
         let address = server.address();
         let fake = Arc::new(Fake::default());
         let task = tokio::spawn(server.serve(Arc::<Fake>::clone(&fake), std::future::pending()));
@@ -133,7 +139,10 @@ mod tests {
         fake.0.store(true, Ordering::Relaxed);
         assert!(fetch(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         let page = fetch(address, "/metrics").await;
-        assert!(page.contains(OPEN_METRICS) && page.ends_with("# EOF\n"), "{page}");
+        assert!(
+            page.contains(OPEN_METRICS) && page.ends_with("# EOF\n"),
+            "{page}"
+        );
         assert!(fetch(address, "/else").await.starts_with("HTTP/1.1 404"));
         task.abort();
     }

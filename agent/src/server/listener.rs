@@ -26,7 +26,7 @@ pub enum ListenError {
     #[error("{} is not a socket: remove it, or use another run-dir", .0.display())]
     NotASocket(PathBuf),
     /// The system refused.
-    #[error("cannot listen on {}: {source}", path.display())]
+    #[error("cannot listen on {}", path.display())]
     Io {
         /// The socket.
         path: PathBuf,
@@ -49,9 +49,16 @@ impl ControlListener {
     /// # Errors
     /// When another agent answers there, or the file system says no.
     pub fn bind(path: &Path) -> Result<Self, ListenError> {
-        let failed = |source| ListenError::Io { path: path.to_owned(), source };
+        let failed = |source| ListenError::Io {
+            path: path.to_owned(),
+            source,
+        };
         if let Some(directory) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(failed)?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(directory)
+                .map_err(failed)?;
         }
         check_free(path)?;
         // Permissions first, name second: nobody finds it while it is open to all.
@@ -62,7 +69,11 @@ impl ControlListener {
             .and_then(|()| fs::rename(&staging, path))
             .and_then(|()| fs::symlink_metadata(path));
         match named {
-            Ok(metadata) => Ok(Self { socket, path: path.to_owned(), inode: metadata.ino() }),
+            Ok(metadata) => Ok(Self {
+                socket,
+                path: path.to_owned(),
+                inode: metadata.ino(),
+            }),
             Err(error) => {
                 // The first error is the one to report.
                 let _ = fs::remove_file(&staging);
@@ -120,7 +131,10 @@ fn may_control(uid: u32) -> bool {
 }
 
 fn check_free(path: &Path) -> Result<(), ListenError> {
-    let failed = |source| ListenError::Io { path: path.to_owned(), source };
+    let failed = |source| ListenError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -26,7 +26,10 @@ pub(crate) fn directory() -> Directory {
     let frontend = workload("frontend-1", "frontend", ["10.1.0.2", "fd00:1::2"], true);
     let db = workload("db-1", "db", ["10.1.0.3", "fd00:1::3"], false);
     let book = AddressBook::new([&frontend, &db].into_iter().flat_map(|workload| {
-        workload.addresses.iter().map(|ip| (*ip, Owner::Workload(Arc::clone(workload))))
+        workload
+            .addresses
+            .iter()
+            .map(|ip| (*ip, Owner::Workload(Arc::clone(workload))))
     }));
     let rule = RuleName {
         policy: "shop/frontend".into(),
@@ -74,7 +77,12 @@ pub(crate) fn event() -> FlowEvent {
 
 /// The same over IPv6.
 pub(crate) fn event6() -> FlowEvent {
-    FlowEvent { local: v6("fd00:1::2"), peer: v6("fd00:1::3"), family: 6, ..event() }
+    FlowEvent {
+        local: v6("fd00:1::2"),
+        peer: v6("fd00:1::3"),
+        family: 6,
+        ..event()
+    }
 }
 
 /// Denied by default, dropped or only observed.
@@ -93,7 +101,9 @@ pub(crate) fn denied(event: FlowEvent, action: Action) -> FlowEvent {
 
 /// Decodes with a fixed UUID.
 pub(crate) fn record(event: &FlowEvent) -> FlowRecord {
-    let mut record = Decoder::default().decode(event, &directory(), OFFSET).unwrap();
+    let mut record = Decoder::default()
+        .decode(event, &directory(), OFFSET)
+        .unwrap();
     record.uuid = 0x0123_4567_89ab_4def_8123_4567_89ab_cdef;
     record
 }
@@ -106,7 +116,10 @@ fn source_and_destination_follow_the_packet() {
     assert!(!out.is_reply);
     assert_eq!(out.local(), &out.source);
 
-    let back = record(&FlowEvent { from_workload: 0, ..event() });
+    let back = record(&FlowEvent {
+        from_workload: 0,
+        ..event()
+    });
     assert_eq!(back.destination.ip, Some("10.1.0.2".parse().unwrap()));
     assert_eq!((back.source.port, back.destination.port), (5432, 43210));
     assert!(back.is_reply);
@@ -116,8 +129,14 @@ fn source_and_destination_follow_the_packet() {
 #[test]
 fn verdict_words() {
     assert_eq!(record(&event()).verdict, FlowVerdict::Allowed);
-    assert_eq!(record(&denied(event(), Action::Drop)).verdict, FlowVerdict::Denied);
-    assert_eq!(record(&denied(event(), Action::Pass)).verdict, FlowVerdict::WouldDeny);
+    assert_eq!(
+        record(&denied(event(), Action::Drop)).verdict,
+        FlowVerdict::Denied
+    );
+    assert_eq!(
+        record(&denied(event(), Action::Pass)).verdict,
+        FlowVerdict::WouldDeny
+    );
     for verdict in FlowVerdict::ALL {
         assert_eq!(verdict.name().parse(), Ok(verdict));
     }
@@ -129,15 +148,31 @@ fn verdict_words() {
 
 #[test]
 fn unknown_kinds_are_refused() {
-    let refused = FlowEvent { kind: 77, ..event() };
-    assert_eq!(Decoder::default().decode(&refused, &directory(), OFFSET), None);
-    let refused = FlowEvent { direction: 0, ..event() };
-    assert_eq!(Decoder::default().decode(&refused, &directory(), OFFSET), None);
+    let refused = FlowEvent {
+        kind: 77,
+        ..event()
+    };
+    assert_eq!(
+        Decoder::default().decode(&refused, &directory(), OFFSET),
+        None
+    );
+    let refused = FlowEvent {
+        direction: 0,
+        ..event()
+    };
+    assert_eq!(
+        Decoder::default().decode(&refused, &directory(), OFFSET),
+        None
+    );
 }
 
 #[test]
 fn frames_without_addresses_still_name_the_workload() {
-    let frame = FlowEvent { family: 0, protocol: 0, ..denied(event(), Action::Drop) };
+    let frame = FlowEvent {
+        family: 0,
+        protocol: 0,
+        ..denied(event(), Action::Drop)
+    };
     let record = record(&frame);
     assert_eq!((record.source.ip, record.destination.ip), (None, None));
     assert!(record.source.owner.is_some());

@@ -75,10 +75,15 @@ fn an_allowed_flow() {
 #[test]
 fn hostile_text_is_escaped_and_survives() {
     let line = text(&event());
-    assert!(line.contains(r#"reads \"orders\"\u001b[2J\u202e"#), "{line}");
+    assert!(
+        line.contains(r#"reads \"orders\"\u001b[2J\u202e"#),
+        "{line}"
+    );
     assert!(!line.trim_end().contains(is_deceptive));
     let back: Value = serde_json::from_str(&line).unwrap();
-    let justification = back.pointer("/flow/extensions/value/justification").unwrap();
+    let justification = back
+        .pointer("/flow/extensions/value/justification")
+        .unwrap();
     assert_eq!(justification, "reads \"orders\"\u{1b}[2J\u{202e}");
 }
 
@@ -105,7 +110,10 @@ fn a_denied_flow_over_ipv6() {
 
 #[test]
 fn a_rule_that_denies_is_named() {
-    let line = value(&FlowEvent { rule: RuleSlot(16), ..denied(event(), Action::Drop) });
+    let line = value(&FlowEvent {
+        rule: RuleSlot(16),
+        ..denied(event(), Action::Drop)
+    });
     assert_eq!(line["flow"]["drop_reason_desc"], "POLICY_DENY");
     assert_eq!(line["flow"]["egress_denied_by"][0]["name"], "frontend");
     assert_eq!(line["flow"]["egress_allowed_by"], Value::Null);
@@ -133,7 +141,10 @@ fn icmp_and_the_world() {
     let flow = value(&echo)["flow"].clone();
     assert_eq!(flow["l4"], json!({"ICMPv4": {"type": 8}}));
     assert_eq!(flow["Summary"], "ICMPv4 EchoRequest");
-    assert_eq!(flow["destination"], json!({"identity": 3, "labels": ["reserved:world"]}));
+    assert_eq!(
+        flow["destination"],
+        json!({"identity": 3, "labels": ["reserved:world"]})
+    );
 
     let other = FlowEvent {
         protocol: protocol::ICMPV6,
@@ -164,7 +175,10 @@ fn a_frame_that_is_no_ip() {
 #[test]
 fn udp_and_sctp_have_ports() {
     for (number, name) in [(protocol::UDP, "UDP"), (protocol::SCTP, "SCTP")] {
-        let line = value(&FlowEvent { protocol: number, ..event() });
+        let line = value(&FlowEvent {
+            protocol: number,
+            ..event()
+        });
         assert_eq!(
             line["flow"]["l4"],
             json!({name: {"source_port": 43210, "destination_port": 5432}})

@@ -52,7 +52,11 @@ fn gauges<'a>(
 
 fn drops(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
     let series = DropReason::ALL.iter().flat_map(|reason| {
-        let found = totals.kernel.drops.iter().find(|(known, ..)| known == reason);
+        let found = totals
+            .kernel
+            .drops
+            .iter()
+            .find(|(known, ..)| known == reason);
         let (_, dropped, observed) = found.copied().unwrap_or((*reason, 0, 0));
         let labels = |action| vec![("reason", reason.name()), ("action", action)];
         [(labels("dropped"), dropped), (labels("observed"), observed)]
@@ -71,22 +75,30 @@ fn lost(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Erro
         ("log", of(LossStage::Log)),
     ];
     let series = stages.map(|(stage, value)| (vec![("stage", stage)], value));
-    counters(encoder, "ringfence_events_lost", "Flow records lost, by stage", series)
+    counters(
+        encoder,
+        "ringfence_events_lost",
+        "Flow records lost, by stage",
+        series,
+    )
 }
 
 fn flows(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-    let series = totals.flows.iter().map(|((workload, direction, verdict), count)| {
-        let (namespace, name) = workload
-            .as_ref()
-            .map_or(("", ""), |id| (id.namespace.as_str(), id.name.as_str()));
-        let labels = vec![
-            ("namespace", namespace),
-            ("workload", name),
-            ("direction", direction.name()),
-            ("verdict", verdict.name()),
-        ];
-        (labels, *count)
-    });
+    let series = totals
+        .flows
+        .iter()
+        .map(|((workload, direction, verdict), count)| {
+            let (namespace, name) = workload
+                .as_ref()
+                .map_or(("", ""), |id| (id.namespace.as_str(), id.name.as_str()));
+            let labels = vec![
+                ("namespace", namespace),
+                ("workload", name),
+                ("direction", direction.name()),
+                ("verdict", verdict.name()),
+            ];
+            (labels, *count)
+        });
     let help = "Flow records by the workload they were judged for";
     counters(encoder, "ringfence_flows", help, series)
 }
@@ -94,14 +106,34 @@ fn flows(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Err
 fn state(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
     let state = &totals.state;
     let endpoints = state.endpoints.iter().map(|(namespace, mode, count)| {
-        (vec![("namespace", namespace.as_str()), ("mode", mode.name())], *count)
+        (
+            vec![("namespace", namespace.as_str()), ("mode", mode.name())],
+            *count,
+        )
     });
-    gauges(encoder, "ringfence_endpoints", "Workloads attached on this node", endpoints)?;
+    gauges(
+        encoder,
+        "ringfence_endpoints",
+        "Workloads attached on this node",
+        endpoints,
+    )?;
     for (name, help, value) in [
-        ("ringfence_identities", "Distinct kinds of peers", state.identities),
+        (
+            "ringfence_identities",
+            "Distinct kinds of peers",
+            state.identities,
+        ),
         ("ringfence_policies", "Policies in force", state.policies),
-        ("ringfence_policy_rows", "Rows in the kernel's policy map", state.policy_rows),
-        ("ringfence_revision", "Number of the applied state", state.revision),
+        (
+            "ringfence_policy_rows",
+            "Rows in the kernel's policy map",
+            state.policy_rows,
+        ),
+        (
+            "ringfence_revision",
+            "Number of the applied state",
+            state.revision,
+        ),
     ] {
         let value = i64::try_from(value).unwrap_or(i64::MAX);
         let gauge = ConstGauge::new(value);
@@ -112,8 +144,22 @@ fn state(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Err
 
 fn maps(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
     let maps = &totals.kernel.maps;
-    let entries = maps.iter().map(|(name, entries, _)| (vec![("map", *name)], *entries));
-    gauges(encoder, "ringfence_map_entries", "Entries in a map", entries)?;
-    let capacity = maps.iter().map(|(name, _, capacity)| (vec![("map", *name)], *capacity));
-    gauges(encoder, "ringfence_map_capacity", "The most entries a map can hold", capacity)
+    let entries = maps
+        .iter()
+        .map(|(name, entries, _)| (vec![("map", *name)], *entries));
+    gauges(
+        encoder,
+        "ringfence_map_entries",
+        "Entries in a map",
+        entries,
+    )?;
+    let capacity = maps
+        .iter()
+        .map(|(name, _, capacity)| (vec![("map", *name)], *capacity));
+    gauges(
+        encoder,
+        "ringfence_map_capacity",
+        "The most entries a map can hold",
+        capacity,
+    )
 }

@@ -8,7 +8,11 @@ use crate::observe::flow::tests::{denied, event, event6, record};
 
 fn filled() -> Metrics {
     let metrics = Metrics::new("1.2.3");
-    let unknown = FlowEvent { ifindex: 99, family: 0, ..event() };
+    let unknown = FlowEvent {
+        ifindex: 99,
+        family: 0,
+        ..event()
+    };
     let flows = [event(), event6(), denied(event(), Action::Drop), unknown];
     metrics.count_flows(&flows.map(|flow| Arc::new(record(&flow))));
     metrics.set_kernel(KernelTotals {
@@ -73,5 +77,8 @@ fn series_of_gone_workloads_disappear() {
     metrics.retain_workloads(|_| false);
     let page = metrics.encode();
     assert!(!page.contains("frontend-1"), "{page}");
-    assert!(page.contains("ringfence_flows_total{namespace=\"\""), "{page}");
+    assert!(
+        page.contains("ringfence_flows_total{namespace=\"\""),
+        "{page}"
+    );
 }

@@ -22,15 +22,25 @@ struct Fake {
 
 impl Views for Fake {
     fn status(&self) -> Status {
-        Status { node: "node-1".into(), revision: 7, ..Status::default() }
+        Status {
+            node: "node-1".into(),
+            revision: 7,
+            ..Status::default()
+        }
     }
 
     fn endpoints(&self) -> Vec<EndpointView> {
-        vec![EndpointView { workload: "shop/a".into(), ..EndpointView::default() }]
+        vec![EndpointView {
+            workload: "shop/a".into(),
+            ..EndpointView::default()
+        }]
     }
 
     fn identities(&self) -> Vec<IdentityView> {
-        vec![IdentityView { identity: 16, ..IdentityView::default() }]
+        vec![IdentityView {
+            identity: 16,
+            ..IdentityView::default()
+        }]
     }
 
     fn policies(&self) -> Vec<PolicyView> {
@@ -81,15 +91,19 @@ fn start() -> Running {
         mode: ModeName::Observe,
         source: ModeSource::Config,
     };
-    let fake = Arc::new(Fake { modes: Mutex::new(vec![view]) });
+    let fake = Arc::new(Fake {
+        modes: Mutex::new(vec![view]),
+    });
     let (commands, mut inbox) = mpsc::channel(1);
     let application = Arc::clone(&fake);
     tokio::spawn(async move {
         while let Some(command) = inbox.recv().await {
             let (outcome, reply) = match command {
-                Command::SetMode { namespace, mode, reply } => {
-                    (application.set(namespace.as_str(), mode), reply)
-                }
+                Command::SetMode {
+                    namespace,
+                    mode,
+                    reply,
+                } => (application.set(namespace.as_str(), mode), reply),
                 Command::Reload { reply } => (Err("policies.toml:1:1: bad".into()), reply),
             };
             reply.send(outcome).unwrap();
@@ -104,7 +118,11 @@ fn start() -> Running {
     };
     let listener = ControlListener::bind(&dir.path().join("ringfence.sock")).unwrap();
     let server = tokio::spawn(control.serve(listener, std::future::pending()));
-    Running { dir, history, server }
+    Running {
+        dir,
+        history,
+        server,
+    }
 }
 
 impl Fake {
@@ -154,18 +172,32 @@ async fn unused_rules_are_those_of_policies() {
 async fn modes_make_the_round_trip() {
     let running = start();
     let client = running.client();
-    let body = SetMode { mode: ModeName::Enforce };
+    let body = SetMode {
+        mode: ModeName::Enforce,
+    };
     let view: ModeView = client.put("/v1/modes/shop", &body).await.unwrap();
-    assert_eq!((view.mode, view.source), (ModeName::Enforce, ModeSource::Set));
+    assert_eq!(
+        (view.mode, view.source),
+        (ModeName::Enforce, ModeSource::Set)
+    );
     let views: Vec<ModeView> = client.get("/v1/modes").await.unwrap();
     assert_eq!(views, [view]);
 
-    let error = client.put::<ModeView>("/v1/modes/lab", &body).await.unwrap_err();
+    let error = client
+        .put::<ModeView>("/v1/modes/lab", &body)
+        .await
+        .unwrap_err();
     assert_eq!(refused(error), (422, "unknown namespace lab".into()));
-    let error = client.put::<ModeView>("/v1/modes/BAD", &body).await.unwrap_err();
+    let error = client
+        .put::<ModeView>("/v1/modes/BAD", &body)
+        .await
+        .unwrap_err();
     assert_eq!(refused(error).0, 400);
     let bad = serde_json::json!({"mode": "enforce", "more": 1});
-    let error = client.put::<ModeView>("/v1/modes/shop", &bad).await.unwrap_err();
+    let error = client
+        .put::<ModeView>("/v1/modes/shop", &bad)
+        .await
+        .unwrap_err();
     assert_eq!(refused(error).0, 400);
 }
 
@@ -190,20 +222,29 @@ async fn refusals_are_json_with_a_fitting_status() {
         assert!(!text.contains("the agent answered"), "{target}: {text}");
     }
     let huge = "x".repeat(65 * 1024);
-    let error = client.put::<ModeView>("/v1/modes/shop", &huge).await.unwrap_err();
+    let error = client
+        .put::<ModeView>("/v1/modes/shop", &huge)
+        .await
+        .unwrap_err();
     assert_eq!(refused(error).0, 413);
 }
 
 fn batch() -> Vec<Arc<FlowRecord>> {
     use ringfence_common::mode::Action;
-    [event(), denied(event(), Action::Drop)].map(|event| Arc::new(record(&event))).to_vec()
+    [event(), denied(event(), Action::Drop)]
+        .map(|event| Arc::new(record(&event)))
+        .to_vec()
 }
 
 #[tokio::test]
 async fn flows_are_filtered_and_followed() {
     let running = start();
     running.history.push(&batch());
-    let mut lines = running.client().lines("/v1/flows?verdict=denied").await.unwrap();
+    let mut lines = running
+        .client()
+        .lines("/v1/flows?verdict=denied")
+        .await
+        .unwrap();
     let line = lines.next().await.unwrap().unwrap();
     assert!(line.contains(r#""verdict":"DROPPED""#), "{line}");
     assert_eq!(lines.next().await.unwrap(), None);
@@ -228,7 +269,10 @@ async fn many_flows_arrive_whole_and_in_order() {
         assert!(line.starts_with('{') && line.ends_with('}'), "{line}");
         count += 1;
     }
-    assert_eq!(count, running.history.recent(&Filter::default(), None).len());
+    assert_eq!(
+        count,
+        running.history.recent(&Filter::default(), None).len()
+    );
 }
 
 #[tokio::test]
@@ -248,5 +292,8 @@ async fn without_an_agent_the_error_says_so() {
     let client = Client::new(&dir.path().join("none.sock"));
     let error = client.get::<Status>("/v1/status").await.unwrap_err();
     assert!(error.to_string().contains("none.sock"), "{error}");
-    assert!(error.to_string().ends_with("(does it run? see --socket)"), "{error}");
+    assert!(
+        error.to_string().ends_with("(does it run? see --socket)"),
+        "{error}"
+    );
 }

@@ -1,0 +1,34 @@
+//! `ringfence agent` and `ringfence cleanup`.
+//!
+//! Thin: both are done by `app`; this starts the log and prints.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::table::escape;
+use super::{output, tracing_setup};
+use crate::app;
+
+#[derive(Debug, Args)]
+pub(super) struct AgentArguments {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub(super) fn run(arguments: &AgentArguments) -> Result<ExitCode> {
+    tracing_setup::init()?;
+    app::run(&arguments.config)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn cleanup(arguments: &AgentArguments) -> Result<ExitCode> {
+    tracing_setup::init()?;
+    for line in app::cleanup(&arguments.config)? {
+        output::print(&format!("{}\n", escape(&line)))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

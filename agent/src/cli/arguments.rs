@@ -1,0 +1,172 @@
+//! Every command and option, with the text of the manual.
+//!
+//! Invariants: what can be checked in a single argument is checked here, so that bad usage exits
+//! with 2 before anything happens. Running the commands is done in a file per group.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, ValueEnum};
+
+use super::agent::AgentArguments;
+use super::duration::Duration;
+use super::flows::FlowArguments;
+use super::mode::ModeCommand;
+use super::policy::PolicyCommand;
+
+/// Where the agent listens unless told otherwise.
+const SOCKET: &str = "/run/ringfence/ringfence.sock";
+
+/// Micro-segmentation agent: default-deny between identified workloads, enforced in the kernel.
+///
+/// `ringfence agent` runs the daemon on a node. The other commands ask the running agent, except
+/// `policy`, which works on files alone, and `cleanup`, which needs the agent to be stopped.
+///
+/// Workloads are written namespace/name, ports as tcp/8080. Exit codes: 0 success, 1 failure,
+/// 2 bad usage or invalid input.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ringfence",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// The agent's control socket.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        default_value_os_t = socket_default(),
+        hide_default_value = true,
+        long_help = "The agent's control socket [env: RINGFENCE_SOCKET] [default: \
+                     /run/ringfence/ringfence.sock]"
+    )]
+    pub(super) socket: PathBuf,
+    #[command(subcommand)]
+    pub(super) command: Subcommand,
+}
+
+fn socket_default() -> PathBuf {
+    std::env::var_os("RINGFENCE_SOCKET").map_or_else(|| PathBuf::from(SOCKET), PathBuf::from)
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Subcommand {
+    /// Run the daemon.
+    ///
+    /// Attaches to the interfaces of the inventory's workloads, applies policies, follows changes
+    /// of the files, and reads them again on SIGHUP. On SIGTERM it ends and leaves enforcement
+    /// running; see `cleanup`. The log goes to stderr, filtered by RINGFENCE_LOG (default: info).
+    Agent(AgentArguments),
+    /// Show how the agent is doing.
+    Status(Listing),
+    /// List the workloads attached on this node.
+    Endpoints(Listing),
+    /// List the distinct kinds of peers.
+    Identities(Listing),
+    /// List the policies in force.
+    Policies(Listing),
+    /// List the rules in force and how much they are used.
+    Rules(RuleArguments),
+    /// Show flows with their verdicts.
+    Flows(FlowArguments),
+    /// Show or change what namespaces do with verdicts.
+    Mode {
+        #[command(subcommand)]
+        command: ModeCommand,
+    },
+    /// Check and evaluate policies in files, without an agent.
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Detach every program and remove every map: enforcement ends.
+    ///
+    /// Run it with the agent stopped.
+    Cleanup(AgentArguments),
+}
+
+/// How a listing is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Listing {
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(super) output: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RuleArguments {
+    /// Only rules of policies that decided nothing for so long, such as 30d.
+    #[arg(long, value_name = "DURATION")]
+    pub(super) unused: Option<Duration>,
+    #[command(flatten)]
+    pub(super) listing: Listing,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_documented_command_parses() {
+        for line in [
+            "agent --config f",
+            "cleanup --config f",
+            "status -o json",
+            "endpoints",
+            "identities --socket /tmp/s",
+            "policies -o table",
+            "rules --unused 30d",
+            "flows -f --last 5 --since 5m -n shop --verdict would-deny -o json",
+            "flows --workload shop/a",
+            "mode get",
+            "mode get shop -o json",
+            "mode set shop enforce",
+            "policy check a.toml b.toml",
+            "policy eval --policies d --inventory f --queries q.jsonl --now 2026-01-01T00:00:00Z",
+        ] {
+            let words = std::iter::once("ringfence").chain(line.split(' '));
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn bad_usage_is_refused_early() {
+        for (line, kind) in [
+            ("agent", ErrorKind::MissingRequiredArgument),
+            ("rules --unused soon", ErrorKind::ValueValidation),
+            ("flows --verdict dropped", ErrorKind::ValueValidation),
+            ("flows -n Shop", ErrorKind::ValueValidation),
+            ("mode set shop open", ErrorKind::ValueValidation),
+            ("policy check", ErrorKind::MissingRequiredArgument),
+            ("status -o xml", ErrorKind::InvalidValue),
+            ("nonsense", ErrorKind::InvalidSubcommand),
+        ] {
+            let words = std::iter::once("ringfence").chain(line.split(' '));
+            assert_eq!(
+                Cli::try_parse_from(words).unwrap_err().kind(),
+                kind,
+                "{line}"
+            );
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The command line: what people and scripts type, and what they get back.
+//!
+//! Invariants: `--help` is the manual; every listing takes `-o json`; text from elsewhere is
+//! escaped before it reaches a terminal; the exit code is 0 for success, 1 for failure and 2 for
+//! bad usage or invalid input. It decides nothing about policy: it asks the agent or the library.
+
+mod agent;
+mod arguments;
+mod duration;
+mod flow_line;
+mod flows;
+mod listing;
+mod listings;
+mod mode;
+mod output;
+mod policy;
+mod status;
+mod table;
+mod tracing_setup;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+pub use arguments::Cli;
+
+use arguments::Subcommand;
+
+use crate::app::AppError;
+use crate::server::Client;
+
+/// What the user gave cannot be used; exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidInput(pub String);
+
+/// Runs a command.
+///
+/// # Errors
+/// Why it failed; [`exit_code`] says how to exit then.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    let client = Client::new(&cli.socket);
+    match cli.command {
+        Subcommand::Agent(arguments) => agent::run(&arguments),
+        Subcommand::Cleanup(arguments) => agent::cleanup(&arguments),
+        Subcommand::Policy { command } => policy::run(&command),
+        Subcommand::Status(arguments) => block_on(status::run(&client, &arguments)),
+        Subcommand::Endpoints(arguments) => block_on(listings::endpoints(&client, &arguments)),
+        Subcommand::Identities(arguments) => block_on(listings::identities(&client, &arguments)),
+        Subcommand::Policies(arguments) => block_on(listings::policies(&client, &arguments)),
+        Subcommand::Rules(arguments) => block_on(listings::rules(&client, &arguments)),
+        Subcommand::Flows(arguments) => block_on(flows::run(&client, &arguments)),
+        Subcommand::Mode { command } => block_on(mode::run(&client, &command)),
+    }
+}
+
+/// The exit code of a failed command; 0 when the reader of its output has simply gone away.
+#[must_use]
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if is_broken_pipe(error) {
+        return 0;
+    }
+    if let Some(error) = error.downcast_ref::<AppError>() {
+        return error.exit_code();
+    }
+    if error.is::<InvalidInput>() { 2 } else { 1 }
+}
+
+/// What to tell the user about a failed command, safe for a terminal.
+#[must_use]
+pub fn message(error: &anyhow::Error) -> String {
+    let text = format!("error: {error:#}");
+    let lines: Vec<_> = text.lines().map(table::escape).collect();
+    lines.join("\n")
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn block_on(command: impl Future<Output = Result<()>>) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(command)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_keep_their_lines_and_nothing_else() {
+        let error = anyhow::anyhow!("a\u{1b}[2J\nb").context("reading");
+        assert_eq!(message(&error), "error: reading: a\\u{1b}[2J\nb");
+    }
+
+    #[test]
+    fn exit_codes() {
+        assert_eq!(exit_code(&anyhow::anyhow!("no")), 1);
+        assert_eq!(exit_code(&InvalidInput("no".into()).into()), 2);
+        let wrapped = anyhow::Error::from(InvalidInput("no".into())).context("reading");
+        assert_eq!(exit_code(&wrapped), 2);
+        let pipe = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        assert_eq!(exit_code(&pipe.into()), 0);
+    }
+}

@@ -1,0 +1,73 @@
+//! `ringfence mode get` and `ringfence mode set`.
+//!
+//! What a mode does is decided in the kernel; keeping it across restarts is the agent's.
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::arguments::Listing;
+use super::table::{Table, escape};
+use super::{InvalidInput, listing, output};
+use crate::model::{ModeName, NamespaceName};
+use crate::server::Client;
+use crate::server::view::{ModeSource, ModeView, SetMode};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum ModeCommand {
+    /// Show the mode of a namespace, or of all.
+    Get {
+        /// The namespace.
+        namespace: Option<NamespaceName>,
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// Change the mode of a namespace; it stays across restarts.
+    ///
+    /// `observe` decides and reports but never drops. `enforce` drops what policy denies, live
+    /// connections included. `lockdown` drops everything.
+    Set {
+        /// The namespace.
+        namespace: NamespaceName,
+        /// observe, enforce or lockdown.
+        mode: ModeName,
+    },
+}
+
+pub(super) async fn run(client: &Client, command: &ModeCommand) -> Result<()> {
+    match command {
+        ModeCommand::Get { namespace, listing } => get(client, namespace.as_ref(), listing).await,
+        ModeCommand::Set { namespace, mode } => set(client, namespace, *mode).await,
+    }
+}
+
+async fn get(client: &Client, namespace: Option<&NamespaceName>, how: &Listing) -> Result<()> {
+    let mut answer: Value = client.get("/v1/modes").await?;
+    if let Some(namespace) = namespace
+        && let Some(views) = answer.as_array_mut()
+    {
+        let name = Some(namespace.as_str());
+        views.retain(|view| view.get("namespace").and_then(Value::as_str) == name);
+        if views.is_empty() {
+            return Err(InvalidInput(format!("unknown namespace {namespace}")).into());
+        }
+    }
+    listing::print(answer, how.output, table)
+}
+
+async fn set(client: &Client, namespace: &NamespaceName, mode: ModeName) -> Result<()> {
+    let target = format!("/v1/modes/{namespace}");
+    let view: ModeView = client.put(&target, &SetMode { mode }).await?;
+    output::print(&format!("{}: {}\n", escape(&view.namespace), view.mode))
+}
+
+fn table(views: Vec<ModeView>) -> Table {
+    let mut table = Table::new(&["NAMESPACE", "MODE", "SOURCE"]);
+    for view in views {
+        let source = match view.source {
+            ModeSource::Config => "config",
+            ModeSource::Set => "set",
+        };
+        table.row([view.namespace, view.mode.to_string(), source.into()]);
+    }
+    table
+}

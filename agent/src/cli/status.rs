@@ -1,0 +1,161 @@
+//! `ringfence status`.
+//!
+//! Invariants: never calls a node "enforcing" unless the agent does; what needs attention stands
+//! at the end, where people look.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::arguments::{Format, Listing};
+use super::table::escape;
+use super::{listing, output};
+use crate::server::Client;
+use crate::server::view::{SourceState, Status};
+
+pub(super) async fn run(client: &Client, how: &Listing) -> Result<()> {
+    let answer: Value = client.get("/v1/status").await?;
+    match how.output {
+        Format::Json => output::print_json(&answer),
+        Format::Table => output::print(&text(&listing::parse(answer)?)),
+    }
+}
+
+fn text(status: &Status) -> String {
+    let state = match (status.ready, status.enforcing) {
+        (false, _) => "starting: no policy applied yet",
+        (true, true) => "ready, enforcing where asked to",
+        (true, false) => "ready, but NOT enforcing everywhere it should",
+    };
+    let mut lines = Lines::default();
+    lines.add(
+        "Ringfence",
+        &format!("{} on {}", status.version, status.node),
+    );
+    lines.add("State", state);
+    lines.add("Revision", &status.revision.to_string());
+    lines.add("Up", &uptime(status.uptime_s));
+    lines.add(
+        "Kernel",
+        &format!("{}, {}", status.kernel.version, status.kernel.attach),
+    );
+    lines.add("Metrics", status.metrics_listen.as_deref().unwrap_or("off"));
+    lines.add(
+        "Endpoints",
+        &format!("{} of {} attached", status.attached, status.endpoints),
+    );
+    let Status {
+        workloads,
+        identities,
+        classes,
+        ..
+    } = status;
+    lines.add(
+        "Peers",
+        &format!("{workloads} workloads, {identities} identities, {classes} classes"),
+    );
+    let Status {
+        policies,
+        rules,
+        tables,
+        policy_rows,
+        ..
+    } = status;
+    lines.add(
+        "Policy",
+        &format!("{policies} policies, {rules} rules, {tables} tables, {policy_rows} rows"),
+    );
+    let modes: Vec<_> = status
+        .namespaces
+        .iter()
+        .map(|known| format!("{} {}", known.name, known.mode))
+        .collect();
+    lines.add(
+        "Modes",
+        &format!("{} (others {})", modes.join(", "), status.mode_default),
+    );
+    for drop in &status.drops {
+        let counts = format!("{} dropped, {} observed", drop.dropped, drop.observed);
+        lines.add("Drops", &format!("{}: {counts}", drop.reason));
+    }
+    let events = status.events;
+    lines.add(
+        "Events",
+        &format!("{} written, {} lost", events.written, events.lost),
+    );
+    for source in &status.sources {
+        let state = match source.state {
+            SourceState::Ok => "ok",
+            SourceState::Error => "error, last good content stays in force",
+        };
+        lines.add(
+            "Source",
+            &format!("{} {}: {state}", source.kind, source.path),
+        );
+        if let Some(error) = &source.error {
+            lines.add("Error", error);
+        }
+    }
+    if let Some(error) = &status.last_error {
+        lines.add("Error", error);
+    }
+    for warning in &status.warnings {
+        lines.add("Warning", warning);
+    }
+    lines.0
+}
+
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, name: &str, value: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "{:11}{}", format!("{name}:"), escape(value));
+    }
+}
+
+fn uptime(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
+        (0, ..) => format!("{hours}h{minutes}m"),
+        _ => format!("{days}d{hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::view::SourceStatus;
+
+    #[test]
+    fn says_what_is_wrong() {
+        let source = SourceStatus {
+            kind: "policies".into(),
+            path: "shop.toml".into(),
+            state: SourceState::Error,
+            error: Some("shop.toml:3:1: unknown key\u{1b}[2J".into()),
+        };
+        let status = Status {
+            ready: true,
+            sources: vec![source],
+            ..Status::default()
+        };
+        let text = text(&status);
+        assert!(text.contains("State:     ready, but NOT enforcing everywhere it should\n"));
+        assert!(
+            text.contains("Error:     shop.toml:3:1: unknown key\\u{1b}[2J\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn uptimes() {
+        for (seconds, text) in [(5, "5s"), (65, "1m5s"), (7260, "2h1m"), (90_000, "1d1h")] {
+            assert_eq!(uptime(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The daemon's log: stderr, filtered by `RINGFENCE_LOG`.
+//!
+//! Invariants: colours only on a terminal; a bad filter is bad usage. Flow records do not go
+//! through here.
+
+use std::io::{self, IsTerminal};
+
+use anyhow::{Result, anyhow};
+use tracing_subscriber::EnvFilter;
+
+use super::InvalidInput;
+
+const VARIABLE: &str = "RINGFENCE_LOG";
+
+/// Starts logging.
+pub(super) fn init() -> Result<()> {
+    let directives = std::env::var(VARIABLE).unwrap_or_default();
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .parse(&directives)
+        .map_err(|error| InvalidInput(format!("{VARIABLE}: {error}")))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .try_init()
+        .map_err(|error| anyhow!("cannot start logging: {error}"))
+}

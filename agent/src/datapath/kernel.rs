@@ -1,0 +1,232 @@
+//! The real datapath: the loaded object with its maps, programs and pins.
+//!
+//! Invariants: maps are opened from their pins if those exist, so a restart continues with what the
+//! kernel holds; a pinned map of another size is refused, never resized silently.
+
+use std::{collections::BTreeSet, path::Path};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::MapInfo,
+    programs::{SchedClassifier, TcAttachType},
+};
+use nix::net::if_::if_indextoname;
+use ringfence_common::maps as names;
+
+use super::{
+    AttachKind, Datapath, DatapathError, OBJECT,
+    attach::{self, HOOKS, Site},
+    clock::{self, BootClock},
+    error::chain,
+    maps::ControlMaps,
+    pins::Pins,
+    telemetry::Telemetry,
+};
+use crate::plan::{Action, Capacities, State};
+
+/// How to load.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Capacities that differ from the defaults, by map name.
+    pub capacities: Vec<(&'static str, u32)>,
+    /// Use clsact even where tcx is available.
+    pub force_clsact: bool,
+}
+
+/// The programs and maps in the kernel.
+pub struct KernelDatapath {
+    ebpf: Ebpf,
+    maps: ControlMaps,
+    clock: BootClock,
+    pins: Pins,
+    kind: AttachKind,
+    attached: BTreeSet<u32>,
+}
+
+impl KernelDatapath {
+    /// Loads the object below a directory on bpffs, adopting what is pinned there.
+    ///
+    /// # Errors
+    /// When the kernel refuses the object, or pinned maps have other sizes.
+    pub fn load(bpffs: &Path, options: &LoadOptions) -> Result<(Self, Telemetry), DatapathError> {
+        let pins = Pins::below(bpffs);
+        pins.create()?;
+        check_pinned(&pins, options)?;
+        let mut loader = EbpfLoader::new();
+        let paths = names::ALL.map(|name| (name, pins.map(name)));
+        for (name, path) in &paths {
+            loader.map_pin_path(name, path.as_path());
+        }
+        for (name, capacity) in &options.capacities {
+            loader.map_max_entries(name, *capacity);
+        }
+        let mut ebpf = loader
+            .load(OBJECT)
+            .map_err(|error| DatapathError::Load(chain(&error)))?;
+        for program in HOOKS
+            .map(|(name, _)| name)
+            .into_iter()
+            .chain([clock::PROGRAM])
+        {
+            classifier(&mut ebpf, program)?
+                .load()
+                .map_err(|error| DatapathError::Program {
+                    program,
+                    reason: chain(&error),
+                })?;
+        }
+        let maps = ControlMaps::take(&mut ebpf)?;
+        let clock = BootClock::take(&mut ebpf)?;
+        let telemetry = Telemetry::take(&mut ebpf)?;
+        let attached = pins.linked()?;
+        let kind = if options.force_clsact || !has_tcx() {
+            AttachKind::Clsact
+        } else {
+            AttachKind::Tcx
+        };
+        Ok((
+            Self {
+                ebpf,
+                maps,
+                clock,
+                pins,
+                kind,
+                attached,
+            },
+            telemetry,
+        ))
+    }
+
+    /// How programs are attached here.
+    #[must_use]
+    pub const fn attach_kind(&self) -> AttachKind {
+        self.kind
+    }
+}
+
+/// Reads a program out of the object by name.
+fn classifier<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, DatapathError> {
+    let missing = || DatapathError::Program {
+        program: name,
+        reason: "not in the object".into(),
+    };
+    let program = ebpf.program_mut(name).ok_or_else(missing)?;
+    program.try_into().map_err(|_| missing())
+}
+
+/// tcx arrived with Linux 6.6 (commit e420bed02507).
+fn has_tcx() -> bool {
+    aya::util::KernelVersion::current()
+        .is_ok_and(|version| version >= aya::util::KernelVersion::new(6, 6, 0))
+}
+
+fn check_pinned(pins: &Pins, options: &LoadOptions) -> Result<(), DatapathError> {
+    for (map, wanted) in defaults().into_iter().map(|(map, default)| {
+        let configured = options.capacities.iter().find(|(name, _)| *name == map);
+        (map, configured.map_or(default, |(_, capacity)| *capacity))
+    }) {
+        let Ok(info) = MapInfo::from_pin(pins.map(map)) else {
+            continue;
+        };
+        let found = info.max_entries();
+        if found != wanted {
+            return Err(DatapathError::PinnedCapacity { map, found, wanted });
+        }
+    }
+    Ok(())
+}
+
+/// The maps whose capacity can be configured.
+fn defaults() -> [(&'static str, u32); 11] {
+    [
+        (names::ENDPOINTS, names::ENDPOINTS_CAPACITY),
+        (names::IPCACHE4, names::IPCACHE_CAPACITY),
+        (names::IPCACHE6, names::IPCACHE_CAPACITY),
+        (names::CIDR4, names::CIDR_CAPACITY),
+        (names::CIDR6, names::CIDR_CAPACITY),
+        (names::POLICY, names::POLICY_CAPACITY),
+        (names::CT4, names::CONNTRACK_CAPACITY),
+        (names::CT6, names::CONNTRACK_CAPACITY),
+        (names::FRAG4, names::FRAGMENT_CAPACITY),
+        (names::FRAG6, names::FRAGMENT_CAPACITY),
+        (names::DENIES, names::DENIES_CAPACITY),
+    ]
+}
+
+impl Datapath for KernelDatapath {
+    fn capacities(&self) -> Capacities {
+        self.maps.capacities()
+    }
+
+    fn read(&mut self) -> Result<State, DatapathError> {
+        self.maps.read()
+    }
+
+    fn write(&mut self, action: &Action) -> Result<(), DatapathError> {
+        self.maps.write(action)
+    }
+
+    fn attached(&self) -> BTreeSet<u32> {
+        self.attached.clone()
+    }
+
+    fn attach(&mut self, ifindex: u32, interface: &str) -> Result<AttachKind, DatapathError> {
+        for (name, hook) in HOOKS {
+            let site = Site {
+                ifindex,
+                interface,
+                name,
+                hook,
+            };
+            let program = classifier(&mut self.ebpf, name)?;
+            match self.kind {
+                AttachKind::Tcx => attach::tcx(program, &site, &self.pins)?,
+                AttachKind::Clsact => attach::clsact(program, &site, &self.pins)?,
+            }
+        }
+        self.attached.insert(ifindex);
+        Ok(self.kind)
+    }
+
+    fn detach(&mut self, ifindex: u32) -> Result<(), DatapathError> {
+        let interface = if_indextoname(ifindex)
+            .ok()
+            .and_then(|name| name.into_string().ok());
+        for (name, hook) in HOOKS {
+            if self.kind == AttachKind::Clsact
+                && let Some(interface) = &interface
+            {
+                attach::remove_filter(interface, name, hook);
+            }
+            attach::remove(&self.pins.link(ifindex, name))?;
+        }
+        self.attached.remove(&ifindex);
+        Ok(())
+    }
+
+    fn boot_time(&mut self) -> Result<u64, DatapathError> {
+        self.clock.read(classifier(&mut self.ebpf, clock::PROGRAM)?)
+    }
+}
+
+/// Takes clsact filters of ours off every interface that a pin marks.
+pub(super) fn remove_filters(pins: &Pins) -> Result<usize, DatapathError> {
+    let mut removed = 0;
+    for ifindex in pins.linked()? {
+        let Some(interface) = if_indextoname(ifindex)
+            .ok()
+            .and_then(|n| n.into_string().ok())
+        else {
+            continue;
+        };
+        for (name, hook) in HOOKS {
+            let hook: TcAttachType = hook;
+            attach::remove_filter(&interface, name, hook);
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}

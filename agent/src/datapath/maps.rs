@@ -1,0 +1,320 @@
+//! Typed handles of the control maps, and the translation of actions into writes.
+//!
+//! Invariant: every write is one map operation, atomic by itself; removing what is not there is no
+//! error, because a plan may be tried again after a failure.
+
+use std::{collections::BTreeMap, io, net::IpAddr, sync::Arc};
+
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, HashMap, IterableMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key},
+};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ringfence_common::{
+    endpoint::Endpoint,
+    ids::{ClassId, IdentityId, NamespaceSlot, TableId},
+    maps as names,
+    mode::Mode,
+    net::{Address, Ip4, Ip6},
+    policy::{PolicyKey, PolicyRow},
+};
+
+use super::{DatapathError, error::chain};
+use crate::plan::{Action, Addresses, Capacities, State, TableRows};
+
+/// Handles of every map that the agent writes.
+pub(super) struct ControlMaps {
+    endpoints: HashMap<MapData, u32, Endpoint>,
+    modes: Array<MapData, u32>,
+    ipcache4: HashMap<MapData, Ip4, IdentityId>,
+    ipcache6: HashMap<MapData, Ip6, IdentityId>,
+    cidr4: LpmTrie<MapData, Ip4, IdentityId>,
+    cidr6: LpmTrie<MapData, Ip6, IdentityId>,
+    classes: Array<MapData, ClassId>,
+    policy: LpmTrie<MapData, PolicyKey, PolicyRow>,
+    epochs: Array<MapData, u32>,
+    capacities: Capacities,
+}
+
+/// Takes a map out of the loaded object, as the type it must have.
+pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, DatapathError> {
+    let map = ebpf.take_map(name).ok_or(DatapathError::NoSuchMap(name))?;
+    T::try_from(map).map_err(failed(name, "open"))
+}
+
+pub(super) fn failed<E: std::error::Error>(
+    map: &'static str,
+    operation: &'static str,
+) -> impl FnOnce(E) -> DatapathError {
+    move |error| DatapathError::Map {
+        map,
+        operation,
+        reason: chain(&error),
+    }
+}
+
+/// Removing what is gone already is what was wanted.
+fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+impl ControlMaps {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
+        let endpoints: HashMap<_, u32, Endpoint> = take(ebpf, names::ENDPOINTS)?;
+        let ipcache4: HashMap<_, Ip4, IdentityId> = take(ebpf, names::IPCACHE4)?;
+        let cidr4: LpmTrie<_, Ip4, IdentityId> = take(ebpf, names::CIDR4)?;
+        let policy: LpmTrie<_, PolicyKey, PolicyRow> = take(ebpf, names::POLICY)?;
+        let capacities = Capacities {
+            endpoints: size_of(endpoints.map(), names::ENDPOINTS)?,
+            ipcache: size_of(ipcache4.map(), names::IPCACHE4)?,
+            cidr: size_of(cidr4.map(), names::CIDR4)?,
+            policy: size_of(policy.map(), names::POLICY)?,
+        };
+        Ok(Self {
+            endpoints,
+            modes: take(ebpf, names::NAMESPACE_MODE)?,
+            ipcache4,
+            ipcache6: take(ebpf, names::IPCACHE6)?,
+            cidr4,
+            cidr6: take(ebpf, names::CIDR6)?,
+            classes: take(ebpf, names::CLASSES)?,
+            policy,
+            epochs: take(ebpf, names::IDENTITY_EPOCH)?,
+            capacities,
+        })
+    }
+
+    pub(super) const fn capacities(&self) -> Capacities {
+        self.capacities
+    }
+
+    pub(super) fn write(&mut self, action: &Action) -> Result<(), DatapathError> {
+        match action {
+            Action::PutRow(row) => self
+                .policy
+                .insert(&Key::new(row.bits, row.key), row.row, 0)
+                .map_err(failed(names::POLICY, "write a row")),
+            Action::DeleteRow(row) => {
+                gone_is_fine(self.policy.remove(&Key::new(row.bits, row.key)))
+                    .map_err(failed(names::POLICY, "remove a row"))
+            }
+            Action::SetMode(slot, mode) => self
+                .modes
+                .set(slot.0, u32::from(*mode as u8), 0)
+                .map_err(failed(names::NAMESPACE_MODE, "set a mode")),
+            Action::SetClass(identity, class) => self
+                .classes
+                .set(identity.0, *class, 0)
+                .map_err(failed(names::CLASSES, "set a class")),
+            Action::PutPrefix(net, identity) => self.put_prefix(*net, *identity),
+            Action::DeletePrefix(net) => self.delete_prefix(*net),
+            Action::PutAddress(address, identity) => self.put_address(*address, *identity),
+            Action::DeleteAddress(address) => self.delete_address(*address),
+            Action::BumpEpoch(address) => self.bump(slot_of(*address)),
+            Action::BumpAllEpochs => (0..names::EPOCHS).try_for_each(|slot| self.bump(slot)),
+            Action::PutEndpoint(ifindex, endpoint) => self
+                .endpoints
+                .insert(ifindex, endpoint, 0)
+                .map_err(failed(names::ENDPOINTS, "write an endpoint")),
+            Action::DeleteEndpoint(ifindex) => gone_is_fine(self.endpoints.remove(ifindex))
+                .map_err(failed(names::ENDPOINTS, "remove an endpoint")),
+        }
+    }
+
+    fn put_prefix(&mut self, net: IpNet, identity: IdentityId) -> Result<(), DatapathError> {
+        match net {
+            IpNet::V4(net) => self
+                .cidr4
+                .insert(&key4(net), identity, 0)
+                .map_err(failed(names::CIDR4, "write a prefix")),
+            IpNet::V6(net) => self
+                .cidr6
+                .insert(&key6(net), identity, 0)
+                .map_err(failed(names::CIDR6, "write a prefix")),
+        }
+    }
+
+    fn delete_prefix(&mut self, net: IpNet) -> Result<(), DatapathError> {
+        match net {
+            IpNet::V4(net) => gone_is_fine(self.cidr4.remove(&key4(net)))
+                .map_err(failed(names::CIDR4, "remove a prefix")),
+            IpNet::V6(net) => gone_is_fine(self.cidr6.remove(&key6(net)))
+                .map_err(failed(names::CIDR6, "remove a prefix")),
+        }
+    }
+
+    fn put_address(&mut self, address: IpAddr, identity: IdentityId) -> Result<(), DatapathError> {
+        match address {
+            IpAddr::V4(a) => self
+                .ipcache4
+                .insert(Ip4::from_wire(a.octets()), identity, 0)
+                .map_err(failed(names::IPCACHE4, "write an address")),
+            IpAddr::V6(a) => self
+                .ipcache6
+                .insert(Ip6::from_wire(a.octets()), identity, 0)
+                .map_err(failed(names::IPCACHE6, "write an address")),
+        }
+    }
+
+    fn delete_address(&mut self, address: IpAddr) -> Result<(), DatapathError> {
+        match address {
+            IpAddr::V4(a) => gone_is_fine(self.ipcache4.remove(&Ip4::from_wire(a.octets())))
+                .map_err(failed(names::IPCACHE4, "remove an address")),
+            IpAddr::V6(a) => gone_is_fine(self.ipcache6.remove(&Ip6::from_wire(a.octets())))
+                .map_err(failed(names::IPCACHE6, "remove an address")),
+        }
+    }
+
+    fn bump(&mut self, slot: u32) -> Result<(), DatapathError> {
+        let epoch = self
+            .epochs
+            .get(&slot, 0)
+            .map_err(failed(names::IDENTITY_EPOCH, "read an epoch"))?;
+        self.epochs
+            .set(slot, epoch.wrapping_add(1), 0)
+            .map_err(failed(names::IDENTITY_EPOCH, "bump an epoch"))
+    }
+
+    /// Reads back every control map.
+    pub(super) fn read(&self) -> Result<State, DatapathError> {
+        let mut addresses = Addresses::new();
+        for (ip, identity) in entries(&self.ipcache4, names::IPCACHE4)? {
+            addresses.insert(IpAddr::from(ip.to_wire()), identity);
+        }
+        for (ip, identity) in entries(&self.ipcache6, names::IPCACHE6)? {
+            addresses.insert(IpAddr::from(ip.to_wire()), identity);
+        }
+        let identities = addresses.values().copied();
+        let prefixes = self.read_prefixes()?;
+        let mut classes = BTreeMap::new();
+        for identity in identities.chain(prefixes.values().copied()) {
+            let class = self
+                .classes
+                .get(&identity.0, 0)
+                .map_err(failed(names::CLASSES, "read a class"))?;
+            classes.insert(identity, class);
+        }
+        let endpoints: BTreeMap<u32, Endpoint> = entries(&self.endpoints, names::ENDPOINTS)?
+            .into_iter()
+            .collect();
+        Ok(State {
+            tables: self.read_tables()?,
+            modes: self.read_modes(&endpoints)?,
+            classes,
+            prefixes,
+            addresses: Arc::new(addresses),
+            endpoints,
+        })
+    }
+
+    fn read_prefixes(&self) -> Result<BTreeMap<IpNet, IdentityId>, DatapathError> {
+        let mut prefixes = BTreeMap::new();
+        for entry in self.cidr4.iter() {
+            let (key, identity) = entry.map_err(failed(names::CIDR4, "list"))?;
+            let address = IpAddr::from(key.data().to_wire());
+            insert_net(&mut prefixes, address, key.prefix_len(), identity);
+        }
+        for entry in self.cidr6.iter() {
+            let (key, identity) = entry.map_err(failed(names::CIDR6, "list"))?;
+            let address = IpAddr::from(key.data().to_wire());
+            insert_net(&mut prefixes, address, key.prefix_len(), identity);
+        }
+        Ok(prefixes)
+    }
+
+    fn read_tables(&self) -> Result<BTreeMap<TableId, Arc<TableRows>>, DatapathError> {
+        let mut tables: BTreeMap<TableId, TableRows> = BTreeMap::new();
+        for entry in self.policy.iter() {
+            let (key, row) = entry.map_err(failed(names::POLICY, "list"))?;
+            let data = key.data();
+            tables
+                .entry(data.table)
+                .or_default()
+                .insert((key.prefix_len(), data), row);
+        }
+        Ok(tables
+            .into_iter()
+            .map(|(table, rows)| (table, Arc::new(rows)))
+            .collect())
+    }
+
+    fn read_modes(
+        &self,
+        endpoints: &BTreeMap<u32, Endpoint>,
+    ) -> Result<BTreeMap<NamespaceSlot, Mode>, DatapathError> {
+        let mut modes = BTreeMap::new();
+        for slot in endpoints
+            .values()
+            .map(|e| e.namespace)
+            .chain([NamespaceSlot::NODE_DEFAULT])
+        {
+            let raw = self
+                .modes
+                .get(&slot.0, 0)
+                .map_err(failed(names::NAMESPACE_MODE, "read a mode"))?;
+            // 0 is "never written": leaving it out makes the first plan write it.
+            if let Ok(raw @ 1..) = u8::try_from(raw) {
+                modes.insert(slot, Mode::from_raw(raw));
+            }
+        }
+        Ok(modes)
+    }
+}
+
+fn entries<K: Pod, V: Pod>(
+    map: &HashMap<MapData, K, V>,
+    name: &'static str,
+) -> Result<Vec<(K, V)>, DatapathError> {
+    map.iter()
+        .collect::<Result<_, _>>()
+        .map_err(failed(name, "list"))
+}
+
+fn insert_net(
+    prefixes: &mut BTreeMap<IpNet, IdentityId>,
+    address: IpAddr,
+    length: u32,
+    identity: IdentityId,
+) {
+    if let Some(net) = u8::try_from(length)
+        .ok()
+        .and_then(|len| IpNet::new(address, len).ok())
+    {
+        prefixes.insert(net, identity);
+    }
+}
+
+fn key4(net: Ipv4Net) -> Key<Ip4> {
+    Key::new(
+        u32::from(net.prefix_len()),
+        Ip4::from_wire(net.network().octets()),
+    )
+}
+
+fn key6(net: Ipv6Net) -> Key<Ip6> {
+    Key::new(
+        u32::from(net.prefix_len()),
+        Ip6::from_wire(net.network().octets()),
+    )
+}
+
+fn slot_of(address: IpAddr) -> u32 {
+    match address {
+        IpAddr::V4(a) => Ip4::from_wire(a.octets()).epoch_slot(),
+        IpAddr::V6(a) => Ip6::from_wire(a.octets()).epoch_slot(),
+    }
+}
+
+fn size_of(map: &MapData, name: &'static str) -> Result<usize, DatapathError> {
+    let info = map.info().map_err(failed(name, "inspect"))?;
+    Ok(info.max_entries() as usize)
+}

@@ -1,0 +1,116 @@
+//! Where everything is pinned, and how it all goes away.
+//!
+//! Layout: `<bpffs>/v<ABI>/maps/<MAP>` and `<bpffs>/v<ABI>/links/<ifindex>-<program>`. The ABI
+//! version keeps incompatible agents apart. Invariant: nothing outside `<bpffs>` is touched.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use ringfence_common::ABI_VERSION;
+
+use super::DatapathError;
+
+/// Paths below the configured bpffs directory.
+#[derive(Debug, Clone)]
+pub struct Pins {
+    base: PathBuf,
+}
+
+impl Pins {
+    /// The pins of this ABI below a directory on bpffs.
+    #[must_use]
+    pub fn below(bpffs: &Path) -> Self {
+        Self {
+            base: bpffs.join(format!("v{ABI_VERSION}")),
+        }
+    }
+
+    /// Makes the directories.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn create(&self) -> Result<(), DatapathError> {
+        for dir in [self.maps(), self.links()] {
+            fs::create_dir_all(&dir).map_err(|error| failed(&dir, "create", &error))?;
+        }
+        Ok(())
+    }
+
+    fn maps(&self) -> PathBuf {
+        self.base.join("maps")
+    }
+
+    fn links(&self) -> PathBuf {
+        self.base.join("links")
+    }
+
+    /// The pin of a map.
+    #[must_use]
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(name)
+    }
+
+    /// The pin of a program's link on an interface.
+    #[must_use]
+    pub fn link(&self, ifindex: u32, program: &str) -> PathBuf {
+        self.links().join(format!("{ifindex}-{program}"))
+    }
+
+    /// Interfaces that have a pinned link.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn linked(&self) -> Result<BTreeSet<u32>, DatapathError> {
+        let dir = self.links();
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            Err(error) => return Err(failed(&dir, "list", &error)),
+        };
+        Ok(entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.split('-').next()?.parse().ok())
+            .collect())
+    }
+}
+
+/// Removes every pin of every ABI version below the directory. Returns what was removed.
+///
+/// # Errors
+/// When something cannot be removed; what was removed stays removed.
+pub(super) fn remove_all(bpffs: &Path) -> Result<Vec<PathBuf>, DatapathError> {
+    let mut removed = Vec::new();
+    remove_below(bpffs, &mut removed)?;
+    Ok(removed)
+}
+
+/// Links go first, so that no program runs against maps that are half gone.
+fn remove_below(dir: &Path, removed: &mut Vec<PathBuf>) -> Result<(), DatapathError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(dir, "list", &error)),
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort_by_key(|path| (!path.ends_with("links"), path.clone()));
+    for path in paths {
+        if path.is_dir() {
+            remove_below(&path, removed)?;
+        } else {
+            fs::remove_file(&path).map_err(|error| failed(&path, "remove", &error))?;
+            removed.push(path);
+        }
+    }
+    fs::remove_dir(dir).map_err(|error| failed(dir, "remove", &error))
+}
+
+pub(super) fn failed(path: &Path, operation: &'static str, error: &io::Error) -> DatapathError {
+    DatapathError::Pin {
+        path: path.to_owned(),
+        operation,
+        reason: error.to_string(),
+    }
+}

@@ -1,0 +1,121 @@
+//! What must be true of this machine before anything is loaded.
+//!
+//! Invariant: every refusal is one line with its remedy; nothing is changed here.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use caps::{CapSet, Capability};
+use nix::sys::{statfs, utsname};
+
+/// The oldest kernel with everything the programs use.
+const OLDEST: (u32, u32) = (5, 10);
+
+/// Why the agent cannot run here.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PreflightError {
+    /// The kernel is too old.
+    #[error("kernel {found} is too old: Ringfence needs {}.{} or newer", OLDEST.0, OLDEST.1)]
+    Kernel {
+        /// Its release.
+        found: String,
+    },
+    /// The kernel does not describe its types.
+    #[error(
+        "the kernel has no BTF (/sys/kernel/btf/vmlinux): use a kernel built with CONFIG_DEBUG_INFO_BTF=y"
+    )]
+    NoBtf,
+    /// The pin directory is not on bpffs.
+    #[error("{} is not on a BPF file system: run `mount -t bpf bpf {}`, or set `bpffs` to a directory on one", dir.display(), mount.display())]
+    NoBpffs {
+        /// The configured directory.
+        dir: PathBuf,
+        /// Where to mount one.
+        mount: PathBuf,
+    },
+    /// A capability is missing.
+    #[error("missing {0}: run as root, or give the service CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
+    Capability(String),
+}
+
+/// Checks kernel, BTF, bpffs and privileges.
+///
+/// # Errors
+/// The first thing that is missing.
+pub fn check(bpffs: &Path) -> Result<(), PreflightError> {
+    privileges()?;
+    kernel()?;
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return Err(PreflightError::NoBtf);
+    }
+    on_bpffs(bpffs)
+}
+
+fn kernel() -> Result<(), PreflightError> {
+    let release = utsname::uname()
+        .map(|name| name.release().to_string_lossy().into_owned())
+        .unwrap_or_default();
+    match version_of(&release) {
+        Some(version) if version < OLDEST => Err(PreflightError::Kernel { found: release }),
+        _ => Ok(()),
+    }
+}
+
+/// Major and minor number of a release; `None` for one that has no such form.
+fn version_of(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn on_bpffs(dir: &Path) -> Result<(), PreflightError> {
+    let existing = dir.ancestors().find(|path| fs::metadata(path).is_ok());
+    let is_bpffs = existing
+        .and_then(|path| statfs::statfs(path).ok())
+        .is_some_and(|fs| fs.filesystem_type() == statfs::BPF_FS_MAGIC);
+    if is_bpffs {
+        return Ok(());
+    }
+    let mount = dir.parent().unwrap_or(dir).to_owned();
+    Err(PreflightError::NoBpffs {
+        dir: dir.to_owned(),
+        mount,
+    })
+}
+
+fn privileges() -> Result<(), PreflightError> {
+    let held = caps::read(None, CapSet::Effective).unwrap_or_default();
+    for needed in [
+        Capability::CAP_BPF,
+        Capability::CAP_NET_ADMIN,
+        Capability::CAP_PERFMON,
+    ] {
+        if !held.contains(&needed) && !held.contains(&Capability::CAP_SYS_ADMIN) {
+            return Err(PreflightError::Capability(needed.to_string()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_by_number() {
+        assert_eq!(version_of("5.10.0-33-amd64"), Some((5, 10)));
+        assert_eq!(version_of("6.1"), Some((6, 1)));
+        assert_eq!(version_of("odd"), None);
+        assert!((5, 9) < OLDEST && (4, 19) < OLDEST && (5, 10) >= OLDEST);
+    }
+
+    #[test]
+    fn a_plain_directory_is_refused_with_the_command_to_run() {
+        let error = on_bpffs(Path::new("/tmp/ringfence")).unwrap_err();
+        assert!(
+            error.to_string().contains("mount -t bpf bpf /tmp"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,37 @@
+//! Giving up what is not needed once the programs are loaded.
+//!
+//! Invariant: capabilities belong to threads; this must run before any other thread is started,
+//! because later threads inherit what is left.
+
+use caps::{CapSet, Capability, CapsHashSet};
+
+use super::DatapathError;
+
+/// What the agent needs for the rest of its life: map writes, attaching, loading a program again.
+const KEPT: [Capability; 3] = [
+    Capability::CAP_BPF,
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_PERFMON,
+];
+
+/// Drops every capability but those three, for good.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn drop_privileges() -> Result<(), DatapathError> {
+    let held = caps::read(None, CapSet::Permitted).map_err(failed)?;
+    let kept: CapsHashSet = KEPT.into_iter().filter(|cap| held.contains(cap)).collect();
+    if kept.len() < KEPT.len() {
+        // An older set-up gave CAP_SYS_ADMIN in their place; it cannot be dropped then.
+        return Ok(());
+    }
+    for set in [CapSet::Ambient, CapSet::Inheritable] {
+        caps::clear(None, set).map_err(failed)?;
+    }
+    caps::set(None, CapSet::Effective, &kept).map_err(failed)?;
+    caps::set(None, CapSet::Permitted, &kept).map_err(failed)
+}
+
+fn failed(error: caps::errors::CapsError) -> DatapathError {
+    DatapathError::Privileges(error.to_string())
+}

@@ -1,0 +1,512 @@
+//! Compile: from inventory, policies and local endpoints to the desired state of the maps.
+//!
+//! Invariants: what did not change is not computed again and keeps its `Arc`s, so that planning can
+//! skip it; the tables of the previous result keep their rows, for the new classes too, until the
+//! next call, because endpoints are flipped to new tables only after addresses have new identities.
+//! Calling again with the same inputs therefore settles to what is needed alone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ringfence_common::{
+    endpoint::{Endpoint, MAX_IP4, MAX_IP6},
+    ids::{ClassId, IdentityId, NamespaceSlot, RuleSlot, TableId},
+    mode::{Direction, Mode},
+    net::{Ip4, Ip6},
+};
+
+use super::{
+    cidr::Prefixes,
+    classes::{Answers, Classes},
+    identity::Identity,
+    numbers::{Exhausted, Numbers, Space, digest_of},
+    outcome::next_change,
+    resolve::{Resolved, resolve},
+    rows::rows,
+    table::{Fence, NumberedRule, TableSpec, fence, number_rule},
+};
+use crate::{
+    model::{
+        Inventory, NamedPort, NamespaceName, Policy, PolicyId, PolicySet, Rule, RuleAction, Scope,
+        WallTime, Workload, WorkloadId,
+    },
+    plan::{State, TableRows},
+};
+
+/// The present, on both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Wall-clock time.
+    pub now: WallTime,
+    /// The kernel's boot clock at the same moment, in nanoseconds.
+    pub boot: u64,
+}
+
+impl Clock {
+    /// The boot-clock time of a wall-clock time.
+    #[must_use]
+    pub fn boot(&self, time: WallTime) -> u64 {
+        self.boot
+            .saturating_add_signed(time.0.saturating_sub(self.now.0))
+    }
+}
+
+/// A workload attached on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalEndpoint {
+    /// Its host-side interface.
+    pub ifindex: u32,
+    /// Whose it is.
+    pub workload: WorkloadId,
+    /// Boot-clock second until which older connections are picked up.
+    pub pickup_until: u32,
+}
+
+/// The mode of each namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Modes {
+    /// Of namespaces that have none of their own, and of frames of no endpoint.
+    pub default: Mode,
+    /// By namespace.
+    pub namespaces: BTreeMap<NamespaceName, Mode>,
+}
+
+impl Modes {
+    /// The mode of a namespace.
+    #[must_use]
+    pub fn of(&self, namespace: &NamespaceName) -> Mode {
+        self.namespaces
+            .get(namespace)
+            .copied()
+            .unwrap_or(self.default)
+    }
+}
+
+/// Everything that the desired state follows from.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// Workloads, namespaces and nodes.
+    pub inventory: &'a Arc<Inventory>,
+    /// Policies.
+    pub policies: &'a Arc<PolicySet>,
+    /// Local endpoints.
+    pub endpoints: &'a [LocalEndpoint],
+    /// Modes.
+    pub modes: &'a Modes,
+    /// Now.
+    pub clock: Clock,
+}
+
+/// A rule as verdicts name it.
+#[derive(Debug, Clone)]
+pub struct RuleInfo {
+    /// Its policy.
+    pub policy: Arc<Policy>,
+    /// Its direction.
+    pub direction: Direction,
+    /// Its place among the policy's rules of that direction, from 0.
+    pub index: usize,
+    /// Allow or deny.
+    pub action: RuleAction,
+    /// Its line.
+    pub line: u32,
+}
+
+impl RuleInfo {
+    /// `ingress[0]` and the like.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}[{}]", self.direction.name(), self.index)
+    }
+}
+
+/// What became of an endpoint.
+#[derive(Debug, Clone)]
+pub struct EndpointInfo {
+    /// The workload.
+    pub workload: Arc<Workload>,
+    /// Its identity (of its first address).
+    pub identity: IdentityId,
+    /// Its table.
+    pub table: TableId,
+    /// The table's specification.
+    pub spec: Arc<TableSpec>,
+    /// The policies that select it.
+    pub policies: Vec<PolicyId>,
+}
+
+/// The outcome of a compilation.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    /// What the maps should hold.
+    pub state: State,
+    /// Every identity.
+    pub identities: Arc<Vec<(IdentityId, Identity)>>,
+    /// Every numbered rule.
+    pub rules: Arc<BTreeMap<RuleSlot, RuleInfo>>,
+    /// Local endpoints by ifindex.
+    pub endpoints: BTreeMap<u32, EndpointInfo>,
+    /// How many classes there are.
+    pub classes: usize,
+    /// Boot-clock time of the next change that time alone brings.
+    pub next_change: Option<u64>,
+}
+
+/// The wall clock may wander by this much before rows are written again, in nanoseconds.
+const CLOCK_SLACK: u64 = 50_000_000;
+
+/// The compiler with what it remembers from call to call.
+#[derive(Default)]
+pub struct Compiler {
+    /// All numbers in use.
+    pub numbers: Numbers,
+    inventory: Option<Arc<Inventory>>,
+    policies: Option<Arc<PolicySet>>,
+    prefixes: Prefixes,
+    resolved: Resolved,
+    identities: Arc<Vec<(IdentityId, Identity)>>,
+    declared: BTreeSet<NamedPort>,
+    rules: Arc<BTreeMap<RuleSlot, RuleInfo>>,
+    slots: HashMap<(PolicyId, Direction, usize), RuleSlot>,
+    answers: Answers,
+    tables: HashMap<Arc<TableSpec>, TableId>,
+    in_force: BTreeMap<TableId, Arc<TableSpec>>,
+    class_ids: BTreeSet<ClassId>,
+    rows: BTreeMap<TableId, Arc<TableRows>>,
+    clock: Option<Clock>,
+}
+
+impl Compiler {
+    /// Compiles.
+    ///
+    /// # Errors
+    /// When the node cannot number that many identities, rules or namespaces. Nothing the caller
+    /// holds has changed then.
+    pub fn compile(&mut self, inputs: &Inputs<'_>) -> Result<Compiled, Exhausted> {
+        let clock = self.steady(inputs.clock);
+        self.resolve(inputs)?;
+        self.number_rules(inputs)?;
+        let (endpoints, specs) = self.lay_out(inputs)?;
+        let classes = self.classify(&specs)?;
+        let tables = self.rows(&specs, &classes, &clock);
+        let next = next_change(tables.values().flat_map(|rows| rows.values().copied()));
+        let state = State {
+            modes: self.modes(inputs)?,
+            classes: classes.of,
+            prefixes: self.resolved.prefixes.clone(),
+            addresses: Arc::clone(&self.resolved.addresses),
+            endpoints: self.endpoints(inputs, &endpoints)?,
+            tables,
+        };
+        self.in_force = endpoints
+            .values()
+            .map(|e| (e.table, Arc::clone(&e.spec)))
+            .collect();
+        Ok(Compiled {
+            state,
+            identities: Arc::clone(&self.identities),
+            rules: Arc::clone(&self.rules),
+            endpoints,
+            classes: self.class_ids.len(),
+            next_change: next,
+        })
+    }
+
+    /// The same relation between the clocks as before unless one of them stepped, so that rows do
+    /// not change with every reading.
+    fn steady(&mut self, read: Clock) -> Clock {
+        let steady = self
+            .clock
+            .filter(|before| before.boot(read.now).abs_diff(read.boot) < CLOCK_SLACK)
+            .map(|before| Clock {
+                now: read.now,
+                boot: before.boot(read.now),
+            });
+        if steady.is_none() {
+            self.rows.clear();
+        }
+        let clock = steady.unwrap_or(read);
+        self.clock = Some(clock);
+        clock
+    }
+
+    fn resolve(&mut self, inputs: &Inputs<'_>) -> Result<(), Exhausted> {
+        let same_policies = self
+            .policies
+            .as_ref()
+            .is_some_and(|p| Arc::ptr_eq(p, inputs.policies));
+        let same_inventory = self
+            .inventory
+            .as_ref()
+            .is_some_and(|i| Arc::ptr_eq(i, inputs.inventory));
+        let prefixes = if same_policies {
+            self.prefixes.clone()
+        } else {
+            Prefixes::of(inputs.policies)
+        };
+        if same_inventory && prefixes == self.prefixes {
+            return Ok(());
+        }
+        self.resolved = resolve(inputs.inventory, &prefixes, &mut self.numbers)?;
+        self.identities = Arc::new(std::mem::take(&mut self.resolved.identities));
+        self.prefixes = prefixes;
+        self.answers.clear();
+        self.declared = inputs
+            .inventory
+            .workloads
+            .values()
+            .flat_map(|w| w.ports.iter().cloned())
+            .collect();
+        self.inventory = Some(Arc::clone(inputs.inventory));
+        Ok(())
+    }
+
+    fn number_rules(&mut self, inputs: &Inputs<'_>) -> Result<(), Exhausted> {
+        if self
+            .policies
+            .as_ref()
+            .is_some_and(|p| Arc::ptr_eq(p, inputs.policies))
+        {
+            return Ok(());
+        }
+        let mut rules = BTreeMap::new();
+        let mut slots = HashMap::new();
+        for (id, policy) in &inputs.policies.policies {
+            for direction in [Direction::Ingress, Direction::Egress] {
+                for (index, rule) in rules_of(policy, direction)
+                    .iter()
+                    .flat_map(|r| r.iter())
+                    .enumerate()
+                {
+                    let slot = number_rule(&mut self.numbers, policy, direction, index, rule)?;
+                    slots.insert((id.clone(), direction, index), slot);
+                    let policy = Arc::clone(policy);
+                    let (action, line) = (rule.action, rule.line);
+                    rules.insert(
+                        slot,
+                        RuleInfo {
+                            policy,
+                            direction,
+                            index,
+                            action,
+                            line,
+                        },
+                    );
+                }
+            }
+        }
+        self.rules = Arc::new(rules);
+        self.slots = slots;
+        self.policies = Some(Arc::clone(inputs.policies));
+        Ok(())
+    }
+
+    /// Every endpoint's table, and every table whose rows must stand.
+    #[allow(
+        clippy::type_complexity,
+        reason = "two maps that are used side by side, once"
+    )]
+    fn lay_out(
+        &mut self,
+        inputs: &Inputs<'_>,
+    ) -> Result<
+        (
+            BTreeMap<u32, EndpointInfo>,
+            BTreeMap<TableId, Arc<TableSpec>>,
+        ),
+        Exhausted,
+    > {
+        let mut specs = self.in_force.clone();
+        let mut endpoints = BTreeMap::new();
+        for local in inputs.endpoints {
+            let Some(workload) = inputs.inventory.workload(&local.workload) else {
+                continue;
+            };
+            let selecting: Vec<(&PolicyId, &Arc<Policy>)> = inputs
+                .policies
+                .policies
+                .iter()
+                .filter(|(_, policy)| selects(policy, workload))
+                .collect();
+            let spec = TableSpec {
+                ingress: self.fence(Direction::Ingress, workload, &selecting),
+                egress: self.fence(Direction::Egress, workload, &selecting),
+            };
+            let (spec, table) = self.table(spec)?;
+            specs.insert(table, Arc::clone(&spec));
+            let identity = workload
+                .addresses
+                .first()
+                .and_then(|address| self.resolved.addresses.get(address))
+                .copied()
+                .unwrap_or(IdentityId::UNKNOWN);
+            let policies = selecting.into_iter().map(|(id, _)| id.clone()).collect();
+            let workload = Arc::clone(workload);
+            endpoints.insert(
+                local.ifindex,
+                EndpointInfo {
+                    workload,
+                    identity,
+                    table,
+                    spec,
+                    policies,
+                },
+            );
+        }
+        self.tables.retain(|_, table| specs.contains_key(table));
+        Ok((endpoints, specs))
+    }
+
+    fn fence(
+        &self,
+        direction: Direction,
+        subject: &Workload,
+        selecting: &[(&PolicyId, &Arc<Policy>)],
+    ) -> Fence {
+        let isolating = selecting.iter().filter_map(|(id, policy)| {
+            rules_of(policy, direction)
+                .as_ref()
+                .map(|rules| (*id, rules))
+        });
+        let isolated = isolating.clone().next().is_some();
+        let numbered = isolating.flat_map(|(id, rules)| {
+            rules.iter().enumerate().filter_map(move |(index, rule)| {
+                let slot = *self.slots.get(&(id.clone(), direction, index))?;
+                Some(NumberedRule { rule, slot })
+            })
+        });
+        fence(direction, subject, isolated, numbered, &self.declared)
+    }
+
+    fn table(&mut self, spec: TableSpec) -> Result<(Arc<TableSpec>, TableId), Exhausted> {
+        if let Some((spec, table)) = self.tables.get_key_value(&spec) {
+            return Ok((Arc::clone(spec), *table));
+        }
+        let table = TableId(self.numbers.number(Space::Table, digest_of(&spec))?);
+        let spec = Arc::new(spec);
+        self.tables.insert(Arc::clone(&spec), table);
+        Ok((spec, table))
+    }
+
+    fn classify(
+        &mut self,
+        specs: &BTreeMap<TableId, Arc<TableSpec>>,
+    ) -> Result<Classes, Exhausted> {
+        let selectors: HashSet<_> = specs
+            .values()
+            .flat_map(|s| s.selectors().cloned())
+            .collect();
+        let classes = self
+            .answers
+            .classify(&self.identities, &selectors, &mut self.numbers)?;
+        let ids: BTreeSet<ClassId> = classes.list.iter().map(|class| class.id).collect();
+        if ids != self.class_ids {
+            self.rows.clear();
+            self.class_ids = ids;
+        }
+        Ok(classes)
+    }
+
+    fn rows(
+        &mut self,
+        specs: &BTreeMap<TableId, Arc<TableSpec>>,
+        classes: &Classes,
+        clock: &Clock,
+    ) -> BTreeMap<TableId, Arc<TableRows>> {
+        let mut tables = BTreeMap::new();
+        for (table, spec) in specs {
+            let kept = self.rows.get(table).filter(|kept| {
+                next_change(kept.values().copied()).is_none_or(|time| clock.boot < time)
+            });
+            let rows = kept
+                .cloned()
+                .unwrap_or_else(|| Arc::new(rows(*table, spec, &classes.list, clock)));
+            tables.insert(*table, rows);
+        }
+        self.rows.clone_from(&tables);
+        tables
+    }
+
+    fn namespace(&mut self, name: &NamespaceName) -> Result<NamespaceSlot, Exhausted> {
+        let digest = digest_of(&("namespace", name.as_str()));
+        self.numbers
+            .number(Space::Namespace, digest)
+            .map(NamespaceSlot)
+    }
+
+    fn modes(&mut self, inputs: &Inputs<'_>) -> Result<BTreeMap<NamespaceSlot, Mode>, Exhausted> {
+        let mut modes = BTreeMap::from([(NamespaceSlot::NODE_DEFAULT, inputs.modes.default)]);
+        for name in inputs.inventory.namespaces.keys() {
+            modes.insert(self.namespace(name)?, inputs.modes.of(name));
+        }
+        Ok(modes)
+    }
+
+    fn endpoints(
+        &mut self,
+        inputs: &Inputs<'_>,
+        infos: &BTreeMap<u32, EndpointInfo>,
+    ) -> Result<BTreeMap<u32, Endpoint>, Exhausted> {
+        let mut endpoints = BTreeMap::new();
+        for local in inputs.endpoints {
+            let Some(info) = infos.get(&local.ifindex) else {
+                continue;
+            };
+            let (ip4, ip6) = own_addresses(&info.workload);
+            let endpoint = Endpoint {
+                ip6,
+                ip4,
+                identity: info.identity,
+                table: info.table,
+                namespace: self.namespace(&info.workload.id.namespace)?,
+                pickup_until: local.pickup_until,
+                mode_override: 0,
+                reserved: [0; 3],
+            };
+            endpoints.insert(local.ifindex, endpoint);
+        }
+        Ok(endpoints)
+    }
+}
+
+fn rules_of(policy: &Policy, direction: Direction) -> &Option<Vec<Rule>> {
+    match direction {
+        Direction::Ingress => &policy.ingress,
+        Direction::Egress => &policy.egress,
+    }
+}
+
+fn selects(policy: &Policy, workload: &Workload) -> bool {
+    let Scope::Namespace(namespace) = &policy.scope;
+    *namespace == workload.id.namespace && policy.subject.matches(&workload.labels)
+}
+
+/// The addresses of the endpoint record; the inventory refuses more than fit.
+#[must_use]
+pub fn own_addresses(workload: &Workload) -> ([Ip4; MAX_IP4], [Ip6; MAX_IP6]) {
+    let (mut ip4, mut ip6) = ([Ip4::default(); MAX_IP4], [Ip6::default(); MAX_IP6]);
+    let v4 = workload
+        .addresses
+        .iter()
+        .filter_map(|address| match address {
+            IpAddr::V4(address) => Some(Ip4::from_wire(address.octets())),
+            IpAddr::V6(_) => None,
+        });
+    let v6 = workload
+        .addresses
+        .iter()
+        .filter_map(|address| match address {
+            IpAddr::V6(address) => Some(Ip6::from_wire(address.octets())),
+            IpAddr::V4(_) => None,
+        });
+    ip4.iter_mut()
+        .zip(v4)
+        .for_each(|(slot, address)| *slot = address);
+    ip6.iter_mut()
+        .zip(v6)
+        .for_each(|(slot, address)| *slot = address);
+    (ip4, ip6)
+}

@@ -1,0 +1,385 @@
+//! `policy eval`: asks the compiled rows on the host, as the kernel would ask its maps.
+//!
+//! Invariants: both ends are judged, local or not; an address that a workload or node owns is that
+//! owner; modes are ignored; traffic to the own address, and from the own node, is allowed before
+//! every rule.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+use ringfence_common::{
+    ids::{IdentityId, RuleSlot, TableId},
+    mode::{Direction, Mode, Verdict},
+    net::Port,
+    packet::protocol,
+    policy::{self, PolicyKey, PolicyRow, PolicyTable},
+};
+
+use super::{
+    compile::{Clock, Compiled, Compiler, Inputs, LocalEndpoint, Modes},
+    numbers::Exhausted,
+};
+use crate::model::{
+    Inventory, PolicySet, PortMatch, Protocol, TestEnd, WallTime, Workload, WorkloadId, quote,
+};
+
+/// One end of a query.
+pub type End = TestEnd;
+
+/// A flow to judge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// Who opens it.
+    pub from: End,
+    /// Whom it is opened to.
+    pub to: End,
+    /// One port, a named port of the destination, or a protocol without ports.
+    pub port: PortMatch,
+    /// 4, 6, or whichever both ends have, IPv4 first.
+    pub family: Option<u8>,
+}
+
+/// A query that cannot be answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// The workload does not exist.
+    #[error("unknown workload {}: expected one of the inventory, or an address", quote(.0))]
+    UnknownWorkload(String),
+    /// The two ends share no address family.
+    #[error("{from} and {to} have no address of the same family{}", asked(*.family))]
+    NoCommonFamily {
+        /// One end.
+        from: String,
+        /// The other.
+        to: String,
+        /// The family that was asked for.
+        family: Option<u8>,
+    },
+    /// The family is neither 4 nor 6.
+    #[error("family {0} does not exist: expected 4 or 6")]
+    BadFamily(u8),
+    /// The port is not one port.
+    #[error("{0} is not one port: expected tcp/80, udp/53, icmp or a port name")]
+    NotOnePort(String),
+    /// The destination does not declare the name.
+    #[error("{to} declares no port named {name}: expected a number, or a name it declares")]
+    UndeclaredPort {
+        /// The destination.
+        to: String,
+        /// The name.
+        name: String,
+    },
+}
+
+fn asked(family: Option<u8>) -> String {
+    family.map_or_else(String::new, |family| format!(" {family}"))
+}
+
+/// What one end says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Side {
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// The deciding rule, `ingress[0]`, or a default's name.
+    pub rule: String,
+    /// The rule's policy.
+    pub policy: Option<String>,
+}
+
+/// What both ends say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Allowed only if both ends allow.
+    pub verdict: Verdict,
+    /// The opening end.
+    pub egress: Side,
+    /// The receiving end.
+    pub ingress: Side,
+}
+
+/// Everything compiled for every workload, to be asked.
+pub struct Evaluator {
+    inventory: Arc<Inventory>,
+    compiled: Compiled,
+    tables: BTreeMap<WorkloadId, TableId>,
+    owners: BTreeMap<IpAddr, WorkloadId>,
+    now: u64,
+}
+
+struct Peer {
+    address: IpAddr,
+    workload: Option<WorkloadId>,
+}
+
+impl Evaluator {
+    /// Compiles the policies for every workload of the inventory, as of a moment.
+    ///
+    /// # Errors
+    /// When there are more identities or rules than a node can number.
+    pub fn new(
+        inventory: Arc<Inventory>,
+        policies: &Arc<PolicySet>,
+        now: WallTime,
+    ) -> Result<Self, Exhausted> {
+        let endpoints: Vec<LocalEndpoint> = (1..)
+            .zip(inventory.workloads.keys())
+            .map(|(ifindex, id)| LocalEndpoint {
+                ifindex,
+                workload: id.clone(),
+                pickup_until: 0,
+            })
+            .collect();
+        let modes = Modes {
+            default: Mode::Enforce,
+            namespaces: BTreeMap::new(),
+        };
+        // Any fixed point will do for the boot clock: rows are asked at the moment they are made.
+        let clock = Clock { now, boot: 1 << 62 };
+        let inputs = Inputs {
+            inventory: &inventory,
+            policies,
+            endpoints: &endpoints,
+            modes: &modes,
+            clock,
+        };
+        let compiled = Compiler::default().compile(&inputs)?;
+        let tables = compiled
+            .endpoints
+            .values()
+            .map(|e| (e.workload.id.clone(), e.table))
+            .collect();
+        let owners = inventory
+            .workloads
+            .values()
+            .flat_map(|w| w.addresses.iter().map(|address| (*address, w.id.clone())))
+            .collect();
+        Ok(Self {
+            inventory,
+            compiled,
+            tables,
+            owners,
+            now: clock.boot,
+        })
+    }
+
+    /// Judges one flow.
+    ///
+    /// # Errors
+    /// When the query names what does not exist.
+    pub fn ask(&self, query: &Query) -> Result<Answer, QueryError> {
+        if let Some(family) = query.family
+            && !matches!(family, 4 | 6)
+        {
+            return Err(QueryError::BadFamily(family));
+        }
+        let (from, to) = self.ends(query)?;
+        let (number, port) = self.port(query, &to)?;
+        let itself =
+            from.address == to.address || (from.workload.is_some() && from.workload == to.workload);
+        let side = |owner: &Peer, other: &Peer, direction| {
+            if itself {
+                return reserved(Verdict::Allow, RuleSlot::OWN_ADDRESS);
+            }
+            self.side(owner, other.address, direction, number, port)
+        };
+        let egress = side(&from, &to, Direction::Egress);
+        let ingress = side(&to, &from, Direction::Ingress);
+        let verdict = egress.verdict.max(ingress.verdict);
+        Ok(Answer {
+            verdict,
+            egress,
+            ingress,
+        })
+    }
+
+    fn ends(&self, query: &Query) -> Result<(Peer, Peer), QueryError> {
+        let (from, to) = (self.addresses(&query.from)?, self.addresses(&query.to)?);
+        let families = match query.family {
+            Some(family) => vec![family == 6],
+            None => vec![false, true],
+        };
+        for v6 in families {
+            let pick = |all: &[IpAddr]| all.iter().find(|a| a.is_ipv6() == v6).copied();
+            if let (Some(from), Some(to)) = (pick(&from), pick(&to)) {
+                return Ok((self.peer(from), self.peer(to)));
+            }
+        }
+        Err(QueryError::NoCommonFamily {
+            from: query.from.to_string(),
+            to: query.to.to_string(),
+            family: query.family,
+        })
+    }
+
+    fn addresses(&self, end: &End) -> Result<Vec<IpAddr>, QueryError> {
+        match end {
+            End::Address(address) => Ok(vec![*address]),
+            End::Workload(id) => match self.inventory.workload(id) {
+                Some(workload) => Ok(workload.addresses.clone()),
+                None => Err(QueryError::UnknownWorkload(id.to_string())),
+            },
+        }
+    }
+
+    fn peer(&self, address: IpAddr) -> Peer {
+        Peer {
+            address,
+            workload: self.owners.get(&address).cloned(),
+        }
+    }
+
+    fn port(&self, query: &Query, to: &Peer) -> Result<(u8, Port), QueryError> {
+        match &query.port {
+            PortMatch::Range {
+                protocol,
+                first,
+                last,
+            } if first == last => Ok((number_of(*protocol, to.address), Port::new(*first))),
+            PortMatch::Protocol(protocol) if !protocol.has_ports() => {
+                Ok((number_of(*protocol, to.address), Port::NONE))
+            }
+            PortMatch::Named { protocol, name } => {
+                let workload: Option<&Arc<Workload>> = to
+                    .workload
+                    .as_ref()
+                    .and_then(|id| self.inventory.workload(id));
+                workload
+                    .and_then(|workload| {
+                        workload.ports.iter().find(|port| {
+                            port.name == *name && protocol.is_none_or(|p| p == port.protocol)
+                        })
+                    })
+                    .map(|port| (number_of(port.protocol, to.address), Port::new(port.port)))
+                    .ok_or_else(|| QueryError::UndeclaredPort {
+                        to: query.to.to_string(),
+                        name: name.to_string(),
+                    })
+            }
+            other => Err(QueryError::NotOnePort(other.to_string())),
+        }
+    }
+
+    fn side(
+        &self,
+        owner: &Peer,
+        other: IpAddr,
+        direction: Direction,
+        number: u8,
+        port: Port,
+    ) -> Side {
+        let Some(table) = owner.workload.as_ref().and_then(|id| self.tables.get(id)) else {
+            let rule = "not-a-workload".to_owned();
+            return Side {
+                verdict: Verdict::Allow,
+                rule,
+                policy: None,
+            };
+        };
+        if direction == Direction::Ingress && self.is_own_node(other) {
+            return reserved(Verdict::Allow, RuleSlot::OWN_NODE);
+        }
+        let class = self
+            .compiled
+            .state
+            .classes
+            .get(&self.identity(other))
+            .copied();
+        let query = policy::Query {
+            table: *table,
+            class: class.unwrap_or_default(),
+            direction,
+            protocol: number,
+            port,
+        };
+        let rows = HostTable(&self.compiled);
+        match policy::decide(&rows, &query, self.now) {
+            Ok(decision) => self.name(decision.verdict, decision.rule),
+            Err(_) => reserved(Verdict::Deny, RuleSlot::NONE),
+        }
+    }
+
+    fn is_own_node(&self, address: IpAddr) -> bool {
+        self.inventory
+            .local_node()
+            .is_some_and(|node| node.addresses.contains(&address))
+    }
+
+    fn identity(&self, address: IpAddr) -> IdentityId {
+        if let Some(identity) = self.compiled.state.addresses.get(&address) {
+            return *identity;
+        }
+        let longest = if address.is_ipv6() { 128 } else { 32 };
+        (0..=longest)
+            .rev()
+            .filter_map(|length| IpNet::new(address, length).ok())
+            .find_map(|net| self.compiled.state.prefixes.get(&net.trunc()))
+            .copied()
+            .unwrap_or(IdentityId::UNKNOWN)
+    }
+
+    fn name(&self, verdict: Verdict, slot: RuleSlot) -> Side {
+        match self.compiled.rules.get(&slot) {
+            Some(info) => Side {
+                verdict,
+                rule: info.name(),
+                policy: Some(info.policy.id().to_string()),
+            },
+            None => reserved(verdict, slot),
+        }
+    }
+}
+
+fn number_of(protocol: Protocol, to: IpAddr) -> u8 {
+    match protocol {
+        Protocol::Tcp => protocol::TCP,
+        Protocol::Udp => protocol::UDP,
+        Protocol::Sctp => protocol::SCTP,
+        Protocol::Icmp if to.is_ipv6() => protocol::ICMPV6,
+        Protocol::Icmp => protocol::ICMP,
+        Protocol::Number(number) => number,
+    }
+}
+
+fn reserved(verdict: Verdict, slot: RuleSlot) -> Side {
+    let rule = slot.reserved_name().unwrap_or("unknown").to_owned();
+    Side {
+        verdict,
+        rule,
+        policy: None,
+    }
+}
+
+/// The compiled rows as a longest-prefix map.
+struct HostTable<'a>(&'a Compiled);
+
+impl PolicyTable for HostTable<'_> {
+    fn row(&self, key: &PolicyKey) -> Option<PolicyRow> {
+        let rows = self.0.state.tables.get(&key.table)?;
+        let port = key.port.number();
+        for bits in (PolicyKey::PROTOCOL_BITS..=PolicyKey::FULL_BITS).rev() {
+            let cut = PolicyKey::FULL_BITS - bits;
+            let masked = u16::try_from((u32::from(port) >> cut) << cut).unwrap_or(0);
+            let narrowed = PolicyKey {
+                port: Port::new(masked),
+                ..*key
+            };
+            if let Some(row) = rows.get(&(bits, narrowed)) {
+                return Some(*row);
+            }
+        }
+        let any = PolicyKey {
+            protocol: 0,
+            port: Port::NONE,
+            ..*key
+        };
+        rows.get(&(PolicyKey::ANY_PROTOCOL_BITS, any)).copied()
+    }
+}
+
+impl fmt::Debug for Evaluator {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Evaluator")
+            .field("tables", &self.tables.len())
+            .finish_non_exhaustive()
+    }
+}

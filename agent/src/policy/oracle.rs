@@ -1,0 +1,291 @@
+//! A naive evaluator: the meaning of policies read straight off the model, for tests to compare.
+//!
+//! Invariants: shares no code with the compiler, not even for selectors, windows or prefixes;
+//! slow and obvious. It says *which* rules may be named as the decider, not which one must be.
+
+use std::net::IpAddr;
+
+use ringfence_common::mode::Direction;
+
+use crate::model::{
+    Entity, Inventory, LabelSelector, Labels, NamespaceMatch, Operator, Peer, Peers, Policy,
+    PolicySet, PortMatch, Ports, Protocol, Rule, RuleAction, Scope, WallTime, Workload,
+};
+
+/// What one end says, and everyone who may be named for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) allow: bool,
+    pub(super) deciders: Vec<String>,
+}
+
+impl Said {
+    fn of(allow: bool, decider: &str) -> Self {
+        Self {
+            allow,
+            deciders: vec![decider.to_owned()],
+        }
+    }
+}
+
+/// The world as of a moment.
+#[derive(Clone, Copy)]
+pub(super) struct Oracle<'a> {
+    pub(super) inventory: &'a Inventory,
+    pub(super) policies: &'a PolicySet,
+    pub(super) now: WallTime,
+}
+
+/// A rule of a side whose peer and time are right, with its name.
+struct Applicable<'a> {
+    rule: &'a Rule,
+    name: String,
+}
+
+/// The rules of one direction of a workload that are about one peer.
+pub(super) struct Pair<'a> {
+    isolated: bool,
+    rules: Vec<Applicable<'a>>,
+    direction: Direction,
+    subject: &'a Workload,
+    peer: Option<&'a Workload>,
+}
+
+impl<'a> Oracle<'a> {
+    pub(super) fn owner(&self, address: IpAddr) -> Option<&'a Workload> {
+        let mut workloads = self.inventory.workloads.values();
+        workloads
+            .find(|workload| workload.addresses.contains(&address))
+            .map(AsRef::as_ref)
+    }
+
+    fn is_node(&self, address: IpAddr, local: bool) -> bool {
+        let mut nodes = self.inventory.nodes.values();
+        nodes.any(|node| node.local == local && node.addresses.contains(&address))
+    }
+
+    /// The whole answer of one end, what is decided before every tier included.
+    pub(super) fn side(
+        &self,
+        own: IpAddr,
+        other: IpAddr,
+        direction: Direction,
+        (protocol, port): (u8, u16),
+    ) -> Said {
+        let Some(subject) = self.owner(own) else {
+            let name = if own == other {
+                "own-address"
+            } else {
+                "not-a-workload"
+            };
+            return Said::of(true, name);
+        };
+        if subject.addresses.contains(&other) {
+            return Said::of(true, "own-address");
+        }
+        if direction == Direction::Ingress && self.is_node(other, true) {
+            return Said::of(true, "own-node");
+        }
+        self.pair(subject, other, direction).say(protocol, port)
+    }
+
+    /// The rules of a workload's direction that are about a peer.
+    pub(super) fn pair(
+        &self,
+        subject: &'a Workload,
+        other: IpAddr,
+        direction: Direction,
+    ) -> Pair<'a> {
+        let mut isolated = false;
+        let mut rules = Vec::new();
+        for policy in self.policies.policies.values() {
+            let Scope::Namespace(namespace) = &policy.scope;
+            if *namespace != subject.id.namespace || !selects(&policy.subject, &subject.labels) {
+                continue;
+            }
+            let Some(listed) = listed(policy, direction) else {
+                continue;
+            };
+            isolated = true;
+            for (index, rule) in listed.iter().enumerate() {
+                if self.in_time(rule) && self.is_peer(&rule.peers, other) {
+                    let name = format!(
+                        "{}/{} {}[{index}]",
+                        namespace.as_str(),
+                        policy.name.as_str(),
+                        if direction == Direction::Ingress {
+                            "ingress"
+                        } else {
+                            "egress"
+                        }
+                    );
+                    rules.push(Applicable { rule, name });
+                }
+            }
+        }
+        Pair {
+            isolated,
+            rules,
+            direction,
+            subject,
+            peer: self.owner(other),
+        }
+    }
+
+    fn in_time(&self, rule: &Rule) -> bool {
+        let early = matches!(rule.window.not_before, Some(start) if self.now.0 < start.0);
+        let late = matches!(rule.window.expires, Some(end) if self.now.0 >= end.0);
+        !early && !late
+    }
+
+    fn is_peer(&self, peers: &Peers, address: IpAddr) -> bool {
+        match peers {
+            Peers::Any => true,
+            Peers::Of(peers) => peers.iter().any(|peer| self.is_this_peer(peer, address)),
+        }
+    }
+
+    fn is_this_peer(&self, peer: &Peer, address: IpAddr) -> bool {
+        match peer {
+            Peer::Cidr { net, except } => {
+                inside(address, *net) && !except.iter().any(|hole| inside(address, *hole))
+            }
+            Peer::Entity(Entity::Host) => self.is_node(address, true),
+            Peer::Entity(Entity::RemoteNode) => self.is_node(address, false),
+            Peer::Entity(Entity::World) => {
+                self.owner(address).is_none()
+                    && !self.is_node(address, true)
+                    && !self.is_node(address, false)
+            }
+            Peer::Workloads {
+                namespaces,
+                pods,
+                service_account,
+            } => {
+                let Some(workload) = self.owner(address) else {
+                    return false;
+                };
+                let namespace = match namespaces {
+                    NamespaceMatch::Own(name) => workload.id.namespace == *name,
+                    NamespaceMatch::Selector(selector) => {
+                        let namespace = &self.inventory.namespaces[&workload.id.namespace];
+                        selects(selector, namespace.labels())
+                    }
+                };
+                let labels = pods
+                    .as_ref()
+                    .is_none_or(|selector| selects(selector, &workload.labels));
+                let account = service_account
+                    .as_ref()
+                    .is_none_or(|name| name.as_str() == workload.service_account.as_str());
+                namespace && labels && account
+            }
+        }
+    }
+}
+
+impl Pair<'_> {
+    /// The verdict of the tiers on a protocol and port.
+    pub(super) fn say(&self, protocol: u8, port: u16) -> Said {
+        for (action, allow) in [(RuleAction::Deny, false), (RuleAction::Allow, true)] {
+            let deciders: Vec<String> = self
+                .rules
+                .iter()
+                .filter(|it| it.rule.action == action && self.covers(it.rule, protocol, port))
+                .map(|it| it.name.clone())
+                .collect();
+            if !deciders.is_empty() {
+                return Said { allow, deciders };
+            }
+        }
+        if self.isolated {
+            return Said::of(false, "default-deny");
+        }
+        let plain = matches!(protocol, 6 | 17 | 132 | 1 | 58);
+        if self.direction == Direction::Egress && !plain {
+            return Said::of(false, "raw-protocol");
+        }
+        Said::of(true, "default-allow")
+    }
+
+    fn covers(&self, rule: &Rule, number: u8, port: u16) -> bool {
+        let Ports::Of(matches) = &rule.ports else {
+            return true;
+        };
+        matches.iter().any(|entry| match entry {
+            PortMatch::Protocol(protocol) => is_number(*protocol, number),
+            PortMatch::Range {
+                protocol,
+                first,
+                last,
+            } => is_number(*protocol, number) && *first <= port && port <= *last,
+            PortMatch::Named { protocol, name } => {
+                let destination = match self.direction {
+                    Direction::Ingress => Some(self.subject),
+                    Direction::Egress => self.peer,
+                };
+                destination
+                    .into_iter()
+                    .flat_map(|workload| &workload.ports)
+                    .any(|declared| {
+                        declared.name == *name
+                            && declared.port == port
+                            && is_number(declared.protocol, number)
+                            && protocol.is_none_or(|protocol| protocol == declared.protocol)
+                    })
+            }
+        })
+    }
+}
+
+fn listed(policy: &Policy, direction: Direction) -> Option<&Vec<Rule>> {
+    if direction == Direction::Ingress {
+        policy.ingress.as_ref()
+    } else {
+        policy.egress.as_ref()
+    }
+}
+
+fn is_number(protocol: Protocol, number: u8) -> bool {
+    match protocol {
+        Protocol::Tcp => number == 6,
+        Protocol::Udp => number == 17,
+        Protocol::Sctp => number == 132,
+        Protocol::Icmp => number == 1 || number == 58,
+        Protocol::Number(wanted) => wanted == number,
+    }
+}
+
+fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
+    selector.requirements().iter().all(|requirement| {
+        let value = labels
+            .iter()
+            .find(|(key, _)| *key == requirement.key())
+            .map(|(_, v)| v);
+        match (requirement.operator(), value) {
+            (Operator::In(values), Some(value)) => values.iter().any(|v| v == value),
+            (Operator::In(_), None) => false,
+            (Operator::NotIn(values), Some(value)) => !values.iter().any(|v| v == value),
+            (Operator::NotIn(_) | Operator::DoesNotExist, None) => true,
+            (Operator::Exists, value) => value.is_some(),
+            (Operator::DoesNotExist, Some(_)) => false,
+        }
+    })
+}
+
+/// Compares the leading bits one by one.
+fn inside(address: IpAddr, net: ipnet::IpNet) -> bool {
+    let bits = |address: IpAddr| -> Vec<bool> {
+        let bytes = match address {
+            IpAddr::V4(v4) => v4.octets().to_vec(),
+            IpAddr::V6(v6) => v6.octets().to_vec(),
+        };
+        bytes
+            .iter()
+            .flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1 == 1))
+            .collect()
+    };
+    let length = usize::from(net.prefix_len());
+    address.is_ipv4() == net.network().is_ipv4()
+        && bits(address)[..length] == bits(net.network())[..length]
+}
