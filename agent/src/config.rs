@@ -39,6 +39,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[maps]`.
     pub maps: MapCapacities,
+    /// `attach`: `"auto"` takes tcx where the kernel has it, `"clsact"` never does. Default auto.
+    pub force_clsact: bool,
     /// `debug-kernel-log`: whether the kernel programs log. Default false.
     pub debug_kernel_log: bool,
 }
@@ -48,7 +50,8 @@ pub struct Config {
 pub struct Modes {
     /// `default`: the mode of namespaces that are not named. Default `observe`.
     pub default: ModeName,
-    /// `[modes.namespaces]`: `name = "mode"` for single namespaces. Default none.
+    /// `name = "mode"` for single namespaces; under `[modes.namespaces]` a namespace may also be
+    /// called `default`. Default none.
     pub namespaces: BTreeMap<NamespaceName, ModeName>,
 }
 
@@ -105,6 +108,9 @@ pub struct MapCapacities {
 
 type Text = Spanned<String>;
 
+/// A value and where in the file it stands.
+type Placed<T> = (T, std::ops::Range<usize>);
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct RawConfig {
@@ -123,17 +129,13 @@ struct RawConfig {
     #[serde(default)]
     metrics: RawMetrics,
     maps: Option<Spanned<MapCapacities>>,
+    attach: Option<Text>,
     #[serde(default)]
     debug_kernel_log: bool,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawModes {
-    default: Option<Text>,
-    #[serde(default)]
-    namespaces: BTreeMap<Text, Text>,
-}
+/// `default`, `namespaces`, and any namespace by its name: keys that only their values tell apart.
+type RawModes = BTreeMap<Text, Spanned<toml::Value>>;
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -191,6 +193,7 @@ impl Config {
             flows: reader.flows(raw.flows),
             metrics: reader.metrics(raw.metrics),
             maps: reader.maps(raw.maps),
+            force_clsact: reader.attach(raw.attach),
             debug_kernel_log: raw.debug_kernel_log,
         };
         document.close()?;
@@ -212,6 +215,7 @@ impl Default for Config {
             flows: Flows::default(),
             metrics: Metrics::default(),
             maps: MapCapacities::default(),
+            force_clsact: false,
             debug_kernel_log: false,
         }
     }
@@ -267,18 +271,55 @@ impl Reader<'_, '_> {
     }
 
     fn modes(&mut self, raw: RawModes) -> Modes {
-        let default = self.parsed(raw.default).unwrap_or_default();
-        let mut namespaces = BTreeMap::new();
-        for (name, mode) in raw.namespaces {
-            let name = self.parsed(Some(name));
-            if let (Some(name), Some(mode)) = (name, self.parsed(Some(mode))) {
-                namespaces.insert(name, mode);
+        let mut modes = Modes::default();
+        for (key, value) in raw {
+            let span = value.span();
+            match (key.get_ref().as_str(), value.into_inner()) {
+                ("namespaces", toml::Value::Table(table)) => {
+                    for (name, mode) in table {
+                        self.mode(&mut modes, (name, span.clone()), (mode, span.clone()));
+                    }
+                }
+                ("default", mode) => {
+                    modes.default = self.mode_name((mode, span)).unwrap_or_default();
+                }
+                (name, mode) => {
+                    self.mode(&mut modes, (name.to_owned(), key.span()), (mode, span));
+                }
             }
         }
-        Modes {
-            default,
-            namespaces,
+        modes
+    }
+
+    fn mode(&mut self, modes: &mut Modes, name: Placed<String>, mode: Placed<toml::Value>) {
+        let name = self
+            .document
+            .accept(name.1, name.0.parse::<NamespaceName>());
+        if let (Some(name), Some(mode)) = (name, self.mode_name(mode)) {
+            modes.namespaces.insert(name, mode);
         }
+    }
+
+    fn mode_name(&mut self, (value, span): Placed<toml::Value>) -> Option<ModeName> {
+        let Some(text) = value.as_str() else {
+            let message = "not a mode: expected \"observe\", \"enforce\" or \"lockdown\"";
+            self.document.refuse(span, message);
+            return None;
+        };
+        self.document.accept(span, text.parse())
+    }
+
+    fn attach(&mut self, raw: Option<Text>) -> bool {
+        match raw.as_ref().map(|text| text.get_ref().as_str()) {
+            None | Some("auto") => {}
+            Some("clsact") => return true,
+            Some(_) => {
+                let span = raw.map_or(0..0, |text| text.span());
+                self.document
+                    .refuse(span, "unknown attach: expected \"auto\" or \"clsact\"");
+            }
+        }
+        false
     }
 
     fn flows(&mut self, raw: RawFlows) -> Flows {

@@ -8,5 +8,6 @@ pub mod model;
 pub mod observe;
 pub mod plan;
 pub mod policy;
+pub mod reconcile;
 pub mod server;
 pub mod source;

@@ -5,9 +5,11 @@
 //! out is a pass; a frame of an unknown endpoint is treated by the node's default mode.
 
 use aya_ebpf::{
+    Global,
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
     programs::TcContext,
 };
+use aya_log_ebpf::debug;
 use ringfence_common::{
     endpoint::Endpoint,
     event::FlowEvent,
@@ -42,21 +44,49 @@ static NOBODY: Endpoint = Endpoint {
     reserved: [0; 3],
 };
 
+/// Set at load time: whether drops are logged for debugging. As a constant of the loaded program it
+/// costs nothing when it is off.
+#[unsafe(no_mangle)]
+static DEBUG: Global<u8> = Global::new(0);
+
+#[inline(never)]
+fn log_drop(ctx: &TcContext, from_workload: bool) -> u32 {
+    let hook = if from_workload {
+        "from_workload"
+    } else {
+        "to_workload"
+    };
+    debug!(ctx, "{}: dropped {} bytes", hook, ctx.len());
+    0
+}
+
 /// Runs one frame through the fence.
 #[inline(always)]
 pub fn run<const FROM: bool>(ctx: &TcContext) -> i32 {
+    let action = judge_frame::<FROM>(ctx);
+    if matches!(action, Action::Drop) && DEBUG.load() != 0 {
+        log_drop(ctx, FROM);
+    }
+    match action {
+        Action::Pass => TC_ACT_UNSPEC,
+        Action::Drop => TC_ACT_SHOT,
+    }
+}
+
+#[inline(always)]
+fn judge_frame<const FROM: bool>(ctx: &TcContext) -> Action {
     let skb = Skb::of(ctx);
     let ifindex = skb.ifindex();
     // SAFETY: ENDPOINTS is not preallocated, so the value outlives this program's run (RCU).
     let Some(endpoint) = (unsafe { maps::ENDPOINTS.get(ifindex) }) else {
         let context = Context::new(&skb, ifindex, &NOBODY);
-        return code(refuse::<FROM>(&context, DropReason::UnknownEndpoint, 0));
+        return refuse::<FROM>(&context, DropReason::UnknownEndpoint, 0);
     };
     let context = Context::new(&skb, ifindex, endpoint);
     if skb.has_vlan_tag() {
-        return code(refuse::<FROM>(&context, DropReason::Vlan, 0));
+        return refuse::<FROM>(&context, DropReason::Vlan, 0);
     }
-    code(match skb.ethertype() {
+    match skb.ethertype() {
         ethertype::IPV4 => internet::<Ip4, FROM>(&skb, &context, is_dhcp4),
         ethertype::IPV6 => internet::<Ip6, FROM>(&skb, &context, is_dhcp6),
         ethertype::ARP => {
@@ -68,14 +98,6 @@ pub fn run<const FROM: bool>(ctx: &TcContext) -> i32 {
         }
         ethertype::VLAN | ethertype::QINQ => refuse::<FROM>(&context, DropReason::Vlan, 0),
         _ => refuse::<FROM>(&context, DropReason::Ethertype, 0),
-    })
-}
-
-#[inline(always)]
-const fn code(action: Action) -> i32 {
-    match action {
-        Action::Pass => TC_ACT_UNSPEC,
-        Action::Drop => TC_ACT_SHOT,
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     AttachKind, Datapath, DatapathError, OBJECT,
     attach::{self, HOOKS, Site},
     clock::{self, BootClock},
+    debug::KernelLog,
     error::chain,
     maps::ControlMaps,
     pins::Pins,
@@ -31,6 +32,8 @@ pub struct LoadOptions {
     pub capacities: Vec<(&'static str, u32)>,
     /// Use clsact even where tcx is available.
     pub force_clsact: bool,
+    /// Let the programs log what they drop.
+    pub debug: bool,
 }
 
 /// The programs and maps in the kernel.
@@ -60,6 +63,8 @@ impl KernelDatapath {
         for (name, capacity) in &options.capacities {
             loader.map_max_entries(name, *capacity);
         }
+        let debug = u8::from(options.debug);
+        loader.override_global("DEBUG", &debug, true);
         let mut ebpf = loader
             .load(OBJECT)
             .map_err(|error| DatapathError::Load(chain(&error)))?;
@@ -97,10 +102,23 @@ impl KernelDatapath {
         ))
     }
 
+    /// The programs' log; only once.
+    ///
+    /// # Errors
+    /// When the object has no log, or it was taken already.
+    pub fn take_log(&mut self) -> Result<KernelLog, DatapathError> {
+        KernelLog::take(&mut self.ebpf)
+    }
+
     /// How programs are attached here.
     #[must_use]
     pub const fn attach_kind(&self) -> AttachKind {
         self.kind
+    }
+
+    /// A program of the object, to be run on a frame without an interface (`BPF_PROG_TEST_RUN`).
+    pub fn program(&mut self, name: &'static str) -> Option<&mut SchedClassifier> {
+        classifier(&mut self.ebpf, name).ok()
     }
 }
 

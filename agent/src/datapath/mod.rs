@@ -6,6 +6,7 @@
 
 mod attach;
 mod clock;
+mod debug;
 mod error;
 mod kernel;
 mod maps;
@@ -22,6 +23,7 @@ use std::{
 use crate::plan::{Action, Capacities, State};
 
 pub use attach::AttachKind;
+pub use debug::KernelLog;
 pub use error::DatapathError;
 pub use kernel::{KernelDatapath, LoadOptions};
 pub use pins::Pins;

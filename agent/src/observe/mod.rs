@@ -14,5 +14,5 @@ pub mod names;
 pub use flow::{Decoder, FlowRecord, FlowVerdict};
 pub use history::{Filter, Followed, Follower, History};
 pub use log::FlowLog;
-pub use metrics::{KernelTotals, Metrics, State};
+pub use metrics::{KernelTotals, LossStage, Metrics, State};
 pub use names::{AddressBook, Directory, Owner, RuleName};

@@ -1,11 +1,10 @@
 //! The difference between two states, as writes in the order that keeps every packet right.
 //!
-//! Publishing: rows, modes, classes, prefixes and addresses, epochs, endpoints, then removals of
-//! addresses. Retiring, after packets in flight are done: rows that nobody asks any more.
+//! Publishing: rows, modes, classes, prefixes and addresses, epochs, endpoints. Retiring, after packets in flight are done: rows that nobody asks any more.
 //! Invariants: no write of a plan makes an endpoint see a mixture of two policies; nothing is
 //! removed that an endpoint in force still refers to.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use ringfence_common::ids::{ClassId, TableId};
 
@@ -53,8 +52,12 @@ pub fn plan(actual: &State, desired: &State) -> Plan {
             publish.push(Action::SetClass(*identity, *class));
         }
     }
-    prefixes(actual, desired, publish);
-    addresses(actual, desired, publish);
+    let prefixes = prefixes(actual, desired, publish);
+    let addresses = addresses(actual, desired, publish);
+    // Without an endpoint there is no recorded flow to judge again.
+    if !actual.endpoints.is_empty() {
+        epochs(prefixes, addresses, publish);
+    }
     for (ifindex, endpoint) in &desired.endpoints {
         if actual.endpoints.get(ifindex) != Some(endpoint) {
             publish.push(Action::PutEndpoint(*ifindex, *endpoint));
@@ -105,7 +108,8 @@ fn retire_rows(table: TableId, held: &Arc<TableRows>, desired: &State, retire: &
     }
 }
 
-fn prefixes(actual: &State, desired: &State, publish: &mut Vec<Action>) {
+/// Returns whether any prefix changed.
+fn prefixes(actual: &State, desired: &State, publish: &mut Vec<Action>) -> bool {
     let before = publish.len();
     for (prefix, identity) in &desired.prefixes {
         if actual.prefixes.get(prefix) != Some(identity) {
@@ -117,19 +121,15 @@ fn prefixes(actual: &State, desired: &State, publish: &mut Vec<Action>) {
             publish.push(Action::DeletePrefix(*prefix));
         }
     }
-    if publish.len() > before && !actual.prefixes.is_empty() {
-        publish.push(Action::BumpAllEpochs);
-    }
+    publish.len() > before
 }
 
-/// Beyond this many changed addresses, all epochs are bumped at once.
-const MANY: usize = 1024;
-
-fn addresses(actual: &State, desired: &State, publish: &mut Vec<Action>) {
-    if Arc::ptr_eq(&actual.addresses, &desired.addresses) {
-        return;
-    }
+/// Returns the addresses that changed.
+fn addresses(actual: &State, desired: &State, publish: &mut Vec<Action>) -> Vec<IpAddr> {
     let mut changed = Vec::new();
+    if Arc::ptr_eq(&actual.addresses, &desired.addresses) {
+        return changed;
+    }
     for (address, identity) in desired.addresses.iter() {
         if actual.addresses.get(address) != Some(identity) {
             publish.push(Action::PutAddress(*address, *identity));
@@ -142,14 +142,17 @@ fn addresses(actual: &State, desired: &State, publish: &mut Vec<Action>) {
             changed.push(*address);
         }
     }
-    // Without an endpoint there is no recorded flow to judge again.
-    if actual.endpoints.is_empty() {
-        return;
-    }
-    if changed.len() > MANY {
+    changed
+}
+
+/// Beyond this many changed addresses, all epochs are bumped at once.
+const MANY: usize = 1024;
+
+fn epochs(prefixes: bool, addresses: Vec<IpAddr>, publish: &mut Vec<Action>) {
+    if prefixes || addresses.len() > MANY {
         publish.push(Action::BumpAllEpochs);
     } else {
-        publish.extend(changed.into_iter().map(Action::BumpEpoch));
+        publish.extend(addresses.into_iter().map(Action::BumpEpoch));
     }
 }
 

@@ -17,6 +17,8 @@ use ringfence_common::{
     policy::{PolicyKey, PolicyRow},
 };
 
+use super::action::Action;
+
 /// A policy row with the length of its prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Row {
@@ -52,6 +54,49 @@ pub struct State {
 }
 
 impl State {
+    /// Takes note of a write that was made.
+    pub fn record(&mut self, action: &Action) {
+        match *action {
+            Action::PutRow(Row { bits, key, row }) => {
+                let rows = self.tables.entry(key.table).or_default();
+                Arc::make_mut(rows).insert((bits, key), row);
+            }
+            Action::DeleteRow(Row { bits, key, .. }) => {
+                if let Some(rows) = self.tables.get_mut(&key.table) {
+                    Arc::make_mut(rows).remove(&(bits, key));
+                    if rows.is_empty() {
+                        self.tables.remove(&key.table);
+                    }
+                }
+            }
+            Action::SetMode(slot, mode) => {
+                self.modes.insert(slot, mode);
+            }
+            Action::SetClass(identity, class) => {
+                self.classes.insert(identity, class);
+            }
+            Action::PutPrefix(net, identity) => {
+                self.prefixes.insert(net, identity);
+            }
+            Action::DeletePrefix(net) => {
+                self.prefixes.remove(&net);
+            }
+            Action::PutAddress(address, identity) => {
+                Arc::make_mut(&mut self.addresses).insert(address, identity);
+            }
+            Action::DeleteAddress(address) => {
+                Arc::make_mut(&mut self.addresses).remove(&address);
+            }
+            Action::BumpEpoch(_) | Action::BumpAllEpochs => {}
+            Action::PutEndpoint(ifindex, endpoint) => {
+                self.endpoints.insert(ifindex, endpoint);
+            }
+            Action::DeleteEndpoint(ifindex) => {
+                self.endpoints.remove(&ifindex);
+            }
+        }
+    }
+
     /// How many policy rows there are in all tables.
     #[must_use]
     pub fn rows(&self) -> usize {

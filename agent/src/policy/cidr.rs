@@ -28,16 +28,19 @@ impl Prefixes {
                 let Peers::Of(peers) = &rule.peers else {
                     continue;
                 };
-                for peer in peers {
-                    let Peer::Cidr { net, except } = peer else {
-                        continue;
-                    };
-                    prefixes.add(*net);
-                    except.iter().for_each(|net| prefixes.add(*net));
-                }
+                peers.iter().for_each(|peer| prefixes.add_peer(peer));
             }
         }
         prefixes
+    }
+
+    /// Adds the prefixes that a peer names.
+    pub(crate) fn add_peer(&mut self, peer: &Peer) {
+        let Peer::Cidr { net, except } = peer else {
+            return;
+        };
+        self.add(*net);
+        except.iter().for_each(|net| self.add(*net));
     }
 
     fn add(&mut self, net: IpNet) {

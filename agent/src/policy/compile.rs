@@ -165,6 +165,7 @@ pub struct Compiler {
     pub numbers: Numbers,
     inventory: Option<Arc<Inventory>>,
     policies: Option<Arc<PolicySet>>,
+    named: Prefixes,
     prefixes: Prefixes,
     resolved: Resolved,
     identities: Arc<Vec<(IdentityId, Identity)>>,
@@ -242,11 +243,17 @@ impl Compiler {
             .inventory
             .as_ref()
             .is_some_and(|i| Arc::ptr_eq(i, inputs.inventory));
-        let prefixes = if same_policies {
-            self.prefixes.clone()
-        } else {
-            Prefixes::of(inputs.policies)
-        };
+        if !same_policies {
+            self.named = Prefixes::of(inputs.policies);
+        }
+        // Tables still in force keep asking for the prefixes that they were laid out with: an
+        // identity that forgot one would be another peer to them.
+        let mut prefixes = self.named.clone();
+        for selector in self.in_force.values().flat_map(|spec| spec.selectors()) {
+            if let Some(peer) = &selector.question.peer {
+                prefixes.add_peer(peer);
+            }
+        }
         if same_inventory && prefixes == self.prefixes {
             return Ok(());
         }
@@ -430,7 +437,7 @@ impl Compiler {
         tables
     }
 
-    fn namespace(&mut self, name: &NamespaceName) -> Result<NamespaceSlot, Exhausted> {
+    pub(super) fn namespace(&mut self, name: &NamespaceName) -> Result<NamespaceSlot, Exhausted> {
         let digest = digest_of(&("namespace", name.as_str()));
         self.numbers
             .number(Space::Namespace, digest)
@@ -485,8 +492,7 @@ fn selects(policy: &Policy, workload: &Workload) -> bool {
 }
 
 /// The addresses of the endpoint record; the inventory refuses more than fit.
-#[must_use]
-pub fn own_addresses(workload: &Workload) -> ([Ip4; MAX_IP4], [Ip6; MAX_IP6]) {
+pub(super) fn own_addresses(workload: &Workload) -> ([Ip4; MAX_IP4], [Ip6; MAX_IP6]) {
     let (mut ip4, mut ip6) = ([Ip4::default(); MAX_IP4], [Ip6::default(); MAX_IP6]);
     let v4 = workload
         .addresses

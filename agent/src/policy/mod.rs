@@ -16,6 +16,7 @@ mod resolve;
 mod rows;
 mod selector;
 mod table;
+mod unready;
 
 #[cfg(test)]
 mod oracle;
@@ -27,5 +28,5 @@ pub use compile::{
 };
 pub use evaluate::{Answer, End, Evaluator, Query, QueryError, Side};
 pub use identity::{Identity, Kind, WorkloadKind};
-pub use numbers::{Allocation, Exhausted, Numbers, Space};
+pub use numbers::{Allocation, Digest, Exhausted, Numbers, Space};
 pub use table::{Fence, TableSpec};

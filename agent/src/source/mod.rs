@@ -6,6 +6,7 @@
 
 pub mod document;
 pub mod files;
+pub mod interfaces;
 pub mod inventory_toml;
 mod policy_raw;
 pub mod policy_toml;
@@ -15,6 +16,7 @@ pub mod watch;
 
 pub use document::{MAX_FILE_SIZE, SourceError};
 pub use files::{FileSet, Reload};
+pub use interfaces::Interfaces;
 pub use inventory_toml::InventoryFragment;
 pub use policy_toml::PolicyFragment;
 pub use watch::Watcher;

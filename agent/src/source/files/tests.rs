@@ -340,7 +340,16 @@ fn the_example_files_load() {
         .iter()
         .map(|policy| policy.name.to_string())
         .collect();
-    assert_eq!(names, ["frontend", "orders", "orders-db", "payments"]);
+    assert_eq!(
+        names,
+        [
+            "frontend",
+            "no-test-systems",
+            "orders",
+            "orders-db",
+            "payments"
+        ]
+    );
     assert!(
         set.policies()
             .iter()

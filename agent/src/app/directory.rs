@@ -1,0 +1,65 @@
+//! Names for telemetry, built from what was published.
+//!
+//! Invariant: built after a publish and never changed; the address book is kept while the
+//! inventory stays, because at ten thousand workloads it is what costs.
+
+use std::{net::IpAddr, sync::Arc};
+
+use crate::{
+    model::Inventory,
+    observe::{AddressBook, Directory, Owner, RuleName},
+    policy::{Compiled, Identity, Kind, RuleInfo},
+};
+
+/// Who owns which address.
+pub(super) fn address_book(inventory: &Inventory) -> AddressBook {
+    let workloads = inventory.workloads.values().flat_map(|workload| {
+        let owner = |address: &IpAddr| (*address, Owner::Workload(Arc::clone(workload)));
+        workload.addresses.iter().map(owner).collect::<Vec<_>>()
+    });
+    let nodes = inventory.nodes.values().flat_map(|node| {
+        node.addresses
+            .iter()
+            .map(|address| (*address, Owner::Node(node.name.clone())))
+    });
+    AddressBook::new(workloads.chain(nodes))
+}
+
+/// Everything a flow record is to be named with.
+pub(super) fn directory(node: &str, book: &Arc<AddressBook>, compiled: &Compiled) -> Directory {
+    let mut directory = Directory::new(node, Arc::clone(book));
+    for (ifindex, endpoint) in &compiled.endpoints {
+        directory = directory.with_endpoint(*ifindex, Arc::clone(&endpoint.workload));
+    }
+    for (id, identity) in compiled.identities.iter() {
+        if identity.workload().is_none() {
+            directory = directory.with_identity(*id, kind_name(identity).into());
+        }
+    }
+    for (slot, info) in compiled.rules.iter() {
+        directory = directory.with_rule(*slot, Arc::new(rule_name(info)));
+    }
+    directory
+}
+
+fn rule_name(info: &RuleInfo) -> RuleName {
+    let about = &info.policy.about;
+    let text = |value: &Option<String>| value.as_deref().map(Arc::from);
+    RuleName {
+        policy: info.policy.id().to_string().into(),
+        rule: info.name().into(),
+        owner: text(&about.owner),
+        justification: text(&about.justification),
+        ticket: text(&about.ticket),
+    }
+}
+
+/// The kind of an identity in the design's words.
+pub(super) fn kind_name(identity: &Identity) -> &'static str {
+    match identity.kind {
+        Kind::Host => "host",
+        Kind::RemoteNode => "remote-node",
+        Kind::World => "world",
+        Kind::Workload(_) => "workload",
+    }
+}

@@ -1,0 +1,447 @@
+//! The event loop: one task that owns the sources and the reconciler, and reacts.
+//!
+//! Invariants: everything that changes desired state ends in one pass of reconcile; a pass that
+//! failed is tried again every second; what time alone changes (expiring rules, retiring rows) has a
+//! timer; telemetry is drained in batches, never per record.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use ringfence_common::mode::Mode;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+    time::{self, MissedTickBehavior},
+};
+use tracing::{error, info, warn};
+
+use super::{
+    AppError, Loaded,
+    directory::{address_book, directory},
+    modes::{Modes, kernel_mode},
+    shared::{Applied, Shared, socket_path},
+};
+use crate::{
+    config::Config,
+    datapath::{KernelDatapath, KernelLog},
+    model::{Inventory, WallTime},
+    observe::{self, AddressBook, Decoder, FlowLog},
+    reconcile::{Desired, Published, Reconciler},
+    server::{Command, Control, ControlListener, HealthServer},
+    source::{FileSet, Interfaces, Reload, Watcher},
+};
+
+/// How often telemetry is drained.
+const DRAIN: Duration = Duration::from_millis(25);
+/// The most records of one drain, so that a flood does not starve everything else.
+const BATCH: usize = 16_384;
+/// How long after a pass what it replaced may go.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long after a failed pass the next one is tried.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Configured files, read once before anything is touched.
+pub(super) struct Sources {
+    files: FileSet,
+    first: Reload,
+}
+
+impl Sources {
+    pub(super) fn load(config: &Config) -> Result<Self, AppError> {
+        let (files, first) =
+            FileSet::load_initial(config.inventory.clone(), config.policies.clone())
+                .map_err(AppError::Invalid)?;
+        Ok(Self { files, first })
+    }
+}
+
+struct Agent {
+    shared: Arc<Shared>,
+    files: FileSet,
+    reconciler: Reconciler<KernelDatapath>,
+    interfaces: Interfaces,
+    book: (Arc<Inventory>, Arc<AddressBook>),
+    decoder: Decoder,
+    log: Option<FlowLog>,
+    kernel_log: Option<KernelLog>,
+    /// When to make a pass without being asked.
+    due: Option<Instant>,
+    /// Whether that pass may retire first.
+    settling: bool,
+}
+
+/// Runs until told to stop.
+pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Result<(), AppError> {
+    let Loaded {
+        mut reconciler,
+        telemetry,
+        log: kernel_log,
+    } = loaded;
+    let mut watched = config.inventory.clone();
+    watched.extend(config.policies.iter().cloned());
+    let mut watcher = Watcher::new(watched).map_err(AppError::io("watch the source files"))?;
+    let interfaces = Interfaces::watch()
+        .await
+        .map_err(AppError::io("follow interfaces"))?;
+    let listener = ControlListener::bind(&socket_path(&config))?;
+    let health = HealthServer::bind(config.metrics.listen)
+        .await
+        .map_err(AppError::io(format!("listen on {}", config.metrics.listen)))?;
+
+    let applied = Applied {
+        inventory: sources.first.inventory,
+        policies: sources.first.policies,
+        interfaces: interfaces.names().clone(),
+        modes: Modes::load(&config).map_err(AppError::io("read the modes set earlier"))?,
+        published: None,
+        revision: 0,
+        errors: sources.first.errors,
+        warnings: sources.first.warnings,
+        failure: None,
+        wall_minus_boot: 0,
+    };
+    let node = node_name(&config, &applied.inventory);
+    let attach = reconciler.datapath().attach_kind();
+    let log = config.flows.log.clone();
+    let (limit, kept) = (config.flows.log_max_bytes, config.flows.log_files);
+    let mut shared = Shared::new(config, node, attach, telemetry, applied);
+    shared.metrics_listen = Some(health.address().to_string());
+    let mut agent = Agent {
+        shared: Arc::new(shared),
+        files: sources.files,
+        reconciler,
+        interfaces,
+        book: (Arc::default(), Arc::default()),
+        decoder: Decoder::default(),
+        log: log.map(|path| FlowLog::new(&path, limit, kept)),
+        kernel_log,
+        due: None,
+        settling: false,
+    };
+    // Files may have changed between their first reading and the watch.
+    agent.reload();
+    agent.publish();
+
+    let (commands, mut asked) = mpsc::channel(16);
+    let (stop, stopped) = watch::channel(());
+    serve(&agent.shared, listener, health, commands, &stopped);
+    let outcome = agent.react(&mut watcher, &mut asked).await;
+    drop(stop);
+    agent.drain();
+    outcome
+}
+
+/// Starts the servers; they end with `stopped`.
+fn serve(
+    shared: &Arc<Shared>,
+    listener: ControlListener,
+    health: HealthServer,
+    commands: mpsc::Sender<Command>,
+    stopped: &watch::Receiver<()>,
+) {
+    let ended = |mut stopped: watch::Receiver<()>| async move {
+        let _ = stopped.changed().await;
+    };
+    let control = Control {
+        views: Arc::clone(shared) as _,
+        commands,
+        history: Arc::clone(&shared.history),
+        node: Arc::clone(&shared.node),
+    };
+    let until = ended(stopped.clone());
+    tokio::spawn(async move {
+        if let Err(error) = control.serve(listener, until).await {
+            error!("control API: {error}");
+        }
+    });
+    let views = Arc::clone(shared);
+    let until = ended(stopped.clone());
+    tokio::spawn(async move {
+        if let Err(error) = health.serve(views, until).await {
+            error!("metrics listener: {error}");
+        }
+    });
+}
+
+fn node_name(config: &Config, inventory: &Inventory) -> Arc<str> {
+    if let Some(node) = &config.node {
+        return node.as_str().into();
+    }
+    if let Some(node) = inventory.local_node() {
+        return node.name.as_str().into();
+    }
+    nix::unistd::gethostname()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_else(|_| "localhost".into())
+        .into()
+}
+
+fn on(kind: SignalKind) -> Result<Signal, AppError> {
+    signal(kind).map_err(AppError::io("listen for signals"))
+}
+
+fn wall_now() -> WallTime {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    WallTime(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+impl Agent {
+    async fn react(
+        &mut self,
+        watcher: &mut Watcher,
+        asked: &mut mpsc::Receiver<Command>,
+    ) -> Result<(), AppError> {
+        let (mut term, mut int, mut hup) = (
+            on(SignalKind::terminate())?,
+            on(SignalKind::interrupt())?,
+            on(SignalKind::hangup())?,
+        );
+        let mut drain = time::interval(DRAIN);
+        drain.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let due = self.due.map(time::Instant::from_std);
+            tokio::select! {
+                biased;
+                changed = watcher.changed() => {
+                    changed.map_err(AppError::io("watch the source files"))?;
+                    if self.reload() {
+                        self.publish();
+                    }
+                }
+                changed = self.interfaces.changed() => {
+                    changed.map_err(AppError::io("follow interfaces"))?;
+                    self.shared.applied().interfaces = self.interfaces.names().clone();
+                    self.publish();
+                }
+                Some(command) = asked.recv() => self.obey(command),
+                _ = hup.recv() => {
+                    info!("SIGHUP: reading every source again");
+                    self.reload();
+                    self.publish();
+                }
+                () = async { time::sleep_until(due.unwrap_or_else(time::Instant::now)).await },
+                    if due.is_some() => self.publish(),
+                _ = drain.tick() => self.drain(),
+                _ = term.recv() => break,
+                _ = int.recv() => break,
+            }
+        }
+        info!("stopping; enforcement stays as it is");
+        Ok(())
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::SetMode {
+                namespace,
+                mode,
+                reply,
+            } => {
+                let known = self
+                    .shared
+                    .applied()
+                    .inventory
+                    .namespaces
+                    .contains_key(&namespace);
+                let outcome = if known {
+                    let set = self.shared.applied().modes.set(namespace, mode);
+                    set.map_err(|error| format!("cannot write the mode down: {error}"))
+                        .and_then(|()| self.publish_or_say())
+                } else {
+                    Err(format!(
+                        "unknown namespace {namespace}: expected one of the inventory"
+                    ))
+                };
+                // Whoever asked may have gone.
+                let _ = reply.send(outcome);
+            }
+            Command::Reload { reply } => {
+                self.reload();
+                let outcome = self.publish_or_say();
+                let first = self
+                    .shared
+                    .applied()
+                    .errors
+                    .first()
+                    .map(ToString::to_string);
+                let _ = reply.send(outcome.and(first.map_or(Ok(()), Err)));
+            }
+        }
+    }
+
+    /// Reads the sources again. True if there is something new to publish.
+    fn reload(&mut self) -> bool {
+        let reload = self.files.reload();
+        for problem in &reload.errors {
+            if !self.shared.applied().errors.contains(problem) {
+                error!("{problem}; the last good content stays in force");
+                self.shared.metrics.count_reload_error("files");
+            }
+        }
+        for warning in &reload.warnings {
+            if !self.shared.applied().warnings.contains(warning) {
+                warn!("{warning}");
+            }
+        }
+        let mut applied = self.shared.applied();
+        applied.errors = reload.errors;
+        applied.warnings = reload.warnings;
+        applied.inventory = reload.inventory;
+        applied.policies = reload.policies;
+        reload.changed
+    }
+
+    fn publish_or_say(&mut self) -> Result<(), String> {
+        self.publish();
+        self.shared.applied().failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Makes one pass, and arranges the next if one will be needed.
+    fn publish(&mut self) {
+        let started = Instant::now();
+        if self.settling && self.due.is_some_and(|due| due <= started) {
+            match self.reconciler.retire() {
+                Ok(0) => {}
+                Ok(count) => tracing::debug!("retired {count} rows"),
+                Err(error) => warn!("retiring: {error}"),
+            }
+        }
+        let (inventory, policies, interfaces, modes) = {
+            let applied = self.shared.applied();
+            let modes = applied.modes.for_policy();
+            (
+                Arc::clone(&applied.inventory),
+                Arc::clone(&applied.policies),
+                applied.interfaces.clone(),
+                modes,
+            )
+        };
+        let now = wall_now();
+        let desired = Desired {
+            inventory: &inventory,
+            policies: &policies,
+            interfaces: &interfaces,
+            modes: &modes,
+            now,
+        };
+        match self.reconciler.publish(&desired) {
+            Ok(published) => self.published(published, now, started),
+            Err(error) => self.failed(&error.to_string()),
+        }
+    }
+
+    fn published(&mut self, published: Published, now: WallTime, started: Instant) {
+        self.settling = published.unsettled;
+        let settle = published.unsettled.then(|| started + GRACE);
+        let change = published
+            .compiled
+            .next_change
+            .map(|time| started + Duration::from_nanos(time.saturating_sub(published.boot)));
+        self.due = [settle, change].into_iter().flatten().min();
+        let mut applied = self.shared.applied();
+        if applied.failure.take().is_some() {
+            info!("the desired state is in force again");
+        }
+        applied.wall_minus_boot = i128::from(now.0) - i128::from(published.boot);
+        if published.writes > 0 || applied.published.is_none() {
+            applied.revision += 1;
+            self.shared.metrics.observe_publish(started.elapsed());
+            info!(
+                "revision {}: {} writes, {} endpoints fenced, {:?}",
+                applied.revision,
+                published.writes,
+                published.fenced.len(),
+                started.elapsed()
+            );
+        }
+        let inventory = Arc::clone(&applied.inventory);
+        applied.published = Some(Arc::new(published));
+        drop(applied);
+        self.rename(&inventory);
+    }
+
+    /// Gives telemetry the names of what was published.
+    fn rename(&mut self, inventory: &Arc<Inventory>) {
+        if !Arc::ptr_eq(&self.book.0, inventory) {
+            self.book = (Arc::clone(inventory), Arc::new(address_book(inventory)));
+            self.shared
+                .metrics
+                .retain_workloads(|id| inventory.workload(id).is_some());
+        }
+        let applied = self.shared.applied();
+        let Some(published) = applied.published.clone() else {
+            return;
+        };
+        let compiled = &published.compiled;
+        let mut endpoints: Vec<(crate::model::NamespaceName, Mode, u64)> = Vec::new();
+        for name in inventory.namespaces.keys() {
+            let of_namespace = compiled
+                .endpoints
+                .values()
+                .filter(|e| e.workload.id.namespace == *name);
+            let mode = kernel_mode(applied.modes.of(name).0);
+            endpoints.push((name.clone(), mode, of_namespace.count() as u64));
+        }
+        self.shared.metrics.set_state(observe::State {
+            endpoints,
+            identities: compiled.identities.len() as u64,
+            policies: applied.policies.len() as u64,
+            policy_rows: compiled.state.rows() as u64,
+            revision: applied.revision,
+        });
+        drop(applied);
+        self.shared
+            .set_directory(directory(&self.shared.node, &self.book.1, compiled));
+    }
+
+    fn failed(&mut self, reason: &str) {
+        let mut applied = self.shared.applied();
+        if applied.failure.as_deref() != Some(reason) {
+            error!("{reason}; what was in force before stays");
+        }
+        applied.failure = Some(reason.to_owned());
+        self.due = Some(Instant::now() + RETRY);
+        self.settling = false;
+    }
+
+    /// Takes flow records off the ring and hands them on.
+    fn drain(&mut self) {
+        if let Some(log) = &mut self.kernel_log {
+            log.flush();
+        }
+        let directory = self.shared.directory();
+        let wall_minus_boot = self.shared.applied().wall_minus_boot;
+        let mut records = Vec::new();
+        let mut unknown = 0;
+        let decoder = &self.decoder;
+        self.shared.telemetry().drain(BATCH, |event| {
+            match decoder.decode(event, &directory, wall_minus_boot) {
+                Some(record) => records.push(Arc::new(record)),
+                None => unknown += 1,
+            }
+        });
+        if records.is_empty() && unknown == 0 {
+            return;
+        }
+        self.shared.metrics.count_flows(&records);
+        self.shared.history.push(&records);
+        if let Some(log) = &mut self.log {
+            log.append(&records);
+            self.shared
+                .metrics
+                .set_lost(observe::LossStage::Log, log.lost());
+        }
+        let lost = self.shared.history.lost();
+        self.shared
+            .metrics
+            .set_lost(observe::LossStage::Follower, lost);
+        let malformed = self.shared.telemetry().malformed() + unknown;
+        self.shared
+            .metrics
+            .set_lost(observe::LossStage::Decode, malformed);
+    }
+}

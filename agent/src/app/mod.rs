@@ -1,0 +1,185 @@
+//! The agent's life: the only place where sources, reconcile, telemetry and servers meet.
+//!
+//! Order of a start: configuration, preflight, load and adopt, give up privileges, then the runtime
+//! with its event loop. SIGTERM and SIGINT end the process and leave enforcement as it is; only
+//! `cleanup` removes it.
+
+mod directory;
+mod event_loop;
+mod modes;
+mod shared;
+mod views;
+
+use std::{fs, io, path::Path};
+
+use crate::{
+    config::Config,
+    datapath::{
+        self, DatapathError, KernelDatapath, KernelLog, LoadOptions, PreflightError, Telemetry,
+        drop_privileges,
+    },
+    reconcile::{Ledger, ReconcileError, Reconciler},
+    server::ListenError,
+    source::SourceError,
+};
+use ringfence_common::maps;
+
+/// Why the agent cannot run, or could not clean up.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Configuration, inventory or policies are invalid.
+    #[error("{}", lines(.0))]
+    Invalid(Vec<SourceError>),
+    /// This machine lacks something.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// The kernel side failed.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// Publishing failed.
+    #[error(transparent)]
+    Reconcile(#[from] ReconcileError),
+    /// Another agent owns the control socket, or it cannot be made.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The system refused something.
+    #[error("cannot {what}: {error}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl AppError {
+    /// 2 for invalid input, else 1.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Invalid(_) => 2,
+            _ => 1,
+        }
+    }
+
+    fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Io {
+            what: what.into(),
+            error,
+        }
+    }
+}
+
+fn lines(errors: &[SourceError]) -> String {
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or cannot go on.
+pub fn run(config: &Path) -> Result<(), AppError> {
+    let config = Config::load(config).map_err(AppError::Invalid)?;
+    // Before anything is touched: a bad file must not cost more than an exit code.
+    let sources = event_loop::Sources::load(&config)?;
+    datapath::preflight(&config.bpffs)?;
+    for dir in [&config.state_dir, &config.run_dir] {
+        let what = format!("create the directory {}", dir.display());
+        fs::create_dir_all(dir).map_err(AppError::io(what))?;
+    }
+    let loaded = load(&config)?;
+    drop_privileges()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(AppError::io("start the runtime"))?;
+    runtime.block_on(event_loop::run(config, sources, loaded))
+}
+
+/// The kernel side, loaded and adopted.
+struct Loaded {
+    reconciler: Reconciler<KernelDatapath>,
+    telemetry: Telemetry,
+    log: Option<KernelLog>,
+}
+
+fn load(config: &Config) -> Result<Loaded, AppError> {
+    let options = LoadOptions {
+        capacities: capacities(config),
+        force_clsact: config.force_clsact,
+        debug: config.debug_kernel_log,
+    };
+    let (mut kernel, telemetry) = KernelDatapath::load(&config.bpffs, &options)?;
+    let log = if options.debug {
+        Some(kernel.take_log()?)
+    } else {
+        None
+    };
+    let reconciler = Reconciler::adopt(kernel, Ledger::in_dir(&config.state_dir))?;
+    Ok(Loaded {
+        reconciler,
+        telemetry,
+        log,
+    })
+}
+
+fn capacities(config: &Config) -> Vec<(&'static str, u32)> {
+    let set = &config.maps;
+    [
+        (maps::ENDPOINTS, set.endpoints),
+        (maps::IPCACHE4, set.ipcache),
+        (maps::IPCACHE6, set.ipcache),
+        (maps::CIDR4, set.cidr),
+        (maps::CIDR6, set.cidr),
+        (maps::POLICY, set.policy),
+        (maps::CT4, set.conntrack),
+        (maps::CT6, set.conntrack),
+        (maps::FRAG4, set.fragments),
+        (maps::FRAG6, set.fragments),
+        (maps::DENIES, set.denies),
+    ]
+    .into_iter()
+    .filter_map(|(map, capacity)| Some((map, capacity?)))
+    .collect()
+}
+
+/// Takes every fence off and removes every pin and the agent's state. Returns lines to print.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn cleanup(config: &Path) -> Result<Vec<String>, AppError> {
+    let config = Config::load(config).map_err(AppError::Invalid)?;
+    let socket = shared::socket_path(&config);
+    if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
+        let error = io::Error::other("stop the agent first");
+        let what = format!("clean up while an agent answers on {}", socket.display());
+        return Err(AppError::Io { what, error });
+    }
+    let removed = datapath::remove_all(&config.bpffs)?;
+    let mut lines = vec![format!(
+        "removed {} pins below {}",
+        removed.len(),
+        config.bpffs.display()
+    )];
+    for file in [
+        config.state_dir.join("numbers"),
+        modes::file(&config),
+        socket,
+    ] {
+        match fs::remove_file(&file) {
+            Ok(()) => lines.push(format!("removed {}", file.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(AppError::Io {
+                    what: format!("remove {}", file.display()),
+                    error,
+                });
+            }
+        }
+    }
+    Ok(lines)
+}

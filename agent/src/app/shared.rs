@@ -1,0 +1,104 @@
+//! What the event loop writes and the servers read.
+//!
+//! Invariants: locks are held for a copy or a walk over what is listed, never across an await; a
+//! poisoned lock is used all the same, because every write leaves a whole value behind.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use super::modes::Modes;
+use crate::{
+    config::Config,
+    datapath::{AttachKind, Counters, Telemetry},
+    model::{Inventory, PolicySet},
+    observe::{Directory, History, Metrics},
+    reconcile::Published,
+    source::{SourceError, interfaces::Names},
+};
+
+/// The applied state and the state of its sources.
+pub(super) struct Applied {
+    pub(super) inventory: Arc<Inventory>,
+    pub(super) policies: Arc<PolicySet>,
+    pub(super) interfaces: Names,
+    pub(super) modes: Modes,
+    pub(super) published: Option<Arc<Published>>,
+    pub(super) revision: u64,
+    pub(super) errors: Vec<SourceError>,
+    pub(super) warnings: Vec<SourceError>,
+    /// Why the last publish failed, if it did.
+    pub(super) failure: Option<String>,
+    /// Wall clock minus the kernel's boot clock, in nanoseconds.
+    pub(super) wall_minus_boot: i128,
+}
+
+/// Everything that more than one task looks at.
+pub(super) struct Shared {
+    pub(super) node: Arc<str>,
+    pub(super) config: Config,
+    pub(super) attach: AttachKind,
+    pub(super) started: Instant,
+    pub(super) metrics_listen: Option<String>,
+    pub(super) metrics: Metrics,
+    pub(super) history: Arc<History>,
+    applied: Mutex<Applied>,
+    telemetry: Mutex<Telemetry>,
+    directory: Mutex<Arc<Directory>>,
+}
+
+/// Where the control API listens.
+pub(super) fn socket_path(config: &Config) -> PathBuf {
+    config.run_dir.join("ringfence.sock")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn new(
+        config: Config,
+        node: Arc<str>,
+        attach: AttachKind,
+        telemetry: Telemetry,
+        applied: Applied,
+    ) -> Self {
+        let history = Arc::new(History::new(config.flows.history as usize));
+        Self {
+            node,
+            config,
+            attach,
+            started: Instant::now(),
+            metrics_listen: None,
+            metrics: Metrics::new(env!("CARGO_PKG_VERSION")),
+            history,
+            applied: Mutex::new(applied),
+            telemetry: Mutex::new(telemetry),
+            directory: Mutex::new(Arc::new(Directory::default())),
+        }
+    }
+
+    pub(super) fn applied(&self) -> MutexGuard<'_, Applied> {
+        lock(&self.applied)
+    }
+
+    pub(super) fn telemetry(&self) -> MutexGuard<'_, Telemetry> {
+        lock(&self.telemetry)
+    }
+
+    pub(super) fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&lock(&self.directory))
+    }
+
+    pub(super) fn set_directory(&self, directory: Directory) {
+        *lock(&self.directory) = Arc::new(directory);
+    }
+
+    /// The kernel's counters, empty if they cannot be read: that is an error of its own elsewhere.
+    pub(super) fn counters(&self) -> Counters {
+        self.telemetry().counters().unwrap_or_default()
+    }
+}

@@ -1,0 +1,439 @@
+//! The application's state as the control API and the health listener show it.
+//!
+//! Invariant: nothing here changes anything; every view is taken from one moment's state.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use ringfence_common::ids::{IdentityId, RuleSlot};
+
+use super::{
+    directory::kind_name,
+    shared::{Applied, Shared},
+};
+use crate::{
+    model::{Entity, ModeName, NamespaceMatch, Peer, Peers, Ports, Rule, Scope, Workload},
+    observe::KernelTotals,
+    policy::{Fence, RuleInfo},
+    server::{
+        Health, Views,
+        view::{
+            DropCount, EndpointView, EventCount, IdentityView, Isolation, KernelStatus, ModeSource,
+            ModeView, NamespaceMode, PolicyView, RuleView, SourceState, SourceStatus, Status,
+        },
+    },
+};
+
+impl Views for Shared {
+    fn status(&self) -> Status {
+        let counters = self.counters();
+        let applied = self.applied();
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            node: self.node.to_string(),
+            revision: applied.revision,
+            mode_default: applied.modes.default,
+            metrics_listen: self.metrics_listen.clone(),
+            ready: applied.published.is_some(),
+            enforcing: is_enforcing(&applied),
+            workloads: count(applied.inventory.workloads.len()),
+            policies: count(applied.policies.len()),
+            namespaces: namespaces(&applied),
+            sources: sources(self, &applied),
+            warnings: applied.warnings.iter().map(ToString::to_string).collect(),
+            kernel: KernelStatus {
+                version: kernel_version(),
+                attach: self.attach.name().into(),
+            },
+            drops: counters
+                .drops
+                .iter()
+                .filter(|(_, dropped, observed)| dropped + observed > 0)
+                .map(|(reason, dropped, observed)| DropCount {
+                    reason: reason.name().into(),
+                    dropped: *dropped,
+                    observed: *observed,
+                })
+                .collect(),
+            events: EventCount {
+                written: counters.events_written,
+                lost: counters.events_lost,
+            },
+            uptime_s: self.started.elapsed().as_secs(),
+            last_error: applied
+                .failure
+                .clone()
+                .or_else(|| applied.errors.first().map(ToString::to_string)),
+            ..Status::default()
+        };
+        if let Some(published) = &applied.published {
+            let compiled = &published.compiled;
+            status.endpoints = count(compiled.endpoints.len());
+            status.attached = count(published.fenced.len());
+            status.identities = count(compiled.identities.len());
+            status.classes = count(compiled.classes);
+            status.rules = count(compiled.rules.len());
+            status.tables = count(compiled.state.tables.len());
+            status.policy_rows = count(compiled.state.rows());
+        }
+        status
+    }
+
+    fn endpoints(&self) -> Vec<EndpointView> {
+        let applied = self.applied();
+        let local = applied
+            .inventory
+            .workloads
+            .values()
+            .filter(|w| w.is_endpoint());
+        local.map(|workload| endpoint(&applied, workload)).collect()
+    }
+
+    fn identities(&self) -> Vec<IdentityView> {
+        let applied = self.applied();
+        let Some(published) = &applied.published else {
+            return Vec::new();
+        };
+        let compiled = &published.compiled;
+        let mut owned: HashMap<IdentityId, u64> = HashMap::new();
+        for identity in compiled.state.addresses.values() {
+            *owned.entry(*identity).or_default() += 1;
+        }
+        let mut views: Vec<IdentityView> = compiled
+            .identities
+            .iter()
+            .map(|(id, identity)| {
+                let workload = identity.workload();
+                let labels = workload.map(|w| {
+                    w.labels
+                        .iter()
+                        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                        .collect()
+                });
+                IdentityView {
+                    identity: id.0,
+                    class: compiled.state.classes.get(id).map_or(0, |class| class.0),
+                    kind: kind_name(identity).into(),
+                    namespace: workload.map(|w| w.namespace.to_string()),
+                    labels: labels.unwrap_or_default(),
+                    service_account: workload.map(|w| w.service_account.to_string()),
+                    cidrs: identity.cidrs.iter().map(ToString::to_string).collect(),
+                    addresses_count: owned.get(id).copied().unwrap_or(0),
+                }
+            })
+            .collect();
+        views.sort_by_key(|view| view.identity);
+        views
+    }
+
+    fn policies(&self) -> Vec<PolicyView> {
+        let applied = self.applied();
+        let published = applied.published.as_ref();
+        let selected = |id: &crate::model::PolicyId| {
+            published.map_or(0, |p| {
+                count(
+                    p.compiled
+                        .endpoints
+                        .values()
+                        .filter(|e| e.policies.contains(id))
+                        .count(),
+                )
+            })
+        };
+        let rules = |rules: &Option<Vec<Rule>>| rules.as_ref().map(|rules| count(rules.len()));
+        applied
+            .policies
+            .policies
+            .iter()
+            .map(|(id, policy)| PolicyView {
+                policy: id.to_string(),
+                subject: policy.subject.to_string(),
+                ingress_rules: rules(&policy.ingress),
+                egress_rules: rules(&policy.egress),
+                endpoints: selected(id),
+                file: policy.origin.file.to_string(),
+                line: policy.origin.line,
+                owner: policy.about.owner.clone(),
+                justification: policy.about.justification.clone(),
+                ticket: policy.about.ticket.clone(),
+                review_by: policy.about.review_by.clone(),
+            })
+            .collect()
+    }
+
+    fn rules(&self) -> Vec<RuleView> {
+        let (rules, wall_minus_boot) = {
+            let applied = self.applied();
+            let rules = applied.published.as_ref().map(|p| p.compiled.rules.clone());
+            (rules.unwrap_or_default(), applied.wall_minus_boot)
+        };
+        let reserved = (1..RuleSlot::FIRST_FREE.0)
+            .map(RuleSlot)
+            .filter_map(|slot| {
+                let name = slot.reserved_name().filter(|name| *name != "reserved")?;
+                let view = RuleView {
+                    slot: slot.0,
+                    rule: name.into(),
+                    ..RuleView::default()
+                };
+                Some(view)
+            });
+        let mut views: Vec<RuleView> = reserved
+            .chain(rules.iter().map(|(slot, info)| rule(*slot, info)))
+            .collect();
+        let telemetry = self.telemetry();
+        for view in &mut views {
+            if let Ok(hit) = telemetry.rule_hits(RuleSlot(view.slot)) {
+                view.hits = hit.hits;
+                let wall = i128::from(hit.last) + wall_minus_boot;
+                view.last_hit = (hit.hits > 0)
+                    .then(|| Timestamp::from_nanosecond(wall).ok())
+                    .flatten();
+            }
+        }
+        views
+    }
+
+    fn modes(&self) -> Vec<ModeView> {
+        let applied = self.applied();
+        let all = applied.inventory.namespaces.keys().map(|name| {
+            let (mode, was_set) = applied.modes.of(name);
+            let source = if was_set {
+                ModeSource::Set
+            } else {
+                ModeSource::Config
+            };
+            ModeView {
+                namespace: name.to_string(),
+                mode,
+                source,
+            }
+        });
+        all.collect()
+    }
+}
+
+impl Health for Shared {
+    fn metrics(&self) -> String {
+        let counters = self.counters();
+        self.metrics.set_kernel(KernelTotals {
+            drops: counters.drops,
+            events_lost: counters.events_lost,
+            denies_lost: counters.denies_lost,
+            maps: self.map_sizes(),
+        });
+        self.metrics.encode()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let applied = self.applied();
+        match (&applied.published, &applied.failure) {
+            (_, Some(failure)) => Err(failure.clone()),
+            (None, None) => Err("nothing published yet".into()),
+            (Some(_), None) => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    /// Entries and capacities of the control maps, as this agent wrote them.
+    fn map_sizes(&self) -> Vec<(&'static str, u64, u64)> {
+        use ringfence_common::maps as names;
+        let applied = self.applied();
+        let Some(published) = &applied.published else {
+            return Vec::new();
+        };
+        let state = &published.compiled.state;
+        let v6 = state
+            .addresses
+            .keys()
+            .filter(|address| address.is_ipv6())
+            .count();
+        let set = &self.config.maps;
+        let or = |value: Option<u32>, default: u32| u64::from(value.unwrap_or(default));
+        let ipcache = or(set.ipcache, names::IPCACHE_CAPACITY);
+        vec![
+            (
+                names::ENDPOINTS,
+                count(state.endpoints.len()),
+                or(set.endpoints, names::ENDPOINTS_CAPACITY),
+            ),
+            (names::IPCACHE4, count(state.addresses.len() - v6), ipcache),
+            (names::IPCACHE6, count(v6), ipcache),
+            (
+                names::POLICY,
+                count(state.rows()),
+                or(set.policy, names::POLICY_CAPACITY),
+            ),
+            (
+                names::CLASSES,
+                count(state.classes.len()),
+                u64::from(names::IDENTITIES),
+            ),
+        ]
+    }
+}
+
+fn count(n: usize) -> u64 {
+    n as u64
+}
+
+fn kernel_version() -> String {
+    nix::sys::utsname::uname()
+        .map(|name| name.release().to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// Whether every endpoint whose namespace asks for it is really fenced.
+fn is_enforcing(applied: &Applied) -> bool {
+    let Some(published) = &applied.published else {
+        return false;
+    };
+    applied.failure.is_none()
+        && published
+            .compiled
+            .endpoints
+            .iter()
+            .all(|(ifindex, endpoint)| {
+                let (mode, _) = applied.modes.of(&endpoint.workload.id.namespace);
+                mode == ModeName::Observe || published.fenced.contains(ifindex)
+            })
+}
+
+fn namespaces(applied: &Applied) -> Vec<NamespaceMode> {
+    let names = applied.inventory.namespaces.keys();
+    names
+        .map(|name| NamespaceMode {
+            name: name.to_string(),
+            mode: applied.modes.of(name).0,
+        })
+        .collect()
+}
+
+fn sources(shared: &Shared, applied: &Applied) -> Vec<SourceStatus> {
+    let listed = |kind: &str, paths: &[std::path::PathBuf]| {
+        paths
+            .iter()
+            .map(|path| {
+                let path = path.display().to_string();
+                let error = applied
+                    .errors
+                    .iter()
+                    .find(|error| error.file.starts_with(&path))
+                    .map(ToString::to_string);
+                let state = if error.is_some() {
+                    SourceState::Error
+                } else {
+                    SourceState::Ok
+                };
+                SourceStatus {
+                    kind: kind.into(),
+                    path,
+                    state,
+                    error,
+                }
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut sources = listed("inventory", &shared.config.inventory);
+    sources.extend(listed("policies", &shared.config.policies));
+    sources
+}
+
+fn endpoint(applied: &Applied, workload: &Workload) -> EndpointView {
+    let interface = workload.interface.clone().unwrap_or_default();
+    let ifindex = applied.interfaces.get(&interface).copied();
+    let published = applied.published.as_ref();
+    let info = ifindex.and_then(|index| published.and_then(|p| p.compiled.endpoints.get(&index)));
+    let isolation = |fence: Option<&Fence>| match fence {
+        Some(fence) if fence.isolated => Isolation::Isolated,
+        _ => Isolation::Open,
+    };
+    EndpointView {
+        workload: workload.id.name.to_string(),
+        namespace: workload.id.namespace.to_string(),
+        interface,
+        ifindex,
+        attached: ifindex.is_some_and(|i| published.is_some_and(|p| p.fenced.contains(&i))),
+        mode: applied.modes.of(&workload.id.namespace).0,
+        identity: info.map_or(0, |info| info.identity.0),
+        table: info.map_or(0, |info| info.table.0),
+        addresses: workload.addresses.iter().map(ToString::to_string).collect(),
+        ingress: isolation(info.map(|info| &info.spec.ingress)),
+        egress: isolation(info.map(|info| &info.spec.egress)),
+        policies: info
+            .map(|info| info.policies.iter().map(ToString::to_string).collect())
+            .unwrap_or_default(),
+    }
+}
+
+fn rule(slot: RuleSlot, info: &RuleInfo) -> RuleView {
+    RuleView {
+        slot: slot.0,
+        policy: Some(info.policy.id().to_string()),
+        rule: info.name(),
+        action: info.action.to_string(),
+        description: describe(info),
+        file: Some(info.policy.origin.file.to_string()),
+        line: Some(info.line),
+        ..RuleView::default()
+    }
+}
+
+/// A rule in one line, as its author might say it.
+fn describe(info: &RuleInfo) -> String {
+    let rules = match info.direction {
+        ringfence_common::mode::Direction::Ingress => &info.policy.ingress,
+        ringfence_common::mode::Direction::Egress => &info.policy.egress,
+    };
+    let Some(rule) = rules.as_ref().and_then(|rules| rules.get(info.index)) else {
+        return String::new();
+    };
+    let Scope::Namespace(_) = &info.policy.scope;
+    let peers = match &rule.peers {
+        Peers::Any => "anyone".to_owned(),
+        Peers::Of(peers) => peers.iter().map(peer).collect::<Vec<_>>().join(" or "),
+    };
+    let ports = match &rule.ports {
+        Ports::Any => "every port".to_owned(),
+        Ports::Of(ports) => ports
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    format!("{peers}: {ports}")
+}
+
+fn peer(peer: &Peer) -> String {
+    match peer {
+        Peer::Workloads {
+            namespaces,
+            pods,
+            service_account,
+        } => {
+            let mut parts = vec![match namespaces {
+                NamespaceMatch::Own(name) => format!("namespace {name}"),
+                NamespaceMatch::Selector(selector) if selector.is_everything() => {
+                    "every namespace".to_owned()
+                }
+                NamespaceMatch::Selector(selector) => format!("namespaces {selector}"),
+            }];
+            parts.extend(pods.as_ref().map(|pods| format!("pods {pods}")));
+            parts.extend(
+                service_account
+                    .as_ref()
+                    .map(|name| format!("service account {name}")),
+            );
+            parts.join(" ")
+        }
+        Peer::Cidr { net, except } if except.is_empty() => net.to_string(),
+        Peer::Cidr { net, except } => {
+            let except: Vec<String> = except.iter().map(ToString::to_string).collect();
+            format!("{net} except {}", except.join(", "))
+        }
+        Peer::Entity(entity @ (Entity::World | Entity::Host | Entity::RemoteNode)) => {
+            entity.to_string()
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! From one world to the next: incremental equals fresh, and nobody sees a mixture on the way.
+//!
+//! While a change is published an endpoint asks its old table with classes and addresses that are
+//! partly new. Whatever has been written by then, the old policy must be what answers.
+
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+use ringfence_common::ids::TableId;
+
+use super::{
+    agreement::{PROTOCOLS, compare, name, pairs},
+    cases,
+    kernel::{self, Rows},
+    worlds::{BOOT, NOW, World, history},
+};
+use crate::{
+    model::{PortMatch, Ports},
+    plan::{Action, State, plan},
+    policy::{Compiled, Compiler, EndpointInfo, oracle::Oracle},
+};
+
+#[test]
+fn a_compiler_with_a_past_says_what_a_fresh_one_says() {
+    proptest!(cases(150), |(worlds in history(5))| {
+        let mut compiler = Compiler::default();
+        for world in &worlds {
+            let compiled = world.compile(&mut compiler);
+            compare(world, &compiled, 0).map_err(TestCaseError::fail)?;
+        }
+    });
+}
+
+type Answers = Vec<(bool, String)>;
+
+/// All that a table says of all peers, by name, so that tables can be compared across worlds.
+fn answers(
+    state: &State,
+    rows: &Rows,
+    table: TableId,
+    addresses: &[IpAddr],
+    ports: &[u16],
+    names: &Compiled,
+) -> Answers {
+    let mut answers = Answers::new();
+    for (address, direction) in pairs(addresses) {
+        let class = kernel::class(state, address);
+        for protocol in PROTOCOLS {
+            for port in ports {
+                let flow = (protocol, *port);
+                let decision = rows.decide(table, class, direction, flow, BOOT).unwrap();
+                let allow = decision.verdict == ringfence_common::mode::Verdict::Allow;
+                answers.push((allow, name(names, decision.rule)));
+            }
+        }
+    }
+    answers
+}
+
+/// Policies alone change: at every single write, every endpoint still says what it said, until
+/// its own write, from which on it says the new.
+#[test]
+fn a_change_of_policies_is_neutral_until_the_endpoint_flips() {
+    proptest!(cases(60), |(worlds in history(3))| {
+        let mut worlds = worlds;
+        let inventory = worlds[0].inventory.clone();
+        worlds.iter_mut().for_each(|world| world.inventory = inventory.clone());
+        let mut compiler = Compiler::default();
+        let mut before = worlds[0].compile(&mut compiler);
+        // The last change comes while the one before has not settled.
+        for (step, world) in worlds.iter().enumerate() {
+            let after = world.compile(&mut compiler);
+            neutral(world, &before, &after).map_err(|why| {
+                TestCaseError::fail(format!("step {step}: {why}"))
+            })?;
+            before = after;
+        }
+        let settled = worlds[worlds.len() - 1].compile(&mut compiler);
+        neutral(&worlds[worlds.len() - 1], &before, &settled).map_err(TestCaseError::fail)?;
+    });
+}
+
+fn neutral(world: &World, before: &Compiled, after: &Compiled) -> Result<(), String> {
+    let addresses = world.addresses();
+    let ports: Vec<u16> = world.ports().into_iter().step_by(4).collect();
+    let mut state = before.state.clone();
+    let actions = plan(&before.state, &after.state);
+    let old_rows = Rows::of(&state);
+    let old: Vec<Answers> = before
+        .endpoints
+        .values()
+        .map(|e| answers(&state, &old_rows, e.table, &addresses, &ports, before))
+        .collect();
+    for (place, action) in actions.publish.iter().enumerate() {
+        state.record(action);
+        // Rows come first and are many: looking after the last of them is enough.
+        let next = actions.publish.get(place + 1);
+        if matches!((action, next), (Action::PutRow(_), Some(Action::PutRow(_)))) {
+            continue;
+        }
+        let rows = Rows::of(&state);
+        for ((ifindex, info), old) in before.endpoints.iter().zip(&old) {
+            if state.endpoints[ifindex].table != info.table {
+                continue;
+            }
+            let now = answers(&state, &rows, info.table, &addresses, &ports, before);
+            if let Some(place) = (0..old.len()).find(|at| now[*at] != old[*at]) {
+                let who = &info.workload.id;
+                return Err(format!(
+                    "{who} after {action:?}: {:?} → {:?}",
+                    old[place], now[place]
+                ));
+            }
+        }
+    }
+    let rows = Rows::of(&state);
+    let new_rows = Rows::of(&after.state);
+    for info in after.endpoints.values() {
+        let got = answers(&state, &rows, info.table, &addresses, &ports, after);
+        let wanted = answers(
+            &after.state,
+            &new_rows,
+            info.table,
+            &addresses,
+            &ports,
+            after,
+        );
+        if got != wanted {
+            return Err(format!("{} is not as compiled", info.workload.id));
+        }
+    }
+    Ok(())
+}
+
+/// The inventory changes as well: the carried tables judge the new peers by the old policies.
+#[test]
+fn carried_tables_judge_new_peers_by_the_old_policies() {
+    proptest!(cases(200), |(worlds in history(4))| {
+        let mut compiler = Compiler::default();
+        let mut before: Option<(&World, Compiled)> = None;
+        for world in &worlds {
+            let after = world.compile(&mut compiler);
+            if let Some((old, compiled)) = &before
+                && !names_ports_on_the_way_out(old)
+            {
+                for info in compiled.endpoints.values() {
+                    carried(old, world, info, compiled, &after).map_err(TestCaseError::fail)?;
+                }
+            }
+            before = Some((world, after));
+        }
+    });
+}
+
+/// A number that nobody had declared for a name before is unknown to tables laid out before.
+fn names_ports_on_the_way_out(world: &World) -> bool {
+    let rules = world
+        .policies
+        .iter()
+        .flat_map(|policy| policy.egress.iter().flatten());
+    let mut ports = rules.map(|rule| &rule.ports);
+    ports.any(|ports| {
+        let Ports::Of(matches) = ports else {
+            return false;
+        };
+        matches
+            .iter()
+            .any(|entry| matches!(entry, PortMatch::Named { .. }))
+    })
+}
+
+fn carried(
+    old: &World,
+    new: &World,
+    info: &EndpointInfo,
+    before: &Compiled,
+    after: &Compiled,
+) -> Result<(), String> {
+    let oracle = Oracle {
+        inventory: &new.inventory,
+        policies: &old.policies,
+        now: NOW,
+    };
+    let rows = Rows::of(&after.state);
+    for (address, direction) in pairs(&new.addresses()) {
+        let class = kernel::class(&after.state, address);
+        let pair = oracle.pair(&info.workload, address, direction);
+        for protocol in PROTOCOLS {
+            for port in [0, 53, 80, 1024] {
+                let decision = rows.decide(info.table, class, direction, (protocol, port), BOOT);
+                let decision = decision.ok_or("a carried table without rows")?;
+                let (said, rule) = (pair.say(protocol, port), name(before, decision.rule));
+                if !said.deciders.contains(&rule) {
+                    let who = &info.workload.id;
+                    return Err(format!(
+                        "{who} {direction:?} {address} {protocol}/{port}: {rule}, {said:?}"
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}

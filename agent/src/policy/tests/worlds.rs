@@ -1,0 +1,409 @@
+//! Random worlds: small, and nasty where it counts.
+//!
+//! Two or three namespaces, up to eight workloads with labels from tiny alphabets and clashing
+//! port names, addresses in nested prefixes, nodes, and policies with every kind of peer, ranges
+//! with odd bounds and windows around the present.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use proptest::{
+    collection::vec,
+    option::{of, weighted},
+    prelude::*,
+    sample::{select, subsequence},
+};
+
+use super::super::{Clock, Inputs, LocalEndpoint, Modes};
+use crate::model::{
+    About, Entity, Inventory, LabelSelector, Labels, NamedPort, Namespace, NamespaceMatch,
+    NamespaceName, NodeEntry, NodeName, Origin, Peer, Peers, Policy, PolicyName, PolicySet,
+    PortMatch, PortName, Ports, Protocol, Rule, RuleAction, Scope, ServiceAccountName, WallTime,
+    Window, Workload, WorkloadId,
+};
+use ringfence_common::mode::Mode;
+
+pub(super) const NOW: WallTime = WallTime(1_700_000_000_000_000_000);
+pub(super) const BOOT: u64 = 5_000_000_000_000;
+const NAMESPACES: [&str; 3] = ["a", "b", "c"];
+const PORTS: [u16; 8] = [1, 53, 80, 81, 1023, 1024, 8080, 65535];
+
+#[derive(Debug, Clone)]
+pub(super) struct World {
+    pub(super) inventory: Arc<Inventory>,
+    pub(super) policies: Arc<PolicySet>,
+}
+
+impl World {
+    /// Every workload as an endpoint of this node.
+    pub(super) fn endpoints(&self) -> Vec<LocalEndpoint> {
+        let ids = self.inventory.workloads.keys().cloned();
+        (1..)
+            .zip(ids)
+            .map(|(ifindex, workload)| LocalEndpoint {
+                ifindex,
+                workload,
+                pickup_until: 0,
+            })
+            .collect()
+    }
+
+    pub(super) fn compile(&self, compiler: &mut super::super::Compiler) -> super::super::Compiled {
+        let modes = Modes {
+            default: Mode::Enforce,
+            namespaces: Default::default(),
+        };
+        let endpoints = self.endpoints();
+        let clock = Clock {
+            now: NOW,
+            boot: BOOT,
+        };
+        let (inventory, policies) = (&self.inventory, &self.policies);
+        let inputs = Inputs {
+            inventory,
+            policies,
+            endpoints: &endpoints,
+            modes: &modes,
+            clock,
+        };
+        compiler.compile(&inputs).unwrap()
+    }
+
+    /// Every owned address, and some of nobody in and around the prefixes that policies name.
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        let workloads = self.inventory.workloads.values().flat_map(|w| &w.addresses);
+        let nodes = self.inventory.nodes.values().flat_map(|n| &n.addresses);
+        let strangers = [
+            "10.0.0.200",
+            "10.0.1.201",
+            "10.0.0.0",
+            "192.0.2.1",
+            "fd00::c8",
+            "fe80::9",
+        ];
+        let strangers = strangers.map(|text| text.parse().unwrap());
+        workloads.chain(nodes).chain(&strangers).copied().collect()
+    }
+
+    /// The bounds of every port that is named anywhere, and their neighbours.
+    pub(super) fn ports(&self) -> BTreeSet<u16> {
+        let mut ports = BTreeSet::from([0, 80, u16::MAX]);
+        let mut add = |port: u16| {
+            ports.extend([port.saturating_sub(1), port, port.saturating_add(1)]);
+        };
+        for policy in self.policies.iter() {
+            for rule in policy.ingress.iter().chain(&policy.egress).flatten() {
+                let Ports::Of(matches) = &rule.ports else {
+                    continue;
+                };
+                for entry in matches {
+                    if let PortMatch::Range { first, last, .. } = entry {
+                        add(*first);
+                        add(*last);
+                    }
+                }
+            }
+        }
+        for port in self
+            .inventory
+            .workloads
+            .values()
+            .flat_map(|workload| &workload.ports)
+        {
+            ports.insert(port.port);
+        }
+        ports
+    }
+}
+
+pub(super) fn world() -> impl Strategy<Value = World> {
+    (inventory(), policies()).prop_map(|(inventory, policies)| World {
+        inventory,
+        policies,
+    })
+}
+
+/// Worlds that follow one another; often only the policies or only the inventory differ.
+pub(super) fn history(longest: usize) -> impl Strategy<Value = Vec<World>> {
+    let step = (0..3u8, inventory(), policies());
+    (world(), vec(step, 1..longest)).prop_map(|(first, steps)| {
+        let mut worlds = vec![first];
+        for (what, inventory, policies) in steps {
+            let mut next = worlds[worlds.len() - 1].clone();
+            if what != 0 {
+                next.policies = policies;
+            }
+            if what != 1 {
+                next.inventory = inventory;
+            }
+            worlds.push(next);
+        }
+        worlds
+    })
+}
+
+fn labels() -> impl Strategy<Value = Labels> {
+    let all = vec![
+        ("app", "web"),
+        ("app", "db"),
+        ("tier", "x"),
+        ("tier", ""),
+        ("canary", "1"),
+    ];
+    subsequence(all, 0..=3).prop_map(|pairs| Labels::from_pairs(pairs).unwrap())
+}
+
+fn named_ports() -> impl Strategy<Value = Vec<NamedPort>> {
+    let protocol = select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]);
+    let one = (select(vec!["web", "dns"]), protocol, select(PORTS.to_vec()));
+    vec(one, 0..4).prop_map(|ports| {
+        let mut seen = BTreeSet::new();
+        let mut declared = Vec::new();
+        for (name, protocol, port) in ports {
+            if seen.insert((name, protocol)) {
+                let name = PortName::new(name).unwrap();
+                declared.push(NamedPort {
+                    name,
+                    protocol,
+                    port,
+                });
+            }
+        }
+        declared
+    })
+}
+
+fn workload() -> impl Strategy<Value = (usize, Labels, bool, u8, Vec<NamedPort>)> {
+    (
+        0..NAMESPACES.len(),
+        labels(),
+        any::<bool>(),
+        0..16u8,
+        named_ports(),
+    )
+}
+
+/// Up to two IPv4 and one IPv6 address in different branches of the nested prefixes, or none.
+fn addresses(place: usize, which: u8) -> Vec<IpAddr> {
+    let forms = [
+        format!("10.0.0.{}", place + 1),
+        format!("10.0.1.{}", place + 1),
+        format!("fd00::{:x}", place + 1),
+        format!("fd00:0:0:1::{:x}", place + 1),
+    ];
+    let chosen = forms
+        .iter()
+        .enumerate()
+        .filter(|(bit, _)| which >> bit & 1 == 1);
+    chosen.map(|(_, text)| text.parse().unwrap()).collect()
+}
+
+fn inventory() -> impl Strategy<Value = Arc<Inventory>> {
+    let environments = vec(of(select(vec!["prod", "test"])), NAMESPACES.len());
+    let nodes = (any::<bool>(), any::<bool>());
+    (
+        2..=NAMESPACES.len(),
+        environments,
+        vec(workload(), 1..=8),
+        nodes,
+    )
+        .prop_map(|(count, environments, workloads, (local, remote))| {
+            let namespaces = NAMESPACES
+                .iter()
+                .take(count)
+                .zip(environments)
+                .map(|(name, env)| {
+                    let labels = Labels::from_pairs(env.map(|env| ("env", env))).unwrap();
+                    Namespace::new(NamespaceName::new(name).unwrap(), labels).unwrap()
+                });
+            let workloads = workloads.into_iter().enumerate().map(|(place, drawn)| {
+                let (namespace, labels, account, which, ports) = drawn;
+                let name = format!("w{place}");
+                Arc::new(Workload {
+                    id: WorkloadId::new(NAMESPACES[namespace % count], &name).unwrap(),
+                    labels,
+                    service_account: account_name(if account { "default" } else { "s" }),
+                    addresses: addresses(place, which),
+                    ports,
+                    interface: None,
+                })
+            });
+            let node = |name: &str, v4: &str, v6: &str, local| NodeEntry {
+                name: NodeName::new(name).unwrap(),
+                addresses: vec![v4.parse().unwrap(), v6.parse().unwrap()],
+                local,
+            };
+            let nodes = [
+                local.then(|| node("here", "10.0.0.250", "fd00::fa", true)),
+                remote.then(|| node("there", "10.0.1.250", "2001:db8::1", false)),
+            ];
+            let nodes = nodes.into_iter().flatten().collect();
+            Arc::new(Inventory::build(namespaces.collect(), workloads.collect(), nodes).unwrap())
+        })
+}
+
+fn account_name(name: &str) -> ServiceAccountName {
+    ServiceAccountName::new(name).unwrap()
+}
+
+fn selector() -> impl Strategy<Value = LabelSelector> {
+    let forms = vec![
+        "app=web",
+        "app=db",
+        "app",
+        "!app",
+        "app!=web",
+        "app in (web,db)",
+        "tier=",
+        "tier notin (x)",
+        "app=web,tier=x",
+        "!canary",
+    ];
+    select(forms).prop_map(|text| text.parse().unwrap())
+}
+
+fn subject() -> impl Strategy<Value = LabelSelector> {
+    prop_oneof![2 => Just(LabelSelector::everything()), 3 => selector()]
+}
+
+fn namespaces() -> impl Strategy<Value = NamespaceMatch> {
+    let own = select(NAMESPACES.to_vec())
+        .prop_map(|name| NamespaceMatch::Own(NamespaceName::new(name).unwrap()));
+    let forms = vec![
+        "",
+        "env=prod",
+        "!env",
+        "kubernetes.io/metadata.name in (a,c)",
+    ];
+    let selected = select(forms).prop_map(|text| NamespaceMatch::Selector(text.parse().unwrap()));
+    prop_oneof![own, selected]
+}
+
+fn peer() -> impl Strategy<Value = Peer> {
+    let account = weighted(0.2, select(vec!["default", "s"]).prop_map(account_name));
+    let workloads =
+        (namespaces(), of(selector()), account).prop_map(|(namespaces, pods, service_account)| {
+            Peer::Workloads {
+                namespaces,
+                pods,
+                service_account,
+            }
+        });
+    let nested = vec![
+        vec![
+            "10.0.0.0/16",
+            "10.0.0.0/24",
+            "10.0.0.0/29",
+            "10.0.0.4/30",
+            "10.0.0.3/32",
+        ],
+        vec![
+            "0.0.0.0/0",
+            "10.0.0.0/8",
+            "10.0.1.0/24",
+            "192.0.2.0/24",
+            "10.0.1.250/32",
+        ],
+        vec![
+            "::/0",
+            "fd00::/16",
+            "fd00::/64",
+            "fd00::/126",
+            "fd00::3/128",
+        ],
+    ];
+    let cidr = select(nested).prop_flat_map(|nets| {
+        (0..nets.len(), vec(0..nets.len(), 0..3)).prop_map(move |(net, holes)| {
+            let parse = |index: usize| nets[index].parse().unwrap();
+            let holes: BTreeSet<usize> = holes.into_iter().filter(|hole| *hole > net).collect();
+            let mut except: Vec<ipnet::IpNet> = holes.into_iter().map(parse).collect();
+            except.sort();
+            Peer::Cidr {
+                net: parse(net),
+                except,
+            }
+        })
+    });
+    let entity = select(vec![Entity::World, Entity::Host, Entity::RemoteNode]);
+    prop_oneof![3 => workloads, 2 => cidr, 1 => entity.prop_map(Peer::Entity)]
+}
+
+fn port_match() -> impl Strategy<Value = PortMatch> {
+    let carrier = || select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]);
+    let whole = select(vec![
+        Protocol::Tcp,
+        Protocol::Udp,
+        Protocol::Sctp,
+        Protocol::Icmp,
+        Protocol::Number(47),
+        Protocol::Number(0),
+    ]);
+    let bound = || prop_oneof![select(PORTS.to_vec()), 1..=u16::MAX];
+    let range = (carrier(), bound(), bound()).prop_map(|(protocol, one, other)| PortMatch::Range {
+        protocol,
+        first: one.min(other),
+        last: one.max(other),
+    });
+    let single =
+        (carrier(), select(PORTS.to_vec())).prop_map(|(protocol, port)| PortMatch::Range {
+            protocol,
+            first: port,
+            last: port,
+        });
+    let named = (of(carrier()), select(vec!["web", "dns", "none"])).prop_map(|(protocol, name)| {
+        PortMatch::Named {
+            protocol,
+            name: PortName::new(name).unwrap(),
+        }
+    });
+    prop_oneof![2 => whole.prop_map(PortMatch::Protocol), 2 => range, 2 => single, 3 => named]
+}
+
+fn window() -> impl Strategy<Value = Window> {
+    let near = || select(vec![-1_000_000_000, -1, 0, 1, 1_000_000_000, 7_000_000_000]);
+    let time = move || weighted(0.3, near().prop_map(|by: i64| WallTime(NOW.0 + by)));
+    (time(), time()).prop_map(|(not_before, expires)| Window {
+        not_before,
+        expires,
+    })
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let action = prop_oneof![2 => Just(RuleAction::Allow), 1 => Just(RuleAction::Deny)];
+    let peers = prop_oneof![1 => Just(Peers::Any), 5 => vec(peer(), 1..3).prop_map(Peers::Of)];
+    let ports =
+        prop_oneof![1 => Just(Ports::Any), 3 => vec(port_match(), 1..4).prop_map(Ports::Of)];
+    (action, peers, ports, window()).prop_map(|(action, peers, ports, window)| Rule {
+        action,
+        peers,
+        ports,
+        window,
+        line: 1,
+    })
+}
+
+fn policies() -> impl Strategy<Value = Arc<PolicySet>> {
+    let rules = || weighted(0.7, vec(rule(), 0..4));
+    vec(
+        (select(NAMESPACES.to_vec()), subject(), rules(), rules()),
+        0..6,
+    )
+    .prop_map(|drawn| {
+        let policies = drawn.into_iter().enumerate().map(|(place, drawn)| {
+            let (namespace, subject, ingress, egress) = drawn;
+            Arc::new(Policy {
+                name: PolicyName::new(&format!("p{place}")).unwrap(),
+                scope: Scope::Namespace(NamespaceName::new(namespace).unwrap()),
+                subject,
+                about: About::default(),
+                ingress,
+                egress,
+                tests: Vec::new(),
+                origin: Origin {
+                    file: Arc::from("random"),
+                    line: 1,
+                },
+            })
+        });
+        Arc::new(PolicySet::build(policies).unwrap())
+    })
+}

@@ -1,0 +1,42 @@
+//! Endpoints whose policy is not known: fenced, with a table that has no rows.
+//!
+//! Invariant: such an endpoint allows nothing if its namespace enforces, and everything if it
+//! observes; it is never left without a fence.
+
+use ringfence_common::{
+    endpoint::Endpoint,
+    ids::{IdentityId, NamespaceSlot, TableId},
+    mode::Mode,
+};
+
+use super::compile::{Compiler, Inputs, LocalEndpoint, own_addresses};
+
+impl Compiler {
+    /// The endpoint record of a workload without a policy, and its namespace's mode. `None` for a
+    /// workload that the inventory lacks.
+    pub fn without_policy(
+        &mut self,
+        inputs: &Inputs<'_>,
+        local: &LocalEndpoint,
+    ) -> Option<(Endpoint, Mode)> {
+        let workload = inputs.inventory.workload(&local.workload)?;
+        let name = &workload.id.namespace;
+        let (namespace, mode) = match self.namespace(name) {
+            Ok(slot) => (slot, inputs.modes.of(name)),
+            // Not even a slot is left: the node's default has to do.
+            Err(_) => (NamespaceSlot::NODE_DEFAULT, inputs.modes.default),
+        };
+        let (ip4, ip6) = own_addresses(workload);
+        let endpoint = Endpoint {
+            ip6,
+            ip4,
+            identity: IdentityId::UNKNOWN,
+            table: TableId::NONE,
+            namespace,
+            pickup_until: local.pickup_until,
+            mode_override: 0,
+            reserved: [0; 3],
+        };
+        Some((endpoint, mode))
+    }
+}

@@ -1,0 +1,352 @@
+//! Reconcile: compile what is desired, and bring the kernel there in the right order.
+//!
+//! Invariants: one writer; numbers are written to the ledger before a map sees them; a state that
+//! does not fit changes nothing; what could not be written is planned again from what was; nothing
+//! is retired before a grace period has passed since it was last referred to. Where desired state
+//! comes from is not known here.
+
+mod ledger;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use ringfence_common::{SECOND, ids::TableId};
+
+pub use ledger::{Ledger, LedgerError};
+
+use crate::{
+    datapath::{Datapath, DatapathError},
+    model::{Inventory, PolicySet, WallTime},
+    plan::{self, Action, CapacityError, State},
+    policy::{Clock, Compiled, Compiler, Exhausted, Inputs, LocalEndpoint, Modes, Space},
+};
+
+/// How long connections older than the fence are recognised by their middle, in seconds.
+pub const PICKUP_WINDOW: u64 = 120;
+
+/// Why the desired state is not in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// It needs too many numbers.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+    /// It does not fit a map.
+    #[error(transparent)]
+    Capacity(#[from] CapacityError),
+    /// The kernel refused a write or an attachment.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// The ledger could not be written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// What should be.
+#[derive(Debug, Clone, Copy)]
+pub struct Desired<'a> {
+    /// Workloads, namespaces and nodes.
+    pub inventory: &'a Arc<Inventory>,
+    /// Policies.
+    pub policies: &'a Arc<PolicySet>,
+    /// Interfaces of this node by name.
+    pub interfaces: &'a BTreeMap<String, u32>,
+    /// Modes.
+    pub modes: &'a Modes,
+    /// Wall-clock time.
+    pub now: WallTime,
+}
+
+/// What is, after a successful pass.
+#[derive(Debug)]
+pub struct Published {
+    /// The compiled state in force.
+    pub compiled: Compiled,
+    /// How many map writes it took.
+    pub writes: usize,
+    /// Whether another pass after the grace period has something to retire.
+    pub unsettled: bool,
+    /// Interfaces whose fence is in place.
+    pub fenced: BTreeSet<u32>,
+    /// The kernel's boot clock at the pass, in nanoseconds.
+    pub boot: u64,
+}
+
+/// The one writer of the maps.
+pub struct Reconciler<D> {
+    datapath: D,
+    compiler: Compiler,
+    ledger: Ledger,
+    actual: State,
+    retire: Vec<Action>,
+    pickups: BTreeMap<u32, u32>,
+    fenced: BTreeSet<u32>,
+    compacted: bool,
+}
+
+impl<D: Datapath> Reconciler<D> {
+    /// Takes over what the kernel holds and what the ledger knows.
+    ///
+    /// # Errors
+    /// When either cannot be read.
+    pub fn adopt(mut datapath: D, ledger: Ledger) -> Result<Self, ReconcileError> {
+        let actual = datapath.read()?;
+        let mut compiler = Compiler::default();
+        compiler.numbers.restore(ledger.load()?);
+        reserve(&mut compiler, &actual);
+        let pickups = actual
+            .endpoints
+            .iter()
+            .map(|(i, e)| (*i, e.pickup_until))
+            .collect();
+        Ok(Self {
+            datapath,
+            compiler,
+            ledger,
+            actual,
+            retire: Vec::new(),
+            pickups,
+            fenced: BTreeSet::new(),
+            compacted: false,
+        })
+    }
+
+    /// The datapath, for what is not reconcile's business.
+    pub fn datapath(&mut self) -> &mut D {
+        &mut self.datapath
+    }
+
+    /// Makes one pass. Safe to repeat after an error.
+    ///
+    /// # Errors
+    /// Why the desired state is not (wholly) in force; endpoints without a policy are fenced all
+    /// the same, so that what appears meanwhile is closed if its namespace enforces.
+    pub fn publish(&mut self, desired: &Desired<'_>) -> Result<Published, ReconcileError> {
+        let boot = self.datapath.boot_time()?;
+        let endpoints = self.local_endpoints(desired, boot);
+        let inputs = Inputs {
+            inventory: desired.inventory,
+            policies: desired.policies,
+            endpoints: &endpoints,
+            modes: desired.modes,
+            clock: Clock {
+                now: desired.now,
+                boot,
+            },
+        };
+        match self.bring_about(&inputs, desired) {
+            Ok((compiled, writes)) => {
+                let unsettled = !self.retire.is_empty() || self.carries(&compiled);
+                self.compact(&compiled)?;
+                let fenced = self.fenced.clone();
+                Ok(Published {
+                    compiled,
+                    writes,
+                    unsettled,
+                    fenced,
+                    boot,
+                })
+            }
+            Err(error) => {
+                self.fence_without_policy(&inputs, desired)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes what nothing has referred to since the last pass. To be called a grace period after
+    /// it, before the next one.
+    ///
+    /// # Errors
+    /// When the kernel refuses a removal; the rest is tried again next time.
+    pub fn retire(&mut self) -> Result<usize, ReconcileError> {
+        let retire = std::mem::take(&mut self.retire);
+        let count = retire.len();
+        for action in retire {
+            self.write(&action)?;
+        }
+        Ok(count)
+    }
+
+    fn bring_about(
+        &mut self,
+        inputs: &Inputs<'_>,
+        desired: &Desired<'_>,
+    ) -> Result<(Compiled, usize), ReconcileError> {
+        let compiled = self.compiler.compile(inputs)?;
+        plan::check(&self.actual, &compiled.state, &self.datapath.capacities())?;
+        self.ledger.append(&self.compiler.numbers.take_fresh())?;
+        self.take_off(&compiled.state)?;
+        let plan = plan::plan(&self.actual, &compiled.state);
+        let writes = plan.publish.len();
+        for action in &plan.publish {
+            self.write(action)?;
+        }
+        self.adopt_pointers(&compiled.state);
+        self.retire = plan.retire;
+        self.put_on(&compiled.state, desired)?;
+        Ok((compiled, writes))
+    }
+
+    /// A workload's interface that exists makes it an endpoint of this node.
+    fn local_endpoints(&mut self, desired: &Desired<'_>, boot: u64) -> Vec<LocalEndpoint> {
+        let fresh = u32::try_from(boot / SECOND + PICKUP_WINDOW).unwrap_or(u32::MAX);
+        let mut endpoints = Vec::new();
+        for workload in desired.inventory.workloads.values() {
+            let Some(interface) = &workload.interface else {
+                continue;
+            };
+            let Some(ifindex) = desired.interfaces.get(interface).copied() else {
+                continue;
+            };
+            let pickup_until = *self.pickups.entry(ifindex).or_insert(fresh);
+            endpoints.push(LocalEndpoint {
+                ifindex,
+                workload: workload.id.clone(),
+                pickup_until,
+            });
+        }
+        let present: BTreeSet<u32> = endpoints.iter().map(|e| e.ifindex).collect();
+        self.pickups.retain(|ifindex, _| present.contains(ifindex));
+        endpoints
+    }
+
+    fn write(&mut self, action: &Action) -> Result<(), ReconcileError> {
+        self.datapath.write(action)?;
+        self.actual.record(action);
+        Ok(())
+    }
+
+    /// Once everything is written, equal parts may as well be the same.
+    fn adopt_pointers(&mut self, state: &State) {
+        self.actual.addresses = Arc::clone(&state.addresses);
+        for (table, rows) in &state.tables {
+            if let Some(held) = self.actual.tables.get_mut(table)
+                && **held == **rows
+            {
+                *held = Arc::clone(rows);
+            }
+        }
+    }
+
+    /// Fences come off before their endpoint is forgotten: a fenced interface without an endpoint
+    /// is treated by the node's default mode, which need not be the namespace's.
+    fn take_off(&mut self, state: &State) -> Result<(), ReconcileError> {
+        let kept = |ifindex: &u32| state.endpoints.contains_key(ifindex);
+        for ifindex in self.datapath.attached() {
+            if !kept(&ifindex) {
+                self.datapath.detach(ifindex)?;
+                self.fenced.remove(&ifindex);
+            }
+        }
+        Ok(())
+    }
+
+    fn put_on(&mut self, state: &State, desired: &Desired<'_>) -> Result<(), ReconcileError> {
+        let mut failure = None;
+        for (name, ifindex) in desired.interfaces {
+            if !state.endpoints.contains_key(ifindex) || self.fenced.contains(ifindex) {
+                continue;
+            }
+            match self.datapath.attach(*ifindex, name) {
+                Ok(_) => {
+                    self.fenced.insert(*ifindex);
+                }
+                // The other interfaces must not stay open because of this one.
+                Err(error) => failure = Some(error),
+            }
+        }
+        failure.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Fences endpoints whose policy could not be brought about: they have a table without rows.
+    fn fence_without_policy(
+        &mut self,
+        inputs: &Inputs<'_>,
+        desired: &Desired<'_>,
+    ) -> Result<(), ReconcileError> {
+        for local in inputs.endpoints {
+            if self.actual.endpoints.contains_key(&local.ifindex) {
+                continue;
+            }
+            let Some((endpoint, mode)) = self.compiler.without_policy(inputs, local) else {
+                continue;
+            };
+            self.ledger.append(&self.compiler.numbers.take_fresh())?;
+            self.write(&Action::SetMode(endpoint.namespace, mode))?;
+            self.write(&Action::PutEndpoint(local.ifindex, endpoint))?;
+        }
+        let state = self.actual.clone();
+        self.put_on(&state, desired)
+    }
+
+    /// Whether tables stand that no endpoint uses any more.
+    fn carries(&self, compiled: &Compiled) -> bool {
+        let used: BTreeSet<TableId> = compiled.endpoints.values().map(|e| e.table).collect();
+        compiled
+            .state
+            .tables
+            .keys()
+            .any(|table| !used.contains(table))
+    }
+
+    /// Once after a start, forgets numbers of an earlier life that nothing uses any more.
+    fn compact(&mut self, compiled: &Compiled) -> Result<(), ReconcileError> {
+        if self.compacted {
+            return Ok(());
+        }
+        self.compacted = true;
+        let state = [&self.actual, &compiled.state];
+        let numbers = &mut self.compiler.numbers;
+        numbers.retain(
+            Space::Identity,
+            &state
+                .iter()
+                .flat_map(|s| s.classes.keys().map(|id| id.0))
+                .collect(),
+        );
+        numbers.retain(
+            Space::Class,
+            &state
+                .iter()
+                .flat_map(|s| s.classes.values().map(|id| id.0))
+                .collect(),
+        );
+        numbers.retain(
+            Space::Table,
+            &state
+                .iter()
+                .flat_map(|s| s.tables.keys().map(|id| id.0))
+                .collect(),
+        );
+        numbers.retain(
+            Space::Rule,
+            &compiled.rules.keys().map(|slot| slot.0).collect(),
+        );
+        let all: Vec<_> = self.compiler.numbers.all().collect();
+        self.ledger.rewrite(&all)?;
+        Ok(())
+    }
+}
+
+/// Numbers that are in use in the kernel but may be missing in the ledger.
+fn reserve(compiler: &mut Compiler, actual: &State) {
+    let numbers = &mut compiler.numbers;
+    numbers.reserve(Space::Identity, actual.classes.keys().map(|id| id.0));
+    numbers.reserve(Space::Table, actual.tables.keys().map(|id| id.0));
+    numbers.reserve(Space::Namespace, actual.modes.keys().map(|slot| slot.0));
+    let rows = || actual.tables.values().flat_map(|rows| rows.iter());
+    let classes = actual.classes.values().map(|id| id.0);
+    numbers.reserve(
+        Space::Class,
+        classes.chain(rows().map(|((_, key), _)| key.class.0)),
+    );
+    numbers.reserve(
+        Space::Rule,
+        rows().flat_map(|(_, row)| [row.rule.0, row.then_rule.0]),
+    );
+}
+
+#[cfg(test)]
+mod tests;
