@@ -2,12 +2,20 @@
 //!
 //! Wiring only: parsing, linting and judging are done by the library.
 
+mod check;
+mod eval;
+
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use jiff::Timestamp;
+
+use super::arguments::Listing;
+use crate::model::WallTime;
+use crate::source::SourceError;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum PolicyCommand {
@@ -28,6 +36,8 @@ pub(super) struct CheckArguments {
     /// Policy files or directories of them.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    listing: Listing,
 }
 
 #[derive(Debug, Args)]
@@ -48,26 +58,27 @@ pub(super) struct EvalArguments {
 
 pub(super) fn run(command: &PolicyCommand) -> Result<ExitCode> {
     match command {
-        PolicyCommand::Check(arguments) => check(arguments),
-        PolicyCommand::Eval(arguments) => eval(arguments),
+        PolicyCommand::Check(arguments) => check::run(arguments),
+        PolicyCommand::Eval(arguments) => eval::run(arguments),
     }
 }
 
-fn check(arguments: &CheckArguments) -> Result<ExitCode> {
-    bail!("cannot check {} file(s) yet", arguments.files.len())
+/// The exit code for input that cannot be used.
+const INVALID: u8 = 2;
+
+/// Reports what is wrong with the files, one line each, and how to exit then.
+fn refuse(errors: &[SourceError]) -> ExitCode {
+    // If stderr is gone, too, the exit code has to do.
+    let mut out = std::io::stderr().lock();
+    for error in errors {
+        let _ = writeln!(out, "{error}");
+    }
+    ExitCode::from(INVALID)
 }
 
-fn eval(arguments: &EvalArguments) -> Result<ExitCode> {
-    let EvalArguments {
-        policies,
-        inventory,
-        queries,
-        now,
-    } = arguments;
-    bail!(
-        "cannot judge {} with {} and {} as of {now:?} yet",
-        queries.display(),
-        policies.display(),
-        inventory.display()
-    )
+fn wall_time(time: Timestamp) -> Result<WallTime> {
+    let nanoseconds = i64::try_from(time.as_nanosecond());
+    let nanoseconds = nanoseconds
+        .with_context(|| format!("{time} is out of range: expected a time from 1678 to 2262"))?;
+    Ok(WallTime(nanoseconds))
 }

@@ -6,7 +6,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use ringfence_common::ids::{ClassId, TableId};
+use ringfence_common::ids::TableId;
 
 use super::{
     action::Action,
@@ -42,13 +42,8 @@ pub fn plan(actual: &State, desired: &State) -> Plan {
         }
     }
     for (identity, class) in &desired.classes {
-        // A class nobody wrote reads as 0, which is the any-class.
-        let held = actual
-            .classes
-            .get(identity)
-            .copied()
-            .unwrap_or(ClassId::ANY);
-        if held != *class {
+        // Also when it is the any-class: the slot may hold the class of an identity long gone.
+        if actual.classes.get(identity) != Some(class) {
             publish.push(Action::SetClass(*identity, *class));
         }
     }

@@ -174,7 +174,10 @@ pub struct Compiler {
     slots: HashMap<(PolicyId, Direction, usize), RuleSlot>,
     answers: Answers,
     tables: HashMap<Arc<TableSpec>, TableId>,
+    /// Tables that endpoints in the kernel may refer to.
     in_force: BTreeMap<TableId, Arc<TableSpec>>,
+    /// Tables of the last result.
+    latest: BTreeMap<TableId, Arc<TableSpec>>,
     class_ids: BTreeSet<ClassId>,
     rows: BTreeMap<TableId, Arc<TableRows>>,
     clock: Option<Clock>,
@@ -202,10 +205,11 @@ impl Compiler {
             endpoints: self.endpoints(inputs, &endpoints)?,
             tables,
         };
-        self.in_force = endpoints
+self.latest = endpoints
             .values()
             .map(|e| (e.table, Arc::clone(&e.spec)))
             .collect();
+        self.in_force.extend(self.latest.iter().map(|(id, spec)| (*id, Arc::clone(spec))));
         Ok(Compiled {
             state,
             identities: Arc::clone(&self.identities),
@@ -214,6 +218,12 @@ impl Compiler {
             classes: self.class_ids.len(),
             next_change: next,
         })
+    }
+
+    /// To be called once every endpoint has the table of the last result: until then the tables
+    /// before it stand as well.
+    pub fn in_force(&mut self) {
+        self.in_force.clone_from(&self.latest);
     }
 
     /// The same relation between the clocks as before unless one of them stepped, so that rows do

@@ -9,6 +9,7 @@ mod classes;
 mod compile;
 mod evaluate;
 mod identity;
+mod lint;
 mod numbers;
 mod outcome;
 mod ports;
@@ -28,5 +29,6 @@ pub use compile::{
 };
 pub use evaluate::{Answer, End, Evaluator, Query, QueryError, Side};
 pub use identity::{Identity, Kind, WorkloadKind};
+pub use lint::{Finding, lint};
 pub use numbers::{Allocation, Digest, Exhausted, Numbers, Space};
 pub use table::{Fence, TableSpec};

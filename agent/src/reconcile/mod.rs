@@ -183,6 +183,7 @@ impl<D: Datapath> Reconciler<D> {
         for action in &plan.publish {
             self.write(action)?;
         }
+        self.compiler.in_force();
         self.adopt_pointers(&compiled.state);
         self.retire = plan.retire;
         self.put_on(&compiled.state, desired)?;
@@ -333,7 +334,8 @@ impl<D: Datapath> Reconciler<D> {
 /// Numbers that are in use in the kernel but may be missing in the ledger.
 fn reserve(compiler: &mut Compiler, actual: &State) {
     let numbers = &mut compiler.numbers;
-    numbers.reserve(Space::Identity, actual.classes.keys().map(|id| id.0));
+    let held = actual.addresses.values().chain(actual.prefixes.values());
+    numbers.reserve(Space::Identity, held.chain(actual.classes.keys()).map(|id| id.0));
     numbers.reserve(Space::Table, actual.tables.keys().map(|id| id.0));
     numbers.reserve(Space::Namespace, actual.modes.keys().map(|slot| slot.0));
     let rows = || actual.tables.values().flat_map(|rows| rows.iter());

@@ -99,6 +99,10 @@ struct World {
     modes: Modes,
 }
 
+fn plain<T>(declared: Vec<inventory_toml::Declared<T>>) -> Vec<T> {
+    declared.into_iter().map(|declared| declared.item).collect()
+}
+
 impl World {
     fn new(policies: &str) -> Self {
         let fragment = inventory_toml::parse("inventory.toml", INVENTORY).unwrap();
@@ -171,9 +175,11 @@ fn a_failure_at_any_write_is_made_good_by_the_next_pass() {
         world.apply(OPEN);
         kernel.0.borrow_mut().fuse = Some(points);
         let failed = subject.publish(&world.desired()).is_err();
+        kernel.0.borrow_mut().fuse = None;
         settle(&mut subject, &world);
         let fresh = Fake::default();
-        let mut other = reconciler(&fresh, tempfile::tempdir().unwrap().path());
+        let elsewhere = tempfile::tempdir().unwrap();
+        let mut other = reconciler(&fresh, elsewhere.path());
         // A kernel of its own numbers differently; what counts is that this one holds what its
         // own reconciler wants, and nothing else.
         settle(&mut other, &world);

@@ -87,8 +87,14 @@ fn step_over<F: Frame>(
 #[inline(always)]
 fn set_ends(packet: &mut Packet<Ip6>, h: &[u8; 40]) {
     let words: [u64; 5] = zerocopy::transmute!(*h);
-    packet.source = Ip6 { first: words[1], last: words[2] };
-    packet.destination = Ip6 { first: words[3], last: words[4] };
+    packet.source = Ip6 {
+        first: words[1],
+        last: words[2],
+    };
+    packet.destination = Ip6 {
+        first: words[3],
+        last: words[4],
+    };
     packet.protocol = h[6];
     packet.hop_limit = h[7];
 }

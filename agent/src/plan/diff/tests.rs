@@ -12,7 +12,7 @@ use proptest::{
 };
 use ringfence_common::{
     endpoint::Endpoint,
-    ids::{IdentityId, NamespaceSlot, RuleSlot},
+    ids::{ClassId, IdentityId, NamespaceSlot, RuleSlot},
     mode::{Mode, Verdict},
     net::Port,
     policy::{PolicyKey, PolicyRow},
@@ -42,14 +42,26 @@ fn table(number: u32) -> impl Strategy<Value = (TableId, Arc<TableRows>)> {
 
 fn state() -> impl Strategy<Value = State> {
     let tables = (table(1), table(2), table(3), table(4));
-    let classes = btree_map((16..22u32).prop_map(IdentityId), (0..4u32).prop_map(ClassId), 0..6);
+    let classes = btree_map(
+        (16..22u32).prop_map(IdentityId),
+        (0..4u32).prop_map(ClassId),
+        0..6,
+    );
     let nets = select(vec!["10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "fd00::/8"]);
     let identity = || (16..22u32).prop_map(IdentityId);
     let prefixes = btree_map(nets.prop_map(|net| net.parse().unwrap()), identity(), 0..4);
     let hosts = select(vec!["10.0.0.1", "10.0.0.2", "10.1.0.3", "fd00::1"]);
-    let addresses = btree_map(hosts.prop_map(|host| host.parse().unwrap()), identity(), 0..4);
+    let addresses = btree_map(
+        hosts.prop_map(|host| host.parse().unwrap()),
+        identity(),
+        0..4,
+    );
     let endpoints = btree_map(1..5u32, (1..5u32, identity()), 0..4);
-    let modes = btree_map((0..3u32).prop_map(NamespaceSlot), select(vec![Mode::Observe, Mode::Enforce]), 0..3);
+    let modes = btree_map(
+        (0..3u32).prop_map(NamespaceSlot),
+        select(vec![Mode::Observe, Mode::Enforce]),
+        0..3,
+    );
     (tables, classes, prefixes, addresses, endpoints, modes).prop_map(
         |(tables, classes, prefixes, addresses, endpoints, modes)| {
             let endpoint = |(table, identity)| Endpoint {
@@ -64,7 +76,10 @@ fn state() -> impl Strategy<Value = State> {
             let asked: BTreeSet<TableId> = endpoints.values().map(|e| e.table).collect();
             let tables = [tables.0, tables.1, tables.2, tables.3];
             State {
-                tables: tables.into_iter().filter(|(table, _)| asked.contains(table)).collect(),
+                tables: tables
+                    .into_iter()
+                    .filter(|(table, _)| asked.contains(table))
+                    .collect(),
                 modes,
                 classes,
                 prefixes,
@@ -95,7 +110,8 @@ fn all_rows_stand(now: &State, promised: [&State; 2]) -> bool {
             let same = state.endpoints.get(ifindex) == Some(endpoint);
             let rows = state.tables.get(&endpoint.table).filter(|_| same);
             let held = now.tables.get(&endpoint.table);
-            rows.zip(held).is_some_and(|(rows, held)| rows.keys().all(|key| held.contains_key(key)))
+            rows.zip(held)
+                .is_some_and(|(rows, held)| rows.keys().all(|key| held.contains_key(key)))
         })
     })
 }
@@ -107,7 +123,10 @@ fn assert_same(held: &State, desired: &State) -> Result<(), TestCaseError> {
     prop_assert_eq!(&held.endpoints, &desired.endpoints);
     // Classes and modes of numbers that nobody has are left where they are: arrays do not shrink.
     for (identity, class) in &desired.classes {
-        prop_assert_eq!(held.classes.get(identity).copied().unwrap_or_default(), *class);
+        prop_assert_eq!(
+            held.classes.get(identity).copied().unwrap_or_default(),
+            *class
+        );
     }
     for (slot, mode) in &desired.modes {
         prop_assert_eq!(held.modes.get(slot), Some(mode));
@@ -184,15 +203,26 @@ fn recorded_flows_are_judged_again_only_where_a_peer_changed() {
     let mut after = before.clone();
     after.addresses = Arc::new([("10.0.0.1".parse().unwrap(), IdentityId(17))].into());
     let moved = plan(&before, &after).publish;
-    assert_eq!(moved.last(), Some(&Action::BumpEpoch("10.0.0.1".parse().unwrap())));
+    assert_eq!(
+        moved.last(),
+        Some(&Action::BumpEpoch("10.0.0.1".parse().unwrap()))
+    );
 
-    after.prefixes.insert("10.0.0.0/8".parse().unwrap(), IdentityId(18));
+    after
+        .prefixes
+        .insert("10.0.0.0/8".parse().unwrap(), IdentityId(18));
     let widened = plan(&before, &after).publish;
     assert_eq!(widened.last(), Some(&Action::BumpAllEpochs));
-    assert_eq!(widened.iter().filter(|action| stage(action) == 5).count(), 1);
+    assert_eq!(
+        widened.iter().filter(|action| stage(action) == 5).count(),
+        1
+    );
 
     before.endpoints.clear();
     after.endpoints.clear();
     let idle = plan(&before, &after).publish;
-    assert!(idle.iter().all(|action| stage(action) != 5), "no endpoint, no recorded flow");
+    assert!(
+        idle.iter().all(|action| stage(action) != 5),
+        "no endpoint, no recorded flow"
+    );
 }

@@ -1,1 +1,243 @@
-//! x
+//! The shape of the rows of chosen tables: how ranges split, what a class repeats, what is timed.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use ringfence_common::{
+    ids::{ClassId, RuleSlot, TableId},
+    mode::{Direction, Verdict},
+    policy::{FOREVER, PolicyKey, PolicyRow},
+};
+
+use super::worlds::{BOOT, NOW};
+use crate::{
+    model::{Entity, Peer, WallTime, Window},
+    plan::TableRows,
+    policy::{
+        Clock, Fence, TableSpec,
+        outcome::next_change,
+        ports::PortRange,
+        rows::{Class, rows},
+        selector::{Question, Selector},
+        table::FenceRule,
+    },
+};
+
+const CLOCK: Clock = Clock {
+    now: NOW,
+    boot: BOOT,
+};
+
+fn world() -> Selector {
+    Selector::new(Question {
+        peer: Some(Peer::Entity(Entity::World)),
+        declares: None,
+    })
+}
+
+fn tcp(first: u16, last: u16) -> Option<BTreeSet<PortRange>> {
+    Some(BTreeSet::from([PortRange {
+        protocol: 6,
+        first,
+        last,
+    }]))
+}
+
+fn rule(verdict: Verdict, slot: u32) -> FenceRule {
+    let slot = RuleSlot(slot);
+    FenceRule {
+        verdict,
+        slot,
+        peers: None,
+        ports: None,
+        window: Window::default(),
+    }
+}
+
+/// The ingress rows of a table with these rules, in the order of their keys.
+fn ingress(rules: Vec<FenceRule>) -> Vec<(u32, u32, u8, u16, PolicyRow)> {
+    let ingress = Fence {
+        isolated: true,
+        rules,
+    };
+    let spec = TableSpec {
+        ingress,
+        egress: Fence::default(),
+    };
+    let class = Class {
+        id: ClassId(7),
+        selectors: [world().digest].into(),
+    };
+    let table = rows(TableId(1), &spec, &[class], &CLOCK);
+    let keys = |((bits, key), row): (&(u32, PolicyKey), &PolicyRow)| {
+        (key.class.0, *bits, key.protocol, key.port.number(), *row)
+    };
+    let of_ingress =
+        |((_, key), _): &(&(u32, PolicyKey), &PolicyRow)| key.direction == Direction::Ingress as u8;
+    let mut rows: Vec<_> = table.iter().filter(of_ingress).map(keys).collect();
+    rows.sort_by_key(|(class, bits, protocol, port, _)| (*class, *bits, *protocol, *port));
+    rows
+}
+
+fn lasting(verdict: Verdict, slot: u32) -> PolicyRow {
+    PolicyRow::lasting(verdict, RuleSlot(slot))
+}
+
+const NOBODY: (u32, u32, u8, u16, PolicyRow) = (
+    0,
+    72,
+    0,
+    0,
+    PolicyRow::lasting(Verdict::Deny, RuleSlot::DEFAULT_DENY),
+);
+
+#[test]
+fn a_range_becomes_the_fewest_aligned_blocks() {
+    let allow = lasting(Verdict::Allow, 20);
+    let odd = FenceRule {
+        ports: tcp(9000, 9010),
+        ..rule(Verdict::Allow, 20)
+    };
+    let blocks = [(93, 9000), (95, 9008), (96, 9010)];
+    let mut wanted = vec![NOBODY];
+    wanted.extend(blocks.map(|(bits, port)| (0, bits, 6, port, allow)));
+    assert_eq!(ingress(vec![odd]), wanted);
+
+    let all = FenceRule {
+        ports: tcp(0, u16::MAX),
+        ..rule(Verdict::Allow, 20)
+    };
+    assert_eq!(ingress(vec![all]), [NOBODY, (0, 80, 6, 0, allow)]);
+
+    // Most ports are allowed, so that the two which are not are the exceptions.
+    let most = FenceRule {
+        ports: tcp(2, u16::MAX),
+        ..rule(Verdict::Allow, 20)
+    };
+    assert_eq!(
+        ingress(vec![most]),
+        [NOBODY, (0, 80, 6, 0, allow), (0, 95, 6, 0, NOBODY.4)]
+    );
+
+    let last = FenceRule {
+        ports: tcp(u16::MAX, u16::MAX),
+        ..rule(Verdict::Allow, 20)
+    };
+    assert_eq!(ingress(vec![last]), [NOBODY, (0, 96, 6, u16::MAX, allow)]);
+}
+
+#[test]
+fn a_class_has_rows_only_where_it_differs() {
+    let peers = Some(vec![world()]);
+    let one = FenceRule {
+        peers: peers.clone(),
+        ports: tcp(443, 443),
+        ..rule(Verdict::Allow, 20)
+    };
+    let everyone = FenceRule {
+        ports: tcp(80, 80),
+        ..rule(Verdict::Allow, 21)
+    };
+    let (own, any) = (lasting(Verdict::Allow, 20), lasting(Verdict::Allow, 21));
+    assert_eq!(
+        ingress(vec![one, everyone.clone()]),
+        [NOBODY, (0, 96, 6, 80, any), (7, 96, 6, 443, own)]
+    );
+
+    // A rule for every protocol hides the any-class rows, so the class says those again.
+    let all = FenceRule {
+        peers,
+        ..rule(Verdict::Allow, 20)
+    };
+    let found = ingress(vec![everyone, all]);
+    let wanted = [
+        NOBODY,
+        (0, 96, 6, 80, any),
+        (7, 72, 0, 0, own),
+        (7, 96, 6, 80, any),
+    ];
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn a_timed_rule_says_what_comes_after_it() {
+    let at = |seconds: i64| Some(WallTime(NOW.0 + seconds * 1_000_000_000));
+    let window = Window {
+        not_before: None,
+        expires: at(60),
+    };
+    let grant = FenceRule {
+        window,
+        ..rule(Verdict::Allow, 20)
+    };
+    let end = BOOT + 60_000_000_000;
+    let after = (Verdict::Deny, RuleSlot::DEFAULT_DENY);
+    let row = PolicyRow::until((Verdict::Allow, RuleSlot(20)), end, after);
+    assert_eq!(ingress(vec![grant.clone()]), [(0, 72, 0, 0, row)]);
+
+    // Two deny windows ahead: the first change is in the row, the later ones are written later.
+    let ban = |start, end| FenceRule {
+        window: Window {
+            not_before: at(start),
+            expires: at(end),
+        },
+        ..rule(Verdict::Deny, 21)
+    };
+    let rules = vec![ban(10, 20), ban(30, 40), grant];
+    let found = ingress(rules)[0].4;
+    assert_eq!(
+        (found.valid_until, found.then_rule),
+        (BOOT + 10_000_000_000, RuleSlot(21))
+    );
+
+    // A change that changes nothing is none.
+    let idle = FenceRule {
+        window: Window {
+            not_before: None,
+            expires: at(5),
+        },
+        ..rule(Verdict::Allow, 22)
+    };
+    let found = ingress(vec![rule(Verdict::Allow, 20), idle]);
+    assert_eq!(found, [(0, 72, 0, 0, lasting(Verdict::Allow, 20))]);
+}
+
+#[test]
+fn the_next_change_is_the_earliest() {
+    let until = |time| {
+        PolicyRow::until(
+            (Verdict::Allow, RuleSlot(20)),
+            time,
+            (Verdict::Deny, RuleSlot(1)),
+        )
+    };
+    let forever = lasting(Verdict::Allow, 20);
+    assert_eq!(
+        next_change([forever, until(9), until(4)].into_iter()),
+        Some(4)
+    );
+    assert_eq!(
+        (next_change([forever].into_iter()), forever.valid_until),
+        (None, FOREVER)
+    );
+}
+
+#[test]
+fn raw_protocols_out_of_an_open_workload_are_denied() {
+    let spec = TableSpec::default();
+    let table: Arc<TableRows> = Arc::new(rows(TableId(1), &spec, &[], &CLOCK));
+    let egress = |bits| {
+        let mut of_bits: Vec<_> = table
+            .iter()
+            .filter(|((b, key), _)| *b == bits && key.direction == Direction::Egress as u8)
+            .map(|((_, key), row)| (key.protocol, row.verdict, row.rule))
+            .collect();
+        of_bits.sort_by_key(|(protocol, ..)| *protocol);
+        of_bits
+    };
+    assert_eq!(
+        egress(72),
+        [(0, Verdict::Deny as u8, RuleSlot::RAW_PROTOCOL)]
+    );
+    let plain: Vec<u8> = egress(80).iter().map(|(protocol, ..)| *protocol).collect();
+    assert_eq!(plain, [1, 6, 17, 58, 132]);
+}

@@ -13,7 +13,7 @@ use proptest::{
     sample::{select, subsequence},
 };
 
-use super::super::{Clock, Inputs, LocalEndpoint, Modes};
+use super::super::{Clock, Compiled, Compiler, Inputs, LocalEndpoint, Modes};
 use crate::model::{
     About, Entity, Inventory, LabelSelector, Labels, NamedPort, Namespace, NamespaceMatch,
     NamespaceName, NodeEntry, NodeName, Origin, Peer, Peers, Policy, PolicyName, PolicySet,
@@ -47,12 +47,20 @@ impl World {
             .collect()
     }
 
-    pub(super) fn compile(&self, compiler: &mut super::super::Compiler) -> super::super::Compiled {
+    /// Compiles with every workload as an endpoint.
+    pub(super) fn compile(&self, compiler: &mut Compiler) -> Compiled {
+        self.compile_with(compiler, &self.endpoints())
+    }
+
+    pub(super) fn compile_with(
+        &self,
+        compiler: &mut Compiler,
+        endpoints: &[LocalEndpoint],
+    ) -> Compiled {
         let modes = Modes {
             default: Mode::Enforce,
             namespaces: Default::default(),
         };
-        let endpoints = self.endpoints();
         let clock = Clock {
             now: NOW,
             boot: BOOT,
@@ -65,7 +73,9 @@ impl World {
             modes: &modes,
             clock,
         };
-        compiler.compile(&inputs).unwrap()
+        let compiled = compiler.compile(&inputs).unwrap();
+        compiler.in_force();
+        compiled
     }
 
     /// Every owned address, and some of nobody in and around the prefixes that policies name.
