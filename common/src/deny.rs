@@ -1,7 +1,8 @@
 //! Deny aggregation: one record per kind of denied packet, so that a flood makes one line.
 //!
 //! Invariants: counts are totals and never reset in the kernel; a kind is reported with its first
-//! packet and then at most once per [`REPORT_INTERVAL`]. The agent sweeps up what came after.
+//! packet and then at most once per [`REPORT_INTERVAL`]; what comes after the last report is in
+//! `STATS`, which counts every packet.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
