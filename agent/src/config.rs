@@ -5,11 +5,13 @@
 //! the directory of the configuration file. Reading the files it names is not done here.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use crate::model::{ModeName, NamespaceName, NodeName};
@@ -108,9 +110,6 @@ pub struct MapCapacities {
 
 type Text = Spanned<String>;
 
-/// A value and where in the file it stands.
-type Placed<T> = (T, std::ops::Range<usize>);
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct RawConfig {
@@ -134,8 +133,41 @@ struct RawConfig {
     debug_kernel_log: bool,
 }
 
-/// `default`, `namespaces`, and any namespace by its name: keys that only their values tell apart.
-type RawModes = BTreeMap<Text, Spanned<toml::Value>>;
+/// `default`, the table `namespaces`, and any other namespace by its name.
+#[derive(Default)]
+struct RawModes {
+    default: Option<Text>,
+    namespaces: Vec<(Text, Text)>,
+}
+
+// By hand, because a flattened map would lose where in the file its keys stand.
+impl<'de> Deserialize<'de> for RawModes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = RawModes;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("`default` and namespaces, each with a mode")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawModes, A::Error> {
+                let mut modes = RawModes::default();
+                while let Some(key) = map.next_key::<Text>()? {
+                    match key.get_ref().as_str() {
+                        "default" => modes.default = Some(map.next_value()?),
+                        "namespaces" => {
+                            modes.namespaces.extend(map.next_value::<BTreeMap<Text, Text>>()?);
+                        }
+                        _ => modes.namespaces.push((key, map.next_value()?)),
+                    }
+                }
+                Ok(modes)
+            }
+        }
+        deserializer.deserialize_map(Keys)
+    }
+}
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -271,42 +303,15 @@ impl Reader<'_, '_> {
     }
 
     fn modes(&mut self, raw: RawModes) -> Modes {
-        let mut modes = Modes::default();
-        for (key, value) in raw {
-            let span = value.span();
-            match (key.get_ref().as_str(), value.into_inner()) {
-                ("namespaces", toml::Value::Table(table)) => {
-                    for (name, mode) in table {
-                        self.mode(&mut modes, (name, span.clone()), (mode, span.clone()));
-                    }
-                }
-                ("default", mode) => {
-                    modes.default = self.mode_name((mode, span)).unwrap_or_default();
-                }
-                (name, mode) => {
-                    self.mode(&mut modes, (name.to_owned(), key.span()), (mode, span));
-                }
+        let default = self.parsed(raw.default).unwrap_or_default();
+        let mut namespaces = BTreeMap::new();
+        for (name, mode) in raw.namespaces {
+            let name = self.parsed(Some(name));
+            if let (Some(name), Some(mode)) = (name, self.parsed(Some(mode))) {
+                namespaces.insert(name, mode);
             }
         }
-        modes
-    }
-
-    fn mode(&mut self, modes: &mut Modes, name: Placed<String>, mode: Placed<toml::Value>) {
-        let name = self
-            .document
-            .accept(name.1, name.0.parse::<NamespaceName>());
-        if let (Some(name), Some(mode)) = (name, self.mode_name(mode)) {
-            modes.namespaces.insert(name, mode);
-        }
-    }
-
-    fn mode_name(&mut self, (value, span): Placed<toml::Value>) -> Option<ModeName> {
-        let Some(text) = value.as_str() else {
-            let message = "not a mode: expected \"observe\", \"enforce\" or \"lockdown\"";
-            self.document.refuse(span, message);
-            return None;
-        };
-        self.document.accept(span, text.parse())
+        Modes { default, namespaces }
     }
 
     fn attach(&mut self, raw: Option<Text>) -> bool {

@@ -118,7 +118,6 @@ fn unknown_keys_are_errors() {
         ("nodes = \"a\"", "1:1"),
         ("[flows]\n\nlogs = \"a\"", "3:1"),
         ("[maps]\nrules = 1", "2:1"),
-        ("[modes]\nshop = \"enforce\"", "2:1"),
     ] {
         let refusal = refusal(text);
         assert!(
@@ -136,5 +135,18 @@ fn a_missing_file_is_an_error() {
         errors[0]
             .to_string()
             .starts_with("/nonexistent/ringfence.toml: cannot be read")
+    );
+}
+
+#[test]
+fn a_namespace_may_stand_beside_the_default_mode() {
+    let text = "[modes]\ndefault = \"observe\"\nshop = \"enforce\"\n";
+    let config = Config::parse("ringfence.toml", text, Path::new("")).unwrap();
+    let mode = |name| config.modes.of(&NamespaceName::new(name).unwrap());
+    assert_eq!(mode("shop"), ModeName::Enforce);
+    assert_eq!(mode("lab"), ModeName::Observe);
+    assert_eq!(
+        refusal("[modes]\nshop = \"off\""),
+        "ringfence.toml:2:8: unknown mode \"off\": expected observe, enforce or lockdown"
     );
 }

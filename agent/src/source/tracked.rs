@@ -172,9 +172,9 @@ impl<F: Fragment> Tracked<F> {
                 let shown = root.to_string_lossy();
                 self.root_errors
                     .push(SourceError::whole_file(&shown, message));
-                if error.kind() != io::ErrorKind::NotFound || !self.entries.contains_key(root) {
-                    kept.push(root.clone());
-                }
+                // A path that the configuration names and that is gone is a mistake, or an editor
+                // between two steps; neither may open what its policies close.
+                kept.push(root.clone());
             }
         }
         (present, kept)

@@ -386,3 +386,20 @@ fn a_small_change_beside_a_large_inventory_is_quick() {
     println!("policy change beside 10,000 workloads: {best:?}");
     assert!(best.as_millis() < 10, "{best:?}");
 }
+
+#[test]
+fn a_configured_file_that_vanishes_stays_in_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let inventory = dir.path().join("inventory.toml");
+    let policies = dir.path().join("policies.toml");
+    fs::write(&inventory, SHOP).unwrap();
+    fs::write(&policies, policy("a", "")).unwrap();
+    let (mut set, _) = FileSet::load_initial(vec![inventory], vec![policies.clone()]).unwrap();
+    fs::remove_file(&policies).unwrap();
+    let reload = set.reload();
+    assert!(reload.errors[0].to_string().contains("cannot be read"), "{:?}", reload.errors);
+    assert_eq!(reload.policies.len(), 1, "a missing file must not open what it closed");
+    fs::write(&policies, "").unwrap();
+    let reload = set.reload();
+    assert!(reload.errors.is_empty() && reload.policies.is_empty());
+}
