@@ -173,8 +173,7 @@ fn node_name(config: &Config, inventory: &Inventory) -> Arc<str> {
         return node.name.as_str().into();
     }
     nix::unistd::gethostname()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_else(|_| "localhost".into())
+        .map_or_else(|_| "localhost".into(), |name| name.to_string_lossy().into_owned())
         .into()
 }
 

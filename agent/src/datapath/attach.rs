@@ -124,9 +124,8 @@ pub(super) fn clsact(
     pins: &Pins,
 ) -> Result<(), DatapathError> {
     match tc::qdisc_add_clsact(site.interface) {
-        Ok(()) | Err(TcError::AlreadyAttached) => {}
         // Another's clsact serves us as well.
-        Err(TcError::NetlinkError(_)) => {}
+        Ok(()) | Err(TcError::AlreadyAttached | TcError::NetlinkError(_)) => {}
         Err(error) => return Err(site.failed("add clsact to", &error)),
     }
     let marker = pins.link(site.ifindex, site.name);

@@ -218,12 +218,12 @@ impl ControlMaps {
 
     fn read_prefixes(&self) -> Result<BTreeMap<IpNet, IdentityId>, DatapathError> {
         let mut prefixes = BTreeMap::new();
-        for entry in self.cidr4.iter() {
+        for entry in &self.cidr4 {
             let (key, identity) = entry.map_err(failed(names::CIDR4, "list"))?;
             let address = IpAddr::from(key.data().to_wire());
             insert_net(&mut prefixes, address, key.prefix_len(), identity);
         }
-        for entry in self.cidr6.iter() {
+        for entry in &self.cidr6 {
             let (key, identity) = entry.map_err(failed(names::CIDR6, "list"))?;
             let address = IpAddr::from(key.data().to_wire());
             insert_net(&mut prefixes, address, key.prefix_len(), identity);
@@ -233,7 +233,7 @@ impl ControlMaps {
 
     fn read_tables(&self) -> Result<BTreeMap<TableId, Arc<TableRows>>, DatapathError> {
         let mut tables: BTreeMap<TableId, TableRows> = BTreeMap::new();
-        for entry in self.policy.iter() {
+        for entry in &self.policy {
             let (key, row) = entry.map_err(failed(names::POLICY, "list"))?;
             let data = key.data();
             tables

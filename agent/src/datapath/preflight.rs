@@ -107,7 +107,8 @@ mod tests {
         assert_eq!(version_of("5.10.0-33-amd64"), Some((5, 10)));
         assert_eq!(version_of("6.1"), Some((6, 1)));
         assert_eq!(version_of("odd"), None);
-        assert!((5, 9) < OLDEST && (4, 19) < OLDEST && (5, 10) >= OLDEST);
+        let too_old = |release| version_of(release).is_some_and(|version| version < OLDEST);
+        assert!(too_old("5.9.16") && too_old("4.19") && !too_old("5.10.1"));
     }
 
     #[test]

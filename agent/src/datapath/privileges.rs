@@ -32,6 +32,7 @@ pub fn drop_privileges() -> Result<(), DatapathError> {
     caps::set(None, CapSet::Permitted, &kept).map_err(failed)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "fits map_err")]
 fn failed(error: caps::errors::CapsError) -> DatapathError {
     DatapathError::Privileges(error.to_string())
 }

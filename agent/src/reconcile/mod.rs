@@ -137,7 +137,7 @@ impl<D: Datapath> Reconciler<D> {
         };
         match self.bring_about(&inputs, desired) {
             Ok((compiled, writes)) => {
-                let unsettled = !self.retire.is_empty() || self.carries(&compiled);
+                let unsettled = !self.retire.is_empty() || carries(&compiled);
                 self.compact(&compiled)?;
                 let fenced = self.fenced.clone();
                 Ok(Published {
@@ -282,16 +282,6 @@ impl<D: Datapath> Reconciler<D> {
         self.put_on(&state, desired)
     }
 
-    /// Whether tables stand that no endpoint uses any more.
-    fn carries(&self, compiled: &Compiled) -> bool {
-        let used: BTreeSet<TableId> = compiled.endpoints.values().map(|e| e.table).collect();
-        compiled
-            .state
-            .tables
-            .keys()
-            .any(|table| !used.contains(table))
-    }
-
     /// Once after a start, forgets numbers of an earlier life that nothing uses any more.
     fn compact(&mut self, compiled: &Compiled) -> Result<(), ReconcileError> {
         if self.compacted {
@@ -329,6 +319,12 @@ impl<D: Datapath> Reconciler<D> {
         self.ledger.rewrite(&all)?;
         Ok(())
     }
+}
+
+/// Whether tables stand that no endpoint uses any more.
+fn carries(compiled: &Compiled) -> bool {
+    let used: BTreeSet<TableId> = compiled.endpoints.values().map(|e| e.table).collect();
+    compiled.state.tables.keys().any(|table| !used.contains(table))
 }
 
 /// Numbers that are in use in the kernel but may be missing in the ledger.

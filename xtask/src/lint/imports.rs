@@ -20,7 +20,7 @@ const LAYERS: [&[&str]; 5] = [
     &["main"],
     &["cli"],
     &["app"],
-    &["source", "reconcile", "observe", "server"],
+    &["config", "source", "reconcile", "observe", "server"],
     &["datapath"],
 ];
 
