@@ -1,5 +1,10 @@
 //! `ringfence policy check` and `policy eval`, run as people and scripts run them.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is the test's"
+)]
+
 use std::{
     io::Write,
     path::{Path, PathBuf},

@@ -12,11 +12,13 @@ use ringfence_common::{
     mode::{Direction, Mode, Verdict},
     net::Port,
     packet::protocol,
-    policy::{self, PolicyKey, PolicyRow, PolicyTable},
+    policy,
 };
 
 use super::{
-    compile::{Clock, Compiled, Compiler, Inputs, LocalEndpoint, Modes},
+    compile::Compiler,
+    desired::{Clock, Compiled, Inputs, LocalEndpoint, Modes},
+    host_table::HostTable,
     numbers::Exhausted,
 };
 use crate::model::{
@@ -101,6 +103,7 @@ pub struct Answer {
 pub struct Evaluator {
     inventory: Arc<Inventory>,
     compiled: Compiled,
+    rows: HostTable,
     tables: BTreeMap<WorkloadId, TableId>,
     owners: BTreeMap<IpAddr, WorkloadId>,
     now: u64,
@@ -155,6 +158,7 @@ impl Evaluator {
             .collect();
         Ok(Self {
             inventory,
+            rows: HostTable::of(&compiled.state),
             compiled,
             tables,
             owners,
@@ -291,8 +295,7 @@ impl Evaluator {
             protocol: number,
             port,
         };
-        let rows = HostTable(&self.compiled);
-        match policy::decide(&rows, &query, self.now) {
+        match policy::decide(&self.rows, &query, self.now) {
             Ok(decision) => self.name(decision.verdict, decision.rule),
             Err(_) => reserved(Verdict::Deny, RuleSlot::NONE),
         }
@@ -346,33 +349,6 @@ fn reserved(verdict: Verdict, slot: RuleSlot) -> Side {
         verdict,
         rule,
         policy: None,
-    }
-}
-
-/// The compiled rows as a longest-prefix map.
-struct HostTable<'a>(&'a Compiled);
-
-impl PolicyTable for HostTable<'_> {
-    fn row(&self, key: &PolicyKey) -> Option<PolicyRow> {
-        let rows = self.0.state.tables.get(&key.table)?;
-        let port = key.port.number();
-        for bits in (PolicyKey::PROTOCOL_BITS..=PolicyKey::FULL_BITS).rev() {
-            let cut = PolicyKey::FULL_BITS - bits;
-            let masked = u16::try_from((u32::from(port) >> cut) << cut).unwrap_or(0);
-            let narrowed = PolicyKey {
-                port: Port::new(masked),
-                ..*key
-            };
-            if let Some(row) = rows.get(&(bits, narrowed)) {
-                return Some(*row);
-            }
-        }
-        let any = PolicyKey {
-            protocol: 0,
-            port: Port::NONE,
-            ..*key
-        };
-        rows.get(&(PolicyKey::ANY_PROTOCOL_BITS, any)).copied()
     }
 }
 

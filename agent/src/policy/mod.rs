@@ -7,7 +7,9 @@
 mod cidr;
 mod classes;
 mod compile;
+mod desired;
 mod evaluate;
+mod host_table;
 mod identity;
 mod lint;
 mod numbers;
@@ -24,9 +26,8 @@ mod oracle;
 #[cfg(test)]
 mod tests;
 
-pub use compile::{
-    Clock, Compiled, Compiler, EndpointInfo, Inputs, LocalEndpoint, Modes, RuleInfo,
-};
+pub use compile::Compiler;
+pub use desired::{Clock, Compiled, EndpointInfo, Inputs, LocalEndpoint, Modes, RuleInfo};
 pub use evaluate::{Answer, End, Evaluator, Query, QueryError, Side};
 pub use identity::{Identity, Kind, WorkloadKind};
 pub use lint::{Finding, lint};

@@ -264,11 +264,10 @@ fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
             .map(|(_, v)| v);
         match (requirement.operator(), value) {
             (Operator::In(values), Some(value)) => values.iter().any(|v| v == value),
-            (Operator::In(_), None) => false,
             (Operator::NotIn(values), Some(value)) => !values.iter().any(|v| v == value),
             (Operator::NotIn(_) | Operator::DoesNotExist, None) => true,
             (Operator::Exists, value) => value.is_some(),
-            (Operator::DoesNotExist, Some(_)) => false,
+            (Operator::In(_), None) | (Operator::DoesNotExist, Some(_)) => false,
         }
     })
 }

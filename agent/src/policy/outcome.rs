@@ -10,7 +10,7 @@ use ringfence_common::{
 };
 
 use super::{
-    compile::Clock,
+    desired::Clock,
     table::{Fence, FenceRule},
 };
 use crate::model::WallTime;
@@ -19,7 +19,7 @@ type Decider = (Verdict, RuleSlot);
 
 /// Who decides among rules that all match a point, in order, given the default.
 pub(crate) fn decide<'a>(
-    matching: impl Iterator<Item = &'a FenceRule> + Clone,
+    matching: &(impl Iterator<Item = &'a FenceRule> + Clone),
     default: Decider,
     clock: &Clock,
 ) -> PolicyRow {

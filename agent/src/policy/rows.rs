@@ -15,7 +15,7 @@ use ringfence_common::{
 };
 
 use super::{
-    compile::Clock,
+    desired::Clock,
     numbers::Digest,
     outcome::{decide, default_of},
     table::{Fence, FenceRule, TableSpec},
@@ -129,7 +129,7 @@ impl<'a> View<'a> {
             .iter()
             .copied()
             .filter(|rule| rule.ports.is_none());
-        decide(matching, default, self.clock)
+        decide(&matching, default, self.clock)
     }
 
     fn pieces(&self, number: u8) -> Pieces {
@@ -157,7 +157,7 @@ impl<'a> View<'a> {
                 .iter()
                 .copied()
                 .filter(|rule| covers(rule, number, start));
-            let row = decide(matching, default, self.clock);
+            let row = decide(&matching, default, self.clock);
             if pieces.last().is_none_or(|(_, last)| *last != row) {
                 pieces.push((start, row));
             }

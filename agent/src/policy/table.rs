@@ -20,7 +20,7 @@ use crate::model::{NamedPort, Peer, Peers, Policy, Rule, RuleAction, Window, Wor
 
 /// One rule as it stands in a table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct FenceRule {
+pub(crate) struct FenceRule {
     pub(crate) verdict: Verdict,
     pub(crate) slot: RuleSlot,
     /// Any of these peers; `None` for everyone.

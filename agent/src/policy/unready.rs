@@ -9,7 +9,10 @@ use ringfence_common::{
     mode::Mode,
 };
 
-use super::compile::{Compiler, Inputs, LocalEndpoint, own_addresses};
+use super::{
+    compile::{Compiler, own_addresses},
+    desired::{Inputs, LocalEndpoint},
+};
 
 impl Compiler {
     /// The endpoint record of a workload without a policy, and its namespace's mode. `None` for a

@@ -178,6 +178,8 @@ impl<D: Datapath> Reconciler<D> {
         plan::check(&self.actual, &compiled.state, &self.datapath.capacities())?;
         self.ledger.append(&self.compiler.numbers.take_fresh())?;
         self.take_off(&compiled.state)?;
+        // An older list may name what this pass is about to write.
+        self.retire.clear();
         let plan = plan::plan(&self.actual, &compiled.state);
         let writes = plan.publish.len();
         for action in &plan.publish {

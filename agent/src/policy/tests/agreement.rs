@@ -99,7 +99,7 @@ fn compiled_rows_say_what_the_oracle_says() {
 
 #[test]
 fn rows_keep_time_until_the_next_change_is_due() {
-    proptest!(cases(300), |(world in world())| {
+    proptest!(cases(100), |(world in world())| {
         let compiled = world.compile(&mut Compiler::default());
         let due = compiled.next_change.unwrap_or(FOREVER);
         prop_assert!(due > BOOT);
@@ -146,7 +146,7 @@ fn questions(to: IpAddr, ports: impl Iterator<Item = u16>) -> Vec<(PortMatch, (u
 
 #[test]
 fn the_evaluator_says_what_the_oracle_says() {
-    proptest!(cases(200), |(world in world())| {
+    proptest!(cases(60), |(world in world())| {
         let evaluator = Evaluator::new(world.inventory.clone(), &world.policies, NOW).unwrap();
         let oracle = Oracle { inventory: &world.inventory, policies: &world.policies, now: NOW };
         let addresses = world.addresses();

@@ -1,0 +1,139 @@
+//! What compilation takes and gives.
+//!
+//! Invariants: plain data with no more behaviour than a look-up; the two clocks are only ever read
+//! together. How one becomes the other is `compile`'s business.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ringfence_common::{
+    ids::{IdentityId, RuleSlot, TableId},
+    mode::{Direction, Mode},
+};
+
+use super::{identity::Identity, table::TableSpec};
+use crate::{
+    model::{
+        Inventory, NamespaceName, Policy, PolicyId, PolicySet, RuleAction, WallTime, Workload,
+        WorkloadId,
+    },
+    plan::State,
+};
+
+/// The present, on both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Wall-clock time.
+    pub now: WallTime,
+    /// The kernel's boot clock at the same moment, in nanoseconds.
+    pub boot: u64,
+}
+
+impl Clock {
+    /// The boot-clock time of a wall-clock time.
+    #[must_use]
+    pub fn boot(&self, time: WallTime) -> u64 {
+        self.boot
+            .saturating_add_signed(time.0.saturating_sub(self.now.0))
+    }
+}
+
+/// A workload attached on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalEndpoint {
+    /// Its host-side interface.
+    pub ifindex: u32,
+    /// Whose it is.
+    pub workload: WorkloadId,
+    /// Boot-clock second until which older connections are picked up.
+    pub pickup_until: u32,
+}
+
+/// The mode of each namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Modes {
+    /// Of namespaces that have none of their own, and of frames of no endpoint.
+    pub default: Mode,
+    /// By namespace.
+    pub namespaces: BTreeMap<NamespaceName, Mode>,
+}
+
+impl Modes {
+    /// The mode of a namespace.
+    #[must_use]
+    pub fn of(&self, namespace: &NamespaceName) -> Mode {
+        self.namespaces
+            .get(namespace)
+            .copied()
+            .unwrap_or(self.default)
+    }
+}
+
+/// Everything that the desired state follows from.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// Workloads, namespaces and nodes.
+    pub inventory: &'a Arc<Inventory>,
+    /// Policies.
+    pub policies: &'a Arc<PolicySet>,
+    /// Local endpoints.
+    pub endpoints: &'a [LocalEndpoint],
+    /// Modes.
+    pub modes: &'a Modes,
+    /// Now.
+    pub clock: Clock,
+}
+
+/// A rule as verdicts name it.
+#[derive(Debug, Clone)]
+pub struct RuleInfo {
+    /// Its policy.
+    pub policy: Arc<Policy>,
+    /// Its direction.
+    pub direction: Direction,
+    /// Its place among the policy's rules of that direction, from 0.
+    pub index: usize,
+    /// Allow or deny.
+    pub action: RuleAction,
+    /// Its line.
+    pub line: u32,
+}
+
+impl RuleInfo {
+    /// `ingress[0]` and the like.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}[{}]", self.direction.name(), self.index)
+    }
+}
+
+/// What became of an endpoint.
+#[derive(Debug, Clone)]
+pub struct EndpointInfo {
+    /// The workload.
+    pub workload: Arc<Workload>,
+    /// Its identity (of its first address).
+    pub identity: IdentityId,
+    /// Its table.
+    pub table: TableId,
+    /// The table's specification.
+    pub spec: Arc<TableSpec>,
+    /// The policies that select it.
+    pub policies: Vec<PolicyId>,
+}
+
+/// The outcome of a compilation.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    /// What the maps should hold.
+    pub state: State,
+    /// Every identity.
+    pub identities: Arc<Vec<(IdentityId, Identity)>>,
+    /// Every numbered rule.
+    pub rules: Arc<BTreeMap<RuleSlot, RuleInfo>>,
+    /// Local endpoints by ifindex.
+    pub endpoints: BTreeMap<u32, EndpointInfo>,
+    /// How many classes there are.
+    pub classes: usize,
+    /// Boot-clock time of the next change that time alone brings.
+    pub next_change: Option<u64>,
+}
