@@ -138,6 +138,7 @@ pub fn stands<A: Family>(context: &Context, step: &Step<A>) -> bool {
 pub fn flow<A: Family>(context: &Context, step: &Step<A>) -> Action {
     let key = step.key(context.ifindex);
     let epoch = maps::epoch(step.peer().epoch_slot());
+    let mut contested = false;
     if let Some(found) = A::ct_find(&key) {
         // SAFETY: as in `stands`; what is written through it is limited to expiry, state and
         // counters, none of which can turn a deny into an allow.
@@ -149,8 +150,9 @@ pub fn flow<A: Family>(context: &Context, step: &Step<A>) -> Action {
             }
             return finish(context, step, renew(context, step, &key, entry, epoch));
         }
+        contested = entry.is_live(context.now);
     }
-    finish(context, step, open(context, step, &key, epoch))
+    finish(context, step, open(context, step, &key, epoch, contested))
 }
 
 /// A packet of a flow whose stored verdict holds: the established path.
@@ -160,15 +162,19 @@ fn proceed<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry) ->
     if entry.verdict() == Verdict::Deny || matches!(action, Action::Drop) {
         deny(context, step, entry, action);
     }
-    if matches!(action, Action::Pass) {
-        advance(context, step, entry);
+    if matches!(action, Action::Pass)
+        && advance(context, step, entry)
+        && entry.verdict() == Verdict::Allow
+    {
+        report::hit(entry.rule, context.now);
     }
     action
 }
 
-/// Moves state, expiry and counters of an entry for one packet that passes.
+/// Moves state, expiry and counters of an entry for one packet that passes. True if the entry lives
+/// longer for it, which happens once per second at most: a hit of the rule that keeps it alive.
 #[inline(always)]
-fn advance<A: Family>(context: &Context, packet_step: &Step<A>, entry: &mut CtEntry) {
+fn advance<A: Family>(context: &Context, packet_step: &Step<A>, entry: &mut CtEntry) -> bool {
     let packet = packet_step.packet;
     let reply = packet_step.is_reply_of(entry);
     let after = step(entry.state, packet.protocol, reply, packet.tcp);
@@ -176,9 +182,9 @@ fn advance<A: Family>(context: &Context, packet_step: &Step<A>, entry: &mut CtEn
         entry.state = after;
     }
     let expires = context.now + timeout(after, packet.protocol);
-    if worth_storing(entry.expires, expires) {
+    let longer = worth_storing(entry.expires, expires);
+    if longer {
         entry.expires = expires;
-        report::hit(entry.rule, context.now);
     }
     let [original, replies] = &mut entry.packets;
     let [original_bytes, reply_bytes] = &mut entry.bytes;
@@ -189,6 +195,7 @@ fn advance<A: Family>(context: &Context, packet_step: &Step<A>, entry: &mut CtEn
         *original = original.wrapping_add(1);
         *original_bytes = original_bytes.wrapping_add(u64::from(packet.length));
     }
+    longer
 }
 
 /// A recorded flow whose verdict is stale, or that a SYN of the original direction opens again.
@@ -213,12 +220,19 @@ fn renew<A: Family>(
     } else {
         None
     };
-    conclude(context, step, key, entry, kind)
+    conclude(context, step, key, entry, (kind, true))
 }
 
-/// A packet that no live entry speaks for.
+/// A packet that no live entry speaks for, or (`contested`) a SYN against the direction of one: it
+/// takes the entry over if policy allows it, and leaves it alone if not, also in `observe`.
 #[inline(never)]
-fn open<A: Family>(context: &Context, step: &Step<A>, key: &A::CtKey, epoch: u32) -> u32 {
+fn open<A: Family>(
+    context: &Context,
+    step: &Step<A>,
+    key: &A::CtKey,
+    epoch: u32,
+    contested: bool,
+) -> u32 {
     let Some(entry) = maps::scratch_entry() else {
         return Action::Drop as u32;
     };
@@ -247,7 +261,8 @@ fn open<A: Family>(context: &Context, step: &Step<A>, key: &A::CtKey, epoch: u32
         Verdict::Allow => Counter::FlowsAllowed,
         Verdict::Deny => Counter::FlowsDenied,
     });
-    conclude(context, step, key, entry, Some(EventKind::New))
+    let keep = !contested || judged.decision.verdict == Verdict::Allow;
+    conclude(context, step, key, entry, (Some(EventKind::New), keep))
 }
 
 /// Judges the first packet of a flow; may find that the flow runs the other way.
@@ -281,15 +296,14 @@ fn first_judgement<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtE
     judged
 }
 
-/// Within the pick-up window a packet from the middle of a connection may belong to one that is
-/// older than the fence; one that opens something never does.
+/// Within the pick-up window a TCP packet from the middle of a connection may belong to one that is
+/// older than the fence; a SYN never does. Other protocols do not show which end opened a flow: to
+/// believe a datagram would let everything out that the reverse direction allows in.
 #[inline(always)]
 fn may_be_older<A: Family>(context: &Context, step: &Step<A>) -> bool {
     let packet = step.packet;
-    let is_echo_request = matches!(packet.protocol, protocol::ICMP | protocol::ICMPV6)
-        && packet.source_port != Port::NONE;
-    !opens(packet.protocol, packet.tcp)
-        && !is_echo_request
+    packet.protocol == protocol::TCP
+        && !opens(packet.protocol, packet.tcp)
         && context.now < u64::from(context.endpoint.pickup_until) * SECOND
 }
 
@@ -312,7 +326,7 @@ fn conclude<A: Family>(
     step: &Step<A>,
     key: &A::CtKey,
     entry: &mut CtEntry,
-    kind: Option<EventKind>,
+    (kind, keep): (Option<EventKind>, bool),
 ) -> u32 {
     let mut action = Action::of(entry.verdict(), context.mode);
     let known = entry.expires != 0;
@@ -320,7 +334,7 @@ fn conclude<A: Family>(
     if passes {
         advance(context, step, entry);
     }
-    if (passes || known) && !A::ct_store(key, entry) {
+    if keep && (passes || known) && !A::ct_store(key, entry) {
         entry.verdict = Verdict::Deny as u8;
         entry.reason = DropReason::ConntrackFull as u8;
         action = Action::of(Verdict::Deny, context.mode);

@@ -11,6 +11,10 @@
     reason = "a program, not a library: modules document themselves"
 )]
 #![allow(
+    clippy::needless_pass_by_value,
+    reason = "the classifier macro hands the context over by value"
+)]
+#![allow(
     clippy::cast_possible_truncation,
     reason = "fields of __sk_buff are u32 whatever they hold"
 )]

@@ -92,6 +92,8 @@ fn judge_frame<const FROM: bool>(ctx: &TcContext) -> Action {
         ethertype::ARP => {
             if FROM && let Err(reason) = arp::may_send(&skb, endpoint) {
                 refuse::<FROM>(&context, reason, 0)
+            } else if context.mode == Mode::Lockdown {
+                refuse::<FROM>(&context, DropReason::Lockdown, 0)
             } else {
                 Action::Pass
             }
