@@ -157,7 +157,9 @@ impl<'de> Deserialize<'de> for RawModes {
                     match key.get_ref().as_str() {
                         "default" => modes.default = Some(map.next_value()?),
                         "namespaces" => {
-                            modes.namespaces.extend(map.next_value::<BTreeMap<Text, Text>>()?);
+                            modes
+                                .namespaces
+                                .extend(map.next_value::<BTreeMap<Text, Text>>()?);
                         }
                         _ => modes.namespaces.push((key, map.next_value()?)),
                     }
@@ -311,7 +313,10 @@ impl Reader<'_, '_> {
                 namespaces.insert(name, mode);
             }
         }
-        Modes { default, namespaces }
+        Modes {
+            default,
+            namespaces,
+        }
     }
 
     fn attach(&mut self, raw: Option<Text>) -> bool {

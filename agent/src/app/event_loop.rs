@@ -173,7 +173,10 @@ fn node_name(config: &Config, inventory: &Inventory) -> Arc<str> {
         return node.name.as_str().into();
     }
     nix::unistd::gethostname()
-        .map_or_else(|_| "localhost".into(), |name| name.to_string_lossy().into_owned())
+        .map_or_else(
+            |_| "localhost".into(),
+            |name| name.to_string_lossy().into_owned(),
+        )
         .into()
 }
 

@@ -326,14 +326,21 @@ impl<D: Datapath> Reconciler<D> {
 /// Whether tables stand that no endpoint uses any more.
 fn carries(compiled: &Compiled) -> bool {
     let used: BTreeSet<TableId> = compiled.endpoints.values().map(|e| e.table).collect();
-    compiled.state.tables.keys().any(|table| !used.contains(table))
+    compiled
+        .state
+        .tables
+        .keys()
+        .any(|table| !used.contains(table))
 }
 
 /// Numbers that are in use in the kernel but may be missing in the ledger.
 fn reserve(compiler: &mut Compiler, actual: &State) {
     let numbers = &mut compiler.numbers;
     let held = actual.addresses.values().chain(actual.prefixes.values());
-    numbers.reserve(Space::Identity, held.chain(actual.classes.keys()).map(|id| id.0));
+    numbers.reserve(
+        Space::Identity,
+        held.chain(actual.classes.keys()).map(|id| id.0),
+    );
     numbers.reserve(Space::Table, actual.tables.keys().map(|id| id.0));
     numbers.reserve(Space::Namespace, actual.modes.keys().map(|slot| slot.0));
     let rows = || actual.tables.values().flat_map(|rows| rows.iter());

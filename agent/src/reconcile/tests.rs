@@ -43,7 +43,11 @@ impl Datapath for Fake {
             if *left == 0 {
                 kernel.fuse = None;
                 let reason = "injected".to_owned();
-                return Err(DatapathError::Map { map: "POLICY", operation: "write", reason });
+                return Err(DatapathError::Map {
+                    map: "POLICY",
+                    operation: "write",
+                    reason,
+                });
             }
             *left -= 1;
         }
@@ -88,7 +92,8 @@ const INVENTORY: &str = r#"
     interface = "rf-b"
 "#;
 
-const CLOSED: &str = "[[policy]]\nname = \"p\"\nnamespace = \"shop\"\nsubject = \"\"\ningress = []\n";
+const CLOSED: &str =
+    "[[policy]]\nname = \"p\"\nnamespace = \"shop\"\nsubject = \"\"\ningress = []\n";
 const OPEN: &str = "[[policy]]\nname = \"p\"\nnamespace = \"shop\"\nsubject = \"\"\n\
                     [[policy.ingress]]\nfrom = [{ pods = \"app=a\" }]\nports = [\"tcp/80\"]\n";
 
@@ -106,13 +111,24 @@ fn plain<T>(declared: Vec<inventory_toml::Declared<T>>) -> Vec<T> {
 impl World {
     fn new(policies: &str) -> Self {
         let fragment = inventory_toml::parse("inventory.toml", INVENTORY).unwrap();
-        let inventory =
-            Inventory::build(plain(fragment.namespaces), plain(fragment.workloads), plain(fragment.nodes)).unwrap();
+        let inventory = Inventory::build(
+            plain(fragment.namespaces),
+            plain(fragment.workloads),
+            plain(fragment.nodes),
+        )
+        .unwrap();
         let mut world = Self {
             inventory: Arc::new(inventory),
             policies: Arc::default(),
-            interfaces: BTreeMap::from([("rf-a".into(), 7), ("rf-b".into(), 9), ("eth0".into(), 2)]),
-            modes: Modes { default: Mode::Enforce, namespaces: BTreeMap::new() },
+            interfaces: BTreeMap::from([
+                ("rf-a".into(), 7),
+                ("rf-b".into(), 9),
+                ("eth0".into(), 2),
+            ]),
+            modes: Modes {
+                default: Mode::Enforce,
+                namespaces: BTreeMap::new(),
+            },
         };
         world.apply(policies);
         world
@@ -154,12 +170,18 @@ fn settle(reconciler: &mut Reconciler<Fake>, world: &World) {
 fn an_endpoint_is_fenced_after_its_policy_is_written() {
     let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
     let world = World::new(CLOSED);
-    let published = reconciler(&kernel, dir.path()).publish(&world.desired()).unwrap();
+    let published = reconciler(&kernel, dir.path())
+        .publish(&world.desired())
+        .unwrap();
     assert_eq!(published.fenced, BTreeSet::from([7, 9]), "eth0 is nobody's");
     let kernel = kernel.0.borrow();
     let at = |step: fn(&Step) -> bool| kernel.steps.iter().rposition(step).unwrap();
     let last_write = at(|step| matches!(step, Step::Write(_)));
-    let first_attach = kernel.steps.iter().position(|s| matches!(s, Step::Attach(_))).unwrap();
+    let first_attach = kernel
+        .steps
+        .iter()
+        .position(|s| matches!(s, Step::Attach(_)))
+        .unwrap();
     assert!(last_write < first_attach);
     assert_eq!(kernel.state, published.compiled.state);
 }
@@ -186,7 +208,10 @@ fn a_failure_at_any_write_is_made_good_by_the_next_pass() {
         let wanted = subject.publish(&world.desired()).unwrap();
         assert_eq!(wanted.writes, 0, "after a failure at write {points}");
         assert_eq!(kernel.0.borrow().state, wanted.compiled.state);
-        assert_eq!(kernel.0.borrow().state.rows(), fresh.0.borrow().state.rows());
+        assert_eq!(
+            kernel.0.borrow().state.rows(),
+            fresh.0.borrow().state.rows()
+        );
         if !failed {
             break;
         }
@@ -203,7 +228,10 @@ fn what_does_not_fit_changes_nothing_but_new_endpoints_are_closed() {
     let mut subject = reconciler(&kernel, dir.path());
     settle(&mut subject, &world);
     let before = kernel.0.borrow().state.clone();
-    kernel.0.borrow_mut().capacities = Some(Capacities { policy: 3, ..Capacities::default() });
+    kernel.0.borrow_mut().capacities = Some(Capacities {
+        policy: 3,
+        ..Capacities::default()
+    });
     world.apply(OPEN);
     world.interfaces.insert("rf-b".into(), 9);
     let error = subject.publish(&world.desired()).unwrap_err();
@@ -211,7 +239,11 @@ fn what_does_not_fit_changes_nothing_but_new_endpoints_are_closed() {
     let kernel = kernel.0.borrow();
     assert_eq!(kernel.state.tables, before.tables);
     assert_eq!(kernel.state.endpoints.get(&7), before.endpoints.get(&7));
-    assert_eq!(kernel.state.endpoints[&9].table, TableId::NONE, "no rows: nothing passes");
+    assert_eq!(
+        kernel.state.endpoints[&9].table,
+        TableId::NONE,
+        "no rows: nothing passes"
+    );
     assert!(kernel.attached.contains(&9));
 }
 
@@ -221,7 +253,9 @@ fn a_restart_finds_everything_in_place() {
     let world = World::new(OPEN);
     settle(&mut reconciler(&kernel, dir.path()), &world);
     let before = kernel.0.borrow().state.clone();
-    let published = reconciler(&kernel, dir.path()).publish(&world.desired()).unwrap();
+    let published = reconciler(&kernel, dir.path())
+        .publish(&world.desired())
+        .unwrap();
     assert_eq!(published.writes, 0);
     assert_eq!(kernel.0.borrow().state, before);
 }
@@ -233,13 +267,21 @@ fn a_lost_ledger_costs_new_numbers_and_never_a_wrong_one() {
     settle(&mut reconciler(&kernel, dir.path()), &world);
     let before = kernel.0.borrow().state.clone();
     let fresh = tempfile::tempdir().unwrap();
-    let published = reconciler(&kernel, fresh.path()).publish(&world.desired()).unwrap();
+    let published = reconciler(&kernel, fresh.path())
+        .publish(&world.desired())
+        .unwrap();
     for table in published.compiled.endpoints.values().map(|e| e.table) {
-        assert!(!before.tables.contains_key(&table), "{table:?} meant something else");
+        assert!(
+            !before.tables.contains_key(&table),
+            "{table:?} meant something else"
+        );
     }
     let used: BTreeSet<_> = before.addresses.values().collect();
     for identity in published.compiled.state.addresses.values() {
-        assert!(!used.contains(identity), "{identity:?} meant something else");
+        assert!(
+            !used.contains(identity),
+            "{identity:?} meant something else"
+        );
     }
 }
 
@@ -254,7 +296,10 @@ fn old_rows_stand_until_they_are_retired() {
     let published = subject.publish(&world.desired()).unwrap();
     assert!(published.unsettled);
     assert_ne!(kernel.0.borrow().state.endpoints[&7].table, old);
-    assert!(kernel.0.borrow().state.tables.contains_key(&old), "a packet may still be reading it");
+    assert!(
+        kernel.0.borrow().state.tables.contains_key(&old),
+        "a packet may still be reading it"
+    );
     settle(&mut subject, &world);
     assert!(!kernel.0.borrow().state.tables.contains_key(&old));
 }
@@ -269,9 +314,16 @@ fn a_fence_comes_off_before_its_endpoint_is_forgotten() {
     kernel.0.borrow_mut().steps.clear();
     subject.publish(&world.desired()).unwrap();
     let kernel = kernel.0.borrow();
-    let detached = kernel.steps.iter().position(|s| *s == Step::Detach(9)).unwrap();
-    let forgotten =
-        kernel.steps.iter().position(|s| *s == Step::Write(Action::DeleteEndpoint(9))).unwrap();
+    let detached = kernel
+        .steps
+        .iter()
+        .position(|s| *s == Step::Detach(9))
+        .unwrap();
+    let forgotten = kernel
+        .steps
+        .iter()
+        .position(|s| *s == Step::Write(Action::DeleteEndpoint(9)))
+        .unwrap();
     assert!(detached < forgotten);
     assert_eq!(kernel.attached, BTreeSet::from([7]));
 }

@@ -397,8 +397,16 @@ fn a_configured_file_that_vanishes_stays_in_force() {
     let (mut set, _) = FileSet::load_initial(vec![inventory], vec![policies.clone()]).unwrap();
     fs::remove_file(&policies).unwrap();
     let reload = set.reload();
-    assert!(reload.errors[0].to_string().contains("cannot be read"), "{:?}", reload.errors);
-    assert_eq!(reload.policies.len(), 1, "a missing file must not open what it closed");
+    assert!(
+        reload.errors[0].to_string().contains("cannot be read"),
+        "{:?}",
+        reload.errors
+    );
+    assert_eq!(
+        reload.policies.len(),
+        1,
+        "a missing file must not open what it closed"
+    );
     fs::write(&policies, "").unwrap();
     let reload = set.reload();
     assert!(reload.errors.is_empty() && reload.policies.is_empty());
