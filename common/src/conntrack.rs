@@ -114,7 +114,8 @@ pub mod flags {
     pub const FROM_WORKLOAD: u8 = 1;
     /// The first packet came from a socket of this node: allowed before every tier.
     pub const OWN_NODE: u8 = 2;
-    /// Direction was taken from the middle of a connection, within the pick-up window.
+    /// The direction is a guess: the connection was picked up in the middle, within the window
+    /// after the fence was put up. Judged the other way too before it is denied.
     pub const PICKED_UP: u8 = 4;
 }
 

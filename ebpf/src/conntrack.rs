@@ -211,7 +211,21 @@ fn renew<A: Family>(
         return Action::Drop as u32;
     };
     *entry = *old;
-    let judged = judge_again(context, step, entry);
+    if opens(step.packet.protocol, step.packet.tcp) {
+        // Now it is known who opens it.
+        entry.flags &= !flags::PICKED_UP;
+    }
+    let mut judged = judge_again(context, step, entry);
+    if judged.decision.verdict == Verdict::Deny && entry.flags & flags::PICKED_UP != 0 {
+        let before = entry.direction();
+        turn(entry, opposite(before));
+        let turned = judge_again(context, step, entry);
+        if turned.decision.verdict == Verdict::Allow {
+            judged = turned;
+        } else {
+            turn(entry, before);
+        }
+    }
     report::count(Counter::FlowsRejudged);
     let changed = entry.verdict != judged.decision.verdict as u8;
     stamp(entry, context, &judged, epoch);
@@ -275,25 +289,49 @@ fn first_judgement<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtE
     if step.peer().owned_by(context.endpoint) {
         return Judged::allowed_by(RuleSlot::OWN_ADDRESS, context.endpoint.identity);
     }
-    let judged = ask(
-        context,
-        step,
-        step.direction(),
-        step.packet.destination_port,
-    );
-    if judged.decision.verdict == Verdict::Deny && may_be_older(context, step) {
-        let reverse = match step.direction() {
-            Direction::Egress => Direction::Ingress,
-            Direction::Ingress => Direction::Egress,
-        };
-        let older = ask(context, step, reverse, step.packet.source_port);
-        if older.decision.verdict == Verdict::Allow {
-            entry.flags = (entry.flags ^ flags::FROM_WORKLOAD) | flags::PICKED_UP;
-            entry.state = state::REPLIED | state::ESTABLISHED;
-            return older;
-        }
+    let forward = (step.direction(), step.packet.destination_port);
+    if !may_be_older(context, step) {
+        return ask(context, step, forward.0, forward.1);
+    }
+    // Nobody saw who opened this connection. Servers mostly have the lower port; the other
+    // direction is asked if policy does not allow the likely one, now or after a change.
+    let backward = (opposite(forward.0), step.packet.source_port);
+    let answers = step.packet.source_port.number() < step.packet.destination_port.number();
+    let (likely, other) = if answers {
+        (backward, forward)
+    } else {
+        (forward, backward)
+    };
+    entry.flags |= flags::PICKED_UP;
+    entry.state = state::REPLIED | state::ESTABLISHED;
+    turn(entry, likely.0);
+    let judged = ask(context, step, likely.0, likely.1);
+    if judged.decision.verdict == Verdict::Allow {
+        return judged;
+    }
+    let second = ask(context, step, other.0, other.1);
+    if second.decision.verdict == Verdict::Allow {
+        turn(entry, other.0);
+        return second;
     }
     judged
+}
+
+#[inline(always)]
+fn opposite(direction: Direction) -> Direction {
+    match direction {
+        Direction::Egress => Direction::Ingress,
+        Direction::Ingress => Direction::Egress,
+    }
+}
+
+/// Gives an entry its original direction.
+#[inline(always)]
+fn turn(entry: &mut CtEntry, direction: Direction) {
+    match direction {
+        Direction::Egress => entry.flags |= flags::FROM_WORKLOAD,
+        Direction::Ingress => entry.flags &= !flags::FROM_WORKLOAD,
+    }
 }
 
 /// Within the pick-up window a TCP packet from the middle of a connection may belong to one that is

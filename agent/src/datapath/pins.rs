@@ -77,24 +77,41 @@ impl Pins {
     }
 }
 
-/// Removes every pin of every ABI version below the directory. Returns what was removed.
+/// Removes every pin of every ABI version below the directory, and the directory if nothing else
+/// is in it. Returns what was removed.
 ///
 /// # Errors
 /// When something cannot be removed; what was removed stays removed.
 pub(super) fn remove_all(bpffs: &Path) -> Result<Vec<PathBuf>, DatapathError> {
     let mut removed = Vec::new();
-    remove_below(bpffs, &mut removed)?;
+    for dir in entries(bpffs)? {
+        let name = dir
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        if name
+            .strip_prefix('v')
+            .is_some_and(|version| version.parse::<u32>().is_ok())
+        {
+            remove_below(&dir, &mut removed)?;
+        }
+    }
+    // Others may have pins there, or a file system may be mounted on it.
+    let _ = fs::remove_dir(bpffs);
     Ok(removed)
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, DatapathError> {
+    match fs::read_dir(dir) {
+        Ok(entries) => Ok(entries.flatten().map(|entry| entry.path()).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed(dir, "list", &error)),
+    }
 }
 
 /// Links go first, so that no program runs against maps that are half gone.
 fn remove_below(dir: &Path, removed: &mut Vec<PathBuf>) -> Result<(), DatapathError> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed(dir, "list", &error)),
-    };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    let mut paths = entries(dir)?;
     paths.sort_by_key(|path| (!path.ends_with("links"), path.clone()));
     for path in paths {
         if path.is_dir() {
