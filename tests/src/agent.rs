@@ -12,11 +12,11 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::bpffs::Bpffs;
 use crate::inventory::quoted;
 use crate::netns::NetNs;
 use crate::topology::Node;
@@ -105,7 +105,7 @@ impl Agent {
     /// The private bpffs that holds the agent's pins.
     #[must_use]
     pub fn bpffs(&self) -> &Path {
-        &self.bpffs.path
+        self.bpffs.path()
     }
 
     /// Its process, if it runs.
@@ -326,33 +326,6 @@ impl Drop for Agent {
         if let Err(error) = self.clean_up() {
             // While unwinding this is one more hint; it must not be a second panic.
             eprintln!("ringfence cleanup: {error:#}");
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Bpffs {
-    path: PathBuf,
-}
-
-impl Bpffs {
-    fn mount(path: PathBuf) -> Result<Self> {
-        mount(
-            Some("bpf"),
-            &path,
-            Some("bpf"),
-            MsFlags::empty(),
-            None::<&str>,
-        )
-        .with_context(|| format!("mounting bpffs on {}", path.display()))?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for Bpffs {
-    fn drop(&mut self) {
-        if let Err(error) = umount2(&self.path, MntFlags::MNT_DETACH) {
-            eprintln!("unmounting {}: {error}", self.path.display());
         }
     }
 }

@@ -7,7 +7,9 @@
 //! It needs root. It knows nothing of policy: what *should* be delivered is the test's business.
 
 pub mod agent;
+pub mod bpffs;
 pub mod frame;
+pub mod http;
 pub mod inventory;
 pub mod load;
 pub mod netns;
@@ -19,6 +21,7 @@ pub mod topology;
 pub mod wait;
 
 pub use agent::{Agent, AgentSpec};
+pub use bpffs::Bpffs;
 pub use inventory::{Attributes, InventoryBuilder};
 pub use load::{Load, LoadSpec, Totals};
 pub use netns::NetNs;

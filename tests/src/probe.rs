@@ -266,7 +266,9 @@ impl<'a> Flight<'a> {
             return Ok(Outcome::Silent);
         };
         let accepted = match (self.probe.proto, self.local) {
-            (Proto::Tcp, Some(local)) => server.accepted(local, self.started)?,
+            (Proto::Tcp, Some(local)) => {
+                server.accepted(self.probe.target.port(), local, self.started)?
+            }
             _ => false,
         };
         Ok(if accepted || server.saw(self.nonce)? {

@@ -43,7 +43,8 @@ pub struct Server {
 #[derive(Debug, Default)]
 struct Seen {
     nonces: HashSet<Nonce>,
-    accepted: HashMap<SocketAddr, Instant>,
+    /// By the port that was connected to, and the peer: connections to two ports may come from one.
+    accepted: HashMap<(u16, SocketAddr), Instant>,
 }
 
 impl Server {
@@ -100,13 +101,13 @@ impl Server {
         Ok(lock(&self.seen).nonces.contains(&nonce))
     }
 
-    /// Has a TCP connection from this address and port been accepted since `since`?
-    pub fn accepted(&self, peer: SocketAddr, since: Instant) -> Result<bool> {
+    /// Has a TCP connection to this port from this address and port been accepted since `since`?
+    pub fn accepted(&self, port: u16, peer: SocketAddr, since: Instant) -> Result<bool> {
         self.settle()?;
-        let peer = canonical(peer);
+        let key = (port, canonical(peer));
         Ok(lock(&self.seen)
             .accepted
-            .get(&peer)
+            .get(&key)
             .is_some_and(|at| *at >= since))
     }
 
@@ -147,7 +148,8 @@ const SETTLE_PASSES: u32 = 64;
 struct Worker {
     control: UnixStream,
     seen: Arc<Mutex<Seen>>,
-    listeners: Vec<TcpListener>,
+    /// With their ports.
+    listeners: Vec<(u16, TcpListener)>,
     udp: Vec<UdpSocket>,
     icmp: Vec<Socket>,
     connections: Vec<Connection>,
@@ -167,7 +169,7 @@ impl Worker {
                 socket.listen(1024)?;
                 let listener = TcpListener::from(socket);
                 let port = listener.local_addr()?.port();
-                self.listeners.push(listener);
+                self.listeners.push((port, listener));
                 Ok(port)
             }
             Proto::Udp => {
@@ -228,7 +230,7 @@ impl Worker {
     fn poll(&self, timeout: PollTimeout) -> nix::Result<Vec<bool>> {
         let mut fds: Vec<PollFd<'_>> = [self.control.as_fd()]
             .into_iter()
-            .chain(self.listeners.iter().map(AsFd::as_fd))
+            .chain(self.listeners.iter().map(|(_, l)| l.as_fd()))
             .chain(self.udp.iter().map(AsFd::as_fd))
             .chain(self.icmp.iter().map(AsFd::as_fd))
             .chain(self.connections.iter().map(|c| c.stream.as_fd()))
@@ -246,11 +248,11 @@ impl Worker {
         // taken one from the right.
         let mut ready = ready.iter().skip(1).copied();
         let mut fresh = Vec::new();
-        for (listener, _) in self.listeners.iter().zip(&mut ready).filter(|(_, r)| *r) {
+        for ((port, listener), _) in self.listeners.iter().zip(&mut ready).filter(|(_, r)| *r) {
             while let Ok((stream, peer)) = listener.accept() {
                 lock(&self.seen)
                     .accepted
-                    .insert(canonical(peer), Instant::now());
+                    .insert((*port, canonical(peer)), Instant::now());
                 if stream.set_nonblocking(true).is_ok() && stream.set_nodelay(true).is_ok() {
                     let partial = Vec::new();
                     fresh.push(Connection { stream, partial });

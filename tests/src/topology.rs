@@ -132,12 +132,24 @@ impl Node {
 
     /// A new workload with the given addresses.
     pub fn workload_at(&self, namespace: &str, name: &str, at: Addresses) -> Result<Workload> {
+        let interface = interface_name(name, next_number());
+        self.workload_on(namespace, name, at, &interface)
+    }
+
+    /// A new workload with the given addresses behind a host-side interface of the given name.
+    pub fn workload_on(
+        &self,
+        namespace: &str,
+        name: &str,
+        at: Addresses,
+        interface: &str,
+    ) -> Result<Workload> {
         let ns = NetNs::new()?;
         ns.sysctls(&QUIET)?;
         let workload = Workload {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
-            interface: interface_name(name, next_number()),
+            interface: interface.to_owned(),
             ip4: at.ip4,
             ip6: at.ip6,
             ns,

@@ -143,6 +143,25 @@ fn a_closed_port_refuses() -> Result<()> {
 }
 
 #[test]
+fn a_connection_to_another_port_is_no_delivery() -> Result<()> {
+    let ns = NetNs::new()?;
+    let server = Server::start(&ns, &[(Proto::Tcp, 0), (Proto::Tcp, 0)])?;
+    let &[(_, one), (_, other)] = server.ports() else {
+        anyhow::bail!("two ports, {:?}", server.ports());
+    };
+    let since = Instant::now();
+    let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let stream = ns.run(|| std::net::TcpStream::connect(at(one)))??;
+    // The kernel may use this source port again, at the same time, towards the other port.
+    let source = stream.local_addr()?;
+    eventually(SOON, "the accept", || {
+        Ok(server.accepted(one, source, since)?.then_some(()))
+    })?;
+    ensure!(!server.accepted(other, source, since)?);
+    Ok(())
+}
+
+#[test]
 fn recreate_keeps_the_name_and_changes_the_number() -> Result<()> {
     let node = Node::new()?;
     let from = node.workload("x", "a")?;

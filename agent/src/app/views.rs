@@ -350,7 +350,7 @@ fn endpoint(applied: &Applied, workload: &Workload) -> EndpointView {
         _ => Isolation::Open,
     };
     EndpointView {
-        workload: workload.id.name.to_string(),
+        workload: workload.id.to_string(),
         namespace: workload.id.namespace.to_string(),
         interface,
         ifindex,

@@ -1,0 +1,72 @@
+//! The benchmark: prints what Ringfence costs on this machine, and asserts nothing.
+//!
+//! `--quick` measures less often, for a first look. What the figures mean, and those of a known
+//! machine, are in `docs/performance.md`.
+
+mod change;
+mod frames;
+mod kernel;
+mod noop;
+mod process;
+mod report;
+mod world;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+/// How often to measure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    /// Rounds over all kernel measurements, and runs in each.
+    pub(crate) rounds: usize,
+    pub(crate) repeat: u32,
+    /// Policy changes.
+    pub(crate) changes: usize,
+    /// Starts of the agent.
+    pub(crate) starts: usize,
+}
+
+const FULL: Effort = Effort {
+    rounds: 9,
+    repeat: 1_000_000,
+    changes: 200,
+    starts: 7,
+};
+const QUICK: Effort = Effort {
+    rounds: 3,
+    repeat: 100_000,
+    changes: 40,
+    starts: 3,
+};
+
+fn main() -> ExitCode {
+    match arguments().and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn arguments() -> Result<Effort> {
+    let mut effort = FULL;
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            "--quick" => effort = QUICK,
+            "--" => {}
+            other => bail!("unknown argument {other}: expected --quick or nothing"),
+        }
+    }
+    Ok(effort)
+}
+
+fn run(effort: Effort) -> Result<()> {
+    println!("Ringfence benchmark at {} remote workloads", world::REMOTE);
+    kernel::measure(effort)?;
+    let mut bench = process::Bench::start()?;
+    change::measure(&mut bench, effort)?;
+    process::memory(&bench, effort.changes)?;
+    process::starts(&mut bench, effort)
+}

@@ -1,0 +1,134 @@
+//! The first acts: the shop, and an agent that only observes.
+//!
+//! Invariants: nothing is enforced here, so every intrusion must succeed, which shows that what
+//! fails later fails because of the fence; none of these attempts is counted.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use ringfence_testbed::{Agent, AgentSpec};
+use serde_json::Value;
+
+use crate::clients::Clients;
+use crate::intrusion::Path;
+use crate::print::{heading, rows, say};
+use crate::shop::{INVENTORY, POLICIES, Shop};
+use crate::{interrupt, observed};
+
+const SOON: Duration = Duration::from_secs(10);
+
+pub(crate) fn open() -> Result<Shop> {
+    heading("The shop: policies/inventory.toml, each workload in a network namespace");
+    let shop = Shop::open()?;
+    rows(&shop.rows());
+    Ok(shop)
+}
+
+/// All clients; those of payments, who will lose their permission, apart.
+pub(crate) fn clients(shop: &Shop) -> Result<(Clients, Clients)> {
+    let (mut clients, mut payments) = (Clients::default(), Clients::default());
+    for frontend in ["frontend-1", "frontend-2"] {
+        let frontend = shop.member(frontend)?;
+        clients.add(&shop.customer, frontend)?;
+        clients.add(&frontend.workload, shop.member("orders-1")?)?;
+    }
+    let orders = &shop.member("orders-1")?.workload;
+    clients.add(orders, shop.member("orders-db-1")?)?;
+    payments.add(orders, shop.member("payments-1")?)?;
+    say(&format!(
+        "{} clients send requests all the time: customers → frontend → orders → payments, db;",
+        clients.len() + payments.len()
+    ));
+    say("IPv4 and IPv6, half on connections they keep, half on a new one for each request.");
+    clients.go_on(100)?;
+    payments.go_on(20)?;
+    Ok((clients, payments))
+}
+
+pub(crate) fn observe(shop: &Shop, clients: &Clients) -> Result<Agent> {
+    heading("Observe: the agent starts without policies and reports who talks to whom");
+    let spec = AgentSpec {
+        inventory: INVENTORY.to_owned(),
+        default_mode: "observe".to_owned(),
+        ..AgentSpec::default()
+    };
+    let agent = Agent::start(&shop.node, &spec)?;
+    agent.wait_until(
+        || {
+            interrupt::check()?;
+            let status = agent.cli_json(&["status"])?;
+            let attached = status.get("attached").and_then(Value::as_u64);
+            Ok(attached == u64::try_from(shop.members.len()).ok())
+        },
+        SOON,
+        "every workload attached",
+    )?;
+    let mut relations = observed::relations(&[]);
+    // Every relation that exists is seen once clients have gone on for a while.
+    for _ in 0..20 {
+        clients.go_on(200)?;
+        relations = observed::relations(&observed::flows(&agent, &[])?);
+        if relations.len() >= 6 {
+            break;
+        }
+    }
+    let cells: Vec<_> = relations
+        .iter()
+        .map(|((from, to, port), count)| {
+            let ends = format!("{from} → {to}");
+            vec![ends, port.clone(), format!("{count} new connections")]
+        })
+        .collect();
+    rows(&cells);
+    Ok(agent)
+}
+
+/// The controls: without enforcement the very same attempts succeed.
+pub(crate) fn before(paths: &[Path<'_>]) -> Result<()> {
+    say("Nothing is fenced yet. An intruder and a compromised frontend try their luck:");
+    let mut lines = Vec::new();
+    for path in paths {
+        let attempts = path.attempt(1)?;
+        ensure!(
+            attempts.succeeded == attempts.made,
+            "before enforcement every attempt should succeed: {path:?}: {attempts:?}"
+        );
+        let mut cells = path.cells()?;
+        cells.push("before: reached, IPv4 and IPv6".to_owned());
+        lines.push(cells);
+    }
+    rows(&lines);
+    Ok(())
+}
+
+pub(crate) fn would_deny(agent: &Agent, paths: &[Path<'_>], clients: &Clients) -> Result<()> {
+    heading("Policies: policies/shop.toml is loaded; the shop still observes");
+    agent.write_policies(POLICIES)?;
+    let policies = POLICIES.matches("[[policy]]").count();
+    observed::wait_for_policies(agent, "their being in force", |list| list.len() == policies)?;
+    clients.go_on(100)?;
+    say("The same attempts still get through, but now the agent says what it would deny:");
+    let mut lines = Vec::new();
+    for path in paths {
+        let attempts = path.attempt(1)?;
+        ensure!(
+            attempts.succeeded == attempts.made,
+            "observe mode must drop nothing: {path:?}: {attempts:?}"
+        );
+        let flow = observed::record(agent, path, "would-deny")?;
+        let mut cells = path.cells()?;
+        cells.push(format!("would deny: {}", flow.decider()));
+        lines.push(cells);
+    }
+    rows(&lines);
+    let denied = observed::flows(agent, &["--verdict", "would-deny"])?;
+    let intruders = ["shop/frontend-2", "lab/intruder-1"];
+    let legitimate = denied
+        .iter()
+        .filter(|flow| !intruders.contains(&flow.originator()));
+    let legitimate = legitimate.count();
+    say(&format!(
+        "Legitimate flows that would be denied: {legitimate}"
+    ));
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! The whole agent on real interfaces: what policy denies does not arrive, what it allows does.
+//!
+//! Every grid of probes runs twice against the same agent and the same policies: first in
+//! `observe`, where each probe must be answered (the control), then in `enforce`. Several checks
+//! share a topology, because building one and starting an agent is what costs time.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on should stop where it is"
+)]
+
+mod changes;
+mod failures;
+mod interfaces;
+mod live;
+mod modes;
+mod peers;
+mod ports;
+mod start;
+mod surfaces;
+mod world;

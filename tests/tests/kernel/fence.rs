@@ -1,0 +1,335 @@
+//! A fence without an interface: the loaded programs, their maps, and one endpoint to protect.
+//!
+//! The endpoint owns [`LOCAL4`] and [`LOCAL6`] on interface 1, which is what a test run reports.
+//! Its table denies both directions until a test adds rows. Peers are known by their identity:
+//! [`FRIEND`] and [`OTHER`] are two classes, [`NETWORK`] is a prefix, [`STRANGER`] is in no map.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use aya::programs::{TestRun as _, TestRunOptions};
+use ringfence::datapath::{Counters, Datapath as _, Telemetry};
+use ringfence::plan::{Action, Row};
+use ringfence_common::{
+    endpoint::Endpoint,
+    event::FlowEvent,
+    ids::{ClassId, IdentityId, NamespaceSlot, RuleSlot, TableId},
+    mode::{Direction, Mode, Verdict},
+    net::{Ip4, Ip6, Port},
+    policy::{PolicyKey, PolicyRow},
+    reason::DropReason,
+};
+
+use crate::loaded::Loaded;
+
+/// The workload.
+pub(crate) const LOCAL: Both = Both(
+    Ipv4Addr::new(10, 0, 0, 2),
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2),
+);
+/// A peer of class [`FRIENDS`].
+pub(crate) const FRIEND: Both = Both(
+    Ipv4Addr::new(10, 0, 0, 3),
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3),
+);
+/// A peer of class [`OTHERS`].
+pub(crate) const OTHER: Both = Both(
+    Ipv4Addr::new(10, 0, 0, 4),
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 4),
+);
+/// An address that no map knows.
+pub(crate) const STRANGER: Both = Both(
+    Ipv4Addr::new(192, 0, 2, 9),
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9),
+);
+
+pub(crate) const FRIENDS: ClassId = ClassId(5);
+pub(crate) const OTHERS: ClassId = ClassId(6);
+pub(crate) const FRIEND_IDENTITY: IdentityId = IdentityId(20);
+pub(crate) const OTHER_IDENTITY: IdentityId = IdentityId(21);
+pub(crate) const LOCAL_IDENTITY: IdentityId = IdentityId(19);
+
+/// The rule that tests let decide, where one is enough.
+pub(crate) const RULE: RuleSlot = RuleSlot(40);
+
+/// The table of the endpoint at the start.
+pub(crate) const TABLE: TableId = TableId(7);
+const NAMESPACE: NamespaceSlot = NamespaceSlot(3);
+/// `lo`: a test run without an interface reports it.
+pub(crate) const IFINDEX: u32 = 1;
+/// Where packets for the workload come from, if from no socket of this host.
+const ELSEWHERE: u32 = 77;
+
+/// An address of each family.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Both(Ipv4Addr, Ipv6Addr);
+
+impl Both {
+    pub(crate) fn ip(self, v6: bool) -> IpAddr {
+        if v6 { self.1.into() } else { self.0.into() }
+    }
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Passed,
+    Dropped,
+}
+pub(crate) use Fate::{Dropped, Passed};
+
+/// The hook at which a frame is shown to the programs, and where it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// The workload sends it.
+    Leaving,
+    /// Forwarded to the workload.
+    Arriving,
+    /// Sent to the workload by a socket of the node.
+    FromNode,
+    /// Sent by the workload and routed back to it.
+    Hairpin,
+}
+pub(crate) use Way::{Arriving, FromNode, Hairpin, Leaving};
+
+pub(crate) struct Fence {
+    /// There until the fence is dropped.
+    loaded: Option<Loaded>,
+    endpoint: Endpoint,
+}
+
+impl Drop for Fence {
+    fn drop(&mut self) {
+        if let Some(loaded) = self.loaded.take() {
+            loaded.give_back();
+        }
+    }
+}
+
+impl Fence {
+    /// Programs and maps with the endpoint in `enforce`.
+    pub(crate) fn new() -> Self {
+        let mut endpoint = Endpoint {
+            identity: LOCAL_IDENTITY,
+            table: TABLE,
+            namespace: NAMESPACE,
+            ..Endpoint::default()
+        };
+        endpoint.ip4[0] = Ip4::from_wire(LOCAL.0.octets());
+        endpoint.ip6[0] = Ip6::from_wire(LOCAL.1.octets());
+        let mut fence = Self {
+            loaded: Some(Loaded::take()),
+            endpoint,
+        };
+        fence.write(Action::PutEndpoint(IFINDEX, endpoint));
+        fence.set_mode(Mode::Enforce);
+        fence.write(Action::SetMode(NamespaceSlot::NODE_DEFAULT, Mode::Enforce));
+        fence.deny_by_default(TABLE);
+        for v6 in [false, true] {
+            fence.write(Action::PutAddress(LOCAL.ip(v6), LOCAL_IDENTITY));
+            fence.write(Action::PutAddress(FRIEND.ip(v6), FRIEND_IDENTITY));
+            fence.write(Action::PutAddress(OTHER.ip(v6), OTHER_IDENTITY));
+        }
+        fence.write(Action::SetClass(FRIEND_IDENTITY, FRIENDS));
+        fence.write(Action::SetClass(OTHER_IDENTITY, OTHERS));
+        fence
+    }
+
+    fn loaded(&mut self) -> &mut Loaded {
+        self.loaded.as_mut().unwrap()
+    }
+
+    fn telemetry(&self) -> &Telemetry {
+        &self.loaded.as_ref().unwrap().telemetry
+    }
+
+    pub(crate) fn write(&mut self, action: Action) {
+        self.loaded().datapath.write(&action).unwrap();
+    }
+
+    pub(crate) fn set_mode(&mut self, mode: Mode) {
+        self.write(Action::SetMode(NAMESPACE, mode));
+    }
+
+    /// Rows that deny everything to everyone, in both directions.
+    pub(crate) fn deny_by_default(&mut self, table: TableId) {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let row = PolicyRow::lasting(Verdict::Deny, RuleSlot::DEFAULT_DENY);
+            self.put(key(table, ClassId::ANY, direction), row);
+        }
+    }
+
+    /// Writes a row.
+    pub(crate) fn put(&mut self, (bits, key): (u32, PolicyKey), row: PolicyRow) {
+        self.write(Action::PutRow(Row { bits, key, row }));
+    }
+
+    /// [`RULE`] allows friends this, in one direction.
+    pub(crate) fn allow(&mut self, direction: Direction, protocol: u8, port: u16) {
+        let row = PolicyRow::lasting(Verdict::Allow, RULE);
+        self.put(exact(TABLE, FRIENDS, direction, protocol, port), row);
+    }
+
+    /// [`RULE`] allows friends everything, in both directions.
+    pub(crate) fn allow_friends(&mut self) {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let row = PolicyRow::lasting(Verdict::Allow, RULE);
+            self.put(key(TABLE, FRIENDS, direction), row);
+        }
+    }
+
+    /// Changes the endpoint.
+    pub(crate) fn edit(&mut self, edit: impl FnOnce(&mut Endpoint)) {
+        edit(&mut self.endpoint);
+        self.write(Action::PutEndpoint(IFINDEX, self.endpoint));
+    }
+
+    /// The programs' clock.
+    pub(crate) fn now(&mut self) -> u64 {
+        self.loaded().datapath.boot_time().unwrap()
+    }
+
+    pub(crate) fn leaving(&mut self, frame: &[u8]) -> Fate {
+        self.run(Leaving, frame)
+    }
+
+    pub(crate) fn arriving(&mut self, frame: &[u8]) -> Fate {
+        self.run(Arriving, frame)
+    }
+
+    pub(crate) fn run(&mut self, way: Way, frame: &[u8]) -> Fate {
+        self.run_as(way, frame, 0, 1)
+    }
+
+    /// Runs a frame `repeat` times, as one that the kernel will cut into segments of `gso_size`.
+    pub(crate) fn run_as(&mut self, way: Way, frame: &[u8], gso_size: u32, repeat: u32) -> Fate {
+        let (program, ingress) = match way {
+            Leaving => ("from_workload", 0),
+            Arriving => ("to_workload", ELSEWHERE),
+            FromNode => ("to_workload", 0),
+            Hairpin => ("to_workload", IFINDEX),
+        };
+        let context = sk_buff(ingress, gso_size);
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            repeat,
+            ..TestRunOptions::new()
+        };
+        let program = self.loaded().datapath.program(program).unwrap();
+        let result = program.test_run(options).unwrap();
+        match result.return_value.cast_signed() {
+            -1 => Passed,
+            2 => Dropped,
+            other => panic!("the program returned {other}"),
+        }
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.telemetry().counters().unwrap()
+    }
+
+    /// How many packets were dropped for a reason, and how many `observe` let pass.
+    pub(crate) fn count(&self, reason: DropReason) -> (u64, u64) {
+        let found = self.counters().drops.into_iter().find(|d| d.0 == reason);
+        found
+            .map(|(_, dropped, observed)| (dropped, observed))
+            .unwrap()
+    }
+
+    /// Every reason that has been counted.
+    pub(crate) fn reasons(&self) -> Vec<(DropReason, u64, u64)> {
+        let mut drops = self.counters().drops;
+        drops.retain(|(_, dropped, observed)| *dropped != 0 || *observed != 0);
+        drops
+    }
+
+    /// The records written since the last call.
+    pub(crate) fn events(&mut self) -> Vec<FlowEvent> {
+        let mut events = Vec::new();
+        let telemetry = &mut self.loaded().telemetry;
+        telemetry.drain(usize::MAX, |event| events.push(*event));
+        assert_eq!(telemetry.malformed(), 0);
+        events
+    }
+
+    pub(crate) fn hits(&self, rule: RuleSlot) -> u64 {
+        self.telemetry().rule_hits(rule).unwrap().hits
+    }
+
+    /// Drops the frame for this reason and no other; in `observe` it passes and is counted.
+    #[track_caller]
+    pub(crate) fn refuses(&mut self, way: Way, frame: &[u8], reason: DropReason, what: &str) {
+        for (mode, fate, step) in [
+            (Mode::Enforce, Dropped, (1, 0)),
+            (Mode::Observe, Passed, (0, 1)),
+        ] {
+            self.set_mode(mode);
+            let before = self.counters().drops;
+            let found = self.run(way, frame);
+            let mut counted = self.counters().drops;
+            for (now, then) in counted.iter_mut().zip(&before) {
+                (now.1, now.2) = (now.1 - then.1, now.2 - then.2);
+            }
+            counted.retain(|(_, dropped, observed)| (*dropped, *observed) != (0, 0));
+            let expected = vec![(reason, step.0, step.1)];
+            assert_eq!(
+                (found, counted),
+                (fate, expected),
+                "{what}, {way:?}, in {mode:?}"
+            );
+        }
+        self.set_mode(Mode::Enforce);
+    }
+
+    /// Passes the frame without counting anything against it.
+    #[track_caller]
+    pub(crate) fn passes(&mut self, way: Way, frame: &[u8], what: &str) {
+        let before = self.counters().drops;
+        let fate = self.run(way, frame);
+        assert_eq!(fate, Passed, "{what}, {way:?}: {:?}", self.reasons());
+        assert_eq!(self.counters().drops, before, "{what}, {way:?}");
+    }
+}
+
+/// A row for every protocol.
+pub(crate) fn key(table: TableId, class: ClassId, direction: Direction) -> (u32, PolicyKey) {
+    let (_, key) = exact(table, class, direction, 0, 0);
+    (PolicyKey::ANY_PROTOCOL_BITS, key)
+}
+
+/// A row for every port of a protocol.
+pub(crate) fn protocol(
+    table: TableId,
+    class: ClassId,
+    direction: Direction,
+    protocol: u8,
+) -> (u32, PolicyKey) {
+    let (_, key) = exact(table, class, direction, protocol, 0);
+    (PolicyKey::PROTOCOL_BITS, key)
+}
+
+/// A row for one port.
+pub(crate) fn exact(
+    table: TableId,
+    class: ClassId,
+    direction: Direction,
+    protocol: u8,
+    port: u16,
+) -> (u32, PolicyKey) {
+    let key = PolicyKey {
+        table,
+        class,
+        direction: direction as u8,
+        protocol,
+        port: Port::new(port),
+    };
+    (PolicyKey::FULL_BITS, key)
+}
+
+/// The part of `struct __sk_buff` that a test run takes from its caller.
+fn sk_buff(ingress_ifindex: u32, gso_size: u32) -> [u8; 184] {
+    let mut context = [0; 184];
+    context[36..40].copy_from_slice(&ingress_ifindex.to_ne_bytes());
+    context[176..180].copy_from_slice(&gso_size.to_ne_bytes());
+    context
+}

@@ -1,0 +1,141 @@
+//! Loaded programs and maps, used by one test after another.
+//!
+//! Loading takes seconds on a small machine, because the verifier walks every path. So what was
+//! loaded once goes back to a pool, and whoever takes it out finds empty maps. Pins are needed for
+//! a moment only: to get at the maps that the datapath keeps to itself.
+
+use std::sync::{Mutex, PoisonError};
+
+use aya::Pod;
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::util::nr_cpus;
+use ringfence::datapath::{Datapath as _, KernelDatapath, LoadOptions, Pins, Telemetry};
+use ringfence::plan::{Action, State, plan};
+use ringfence_common::{
+    conntrack::{CtEntry, CtKey4, CtKey6},
+    deny::{DenyCount, DenyKey},
+    fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
+    ids::{ClassId, IdentityId},
+    maps::{self, RuleHit},
+    stats::STATS,
+};
+use ringfence_testbed::Bpffs;
+
+/// Numbers of identities and rules stay below this in tests.
+const NUMBERS: u32 = 64;
+
+static POOL: Mutex<Vec<Loaded>> = Mutex::new(Vec::new());
+
+pub(crate) struct Loaded {
+    pub(crate) datapath: KernelDatapath,
+    pub(crate) telemetry: Telemetry,
+    ct4: HashMap<MapData, CtKey4, CtEntry>,
+    ct6: HashMap<MapData, CtKey6, CtEntry>,
+    fragments4: HashMap<MapData, FragmentKey4, FragmentPorts>,
+    fragments6: HashMap<MapData, FragmentKey6, FragmentPorts>,
+    denies: HashMap<MapData, DenyKey, DenyCount>,
+    stats: PerCpuArray<MapData, u64>,
+    hits: PerCpuArray<MapData, RuleHit>,
+}
+
+/// A private bpffs and its directory.
+pub(crate) struct Pinned {
+    pub(crate) pins: Pins,
+    bpffs: Bpffs,
+    // Last: a mounted directory cannot be removed.
+    _dir: tempfile::TempDir,
+}
+
+impl Pinned {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("ringfence-kernel-")
+            .tempdir()
+            .unwrap();
+        let bpffs = Bpffs::mount(dir.path().to_owned()).unwrap();
+        Self {
+            pins: Pins::below(bpffs.path()),
+            bpffs,
+            _dir: dir,
+        }
+    }
+
+    pub(crate) fn load(&self, options: &LoadOptions) -> (KernelDatapath, Telemetry) {
+        KernelDatapath::load(self.bpffs.path(), options).unwrap()
+    }
+}
+
+impl Loaded {
+    /// One from the pool, or a new one; its maps are empty.
+    pub(crate) fn take() -> Self {
+        let pooled = POOL.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut loaded = pooled.unwrap_or_else(Self::load);
+        loaded.wipe();
+        loaded
+    }
+
+    /// For the next test.
+    pub(crate) fn give_back(self) {
+        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.push(self);
+    }
+
+    fn load() -> Self {
+        let small = [maps::CT4, maps::CT6, maps::FRAG4, maps::FRAG6, maps::DENIES];
+        let pinned = Pinned::new();
+        let (datapath, telemetry) = pinned.load(&LoadOptions {
+            capacities: small.map(|map| (map, 1024)).to_vec(),
+            ..LoadOptions::default()
+        });
+        let pins = &pinned.pins;
+        Self {
+            datapath,
+            telemetry,
+            ct4: opened(pins, maps::CT4),
+            ct6: opened(pins, maps::CT6),
+            fragments4: opened(pins, maps::FRAG4),
+            fragments6: opened(pins, maps::FRAG6),
+            denies: opened(pins, maps::DENIES),
+            stats: opened(pins, maps::STATS),
+            hits: opened(pins, maps::RULE_HITS),
+        }
+    }
+
+    fn wipe(&mut self) {
+        let plan = plan(&self.datapath.read().unwrap(), &State::default());
+        for action in plan.publish.iter().chain(&plan.retire) {
+            self.datapath.write(action).unwrap();
+        }
+        for number in 0..NUMBERS {
+            let unclassed = Action::SetClass(IdentityId(number), ClassId::ANY);
+            self.datapath.write(&unclassed).unwrap();
+        }
+        forget(&mut self.ct4);
+        forget(&mut self.ct6);
+        forget(&mut self.fragments4);
+        forget(&mut self.fragments6);
+        forget(&mut self.denies);
+        reset(&mut self.stats, STATS, 0);
+        reset(&mut self.hits, NUMBERS, RuleHit::default());
+        self.telemetry.drain(usize::MAX, |_| {});
+    }
+}
+
+fn opened<T: TryFrom<Map, Error: std::fmt::Debug>>(pins: &Pins, name: &str) -> T {
+    let map = MapData::from_pin(pins.map(name)).unwrap();
+    T::try_from(Map::from_map_data(map).unwrap()).unwrap()
+}
+
+fn forget<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) {
+    let keys: Vec<K> = map.keys().collect::<Result<_, _>>().unwrap();
+    for key in keys {
+        map.remove(&key).unwrap();
+    }
+}
+
+fn reset<V: Pod>(map: &mut PerCpuArray<MapData, V>, entries: u32, value: V) {
+    for index in 0..entries {
+        let values = PerCpuValues::try_from(vec![value; nr_cpus().unwrap()]).unwrap();
+        map.set(index, values, 0).unwrap();
+    }
+}

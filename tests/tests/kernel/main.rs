@@ -1,0 +1,27 @@
+//! The kernel programs, run on single frames by the kernel itself (`BPF_PROG_TEST_RUN`).
+//!
+//! Every negative is run twice: in `enforce` the frame must be dropped for exactly one reason, and
+//! in `observe` the very same frame must pass and be counted as what would have been dropped.
+//! Frames are made by hand; their checksums do not matter here.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on should stop where it is"
+)]
+
+mod announcements;
+mod changes;
+mod conntrack;
+mod errors;
+mod fence;
+mod fragments;
+mod frames;
+mod loaded;
+mod malformed;
+mod object;
+mod policy;
+mod source;
+mod telemetry;

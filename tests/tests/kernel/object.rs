@@ -1,0 +1,50 @@
+//! The object itself: every map that the shared crate names is in it, with the promised capacity.
+
+use aya::maps::MapInfo;
+use ringfence::datapath::LoadOptions;
+use ringfence_common::maps;
+
+use crate::{fence::Fence, loaded::Pinned};
+
+#[test]
+fn every_named_map_is_in_the_object_and_pinned() {
+    let pinned = Pinned::new();
+    let _loaded = pinned.load(&LoadOptions::default());
+    let capacity = |name: &str| {
+        let info = MapInfo::from_pin(pinned.pins.map(name));
+        info.unwrap_or_else(|error| panic!("{name}: {error}"))
+            .max_entries()
+    };
+    for name in maps::ALL {
+        assert!(capacity(name) > 0, "{name}");
+    }
+    for (name, expected) in [
+        (maps::ENDPOINTS, maps::ENDPOINTS_CAPACITY),
+        (maps::NAMESPACE_MODE, maps::NAMESPACES),
+        (maps::IPCACHE4, maps::IPCACHE_CAPACITY),
+        (maps::IPCACHE6, maps::IPCACHE_CAPACITY),
+        (maps::CIDR4, maps::CIDR_CAPACITY),
+        (maps::CIDR6, maps::CIDR_CAPACITY),
+        (maps::CLASSES, maps::IDENTITIES),
+        (maps::POLICY, maps::POLICY_CAPACITY),
+        (maps::IDENTITY_EPOCH, maps::EPOCHS),
+        (maps::CT4, maps::CONNTRACK_CAPACITY),
+        (maps::CT6, maps::CONNTRACK_CAPACITY),
+        (maps::FRAG4, maps::FRAGMENT_CAPACITY),
+        (maps::FRAG6, maps::FRAGMENT_CAPACITY),
+        (maps::RULE_HITS, maps::RULES),
+        (maps::DENIES, maps::DENIES_CAPACITY),
+        (maps::EVENTS, maps::EVENTS_BYTES),
+        (maps::STATS, ringfence_common::stats::STATS),
+        (maps::CLOCK, 1),
+    ] {
+        assert_eq!(capacity(name), expected, "{name}");
+    }
+}
+
+#[test]
+fn the_clock_runs_forward() {
+    let mut fence = Fence::new();
+    let first = fence.now();
+    assert!(first > 0 && fence.now() >= first);
+}

@@ -1,0 +1,213 @@
+//! What the kernel reports: records, counters and hits.
+
+use std::net::IpAddr;
+
+use ringfence_common::{
+    event::EventKind,
+    ids::{IdentityId, RuleSlot},
+    mode::{Action, Direction, Mode, Verdict},
+    net::{Address as _, Ip4, Ip6, Port},
+    reason::DropReason,
+};
+
+use crate::fence::{
+    Arriving, Dropped, FRIEND, FRIEND_IDENTITY, Fence, IFINDEX, LOCAL, LOCAL_IDENTITY, Leaving,
+    Passed, RULE, STRANGER, TABLE,
+};
+use crate::frames::{ACK, SYN, TCP, Talk, UDP, frame, framed, tcp};
+
+fn wide(address: IpAddr) -> Ip6 {
+    match address {
+        IpAddr::V4(address) => Ip4::from_wire(address.octets()).widen(),
+        IpAddr::V6(address) => Ip6::from_wire(address.octets()),
+    }
+}
+
+#[test]
+fn a_new_flow_makes_one_record_that_says_everything() {
+    for direction in [Direction::Egress, Direction::Ingress] {
+        for v6 in [false, true] {
+            let mut fence = Fence::new();
+            fence.allow(direction, TCP, 443);
+            let (talk, there, back) = match direction {
+                Direction::Egress => (
+                    Talk {
+                        v6,
+                        local: (LOCAL, 40000),
+                        peer: (FRIEND, 443),
+                    },
+                    Leaving,
+                    Arriving,
+                ),
+                Direction::Ingress => (
+                    Talk {
+                        v6,
+                        local: (LOCAL, 443),
+                        peer: (FRIEND, 40000),
+                    },
+                    Arriving,
+                    Leaving,
+                ),
+            };
+            let syn = if there == Leaving {
+                talk.out(TCP, SYN)
+            } else {
+                talk.back(TCP, SYN)
+            };
+            let before = fence.now();
+            fence.passes(there, &syn, "opens");
+            let after = fence.now();
+            let events = fence.events();
+            assert_eq!(events.len(), 1);
+            let event = events[0];
+            assert!((before..=after).contains(&event.time));
+            assert_eq!(event.kind, EventKind::New as u8);
+            assert_eq!((event.packets, event.bytes), (1, syn.len() as u64));
+            assert_eq!(event.local, wide(LOCAL.ip(v6)));
+            assert_eq!(event.peer, wide(FRIEND.ip(v6)));
+            assert_eq!(event.local_port, Port::new(talk.local.1));
+            assert_eq!(event.peer_port, Port::new(talk.peer.1));
+            assert_eq!((event.ifindex, event.table), (IFINDEX, TABLE));
+            assert_eq!(event.identity, LOCAL_IDENTITY);
+            assert_eq!(event.peer_identity, FRIEND_IDENTITY);
+            assert_eq!((event.rule, event.reason), (RULE, 0));
+            assert_eq!((event.protocol, event.tcp), (TCP, SYN));
+            assert_eq!(event.family, if v6 { 6 } else { 4 });
+            assert_eq!(event.direction, direction as u8);
+            assert_eq!(event.verdict, Verdict::Allow as u8);
+            assert_eq!(event.action, Action::Pass as u8);
+            assert_eq!(event.from_workload, u8::from(there == Leaving));
+            assert!(!event.is_reply());
+
+            let answer = [talk.out(TCP, SYN | ACK), talk.back(TCP, SYN | ACK)];
+            let answer = &answer[usize::from(back == Arriving)];
+            for _ in 0..100 {
+                fence.passes(back, answer, "goes on");
+            }
+            assert_eq!(fence.events(), [], "packets of a known flow make none");
+        }
+    }
+}
+
+#[test]
+fn a_thousand_denied_packets_make_one_record_and_an_exact_count() {
+    for (way, direction) in [(Leaving, Direction::Egress), (Arriving, Direction::Ingress)] {
+        for v6 in [false, true] {
+            let mut fence = Fence::new();
+            let talk = Talk {
+                v6,
+                local: (LOCAL, 5000),
+                peer: (FRIEND, 6000),
+            };
+            let frame = if way == Leaving {
+                talk.out(UDP, 0)
+            } else {
+                talk.back(UDP, 0)
+            };
+            assert_eq!(fence.run_as(way, &frame, 0, 1000), Dropped);
+            assert_eq!(fence.reasons(), [(DropReason::Policy, 1000, 0)]);
+            assert_eq!(fence.hits(RuleSlot::DEFAULT_DENY), 1000);
+            let counters = fence.counters();
+            assert_eq!((counters.flows_denied, counters.flows_allowed), (1000, 0));
+            assert_eq!((counters.events_written, counters.events_lost), (1, 0));
+            assert_eq!(counters.denies_lost, 0);
+            let events = fence.events();
+            assert_eq!(events.len(), 1);
+            let event = events[0];
+            assert_eq!(event.kind, EventKind::Denied as u8);
+            assert_eq!((event.packets, event.bytes), (1, frame.len() as u64));
+            assert_eq!(event.local, wide(LOCAL.ip(v6)));
+            assert_eq!(event.peer, wide(FRIEND.ip(v6)));
+            assert_eq!(event.local_port, Port::new(5000));
+            assert_eq!(event.peer_port, Port::new(6000));
+            assert_eq!(event.peer_identity, FRIEND_IDENTITY);
+            assert_eq!(event.rule, RuleSlot::DEFAULT_DENY);
+            assert_eq!(event.reason, DropReason::Policy as u8);
+            assert_eq!((event.protocol, event.tcp), (UDP, 0));
+            assert_eq!(event.direction, direction as u8);
+            assert_eq!(event.verdict, Verdict::Deny as u8);
+            assert_eq!(event.action, Action::Drop as u8);
+
+            // Another kind is not hidden by the first: another port, another action.
+            let near = Talk {
+                peer: (FRIEND, 6001),
+                local: (LOCAL, 5001),
+                v6,
+            };
+            let other = if way == Leaving {
+                near.out(UDP, 0)
+            } else {
+                near.back(UDP, 0)
+            };
+            fence.run_as(way, &other, 0, 10);
+            fence.set_mode(Mode::Observe);
+            assert_eq!(fence.run_as(way, &frame, 0, 10), Passed);
+            let events = fence.events();
+            assert_eq!(events.len(), 2);
+            assert_eq!(events[1].action, Action::Pass as u8);
+            assert_eq!(fence.reasons(), [(DropReason::Policy, 1010, 10)]);
+        }
+    }
+}
+
+#[test]
+fn packets_that_no_flow_could_hold_are_reported_too() {
+    let mut fence = Fence::new();
+    let spoofed = frame(STRANGER.ip(false), FRIEND.ip(false), TCP, &tcp(1, 2, SYN));
+    fence.run(Leaving, &spoofed);
+    fence.run(Leaving, &framed(0x88cc, &[0; 60]));
+    let stranger = Talk {
+        v6: true,
+        local: (LOCAL, 80),
+        peer: (STRANGER, 9),
+    };
+    fence.run(Arriving, &stranger.back(TCP, SYN));
+    let events = fence.events();
+    let told: Vec<_> = events
+        .iter()
+        .map(|e| (e.reason, e.family, e.protocol))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (DropReason::SpoofedSource as u8, 4, TCP),
+            (DropReason::Ethertype as u8, 0, 0),
+            (DropReason::UnknownPeer as u8, 6, TCP),
+        ]
+    );
+    for event in &events {
+        assert_eq!(event.kind, EventKind::Denied as u8);
+        assert_eq!(event.peer_identity, IdentityId::UNKNOWN);
+        assert_eq!(event.rule, RuleSlot::NONE);
+    }
+    assert_eq!(
+        events[0].local,
+        wide(STRANGER.ip(false)),
+        "the address in the packet"
+    );
+}
+
+#[test]
+fn a_full_ring_is_counted() {
+    let mut fence = Fence::new();
+    fence.allow(Direction::Egress, UDP, 53);
+    let room = ringfence_common::maps::EVENTS_BYTES / 104;
+    let mut sent = 0_u64;
+    // Every source port is a new flow, hence a record; the table of flows forgets old ones.
+    for port in 1..=u16::MAX {
+        let talk = Talk {
+            v6: false,
+            local: (LOCAL, port),
+            peer: (FRIEND, 53),
+        };
+        fence.leaving(&talk.out(UDP, 0));
+        sent += 1;
+        if sent > u64::from(room) + 100 {
+            break;
+        }
+    }
+    let counters = fence.counters();
+    assert!(counters.events_lost >= 100, "{counters:?}");
+    assert_eq!(counters.events_lost + counters.events_written, sent);
+    assert_eq!(fence.events().len() as u64, counters.events_written);
+}
