@@ -10,6 +10,7 @@ pub mod agent;
 pub mod bpffs;
 pub mod frame;
 pub mod http;
+pub mod interrupt;
 pub mod inventory;
 pub mod load;
 pub mod netns;

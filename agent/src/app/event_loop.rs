@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use super::{
     AppError, Loaded,
     directory::{address_book, directory},
+    memory,
     modes::{Modes, kernel_mode},
     shared::{Applied, Shared, socket_path},
 };
@@ -373,6 +374,7 @@ impl Agent {
             self.shared
                 .metrics
                 .retain_workloads(|id| inventory.workload(id).is_some());
+            memory::trim();
         }
         let applied = self.shared.applied();
         let Some(published) = applied.published.clone() else {

@@ -6,6 +6,7 @@
 
 mod directory;
 mod event_loop;
+mod memory;
 mod modes;
 mod shared;
 mod views;

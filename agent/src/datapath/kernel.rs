@@ -56,6 +56,8 @@ impl KernelDatapath {
         pins.create()?;
         check_pinned(&pins, options)?;
         let mut loader = EbpfLoader::new();
+        // The programs need no relocation against the kernel's types: 12 MB of them.
+        loader.btf(None);
         let paths = names::ALL.map(|name| (name, pins.map(name)));
         for (name, path) in &paths {
             loader.map_pin_path(name, path.as_path());

@@ -3,7 +3,7 @@
 //! Invariant: what is checked is the peak, when old and new stand side by side; a state that does
 //! not fit changes nothing.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use ringfence_common::maps;
@@ -78,6 +78,27 @@ pub fn check(actual: &State, desired: &State, limits: &Capacities) -> Result<(),
         limits.endpoints,
         endpoints.len(),
     )?;
+    // The same addresses fit because they did.
+    if !Arc::ptr_eq(&actual.addresses, &desired.addresses) {
+        addresses_fit(actual, desired, limits)?;
+    }
+    for (v6, map) in [(false, maps::CIDR4), (true, maps::CIDR6)] {
+        let prefixes: BTreeSet<&IpNet> = actual
+            .prefixes
+            .keys()
+            .chain(desired.prefixes.keys())
+            .filter(|prefix| matches!(prefix, IpNet::V6(_)) == v6)
+            .collect();
+        fits(map, "cidr", limits.cidr, prefixes.len())?;
+    }
+    Ok(())
+}
+
+fn addresses_fit(
+    actual: &State,
+    desired: &State,
+    limits: &Capacities,
+) -> Result<(), CapacityError> {
     for (v6, map) in [(false, maps::IPCACHE4), (true, maps::IPCACHE6)] {
         let of_family = |address: &&IpAddr| address.is_ipv6() == v6;
         let wanted = desired.addresses.keys().filter(of_family).count();
@@ -88,15 +109,6 @@ pub fn check(actual: &State, desired: &State, limits: &Capacities) -> Result<(),
             .filter(|address| !desired.addresses.contains_key(*address))
             .count();
         fits(map, "ipcache", limits.ipcache, wanted + leaving)?;
-    }
-    for (v6, map) in [(false, maps::CIDR4), (true, maps::CIDR6)] {
-        let prefixes: BTreeSet<&IpNet> = actual
-            .prefixes
-            .keys()
-            .chain(desired.prefixes.keys())
-            .filter(|prefix| matches!(prefix, IpNet::V6(_)) == v6)
-            .collect();
-        fits(map, "cidr", limits.cidr, prefixes.len())?;
     }
     Ok(())
 }

@@ -8,7 +8,8 @@ use super::Finding;
 use super::source::SourceFile;
 
 /// Files, or directories with a `/` at the end.
-const PLACES: [&str; 6] = [
+const PLACES: [&str; 7] = [
+    "agent/src/app/memory.rs",
     "agent/src/datapath/",
     "common/src/pod.rs",
     "ebpf/src/",

@@ -11,6 +11,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use ringfence_testbed::interrupt;
 
 use crate::Effort;
 use crate::process::Bench;
@@ -31,6 +32,7 @@ pub(crate) fn measure(bench: &mut Bench, effort: Effort) -> Result<()> {
     let mut stream = Stream::open(bench)?;
     let (mut grants, mut revocations) = (Vec::new(), Vec::new());
     for round in 0..effort.changes {
+        interrupt::check()?;
         let open = round % 2 == 0;
         let staged = bench.agent.dir().join("staging/next");
         std::fs::write(&staged, world::policies(open))?;

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::programs::{TestRun as _, TestRunOptions};
@@ -19,12 +19,12 @@ use ringfence::plan::{State, plan};
 use ringfence::policy::{Clock, Compiler, Inputs, LocalEndpoint, Modes};
 use ringfence::source::FileSet;
 use ringfence_common::mode::Mode;
-use ringfence_testbed::{Bpffs, Node};
+use ringfence_testbed::{Bpffs, Node, interrupt};
 
 use crate::Effort;
 use crate::frames::{ACK, SYN, malformed, tcp};
 use crate::noop::Noop;
-use crate::report::{heading, median, table};
+use crate::report::{heading, median, milliseconds, table};
 use crate::world;
 
 /// `lo`, which a test run reports as the interface.
@@ -41,6 +41,8 @@ struct Fixture {
     datapath: KernelDatapath,
     telemetry: Telemetry,
     noop: Noop,
+    /// What loading took, verification included.
+    loading: Duration,
 }
 
 /// One measurement.
@@ -70,6 +72,7 @@ pub(crate) fn measure(effort: Effort) -> Result<()> {
         let mut cases = fixture.cases(family)?;
         for _ in 0..effort.rounds {
             for case in &mut cases {
+                interrupt::check()?;
                 fixture.run(case, effort.repeat)?;
             }
         }
@@ -77,12 +80,17 @@ pub(crate) fn measure(effort: Effort) -> Result<()> {
     }
     let head = ["path", "hook", "family", "ns", "no-op ns", "ns above no-op"];
     table(&head, &rows);
-    programs(&mut fixture.datapath)
+    programs(&mut fixture.datapath)?;
+    let loading = milliseconds(fixture.loading);
+    println!("  Loading and verifying them took {loading}.");
+    Ok(())
 }
 
 impl Fixture {
     fn new(bpffs: &Path, dir: &Path) -> Result<Self> {
+        let started = Instant::now();
         let (mut datapath, telemetry) = KernelDatapath::load(bpffs, &LoadOptions::default())?;
+        let loading = started.elapsed();
         let node = Node::new()?;
         let target = node.workload_at(world::NAMESPACE, "target", world::TARGET)?;
         let sender = node.workload_at(world::NAMESPACE, "sender", world::SENDER)?;
@@ -118,6 +126,7 @@ impl Fixture {
             datapath,
             telemetry,
             noop: Noop::load()?,
+            loading,
         })
     }
 

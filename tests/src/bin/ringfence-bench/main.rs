@@ -14,6 +14,7 @@ mod world;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use ringfence_testbed::interrupt;
 
 /// How often to measure.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +42,11 @@ const QUICK: Effort = Effort {
 };
 
 fn main() -> ExitCode {
-    match arguments().and_then(run) {
+    // Before any other thread or child exists: all of them must leave signals to the watcher.
+    let done = interrupt::watch().and_then(|()| arguments()).and_then(run);
+    match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(_) if interrupt::check().is_err() => ExitCode::from(130),
         Err(error) => {
             eprintln!("bench: {error:#}");
             ExitCode::FAILURE

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use ringfence_testbed::{Agent, AgentSpec, Node, Workload};
+use ringfence_testbed::{Agent, AgentSpec, Node, Workload, interrupt};
 use serde_json::Value;
 
 use crate::Effort;
@@ -80,6 +80,7 @@ pub(crate) fn starts(bench: &mut Bench, effort: Effort) -> Result<()> {
     heading("Start of the agent, from exec to the first denied packet");
     let (mut empty, mut ready) = (Vec::new(), Vec::new());
     for _ in 0..effort.starts {
+        interrupt::check()?;
         bench.agent.kill()?;
         let config = bench.agent.config_path();
         let config = config.to_str().context("a path that is not UTF-8")?;
@@ -87,6 +88,8 @@ pub(crate) fn starts(bench: &mut Bench, effort: Effort) -> Result<()> {
         let message = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "ringfence cleanup: {message}");
         let mut stream = Stream::open(bench)?;
+        // The kernel takes programs off a moment after their pins are gone.
+        stream.until(true, Instant::now(), SOON)?;
         let (agent, started) = (&mut bench.agent, Instant::now());
         let denied = std::thread::scope(|scope| -> Result<Duration> {
             let probing = scope.spawn(|| stream.until(false, started, SOON));
@@ -98,6 +101,7 @@ pub(crate) fn starts(bench: &mut Bench, effort: Effort) -> Result<()> {
         bench.wait_enforcing()?;
     }
     for _ in 0..effort.starts {
+        interrupt::check()?;
         bench.agent.kill()?;
         let started = Instant::now();
         bench.agent.restart()?;

@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 use ringfence_testbed::http::HttpClient;
-use ringfence_testbed::{Workload, eventually};
+use ringfence_testbed::{Workload, eventually, interrupt};
 
-use crate::interrupt;
 use crate::shop::Member;
 
 /// An answer later than this is a failure.

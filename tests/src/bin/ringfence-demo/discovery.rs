@@ -6,14 +6,14 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use ringfence_testbed::{Agent, AgentSpec};
+use ringfence_testbed::{Agent, AgentSpec, interrupt};
 use serde_json::Value;
 
 use crate::clients::Clients;
 use crate::intrusion::Path;
+use crate::observed;
 use crate::print::{heading, rows, say};
 use crate::shop::{INVENTORY, POLICIES, Shop};
-use crate::{interrupt, observed};
 
 const SOON: Duration = Duration::from_secs(10);
 

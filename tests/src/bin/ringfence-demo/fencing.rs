@@ -4,16 +4,16 @@
 //! ever in doubt; every attempt under enforcement is counted; reasons are the agent's own.
 
 use anyhow::{Context as _, Result, ensure};
-use ringfence_testbed::{Agent, End};
+use ringfence_testbed::{Agent, End, interrupt};
 use serde_json::Value;
 
 use crate::clients::Clients;
 use crate::intrusion::Path;
 use crate::live::Live;
+use crate::observed;
 use crate::print::{heading, rows, say};
 use crate::shop::{POLICIES, Shop};
 use crate::totals::Totals;
-use crate::{interrupt, observed};
 
 /// Attempts on each path over each family once the shop enforces.
 const ROUNDS: usize = 5;

@@ -10,9 +10,8 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use ringfence_testbed::http::HttpClient;
 use ringfence_testbed::probe::run_all;
-use ringfence_testbed::{NetNs, Outcome, Probe, Proto};
+use ringfence_testbed::{NetNs, Outcome, Probe, Proto, interrupt};
 
-use crate::interrupt;
 use crate::shop::{Member, Shop};
 
 /// How long an attempt waits for its answer; shorter than a repeated SYN.

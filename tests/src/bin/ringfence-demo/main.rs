@@ -7,7 +7,6 @@
 mod clients;
 mod discovery;
 mod fencing;
-mod interrupt;
 mod intrusion;
 mod live;
 mod observed;
@@ -17,6 +16,8 @@ mod story;
 mod totals;
 
 use std::process::ExitCode;
+
+use ringfence_testbed::interrupt;
 
 fn main() -> ExitCode {
     // Before any other thread or child exists: all of them must leave signals to the watcher.

@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ringfence_testbed::Agent;
+use ringfence_testbed::{Agent, interrupt};
 use serde_json::Value;
 
-use crate::interrupt;
 use crate::intrusion::Path;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -100,7 +99,7 @@ impl Flow {
         if let Some(policy) = &self.policy {
             let owner = self.owner.as_deref().unwrap_or("nobody");
             let reason = self.justification.as_deref().unwrap_or("no reason given");
-            return Ok(format!("{policy} {} of {owner}: {reason}", self.rule));
+            return Ok(format!("{policy} {} ({owner}): {reason}", self.rule));
         }
         let (side, key) = if self.ingress {
             ("ingress", "ingress_rules")
@@ -116,7 +115,7 @@ impl Flow {
             let view = find(&policies, "policy", policy).context("an unknown policy")?;
             if view.get(key).is_some_and(|rules| !rules.is_null()) {
                 let owner = view.get("owner").and_then(Value::as_str);
-                isolating.push(format!("{policy} of {}", owner.unwrap_or("nobody")));
+                isolating.push(format!("{policy} ({})", owner.unwrap_or("nobody")));
             }
         }
         ensure!(
@@ -127,7 +126,7 @@ impl Flow {
         let rule = &self.rule;
         Ok(format!(
             "{rule}: no {side} rule of {} allows it",
-            isolating.join(", ")
+            isolating.join(" or ")
         ))
     }
 

@@ -5,12 +5,12 @@
 use std::fs::DirEntry;
 
 use anyhow::{Context as _, Result, ensure};
-use ringfence_testbed::Agent;
+use ringfence_testbed::{Agent, interrupt};
 
 use crate::live::Live;
 use crate::print::{heading, say};
 use crate::totals::Totals;
-use crate::{discovery, fencing, interrupt, intrusion};
+use crate::{discovery, fencing, intrusion};
 
 /// Tells the whole story.
 pub(crate) fn tell() -> Result<Totals> {

@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Starts to watch for signals.
-pub(crate) fn watch() -> Result<()> {
+pub fn watch() -> Result<()> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
         .into_iter()
         .collect();
@@ -30,7 +30,7 @@ pub(crate) fn watch() -> Result<()> {
 }
 
 /// An error once a signal has come.
-pub(crate) fn check() -> Result<()> {
+pub fn check() -> Result<()> {
     ensure!(!INTERRUPTED.load(Ordering::Acquire), "interrupted");
     Ok(())
 }
