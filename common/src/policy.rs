@@ -22,7 +22,7 @@ pub struct PolicyKey {
     pub table: TableId,
     /// The peer's class, or [`ClassId::ANY`].
     pub class: ClassId,
-    /// A [`Direction`].
+    /// A [`Direction`]; rows of a later step have [`PolicyKey::STEP`] added for each step.
     pub direction: u8,
     /// IP protocol number, ignored by rows of [`PolicyKey::ANY_PROTOCOL_BITS`].
     pub protocol: u8,
@@ -40,6 +40,8 @@ impl PolicyKey {
     pub const PROTOCOL_BITS: u32 = 80;
     /// Prefix length of a row for one port, and of every lookup.
     pub const FULL_BITS: u32 = 96;
+    /// What a step through time adds to the direction.
+    pub const STEP: u8 = 4;
 }
 
 /// No time: the row holds until it is replaced.
@@ -59,13 +61,29 @@ pub struct PolicyRow {
     pub verdict: u8,
     /// The [`Verdict`] afterwards.
     pub then_verdict: u8,
+    /// Bits of [`row`].
+    pub flags: u8,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
 }
 shared_layout!(
     PolicyRow, size 24, valid_until at 0, rule at 8, then_rule at 12, verdict at 16,
-    then_verdict at 17,
+    then_verdict at 17, flags at 18,
 );
+
+/// Bits of [`PolicyRow::flags`].
+pub mod row {
+    /// The sender of what is denied is told.
+    pub const REJECT: u8 = 1;
+    /// The same for the second verdict.
+    pub const THEN_REJECT: u8 = 2;
+    /// The second verdict is not the last: afterwards the row of the next step decides.
+    pub const LATER: u8 = 4;
+}
+
+/// How many rows in a row [`decide`] follows through time. Each step adds a change; behind the
+/// last step nothing is allowed.
+pub const MAX_STEPS: u8 = 8;
 
 impl PolicyRow {
     /// A row that holds until it is replaced.
@@ -77,7 +95,8 @@ impl PolicyRow {
             then_rule: rule,
             verdict: verdict as u8,
             then_verdict: verdict as u8,
-            reserved: [0; 6],
+            flags: 0,
+            reserved: [0; 5],
         }
     }
 
@@ -94,8 +113,16 @@ impl PolicyRow {
             then_rule,
             verdict: verdict as u8,
             then_verdict: then_verdict as u8,
-            reserved: [0; 6],
+            flags: 0,
+            reserved: [0; 5],
         }
+    }
+
+    /// The row with more [`row`] flags.
+    #[must_use]
+    pub const fn with(mut self, flags: u8) -> Self {
+        self.flags |= flags;
+        self
     }
 }
 
@@ -129,6 +156,8 @@ pub struct Decision {
     pub rule: RuleSlot,
     /// Boot-clock time from which the answer is stale.
     pub recheck: u64,
+    /// True if the sender of what is denied is to be told.
+    pub reject: bool,
 }
 
 impl Decision {
@@ -140,6 +169,7 @@ impl Decision {
             verdict,
             rule,
             recheck: FOREVER,
+            reject: false,
         }
     }
 }
@@ -166,15 +196,47 @@ pub fn decide(table: &impl PolicyTable, query: &Query, now: u64) -> Result<Decis
         };
         row
     };
-    Ok(if now < row.valid_until {
-        Decision {
-            verdict: Verdict::from_raw(row.verdict),
-            rule: row.rule,
-            recheck: row.valid_until,
+    in_time(table, &mut key, row, now)
+}
+
+/// Follows a row through time. Every row of a later step has one of the step before under the same
+/// prefix, so the longest prefix of each step is the same.
+#[inline(always)]
+fn in_time(
+    table: &impl PolicyTable,
+    key: &mut PolicyKey,
+    first: PolicyRow,
+    now: u64,
+) -> Result<Decision, DropReason> {
+    let mut row = first;
+    let mut step = 0;
+    loop {
+        if now < row.valid_until {
+            return Ok(Decision {
+                verdict: Verdict::from_raw(row.verdict),
+                rule: row.rule,
+                recheck: row.valid_until,
+                reject: row.flags & row::REJECT != 0,
+            });
         }
-    } else {
-        Decision::lasting(Verdict::from_raw(row.then_verdict), row.then_rule)
-    })
+        if row.flags & row::LATER == 0 {
+            return Ok(Decision {
+                verdict: Verdict::from_raw(row.then_verdict),
+                rule: row.then_rule,
+                recheck: FOREVER,
+                reject: row.flags & row::THEN_REJECT != 0,
+            });
+        }
+        step += 1;
+        if step == MAX_STEPS {
+            return Err(DropReason::NoPolicyRow);
+        }
+        key.direction += PolicyKey::STEP;
+        let Some(next) = table.row(key) else {
+            return Err(DropReason::NoPolicyRow);
+        };
+        row = next;
+    }
 }
 
 #[cfg(test)]
@@ -250,5 +312,24 @@ mod tests {
         assert_eq!((before.verdict, before.recheck), (Verdict::Allow, 1000));
         let after = ask(&rows, 1, 6, 443, 1000).unwrap();
         assert_eq!((after.verdict, after.recheck), (Verdict::Deny, FOREVER));
+    }
+
+    #[test]
+    fn rows_of_later_steps_are_followed_until_they_end() {
+        let deny = (Verdict::Deny, RuleSlot::DEFAULT_DENY);
+        let allow = (Verdict::Allow, RuleSlot(20));
+        let later = PolicyKey {
+            direction: Direction::Ingress as u8 + PolicyKey::STEP,
+            ..key(0, 6, 0)
+        };
+        let first = PolicyRow::until(deny, 1000, allow).with(row::LATER);
+        let second = PolicyRow::until(allow, 2000, deny).with(row::THEN_REJECT);
+        let mut rows = Rows(vec![(PolicyKey::PROTOCOL_BITS, key(0, 6, 0), first)]);
+        assert_eq!(ask(&rows, 1, 6, 443, 1000), None, "the step is not there");
+        rows.0.push((PolicyKey::PROTOCOL_BITS, later, second));
+        let at = |now| ask(&rows, 1, 6, 443, now).map(|d| (d.verdict, d.recheck, d.reject));
+        assert_eq!(at(999), Some((Verdict::Deny, 1000, false)));
+        assert_eq!(at(1000), Some((Verdict::Allow, 2000, false)));
+        assert_eq!(at(2000), Some((Verdict::Deny, FOREVER, true)));
     }
 }

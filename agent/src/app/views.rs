@@ -12,7 +12,7 @@ use super::{
     shared::{Applied, Shared},
 };
 use crate::{
-    model::{Entity, ModeName, NamespaceMatch, Peer, Peers, Ports, Rule, Scope, Workload},
+    model::{Entity, ModeName, NamespaceMatch, Peer, Peers, Ports, Rule, Workload},
     observe::KernelTotals,
     policy::{Fence, RuleInfo},
     server::{
@@ -389,9 +389,9 @@ fn describe(info: &RuleInfo) -> String {
     let Some(rule) = rules.as_ref().and_then(|rules| rules.get(info.index)) else {
         return String::new();
     };
-    let Scope::Namespace(_) = &info.policy.scope;
     let peers = match &rule.peers {
         Peers::Any => "anyone".to_owned(),
+        Peers::Nobody => "nobody".to_owned(),
         Peers::Of(peers) => peers.iter().map(peer).collect::<Vec<_>>().join(" or "),
     };
     let ports = match &rule.ports {

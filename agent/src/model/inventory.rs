@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::name::{NamespaceName, NodeName, WorkloadId};
+use super::policy::Policy;
 use super::workload::{Namespace, NodeEntry, Workload};
 
 /// The most IPv4 addresses the kernel's endpoint record holds.
@@ -151,6 +152,15 @@ pub fn unusable_kind(address: IpAddr) -> Option<&'static str> {
 }
 
 impl Inventory {
+    /// True if a policy is about a workload of this inventory.
+    #[must_use]
+    pub fn is_subject(&self, policy: &Policy, workload: &Workload) -> bool {
+        let namespace = &workload.id.namespace;
+        self.namespaces
+            .get(namespace)
+            .is_some_and(|of| policy.selects(namespace, of.labels(), &workload.labels))
+    }
+
     /// Builds the inventory of these items.
     ///
     /// # Errors

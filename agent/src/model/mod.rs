@@ -13,6 +13,7 @@ pub mod policy;
 pub mod policy_set;
 pub mod protocol;
 pub mod quote;
+pub mod rule;
 pub mod selector;
 pub mod selector_parser;
 pub mod workload;
@@ -25,12 +26,15 @@ pub use name::{
     WorkloadName,
 };
 pub use policy::{
-    About, Entity, NamespaceMatch, Origin, Peer, Peers, Policy, PolicyId, PolicyTest, PortMatch,
-    Ports, Rule, RuleAction, Scope, TestEnd, WallTime, Window,
+    About, BadPriority, Origin, Policy, PolicyId, PolicyKind, PolicyTest, Priority, Scope, TestEnd,
+    Tier,
 };
 pub use policy_set::{DuplicatePolicy, PolicySet, UnknownNamespace, check_namespaces};
 pub use protocol::Protocol;
 pub use quote::{Quoted, quote};
+pub use rule::{
+    Entity, NamespaceMatch, Peer, Peers, PortMatch, Ports, Rule, RuleAction, WallTime, Window,
+};
 pub use selector::{LabelSelector, Operator, Requirement};
 pub use selector_parser::SelectorError;
 pub use workload::{NamedPort, Namespace, NodeEntry, Workload};

@@ -9,31 +9,119 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ringfence_common::mode::{Direction, Verdict};
 
-use super::name::{NamespaceName, PolicyName, PortName, ServiceAccountName, WorkloadId};
-use super::protocol::Protocol;
+use super::labels::Labels;
+use super::name::{NamespaceName, PolicyName, WorkloadId};
+use super::rule::{PortMatch, Rule};
 use super::selector::LabelSelector;
 
-/// Where a policy applies; cluster tiers come later.
+/// Where a policy applies, and among which others it is asked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// To workloads of one namespace.
+    /// To workloads of one namespace, in the namespace tier.
     Namespace(NamespaceName),
+    /// To workloads of every namespace that matches, in a tier around the namespace tier.
+    Cluster {
+        /// Before or after the namespace tier.
+        tier: Tier,
+        /// Its place within the tier.
+        priority: Priority,
+        /// The namespaces by their labels; `everything()` for all.
+        namespaces: LabelSelector,
+    },
 }
 
-/// A policy's full name, shown as `namespace/name`.
+/// The tiers of cluster policies; the namespace tier lies between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// Speaks before the namespaces do.
+    Admin,
+    /// Speaks where no policy of the namespace isolates.
+    Baseline,
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            Self::Admin => "admin",
+            Self::Baseline => "baseline",
+        })
+    }
+}
+
+/// A cluster policy's place within its tier: 0 to 1000, lower speaks first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Priority(u16);
+
+/// A priority out of range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("priority {0} is out of range: expected 0 to 1000")]
+pub struct BadPriority(pub i64);
+
+impl Priority {
+    /// The largest priority.
+    pub const MAX: u16 = 1000;
+
+    /// Checks a number.
+    ///
+    /// # Errors
+    /// When it is not 0 to 1000.
+    pub fn new(number: i64) -> Result<Self, BadPriority> {
+        u16::try_from(number)
+            .ok()
+            .filter(|number| *number <= Self::MAX)
+            .map(Self)
+            .ok_or(BadPriority(number))
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
+/// The language a policy is written in. Names are taken once per language and namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PolicyKind {
+    /// Ringfence's own TOML.
+    Ringfence,
+    /// `networking.k8s.io/v1`.
+    NetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2`.
+    ClusterNetworkPolicy,
+}
+
+/// A policy's full name: `namespace/name`, or `name` alone in cluster scope; Kubernetes objects
+/// have their kind before it, as in `networkpolicy/shop/orders`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyId {
-    /// The namespace it belongs to.
-    pub namespace: NamespaceName,
+    /// Its language.
+    pub kind: PolicyKind,
+    /// The namespace it belongs to; `None` in cluster scope.
+    pub namespace: Option<NamespaceName>,
     /// Its name there.
     pub name: PolicyName,
 }
 
 impl fmt::Display for PolicyId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}/{}", self.namespace, self.name)
+        out.write_str(match self.kind {
+            PolicyKind::Ringfence => "",
+            PolicyKind::NetworkPolicy => "networkpolicy/",
+            PolicyKind::ClusterNetworkPolicy => "clusternetworkpolicy/",
+        })?;
+        if let Some(namespace) = &self.namespace {
+            write!(out, "{namespace}/")?;
+        }
+        write!(out, "{}", self.name)
     }
 }
 
@@ -68,6 +156,8 @@ impl fmt::Display for Origin {
 /// A policy: which workloads it is about and what they may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
+    /// The language it is written in.
+    pub kind: PolicyKind,
     /// Its name within its scope.
     pub name: PolicyName,
     /// Where it applies.
@@ -76,9 +166,10 @@ pub struct Policy {
     pub subject: LabelSelector,
     /// Who and why.
     pub about: About,
-    /// Rules for traffic to the subjects; `None` does not isolate them, `Some` always does.
+    /// Rules for traffic to the subjects. In a namespace `None` does not isolate them, `Some`
+    /// always does; in cluster scope nothing isolates.
     pub ingress: Option<Vec<Rule>>,
-    /// Rules for traffic from the subjects; `None` does not isolate them, `Some` always does.
+    /// Rules for traffic from the subjects, likewise.
     pub egress: Option<Vec<Rule>>,
     /// What its author expects of it.
     pub tests: Vec<PolicyTest>,
@@ -90,187 +181,33 @@ impl Policy {
     /// Its full name.
     #[must_use]
     pub fn id(&self) -> PolicyId {
-        let Scope::Namespace(namespace) = &self.scope;
         PolicyId {
-            namespace: namespace.clone(),
+            kind: self.kind,
+            namespace: match &self.scope {
+                Scope::Namespace(namespace) => Some(namespace.clone()),
+                Scope::Cluster { .. } => None,
+            },
             name: self.name.clone(),
         }
     }
-}
 
-/// What a rule does with traffic it matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RuleAction {
-    /// Lets it pass.
-    Allow,
-    /// Drops it.
-    Deny,
-}
-
-impl fmt::Display for RuleAction {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(match self {
-            Self::Allow => "allow",
-            Self::Deny => "deny",
-        })
-    }
-}
-
-/// One rule of a policy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
-    /// What it does.
-    pub action: RuleAction,
-    /// The other side of the traffic.
-    pub peers: Peers,
-    /// The protocols and destination ports.
-    pub ports: Ports,
-    /// When it holds.
-    pub window: Window,
-    /// Its line in the policy's file.
-    pub line: u32,
-}
-
-/// The other side of a rule's traffic.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Peers {
-    /// Anyone at all.
-    Any,
-    /// Any of these; never empty.
-    Of(Vec<Peer>),
-}
-
-/// One kind of peer.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Peer {
-    /// Workloads that satisfy every condition.
-    Workloads {
-        /// In which namespaces.
-        namespaces: NamespaceMatch,
-        /// With which labels; `None` for all. Never a selector of everything.
-        pods: Option<LabelSelector>,
-        /// Running as which service account; `None` for all.
-        service_account: Option<ServiceAccountName>,
-    },
-    /// Addresses, whoever owns them.
-    Cidr {
-        /// The range, masked.
-        net: IpNet,
-        /// Ranges within it that do not count: masked, sorted, no duplicates.
-        except: Vec<IpNet>,
-    },
-    /// A reserved kind of peer.
-    Entity(Entity),
-}
-
-/// Which namespaces a peer's workloads are in.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum NamespaceMatch {
-    /// In the policy's own, by its name.
-    Own(NamespaceName),
-    /// In those whose labels match.
-    Selector(LabelSelector),
-}
-
-/// Reserved kinds of peers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Entity {
-    /// Addresses that are neither a workload's nor a node's.
-    World,
-    /// This node.
-    Host,
-    /// Other nodes.
-    RemoteNode,
-}
-
-impl fmt::Display for Entity {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(match self {
-            Self::World => "world",
-            Self::Host => "host",
-            Self::RemoteNode => "remote-node",
-        })
-    }
-}
-
-/// The protocols and destination ports of a rule.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Ports {
-    /// Every protocol and port.
-    Any,
-    /// Any of these; never empty.
-    Of(Vec<PortMatch>),
-}
-
-/// One entry of a rule's ports.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PortMatch {
-    /// Everything of one protocol.
-    Protocol(Protocol),
-    /// Ports `first` to `last`, both included; `first` is neither 0 nor above `last`.
-    Range {
-        /// A protocol that has ports.
-        protocol: Protocol,
-        /// The first port.
-        first: u16,
-        /// The last port.
-        last: u16,
-    },
-    /// A port that the destination workload declares.
-    Named {
-        /// The protocol it must have; `None` takes the one declared.
-        protocol: Option<Protocol>,
-        /// Its name.
-        name: PortName,
-    },
-}
-
-impl fmt::Display for PortMatch {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Protocol(protocol) => write!(out, "{protocol}"),
-            Self::Range {
-                protocol,
-                first,
-                last,
-            } if first == last => {
-                write!(out, "{protocol}/{first}")
-            }
-            Self::Range {
-                protocol,
-                first,
-                last,
-            } => write!(out, "{protocol}/{first}-{last}"),
-            Self::Named {
-                protocol: Some(protocol),
-                name,
-            } => write!(out, "{protocol}/{name}"),
-            Self::Named {
-                protocol: None,
-                name,
-            } => write!(out, "{name}"),
+    /// The rules of one direction, `None` if the policy does not speak about it.
+    #[must_use]
+    pub fn rules(&self, direction: Direction) -> Option<&[Rule]> {
+        match direction {
+            Direction::Ingress => self.ingress.as_deref(),
+            Direction::Egress => self.egress.as_deref(),
         }
     }
-}
 
-/// A point in time: nanoseconds since the Unix epoch, UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WallTime(pub i64);
-
-/// When a rule holds: `not_before` ≤ now < `expires`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Window {
-    /// From when on; `None` since ever.
-    pub not_before: Option<WallTime>,
-    /// Until when; `None` for ever.
-    pub expires: Option<WallTime>,
-}
-
-impl Window {
-    /// True if a rule with this window holds at that time.
+    /// True if it is about workloads with these labels in this namespace.
     #[must_use]
-    pub fn holds(&self, now: WallTime) -> bool {
-        self.not_before.is_none_or(|start| start <= now) && self.expires.is_none_or(|end| now < end)
+    pub fn selects(&self, namespace: &NamespaceName, of_namespace: &Labels, own: &Labels) -> bool {
+        let here = match &self.scope {
+            Scope::Namespace(its) => its == namespace,
+            Scope::Cluster { namespaces, .. } => namespaces.matches(of_namespace),
+        };
+        here && self.subject.matches(own)
     }
 }
 
@@ -302,28 +239,10 @@ pub struct PolicyTest {
     /// One port, one named port, or a protocol that has no ports.
     pub port: PortMatch,
     /// The expected verdict.
-    pub expect: RuleAction,
+    pub expect: Verdict,
     /// Its line in the policy's file.
     pub line: u32,
 }
 
 /// The policies of all sources by full name.
 pub type PoliciesById = BTreeMap<PolicyId, Arc<Policy>>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_window_includes_its_start_and_excludes_its_end() {
-        let window = Window {
-            not_before: Some(WallTime(10)),
-            expires: Some(WallTime(20)),
-        };
-        assert!(!window.holds(WallTime(9)));
-        assert!(window.holds(WallTime(10)));
-        assert!(window.holds(WallTime(19)));
-        assert!(!window.holds(WallTime(20)));
-        assert!(Window::default().holds(WallTime(i64::MIN)));
-    }
-}

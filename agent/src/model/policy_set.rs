@@ -17,7 +17,7 @@ pub struct PolicySet {
     pub policies: PoliciesById,
 }
 
-/// Two policies of one name in a namespace.
+/// Two policies of one language with one name in a namespace, or in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "policy {id} at {second} is already declared at {first}: expected one, rename or remove one"
@@ -103,7 +103,9 @@ pub fn check_namespaces(
 ) -> Result<(), Vec<UnknownNamespace>> {
     let mut errors = Vec::new();
     for (id, policy) in &policies.policies {
-        let Scope::Namespace(namespace) = &policy.scope;
+        let Scope::Namespace(namespace) = &policy.scope else {
+            continue;
+        };
         if !inventory.namespaces.contains_key(namespace) {
             errors.push(UnknownNamespace {
                 policy: id.clone(),
@@ -122,10 +124,11 @@ pub fn check_namespaces(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{About, LabelSelector, PolicyName};
+    use crate::model::{About, LabelSelector, PolicyKind, PolicyName};
 
     fn policy(name: &str, file: &str, line: u32) -> Arc<Policy> {
         Arc::new(Policy {
+            kind: PolicyKind::Ringfence,
             name: PolicyName::new(name).unwrap(),
             scope: Scope::Namespace(NamespaceName::new("shop").unwrap()),
             subject: LabelSelector::everything(),

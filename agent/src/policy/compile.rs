@@ -24,15 +24,12 @@ use super::{
     desired::{Clock, Compiled, EndpointInfo, Inputs, RuleInfo},
     identity::Identity,
     numbers::{Exhausted, Numbers, Space, digest_of},
-    outcome::next_change,
     resolve::{Resolved, resolve},
     rows::rows,
-    table::{Fence, NumberedRule, TableSpec, fence, number_rule},
+    table::{Asked, Fence, Layout, TableSpec, number_rule},
 };
 use crate::{
-    model::{
-        Inventory, NamedPort, NamespaceName, Policy, PolicyId, PolicySet, Rule, Scope, Workload,
-    },
+    model::{Inventory, NamedPort, NamespaceName, Policy, PolicyId, PolicySet, WallTime, Workload},
     plan::{State, TableRows},
 };
 
@@ -74,10 +71,11 @@ impl Compiler {
         let clock = self.steady(inputs.clock);
         self.resolve(inputs)?;
         self.number_rules(inputs)?;
-        let (endpoints, specs) = self.lay_out(inputs)?;
+        let (endpoints, specs) = self.lay_out(inputs, &clock)?;
         let classes = self.classify(&specs)?;
-        let tables = self.rows(&specs, &classes, &clock);
-        let next = next_change(tables.values().flat_map(|rows| rows.values().copied()));
+        let tables = self.rows(&specs, &classes);
+        let edges = endpoints.values().filter_map(|e| e.spec.edge);
+        let next = edges.map(|edge| edge.boot).min();
         let state = State {
             modes: self.modes(inputs)?,
             classes: classes.of,
@@ -108,8 +106,8 @@ impl Compiler {
         self.in_force.clone_from(&self.latest);
     }
 
-    /// The same relation between the clocks as before unless one of them stepped, so that rows do
-    /// not change with every reading.
+    /// The same relation between the clocks as before unless one of them stepped, so that tables
+    /// do not change with every reading.
     fn steady(&mut self, read: Clock) -> Clock {
         let steady = self
             .clock
@@ -118,9 +116,6 @@ impl Compiler {
                 now: read.now,
                 boot: before.boot(read.now),
             });
-        if steady.is_none() {
-            self.rows.clear();
-        }
         let clock = steady.unwrap_or(read);
         self.clock = Some(clock);
         clock
@@ -175,9 +170,10 @@ impl Compiler {
         let mut slots = HashMap::new();
         for (id, policy) in &inputs.policies.policies {
             for direction in [Direction::Ingress, Direction::Egress] {
-                for (index, rule) in rules_of(policy, direction)
+                for (index, rule) in policy
+                    .rules(direction)
+                    .unwrap_or_default()
                     .iter()
-                    .flat_map(|r| r.iter())
                     .enumerate()
                 {
                     let slot = number_rule(&mut self.numbers, policy, direction, index, rule)?;
@@ -211,6 +207,7 @@ impl Compiler {
     fn lay_out(
         &mut self,
         inputs: &Inputs<'_>,
+        clock: &Clock,
     ) -> Result<
         (
             BTreeMap<u32, EndpointInfo>,
@@ -228,12 +225,11 @@ impl Compiler {
                 .policies
                 .policies
                 .iter()
-                .filter(|(_, policy)| selects(policy, workload))
+                .filter(|(_, policy)| inputs.inventory.is_subject(policy, workload))
                 .collect();
-            let spec = TableSpec {
-                ingress: self.fence(Direction::Ingress, workload, &selecting),
-                egress: self.fence(Direction::Egress, workload, &selecting),
-            };
+            let fence = |direction| self.fence(direction, workload, &selecting, clock.now);
+            let (ingress, egress) = (fence(Direction::Ingress), fence(Direction::Egress));
+            let spec = TableSpec::new(ingress, egress, clock);
             let (spec, table) = self.table(spec)?;
             specs.insert(table, Arc::clone(&spec));
             let identity = workload
@@ -264,20 +260,26 @@ impl Compiler {
         direction: Direction,
         subject: &Workload,
         selecting: &[(&PolicyId, &Arc<Policy>)],
+        now: WallTime,
     ) -> Fence {
-        let isolating = selecting.iter().filter_map(|(id, policy)| {
-            rules_of(policy, direction)
-                .as_ref()
-                .map(|rules| (*id, rules))
-        });
-        let isolated = isolating.clone().next().is_some();
-        let numbered = isolating.flat_map(|(id, rules)| {
-            rules.iter().enumerate().filter_map(move |(index, rule)| {
-                let slot = *self.slots.get(&(id.clone(), direction, index))?;
-                Some(NumberedRule { rule, slot })
+        let asked = selecting.iter().filter_map(|(id, policy)| {
+            let rules = policy.rules(direction)?;
+            let slot = |index| self.slots.get(&((*id).clone(), direction, index)).copied();
+            let numbered = rules.iter().enumerate();
+            Some(Asked {
+                policy,
+                rules: numbered
+                    .filter_map(|(index, rule)| Some((rule, slot(index)?)))
+                    .collect(),
             })
         });
-        fence(direction, subject, isolated, numbered, &self.declared)
+        let layout = Layout {
+            direction,
+            subject,
+            declared: &self.declared,
+            now,
+        };
+        layout.fence(asked.collect())
     }
 
     fn table(&mut self, spec: TableSpec) -> Result<(Arc<TableSpec>, TableId), Exhausted> {
@@ -313,16 +315,14 @@ impl Compiler {
         &mut self,
         specs: &BTreeMap<TableId, Arc<TableSpec>>,
         classes: &Classes,
-        clock: &Clock,
     ) -> BTreeMap<TableId, Arc<TableRows>> {
         let mut tables = BTreeMap::new();
         for (table, spec) in specs {
-            let kept = self.rows.get(table).filter(|kept| {
-                next_change(kept.values().copied()).is_none_or(|time| clock.boot < time)
-            });
-            let rows = kept
+            let rows = self
+                .rows
+                .get(table)
                 .cloned()
-                .unwrap_or_else(|| Arc::new(rows(*table, spec, &classes.list, clock)));
+                .unwrap_or_else(|| Arc::new(rows(*table, spec, &classes.list)));
             tables.insert(*table, rows);
         }
         self.rows.clone_from(&tables);
@@ -369,18 +369,6 @@ impl Compiler {
         }
         Ok(endpoints)
     }
-}
-
-fn rules_of(policy: &Policy, direction: Direction) -> &Option<Vec<Rule>> {
-    match direction {
-        Direction::Ingress => &policy.ingress,
-        Direction::Egress => &policy.egress,
-    }
-}
-
-fn selects(policy: &Policy, workload: &Workload) -> bool {
-    let Scope::Namespace(namespace) = &policy.scope;
-    *namespace == workload.id.namespace && policy.subject.matches(&workload.labels)
 }
 
 /// The addresses of the endpoint record; the inventory refuses more than fit.

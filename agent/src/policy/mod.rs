@@ -18,6 +18,7 @@ mod ports;
 mod resolve;
 mod rows;
 mod selector;
+mod steps;
 mod table;
 mod unready;
 

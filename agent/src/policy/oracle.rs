@@ -3,19 +3,20 @@
 //! Invariants: shares no code with the compiler, not even for selectors, windows or prefixes;
 //! slow and obvious. It says *which* rules may be named as the decider, not which one must be.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ringfence_common::mode::Direction;
 
 use crate::model::{
     Entity, Inventory, LabelSelector, Labels, NamespaceMatch, Operator, Peer, Peers, Policy,
-    PolicySet, PortMatch, Ports, Protocol, Rule, RuleAction, Scope, WallTime, Workload,
+    PolicySet, PortMatch, Ports, Protocol, Rule, RuleAction, Scope, Tier, WallTime, Workload,
 };
 
 /// What one end says, and everyone who may be named for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Said {
     pub(super) allow: bool,
+    pub(super) reject: bool,
     pub(super) deciders: Vec<String>,
 }
 
@@ -23,6 +24,7 @@ impl Said {
     fn of(allow: bool, decider: &str) -> Self {
         Self {
             allow,
+            reject: false,
             deciders: vec![decider.to_owned()],
         }
     }
@@ -42,10 +44,15 @@ struct Applicable<'a> {
     name: String,
 }
 
-/// The rules of one direction of a workload that are about one peer.
-pub(super) struct Pair<'a> {
-    isolated: bool,
+/// A policy that speaks about a direction, with those of its rules that may apply, in order.
+struct Speaker<'a> {
+    scope: &'a Scope,
     rules: Vec<Applicable<'a>>,
+}
+
+/// The policies of a workload's direction, as far as they are about one peer.
+pub(super) struct Pair<'a> {
+    speakers: Vec<Speaker<'a>>,
     direction: Direction,
     subject: &'a Workload,
     peer: Option<&'a Workload>,
@@ -96,40 +103,41 @@ impl<'a> Oracle<'a> {
         other: IpAddr,
         direction: Direction,
     ) -> Pair<'a> {
-        let mut isolated = false;
-        let mut rules = Vec::new();
+        let mut speakers = Vec::new();
         for policy in self.policies.policies.values() {
-            let Scope::Namespace(namespace) = &policy.scope;
-            if *namespace != subject.id.namespace || !selects(&policy.subject, &subject.labels) {
+            if !self.is_subject(policy, subject) {
                 continue;
             }
             let Some(listed) = listed(policy, direction) else {
                 continue;
             };
-            isolated = true;
+            let mut rules = Vec::new();
             for (index, rule) in listed.iter().enumerate() {
                 if self.in_time(rule) && self.is_peer(&rule.peers, other) {
-                    let name = format!(
-                        "{}/{} {}[{index}]",
-                        namespace.as_str(),
-                        policy.name.as_str(),
-                        if direction == Direction::Ingress {
-                            "ingress"
-                        } else {
-                            "egress"
-                        }
-                    );
+                    let name = name_of(policy, direction, index);
                     rules.push(Applicable { rule, name });
                 }
             }
+            let scope = &policy.scope;
+            speakers.push(Speaker { scope, rules });
         }
         Pair {
-            isolated,
-            rules,
+            speakers,
             direction,
             subject,
             peer: self.owner(other),
         }
+    }
+
+    fn is_subject(&self, policy: &Policy, workload: &Workload) -> bool {
+        let here = match &policy.scope {
+            Scope::Namespace(namespace) => *namespace == workload.id.namespace,
+            Scope::Cluster { namespaces, .. } => {
+                let namespace = &self.inventory.namespaces[&workload.id.namespace];
+                selects(namespaces, namespace.labels())
+            }
+        };
+        here && selects(&policy.subject, &workload.labels)
     }
 
     fn in_time(&self, rule: &Rule) -> bool {
@@ -141,6 +149,7 @@ impl<'a> Oracle<'a> {
     fn is_peer(&self, peers: &Peers, address: IpAddr) -> bool {
         match peers {
             Peers::Any => true,
+            Peers::Nobody => false,
             Peers::Of(peers) => peers.iter().any(|peer| self.is_this_peer(peer, address)),
         }
     }
@@ -187,25 +196,60 @@ impl<'a> Oracle<'a> {
 impl Pair<'_> {
     /// The verdict of the tiers on a protocol and port.
     pub(super) fn say(&self, protocol: u8, port: u16) -> Said {
-        for (action, allow) in [(RuleAction::Deny, false), (RuleAction::Allow, true)] {
-            let deciders: Vec<String> = self
-                .rules
-                .iter()
-                .filter(|it| it.rule.action == action && self.covers(it.rule, protocol, port))
-                .map(|it| it.name.clone())
-                .collect();
-            if !deciders.is_empty() {
-                return Said { allow, deciders };
-            }
+        if let Some(said) = self.cluster_tier(Tier::Admin, protocol, port) {
+            return said;
         }
-        if self.isolated {
-            return Said::of(false, "default-deny");
+        if let Some(said) = self.namespace_tier(protocol, port) {
+            return said;
+        }
+        if let Some(said) = self.cluster_tier(Tier::Baseline, protocol, port) {
+            return said;
         }
         let plain = matches!(protocol, 6 | 17 | 132 | 1 | 58);
         if self.direction == Direction::Egress && !plain {
             return Said::of(false, "raw-protocol");
         }
         Said::of(true, "default-allow")
+    }
+
+    fn namespace_tier(&self, protocol: u8, port: u16) -> Option<Said> {
+        let of_namespaces: Vec<&Speaker> = self
+            .speakers
+            .iter()
+            .filter(|speaker| matches!(speaker.scope, Scope::Namespace(_)))
+            .collect();
+        if of_namespaces.is_empty() {
+            return None;
+        }
+        let rules = of_namespaces.iter().flat_map(|speaker| &speaker.rules);
+        let matching: Vec<&Applicable> = rules
+            .filter(|it| self.covers(it.rule, protocol, port))
+            .collect();
+        Some(strongest(&matching).unwrap_or_else(|| Said::of(false, "default-deny")))
+    }
+
+    fn cluster_tier(&self, wanted: Tier, protocol: u8, port: u16) -> Option<Said> {
+        for number in self.priorities(wanted) {
+            let mut first_of_each = Vec::new();
+            for speaker in &self.speakers {
+                if place(speaker.scope) == Some((wanted, number)) {
+                    let mut rules = speaker.rules.iter();
+                    first_of_each.extend(rules.find(|it| self.covers(it.rule, protocol, port)));
+                }
+            }
+            let said = strongest(&first_of_each);
+            if said.is_some() || !first_of_each.is_empty() {
+                return said;
+            }
+        }
+        None
+    }
+
+    /// Of the policies of a tier, lowest first.
+    fn priorities(&self, wanted: Tier) -> BTreeSet<u16> {
+        let places = self.speakers.iter().filter_map(|it| place(it.scope));
+        let of_tier = places.filter(|(tier, _)| *tier == wanted);
+        of_tier.map(|(_, priority)| priority).collect()
     }
 
     fn covers(&self, rule: &Rule, number: u8, port: u16) -> bool {
@@ -236,6 +280,48 @@ impl Pair<'_> {
             }
         })
     }
+}
+
+/// What rules that speak together say: deny beats reject beats pass beats allow. `None` if they say
+/// nothing, or pass.
+fn strongest(rules: &[&Applicable]) -> Option<Said> {
+    let of = |action: RuleAction| -> Vec<String> {
+        let those = rules.iter().filter(|it| it.rule.action == action);
+        those.map(|it| it.name.clone()).collect()
+    };
+    let (allow, reject, deciders) = if !of(RuleAction::Deny).is_empty() {
+        (false, false, of(RuleAction::Deny))
+    } else if !of(RuleAction::Reject).is_empty() {
+        (false, true, of(RuleAction::Reject))
+    } else if !of(RuleAction::Pass).is_empty() {
+        return None;
+    } else {
+        (true, false, of(RuleAction::Allow))
+    };
+    (!deciders.is_empty()).then_some(Said {
+        allow,
+        reject,
+        deciders,
+    })
+}
+
+fn place(scope: &Scope) -> Option<(Tier, u16)> {
+    match scope {
+        Scope::Namespace(_) => None,
+        Scope::Cluster { tier, priority, .. } => Some((*tier, priority.get())),
+    }
+}
+
+fn name_of(policy: &Policy, direction: Direction, index: usize) -> String {
+    let place = match &policy.scope {
+        Scope::Namespace(namespace) => format!("{}/", namespace.as_str()),
+        Scope::Cluster { .. } => String::new(),
+    };
+    let way = match direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
+    };
+    format!("{place}{} {way}[{index}]", policy.name.as_str())
 }
 
 fn listed(policy: &Policy, direction: Direction) -> Option<&Vec<Rule>> {

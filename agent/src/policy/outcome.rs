@@ -1,60 +1,102 @@
-//! Who decides at one point of a table: the first rule that matches, now and next.
+//! Who decides at one point of a table: tier by tier, now and at every edge ahead.
 //!
-//! Invariants: times are converted to the boot clock here and nowhere else; a row holds at most one
-//! change ahead, and the time of the change is reported so that the agent can write the one after.
+//! Invariants: in the Admin and Baseline tiers, policies of one priority speak together, each with
+//! its first matching rule, and the strongest action wins; in the namespace tier every matching
+//! rule speaks. Times are converted to the boot clock here and nowhere else.
 
-use ringfence_common::{
-    ids::RuleSlot,
-    mode::Verdict,
-    policy::{FOREVER, PolicyRow},
-};
+use ringfence_common::{ids::RuleSlot, mode::Verdict};
 
-use super::{
-    desired::Clock,
-    table::{Fence, FenceRule},
-};
-use crate::model::WallTime;
+use super::table::{Edge, Fence, FenceRule, Stage};
+use crate::model::{RuleAction, WallTime};
 
-type Decider = (Verdict, RuleSlot);
+/// Who decides, and whether the sender is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Decider {
+    pub(crate) verdict: Verdict,
+    pub(crate) slot: RuleSlot,
+    pub(crate) reject: bool,
+}
 
-/// Who decides among rules that all match a point, in order, given the default.
-pub(crate) fn decide<'a>(
-    matching: &(impl Iterator<Item = &'a FenceRule> + Clone),
-    default: Decider,
-    clock: &Clock,
-) -> PolicyRow {
-    let at = |time: WallTime| {
-        matching
-            .clone()
-            .find(|rule| rule.window.holds(time))
-            .map_or(default, |rule| (rule.verdict, rule.slot))
-    };
-    let now = at(clock.now);
-    let mut changes: Vec<WallTime> = matching
-        .clone()
-        .flat_map(|rule| [rule.window.not_before, rule.window.expires])
-        .flatten()
-        .filter(|time| *time > clock.now)
-        .collect();
-    changes.sort_unstable();
-    match changes.into_iter().find(|time| at(*time) != now) {
-        Some(time) => PolicyRow::until(now, clock.boot(time), at(time)),
-        None => PolicyRow::lasting(now.0, now.1),
+impl Decider {
+    pub(crate) const fn of(verdict: Verdict, slot: RuleSlot) -> Self {
+        let reject = false;
+        Self {
+            verdict,
+            slot,
+            reject,
+        }
     }
 }
 
-/// The default of a direction.
+/// Who decides from each moment on, in boot-clock time: the first entry from ever.
+pub(crate) type Timeline = Vec<(u64, Decider)>;
+
+/// The last word of a direction, when no rule decides.
 pub(crate) fn default_of(fence: &Fence) -> Decider {
     if fence.isolated {
-        (Verdict::Deny, RuleSlot::DEFAULT_DENY)
+        Decider::of(Verdict::Deny, RuleSlot::DEFAULT_DENY)
     } else {
-        (Verdict::Allow, RuleSlot::DEFAULT_ALLOW)
+        Decider::of(Verdict::Allow, RuleSlot::DEFAULT_ALLOW)
     }
 }
 
-/// The earlier of two boot-clock times at which something changes.
-pub(crate) fn next_change(rows: impl Iterator<Item = PolicyRow>) -> Option<u64> {
-    rows.map(|row| row.valid_until)
-        .filter(|time| *time != FOREVER)
-        .min()
+/// Who decides among rules that all match a point, in the order of the fence, over all time.
+pub(crate) fn timeline(matching: &[&FenceRule], default: Decider, edge: Option<Edge>) -> Timeline {
+    let Some(edge) = edge else {
+        return vec![(0, at(matching, default, None))];
+    };
+    let before = WallTime(edge.wall.0.saturating_sub(1));
+    let mut timeline = vec![(0, at(matching, default, Some(before)))];
+    let mut edges: Vec<WallTime> = matching
+        .iter()
+        .flat_map(|rule| [rule.window.not_before, rule.window.expires])
+        .flatten()
+        .collect();
+    edges.sort_unstable();
+    edges.dedup();
+    for time in edges {
+        let decider = at(matching, default, Some(time));
+        if timeline.last().is_some_and(|(_, last)| *last != decider) {
+            timeline.push((edge.boot_of(time), decider));
+        }
+    }
+    timeline
+}
+
+/// Who decides at a time; without one, no rule has a window.
+fn at(matching: &[&FenceRule], default: Decider, time: Option<WallTime>) -> Decider {
+    let mut rules = matching
+        .iter()
+        .copied()
+        .filter(|rule| time.is_none_or(|time| rule.window.holds(time)))
+        .peekable();
+    while let Some(first) = rules.peek().copied() {
+        let mut strongest = first;
+        let mut spoken = None;
+        while let Some(rule) = rules.next_if(|rule| rule.stage == first.stage) {
+            if first.stage != Stage::Namespace && spoken == Some(rule.policy) {
+                continue;
+            }
+            spoken = Some(rule.policy);
+            if rule.action > strongest.action {
+                strongest = rule;
+            }
+        }
+        match strongest.action.verdict() {
+            Some(verdict) => {
+                return Decider {
+                    verdict,
+                    slot: strongest.slot,
+                    reject: strongest.action == RuleAction::Reject,
+                };
+            }
+            None => {
+                while rules
+                    .next_if(|rule| rule.stage.same_tier(first.stage))
+                    .is_some()
+                {}
+            }
+        }
+    }
+    default
 }

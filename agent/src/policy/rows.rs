@@ -2,23 +2,27 @@
 //!
 //! Invariants: the any-class rows answer every question; a class has rows only where its outcome
 //! differs; every row says what its class's outcome is at every point it covers, so that the
-//! longest prefix is right whichever row it finds.
+//! longest prefix is right whichever row it finds. A pure function of the specification and the
+//! classes: the clock was read when the table was laid out.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashSet},
+};
 
 use ringfence_common::{
     ids::{ClassId, RuleSlot, TableId},
     mode::{Direction, Verdict},
     net::Port,
     packet::protocol,
-    policy::{PolicyKey, PolicyRow},
+    policy::PolicyKey,
 };
 
 use super::{
-    desired::Clock,
     numbers::Digest,
-    outcome::{decide, default_of},
-    table::{Fence, FenceRule, TableSpec},
+    outcome::{Decider, default_of, timeline},
+    steps::{Course, Courses},
+    table::{Edge, Fence, FenceRule, TableSpec},
 };
 use crate::plan::TableRows;
 
@@ -38,13 +42,9 @@ pub(crate) struct Class {
 }
 
 /// The rows of one table for these classes.
-pub(crate) fn rows(
-    table: TableId,
-    spec: &TableSpec,
-    classes: &[Class],
-    clock: &Clock,
-) -> TableRows {
+pub(crate) fn rows(table: TableId, spec: &TableSpec, classes: &[Class]) -> TableRows {
     let mut rows = TableRows::new();
+    let courses = RefCell::new(Courses::default());
     for direction in [Direction::Ingress, Direction::Egress] {
         let fence = spec.fence(direction);
         let protocols = protocols_of(fence, direction);
@@ -59,14 +59,18 @@ pub(crate) fn rows(
             table,
             direction,
             rows: &mut rows,
+            courses: &courses,
         };
-        let any = View::of(fence, direction, clock, |rule| rule.peers.is_none());
+        let view = |sees: &dyn Fn(&FenceRule) -> bool| {
+            View::of(fence, direction, spec.edge, &courses, sees)
+        };
+        let any = view(&|rule| rule.peers.is_none());
         writer.whole(ClassId::ANY, &any, &protocols);
         for class in classes {
             if class.selectors.is_disjoint(&asked) {
                 continue;
             }
-            let own = View::of(fence, direction, clock, |rule| {
+            let own = view(&|rule| {
                 rule.peers
                     .as_ref()
                     .is_none_or(|peers| peers.iter().any(|s| class.selectors.contains(&s.digest)))
@@ -94,50 +98,57 @@ fn protocols_of(fence: &Fence, direction: Direction) -> BTreeSet<u8> {
 /// A fence as one class of peers sees it.
 struct View<'a> {
     rules: Vec<&'a FenceRule>,
-    default: (Verdict, RuleSlot),
+    default: Decider,
     plain_only: bool,
-    clock: &'a Clock,
+    edge: Option<Edge>,
+    courses: &'a RefCell<Courses>,
 }
 
 /// Outcomes over all ports of a protocol: each holds from its port to before the next one's.
-type Pieces = Vec<(u32, PolicyRow)>;
+type Pieces = Vec<(u32, Course)>;
 
 impl<'a> View<'a> {
     fn of(
         fence: &'a Fence,
         direction: Direction,
-        clock: &'a Clock,
-        sees: impl Fn(&FenceRule) -> bool,
+        edge: Option<Edge>,
+        courses: &'a RefCell<Courses>,
+        sees: &dyn Fn(&FenceRule) -> bool,
     ) -> Self {
         Self {
             rules: fence.rules.iter().filter(|rule| sees(rule)).collect(),
             default: default_of(fence),
             plain_only: direction == Direction::Egress && !fence.isolated,
-            clock,
+            edge,
+            courses,
         }
     }
 
-    /// The outcome of a protocol that no rule names.
-    fn elsewhere(&self) -> PolicyRow {
-        let default = if self.plain_only {
-            (Verdict::Deny, RuleSlot::RAW_PROTOCOL)
+    fn default_for(&self, plain: bool) -> Decider {
+        if self.plain_only && !plain {
+            Decider::of(Verdict::Deny, RuleSlot::RAW_PROTOCOL)
         } else {
             self.default
-        };
-        let matching = self
+        }
+    }
+
+    fn course(&self, plain: bool, matches: impl Fn(&FenceRule) -> bool) -> Course {
+        let matching: Vec<&FenceRule> = self
             .rules
             .iter()
             .copied()
-            .filter(|rule| rule.ports.is_none());
-        decide(&matching, default, self.clock)
+            .filter(|rule| matches(rule))
+            .collect();
+        let timeline = timeline(&matching, self.default_for(plain), self.edge);
+        self.courses.borrow_mut().of(timeline)
+    }
+
+    /// The outcome of a protocol that no rule names.
+    fn elsewhere(&self) -> Course {
+        self.course(false, |rule| rule.ports.is_none())
     }
 
     fn pieces(&self, number: u8) -> Pieces {
-        let default = if self.plain_only && !PLAIN.contains(&number) {
-            (Verdict::Deny, RuleSlot::RAW_PROTOCOL)
-        } else {
-            self.default
-        };
         let ranges = || {
             let named = self.rules.iter().filter_map(|rule| rule.ports.as_ref());
             named
@@ -152,12 +163,7 @@ impl<'a> View<'a> {
         starts.remove(&0x1_0000);
         let mut pieces: Pieces = Vec::with_capacity(starts.len());
         for start in starts {
-            let matching = self
-                .rules
-                .iter()
-                .copied()
-                .filter(|rule| covers(rule, number, start));
-            let row = decide(&matching, default, self.clock);
+            let row = self.course(PLAIN.contains(&number), |rule| covers(rule, number, start));
             if pieces.last().is_none_or(|(_, last)| *last != row) {
                 pieces.push((start, row));
             }
@@ -176,13 +182,13 @@ fn covers(rule: &FenceRule, number: u8, port: u32) -> bool {
 }
 
 /// The outcome at a port.
-fn at(pieces: &Pieces, port: u32) -> Option<PolicyRow> {
+fn at(pieces: &Pieces, port: u32) -> Option<Course> {
     let after = pieces.partition_point(|(start, _)| *start <= port);
     pieces.get(after.checked_sub(1)?).map(|(_, row)| *row)
 }
 
 /// The one outcome of a block of ports, if it has only one.
-fn constant(pieces: &Pieces, first: u32, size: u32) -> Option<PolicyRow> {
+fn constant(pieces: &Pieces, first: u32, size: u32) -> Option<Course> {
     let next = pieces.partition_point(|(start, _)| *start <= first);
     let ends_inside = pieces
         .get(next)
@@ -191,8 +197,8 @@ fn constant(pieces: &Pieces, first: u32, size: u32) -> Option<PolicyRow> {
 }
 
 /// The outcome that most ports have.
-fn commonest(pieces: &Pieces) -> Option<PolicyRow> {
-    let mut spans: Vec<(PolicyRow, u32)> = Vec::new();
+fn commonest(pieces: &Pieces) -> Option<Course> {
+    let mut spans: Vec<(Course, u32)> = Vec::new();
     for (index, (start, row)) in pieces.iter().enumerate() {
         let end = pieces.get(index + 1).map_or(0x1_0000, |(next, _)| *next);
         match spans.iter_mut().find(|(known, _)| known == row) {
@@ -210,6 +216,7 @@ struct Writer<'a> {
     table: TableId,
     direction: Direction,
     rows: &'a mut TableRows,
+    courses: &'a RefCell<Courses>,
 }
 
 impl Writer<'_> {
@@ -234,7 +241,7 @@ impl Writer<'_> {
         }
     }
 
-    fn protocol(&mut self, class: ClassId, number: u8, pieces: &Pieces, inherited: PolicyRow) {
+    fn protocol(&mut self, class: ClassId, number: u8, pieces: &Pieces, inherited: Course) {
         let Some(base) = commonest(pieces) else {
             return;
         };
@@ -249,7 +256,7 @@ impl Writer<'_> {
         class: ClassId,
         number: u8,
         pieces: &Pieces,
-        base: PolicyRow,
+        base: Course,
         (first, size): (u32, u32),
     ) {
         match constant(pieces, first, size) {
@@ -283,19 +290,22 @@ impl Writer<'_> {
         self.differing(class, number, (own, any), first + half, half);
     }
 
-    fn block(&mut self, class: ClassId, number: u8, first: u32, size: u32, row: PolicyRow) {
+    fn block(&mut self, class: ClassId, number: u8, first: u32, size: u32, course: Course) {
         let bits = PolicyKey::FULL_BITS - size.trailing_zeros();
-        self.put(class, bits, number, first, row);
+        self.put(class, bits, number, first, course);
     }
 
-    fn put(&mut self, class: ClassId, bits: u32, number: u8, port: u32, row: PolicyRow) {
-        let key = PolicyKey {
+    fn put(&mut self, class: ClassId, bits: u32, number: u8, port: u32, course: Course) {
+        let mut key = PolicyKey {
             table: self.table,
             class,
             direction: self.direction as u8,
             protocol: number,
             port: Port::new(u16::try_from(port).unwrap_or(u16::MAX)),
         };
-        self.rows.insert((bits, key), row);
+        for row in self.courses.borrow().steps(course) {
+            self.rows.insert((bits, key), row);
+            key.direction += PolicyKey::STEP;
+        }
     }
 }

@@ -1,39 +1,75 @@
 //! A policy table's specification: what one endpoint's policies say, before any peer is looked at.
 //!
-//! Invariants: two endpoints with equal specifications share one table; the rules of a fence are in
-//! the order in which they decide, first match first: in the namespace tier every deny comes before
-//! every allow. A specification changes if and only if its table's number must.
+//! Invariants: two endpoints with equal specifications share one table. The rules of a fence are in
+//! the order in which they are asked: by tier, by priority, by policy, by their place in it. Windows
+//! that the moment of layout has settled are gone: a rule that lapsed is left out, one that began
+//! holds without condition. So a specification is new whenever time changed what it says, and the
+//! rows of a table never change but for new classes.
 
 use std::collections::BTreeSet;
 
-use ringfence_common::{
-    ids::RuleSlot,
-    mode::{Direction, Verdict},
-};
+use ringfence_common::{ids::RuleSlot, mode::Direction};
 
+use super::desired::Clock;
 use super::{
     numbers::{Exhausted, Numbers, Space, digest_of},
     ports::{self, PortRange},
     selector::{Question, Selector},
 };
-use crate::model::{NamedPort, Peer, Peers, Policy, Rule, RuleAction, Window, Workload};
+use crate::model::{
+    NamedPort, Peer, Peers, Policy, Rule, RuleAction, Scope, Tier, WallTime, Window, Workload,
+};
+
+/// When a rule is asked, before others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Stage {
+    Admin(u16),
+    Namespace,
+    Baseline(u16),
+}
+
+impl Stage {
+    fn of(policy: &Policy) -> Self {
+        match &policy.scope {
+            Scope::Namespace(_) => Self::Namespace,
+            Scope::Cluster { tier, priority, .. } => match tier {
+                Tier::Admin => Self::Admin(priority.get()),
+                Tier::Baseline => Self::Baseline(priority.get()),
+            },
+        }
+    }
+
+    /// True for stages of one tier.
+    pub(crate) const fn same_tier(self, other: Self) -> bool {
+        matches!(
+            (self, other),
+            (Self::Admin(_), Self::Admin(_))
+                | (Self::Namespace, Self::Namespace)
+                | (Self::Baseline(_), Self::Baseline(_))
+        )
+    }
+}
 
 /// One rule as it stands in a table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct FenceRule {
-    pub(crate) verdict: Verdict,
+    pub(crate) stage: Stage,
+    /// The policy's place among those of the fence.
+    pub(crate) policy: u32,
+    pub(crate) action: RuleAction,
     pub(crate) slot: RuleSlot,
     /// Any of these peers; `None` for everyone.
     pub(crate) peers: Option<Vec<Selector>>,
     /// Any of these ports; `None` for every protocol.
     pub(crate) ports: Option<BTreeSet<PortRange>>,
+    /// Edges that lie ahead of the layout.
     pub(crate) window: Window,
 }
 
 /// One direction of a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Fence {
-    /// Whether any policy isolates this direction.
+    /// Whether any policy of the namespace tier isolates this direction.
     pub isolated: bool,
     pub(crate) rules: Vec<FenceRule>,
 }
@@ -45,9 +81,44 @@ pub struct TableSpec {
     pub ingress: Fence,
     /// Away from the workload.
     pub egress: Fence,
+    /// The first edge of a window, on both clocks; none if time changes nothing.
+    pub(crate) edge: Option<Edge>,
+}
+
+/// A moment at which what a table says may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Edge {
+    pub(crate) wall: WallTime,
+    /// On the boot clock, in nanoseconds.
+    pub(crate) boot: u64,
+}
+
+impl Edge {
+    /// The boot-clock time of a later wall-clock time.
+    pub(crate) fn boot_of(self, time: WallTime) -> u64 {
+        self.boot
+            .saturating_add_signed(time.0.saturating_sub(self.wall.0))
+    }
 }
 
 impl TableSpec {
+    /// Both directions as of a moment.
+    pub(crate) fn new(ingress: Fence, egress: Fence, clock: &Clock) -> Self {
+        let edges = ingress.rules.iter().chain(&egress.rules);
+        let first = edges
+            .flat_map(|rule| [rule.window.not_before, rule.window.expires])
+            .flatten()
+            .min();
+        Self {
+            ingress,
+            egress,
+            edge: first.map(|wall| Edge {
+                wall,
+                boot: clock.boot(wall),
+            }),
+        }
+    }
+
     /// The direction's fence.
     #[must_use]
     pub const fn fence(&self, direction: Direction) -> &Fence {
@@ -68,13 +139,6 @@ impl TableSpec {
     }
 }
 
-/// A rule with the number under which it counts its hits.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct NumberedRule<'a> {
-    pub(crate) rule: &'a Rule,
-    pub(crate) slot: RuleSlot,
-}
-
 /// Numbers a policy's rule by what it says and where it stands; a changed rule is a new rule, a
 /// moved line is not.
 pub(crate) fn number_rule(
@@ -89,75 +153,98 @@ pub(crate) fn number_rule(
     numbers.number(Space::Rule, digest).map(RuleSlot)
 }
 
-/// Lays out one direction of an endpoint from the policies that select it.
-///
-/// `declared` are all ports that any peer declares by name, for names on the way out.
-pub(crate) fn fence<'a>(
-    direction: Direction,
-    subject: &Workload,
-    isolated: bool,
-    rules: impl Iterator<Item = NumberedRule<'a>>,
-    declared: &BTreeSet<NamedPort>,
-) -> Fence {
-    let mut fence = Fence {
-        isolated,
-        rules: Vec::new(),
-    };
-    for rule in rules {
-        lay_out(direction, subject, rule, declared, &mut fence.rules);
-    }
-    // Stable: within one verdict, the order of policies and of their rules stays.
-    fence.rules.sort_by_key(|rule| match rule.verdict {
-        Verdict::Deny => 0,
-        Verdict::Allow => 1,
-    });
-    fence
+/// What a fence is laid out for.
+#[derive(Clone, Copy)]
+pub(crate) struct Layout<'a> {
+    pub(crate) direction: Direction,
+    pub(crate) subject: &'a Workload,
+    /// All ports that any peer declares by name, for names on the way out.
+    pub(crate) declared: &'a BTreeSet<NamedPort>,
+    pub(crate) now: WallTime,
 }
 
-fn lay_out(
-    direction: Direction,
-    subject: &Workload,
-    numbered: NumberedRule<'_>,
-    declared: &BTreeSet<NamedPort>,
-    into: &mut Vec<FenceRule>,
-) {
-    let rule = numbered.rule;
-    let peers = match &rule.peers {
-        Peers::Any => None,
-        Peers::Of(peers) => Some(peers.as_slice()),
-    };
-    let mut add = |ports, declares: Option<&NamedPort>| {
-        into.push(FenceRule {
-            verdict: match rule.action {
-                RuleAction::Allow => Verdict::Allow,
-                RuleAction::Deny => Verdict::Deny,
-            },
-            slot: numbered.slot,
-            peers: select(peers, declares),
-            ports,
-            window: rule.window,
-        });
-    };
-    let Some(mut resolved) = ports::split(&rule.ports) else {
-        return add(None, None);
-    };
-    for name in std::mem::take(&mut resolved.named) {
-        match direction {
-            Direction::Ingress => {
-                for port in ports::declared(&name, &subject.ports) {
-                    resolved.fixed.extend(ports::exact(port));
-                }
+/// A policy's rules of one direction with the numbers under which they count their hits.
+pub(crate) struct Asked<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) rules: Vec<(&'a Rule, RuleSlot)>,
+}
+
+impl Layout<'_> {
+    /// Lays out the policies that select the subject and speak about the direction.
+    pub(crate) fn fence(self, mut policies: Vec<Asked<'_>>) -> Fence {
+        let isolated = policies
+            .iter()
+            .any(|asked| Stage::of(asked.policy) == Stage::Namespace);
+        // Nobody asks the Baseline tier after an isolating policy.
+        policies
+            .retain(|asked| !(isolated && matches!(Stage::of(asked.policy), Stage::Baseline(_))));
+        // Stable: within a stage, the order of the policies' names stays.
+        policies.sort_by_key(|asked| Stage::of(asked.policy));
+        let mut rules = Vec::new();
+        for (place, asked) in (0..).zip(&policies) {
+            let stage = Stage::of(asked.policy);
+            for (rule, slot) in &asked.rules {
+                let Some(window) = ahead(rule.window, self.now) else {
+                    continue;
+                };
+                self.lay_out(rule, &mut |peers, ports| {
+                    rules.push(FenceRule {
+                        stage,
+                        policy: place,
+                        action: rule.action,
+                        slot: *slot,
+                        peers,
+                        ports,
+                        window,
+                    });
+                });
             }
-            Direction::Egress => {
-                for port in ports::declared(&name, declared) {
-                    add(Some(ports::exact(port)), Some(port));
+        }
+        Fence { isolated, rules }
+    }
+
+    fn lay_out(
+        self,
+        rule: &Rule,
+        add: &mut dyn FnMut(Option<Vec<Selector>>, Option<BTreeSet<PortRange>>),
+    ) {
+        let peers = match &rule.peers {
+            Peers::Nobody => return,
+            Peers::Any => None,
+            Peers::Of(peers) => Some(peers.as_slice()),
+        };
+        let Some(mut resolved) = ports::split(&rule.ports) else {
+            return add(select(peers, None), None);
+        };
+        for name in std::mem::take(&mut resolved.named) {
+            match self.direction {
+                Direction::Ingress => {
+                    for port in ports::declared(&name, &self.subject.ports) {
+                        resolved.fixed.extend(ports::exact(port));
+                    }
+                }
+                Direction::Egress => {
+                    for port in ports::declared(&name, self.declared) {
+                        add(select(peers, Some(port)), Some(ports::exact(port)));
+                    }
                 }
             }
         }
+        if !resolved.fixed.is_empty() {
+            add(select(peers, None), Some(resolved.fixed));
+        }
     }
-    if !resolved.fixed.is_empty() {
-        add(Some(resolved.fixed), None);
+}
+
+/// What of a window lies ahead; `None` if it is over.
+fn ahead(window: Window, now: WallTime) -> Option<Window> {
+    if window.expires.is_some_and(|end| end <= now) {
+        return None;
     }
+    Some(Window {
+        not_before: window.not_before.filter(|start| *start > now),
+        expires: window.expires,
+    })
 }
 
 fn select(peers: Option<&[Peer]>, declares: Option<&NamedPort>) -> Option<Vec<Selector>> {

@@ -9,6 +9,7 @@ pub mod files;
 pub mod interfaces;
 pub mod inventory_toml;
 mod policy_raw;
+mod policy_scope;
 pub mod policy_toml;
 mod tracked;
 pub mod value;

@@ -12,10 +12,11 @@ use toml::Spanned;
 
 use super::document::{Document, SourceError};
 use super::policy_raw::{RawFile, RawPeer, RawPolicy, RawRule, RawTest, Text};
+use super::policy_scope;
 use super::value;
 use crate::model::{
-    About, LabelSelector, NamespaceMatch, NamespaceName, Origin, Peer, Peers, Policy, PolicyName,
-    PolicyTest, Ports, Rule, RuleAction, Scope, ServiceAccountName, Window,
+    About, LabelSelector, NamespaceMatch, Origin, Peer, Peers, Policy, PolicyKind, PolicyName,
+    PolicyTest, Ports, Rule, RuleAction, Scope, ServiceAccountName, Tier, Window,
 };
 
 /// What one policy file says.
@@ -50,7 +51,7 @@ enum Direction {
     Egress,
 }
 
-fn parsed<T>(document: &mut Document<'_>, text: &Text) -> Option<T>
+pub(super) fn parsed<T>(document: &mut Document<'_>, text: &Text) -> Option<T>
 where
     T: std::str::FromStr,
     T::Err: std::fmt::Display,
@@ -61,19 +62,8 @@ where
 fn policy(document: &mut Document<'_>, raw: Spanned<RawPolicy>) -> Option<Policy> {
     let span = raw.span();
     let raw = raw.into_inner();
-    let in_scope = refuse_other_scopes(document, &raw);
+    let scope = policy_scope::scope(document, &span, &raw);
     let name: Option<PolicyName> = parsed(document, &raw.name);
-    let namespace = match &raw.namespace {
-        Some(namespace) => parsed::<NamespaceName>(document, namespace),
-        None if !in_scope => None,
-        None => {
-            document.refuse(
-                span.clone(),
-                "a policy without namespace: expected namespace = \"…\"",
-            );
-            None
-        }
-    };
     let subject = if let Some(subject) = &raw.subject {
         parsed::<LabelSelector>(document, subject)
     } else {
@@ -84,17 +74,17 @@ fn policy(document: &mut Document<'_>, raw: Spanned<RawPolicy>) -> Option<Policy
     let review_by = raw
         .review_by
         .and_then(|day| document.accept(day.span(), value::day(day.get_ref())));
-    let own = namespace.as_ref();
-    let ingress = rules(document, own, Direction::Ingress, raw.ingress);
-    let egress = rules(document, own, Direction::Egress, raw.egress);
+    let ingress = rules(document, scope.as_ref(), Direction::Ingress, raw.ingress);
+    let egress = rules(document, scope.as_ref(), Direction::Egress, raw.egress);
     let tests = raw
         .test
         .into_iter()
         .filter_map(|test| policy_test(document, &test))
         .collect();
     Some(Policy {
+        kind: PolicyKind::Ringfence,
         name: name?,
-        scope: Scope::Namespace(namespace?),
+        scope: scope?,
         subject: subject?,
         about: About {
             owner: raw.owner,
@@ -112,54 +102,30 @@ fn policy(document: &mut Document<'_>, raw: Spanned<RawPolicy>) -> Option<Policy
     })
 }
 
-/// Refuses the keys of cluster policies; true if there are none.
-fn refuse_other_scopes(document: &mut Document<'_>, raw: &RawPolicy) -> bool {
-    let mut in_scope = true;
-    for (key, value) in [
-        ("scope", &raw.scope),
-        ("tier", &raw.tier),
-        ("priority", &raw.priority),
-        ("subject-namespaces", &raw.subject_namespaces),
-        ("host-ingress", &raw.host_ingress),
-    ] {
-        let Some(value) = value else { continue };
-        in_scope = false;
-        document.refuse(
-            value.span(),
-            format!(
-                "{key} is not supported: this version supports namespaced allow and deny rules \
-                 only ({key} arrives with the next milestone); expected namespace = \"…\" without \
-                 {key}"
-            ),
-        );
-    }
-    in_scope
-}
-
 fn rules(
     document: &mut Document<'_>,
-    own: Option<&NamespaceName>,
+    scope: Option<&Scope>,
     direction: Direction,
     raw: Option<Vec<Spanned<RawRule>>>,
 ) -> Option<Vec<Rule>> {
     let raw = raw?;
     Some(
         raw.into_iter()
-            .filter_map(|raw| rule(document, own, direction, raw))
+            .filter_map(|raw| rule(document, scope, direction, raw))
             .collect(),
     )
 }
 
 fn rule(
     document: &mut Document<'_>,
-    own: Option<&NamespaceName>,
+    scope: Option<&Scope>,
     direction: Direction,
     raw: Spanned<RawRule>,
 ) -> Option<Rule> {
     let line = document.line(raw.span().start);
     let raw = raw.into_inner();
     let action = match &raw.action {
-        Some(text) => document.accept(text.span(), value::action(text.get_ref())),
+        Some(text) => action(document, scope, text),
         None => Some(RuleAction::Allow),
     };
     let (peers, misplaced, right, wrong) = match direction {
@@ -170,7 +136,7 @@ fn rule(
         let message = format!("{wrong} names no peer in this direction: expected {right}");
         document.refuse(misplaced.span(), message);
     }
-    let peers = peers_of(document, own, right, peers);
+    let peers = peers_of(document, scope, right, peers);
     let ports = ports_of(document, raw.ports);
     let window = window(document, raw.not_before.as_ref(), raw.expires.as_ref());
     Some(Rule {
@@ -178,13 +144,25 @@ fn rule(
         peers: peers?,
         ports: ports?,
         window: window?,
+        name: None,
         line,
     })
 }
 
+fn action(document: &mut Document<'_>, scope: Option<&Scope>, text: &Text) -> Option<RuleAction> {
+    let action = document.accept(text.span(), value::action(text.get_ref()))?;
+    let in_admin =
+        |scope: &Scope| matches!(scope, Scope::Cluster { tier, .. } if *tier == Tier::Admin);
+    if action == RuleAction::Pass && !scope.is_none_or(in_admin) {
+        let message = "pass outside the admin tier: expected allow, deny or reject";
+        document.refuse(text.span(), message);
+    }
+    Some(action)
+}
+
 fn peers_of(
     document: &mut Document<'_>,
-    own: Option<&NamespaceName>,
+    scope: Option<&Scope>,
     key: &str,
     raw: Option<Spanned<Vec<Spanned<RawPeer>>>>,
 ) -> Option<Peers> {
@@ -198,14 +176,14 @@ fn peers_of(
     let peers = raw
         .into_inner()
         .iter()
-        .filter_map(|peer| peer_of(document, own, peer))
+        .filter_map(|peer| peer_of(document, scope, peer))
         .collect();
     Some(Peers::Of(peers))
 }
 
 fn peer_of(
     document: &mut Document<'_>,
-    own: Option<&NamespaceName>,
+    scope: Option<&Scope>,
     raw: &Spanned<RawPeer>,
 ) -> Option<Peer> {
     let (span, raw) = (raw.span(), raw.get_ref());
@@ -235,7 +213,7 @@ fn peer_of(
                 .accept(entity.span(), value::entity(entity.get_ref()))
                 .map(Peer::Entity)
         }
-        (None, None) if of_workloads => workload_peer(document, own, raw),
+        (None, None) if of_workloads => workload_peer(document, scope, raw),
         (None, None) => {
             document.refuse(
                 span,
@@ -253,12 +231,15 @@ fn refuse_company(document: &mut Document<'_>, span: Range<usize>, key: &str) {
 
 fn workload_peer(
     document: &mut Document<'_>,
-    own: Option<&NamespaceName>,
+    scope: Option<&Scope>,
     raw: &RawPeer,
 ) -> Option<Peer> {
     let namespaces = match &raw.namespaces {
         Some(text) => parsed(document, text).map(NamespaceMatch::Selector),
-        None => own.cloned().map(NamespaceMatch::Own),
+        None => scope.map(|scope| match scope {
+            Scope::Namespace(own) => NamespaceMatch::Own(own.clone()),
+            Scope::Cluster { .. } => NamespaceMatch::Selector(LabelSelector::everything()),
+        }),
     };
     let pods = match &raw.pods {
         Some(text) => {

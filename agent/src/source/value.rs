@@ -7,10 +7,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use toml::Value;
 
+use ringfence_common::mode::Verdict;
+
 use crate::model::inventory::unusable_kind;
 use crate::model::{
-    Entity, NameError, PortMatch, PortName, Protocol, RuleAction, TestEnd, WallTime, WorkloadId,
-    quote,
+    Entity, NameError, PortMatch, PortName, Protocol, RuleAction, TestEnd, Tier, WallTime,
+    WorkloadId, quote,
 };
 
 /// Why a value inside a string is refused: what is wrong and what was expected.
@@ -247,18 +249,30 @@ pub fn entity(text: &str) -> Result<Entity, ValueError> {
 /// Parses a rule's action.
 ///
 /// # Errors
-/// When it is neither allow nor deny.
+/// When it is no action.
 pub fn action(text: &str) -> Result<RuleAction, ValueError> {
     match text {
         "allow" => Ok(RuleAction::Allow),
         "deny" => Ok(RuleAction::Deny),
-        "reject" | "pass" => refuse(format!(
-            "action {} is not supported: this version supports namespaced allow and deny rules \
-             only (reject and pass arrive with the next milestone); expected allow or deny",
+        "reject" => Ok(RuleAction::Reject),
+        "pass" => Ok(RuleAction::Pass),
+        _ => refuse(format!(
+            "unknown action {}: expected allow, deny, reject or pass",
             quote(text)
         )),
+    }
+}
+
+/// Parses the tier of a cluster policy.
+///
+/// # Errors
+/// When it is neither admin nor baseline.
+pub fn tier(text: &str) -> Result<Tier, ValueError> {
+    match text {
+        "admin" => Ok(Tier::Admin),
+        "baseline" => Ok(Tier::Baseline),
         _ => refuse(format!(
-            "unknown action {}: expected allow or deny",
+            "unknown tier {}: expected admin or baseline",
             quote(text)
         )),
     }
@@ -268,10 +282,10 @@ pub fn action(text: &str) -> Result<RuleAction, ValueError> {
 ///
 /// # Errors
 /// When it is neither allow nor deny.
-pub fn expectation(text: &str) -> Result<RuleAction, ValueError> {
+pub fn expectation(text: &str) -> Result<Verdict, ValueError> {
     match text {
-        "allow" => Ok(RuleAction::Allow),
-        "deny" => Ok(RuleAction::Deny),
+        "allow" => Ok(Verdict::Allow),
+        "deny" => Ok(Verdict::Deny),
         _ => refuse(format!(
             "unknown verdict {}: expected allow or deny",
             quote(text)

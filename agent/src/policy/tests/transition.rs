@@ -198,6 +198,11 @@ fn carried(
         now: NOW,
     };
     let rows = Rows::of(&after.state);
+    // The table was laid out for the namespace as it was.
+    let namespace = &info.workload.id.namespace;
+    if old.inventory.namespaces.get(namespace) != new.inventory.namespaces.get(namespace) {
+        return Ok(());
+    }
     for (address, direction) in pairs(&new.addresses()) {
         let class = kernel::class(&after.state, address);
         let pair = oracle.pair(&info.workload, address, direction);

@@ -12,8 +12,8 @@ use proptest::{
 use super::{NAMESPACES, NOW, PORTS, account_name};
 use crate::model::{
     About, Entity, LabelSelector, NamespaceMatch, NamespaceName, Origin, Peer, Peers, Policy,
-    PolicyName, PolicySet, PortMatch, PortName, Ports, Protocol, Rule, RuleAction, Scope, WallTime,
-    Window,
+    PolicyKind, PolicyName, PolicySet, PortMatch, PortName, Ports, Priority, Protocol, Rule,
+    RuleAction, Scope, Tier, WallTime, Window,
 };
 
 fn selector() -> impl Strategy<Value = LabelSelector> {
@@ -139,8 +139,14 @@ fn window() -> impl Strategy<Value = Window> {
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    let action = prop_oneof![2 => Just(RuleAction::Allow), 1 => Just(RuleAction::Deny)];
-    let peers = prop_oneof![1 => Just(Peers::Any), 5 => vec(peer(), 1..3).prop_map(Peers::Of)];
+    let action = prop_oneof![
+        4 => Just(RuleAction::Allow),
+        2 => Just(RuleAction::Deny),
+        1 => Just(RuleAction::Reject),
+        1 => Just(RuleAction::Pass),
+    ];
+    let nobody = Just(Peers::Nobody);
+    let peers = prop_oneof![2 => Just(Peers::Any), 1 => nobody, 12 => vec(peer(), 1..3).prop_map(Peers::Of)];
     let ports =
         prop_oneof![1 => Just(Ports::Any), 3 => vec(port_match(), 1..4).prop_map(Ports::Of)];
     (action, peers, ports, window()).prop_map(|(action, peers, ports, window)| Rule {
@@ -148,26 +154,52 @@ fn rule() -> impl Strategy<Value = Rule> {
         peers,
         ports,
         window,
+        name: None,
         line: 1,
     })
 }
 
+/// Few priorities, so that policies often speak together.
+fn scope() -> impl Strategy<Value = Scope> {
+    let namespace = select(NAMESPACES.to_vec())
+        .prop_map(|name| Scope::Namespace(NamespaceName::new(name).unwrap()));
+    let tier = prop_oneof![3 => Just(Tier::Admin), 2 => Just(Tier::Baseline)];
+    let of_some = select(vec!["", "", "env=prod", "env!=prod"]);
+    let cluster =
+        (tier, select(vec![0, 5, 6, 1000]), of_some).prop_map(|(tier, priority, namespaces)| {
+            Scope::Cluster {
+                tier,
+                priority: Priority::new(priority).unwrap(),
+                namespaces: namespaces.parse().unwrap(),
+            }
+        });
+    prop_oneof![namespace, cluster]
+}
+
+/// Nobody passes in the namespace tier.
+fn fitting(scope: &Scope, rules: Option<Vec<Rule>>) -> Option<Vec<Rule>> {
+    let mut rules = rules?;
+    for rule in &mut rules {
+        if matches!(scope, Scope::Namespace(_)) && rule.action == RuleAction::Pass {
+            rule.action = RuleAction::Allow;
+        }
+    }
+    Some(rules)
+}
+
 pub(super) fn policies() -> impl Strategy<Value = Arc<PolicySet>> {
     let rules = || weighted(0.7, vec(rule(), 0..4));
-    vec(
-        (select(NAMESPACES.to_vec()), subject(), rules(), rules()),
-        0..6,
-    )
-    .prop_map(|drawn| {
+    vec((scope(), subject(), rules(), rules()), 0..7).prop_map(|drawn| {
         let policies = drawn.into_iter().enumerate().map(|(place, drawn)| {
-            let (namespace, subject, ingress, egress) = drawn;
+            let (scope, subject, ingress, egress) = drawn;
             Arc::new(Policy {
+                kind: PolicyKind::Ringfence,
                 name: PolicyName::new(&format!("p{place}")).unwrap(),
-                scope: Scope::Namespace(NamespaceName::new(namespace).unwrap()),
+                ingress: fitting(&scope, ingress),
+                egress: fitting(&scope, egress),
+                scope,
                 subject,
                 about: About::default(),
-                ingress,
-                egress,
                 tests: Vec::new(),
                 origin: Origin {
                     file: Arc::from("random"),

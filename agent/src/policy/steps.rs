@@ -1,0 +1,109 @@
+//! Courses through time, and the rows that hold one.
+//!
+//! Invariants: equal courses have equal numbers within one table, so outcomes compare as numbers;
+//! a row holds one change, a course with more has a row for each step after it. A course with more
+//! changes than the kernel follows ends in a row whose next step is missing, which denies.
+
+use std::collections::HashMap;
+
+use ringfence_common::policy::{FOREVER, MAX_STEPS, PolicyRow, row};
+
+use super::outcome::{Decider, Timeline};
+
+/// The number of a course.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Course(usize);
+
+/// Every course of a table.
+#[derive(Debug, Default)]
+pub(crate) struct Courses {
+    known: HashMap<Timeline, Course>,
+    all: Vec<Timeline>,
+}
+
+impl Courses {
+    /// The number of a timeline, which is never empty.
+    pub(crate) fn of(&mut self, timeline: Timeline) -> Course {
+        if let Some(known) = self.known.get(&timeline) {
+            return *known;
+        }
+        let course = Course(self.all.len());
+        self.all.push(timeline.clone());
+        self.known.insert(timeline, course);
+        course
+    }
+
+    /// The rows of a course, step by step.
+    pub(crate) fn steps(&self, course: Course) -> impl Iterator<Item = PolicyRow> {
+        let timeline = self.all.get(course.0).map_or(&[][..], Vec::as_slice);
+        let last = timeline.len().saturating_sub(1);
+        let rows = if timeline.len() == 1 { 1 } else { last };
+        (0..rows)
+            .take(usize::from(MAX_STEPS))
+            .filter_map(move |step| {
+                let (_, now) = timeline.get(step)?;
+                let Some((until, then)) = timeline.get(step + 1) else {
+                    return Some(row_of(*now, FOREVER, *now));
+                };
+                let row = row_of(*now, *until, *then);
+                Some(if step + 1 < last {
+                    row.with(row::LATER)
+                } else {
+                    row
+                })
+            })
+    }
+}
+
+fn row_of(now: Decider, until: u64, then: Decider) -> PolicyRow {
+    let row = PolicyRow::until((now.verdict, now.slot), until, (then.verdict, then.slot));
+    let flags = [(now, row::REJECT), (then, row::THEN_REJECT)];
+    flags
+        .into_iter()
+        .filter(|(decider, _)| decider.reject)
+        .fold(row, |row, (_, flag)| row.with(flag))
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfence_common::{ids::RuleSlot, mode::Verdict};
+
+    use super::*;
+
+    fn decider(slot: u32) -> Decider {
+        Decider::of(Verdict::Allow, RuleSlot(slot))
+    }
+
+    fn steps(changes: u32) -> Vec<PolicyRow> {
+        let mut courses = Courses::default();
+        let timeline = (0..=changes)
+            .map(|n| (u64::from(n) * 100, decider(16 + n)))
+            .collect();
+        let course = courses.of(timeline);
+        courses.steps(course).collect()
+    }
+
+    #[test]
+    fn a_row_holds_one_change_and_each_further_one_takes_a_row() {
+        assert_eq!(steps(0), [PolicyRow::lasting(Verdict::Allow, RuleSlot(16))]);
+        assert_eq!(steps(1).len(), 1);
+        assert_eq!(steps(1)[0].flags & row::LATER, 0);
+        let rows = steps(3);
+        assert_eq!(rows.len(), 3);
+        assert_eq!(
+            rows.iter()
+                .map(|row| (row.valid_until, row.rule.0))
+                .collect::<Vec<_>>(),
+            [(100, 16), (200, 17), (300, 18)]
+        );
+        assert_eq!(rows[1].flags & row::LATER, row::LATER);
+        assert_eq!(rows[2].flags & row::LATER, 0);
+    }
+
+    #[test]
+    fn a_course_beyond_the_last_step_leads_nowhere() {
+        let rows = steps(20);
+        assert_eq!(rows.len(), usize::from(MAX_STEPS));
+        assert!(rows.iter().all(|row| row.flags & row::LATER != 0));
+    }
+}
