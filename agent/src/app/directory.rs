@@ -6,7 +6,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use crate::{
-    model::Inventory,
+    model::{Inventory, NamespaceName, WallTime, quote::sanitise},
     observe::{AddressBook, Directory, Owner, RuleName},
     policy::{Compiled, Identity, Kind, RuleInfo},
 };
@@ -45,13 +45,31 @@ pub(super) fn directory(node: &str, book: &Arc<AddressBook>, compiled: &Compiled
 fn rule_name(info: &RuleInfo) -> RuleName {
     let about = &info.policy.about;
     let text = |value: &Option<String>| value.as_deref().map(Arc::from);
+    let id = info.policy.id();
+    let file = sanitise(&info.policy.origin.file);
     RuleName {
-        policy: info.policy.id().to_string().into(),
+        policy: id.to_string().into(),
+        kind: id.kind.name(),
+        namespace: id
+            .namespace
+            .as_ref()
+            .map_or("", NamespaceName::as_str)
+            .into(),
+        name: id.name.as_str().into(),
         rule: info.name().into(),
         owner: text(&about.owner),
         justification: text(&about.justification),
         ticket: text(&about.ticket),
+        review_by: text(&about.review_by),
+        expires: info.expires().map(|time| rfc3339(time).into()),
+        origin: format!("{file}:{}", info.line).into(),
     }
+}
+
+/// To the second; times outside the calendar as a number.
+fn rfc3339(time: WallTime) -> String {
+    jiff::Timestamp::from_nanosecond(time.0.into())
+        .map_or_else(|_| time.0.to_string(), |time| format!("{time:.0}"))
 }
 
 /// The kind of an identity in the design's words.

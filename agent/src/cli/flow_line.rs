@@ -125,9 +125,16 @@ fn decider(flow: &Value) -> String {
 }
 
 fn about(flow: &Value) -> Option<String> {
-    let parts: Vec<_> = ["justification", "owner", "ticket"]
+    let keys = [
+        ("justification", "justification"),
+        ("owner", "owner"),
+        ("ticket", "ticket"),
+        ("review by", "review_by"),
+        ("expires", "expires"),
+    ];
+    let parts: Vec<_> = keys
         .into_iter()
-        .filter_map(|key| Some(format!("{key} {}", escape(our_text(flow, key)?))))
+        .filter_map(|(word, key)| Some(format!("{word} {}", escape(our_text(flow, key)?))))
         .collect();
     (!parts.is_empty()).then(|| format!(" — {}", parts.join(", ")))
 }
@@ -165,7 +172,7 @@ mod tests {
             shown(&event()),
             "03:04:05.000 ALLOWED    shop/frontend-1:43210 → shop/db-1:5432 TCP SYN  egress  by \
              shop/frontend egress[0]  — justification reads \"orders\"\\u{1b}[2J\\u{202e}, owner \
-             team-web, ticket SEC-1"
+             team-web, ticket SEC-1, review by 2027-02-01"
         );
     }
 

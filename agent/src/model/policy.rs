@@ -99,6 +99,18 @@ pub enum PolicyKind {
     ClusterNetworkPolicy,
 }
 
+impl PolicyKind {
+    /// The kind's name, as flow records show it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ringfence => "RingfencePolicy",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+        }
+    }
+}
+
 /// A policy's full name: `namespace/name`, or `name` alone in cluster scope; Kubernetes objects
 /// have their kind before it, as in `networkpolicy/shop/orders`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

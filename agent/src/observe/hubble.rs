@@ -261,11 +261,11 @@ fn policy(decider: &Decider) -> Option<Policy<'_>> {
     let Decider::Rule(rule) = decider else {
         return None;
     };
-    let (namespace, name) = rule.policy.split_once('/').unwrap_or(("", &rule.policy));
     Some(Policy {
-        name,
-        namespace,
+        name: &rule.name,
+        namespace: &rule.namespace,
         labels: [format!("ringfence:rule={}", rule.rule)],
+        kind: rule.kind,
     })
 }
 
@@ -290,6 +290,9 @@ fn ours(record: &FlowRecord) -> Ours<'_> {
         owner: named.and_then(|rule| rule.owner.as_deref()),
         justification: named.and_then(|rule| rule.justification.as_deref()),
         ticket: named.and_then(|rule| rule.ticket.as_deref()),
+        review_by: named.and_then(|rule| rule.review_by.as_deref()),
+        expires: named.and_then(|rule| rule.expires.as_deref()),
+        origin: named.map(|rule| rule.origin.as_ref()),
         reason: record.reason.map(DropReason::name),
         protocol: record.protocol,
         packets: record.packets,

@@ -74,11 +74,17 @@ impl AddressBook {
     }
 }
 
-/// A rule of a policy, as people know it. Owner, justification and ticket are untrusted text.
+/// A rule of a policy, as people know it. All text but the kind is untrusted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuleName {
-    /// `namespace/name` of the policy.
+    /// The policy's full name.
     pub policy: Arc<str>,
+    /// Its kind: `NetworkPolicy` and the like.
+    pub kind: &'static str,
+    /// Its namespace; empty in cluster scope.
+    pub namespace: Arc<str>,
+    /// Its name there.
+    pub name: Arc<str>,
     /// The rule within it: `ingress[0]`.
     pub rule: Arc<str>,
     /// Who owns the policy.
@@ -87,6 +93,12 @@ pub struct RuleName {
     pub justification: Option<Arc<str>>,
     /// The ticket that asked for it.
     pub ticket: Option<Arc<str>>,
+    /// The day by which someone looks at it again.
+    pub review_by: Option<Arc<str>>,
+    /// When the rule ends, RFC 3339.
+    pub expires: Option<Arc<str>>,
+    /// The rule's file and line.
+    pub origin: Arc<str>,
 }
 
 /// Who decided about a flow.

@@ -104,6 +104,13 @@ impl RuleInfo {
     pub fn name(&self) -> String {
         format!("{}[{}]", self.direction.name(), self.index)
     }
+
+    /// When the rule ends, if it does.
+    #[must_use]
+    pub fn expires(&self) -> Option<WallTime> {
+        let rules = self.policy.rules(self.direction)?;
+        rules.get(self.index)?.window.expires
+    }
 }
 
 /// What became of an endpoint.

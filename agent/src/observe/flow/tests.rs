@@ -33,10 +33,16 @@ pub(crate) fn directory() -> Directory {
     }));
     let rule = RuleName {
         policy: "shop/frontend".into(),
+        kind: "RingfencePolicy",
+        namespace: "shop".into(),
+        name: "frontend".into(),
         rule: "egress[0]".into(),
         owner: Some("team-web".into()),
         justification: Some("reads \"orders\"\u{1b}[2J\u{202e}".into()),
         ticket: Some("SEC-1".into()),
+        review_by: Some("2027-02-01".into()),
+        expires: None,
+        origin: "shop.toml:7".into(),
     };
     Directory::new("node-1", Arc::new(book))
         .with_endpoint(7, frontend)

@@ -159,6 +159,7 @@ pub(super) struct Policy<'a> {
     pub(super) name: &'a str,
     pub(super) namespace: &'a str,
     pub(super) labels: [String; 1],
+    pub(super) kind: &'static str,
 }
 
 #[derive(Serialize)]
@@ -181,6 +182,12 @@ pub(super) struct Ours<'a> {
     pub(super) justification: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ticket: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) review_by: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) expires: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) origin: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<&'static str>,
     pub(super) protocol: u8,

@@ -54,7 +54,7 @@ fn an_allowed_flow() {
             "Summary": "TCP Flags: SYN",
             "egress_allowed_by": [{
                 "name": "frontend", "namespace": "shop",
-                "labels": ["ringfence:rule=egress[0]"],
+                "labels": ["ringfence:rule=egress[0]"], "kind": "RingfencePolicy",
             }],
             "extensions": {
                 "@type": "type.googleapis.com/google.protobuf.Struct",
@@ -62,6 +62,7 @@ fn an_allowed_flow() {
                     "verdict": "allowed", "event": "new", "policy": "shop/frontend",
                     "rule": "egress[0]", "owner": "team-web",
                     "justification": "reads \"orders\"\u{1b}[2J\u{202e}", "ticket": "SEC-1",
+                    "review_by": "2027-02-01", "origin": "shop.toml:7",
                     "protocol": 6, "packets": 1, "bytes": 74,
                 },
             },
