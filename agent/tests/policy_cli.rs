@@ -59,6 +59,77 @@ fn the_example_is_clean() {
     );
 }
 
+#[test]
+fn the_kubernetes_examples_are_clean_and_mean_what_they_say() {
+    let folder = example("kubernetes");
+    let folder = folder.to_str().unwrap();
+    let output = ringfence(&["check", folder], "");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "policies: 5, findings: 0\n"
+    );
+    let inventory = example("inventory.toml");
+    let inventory = inventory.to_str().unwrap();
+    for (from, to, port, verdict) in [
+        ("203.0.113.9", "shop/frontend-1", "tcp/8080", "allow"),
+        ("203.0.113.66", "shop/frontend-1", "tcp/8080", "deny"),
+        ("shop/frontend-1", "shop/orders-1", "http", "allow"),
+        ("shop/frontend-1", "shop/payments-1", "http", "deny"),
+        ("shop/orders-1", "shop/payments-1", "http", "allow"),
+        ("shop/orders-1", "shop/orders-db-1", "tcp/5432", "allow"),
+        ("shop/orders-db-1", "203.0.113.9", "tcp/443", "deny"),
+        ("lab/intruder-1", "shop/orders-1", "http", "deny"),
+        ("lab/intruder-1", "203.0.113.9", "tcp/443", "allow"),
+        ("lab/intruder-1", "203.0.113.9", "tcp/80", "deny"),
+    ] {
+        let query = json!({"from": from, "to": to, "port": port}).to_string();
+        let arguments = [
+            "--policies",
+            folder,
+            "--inventory",
+            inventory,
+            "--queries",
+            "-",
+        ];
+        let output = ringfence(&[&["eval"], &arguments[..]].concat(), &query);
+        let answer: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        assert_eq!(answer["verdict"], verdict, "{answer}");
+    }
+}
+
+#[test]
+fn what_is_odd_in_kubernetes_policies_is_a_finding() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\nspec: \
+                {policyTypes: [Egress], ingress: [{}]}\n";
+    let path = file(&folder, "odd.yaml", text);
+    let output = ringfence(&["check", &path, "-o", "json"], "");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let codes: Vec<&str> = found
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| f["code"].as_str().unwrap())
+        .collect();
+    let wanted = [
+        "missing-justification",
+        "missing-owner",
+        "ignored-rules",
+        "no-pod-selector",
+    ];
+    assert_eq!(codes, wanted);
+    assert!(
+        found[1]["remedy"]
+            .as_str()
+            .unwrap()
+            .contains("ringfence.io/owner"),
+        "{found}"
+    );
+}
+
 const LAX: &str = r#"[[policy]]
 name = "lax"
 namespace = "shop"

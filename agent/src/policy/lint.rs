@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ringfence_common::mode::Direction;
 
-use crate::model::{Peer, Peers, Policy, Ports, Rule, RuleAction, WallTime, quote};
+use crate::model::{Peer, Peers, Policy, PolicyKind, Ports, Rule, RuleAction, WallTime, quote};
 
 /// Something about a policy that its author should look at.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,11 +97,21 @@ fn about(policy: &Policy) -> Vec<Finding> {
     let is_blank = |text: &Option<String>| text.as_ref().is_none_or(|text| text.trim().is_empty());
     let mut findings = Vec::new();
     if is_blank(&policy.about.owner) {
-        let remedy = "name the team that answers for it: owner = \"…\"";
+        let remedy = match policy.kind {
+            PolicyKind::Ringfence => "name the team that answers for it: owner = \"…\"",
+            PolicyKind::NetworkPolicy | PolicyKind::ClusterNetworkPolicy => {
+                "name the team that answers for it in the annotation ringfence.io/owner"
+            }
+        };
         findings.push(missing("missing-owner", "owner", remedy));
     }
     if is_blank(&policy.about.justification) {
-        let remedy = "say why it exists: justification = \"…\"";
+        let remedy = match policy.kind {
+            PolicyKind::Ringfence => "say why it exists: justification = \"…\"",
+            PolicyKind::NetworkPolicy | PolicyKind::ClusterNetworkPolicy => {
+                "say why it exists in the annotation ringfence.io/justification"
+            }
+        };
         findings.push(missing("missing-justification", "justification", remedy));
     }
     findings

@@ -1,4 +1,4 @@
-//! One TOML document: from text to values, and from byte offsets back to line and column.
+//! The text of one file: from text to values, and from byte offsets back to line and column.
 //!
 //! Every finding names file, line and column and says what was wrong and what was expected. Text
 //! of the file that shows up in a message is escaped and bounded.
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use super::limits::MAX_FINDINGS;
 use crate::model::quote::sanitise;
 
 /// The largest file that is read.
@@ -28,6 +29,49 @@ pub struct SourceError {
     pub column: u32,
     /// What was wrong and what was expected.
     pub message: String,
+    /// What kind of warning it is; `None` for an error.
+    pub oddity: Option<Oddity>,
+}
+
+/// Kinds of warnings: what is valid, but maybe not what was meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Oddity {
+    /// A range of addresses with bits beyond its prefix.
+    HostBits,
+    /// Rules of a direction that the policy does not speak about.
+    IgnoredRules,
+    /// A NetworkPolicy about every pod because it does not say about which.
+    NoPodSelector,
+    /// A rule with a peer that this version cannot tell.
+    FailsClosed,
+    /// More than fits.
+    More,
+}
+
+impl Oddity {
+    /// Its stable name.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::HostBits => "host-bits",
+            Self::IgnoredRules => "ignored-rules",
+            Self::NoPodSelector => "no-pod-selector",
+            Self::FailsClosed => "fails-closed",
+            Self::More => "more-findings",
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::HostBits => "write the range that is meant",
+            Self::IgnoredRules => "name the direction in policyTypes, or remove its rules",
+            Self::NoPodSelector => "write podSelector: {} if every pod is meant",
+            Self::FailsClosed => "write peers that this version supports",
+            Self::More => "mend those that are shown",
+        }
+    }
 }
 
 impl SourceError {
@@ -38,6 +82,18 @@ impl SourceError {
             line: 0,
             column: 0,
             message: message.to_string(),
+            oddity: None,
+        }
+    }
+
+    /// An error about something that begins in a line.
+    pub(crate) fn at_line(file: &Arc<str>, line: u32, message: impl fmt::Display) -> Self {
+        Self {
+            file: file.clone(),
+            line,
+            column: 1,
+            message: message.to_string(),
+            oddity: None,
         }
     }
 }
@@ -49,6 +105,7 @@ impl fmt::Display for SourceError {
             line,
             column,
             message,
+            ..
         } = self;
         let file = sanitise(file);
         if *line == 0 {
@@ -65,7 +122,9 @@ pub(crate) struct Document<'a> {
     text: &'a str,
     line_starts: Vec<usize>,
     errors: Vec<SourceError>,
+    more_errors: usize,
     warnings: Vec<SourceError>,
+    more_warnings: usize,
 }
 
 impl<'a> Document<'a> {
@@ -84,7 +143,9 @@ impl<'a> Document<'a> {
             text,
             line_starts,
             errors,
+            more_errors: 0,
             warnings,
+            more_warnings: 0,
         })
     }
 
@@ -97,7 +158,7 @@ impl<'a> Document<'a> {
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, SourceError> {
         toml::from_str(self.text).map_err(|error| {
             let span = error.span().unwrap_or(0..0);
-            self.finding(span, truncate(&sanitise(error.message())))
+            self.finding(span, sanitise(error.message()))
         })
     }
 
@@ -122,20 +183,30 @@ impl<'a> Document<'a> {
             file: self.file.clone(),
             line: self.line(span.start),
             column,
-            message,
+            message: truncate(&message),
+            oddity: None,
         }
     }
 
     /// Notes an error at a place.
     pub(crate) fn refuse(&mut self, span: Range<usize>, message: impl fmt::Display) {
-        let error = self.finding(span, message.to_string());
-        self.errors.push(error);
+        if self.errors.len() < MAX_FINDINGS {
+            let error = self.finding(span, message.to_string());
+            self.errors.push(error);
+        } else {
+            self.more_errors += 1;
+        }
     }
 
     /// Notes a warning at a place.
-    pub(crate) fn warn(&mut self, span: Range<usize>, message: impl fmt::Display) {
-        let warning = self.finding(span, message.to_string());
-        self.warnings.push(warning);
+    pub(crate) fn warn(&mut self, span: Range<usize>, oddity: Oddity, message: impl fmt::Display) {
+        if self.warnings.len() < MAX_FINDINGS {
+            let mut warning = self.finding(span, message.to_string());
+            warning.oddity = Some(oddity);
+            self.warnings.push(warning);
+        } else {
+            self.more_warnings += 1;
+        }
     }
 
     /// Takes the value, or notes the error at the place and takes nothing.
@@ -148,7 +219,18 @@ impl<'a> Document<'a> {
     }
 
     /// The warnings, if there was no error.
-    pub(crate) fn close(self) -> Result<Vec<SourceError>, Vec<SourceError>> {
+    pub(crate) fn close(mut self) -> Result<Vec<SourceError>, Vec<SourceError>> {
+        if self.more_errors > 0 {
+            let message = format!("{} more errors are not shown", self.more_errors);
+            self.errors
+                .push(SourceError::whole_file(&self.file, message));
+        }
+        if self.more_warnings > 0 {
+            let message = format!("{} more warnings are not shown", self.more_warnings);
+            let mut more = SourceError::whole_file(&self.file, message);
+            more.oddity = Some(Oddity::More);
+            self.warnings.push(more);
+        }
         if self.errors.is_empty() {
             Ok(self.warnings)
         } else {
@@ -183,6 +265,7 @@ pub(crate) fn decode<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, SourceE
             line: u32::try_from(lines + 1).unwrap_or(u32::MAX),
             column: u32::try_from(column).unwrap_or(u32::MAX),
             message: "a byte that is not UTF-8: expected UTF-8 text".to_owned(),
+            oddity: None,
         }
     })
 }

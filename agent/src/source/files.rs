@@ -12,25 +12,17 @@ use std::sync::Arc;
 
 use super::document::SourceError;
 use super::inventory_toml::{self, InventoryFragment};
-use super::policy_toml::{self, PolicyFragment};
+use super::policy_file::PolicyFragment;
 use super::tracked::{Entry, Fragment, Tracked};
 use crate::model::{
     Inventory, InventoryError, InventoryFault, Item, NamespaceName, PolicySet, check_namespaces,
 };
 
 impl Fragment for InventoryFragment {
+    const EXTENSIONS: &'static [&'static str] = &["toml"];
+
     fn parse(file_name: &str, text: &str) -> Result<Self, Vec<SourceError>> {
         inventory_toml::parse(file_name, text)
-    }
-
-    fn warnings(&self) -> &[SourceError] {
-        &self.warnings
-    }
-}
-
-impl Fragment for PolicyFragment {
-    fn parse(file_name: &str, text: &str) -> Result<Self, Vec<SourceError>> {
-        policy_toml::parse(file_name, text)
     }
 
     fn warnings(&self) -> &[SourceError] {
@@ -218,12 +210,11 @@ impl FileSet {
                     .policies
                     .insert(PathBuf::from(&*error.origin.file));
                 self.blame_declarers(&error.namespace, &mut conflict.blamed);
-                conflict.errors.push(SourceError {
-                    file: error.origin.file.clone(),
-                    line: error.origin.line,
-                    column: 1,
-                    message: error.to_string(),
-                });
+                conflict.errors.push(SourceError::at_line(
+                    &error.origin.file,
+                    error.origin.line,
+                    &error,
+                ));
             }
             return Err(conflict);
         }
@@ -279,12 +270,9 @@ impl FileSet {
             self.blame_declarers(&workload.namespace, &mut conflict.blamed);
         }
         let file = Arc::from(&*path.to_string_lossy());
-        conflict.errors.push(SourceError {
-            file,
-            line,
-            column: 1,
-            message,
-        });
+        conflict
+            .errors
+            .push(SourceError::at_line(&file, line, message));
     }
 
     /// Blames the files that declare a namespace as things are: one of them is about to drop it.
@@ -317,12 +305,11 @@ impl FileSet {
                             .policies
                             .insert(PathBuf::from(&*origin.file));
                     }
-                    conflict.errors.push(SourceError {
-                        file: error.second.file.clone(),
-                        line: error.second.line,
-                        column: 1,
-                        message: error.to_string(),
-                    });
+                    conflict.errors.push(SourceError::at_line(
+                        &error.second.file,
+                        error.second.line,
+                        &error,
+                    ));
                 }
                 None
             }

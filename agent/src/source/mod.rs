@@ -1,13 +1,18 @@
-//! Where the desired state comes from: TOML files for inventory and policies.
+//! Where the desired state comes from: TOML files for inventory and policies, Kubernetes objects
+//! for policies.
 //!
 //! A source turns outside text, which is hostile until parsed, into values of `model`. A file is
 //! taken whole or not at all; a bad one leaves its last good content in force. Deciding what the
 //! values mean for the kernel is not done here.
 
+mod cidr_block;
 pub mod document;
 pub mod files;
 pub mod interfaces;
 pub mod inventory_toml;
+pub mod kubernetes;
+mod limits;
+pub mod policy_file;
 mod policy_raw;
 mod policy_scope;
 pub mod policy_toml;
@@ -15,9 +20,9 @@ mod tracked;
 pub mod value;
 pub mod watch;
 
-pub use document::{MAX_FILE_SIZE, SourceError};
+pub use document::{MAX_FILE_SIZE, Oddity, SourceError};
 pub use files::{FileSet, Reload};
 pub use interfaces::Interfaces;
 pub use inventory_toml::InventoryFragment;
-pub use policy_toml::PolicyFragment;
+pub use policy_file::PolicyFragment;
 pub use watch::Watcher;

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use toml::Spanned;
 
-use super::document::{Document, SourceError};
+use super::cidr_block;
+use super::document::{Document, Oddity, SourceError};
+use super::policy_file::PolicyFragment;
 use super::policy_raw::{RawFile, RawPeer, RawPolicy, RawRule, RawTest, Text};
 use super::policy_scope;
 use super::value;
@@ -18,15 +20,6 @@ use crate::model::{
     About, LabelSelector, NamespaceMatch, Origin, Peer, Peers, Policy, PolicyKind, PolicyName,
     PolicyTest, Ports, Rule, RuleAction, Scope, ServiceAccountName, Tier, Window,
 };
-
-/// What one policy file says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PolicyFragment {
-    /// Its policies in file order.
-    pub policies: Vec<Arc<Policy>>,
-    /// What is odd but not wrong.
-    pub warnings: Vec<SourceError>,
-}
 
 /// Parses a policy file; empty text is a file without policies.
 ///
@@ -270,28 +263,17 @@ fn cidr_peer(
         let Some(exception) = masked(document, text) else {
             continue;
         };
-        if exception == net || !net.contains(&exception) {
-            let message = format!(
-                "except {exception} is not a part of {net}: expected a smaller \
-                                   range inside the cidr"
-            );
-            document.refuse(text.span(), message);
-        }
+        document.accept(text.span(), cidr_block::check_inside(net, exception));
         exceptions.push(exception);
     }
-    exceptions.sort();
-    exceptions.dedup();
-    Some(Peer::Cidr {
-        net,
-        except: exceptions,
-    })
+    Some(cidr_block::peer(net, exceptions))
 }
 
 fn masked(document: &mut Document<'_>, text: &Text) -> Option<IpNet> {
     let (net, had_host_bits) = document.accept(text.span(), value::cidr(text.get_ref()))?;
     if had_host_bits {
         let message = format!("{} has host bits set: taken as {net}", text.get_ref());
-        document.warn(text.span(), message);
+        document.warn(text.span(), Oddity::HostBits, message);
     }
     Some(net)
 }

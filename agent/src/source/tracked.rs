@@ -22,6 +22,9 @@ const STAMP_GRAIN: Duration = Duration::from_millis(100);
 
 /// What a kind of file parses into.
 pub(super) trait Fragment: Sized + PartialEq {
+    /// The extensions of such files in a directory.
+    const EXTENSIONS: &'static [&'static str];
+
     fn parse(file_name: &str, text: &str) -> Result<Self, Vec<SourceError>>;
     fn warnings(&self) -> &[SourceError];
 }
@@ -157,7 +160,9 @@ impl<F: Fragment> Tracked<F> {
         self.root_errors.clear();
         for root in &self.roots {
             let listed = match std::fs::metadata(root) {
-                Ok(metadata) if metadata.is_dir() => list_directory(root, &mut present),
+                Ok(metadata) if metadata.is_dir() => {
+                    list_directory(root, F::EXTENSIONS, &mut present)
+                }
                 Ok(_) => {
                     present.insert(root.clone());
                     Ok(())
@@ -166,8 +171,9 @@ impl<F: Fragment> Tracked<F> {
             };
             if let Err(error) = listed {
                 let message = format!(
-                    "cannot be read: {error}; expected a file, or a directory of *.toml files, \
-                     as the configuration says"
+                    "cannot be read: {error}; expected a file, or a directory of *.{} files, as \
+                     the configuration says",
+                    F::EXTENSIONS.join(", *.")
                 );
                 let shown = root.to_string_lossy();
                 self.root_errors
@@ -216,16 +222,20 @@ impl<F> Entry<F> {
     }
 }
 
-fn list_directory(root: &Path, present: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+fn list_directory(
+    root: &Path,
+    extensions: &[&str],
+    present: &mut BTreeSet<PathBuf>,
+) -> io::Result<()> {
     for entry in std::fs::read_dir(root)? {
         let path = entry?.path();
         let hidden = path
             .file_name()
             .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        let is_toml = path
+        let is_ours = path
             .extension()
-            .is_some_and(|extension| extension == "toml");
-        if is_toml && !hidden && !path.is_dir() {
+            .is_some_and(|extension| extensions.iter().any(|ours| extension == *ours));
+        if is_ours && !hidden && !path.is_dir() {
             present.insert(path);
         }
     }

@@ -9,7 +9,9 @@ use toml::Value;
 
 use ringfence_common::mode::Verdict;
 
+use super::limits::{MAX_FREE_TEXT, MAX_RULE_NAME};
 use crate::model::inventory::unusable_kind;
+use crate::model::quote::is_deceptive;
 use crate::model::{
     Entity, NameError, PortMatch, PortName, Protocol, RuleAction, TestEnd, Tier, WallTime,
     WorkloadId, quote,
@@ -340,4 +342,41 @@ pub fn day(value: &Value) -> Result<String, ValueError> {
             quote(&text)
         )),
     }
+}
+
+/// Takes text that people write for people, such as a justification: bounded, and without
+/// characters that change how other text is shown. Space around it is dropped.
+///
+/// # Errors
+/// When it is too long or holds such a character.
+pub fn free_text(text: &str) -> Result<String, ValueError> {
+    bounded_text(text.trim_ascii(), MAX_FREE_TEXT)
+}
+
+/// Takes the name of a rule, likewise.
+///
+/// # Errors
+/// When it is too long or holds such a character.
+pub fn rule_name(text: &str) -> Result<String, ValueError> {
+    bounded_text(text, MAX_RULE_NAME)
+}
+
+fn bounded_text(text: &str, most: usize) -> Result<String, ValueError> {
+    let breaks = ['\n', '\r', '\t'];
+    if let Some(bad) = text
+        .chars()
+        .find(|&c| is_deceptive(c) && !breaks.contains(&c))
+    {
+        return refuse(format!(
+            "the text holds {}: expected no control, bidirectional or zero-width characters",
+            bad.escape_unicode()
+        ));
+    }
+    let length = text.chars().count();
+    if length > most {
+        return refuse(format!(
+            "the text has {length} characters: expected at most {most}"
+        ));
+    }
+    Ok(text.to_owned())
 }

@@ -13,7 +13,7 @@ use super::{CheckArguments, INVALID, refuse, wall_time};
 use crate::cli::arguments::Format;
 use crate::cli::output::{print, print_json};
 use crate::policy::{Finding, lint};
-use crate::source::{FileSet, SourceError};
+use crate::source::{FileSet, Oddity, SourceError};
 
 /// A finding, or an error, for programs.
 #[derive(Serialize)]
@@ -57,14 +57,13 @@ pub(super) fn run(arguments: &CheckArguments) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!findings.is_empty())))
 }
 
-/// The parser warns of nothing but host bits.
 fn warning(warning: SourceError) -> Finding {
     Finding {
         file: warning.file,
         line: warning.line,
-        code: "host-bits",
+        code: warning.oddity.map_or("odd", Oddity::code),
         message: warning.message,
-        remedy: "write the range that is meant",
+        remedy: warning.oddity.map_or("look at it", Oddity::remedy),
     }
 }
 

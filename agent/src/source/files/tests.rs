@@ -411,3 +411,42 @@ fn a_configured_file_that_vanishes_stays_in_force() {
     let reload = set.reload();
     assert!(reload.errors.is_empty() && reload.policies.is_empty());
 }
+
+#[test]
+fn a_directory_holds_policies_of_every_language() {
+    let network_policy = |name: &str, spec: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}, \
+             namespace: shop}}\nspec: {spec}\n"
+        )
+    };
+    let good = "{podSelector: {}}";
+    let mut setup = Setup::new(&[
+        ("i/a.toml", SHOP),
+        ("p/a.toml", &policy("a", "")),
+        ("p/a.yaml", &network_policy("a", good)),
+        ("p/b.yml", &network_policy("b", good)),
+        ("p/notes.md", "not a policy"),
+    ]);
+    let names = ["shop/a", "networkpolicy/shop/a", "networkpolicy/shop/b"];
+    assert_eq!(setup.names(), names);
+    // A bad one keeps its last good content, others go on.
+    setup.write("p/a.yaml", &network_policy("a", "{podSelectors: {}}"));
+    setup.write("p/a.toml", &policy("c", ""));
+    assert_eq!(
+        setup.refusal(),
+        "p/a.yaml:4:8: NetworkPolicy shop/a: unknown field \"podSelectors\" in spec: expected \
+         podSelector, policyTypes, ingress, egress"
+    );
+    let names = ["shop/c", "networkpolicy/shop/a", "networkpolicy/shop/b"];
+    assert_eq!(setup.names(), names);
+    // Names are taken once per language and namespace, across files.
+    setup.write("p/a.yaml", &network_policy("b", good));
+    let refusal = setup.refusal();
+    assert!(
+        refusal.contains("policy networkpolicy/shop/b at")
+            && refusal.contains("is already declared at"),
+        "{refusal}"
+    );
+    assert_eq!(setup.names(), names);
+}

@@ -1,0 +1,232 @@
+//! `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy to `model::Policy`.
+//!
+//! A peer of a kind that this version does not know (or `{}`, which a newer API may look like
+//! from here) fails closed: an Accept rule with one matches nobody, a Deny or Pass rule denies
+//! everything. Unknown *fields* are refused like everywhere.
+
+use super::cluster_peers::{self, Fails};
+use super::metadata::{self, Metadata};
+use super::node::Node;
+use super::object::Object;
+use super::ports;
+use super::selector::selector;
+use crate::model::{
+    LabelSelector, Origin, Peers, Policy, PolicyKind, Ports, Priority, Rule, RuleAction, Scope,
+    Tier, Window, quote,
+};
+use crate::source::document::Oddity;
+use crate::source::limits::MAX_CLUSTER_ITEMS;
+use crate::source::value;
+
+/// Reads an object whose kind is known.
+pub(super) fn policy(object: &mut Object<'_, '_>, root: &Node<'_>) -> Option<Policy> {
+    let names = ["apiVersion", "kind", "metadata", "spec", "status"];
+    let [_, _, of_object, spec, _] = object.fields(root, "the object", names)?;
+    let metadata = metadata::metadata(object, root, of_object);
+    if let Some(namespace) = metadata.as_ref().and_then(|read| read.namespace) {
+        let message = "metadata.namespace on a cluster policy: expected none";
+        object.refuse(namespace, message);
+    }
+    let Some(spec) = spec else {
+        object.refuse(
+            root,
+            "spec is missing: expected tier, priority, subject and rules",
+        );
+        return None;
+    };
+    let names = ["tier", "priority", "subject", "ingress", "egress"];
+    let [tier, priority, subject, ingress, egress] =
+        object.fields(spec, "a cluster policy's spec", names)?;
+    let tier = require(object, spec, tier, "tier: Admin or tier: Baseline")
+        .and_then(|node| tier_of(object, node));
+    let priority = require(
+        object,
+        spec,
+        priority,
+        "priority: 0 to 1000, lower speaks first",
+    )
+    .and_then(|node| {
+        let number = object.integer(node, "priority")?;
+        object.accept(node, Priority::new(number))
+    });
+    let subject = require(
+        object,
+        spec,
+        subject,
+        "subject: {namespaces: …} or {pods: …}",
+    )
+    .and_then(|node| subject_of(object, node));
+    let ingress = Side::Ingress.rules(object, ingress);
+    let egress = Side::Egress.rules(object, egress);
+    let (namespaces, subject) = subject?;
+    let Metadata { name, about, .. } = metadata?;
+    Some(Policy {
+        kind: PolicyKind::ClusterNetworkPolicy,
+        name,
+        scope: Scope::Cluster {
+            tier: tier?,
+            priority: priority?,
+            namespaces,
+        },
+        subject,
+        about,
+        ingress,
+        egress,
+        tests: Vec::new(),
+        origin: Origin {
+            file: object.document().file().clone(),
+            line: object.line(root),
+        },
+    })
+}
+
+fn require<'n>(
+    object: &mut Object<'_, '_>,
+    parent: &Node<'_>,
+    node: Option<&'n Node<'n>>,
+    expected: &str,
+) -> Option<&'n Node<'n>> {
+    if node.is_none() {
+        object.refuse(parent, format!("something is missing: expected {expected}"));
+    }
+    node
+}
+
+fn tier_of(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<Tier> {
+    match object.text(node, "tier")? {
+        "Admin" => Some(Tier::Admin),
+        "Baseline" => Some(Tier::Baseline),
+        other => {
+            let message = format!("unknown tier {}: expected Admin or Baseline", quote(other));
+            object.refuse(node, message);
+            None
+        }
+    }
+}
+
+/// The namespaces and the workloads in them.
+fn subject_of(
+    object: &mut Object<'_, '_>,
+    node: &Node<'_>,
+) -> Option<(LabelSelector, LabelSelector)> {
+    match object.fields(node, "a cluster policy's subject", ["namespaces", "pods"])? {
+        [Some(namespaces), None] => {
+            let namespaces = selector(object, namespaces, "a cluster policy's namespaces")?;
+            Some((namespaces, LabelSelector::everything()))
+        }
+        [None, Some(pods)] => cluster_peers::namespaced_pods(object, pods),
+        _ => {
+            object.refuse(node, "subject: expected exactly one of namespaces and pods");
+            None
+        }
+    }
+}
+
+/// A direction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Ingress,
+    Egress,
+}
+
+impl Side {
+    /// `None` without rules: the policy then says nothing about the direction.
+    fn rules(self, object: &mut Object<'_, '_>, node: Option<&Node<'_>>) -> Option<Vec<Rule>> {
+        let what = match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        };
+        let items = object.items_up_to(node?, what, MAX_CLUSTER_ITEMS)?;
+        let rules: Vec<Rule> = items
+            .iter()
+            .filter_map(|item| self.rule(object, item))
+            .collect();
+        Some(rules).filter(|rules| !rules.is_empty())
+    }
+
+    fn rule(self, object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<Rule> {
+        let (what, key) = match self {
+            Self::Ingress => ("a cluster policy's ingress rule", "from"),
+            Self::Egress => ("a cluster policy's egress rule", "to"),
+        };
+        let [name, action, peers, protocols] =
+            object.fields(node, what, ["name", "action", key, "protocols"])?;
+        let name = match name {
+            Some(name) => {
+                let text = object.text(name, "name")?;
+                let checked = value::rule_name(text);
+                Some(object.accept(name, checked)?)
+            }
+            None => None,
+        };
+        let action = require(object, node, action, "action: Accept, Deny or Pass")
+            .and_then(|node| action_of(object, node));
+        let expected = format!("{key}: with at least one peer");
+        let peers = require(object, node, peers, &expected)
+            .and_then(|peers| cluster_peers::peers(object, peers, key));
+        let ports = ports::of_cluster_rule(object, protocols);
+        let (action, peers, (ports, named)) = (action?, peers?, ports?);
+        if let (Some(named), Some(beside)) = (named, peers.without_named_ports) {
+            let message = format!(
+                "destinationNamedPort beside {beside}, which declare no ports: expected a rule of \
+                 its own for each"
+            );
+            object.refuse(named, message);
+            return None;
+        }
+        let (action, peers, ports) = match peers.outcome {
+            Ok(peers) => (action, Peers::Of(peers), ports),
+            Err(fails) => fail_closed(object, action, name.as_deref(), ports, &fails),
+        };
+        Some(Rule {
+            action,
+            peers,
+            ports,
+            window: Window::default(),
+            name,
+            line: object.line(node),
+        })
+    }
+}
+
+fn action_of(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<RuleAction> {
+    match object.text(node, "action")? {
+        "Accept" => Some(RuleAction::Allow),
+        "Deny" => Some(RuleAction::Deny),
+        "Pass" => Some(RuleAction::Pass),
+        other => {
+            let expected = match other {
+                "Allow" => "Accept",
+                _ => "Accept, Deny or Pass",
+            };
+            let message = format!("unknown action {}: expected {expected}", quote(other));
+            object.refuse(node, message);
+            None
+        }
+    }
+}
+
+/// What a rule becomes of which a peer cannot be told.
+fn fail_closed(
+    object: &mut Object<'_, '_>,
+    action: RuleAction,
+    name: Option<&str>,
+    ports: Ports,
+    fails: &Fails<'_>,
+) -> (RuleAction, Peers, Ports) {
+    let rule = name.map_or_else(
+        || "the rule".to_owned(),
+        |name| format!("rule {}", quote(name)),
+    );
+    let (outcome, becomes) = if action == RuleAction::Allow {
+        let becomes = (action, Peers::Nobody, ports);
+        ("matches nobody", becomes)
+    } else {
+        let becomes = (RuleAction::Deny, Peers::Any, Ports::Any);
+        ("denies everything", becomes)
+    };
+    let why = fails.why;
+    let message = format!("{why}: {rule} {outcome}");
+    object.warn(fails.place, Oddity::FailsClosed, message);
+    becomes
+}

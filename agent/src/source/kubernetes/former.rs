@@ -1,0 +1,57 @@
+//! Shapes that Kubernetes policies had once, and what to write instead.
+//!
+//! Only words for messages: what is known or unknown is decided where fields are read.
+
+/// The API group and version of ClusterNetworkPolicy.
+pub(super) const CLUSTER_API: &str = "policy.networking.k8s.io/v1alpha2";
+/// The API group and version of NetworkPolicy.
+pub(super) const NETWORKING_API: &str = "networking.k8s.io/v1";
+
+const DESTINATION: &str = "destinationPort, as in tcp: {destinationPort: {number: 443}} or \
+                           {range: {start: 9000, end: 9010}}";
+const SELECTOR: &str = "matchLabels or matchExpressions themselves, without namespaceSelector \
+                        around them";
+const SAME: &str = "matchLabels or matchExpressions; one policy for each value takes its place";
+
+/// What to write instead of a field that an older or another kind of policy has there.
+pub(super) fn hint(what: &str, key: &str) -> Option<&'static str> {
+    let in_cluster_policy = what.contains("cluster");
+    let in_selector = what.ends_with("namespaces");
+    Some(match key {
+        "ports" if in_cluster_policy => {
+            "protocols, as in [{tcp: {destinationPort: {number: 443}}}]"
+        }
+        "portNumber" | "port" if in_cluster_policy => DESTINATION,
+        "portRange" if in_cluster_policy => DESTINATION,
+        "namedPort" if in_cluster_policy => "destinationNamedPort",
+        "sameLabels" | "notSameLabels" => SAME,
+        "ipBlock" if in_cluster_policy => "networks, and only in to",
+        "networks" | "nodes" | "domainNames" if in_cluster_policy => {
+            "namespaces or pods: the others are peers of egress alone"
+        }
+        "namespaceSelector" if in_selector => SELECTOR,
+        "podSelector" | "namespaceSelector" if in_cluster_policy => {
+            "pods: {namespaceSelector: …, podSelector: …}"
+        }
+        _ => return None,
+    })
+}
+
+/// What to write instead of an object of this kind.
+pub(super) fn instead(api: &str, kind: &str) -> String {
+    let networking = || format!("apiVersion: {NETWORKING_API}");
+    let cluster = |tier: &str| {
+        format!("kind: ClusterNetworkPolicy of apiVersion: {CLUSTER_API} with tier: {tier}")
+    };
+    match kind {
+        "NetworkPolicy" | "NetworkPolicyList" => networking(),
+        "AdminNetworkPolicy" => cluster("Admin"),
+        "BaselineAdminNetworkPolicy" => cluster("Baseline"),
+        "ClusterNetworkPolicy" | "ClusterNetworkPolicyList" => {
+            format!("apiVersion: {CLUSTER_API} and its fields")
+        }
+        _ if api == CLUSTER_API => "kind: ClusterNetworkPolicy".to_owned(),
+        _ if api == NETWORKING_API => "kind: NetworkPolicy".to_owned(),
+        _ => format!("NetworkPolicy of {NETWORKING_API} or ClusterNetworkPolicy of {CLUSTER_API}"),
+    }
+}

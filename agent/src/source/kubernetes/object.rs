@@ -1,0 +1,164 @@
+//! One Kubernetes object that is being read: its fields, and findings that carry its name.
+//!
+//! Invariants: every finding names the object; a field that is not asked for is refused, with what
+//! to write instead where an older shape had it; `null` counts as absent.
+
+use std::fmt;
+
+use super::former;
+use super::node::{Node, Value};
+use super::yaml::place;
+use crate::model::quote;
+use crate::source::document::{Document, Oddity};
+
+/// The object and the document its findings go to.
+pub(super) struct Object<'d, 'a> {
+    document: &'d mut Document<'a>,
+    name: String,
+}
+
+impl<'d, 'a> Object<'d, 'a> {
+    /// Reads an object that messages call by this name.
+    pub(super) fn new(document: &'d mut Document<'a>, name: String) -> Self {
+        Self { document, name }
+    }
+
+    /// The document it is part of.
+    pub(super) fn document(&self) -> &Document<'a> {
+        self.document
+    }
+
+    /// The line of a node.
+    pub(super) fn line(&self, node: &Node<'_>) -> u32 {
+        self.document.line(place(node.offset).start)
+    }
+
+    /// Notes an error at a place.
+    pub(super) fn refuse_at(&mut self, offset: u32, message: impl fmt::Display) {
+        let message = format!("{}: {message}", self.name);
+        self.document.refuse(place(offset), message);
+    }
+
+    /// Notes an error at a node.
+    pub(super) fn refuse(&mut self, node: &Node<'_>, message: impl fmt::Display) {
+        self.refuse_at(node.offset, message);
+    }
+
+    /// Notes a warning at a node.
+    pub(super) fn warn(&mut self, node: &Node<'_>, oddity: Oddity, message: impl fmt::Display) {
+        let message = format!("{}: {message}", self.name);
+        self.document.warn(place(node.offset), oddity, message);
+    }
+
+    /// Takes the value, or notes the error at the node and takes nothing.
+    pub(super) fn accept<T, E: fmt::Display>(
+        &mut self,
+        node: &Node<'_>,
+        outcome: Result<T, E>,
+    ) -> Option<T> {
+        outcome.map_err(|error| self.refuse(node, error)).ok()
+    }
+
+    /// The values of these fields, refusing all others; `None` if it is no mapping, or one of
+    /// other fields alone.
+    pub(super) fn fields<'n, const N: usize>(
+        &mut self,
+        node: &'n Node<'n>,
+        what: &str,
+        names: [&str; N],
+    ) -> Option<[Option<&'n Node<'n>>; N]> {
+        let Value::Map(entries) = &node.value else {
+            let kind = node.kind();
+            let message = format!(
+                "{what} is {kind}: expected a mapping with {}",
+                names.join(", ")
+            );
+            self.refuse(node, message);
+            return None;
+        };
+        let mut any_known = entries.is_empty();
+        for entry in entries {
+            if names.contains(&&*entry.key) {
+                any_known = true;
+            } else {
+                let expected =
+                    former::hint(what, &entry.key).map_or_else(|| names.join(", "), str::to_owned);
+                let key = quote(&entry.key);
+                let message = format!("unknown field {key} in {what}: expected {expected}");
+                self.refuse_at(entry.offset, message);
+            }
+        }
+        // What is missing is not worth a second finding if there is something else in its place.
+        any_known.then(|| names.map(|name| node.get(name)))
+    }
+
+    /// The items of a list; `None` if it is none.
+    pub(super) fn items<'n>(&mut self, node: &'n Node<'n>, what: &str) -> Option<&'n [Node<'n>]> {
+        match &node.value {
+            Value::List(items) => Some(items),
+            _ => self.refuse_kind(node, what, "a list"),
+        }
+    }
+
+    /// The items of a list of at most so many.
+    pub(super) fn items_up_to<'n>(
+        &mut self,
+        node: &'n Node<'n>,
+        what: &str,
+        most: usize,
+    ) -> Option<&'n [Node<'n>]> {
+        let items = self.items(node, what)?;
+        if items.len() > most {
+            let count = items.len();
+            self.refuse(
+                node,
+                format!("{what} has {count} items: expected at most {most}"),
+            );
+            return None;
+        }
+        Some(items)
+    }
+
+    /// A text.
+    pub(super) fn text<'n>(&mut self, node: &'n Node<'n>, what: &str) -> Option<&'n str> {
+        match node.text() {
+            Some(text) => Some(text),
+            None => self.refuse_kind(node, what, "text, in quotes if need be"),
+        }
+    }
+
+    /// A text that parses as something.
+    pub(super) fn parsed<T>(&mut self, node: &Node<'_>, what: &str) -> Option<T>
+    where
+        T: std::str::FromStr,
+        T::Err: fmt::Display,
+    {
+        let parsed = self.text(node, what)?.parse();
+        self.accept(node, parsed)
+    }
+
+    /// A decimal integer.
+    pub(super) fn integer(&mut self, node: &Node<'_>, what: &str) -> Option<i64> {
+        match node.value {
+            Value::Integer(number) => Some(number),
+            _ => self.refuse_kind(node, what, "a decimal integer"),
+        }
+    }
+
+    /// A port number.
+    pub(super) fn port_number(&mut self, node: &Node<'_>, what: &str) -> Option<u16> {
+        let number = self.integer(node, what)?;
+        let port = u16::try_from(number).ok().filter(|&port| port != 0);
+        if port.is_none() {
+            let message = format!("{what} is {number}: expected 1 to 65535");
+            self.refuse(node, message);
+        }
+        port
+    }
+
+    fn refuse_kind<T>(&mut self, node: &Node<'_>, what: &str, expected: &str) -> Option<T> {
+        let kind = node.kind();
+        self.refuse(node, format!("{what} is {kind}: expected {expected}"));
+        None
+    }
+}

@@ -1,0 +1,41 @@
+//! Policy files of every language: which one a file is in, and what all of them come to.
+//!
+//! `*.yaml`, `*.yml` and `*.json` are Kubernetes objects, everything else is TOML.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::document::SourceError;
+use super::tracked::Fragment;
+use super::{kubernetes, policy_toml};
+use crate::model::Policy;
+
+/// What one policy file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PolicyFragment {
+    /// Its policies in file order.
+    pub policies: Vec<Arc<Policy>>,
+    /// What is odd but not wrong.
+    pub warnings: Vec<SourceError>,
+}
+
+impl Fragment for PolicyFragment {
+    const EXTENSIONS: &'static [&'static str] = &["toml", "yaml", "yml", "json"];
+
+    fn parse(file_name: &str, text: &str) -> Result<Self, Vec<SourceError>> {
+        if is_kubernetes(file_name) {
+            kubernetes::parse(file_name, text)
+        } else {
+            policy_toml::parse(file_name, text)
+        }
+    }
+
+    fn warnings(&self) -> &[SourceError] {
+        &self.warnings
+    }
+}
+
+fn is_kubernetes(file_name: &str) -> bool {
+    let extension = Path::new(file_name).extension();
+    extension.is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|of| extension == *of))
+}
