@@ -80,7 +80,7 @@ impl InventoryBuilder {
             namespace, name, ..
         } = workload;
         let interface = Some(workload.interface.as_str());
-        self.entry_workload(namespace, name, &workload.ips(), interface, attributes)
+        self.workload(namespace, name, &workload.ips(), interface, attributes)
     }
 
     /// Adds a workload that lives elsewhere.
@@ -92,7 +92,7 @@ impl InventoryBuilder {
         addresses: &[IpAddr],
         attributes: &Attributes,
     ) -> Self {
-        self.entry_workload(namespace, name, addresses, None, attributes)
+        self.workload(namespace, name, addresses, None, attributes)
     }
 
     /// The inventory file's text.
@@ -108,7 +108,9 @@ impl InventoryBuilder {
         self
     }
 
-    fn entry_workload(
+    /// Adds a workload; with an interface it is an endpoint of this node.
+    #[must_use]
+    pub fn workload(
         mut self,
         namespace: &str,
         name: &str,

@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod bpffs;
+pub mod conformance;
 pub mod frame;
 pub mod http;
 pub mod interrupt;

@@ -7,6 +7,7 @@ mod apt;
 mod bench;
 mod build;
 mod child;
+mod conformance;
 mod demo;
 mod lint;
 mod setup;
@@ -63,6 +64,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Run a folder of conformance cases, on the wire (needs root) or offline
+    Conformance {
+        /// Passed on to the runner: DIR [--filter NAME] [--offline] [--jobs N]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Check format, clippy, imports, sizes, attributes, unsafe code and licences
     Lint,
 }
@@ -81,6 +88,7 @@ fn perform() -> Result<ExitCode> {
         Task::Test { arguments } => test::run(&keep_separator(arguments)),
         Task::Demo { arguments } => demo::run(&keep_separator(arguments)),
         Task::Bench { arguments } => bench::run(&keep_separator(arguments)),
+        Task::Conformance { arguments } => conformance::run(&keep_separator(arguments)),
         Task::Lint => lint::run(),
     }
 }
