@@ -24,6 +24,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::{SigSet, Signal};
 
 /// A handle on a network namespace. Clones refer to the same one.
 #[derive(Clone, Debug)]
@@ -87,13 +88,18 @@ impl NetNs {
             .context("starting a thread")
     }
 
-    /// A command that will run inside the namespace.
+    /// A command that will run inside the namespace. It can be ended by SIGTERM even if this
+    /// process leaves its signals to one thread (see [`crate::interrupt`]).
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         let file = Arc::clone(&self.file);
-        let enter = move || setns(file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(Into::into);
-        // SAFETY: between fork and exec the closure makes one system call on a descriptor that
-        // it owns; it neither allocates nor locks.
+        let enter = move || {
+            setns(file.as_fd(), CloneFlags::CLONE_NEWNET)?;
+            SigSet::from(Signal::SIGTERM).thread_unblock()?;
+            Ok(())
+        };
+        // SAFETY: between fork and exec the closure makes two system calls, one on a descriptor
+        // that it owns; it neither allocates nor locks.
         unsafe { command.pre_exec(enter) };
         command
     }

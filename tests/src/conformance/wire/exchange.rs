@@ -23,8 +23,8 @@ use crate::netns::NetNs;
 /// A silent probe counts as denied no sooner than this after everything else was answered.
 const QUIET: Duration = Duration::from_millis(100);
 /// How many times as long as the slowest answer a silent probe is waited for.
-const SLOWER: u32 = 4;
-const MOST_QUIET: Duration = Duration::from_secs(1);
+const SLOWER: u32 = 3;
+const MOST_QUIET: Duration = Duration::from_millis(500);
 /// After this an unanswered datagram is sent again, when patience is long.
 const RESEND: Duration = Duration::from_millis(250);
 /// How long connections may take to close after a round.
@@ -165,7 +165,8 @@ impl Exchange {
         let mut flights: Vec<Flight> = Vec::with_capacity(aims.len());
         for aims in aims.chunk_by(|one, next| one.judged.cell.from == next.judged.cell.from) {
             self.launch(aims, &mut flights)?;
-            self.pump(Duration::ZERO, &mut flights)?;
+            // Answers that waited for the next probes would look slow.
+            while self.pump(Duration::ZERO, &mut flights)? > 0 {}
         }
         self.watch(aims, &mut flights, patience)?;
         // What is queued for a server now counts.
@@ -200,8 +201,7 @@ impl Exchange {
         for flight in launched {
             let token = self.next;
             self.next += 1;
-            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
-            let event = EpollEvent::new(flags, token);
+            let event = EpollEvent::new(flight.interest(), token);
             self.epoll.add(flight.socket.as_fd(), event)?;
             self.open.insert(token, Open::Flight(flights.len()));
             flights.push(flight);
@@ -245,6 +245,8 @@ impl Exchange {
             let until = match (owed, silent) {
                 (0, 0) => return Ok(()),
                 (0, _) => quiet,
+                // What changed may not be in force yet: better to try again soon.
+                _ if patience == Patience::Short => end.min(quiet),
                 (_, 0) => end,
                 (_, _) => end.max(quiet),
             };

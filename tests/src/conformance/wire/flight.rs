@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::epoll::EpollFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::exchange::Aim;
@@ -94,6 +95,15 @@ impl Flight {
     fn end(&mut self, how: Ended) {
         self.ended = Some(how);
         self.took = Some(self.started.elapsed());
+    }
+
+    /// What to wait for: every change of readiness.
+    pub(super) fn interest(&self) -> EpollFlags {
+        let both = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        match self.transport {
+            Transport::Tcp => both | EpollFlags::EPOLLOUT,
+            Transport::Udp => both,
+        }
     }
 
     /// How long it took, if it is over.
