@@ -22,8 +22,9 @@ use crate::netns::NetNs;
 use crate::topology::Node;
 use crate::wait::eventually;
 
-const START: Duration = Duration::from_secs(10);
-const STOP: Duration = Duration::from_secs(10);
+/// The kernel's verifier takes seconds, and far longer on a machine that others load as well.
+const START: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(30);
 
 /// What an agent starts with.
 #[derive(Clone, Debug, Default)]

@@ -102,13 +102,12 @@ fn work(
         let Some(case) = cases.get(number) else {
             return Ok(());
         };
-        let present = match stage.take() {
-            Some(stage) => stage,
-            None if offline => Box::new(Offline::new(agent.to_owned())?),
-            None => Box::new(Wire::new(agent)?) as Box<dyn Stage>,
+        let set = match stage.take() {
+            Some(stage) => Ok(stage),
+            None => set_up(offline, agent),
         };
-        let present = stage.insert(present);
-        let outcome = match script::play(case, present.as_mut()) {
+        let played = set.and_then(|set| script::play(case, stage.insert(set).as_mut()));
+        let outcome = match played {
             Ok(outcome) => outcome,
             Err(error) => {
                 interrupt::check()?;
@@ -122,6 +121,14 @@ fn work(
         let name = case.name.clone();
         finished(number, Finished { name, outcome })?;
     }
+}
+
+fn set_up(offline: bool, agent: &Path) -> Result<Box<dyn Stage>> {
+    Ok(if offline {
+        Box::new(Offline::new(agent.to_owned())?)
+    } else {
+        Box::new(Wire::new(agent)?)
+    })
 }
 
 #[cfg(test)]
