@@ -158,7 +158,7 @@ impl<'a> Document<'a> {
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, SourceError> {
         toml::from_str(self.text).map_err(|error| {
             let span = error.span().unwrap_or(0..0);
-            self.finding(span, sanitise(error.message()))
+            self.finding(span, &sanitise(error.message()))
         })
     }
 
@@ -168,7 +168,7 @@ impl<'a> Document<'a> {
         u32::try_from(before).unwrap_or(u32::MAX)
     }
 
-    fn finding(&self, span: Range<usize>, message: String) -> SourceError {
+    fn finding(&self, span: Range<usize>, message: &str) -> SourceError {
         let before = self
             .line_starts
             .partition_point(|&start| start <= span.start);
@@ -183,7 +183,7 @@ impl<'a> Document<'a> {
             file: self.file.clone(),
             line: self.line(span.start),
             column,
-            message: truncate(&message),
+            message: truncate(message),
             oddity: None,
         }
     }
@@ -191,7 +191,7 @@ impl<'a> Document<'a> {
     /// Notes an error at a place.
     pub(crate) fn refuse(&mut self, span: Range<usize>, message: impl fmt::Display) {
         if self.errors.len() < MAX_FINDINGS {
-            let error = self.finding(span, message.to_string());
+            let error = self.finding(span, &message.to_string());
             self.errors.push(error);
         } else {
             self.more_errors += 1;
@@ -201,7 +201,7 @@ impl<'a> Document<'a> {
     /// Notes a warning at a place.
     pub(crate) fn warn(&mut self, span: Range<usize>, oddity: Oddity, message: impl fmt::Display) {
         if self.warnings.len() < MAX_FINDINGS {
-            let mut warning = self.finding(span, message.to_string());
+            let mut warning = self.finding(span, &message.to_string());
             warning.oddity = Some(oddity);
             self.warnings.push(warning);
         } else {
@@ -285,7 +285,7 @@ mod tests {
     fn offsets_become_lines_and_columns() {
         let document = Document::new("f", "ab\nä=x\n").unwrap();
         let at = |offset: usize| {
-            let finding = document.finding(offset..offset, String::new());
+            let finding = document.finding(offset..offset, "");
             (finding.line, finding.column)
         };
         assert_eq!(

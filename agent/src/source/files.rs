@@ -213,7 +213,7 @@ impl FileSet {
                 conflict.errors.push(SourceError::at_line(
                     &error.origin.file,
                     error.origin.line,
-                    &error,
+                    error,
                 ));
             }
             return Err(conflict);
@@ -308,7 +308,7 @@ impl FileSet {
                     conflict.errors.push(SourceError::at_line(
                         &error.second.file,
                         error.second.line,
-                        &error,
+                        error,
                     ));
                 }
                 None

@@ -21,8 +21,7 @@ pub(super) fn hint(what: &str, key: &str) -> Option<&'static str> {
         "ports" if in_cluster_policy => {
             "protocols, as in [{tcp: {destinationPort: {number: 443}}}]"
         }
-        "portNumber" | "port" if in_cluster_policy => DESTINATION,
-        "portRange" if in_cluster_policy => DESTINATION,
+        "portNumber" | "portRange" | "port" if in_cluster_policy => DESTINATION,
         "namedPort" if in_cluster_policy => "destinationNamedPort",
         "sameLabels" | "notSameLabels" => SAME,
         "ipBlock" if in_cluster_policy => "networks, and only in to",
