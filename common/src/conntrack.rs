@@ -10,10 +10,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{
     SECOND,
     ids::{IdentityId, RuleSlot, TableId},
-    mode::{Direction, Verdict},
+    mode::{Direction, Mode, Verdict},
     net::{Address, Ip4, Ip6, Port},
     packet::{TcpFlags, protocol},
     pod::shared_layout,
+    policy::Decision,
+    reason::DropReason,
 };
 
 /// Key of `CT4`, 20 bytes.
@@ -117,6 +119,8 @@ pub mod flags {
     /// The direction is a guess: the connection was picked up in the middle, within the window
     /// after the fence was put up. Judged the other way too before it is denied.
     pub const PICKED_UP: u8 = 4;
+    /// Whoever sends a packet of the flow is told that it is denied.
+    pub const REJECTED: u8 = 8;
 }
 
 /// Value of `CT4` and `CT6`, one cache line.
@@ -175,6 +179,39 @@ impl CtEntry {
     #[must_use]
     pub const fn verdict(&self) -> Verdict {
         Verdict::from_raw(self.verdict)
+    }
+
+    /// Whether the sender of a packet is told that it is dropped: only what policy denies is
+    /// answered, and only where the verdict decides. `observe` drops nothing, `lockdown` is silent.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_rejected(&self, mode: Mode) -> bool {
+        self.flags & flags::REJECTED != 0
+            && matches!((mode, self.verdict()), (Mode::Enforce, Verdict::Deny))
+    }
+
+    /// Takes over what policy decided.
+    #[inline(always)]
+    pub const fn decide(&mut self, decision: &Decision, peer: IdentityId) {
+        self.recheck = decision.recheck;
+        self.rule = decision.rule;
+        self.peer = peer;
+        self.verdict = decision.verdict as u8;
+        self.reason = match decision.verdict {
+            Verdict::Allow => 0,
+            Verdict::Deny => DropReason::Policy as u8,
+        };
+        self.flags &= !flags::REJECTED;
+        if decision.reject {
+            self.flags |= flags::REJECTED;
+        }
+    }
+
+    /// Takes over that nobody could decide, which denies.
+    #[inline(always)]
+    pub const fn doubt(&mut self, reason: DropReason, peer: IdentityId) {
+        self.decide(&Decision::lasting(Verdict::Deny, RuleSlot::NONE), peer);
+        self.reason = reason as u8;
     }
 
     /// Direction in which the flow is judged.

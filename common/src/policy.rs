@@ -124,6 +124,29 @@ impl PolicyRow {
         self.flags |= flags;
         self
     }
+
+    /// What the row says at a time; none if a row of a later step says it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn at(&self, now: u64) -> Option<Decision> {
+        if now < self.valid_until {
+            return Some(Decision {
+                verdict: Verdict::from_raw(self.verdict),
+                rule: self.rule,
+                recheck: self.valid_until,
+                reject: self.flags & row::REJECT != 0,
+            });
+        }
+        if self.flags & row::LATER != 0 {
+            return None;
+        }
+        Some(Decision {
+            verdict: Verdict::from_raw(self.then_verdict),
+            rule: self.then_rule,
+            recheck: FOREVER,
+            reject: self.flags & row::THEN_REJECT != 0,
+        })
+    }
 }
 
 /// Longest-prefix lookup; over the kernel's map in the programs, over a host map in the agent.
@@ -145,6 +168,21 @@ pub struct Query {
     pub protocol: u8,
     /// Destination port of the flow's first packet.
     pub port: Port,
+}
+
+impl Query {
+    /// The key to ask with: of the first step, and of the peer's own class.
+    #[must_use]
+    #[inline(always)]
+    pub const fn key(&self) -> PolicyKey {
+        PolicyKey {
+            table: self.table,
+            class: self.class,
+            direction: self.direction as u8,
+            protocol: self.protocol,
+            port: self.port,
+        }
+    }
 }
 
 /// The answer, with the rule that made it and the time at which to ask again.
@@ -177,66 +215,51 @@ impl Decision {
 /// Asks the class's rows first and the any-class rows when there are none.
 ///
 /// # Errors
-/// [`DropReason::NoPolicyRow`] when neither has a row: the table does not exist (yet).
-#[inline(always)]
+/// [`DropReason::NoPolicyRow`] when neither has a row: the table does not exist (yet). Likewise when
+/// a row of a later step is missing, or lies beyond [`MAX_STEPS`].
 pub fn decide(table: &impl PolicyTable, query: &Query, now: u64) -> Result<Decision, DropReason> {
-    let mut key = PolicyKey {
-        table: query.table,
-        class: query.class,
-        direction: query.direction as u8,
-        protocol: query.protocol,
-        port: query.port,
+    let mut key = query.key();
+    let decision = match first(table, &mut key, now)? {
+        Some(decision) => Some(decision),
+        None => later(table, &mut key, now),
     };
-    let row = if let Some(row) = table.row(&key) {
-        row
-    } else {
-        key.class = ClassId::ANY;
-        let Some(row) = table.row(&key) else {
-            return Err(DropReason::NoPolicyRow);
-        };
-        row
-    };
-    in_time(table, &mut key, row, now)
+    decision.ok_or(DropReason::NoPolicyRow)
 }
 
-/// Follows a row through time. Every row of a later step has one of the step before under the same
-/// prefix, so the longest prefix of each step is the same.
+/// The first half of [`decide`]: the row of the first step. Leaves the class whose row it is in
+/// `key`; an answer of none is to be had from [`later`]. Two halves, because the kernel's programs
+/// have no stack for both at once.
+///
+/// # Errors
+/// As for [`decide`].
 #[inline(always)]
-fn in_time(
+pub fn first(
     table: &impl PolicyTable,
     key: &mut PolicyKey,
-    first: PolicyRow,
     now: u64,
-) -> Result<Decision, DropReason> {
-    let mut row = first;
-    let mut step = 0;
-    loop {
-        if now < row.valid_until {
-            return Ok(Decision {
-                verdict: Verdict::from_raw(row.verdict),
-                rule: row.rule,
-                recheck: row.valid_until,
-                reject: row.flags & row::REJECT != 0,
-            });
-        }
-        if row.flags & row::LATER == 0 {
-            return Ok(Decision {
-                verdict: Verdict::from_raw(row.then_verdict),
-                rule: row.then_rule,
-                recheck: FOREVER,
-                reject: row.flags & row::THEN_REJECT != 0,
-            });
-        }
-        step += 1;
-        if step == MAX_STEPS {
-            return Err(DropReason::NoPolicyRow);
-        }
-        key.direction += PolicyKey::STEP;
-        let Some(next) = table.row(key) else {
-            return Err(DropReason::NoPolicyRow);
-        };
-        row = next;
+) -> Result<Option<Decision>, DropReason> {
+    if let Some(row) = table.row(key) {
+        return Ok(row.at(now));
     }
+    key.class = ClassId::ANY;
+    table
+        .row(key)
+        .map(|row| row.at(now))
+        .ok_or(DropReason::NoPolicyRow)
+}
+
+/// The second half: follows rows through time, from the one that [`first`] found. Every row of a
+/// later step has one of the step before under the same prefix, so the longest prefix of each step
+/// is the same. None when a row is missing, or lies beyond [`MAX_STEPS`].
+#[inline(always)]
+pub fn later(table: &impl PolicyTable, key: &mut PolicyKey, now: u64) -> Option<Decision> {
+    for _ in 1..MAX_STEPS {
+        key.direction += PolicyKey::STEP;
+        if let Some(decision) = table.row(key)?.at(now) {
+            return Some(decision);
+        }
+    }
+    None
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use ringfence_common::{
     event::EventKind,
     ids::{IdentityId, RuleSlot},
     mode::{Action, Direction, Verdict},
-    net::Port,
     packet::{Packet, protocol},
     reason::DropReason,
     stats::Counter,
@@ -20,7 +19,7 @@ use ringfence_common::{
 use crate::{
     context::Context,
     family::Family,
-    judge::{Judged, Question, judge},
+    judge::{allow, judge},
     maps, report,
 };
 
@@ -31,8 +30,9 @@ pub struct Step<'a, A> {
 }
 
 impl<A: Family> Step<'_, A> {
+    /// The end that is not the workload.
     #[inline(always)]
-    fn peer(&self) -> A {
+    pub fn peer(&self) -> A {
         if self.from_workload {
             self.packet.destination
         } else {
@@ -86,34 +86,21 @@ fn finish<A: Family>(context: &Context, step: &Step<A>, raw: u32) -> Action {
     action
 }
 
-#[inline(always)]
-fn ask<A: Family>(context: &Context, step: &Step<A>, direction: Direction, port: Port) -> Judged {
-    let question = Question {
-        peer: step.peer(),
-        direction,
-        protocol: step.packet.protocol,
-        port,
-    };
-    let mut answer = Judged::undecided();
-    judge(context, &question, &mut answer);
-    answer
-}
-
 /// Judges a recorded flow again, in its original direction.
 #[inline(always)]
-fn judge_again<A: Family>(context: &Context, step: &Step<A>, entry: &CtEntry) -> Judged {
+fn judge_again<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry) {
     if entry.flags & flags::OWN_NODE != 0 {
-        return Judged::allowed_by(RuleSlot::OWN_NODE, IdentityId::HOST);
+        return allow(entry, RuleSlot::OWN_NODE, IdentityId::HOST);
     }
     if step.peer().owned_by(context.endpoint) {
-        return Judged::allowed_by(RuleSlot::OWN_ADDRESS, context.endpoint.identity);
+        return allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
     }
     let port = if step.is_reply_of(entry) {
         step.packet.source_port
     } else {
         step.packet.destination_port
     };
-    ask(context, step, entry.direction(), port)
+    judge(context, step, (entry.direction(), port), entry);
 }
 
 /// Whether the flow that a quoted packet belongs to is recorded, live, and allowed now. A stale
@@ -211,24 +198,24 @@ fn renew<A: Family>(
         return Action::Drop as u32;
     };
     *entry = *old;
+    let verdict = entry.verdict;
     if opens(step.packet.protocol, step.packet.tcp) {
         // Now it is known who opens it.
         entry.flags &= !flags::PICKED_UP;
     }
-    let mut judged = judge_again(context, step, entry);
-    if judged.decision.verdict == Verdict::Deny && entry.flags & flags::PICKED_UP != 0 {
+    judge_again(context, step, entry);
+    if entry.verdict() == Verdict::Deny && entry.flags & flags::PICKED_UP != 0 {
         let before = entry.direction();
         turn(entry, opposite(before));
-        let turned = judge_again(context, step, entry);
-        if turned.decision.verdict == Verdict::Allow {
-            judged = turned;
-        } else {
+        judge_again(context, step, entry);
+        if entry.verdict() == Verdict::Deny {
             turn(entry, before);
+            judge_again(context, step, entry);
         }
     }
     report::count(Counter::FlowsRejudged);
-    let changed = entry.verdict != judged.decision.verdict as u8;
-    stamp(entry, context, &judged, epoch);
+    let changed = entry.verdict != verdict;
+    stamp(entry, context, epoch);
     let kind = if changed {
         Some(EventKind::Changed)
     } else {
@@ -269,29 +256,28 @@ fn open<A: Family>(
         reason: 0,
         reserved: [0; 4],
     };
-    let judged = first_judgement(context, step, entry);
-    stamp(entry, context, &judged, epoch);
-    report::count(match judged.decision.verdict {
+    judge_first(context, step, entry);
+    report::count(match entry.verdict() {
         Verdict::Allow => Counter::FlowsAllowed,
         Verdict::Deny => Counter::FlowsDenied,
     });
-    let keep = !contested || judged.decision.verdict == Verdict::Allow;
+    let keep = !contested || entry.verdict() == Verdict::Allow;
     conclude(context, step, key, entry, (Some(EventKind::New), keep))
 }
 
 /// Judges the first packet of a flow; may find that the flow runs the other way.
 #[inline(always)]
-fn first_judgement<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry) -> Judged {
+fn judge_first<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry) {
     if !step.from_workload && context.ingress_ifindex == 0 {
         entry.flags |= flags::OWN_NODE;
-        return Judged::allowed_by(RuleSlot::OWN_NODE, IdentityId::HOST);
+        return allow(entry, RuleSlot::OWN_NODE, IdentityId::HOST);
     }
     if step.peer().owned_by(context.endpoint) {
-        return Judged::allowed_by(RuleSlot::OWN_ADDRESS, context.endpoint.identity);
+        return allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
     }
     let forward = (step.direction(), step.packet.destination_port);
     if !may_be_older(context, step) {
-        return ask(context, step, forward.0, forward.1);
+        return judge(context, step, forward, entry);
     }
     // Nobody saw who opened this connection. Servers mostly have the lower port; the other
     // direction is asked if policy does not allow the likely one, now or after a change.
@@ -304,17 +290,13 @@ fn first_judgement<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtE
     };
     entry.flags |= flags::PICKED_UP;
     entry.state = state::REPLIED | state::ESTABLISHED;
-    turn(entry, likely.0);
-    let judged = ask(context, step, likely.0, likely.1);
-    if judged.decision.verdict == Verdict::Allow {
-        return judged;
+    for guess in [likely, other, likely] {
+        turn(entry, guess.0);
+        judge(context, step, guess, entry);
+        if entry.verdict() == Verdict::Allow {
+            return;
+        }
     }
-    let second = ask(context, step, other.0, other.1);
-    if second.decision.verdict == Verdict::Allow {
-        turn(entry, other.0);
-        return second;
-    }
-    judged
 }
 
 #[inline(always)]
@@ -346,14 +328,9 @@ fn may_be_older<A: Family>(context: &Context, step: &Step<A>) -> bool {
 }
 
 #[inline(always)]
-fn stamp(entry: &mut CtEntry, context: &Context, judged: &Judged, epoch: u32) {
+fn stamp(entry: &mut CtEntry, context: &Context, epoch: u32) {
     entry.table = context.endpoint.table;
     entry.epoch = epoch;
-    entry.recheck = judged.decision.recheck;
-    entry.rule = judged.decision.rule;
-    entry.peer = judged.peer;
-    entry.verdict = judged.decision.verdict as u8;
-    entry.reason = judged.reason;
 }
 
 /// Stores an entry, whole, if its packet passes or if the flow was known before, and reports it if

@@ -1,92 +1,113 @@
 //! One question to policy: may this endpoint exchange this kind of flow with this peer?
 //!
 //! Invariants: the peer is resolved afresh at every question; a peer that no map knows is denied
-//! whatever the rows say; the answer carries the rule that made it.
+//! whatever the rows say; the answer is written into the flow's entry with the rule that made it.
+//! The two halves of the answer are functions of their own because there is no stack for both.
 
 use ringfence_common::{
+    conntrack::CtEntry,
     ids::{IdentityId, RuleSlot},
     mode::{Direction, Verdict},
     net::Port,
-    policy::{Decision, Query, decide},
+    policy::{self, Decision, PolicyKey, Query},
     reason::DropReason,
 };
 
-use crate::{context::Context, family::Family, maps};
+use crate::{
+    conntrack::Step,
+    context::Context,
+    family::Family,
+    maps::{self, Policy},
+};
 
-/// A decision with what telemetry wants to know.
-#[derive(Clone, Copy)]
-pub struct Judged {
-    pub decision: Decision,
-    pub peer: IdentityId,
-    /// A [`DropReason`] when denied, else 0.
-    pub reason: u8,
+/// Writes an allow that needs no table.
+#[inline(always)]
+pub fn allow(entry: &mut CtEntry, rule: RuleSlot, peer: IdentityId) {
+    entry.decide(&Decision::lasting(Verdict::Allow, rule), peer);
 }
 
-impl Judged {
-    #[inline(always)]
-    pub fn allowed_by(rule: RuleSlot, peer: IdentityId) -> Self {
-        Self {
-            decision: Decision::lasting(Verdict::Allow, rule),
-            peer,
-            reason: 0,
-        }
-    }
+/// A question that this CPU asks: [`judge_now`] leaves it where [`judge_later`] finds it.
+pub struct Question {
+    key: PolicyKey,
+    /// What [`judge_later`] found.
+    decision: Decision,
+}
 
-    /// No answer yet, which denies.
-    #[inline(always)]
-    pub fn undecided() -> Self {
-        Self::doubt(DropReason::NoPolicyRow, IdentityId::UNKNOWN)
-    }
-
-    #[inline(always)]
-    fn doubt(reason: DropReason, peer: IdentityId) -> Self {
-        let decision = Decision::lasting(Verdict::Deny, RuleSlot::NONE);
-        Self {
-            decision,
-            peer,
-            reason: reason as u8,
-        }
+/// Asks the endpoint's table about a flow with the packet's peer. `port` is the destination port of
+/// the flow's first packet.
+#[inline(always)]
+pub fn judge<A: Family>(
+    context: &Context,
+    step: &Step<A>,
+    (direction, port): (Direction, Port),
+    entry: &mut CtEntry,
+) {
+    if judge_now(context, step, direction, port, entry) != 0 {
+        judge_ahead(context.now, entry);
     }
 }
 
-/// What is asked.
-pub struct Question<A> {
-    pub peer: A,
-    pub direction: Direction,
-    pub protocol: u8,
-    /// Destination port of the flow's first packet.
-    pub port: Port,
-}
-
-/// Asks the endpoint's table. The answer is written rather than returned because a BPF function
-/// returns no more than a register.
+/// Takes over what the row of a later step says.
 #[inline(never)]
-pub fn judge<A: Family>(context: &Context, question: &Question<A>, answer: &mut Judged) -> u32 {
-    let identity = question.peer.identity();
+fn judge_ahead(now: u64, entry: &mut CtEntry) -> u32 {
+    let found = judge_later(now) != 0;
+    match maps::question() {
+        Some(question) if found => entry.decide(&question.decision, entry.peer),
+        _ => entry.doubt(DropReason::NoPolicyRow, entry.peer),
+    }
+    0
+}
+
+/// Returns 1 when a row of a later step has the answer.
+#[inline(never)]
+fn judge_now<A: Family>(
+    context: &Context,
+    step: &Step<A>,
+    direction: Direction,
+    port: Port,
+    entry: &mut CtEntry,
+) -> u32 {
+    let identity = step.peer().identity();
     if identity == IdentityId::UNKNOWN {
-        *answer = Judged::doubt(DropReason::UnknownPeer, identity);
+        entry.doubt(DropReason::UnknownPeer, identity);
         return 0;
     }
+    let Some(question) = maps::question() else {
+        entry.doubt(DropReason::NoPolicyRow, identity);
+        return 0;
+    };
     let query = Query {
         table: context.endpoint.table,
         class: maps::class(identity),
-        direction: question.direction,
-        protocol: question.protocol,
-        port: question.port,
+        direction,
+        protocol: step.packet.protocol,
+        port,
     };
-    *answer = match decide(&maps::Policy, &query, context.now) {
-        Ok(decision) => {
-            let reason = match decision.verdict {
-                Verdict::Allow => 0,
-                Verdict::Deny => DropReason::Policy as u8,
-            };
-            Judged {
-                decision,
-                peer: identity,
-                reason,
-            }
+    question.key = query.key();
+    match policy::first(&Policy, &mut question.key, context.now) {
+        Ok(Some(decision)) => entry.decide(&decision, identity),
+        Ok(None) => {
+            entry.peer = identity;
+            return 1;
         }
-        Err(reason) => Judged::doubt(reason, identity),
-    };
+        Err(reason) => entry.doubt(reason, identity),
+    }
     0
+}
+
+/// Follows the row that [`judge_now`] found through time; 1 when it found the one that holds.
+///
+/// Exported, because the verifier then walks the loop once and not for every way that leads here;
+/// what such a function is given must be a number.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn judge_later(now: u64) -> u32 {
+    let Some(question) = maps::question() else {
+        return 0;
+    };
+    let Some(decision) = policy::later(&Policy, &mut question.key, now) else {
+        return 0;
+    };
+    question.decision = decision;
+    1
 }

@@ -26,6 +26,8 @@ use ringfence_common::{
     stats::STATS as COUNTERS,
 };
 
+use crate::judge::Question;
+
 #[map]
 pub static ENDPOINTS: HashMap<u32, Endpoint> =
     HashMap::with_max_entries(ENDPOINTS_CAPACITY, BPF_F_NO_PREALLOC);
@@ -74,6 +76,9 @@ pub static SCRATCH: PerCpuArray<FlowEvent> = PerCpuArray::with_max_entries(1, 0)
 /// Likewise, for a conntrack entry on its way into the map.
 #[map]
 static SCRATCH_ENTRY: PerCpuArray<CtEntry> = PerCpuArray::with_max_entries(1, 0);
+/// Likewise, for a question to policy.
+#[map]
+static SCRATCH_QUESTION: PerCpuArray<Question> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
 
@@ -101,6 +106,15 @@ pub fn scratch_entry() -> Option<&'static mut CtEntry> {
     let slot = SCRATCH_ENTRY.get_ptr_mut(0)?;
     // SAFETY: this CPU's slot of a preallocated per-CPU array; programs do not nest, and each asks
     // once per packet.
+    Some(unsafe { &mut *slot })
+}
+
+/// This CPU's question to policy.
+#[inline(always)]
+pub fn question() -> Option<&'static mut Question> {
+    let slot = SCRATCH_QUESTION.get_ptr_mut(0)?;
+    // SAFETY: as for `scratch_entry`, except that it is asked for by one function after another:
+    // each lets go of its reference before it calls or returns.
     Some(unsafe { &mut *slot })
 }
 
