@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{
     SECOND,
     ids::{IdentityId, RuleSlot, TableId},
-    mode::{Direction, Mode, Verdict},
+    mode::{Direction, Verdict},
     net::{Address, Ip4, Ip6, Port},
     packet::{TcpFlags, protocol},
     pod::shared_layout,
@@ -181,13 +181,12 @@ impl CtEntry {
         Verdict::from_raw(self.verdict)
     }
 
-    /// Whether the sender of a packet is told that it is dropped: only what policy denies is
-    /// answered, and only where the verdict decides. `observe` drops nothing, `lockdown` is silent.
+    /// Whether the sender of a packet is to be told that it is dropped, if the mode says so
+    /// ([`Mode::answers`]).
     #[inline(always)]
     #[must_use]
-    pub const fn is_rejected(&self, mode: Mode) -> bool {
+    pub const fn is_rejected(&self) -> bool {
         self.flags & flags::REJECTED != 0
-            && matches!((mode, self.verdict()), (Mode::Enforce, Verdict::Deny))
     }
 
     /// Takes over what policy decided.

@@ -85,12 +85,15 @@ pub struct FlowEvent {
     pub tcp: u8,
     /// 1 when the packet left the workload, 0 when it was on its way to it.
     pub from_workload: u8,
+    /// 1 when the rule that denied the packet rejects: unless the mode forbids it, or there were
+    /// too many, its sender is told.
+    pub rejected: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 6],
 }
 shared_layout!(
     FlowEvent, size 96, time at 0, local at 24, peer at 40, ifindex at 56, rule at 68,
-    local_port at 76, protocol at 80, kind at 86, from_workload at 88,
+    local_port at 76, protocol at 80, kind at 86, from_workload at 88, rejected at 89,
 );
 
 impl FlowEvent {

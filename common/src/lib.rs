@@ -19,6 +19,7 @@ pub mod packet;
 mod pod;
 pub mod policy;
 pub mod reason;
+pub mod reject;
 pub mod stats;
 
 /// Layout version of everything pinned; part of the pin path, so that two incompatible agents

@@ -70,6 +70,14 @@ impl Mode {
         })
     }
 
+    /// Whether the sender of a rejected packet is told: only where the verdict decides. `observe`
+    /// drops nothing, `lockdown` is silent.
+    #[must_use]
+    #[inline(always)]
+    pub const fn answers(self) -> bool {
+        matches!(self, Self::Enforce)
+    }
+
     /// `observe`, `enforce` or `lockdown`.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -24,17 +24,26 @@ pub enum Counter {
     FlowsRejudged = 132,
     /// Flow records written.
     EventsWritten = 133,
+    /// Rejected packets whose sender was told.
+    RejectsAnswered = 134,
+    /// Rejected packets whose sender was not told, because it had been told too often.
+    RejectsLimited = 135,
+    /// Rejected packets that could not be answered.
+    RejectsUnanswered = 136,
 }
 
 impl Counter {
     /// Every counter with its metric name.
-    pub const ALL: [(Self, &'static str); 6] = [
+    pub const ALL: [(Self, &'static str); 9] = [
         (Self::EventsLost, "events-lost"),
         (Self::DeniesLost, "denies-lost"),
         (Self::FlowsAllowed, "flows-allowed"),
         (Self::FlowsDenied, "flows-denied"),
         (Self::FlowsRejudged, "flows-rejudged"),
         (Self::EventsWritten, "events-written"),
+        (Self::RejectsAnswered, "rejects-answered"),
+        (Self::RejectsLimited, "rejects-limited"),
+        (Self::RejectsUnanswered, "rejects-unanswered"),
     ];
 }
 

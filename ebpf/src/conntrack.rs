@@ -352,6 +352,7 @@ fn conclude<A: Family>(
     if keep && (passes || known) && !A::ct_store(key, entry) {
         entry.verdict = Verdict::Deny as u8;
         entry.reason = DropReason::ConntrackFull as u8;
+        entry.flags &= !flags::REJECTED;
         action = Action::of(Verdict::Deny, context.mode);
     }
     if entry.verdict() == Verdict::Deny || matches!(action, Action::Drop) {

@@ -12,19 +12,22 @@ use ringfence_common::{
     packet::{
         Packet, Parse,
         neighbour::{Announce, OwnSource},
+        reply::Reply,
     },
 };
 
-use crate::maps;
+use crate::{maps, reject::Draft};
 
 /// An IP version with its maps.
-pub trait Family: Parse + Announce + OwnSource {
+pub trait Family: Parse + Announce + OwnSource + Reply {
     /// 4 or 6.
     const VERSION: u8;
     type CtKey;
     type FragmentKey;
 
     fn owned_by(self, endpoint: &Endpoint) -> bool;
+    /// Where a packet to be answered is quoted.
+    fn quote(draft: &mut Draft) -> &mut Self::Quote;
     /// Exact address, then longest prefix; [`IdentityId::UNKNOWN`] when neither knows it.
     fn identity(self) -> IdentityId;
     fn ct_key(ifindex: u32, protocol: u8, from: (Self, Port), to: (Self, Port)) -> Self::CtKey;
@@ -43,6 +46,11 @@ impl Family for Ip4 {
     #[inline(always)]
     fn owned_by(self, endpoint: &Endpoint) -> bool {
         endpoint.owns(self)
+    }
+
+    #[inline(always)]
+    fn quote(draft: &mut Draft) -> &mut Self::Quote {
+        &mut draft.quote4
     }
 
     #[inline(always)]
@@ -114,6 +122,11 @@ impl Family for Ip6 {
     #[inline(always)]
     fn owned_by(self, endpoint: &Endpoint) -> bool {
         endpoint.owns(self)
+    }
+
+    #[inline(always)]
+    fn quote(draft: &mut Draft) -> &mut Self::Quote {
+        &mut draft.quote6
     }
 
     #[inline(always)]

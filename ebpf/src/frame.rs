@@ -4,9 +4,15 @@
 //! checks bounds.
 
 use aya_ebpf::{
-    EbpfContext, bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, programs::TcContext,
+    EbpfContext,
+    bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_INVALIDATE_HASH, BPF_F_RECOMPUTE_CSUM},
+    helpers::generated::{
+        bpf_l4_csum_replace, bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes,
+        bpf_skb_store_bytes,
+    },
+    programs::TcContext,
 };
-use ringfence_common::packet::Frame;
+use ringfence_common::packet::{Frame, reply::Checksum};
 
 /// One packet at one hook.
 pub struct Skb {
@@ -17,6 +23,69 @@ impl Skb {
     #[inline(always)]
     pub fn of(ctx: &TcContext) -> Self {
         Self { raw: ctx.skb.skb }
+    }
+
+    /// From the context as the kernel passes it.
+    #[inline(always)]
+    pub fn at(raw: *mut __sk_buff) -> Self {
+        Self { raw }
+    }
+
+    /// The context as the kernel passed it.
+    #[inline(always)]
+    pub fn raw(&self) -> *mut __sk_buff {
+        self.raw
+    }
+
+    /// Cuts or lengthens the frame; what the kernel would have cut into segments no longer is.
+    #[inline(always)]
+    pub fn resize(&self, length: u32) -> bool {
+        // SAFETY: the context is valid; the programs hold no pointer into the packet.
+        unsafe { bpf_skb_change_tail(self.raw, length, 0) == 0 }
+    }
+
+    /// Writes bytes at an offset.
+    #[inline(always)]
+    pub fn store(&self, offset: u32, bytes: &[u8]) -> bool {
+        let flags = u64::from(BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH);
+        // SAFETY: the helper reads as many bytes as the slice has, and checks the offset against
+        // the packet itself.
+        unsafe {
+            bpf_skb_store_bytes(
+                self.raw.cast(),
+                offset,
+                bytes.as_ptr().cast(),
+                bytes.len() as u32,
+                flags,
+            ) == 0
+        }
+    }
+
+    /// Who finishes the checksum. The context does not say, but a replacement outside the
+    /// pseudo-header leaves a checksum alone that the kernel will compute anyway. Writes two bytes
+    /// at the offset to find out.
+    #[inline(always)]
+    pub fn checksum(&self, scratch: u32) -> Option<Checksum> {
+        let mut probe = [0; 2];
+        // SAFETY: the context is valid; the helper checks the offset itself.
+        let replace = || unsafe { bpf_l4_csum_replace(self.raw.cast(), scratch, 0, 1, 2) == 0 };
+        if !(self.store(scratch, &probe) && replace() && self.load(scratch, &mut probe)) {
+            return None;
+        }
+        Some(if probe == [0; 2] {
+            Checksum::Partial
+        } else {
+            Checksum::Whole
+        })
+    }
+
+    /// Sends the packet out by the interface it came by: what came from the workload, to it, and
+    /// what was on its way to it, as if it came from it. Returns the program's return value.
+    #[inline(always)]
+    pub fn send_back(&self, from_workload: bool) -> i32 {
+        let flags = if from_workload { 0 } else { BPF_F_INGRESS };
+        // SAFETY: the helper takes numbers only.
+        unsafe { bpf_redirect(self.ifindex(), u64::from(flags)) as i32 }
     }
 
     /// The interface whose hook this is.

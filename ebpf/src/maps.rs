@@ -23,10 +23,11 @@ use ringfence_common::{
     },
     net::{Ip4, Ip6},
     policy::{PolicyKey, PolicyRow, PolicyTable},
+    reject::{ANSWERS_CAPACITY, Allowance, AnswerKey},
     stats::STATS as COUNTERS,
 };
 
-use crate::judge::Question;
+use crate::{judge::Question, reject::Draft};
 
 #[map]
 pub static ENDPOINTS: HashMap<u32, Endpoint> =
@@ -79,6 +80,16 @@ static SCRATCH_ENTRY: PerCpuArray<CtEntry> = PerCpuArray::with_max_entries(1, 0)
 /// Likewise, for a question to policy.
 #[map]
 static SCRATCH_QUESTION: PerCpuArray<Question> = PerCpuArray::with_max_entries(1, 0);
+/// Likewise, for an answer to a rejected packet.
+#[map]
+static SCRATCH_DRAFT: PerCpuArray<Draft> = PerCpuArray::with_max_entries(1, 0);
+/// Answers on their way from one hook to the other, and when they were sent.
+#[map]
+pub static ANSWERS: LruHashMap<AnswerKey, u64> = LruHashMap::with_max_entries(ANSWERS_CAPACITY, 0);
+/// What is left of each endpoint's answers.
+#[map]
+pub static ALLOWANCES: LruHashMap<u32, Allowance> =
+    LruHashMap::with_max_entries(ENDPOINTS_CAPACITY, 0);
 #[map]
 pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
 
@@ -115,6 +126,14 @@ pub fn question() -> Option<&'static mut Question> {
     let slot = SCRATCH_QUESTION.get_ptr_mut(0)?;
     // SAFETY: as for `scratch_entry`, except that it is asked for by one function after another:
     // each lets go of its reference before it calls or returns.
+    Some(unsafe { &mut *slot })
+}
+
+/// This CPU's answer to write.
+#[inline(always)]
+pub fn draft() -> Option<&'static mut Draft> {
+    let slot = SCRATCH_DRAFT.get_ptr_mut(0)?;
+    // SAFETY: as for `scratch_entry`: asked for once per packet and hook.
     Some(unsafe { &mut *slot })
 }
 

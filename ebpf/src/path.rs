@@ -4,11 +4,7 @@
 //! Invariants: every way out that is not a pass has a reason and a counter; in `observe` every way
 //! out is a pass; a frame of an unknown endpoint is treated by the node's default mode.
 
-use aya_ebpf::{
-    Global,
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
-    programs::TcContext,
-};
+use aya_ebpf::{Global, bindings::TC_ACT_UNSPEC, programs::TcContext};
 use aya_log_ebpf::debug;
 use ringfence_common::{
     endpoint::Endpoint,
@@ -18,7 +14,7 @@ use ringfence_common::{
     mode::{Action, Mode, Verdict},
     net::{Address, Ip4, Ip6},
     packet::{
-        ETHERNET, Kind, Packet, arp, ethertype,
+        ETHERNET, Kind, Packet, TcpFlags, arp, ethertype,
         neighbour::{is_dhcp4, is_dhcp6},
     },
     reason::DropReason,
@@ -29,7 +25,9 @@ use crate::{
     context::Context,
     family::Family,
     frame::Skb,
-    maps, report,
+    maps,
+    reject::{drop_or_reject, is_answer},
+    report,
 };
 
 /// An endpoint nobody told us about: no policy, no address, the node's default mode.
@@ -69,7 +67,7 @@ pub fn run<const FROM: bool>(ctx: &TcContext) -> i32 {
     }
     match action {
         Action::Pass => TC_ACT_UNSPEC,
-        Action::Drop => TC_ACT_SHOT,
+        Action::Drop => drop_or_reject(ctx.skb.skb, u32::from(FROM)),
     }
 }
 
@@ -127,6 +125,11 @@ fn internet<A: Family, const FROM: bool>(
         return refuse_packet::<A, FROM>(context, &packet, reason);
     }
     if packet.kind == Kind::Discovery || (FROM && is_dhcp(&packet)) {
+        return beside_flows::<A, FROM>(context, &packet);
+    }
+    if (packet.kind == Kind::Error || packet.tcp.has(TcpFlags::RST))
+        && is_answer(skb.raw(), u32::from(FROM)) != 0
+    {
         return beside_flows::<A, FROM>(context, &packet);
     }
     if packet.kind == Kind::Error {

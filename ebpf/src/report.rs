@@ -24,8 +24,9 @@ use crate::{
     maps::{DENIES, EVENTS, RULE_HITS, SCRATCH, STATS},
 };
 
+/// Counts by the index of a counter.
 #[inline(always)]
-fn add(index: u32) {
+pub fn add(index: u32) {
     if let Some(counter) = STATS.get_ptr_mut(index) {
         // SAFETY: this CPU's slot of a preallocated per-CPU array; no other CPU touches it.
         unsafe { *counter += 1 };
@@ -74,6 +75,16 @@ pub fn blank(context: &Context, from_workload: bool, family: u8) -> Option<&'sta
     Some(event)
 }
 
+/// Whether the packet that this CPU reported last was denied by a rule that rejects. Every packet
+/// that is dropped is reported first.
+#[inline(always)]
+pub fn is_rejected() -> bool {
+    // SAFETY: as in `blank`.
+    SCRATCH
+        .get_ptr_mut(0)
+        .is_some_and(|event| unsafe { (*event).rejected } != 0)
+}
+
 /// Fills in the ends of a parsed packet.
 #[inline(always)]
 pub fn describe<A: Family>(event: &mut FlowEvent, packet: &Packet<A>) {
@@ -100,6 +111,7 @@ pub fn attribute(event: &mut FlowEvent, entry: &CtEntry, action: Action) {
     event.verdict = entry.verdict;
     event.reason = entry.reason;
     event.direction = entry.direction() as u8;
+    event.rejected = u8::from(entry.is_rejected());
     event.action = action as u8;
 }
 

@@ -13,6 +13,7 @@ pub mod arp;
 mod ipv4;
 mod ipv6;
 pub mod neighbour;
+pub mod reply;
 mod transport;
 
 /// Bytes of an Ethernet header without tags.

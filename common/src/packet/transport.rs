@@ -164,7 +164,7 @@ pub(super) fn parse_quoted<F: Frame, A: Address>(
 }
 
 #[inline(always)]
-const fn is_error<A: Address>(icmp_type: u8) -> bool {
+pub(super) const fn is_error<A: Address>(icmp_type: u8) -> bool {
     if A::V6 {
         icmp_type < icmp6::FIRST_INFORMATIONAL
     } else {

@@ -1,0 +1,318 @@
+//! What the sender of a rejected packet is told, byte by byte.
+//!
+//! TCP is reset as if nobody listened (RFC 9293 §3.10.7.1). Everything else gets an ICMP message:
+//! "port unreachable" for UDP, because that alone fails a datagram socket at once, and
+//! "administratively prohibited" for the rest (RFC 1812 §5.2.7.1, RFC 4443 §3.1).
+//!
+//! Invariants: an answer is never longer than 28 (IPv6: 48) bytes more than what it answers, of
+//! which it quotes eight bytes behind the IP header; nothing that could be an answer itself is
+//! answered, nor what has no single sender and receiver, nor a packet with IP options or extension
+//! headers. Whether to answer at all is decided elsewhere.
+
+use zerocopy::IntoBytes as _;
+
+use super::{ETHERNET, Frame, TcpFlags, be16, protocol, transport::is_error};
+use crate::net::{Address, Ip4, Ip6};
+
+/// The part of a packet that decides about the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head<A> {
+    /// Who sent it.
+    pub source: A,
+    /// To whom.
+    pub destination: A,
+    /// IP protocol number of what follows the IP header.
+    pub protocol: u8,
+    /// Bytes behind the IP header.
+    pub payload: u16,
+}
+
+/// A TCP header without options.
+pub type TcpHeader = [u8; 20];
+
+/// Who finishes the checksum of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    /// It is whole.
+    Whole,
+    /// The kernel will, as it was asked to do for the packet that is answered: from the transport
+    /// header on, into the place of that packet's checksum (`CHECKSUM_PARTIAL`).
+    Partial,
+}
+
+/// An address family in which packets can be answered.
+pub trait Reply: Address {
+    /// Bytes of an IP header without options or extensions.
+    const HEADER: u32;
+    /// The protocol number of its ICMP.
+    const ICMP: u8;
+    /// Type and codes of "destination unreachable": for UDP, and for the rest.
+    const UNREACHABLE: (u8, u8, u8);
+    /// What a message quotes, in words as on the wire: the IP header and eight bytes more.
+    type Quote;
+    /// An IP header.
+    type Header: Copy + AsRef<[u8]>;
+
+    /// Reads the head of the IP packet in an Ethernet frame. None unless it is one with a plain
+    /// header and holds eight bytes more, and no later fragment.
+    fn head<F: Frame>(frame: &F, quote: &mut Self::Quote) -> Option<Head<Self>>;
+
+    /// Whether this can be the address of a single machine elsewhere.
+    fn is_host(self) -> bool;
+
+    /// The IP header of an answer.
+    fn header(quote: &Self::Quote, protocol: u8, payload: u16) -> Self::Header;
+
+    /// The sum of both addresses, for checksums.
+    fn sum_of_ends(quote: &Self::Quote) -> u64;
+
+    /// The sum of what is quoted.
+    fn sum_of_quote(quote: &Self::Quote) -> u64;
+
+    /// The bytes of what is quoted.
+    fn bytes_of_quote(quote: &Self::Quote) -> &[u8];
+}
+
+/// Whether a packet may be answered: `destination_mac` is the first byte of the frame, `first` that
+/// of what follows the IP header. A TCP segment is asked about by [`may_be_reset`], too.
+#[inline(always)]
+#[must_use]
+pub fn is_answerable<A: Reply>(destination_mac: u8, head: &Head<A>, first: u8) -> bool {
+    destination_mac & 1 == 0
+        && head.source.is_host()
+        && head.destination.is_host()
+        && !(head.protocol == A::ICMP && is_error::<A>(first))
+}
+
+/// Whether a segment may be answered with a reset: a reset never is.
+#[inline(always)]
+#[must_use]
+pub const fn may_be_reset(tcp: &TcpHeader) -> bool {
+    !TcpFlags(tcp[13]).has(TcpFlags::RST)
+}
+
+/// The segment that resets the connection of another, which had `payload` bytes behind the IP
+/// header.
+#[inline(always)]
+#[must_use]
+pub fn reset<A: Reply>(
+    quote: &A::Quote,
+    payload: u16,
+    tcp: &TcpHeader,
+    checksum: Checksum,
+) -> TcpHeader {
+    let [ports, seq, ack, control, _]: [u32; 5] = zerocopy::transmute!(*tcp);
+    let [offset, raw, ..] = control.to_ne_bytes();
+    let flags = TcpFlags(raw);
+    let (seq, ack, answer) = if flags.has(TcpFlags::ACK) {
+        (ack, 0, TcpFlags::RST)
+    } else {
+        let data = payload.wrapping_sub(u16::from(offset >> 4) * 4);
+        let open = u32::from(flags.has(TcpFlags::SYN)) + u32::from(flags.has(TcpFlags::FIN));
+        let next = u32::from_be(seq)
+            .wrapping_add(u32::from(data))
+            .wrapping_add(open);
+        (0, next.to_be(), TcpFlags::RST | TcpFlags::ACK)
+    };
+    // Both halves change places, whatever the byte order.
+    let ports = ports.rotate_left(16);
+    let control = u32::from_ne_bytes([5 << 4, answer, 0, 0]);
+    let pseudo = pseudo::<A>(quote, protocol::TCP, 20);
+    let sum = match checksum {
+        Checksum::Whole => !fold(pseudo + total(&[ports, seq, ack, control])),
+        Checksum::Partial => fold(pseudo),
+    };
+    let [high, low] = sum.to_ne_bytes();
+    let last = u32::from_ne_bytes([high, low, 0, 0]);
+    zerocopy::transmute!([ports, seq, ack, control, last])
+}
+
+/// The head of the message that says a packet of a protocol cannot be delivered; the quoted packet
+/// follows.
+///
+/// Its last two bytes are unused, and where the kernel would put the checksum of a UDP datagram:
+/// what stands there makes the message's sum right with and without that.
+#[inline(always)]
+#[must_use]
+pub fn unreachable<A: Reply>(quote: &A::Quote, number: u8, checksum: Checksum) -> [u8; 8] {
+    let (kind, port, prohibited) = A::UNREACHABLE;
+    let code = if number == protocol::UDP {
+        port
+    } else {
+        prohibited
+    };
+    let start = u32::from_ne_bytes([kind, code, 0, 0]);
+    let pseudo = if A::V6 {
+        pseudo::<A>(quote, A::ICMP, message_length::<A>())
+    } else {
+        0
+    };
+    let sum = pseudo + total(&[start]) + A::sum_of_quote(quote);
+    let [a, b] = (!fold(sum)).to_ne_bytes();
+    let [c, d] = match checksum {
+        Checksum::Whole => [0; 2],
+        Checksum::Partial => fold(pseudo).to_ne_bytes(),
+    };
+    [kind, code, a, b, 0, 0, c, d]
+}
+
+/// Bytes of an ICMP message that quotes a head.
+#[inline(always)]
+#[must_use]
+#[allow(clippy::cast_possible_truncation, reason = "at most 56")]
+pub const fn message_length<A: Reply>() -> u16 {
+    8 + A::HEADER as u16 + 8
+}
+
+/// The sum of the pseudo-header of an answer (RFC 9293 §3.1, RFC 8200 §8.1).
+#[inline(always)]
+fn pseudo<A: Reply>(quote: &A::Quote, number: u8, length: u16) -> u64 {
+    let [high, low] = length.to_be_bytes();
+    A::sum_of_ends(quote) + u64::from(u32::from_ne_bytes([0, number, high, low]))
+}
+
+#[inline(always)]
+fn total<const N: usize>(words: &[u32; N]) -> u64 {
+    let mut sum = 0;
+    for word in words {
+        sum += u64::from(*word);
+    }
+    sum
+}
+
+/// Folds a sum of up to 2^16 words to the ones' complement sum of its halves (RFC 1071), which is
+/// the same in every byte order.
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "folded to sixteen bits")]
+const fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+impl Reply for Ip4 {
+    const HEADER: u32 = 20;
+    const ICMP: u8 = protocol::ICMP;
+    const UNREACHABLE: (u8, u8, u8) = (3, 3, 13);
+    type Quote = [u32; 7];
+    type Header = [u8; 20];
+
+    #[inline(always)]
+    fn head<F: Frame>(frame: &F, quote: &mut [u32; 7]) -> Option<Head<Self>> {
+        let h: &mut [u8; 28] = zerocopy::transmute_mut!(quote);
+        if !frame.load(ETHERNET, h) || h[0] != 0x45 || be16(h[6], h[7]) & 0x1fff != 0 {
+            return None;
+        }
+        Some(Head {
+            source: Self::from_wire([h[12], h[13], h[14], h[15]]),
+            destination: Self::from_wire([h[16], h[17], h[18], h[19]]),
+            protocol: h[9],
+            payload: be16(h[2], h[3]).wrapping_sub(20),
+        })
+    }
+
+    /// Neither "this network", loopback, multicast, reserved nor broadcast (RFC 1122 §3.2.2).
+    #[inline(always)]
+    fn is_host(self) -> bool {
+        let [first, ..] = self.to_wire();
+        first != 0 && first != 127 && first < 224
+    }
+
+    #[inline(always)]
+    fn header(quote: &[u32; 7], number: u8, payload: u16) -> [u8; 20] {
+        let [_, _, _, source, destination, ..] = *quote;
+        let [high, low] = (payload + 20).to_be_bytes();
+        let start = u32::from_ne_bytes([0x45, 0, high, low]);
+        // Never cut into pieces, so it needs no identification (RFC 6864).
+        let fragment = u32::from_ne_bytes([0, 0, 0x40, 0]);
+        let unsummed = u32::from_ne_bytes([64, number, 0, 0]);
+        let sum = total(&[start, fragment, unsummed, source, destination]);
+        let [a, b] = (!fold(sum)).to_ne_bytes();
+        let life = u32::from_ne_bytes([64, number, a, b]);
+        zerocopy::transmute!([start, fragment, life, destination, source])
+    }
+
+    #[inline(always)]
+    fn sum_of_ends(quote: &[u32; 7]) -> u64 {
+        let [_, _, _, source, destination, ..] = *quote;
+        total(&[source, destination])
+    }
+
+    #[inline(always)]
+    fn sum_of_quote(quote: &[u32; 7]) -> u64 {
+        total(quote)
+    }
+
+    #[inline(always)]
+    fn bytes_of_quote(quote: &[u32; 7]) -> &[u8] {
+        quote.as_bytes()
+    }
+}
+
+impl Reply for Ip6 {
+    const HEADER: u32 = 40;
+    const ICMP: u8 = protocol::ICMPV6;
+    const UNREACHABLE: (u8, u8, u8) = (1, 4, 1);
+    type Quote = [u32; 12];
+    type Header = [u8; 40];
+
+    #[inline(always)]
+    fn head<F: Frame>(frame: &F, quote: &mut [u32; 12]) -> Option<Head<Self>> {
+        let h: &mut [u8; 48] = zerocopy::transmute_mut!(quote);
+        if !frame.load(ETHERNET, h) || h[0] >> 4 != 6 || super::ipv6::is_extension(h[6]) {
+            return None;
+        }
+        let (number, payload) = (h[6], be16(h[4], h[5]));
+        let [_, _, a, b, c, d, e, f, g, i, _, _] = *quote;
+        Some(Head {
+            source: Self {
+                first: zerocopy::transmute!([a, b]),
+                last: zerocopy::transmute!([c, d]),
+            },
+            destination: Self {
+                first: zerocopy::transmute!([e, f]),
+                last: zerocopy::transmute!([g, i]),
+            },
+            protocol: number,
+            payload,
+        })
+    }
+
+    /// Neither unspecified, loopback nor multicast.
+    #[inline(always)]
+    fn is_host(self) -> bool {
+        let unspecified_or_loopback = self.first == 0 && u64::from_be(self.last) <= 1;
+        !unspecified_or_loopback && !self.is_multicast()
+    }
+
+    #[inline(always)]
+    fn header(quote: &[u32; 12], number: u8, payload: u16) -> [u8; 40] {
+        let [high, low] = payload.to_be_bytes();
+        let version = u32::from_ne_bytes([0x60, 0, 0, 0]);
+        let next = u32::from_ne_bytes([high, low, number, 64]);
+        let [_, _, a, b, c, d, e, f, g, h, ..] = *quote;
+        zerocopy::transmute!([version, next, e, f, g, h, a, b, c, d])
+    }
+
+    /// Not inlined into the kernel's programs, which have no stack for so many summands.
+    #[inline(never)]
+    fn sum_of_ends(quote: &[u32; 12]) -> u64 {
+        let [_, _, a, b, c, d, e, f, g, h, ..] = *quote;
+        total(&[a, b, c, d, e, f, g, h])
+    }
+
+    /// As above.
+    #[inline(never)]
+    fn sum_of_quote(quote: &[u32; 12]) -> u64 {
+        total(quote)
+    }
+
+    #[inline(always)]
+    fn bytes_of_quote(quote: &[u32; 12]) -> &[u8] {
+        quote.as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests;

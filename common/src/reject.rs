@@ -1,0 +1,92 @@
+//! Rejecting: how many answers an endpoint may cause, and how an answer is known again.
+//!
+//! An answer leaves by the interface that the packet came by, so it meets the endpoint's own fence
+//! at the other hook. There it is recognised by what it is, never by a mark that others could set:
+//! every byte that is not fixed by its kind is in [`AnswerKey`], directly or through its checksum.
+//! A record lets one packet pass, once, and soon.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{SECOND, net::Ip6, pod::shared_layout};
+
+/// The most answers an endpoint's rejections cause in a second.
+pub const ANSWERS_PER_SECOND: u64 = 1000;
+/// How long an answer may take to the other hook.
+pub const ON_THE_WAY: u64 = SECOND;
+/// How many answers can be on the way at once.
+pub const ANSWERS_CAPACITY: u32 = 1024;
+
+/// An answer on its way, 64 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct AnswerKey {
+    /// Source address, widened to sixteen bytes.
+    pub source: Ip6,
+    /// Destination address likewise.
+    pub destination: Ip6,
+    /// The first bytes behind the IP header: a TCP header, or an ICMP message whose checksum
+    /// speaks for the rest.
+    pub head: [u8; 20],
+    /// The endpoint's interface.
+    pub ifindex: u32,
+    /// Bytes behind the IP header.
+    pub payload: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// 1 when it will be seen as from the workload, 0 when as on its way to it.
+    pub from_workload: u8,
+    /// Zero.
+    pub reserved: [u8; 4],
+}
+shared_layout!(
+    AnswerKey, size 64, source at 0, destination at 16, head at 32, ifindex at 52, payload at 56,
+    protocol at 58, from_workload at 59,
+);
+
+/// What is left of an endpoint's answers, 16 bytes.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct Allowance {
+    /// Boot-clock time from which answers are counted.
+    pub since: u64,
+    /// Answers given since then.
+    pub given: u64,
+}
+shared_layout!(Allowance, size 16, since at 0, given at 8);
+
+impl Allowance {
+    /// Takes one answer, if there is one left.
+    #[inline(always)]
+    pub const fn take(&mut self, now: u64) -> bool {
+        if now.wrapping_sub(self.since) >= SECOND {
+            self.since = now;
+            self.given = 0;
+        }
+        if self.given >= ANSWERS_PER_SECOND {
+            return false;
+        }
+        self.given += 1;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_allowance_lasts_a_second() {
+        let mut allowance = Allowance::default();
+        let start = 10 * SECOND;
+        let taken = |allowance: &mut Allowance, now| {
+            (0..2 * ANSWERS_PER_SECOND)
+                .filter(|_| allowance.take(now))
+                .count() as u64
+        };
+        assert_eq!(taken(&mut allowance, start), ANSWERS_PER_SECOND);
+        assert_eq!(taken(&mut allowance, start + SECOND - 1), 0);
+        assert_eq!(taken(&mut allowance, start + SECOND), ANSWERS_PER_SECOND);
+    }
+}

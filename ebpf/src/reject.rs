@@ -1,0 +1,204 @@
+//! Telling the sender of a rejected packet, and knowing that answer again at the other hook.
+//!
+//! The packet becomes its own answer and leaves by the interface it came by. Invariants: an answer
+//! passes the fence by its record alone, once; what cannot be answered is dropped in silence;
+//! endpoints cannot be made to send more than their allowance.
+//!
+//! Both entry points are exported and read the packet for themselves, so that the verifier walks
+//! them once and not for every way that leads here.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_SHOT},
+    helpers::generated::bpf_ktime_get_boot_ns,
+};
+use ringfence_common::{
+    mode::Mode,
+    net::{Ip4, Ip6},
+    packet::{
+        ETHERNET, Frame, ethertype, protocol,
+        reply::{
+            Checksum, Reply, TcpHeader, is_answerable, may_be_reset, message_length, reset,
+            unreachable,
+        },
+    },
+    reject::{Allowance, AnswerKey, ON_THE_WAY},
+    stats::Counter,
+};
+
+use crate::{
+    family::Family,
+    frame::Skb,
+    maps::{ALLOWANCES, ANSWERS, ENDPOINTS, draft, namespace_mode},
+    report,
+};
+
+/// Where this CPU builds an answer.
+pub struct Draft {
+    pub quote4: <Ip4 as Reply>::Quote,
+    pub quote6: <Ip6 as Reply>::Quote,
+    to: [u8; 6],
+    from: [u8; 6],
+    tcp: TcpHeader,
+    key: AnswerKey,
+}
+
+/// Ends a packet that is dropped: makes it the answer to itself and sends it back, if it was
+/// rejected and can be answered. Returns the program's return value.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn drop_or_reject(raw: *mut __sk_buff, from_workload: u32) -> i32 {
+    let skb = Skb::at(raw);
+    let from_workload = from_workload != 0;
+    if !report::is_rejected() || !mode(skb.ifindex()).answers() {
+        return TC_ACT_SHOT;
+    }
+    let outcome = match skb.ethertype() {
+        ethertype::IPV4 => answer::<Ip4>(&skb, from_workload),
+        ethertype::IPV6 => answer::<Ip6>(&skb, from_workload),
+        _ => Counter::RejectsUnanswered as u32,
+    };
+    report::add(outcome);
+    if outcome == Counter::RejectsAnswered as u32 {
+        skb.send_back(from_workload)
+    } else {
+        TC_ACT_SHOT
+    }
+}
+
+/// Whether a packet is an answer that [`drop_or_reject`] sent; 1 if so, and never again for the same one.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn is_answer(raw: *mut __sk_buff, from_workload: u32) -> u32 {
+    let skb = Skb::at(raw);
+    let Some(draft) = draft() else {
+        return 0;
+    };
+    let known = match skb.ethertype() {
+        ethertype::IPV4 => key::<Ip4>(&skb, from_workload, draft),
+        ethertype::IPV6 => key::<Ip6>(&skb, from_workload, draft),
+        _ => 0,
+    };
+    if known == 0 {
+        return 0;
+    }
+    // SAFETY: copied at once; a recycled record costs an answer, or lets one pass late.
+    let Some(sent) = unsafe { ANSWERS.get(&draft.key) }.copied() else {
+        return 0;
+    };
+    // Who removes it has it: two packets cannot pass by one record.
+    u32::from(ANSWERS.remove(&draft.key).is_ok() && now().wrapping_sub(sent) < ON_THE_WAY)
+}
+
+#[inline(always)]
+fn mode(ifindex: u32) -> Mode {
+    // SAFETY: ENDPOINTS is not preallocated, so the value outlives this program's run (RCU).
+    unsafe { ENDPOINTS.get(ifindex) }.map_or(Mode::Lockdown, |endpoint| {
+        Mode::effective(endpoint.mode_override, namespace_mode(endpoint.namespace))
+    })
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: the helper takes no argument and reads a clock.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// Writes the answer over the packet, and its record. Returns the counter of what came of it.
+#[inline(never)]
+fn answer<A: Family>(skb: &Skb, from_workload: bool) -> u32 {
+    match write::<A>(skb, from_workload) {
+        Ok(()) => Counter::RejectsAnswered as u32,
+        Err(counter) => counter as u32,
+    }
+}
+
+#[inline(always)]
+fn write<A: Family>(skb: &Skb, from_workload: bool) -> Result<(), Counter> {
+    let unanswered = Counter::RejectsUnanswered;
+    let draft = draft().ok_or(unanswered)?;
+    let transport = ETHERNET + A::HEADER;
+    let mut first = [0; 1];
+    if !(skb.load(0, &mut draft.to)
+        && skb.load(6, &mut draft.from)
+        && skb.load(transport, &mut first))
+    {
+        return Err(unanswered);
+    }
+    let head = A::head(skb, A::quote(draft)).ok_or(unanswered)?;
+    if !is_answerable(draft.to[0], &head, first[0]) {
+        return Err(unanswered);
+    }
+    let resets = head.protocol == protocol::TCP;
+    if resets && !(skb.load(transport, &mut draft.tcp) && may_be_reset(&draft.tcp)) {
+        return Err(unanswered);
+    }
+    if !may_answer(skb.ifindex()) {
+        return Err(Counter::RejectsLimited);
+    }
+    let (number, payload) = if resets {
+        (protocol::TCP, 20)
+    } else {
+        (A::ICMP, message_length::<A>())
+    };
+    if !skb.resize(transport + u32::from(payload)) {
+        return Err(unanswered);
+    }
+    let checksum = skb.checksum(transport).ok_or(unanswered)?;
+    let tcp = draft.tcp;
+    let written = if resets {
+        skb.store(
+            transport,
+            &reset::<A>(A::quote(draft), head.payload, &tcp, checksum),
+        )
+    } else if checksum == Checksum::Partial && head.protocol != protocol::UDP {
+        // Where its checksum would go is known of TCP and UDP only.
+        false
+    } else {
+        let quote = A::quote(draft);
+        skb.store(transport, &unreachable::<A>(quote, head.protocol, checksum))
+            && skb.store(transport + 8, A::bytes_of_quote(quote))
+    };
+    let header = A::header(A::quote(draft), number, payload);
+    if !(written
+        && skb.store(0, &draft.from)
+        && skb.store(6, &draft.to)
+        && skb.store(ETHERNET, header.as_ref()))
+    {
+        return Err(unanswered);
+    }
+    // It shows at the other hook.
+    if key::<A>(skb, u32::from(!from_workload), draft) == 0 {
+        return Err(unanswered);
+    }
+    ANSWERS.insert(&draft.key, now(), 0).map_err(|_| unanswered)
+}
+
+/// Takes one of the endpoint's answers. Inexact if several CPUs reject for one endpoint at the same
+/// moment, by as many answers as there are CPUs.
+#[inline(always)]
+fn may_answer(ifindex: u32) -> bool {
+    if let Some(allowance) = ALLOWANCES.get_ptr_mut(ifindex) {
+        // SAFETY: an LRU value stays mapped memory for the run; a concurrent writer or a recycled
+        // slot costs an inexact count.
+        return unsafe { &mut *allowance }.take(now());
+    }
+    let mut allowance = Allowance::default();
+    allowance.take(now()) && ALLOWANCES.insert(ifindex, allowance, 0).is_ok()
+}
+
+/// Writes down what an answer is known by; 0 if the packet cannot be one.
+#[inline(never)]
+fn key<A: Family>(skb: &Skb, from_workload: u32, draft: &mut Draft) -> u32 {
+    let Some(head) = A::head(skb, A::quote(draft)) else {
+        return 0;
+    };
+    let key = &mut draft.key;
+    key.source = head.source.widen();
+    key.destination = head.destination.widen();
+    key.ifindex = skb.ifindex();
+    key.payload = head.payload;
+    key.protocol = head.protocol;
+    key.from_workload = from_workload as u8;
+    key.reserved = [0; 4];
+    u32::from(skb.load(ETHERNET + A::HEADER, &mut key.head))
+}
