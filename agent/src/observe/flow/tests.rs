@@ -77,7 +77,8 @@ pub(crate) fn event() -> FlowEvent {
         kind: EventKind::New as u8,
         tcp: 0x02,
         from_workload: 1,
-        reserved: [0; 7],
+        rejected: 0,
+        reserved: [0; 6],
     }
 }
 
