@@ -140,6 +140,8 @@ mod tests {
             "mode get shop -o json",
             "mode set shop enforce",
             "policy check a.toml b.toml",
+            "policy check a.toml --inventory i --deny any-peer --allow no-ports -o sarif",
+            "policy test a.toml b.toml --inventory i --flows f.jsonl --flows f.toml -o json",
             "policy eval --policies d --inventory f --queries q.jsonl --now 2026-01-01T00:00:00Z",
         ] {
             let words = std::iter::once("ringfence").chain(line.split(' '));
@@ -158,6 +160,8 @@ mod tests {
             ("flows -n Shop", ErrorKind::ValueValidation),
             ("mode set shop open", ErrorKind::ValueValidation),
             ("policy check", ErrorKind::MissingRequiredArgument),
+            ("policy check a --deny any", ErrorKind::InvalidValue),
+            ("policy test a", ErrorKind::MissingRequiredArgument),
             ("status -o xml", ErrorKind::InvalidValue),
             ("nonsense", ErrorKind::InvalidSubcommand),
         ] {

@@ -4,6 +4,9 @@
 
 mod check;
 mod eval;
+mod explanation;
+mod sarif;
+mod test;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -13,7 +16,6 @@ use anyhow::{Context, Result};
 use clap::Args;
 use jiff::Timestamp;
 
-use super::arguments::Listing;
 use crate::model::WallTime;
 use crate::source::SourceError;
 
@@ -21,23 +23,21 @@ use crate::source::SourceError;
 pub(super) enum PolicyCommand {
     /// Validate and lint policy files.
     ///
-    /// Exits with 0 if they are clean, 1 if there are findings, 2 if a file is invalid.
-    Check(CheckArguments),
+    /// Exits with 0 if they are clean, 1 if there are findings, 2 if a file is invalid or there are
+    /// findings that --deny names.
+    Check(check::CheckArguments),
+    /// Run the tests in policy files, and files of expected flows, against the policies.
+    ///
+    /// Every [[policy.test]] is judged against all the files together, over each address family
+    /// that both ends have; modes are ignored. Exits with 0 if all pass, 1 if one fails, 2 if a
+    /// file is invalid.
+    Test(test::TestArguments),
     /// Judge queries, one JSON object per line, and print one verdict line for each.
     ///
     /// A query is {"from":"x/a","to":"y/b","port":"tcp/80","family":4}, where `from` and `to` are
     /// workloads or addresses. Both ends are judged; modes are ignored. Exits with 2 if a query
     /// is malformed.
     Eval(EvalArguments),
-}
-
-#[derive(Debug, Args)]
-pub(super) struct CheckArguments {
-    /// Policy files or directories of them.
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
-    #[command(flatten)]
-    listing: Listing,
 }
 
 #[derive(Debug, Args)]
@@ -59,6 +59,7 @@ pub(super) struct EvalArguments {
 pub(super) fn run(command: &PolicyCommand) -> Result<ExitCode> {
     match command {
         PolicyCommand::Check(arguments) => check::run(arguments),
+        PolicyCommand::Test(arguments) => test::run(arguments),
         PolicyCommand::Eval(arguments) => eval::run(arguments),
     }
 }

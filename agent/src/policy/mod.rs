@@ -31,6 +31,6 @@ pub use compile::Compiler;
 pub use desired::{Clock, Compiled, EndpointInfo, Inputs, LocalEndpoint, Modes, RuleInfo};
 pub use evaluate::{Answer, End, Evaluator, Query, QueryError, Side};
 pub use identity::{Identity, Kind, WorkloadKind};
-pub use lint::{Finding, lint};
+pub use lint::{Finding, LintCode, LintInput, UnknownCode, lint};
 pub use numbers::{Allocation, Digest, Exhausted, Numbers, Space};
 pub use table::{Fence, TableSpec};

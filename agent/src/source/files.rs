@@ -6,7 +6,7 @@
 //! away unless the rest still needs it. Unchanged files are not read again, and whichever of
 //! inventory and policies did not change keeps its `Arc`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ use super::inventory_toml::{self, InventoryFragment};
 use super::policy_file::PolicyFragment;
 use super::tracked::{Entry, Fragment, Tracked};
 use crate::model::{
-    Inventory, InventoryError, InventoryFault, Item, NamespaceName, PolicySet, check_namespaces,
+    Inventory, InventoryError, InventoryFault, Item, NamespaceName, Origin, PolicySet,
+    check_namespaces,
 };
 
 impl Fragment for InventoryFragment {
@@ -126,6 +127,21 @@ impl FileSet {
     #[must_use]
     pub fn policies(&self) -> &Arc<PolicySet> {
         &self.policies
+    }
+
+    /// Where the namespaces in force are declared.
+    #[must_use]
+    pub fn declared_namespaces(&self) -> BTreeMap<NamespaceName, Origin> {
+        let parts = self.inventory_files.entries.iter();
+        let parts = parts.filter_map(|(path, entry)| Some((path, entry.in_force()?)));
+        let declared = parts.flat_map(|(path, part)| {
+            let file: Arc<str> = Arc::from(&*path.to_string_lossy());
+            part.namespaces.iter().map(move |declared| {
+                let (file, line) = (file.clone(), declared.line);
+                (declared.item.name().clone(), Origin { file, line })
+            })
+        });
+        declared.collect()
     }
 
     /// Looks at all files again and takes into force what is good.

@@ -7,6 +7,7 @@
 
 mod cidr_block;
 pub mod document;
+pub mod expected_flows;
 pub mod files;
 pub mod interfaces;
 pub mod inventory_toml;
@@ -21,6 +22,7 @@ pub mod value;
 pub mod watch;
 
 pub use document::{MAX_FILE_SIZE, Oddity, SourceError};
+pub use expected_flows::ExpectedFlow;
 pub use files::{FileSet, Reload};
 pub use interfaces::Interfaces;
 pub use inventory_toml::InventoryFragment;

@@ -1,88 +1,202 @@
 //! `ringfence policy check`: are these files valid, and is there anything to be said about them?
 //!
 //! Invariants: reads what the agent would read, the same way; exits with 0 if all is clean, 1 if
-//! there are findings, 2 if a file is invalid. The lints themselves are the policy module's.
+//! there are findings, 2 if a file is invalid or a finding is denied. The lints themselves are the
+//! policy module's.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{CheckArguments, INVALID, refuse, wall_time};
-use crate::cli::arguments::Format;
+use super::{INVALID, refuse, sarif, wall_time};
+use crate::cli::InvalidInput;
 use crate::cli::output::{print, print_json};
-use crate::policy::{Finding, lint};
-use crate::source::{FileSet, Oddity, SourceError};
+use crate::model::WallTime;
+use crate::model::quote::sanitise;
+use crate::policy::{Finding, LintCode, LintInput, lint};
+use crate::source::{FileSet, Oddity, Reload, SourceError};
 
-/// A finding, or an error, for programs.
-#[derive(Serialize)]
-struct Reported<'a> {
-    file: &'a str,
-    line: u32,
-    code: &'static str,
-    message: &'a str,
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CheckArguments {
+    /// Policy files or directories of them, checked as one set.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The inventory: checks what policies name against it, too.
+    #[arg(long, value_name = "FILE")]
+    inventory: Vec<PathBuf>,
+    /// Check as of this time, such as 2026-12-01T00:00:00Z, instead of now.
+    #[arg(long, value_name = "TIME")]
+    now: Option<Timestamp>,
+    /// Report nothing of this code; may be repeated.
+    #[arg(long, value_name = "CODE", value_parser = codes())]
+    allow: Vec<LintCode>,
+    /// Take findings of this code, any of those below, for errors; may be repeated.
+    #[arg(long, value_name = "CODE", value_parser = codes(), hide_possible_values = true)]
+    deny: Vec<LintCode>,
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+    /// SARIF 2.1.0, for code scanning.
+    Sarif,
+}
+
+/// Takes the name of a lint; refuses others with the list of all.
+fn codes() -> impl TypedValueParser<Value = LintCode> {
+    let shown = |code: &LintCode| PossibleValue::new(code.name()).help(code.about());
+    PossibleValuesParser::new(LintCode::ALL.iter().map(shown)).try_map(|name| name.parse())
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Level {
+    Warning,
+    Error,
+}
+
+/// A finding, or an error, as it is reported; sorts by file, line and code.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) struct Reported {
+    pub(super) file: String,
+    /// 0 if it is about the file as a whole.
+    pub(super) line: u32,
+    pub(super) code: &'static str,
+    pub(super) level: Level,
+    pub(super) message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    remedy: Option<&'static str>,
+    pub(super) remedy: Option<&'static str>,
 }
 
 pub(super) fn run(arguments: &CheckArguments) -> Result<ExitCode> {
-    let format = arguments.listing.output;
-    let now = wall_time(Timestamp::now())?;
-    let reload = match FileSet::load_initial(Vec::new(), arguments.files.clone()) {
-        Ok((_, reload)) => reload,
-        Err(errors) if format == Format::Json => {
-            print_json(&errors.iter().map(invalid).collect::<Vec<_>>())?;
-            return Ok(ExitCode::from(INVALID));
-        }
-        Err(errors) => return Ok(refuse(&errors)),
+    let contradiction = arguments.allow.iter();
+    if let Some(code) = contradiction
+        .copied()
+        .find(|code| arguments.deny.contains(code))
+    {
+        let message = format!("{code} is both allowed and denied: expected one of the two");
+        return Err(InvalidInput(message).into());
+    }
+    let now = wall_time(arguments.now.unwrap_or_else(Timestamp::now))?;
+    let files = (arguments.inventory.clone(), arguments.files.clone());
+    let (set, reload) = match FileSet::load_initial(files.0, files.1) {
+        Ok(loaded) => loaded,
+        Err(errors) => return refuse_as(arguments.output, &errors),
     };
-    let mut findings: Vec<Finding> = reload.warnings.into_iter().map(warning).collect();
-    findings.extend(reload.policies.iter().flat_map(|policy| lint(policy, now)));
-    findings.sort();
-    if format == Format::Json {
-        print_json(&findings.iter().map(reported).collect::<Vec<_>>())?;
-    } else if findings.is_empty() {
-        print(&format!(
-            "policies: {}, findings: 0\n",
-            reload.policies.len()
-        ))?;
-    } else {
-        let lines: Vec<String> = findings
-            .iter()
-            .map(|finding| format!("{finding}\n"))
-            .collect();
-        print(&lines.concat())?;
+    let reported = findings(arguments, &set, &reload, now);
+    match arguments.output {
+        Format::Json => print_json(&reported)?,
+        Format::Sarif => print_json(&sarif::log(&reported))?,
+        Format::Table if reported.is_empty() => {
+            let policies = reload.policies.len();
+            print(&format!("policies: {policies}, findings: 0\n"))?;
+        }
+        Format::Table => print(&reported.iter().map(line).collect::<String>())?,
     }
-    Ok(ExitCode::from(u8::from(!findings.is_empty())))
+    let worst = reported.iter().map(|reported| match reported.level {
+        Level::Warning => 1,
+        Level::Error => INVALID,
+    });
+    Ok(ExitCode::from(worst.max().unwrap_or(0)))
 }
 
-fn warning(warning: SourceError) -> Finding {
-    Finding {
-        file: warning.file,
-        line: warning.line,
-        code: warning.oddity.map_or("odd", Oddity::code),
-        message: warning.message,
-        remedy: warning.oddity.map_or("look at it", Oddity::remedy),
+fn refuse_as(format: Format, errors: &[SourceError]) -> Result<ExitCode> {
+    let reported = || errors.iter().map(invalid).collect::<Vec<_>>();
+    match format {
+        Format::Table => return Ok(refuse(errors)),
+        Format::Json => print_json(&reported())?,
+        Format::Sarif => print_json(&sarif::log(&reported()))?,
     }
+    Ok(ExitCode::from(INVALID))
 }
 
-fn reported(finding: &Finding) -> Reported<'_> {
+/// What the lints and the parsers have to say, in the order of files and lines.
+fn findings(
+    arguments: &CheckArguments,
+    set: &FileSet,
+    reload: &Reload,
+    now: WallTime,
+) -> Vec<Reported> {
+    let has_inventory = !arguments.inventory.is_empty();
+    let found = lint(&LintInput {
+        policies: &reload.policies,
+        inventory: has_inventory.then_some(&*reload.inventory),
+        namespaces: &set.declared_namespaces(),
+        now,
+    });
+    let odd = reload.warnings.iter().map(oddity);
+    let mut reported: Vec<Reported> = found.into_iter().map(finding).chain(odd).collect();
+    let names = |codes: &[LintCode], code| codes.iter().any(|named| named.name() == code);
+    reported.retain(|reported| !names(&arguments.allow, reported.code));
+    for reported in &mut reported {
+        if names(&arguments.deny, reported.code) {
+            reported.level = Level::Error;
+        }
+    }
+    reported.sort();
+    reported
+}
+
+fn oddity(warning: &SourceError) -> Reported {
+    let oddity = warning.oddity.unwrap_or(Oddity::More);
     Reported {
-        file: &finding.file,
+        file: warning.file.to_string(),
+        line: warning.line,
+        code: oddity.code(),
+        level: Level::Warning,
+        message: warning.message.clone(),
+        remedy: Some(oddity.remedy()),
+    }
+}
+
+fn finding(finding: Finding) -> Reported {
+    Reported {
+        file: finding.file.to_string(),
         line: finding.line,
-        code: finding.code,
-        message: &finding.message,
+        code: finding.code.name(),
+        level: Level::Warning,
+        message: finding.message,
         remedy: Some(finding.remedy),
     }
 }
 
-fn invalid(error: &SourceError) -> Reported<'_> {
+fn line(reported: &Reported) -> String {
+    let file = sanitise(&reported.file);
+    let denied = match reported.level {
+        Level::Warning => "",
+        Level::Error => " (denied)",
+    };
+    let Reported {
+        line,
+        code,
+        message,
+        remedy,
+        ..
+    } = reported;
+    let remedy = remedy.unwrap_or_default();
+    format!("{file}:{line}: {code}{denied}: {message} — {remedy}\n")
+}
+
+fn invalid(error: &SourceError) -> Reported {
     Reported {
-        file: &error.file,
+        file: error.file.to_string(),
         line: error.line,
-        code: "invalid",
-        message: &error.message,
+        code: sarif::INVALID_ID,
+        level: Level::Error,
+        message: error.message.clone(),
         remedy: None,
     }
 }

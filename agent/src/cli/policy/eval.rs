@@ -48,8 +48,9 @@ struct Judged<'a> {
     ingress: JudgedSide<'a>,
 }
 
+/// What one end said.
 #[derive(Serialize)]
-struct JudgedSide<'a> {
+pub(super) struct JudgedSide<'a> {
     verdict: &'static str,
     rule: &'a str,
     policy: Option<&'a str>,
@@ -151,7 +152,7 @@ fn query(asked: &Asked<'_>) -> Result<Query, String> {
     })
 }
 
-fn side(side: &Side) -> JudgedSide<'_> {
+pub(super) fn side(side: &Side) -> JudgedSide<'_> {
     JudgedSide {
         verdict: side.verdict.name(),
         rule: &side.rule,

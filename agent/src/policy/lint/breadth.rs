@@ -1,0 +1,46 @@
+//! Allow rules that are wider than anything a workload needs: every port, everyone.
+//!
+//! A deny rule is never too wide, so only allow rules are asked.
+
+use super::code::LintCode;
+use super::finding::{Finding, Place};
+use crate::model::{LabelSelector, NamespaceMatch, Peer, Peers, Ports, RuleAction};
+
+pub(super) fn lint(place: &Place<'_>) -> Vec<Finding> {
+    if place.rule.action != RuleAction::Allow || place.rule.peers == Peers::Nobody {
+        return Vec::new();
+    }
+    let mut findings = Vec::new();
+    if place.rule.ports == Ports::Any {
+        let what = "allows every protocol and port";
+        findings.push(place.finding(LintCode::NoPorts, what));
+    }
+    match &place.rule.peers {
+        Peers::Any => {
+            let what = "allows everyone, because it names no peer";
+            findings.push(place.finding(LintCode::AnyPeer, what));
+        }
+        Peers::Of(peers) => findings.extend(everyone(place, peers)),
+        Peers::Nobody => {}
+    }
+    findings
+}
+
+fn everyone(place: &Place<'_>, peers: &[Peer]) -> Option<Finding> {
+    let whom = peers.iter().find_map(|peer| match peer {
+        Peer::Workloads {
+            namespaces,
+            pods,
+            service_account: None,
+        } if pods.as_ref().is_none_or(LabelSelector::is_everything) => match namespaces {
+            NamespaceMatch::Own(namespace) => Some(format!("of its namespace {namespace}")),
+            NamespaceMatch::Selector(selector) if selector.is_everything() => {
+                Some("of every namespace".to_owned())
+            }
+            NamespaceMatch::Selector(_) => None,
+        },
+        Peer::Workloads { .. } | Peer::Cidr { .. } | Peer::Entity(_) => None,
+    })?;
+    let what = format!("allows every workload {whom}");
+    Some(place.finding(LintCode::EmptySelector, &what))
+}
