@@ -142,9 +142,6 @@ expires = 2020-01-01T00:00:00Z
 
 [[policy.egress]]
 to = [{ cidr = "10.0.0.1/8" }, { cidr = "::/0" }]
-
-[[policy.egress]]
-action = "deny"
 "#;
 
 #[test]
@@ -163,12 +160,14 @@ fn every_finding_has_its_place_and_its_remedy() {
         })
         .collect();
     let wanted = [
-        "1 missing-justification",
         "1 missing-owner",
-        "7 any-peer",
+        "1 missing-justification",
         "7 expired-rule",
-        "11 any-address",
+        "7 any-peer",
         "11 no-ports",
+        "11 any-address",
+        "11 wide-cidr",
+        "11 internal-cidr",
         "12 host-bits",
     ];
     assert_eq!(found, wanted);

@@ -35,6 +35,7 @@ pub(super) struct Population<'a> {
     groups: Vec<Group<'a>>,
     by_namespace: BTreeMap<&'a NamespaceName, Vec<usize>>,
     by_label: HashMap<(&'a str, &'a str), Vec<usize>>,
+    by_key: HashMap<&'a str, Vec<usize>>,
     /// Sorted by family and number.
     addresses: Vec<((bool, u128), usize, &'a WorkloadId)>,
 }
@@ -45,6 +46,7 @@ impl<'a> Population<'a> {
             groups: Vec::new(),
             by_namespace: BTreeMap::new(),
             by_label: HashMap::new(),
+            by_key: HashMap::new(),
             addresses: Vec::new(),
         };
         let mut known = HashMap::new();
@@ -85,8 +87,9 @@ impl<'a> Population<'a> {
         });
         let neighbours = self.by_namespace.entry(namespace.name()).or_default();
         neighbours.push(index);
-        for label in workload.labels.iter() {
-            self.by_label.entry(label).or_default().push(index);
+        for (key, value) in workload.labels.iter() {
+            self.by_label.entry((key, value)).or_default().push(index);
+            self.by_key.entry(key).or_default().push(index);
         }
         index
     }
@@ -96,7 +99,10 @@ impl<'a> Population<'a> {
     }
 
     /// The groups that a policy is about.
-    pub(super) fn subjects(&self, policy: &Policy) -> impl Iterator<Item = &Group<'a>> {
+    pub(super) fn subjects<'s>(
+        &'s self,
+        policy: &'s Policy,
+    ) -> impl Iterator<Item = &'s Group<'a>> {
         let own = match &policy.scope {
             Scope::Namespace(namespace) => Some(namespace),
             Scope::Cluster { .. } => None,
@@ -108,7 +114,10 @@ impl<'a> Population<'a> {
     }
 
     /// The groups that a peer matches by what they are; `None` for a peer by address.
-    pub(super) fn peers(&self, peer: &Peer) -> Option<impl Iterator<Item = &Group<'a>>> {
+    pub(super) fn peers<'s>(
+        &'s self,
+        peer: &'s Peer,
+    ) -> Option<impl Iterator<Item = &'s Group<'a>>> {
         let Peer::Workloads {
             namespaces,
             pods,
@@ -135,37 +144,39 @@ impl<'a> Population<'a> {
     }
 
     /// A superset of what is asked for, the smallest that an index gives.
-    fn candidates(
-        &self,
-        own: Option<&NamespaceName>,
-        pods: Option<&LabelSelector>,
-    ) -> impl Iterator<Item = &Group<'a>> {
+    fn candidates<'s>(
+        &'s self,
+        own: Option<&'s NamespaceName>,
+        pods: Option<&'s LabelSelector>,
+    ) -> impl Iterator<Item = &'s Group<'a>> {
         let requirements = pods.map(LabelSelector::requirements).unwrap_or_default();
         let by_label = requirements
             .iter()
             .filter_map(|requirement| self.with_label(requirement));
-        let by_namespace = own.map(|own| {
-            let here = self.by_namespace.get(own);
-            here.cloned().unwrap_or_default()
-        });
-        let narrowed = by_label.chain(by_namespace).min_by_key(Vec::len);
+        let here = own.map(|own| vec![as_slice(self.by_namespace.get(own))]);
+        let size = |lists: &Vec<&[usize]>| lists.iter().map(|list| list.len()).sum::<usize>();
+        let narrowed = by_label.chain(here).min_by_key(size);
         let every = narrowed.is_none().then(|| self.groups.iter());
-        let some = narrowed.unwrap_or_default().into_iter();
+        let some = narrowed.unwrap_or_default().into_iter().flatten();
         every
             .into_iter()
             .flatten()
-            .chain(some.filter_map(|index| self.groups.get(index)))
+            .chain(some.filter_map(|index| self.groups.get(*index)))
     }
 
-    fn with_label(&self, requirement: &Requirement) -> Option<Vec<usize>> {
-        let Operator::In(values) = requirement.operator() else {
-            return None;
-        };
-        let lists = values.iter().filter_map(|value| {
-            let label = (requirement.key(), value.as_str());
-            self.by_label.get(&label)
-        });
-        Some(lists.flatten().copied().collect())
+    /// The groups that can satisfy a requirement, in disjoint lists, if an index knows them.
+    fn with_label<'s>(&'s self, requirement: &'s Requirement) -> Option<Vec<&'s [usize]>> {
+        let key = requirement.key();
+        match requirement.operator() {
+            Operator::In(values) => {
+                let lists = values
+                    .iter()
+                    .map(|value| as_slice(self.by_label.get(&(key, value.as_str()))));
+                Some(lists.collect())
+            }
+            Operator::Exists => Some(vec![as_slice(self.by_key.get(key))]),
+            Operator::NotIn(_) | Operator::DoesNotExist => None,
+        }
     }
 
     /// A workload with an address in the range.
@@ -199,4 +210,8 @@ impl<'a> Population<'a> {
                 .map(|(_, index, id)| (*index, *id))
         })
     }
+}
+
+fn as_slice(list: Option<&Vec<usize>>) -> &[usize] {
+    list.map(Vec::as_slice).unwrap_or_default()
 }

@@ -343,6 +343,7 @@ fn the_example_files_load() {
     assert_eq!(
         names,
         [
+            "default",
             "frontend",
             "no-test-systems",
             "orders",
