@@ -220,6 +220,11 @@ impl Health for Shared {
             drops: counters.drops,
             events_lost: counters.events_lost,
             denies_lost: counters.denies_lost,
+            rejects: [
+                ("answered", counters.rejects_answered),
+                ("limited", counters.rejects_limited),
+                ("unanswered", counters.rejects_unanswered),
+            ],
             maps: self.map_sizes(),
         });
         self.metrics.encode()

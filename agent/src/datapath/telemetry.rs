@@ -39,6 +39,12 @@ pub struct Counters {
     pub flows_denied: u64,
     /// Flows judged again.
     pub flows_rejudged: u64,
+    /// Rejected packets whose sender was told.
+    pub rejects_answered: u64,
+    /// Rejected packets whose sender had been told too often.
+    pub rejects_limited: u64,
+    /// Rejected packets that could not be answered.
+    pub rejects_unanswered: u64,
 }
 
 /// Handles of everything the kernel reports in.
@@ -99,6 +105,9 @@ impl Telemetry {
             flows_allowed: self.counter(Counter::FlowsAllowed as u32)?,
             flows_denied: self.counter(Counter::FlowsDenied as u32)?,
             flows_rejudged: self.counter(Counter::FlowsRejudged as u32)?,
+            rejects_answered: self.counter(Counter::RejectsAnswered as u32)?,
+            rejects_limited: self.counter(Counter::RejectsLimited as u32)?,
+            rejects_unanswered: self.counter(Counter::RejectsUnanswered as u32)?,
         })
     }
 

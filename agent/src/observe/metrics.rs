@@ -32,6 +32,8 @@ pub struct KernelTotals {
     pub events_lost: u64,
     /// Denied packets that could not be aggregated.
     pub denies_lost: u64,
+    /// Rejected packets by what came of the answer.
+    pub rejects: [(&'static str, u64); 3],
     /// Entries and capacity of maps, by name.
     pub maps: Vec<(&'static str, u64, u64)>,
 }

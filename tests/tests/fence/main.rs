@@ -19,6 +19,7 @@ mod live;
 mod modes;
 mod peers;
 mod ports;
+mod rejects;
 mod start;
 mod surfaces;
 mod world;

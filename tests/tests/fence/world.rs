@@ -168,6 +168,16 @@ impl World {
         self.outcomes(tries, SHORT, Outcome::Silent)
     }
 
+    /// All of these are refused: a reset, or "port unreachable".
+    pub(crate) fn refused(&self, tries: &[Try]) -> Result<()> {
+        self.outcomes(tries, SOON, Outcome::Refused)
+    }
+
+    /// All of these are told that they may not.
+    pub(crate) fn prohibited(&self, tries: &[Try]) -> Result<()> {
+        self.outcomes(tries, SOON, Outcome::Unreachable)
+    }
+
     /// Whether all of these are answered now.
     pub(crate) fn all_answer(&self, tries: &[Try]) -> bool {
         self.outcomes(tries, SHORT, Outcome::Answered).is_ok()

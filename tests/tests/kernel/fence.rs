@@ -74,8 +74,10 @@ impl Both {
 pub(crate) enum Fate {
     Passed,
     Dropped,
+    /// Dropped, and the sender is told.
+    Rejected,
 }
-pub(crate) use Fate::{Dropped, Passed};
+pub(crate) use Fate::{Dropped, Passed, Rejected};
 
 /// The hook at which a frame is shown to the programs, and where it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,6 +204,29 @@ impl Fence {
 
     /// Runs a frame `repeat` times, as one that the kernel will cut into segments of `gso_size`.
     pub(crate) fn run_as(&mut self, way: Way, frame: &[u8], gso_size: u32, repeat: u32) -> Fate {
+        // An answer may be longer than what it answers.
+        let mut out = vec![0; frame.len() + 64];
+        self.show(way, frame, (gso_size, repeat), &mut out).0
+    }
+
+    /// The answer to a frame that is rejected, as it leaves by the interface.
+    #[track_caller]
+    pub(crate) fn answer(&mut self, way: Way, frame: &[u8]) -> Vec<u8> {
+        let mut answer = vec![0; frame.len() + 64];
+        let (fate, length) = self.show(way, frame, (0, 1), &mut answer);
+        assert_eq!(fate, Rejected, "{way:?}: {:?}", self.reasons());
+        answer.truncate(length);
+        answer
+    }
+
+    /// Runs a frame; returns what became of it, and how much of what came out.
+    fn show(
+        &mut self,
+        way: Way,
+        frame: &[u8],
+        (gso_size, repeat): (u32, u32),
+        out: &mut [u8],
+    ) -> (Fate, usize) {
         let (program, ingress) = match way {
             Leaving => ("from_workload", 0),
             Arriving => ("to_workload", ELSEWHERE),
@@ -212,16 +237,19 @@ impl Fence {
         let options = TestRunOptions {
             data_in: Some(frame),
             ctx_in: Some(&context),
+            data_out: Some(out),
             repeat,
             ..TestRunOptions::new()
         };
         let program = self.loaded().datapath.program(program).unwrap();
         let result = program.test_run(options).unwrap();
-        match result.return_value.cast_signed() {
+        let fate = match result.return_value.cast_signed() {
             -1 => Passed,
             2 => Dropped,
+            7 => Rejected,
             other => panic!("the program returned {other}"),
-        }
+        };
+        (fate, usize::try_from(result.data_size_out).unwrap())
     }
 
     pub(crate) fn counters(&self) -> Counters {

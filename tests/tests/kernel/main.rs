@@ -23,5 +23,7 @@ mod loaded;
 mod malformed;
 mod object;
 mod policy;
+mod reject;
 mod source;
+mod steps;
 mod telemetry;

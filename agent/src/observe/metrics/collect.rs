@@ -17,6 +17,7 @@ type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 pub(super) fn encode(totals: &Totals, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
     drops(totals, &mut encoder)?;
+    rejects(totals, &mut encoder)?;
     lost(totals, &mut encoder)?;
     flows(totals, &mut encoder)?;
     state(totals, &mut encoder)?;
@@ -63,6 +64,14 @@ fn drops(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Err
     });
     let help = "Packets dropped, or let pass by observe mode, by reason";
     counters(encoder, "ringfence_drops", help, series)
+}
+
+fn rejects(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    let rejects = totals.kernel.rejects.into_iter();
+    let series = rejects.filter(|(outcome, _)| !outcome.is_empty());
+    let series = series.map(|(outcome, value)| (vec![("outcome", outcome)], value));
+    let help = "Packets that a rule rejects, by whether their sender was told";
+    counters(encoder, "ringfence_rejects", help, series)
 }
 
 fn lost(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {

@@ -19,6 +19,7 @@ fn filled() -> Metrics {
         drops: vec![(DropReason::Policy, 3, 4)],
         events_lost: 5,
         denies_lost: 6,
+        rejects: [("answered", 14), ("limited", 15), ("unanswered", 16)],
         maps: vec![("POLICY", 7, 65_536)],
     });
     metrics.set_state(State {
@@ -42,6 +43,9 @@ fn the_page_holds_every_metric() {
         r#"ringfence_drops_total{reason="policy",action="dropped"} 3"#,
         r#"ringfence_drops_total{reason="policy",action="observed"} 4"#,
         r#"ringfence_drops_total{reason="vlan",action="dropped"} 0"#,
+        r#"ringfence_rejects_total{outcome="answered"} 14"#,
+        r#"ringfence_rejects_total{outcome="limited"} 15"#,
+        r#"ringfence_rejects_total{outcome="unanswered"} 16"#,
         r#"ringfence_events_lost_total{stage="kernel-ring"} 5"#,
         r#"ringfence_events_lost_total{stage="kernel-denies"} 6"#,
         r#"ringfence_events_lost_total{stage="follower"} 13"#,

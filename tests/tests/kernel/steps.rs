@@ -1,0 +1,196 @@
+//! Rows of later steps: the kernel follows them by its own clock, without the agent.
+
+use std::time::Duration;
+
+use ringfence_common::{
+    ids::{ClassId, RuleSlot},
+    mode::{Direction, Verdict},
+    policy::{FOREVER, MAX_STEPS, PolicyKey, PolicyRow, row},
+    reason::DropReason,
+};
+use ringfence_testbed::eventually;
+
+use crate::fence::{
+    Arriving, Dropped, FRIEND, FRIENDS, Fate, Fence, LOCAL, Leaving, Passed, RULE, Rejected, TABLE,
+    Way, exact, key, protocol,
+};
+use crate::frames::{ACK, PSH, SYN, TCP, Talk};
+
+const WAYS: [(Way, Direction); 2] = [(Leaving, Direction::Egress), (Arriving, Direction::Ingress)];
+const DENY: (Verdict, RuleSlot) = (Verdict::Deny, RuleSlot::DEFAULT_DENY);
+const ALLOW: (Verdict, RuleSlot) = (Verdict::Allow, RULE);
+/// Far enough for two tests' packets on a busy machine.
+const MOMENT: u64 = 150_000_000;
+
+/// The same row at a later step.
+fn later((bits, mut key): (u32, PolicyKey), step: u8) -> (u32, PolicyKey) {
+    key.direction += step * PolicyKey::STEP;
+    (bits, key)
+}
+
+/// Writes the rows of a course, all but the last of which lead on.
+fn course(fence: &mut Fence, at: (u32, PolicyKey), rows: &[PolicyRow]) {
+    for (step, row) in (0..).zip(rows) {
+        let leads_on = usize::from(step) + 1 < rows.len();
+        let row = if leads_on { row.with(row::LATER) } else { *row };
+        fence.put(later(at, step), row);
+    }
+}
+
+fn talk(way: Way, v6: bool, port: u16) -> Talk {
+    let (local, peer) = if way == Leaving {
+        (port, 80)
+    } else {
+        (80, port)
+    };
+    Talk {
+        v6,
+        local: (LOCAL, local),
+        peer: (FRIEND, peer),
+    }
+}
+
+fn send(fence: &mut Fence, talk: &Talk, way: Way, flags: u8) -> Fate {
+    let frame = if way == Leaving {
+        talk.out(TCP, flags)
+    } else {
+        talk.back(TCP, flags)
+    };
+    fence.run(way, &frame)
+}
+
+#[test]
+fn a_rule_begins_and_ends_on_time() {
+    for (way, direction) in WAYS {
+        let mut fence = Fence::new();
+        let begins = fence.now() + MOMENT;
+        let ends = begins + MOMENT;
+        let rows = [
+            PolicyRow::until(DENY, begins, ALLOW),
+            PolicyRow::until(ALLOW, ends, DENY).with(row::THEN_REJECT),
+        ];
+        course(&mut fence, exact(TABLE, FRIENDS, direction, TCP, 80), &rows);
+        let mut port = 40000;
+        let mut seen = Vec::new();
+        eventually(Duration::from_secs(10), "the end of the rule", || {
+            // A new flow each time; the clock is read on both sides of it.
+            port += 1;
+            let before = fence.now();
+            let fate = send(&mut fence, &talk(way, port % 2 == 0, port), way, SYN);
+            let after = fence.now();
+            let expected = |now| match now {
+                _ if now < begins => Dropped,
+                _ if now < ends => Passed,
+                _ => Rejected,
+            };
+            assert!(
+                fate == expected(before) || fate == expected(after),
+                "{way:?}: {fate:?} between {before} and {after}, {begins} to {ends}"
+            );
+            seen.push(fate);
+            Ok((fate == Rejected).then_some(()))
+        })
+        .unwrap();
+        for fate in [Dropped, Passed, Rejected] {
+            assert!(seen.contains(&fate), "{way:?}: never {fate:?}");
+        }
+    }
+}
+
+#[test]
+fn an_established_flow_stops_at_the_second_edge() {
+    for (way, direction) in WAYS {
+        for v6 in [false, true] {
+            let mut fence = Fence::new();
+            let start = fence.now();
+            let first = start + MOMENT;
+            let second = first + MOMENT;
+            let next = (Verdict::Allow, RuleSlot(41));
+            let rows = [
+                PolicyRow::until(ALLOW, first, next),
+                PolicyRow::until(next, second, DENY),
+            ];
+            course(&mut fence, exact(TABLE, FRIENDS, direction, TCP, 80), &rows);
+            let talk = talk(way, v6, 40000);
+            let back = if way == Leaving { Arriving } else { Leaving };
+            assert_eq!(send(&mut fence, &talk, way, SYN), Passed);
+            assert_eq!(send(&mut fence, &talk, back, SYN | ACK), Passed);
+            let mut turn = back;
+            eventually(Duration::from_secs(10), "the second edge", || {
+                turn = if turn == way { back } else { way };
+                let before = fence.now();
+                let fate = send(&mut fence, &talk, turn, ACK | PSH);
+                let after = fence.now();
+                assert!(after >= second || fate == Passed, "ended too early");
+                assert!(before < second || fate == Dropped, "outlived its time");
+                Ok((fate == Dropped).then_some(()))
+            })
+            .unwrap();
+            assert_eq!(fence.hits(RULE).min(1), 1, "the first step decided");
+            assert!(fence.hits(RuleSlot(41)) >= 1, "the second step decided");
+            for way in [way, back] {
+                assert_eq!(send(&mut fence, &talk, way, ACK), Dropped, "afterwards");
+            }
+        }
+    }
+}
+
+/// Rows whose times have passed, up to one that holds.
+fn past(fence: &mut Fence, at: (u32, PolicyKey), steps: u8) {
+    let now = fence.now();
+    let mut rows: Vec<_> = (1..steps)
+        .map(|_| PolicyRow::until(DENY, now, DENY))
+        .collect();
+    rows.push(PolicyRow::lasting(Verdict::Allow, RULE));
+    course(fence, at, &rows);
+}
+
+#[test]
+fn steps_are_followed_to_the_last() {
+    for (way, direction) in WAYS {
+        for steps in 1..=MAX_STEPS + 1 {
+            let mut fence = Fence::new();
+            past(&mut fence, protocol(TABLE, FRIENDS, direction, TCP), steps);
+            for v6 in [false, true] {
+                let talk = talk(way, v6, 40000);
+                let fate = send(&mut fence, &talk, way, SYN);
+                let expected = if steps <= MAX_STEPS { Passed } else { Dropped };
+                assert_eq!(fate, expected, "{way:?}, {steps} steps");
+            }
+            let doubts = fence.count(DropReason::NoPolicyRow).0;
+            assert_eq!(doubts, if steps <= MAX_STEPS { 0 } else { 2 });
+        }
+    }
+}
+
+#[test]
+fn a_missing_step_denies() {
+    for (way, direction) in WAYS {
+        let mut fence = Fence::new();
+        let now = fence.now();
+        // What the any-class row says does not replace the step.
+        for step in 0..3 {
+            let any = later(key(TABLE, ClassId::ANY, direction), step);
+            fence.put(any, PolicyRow::lasting(Verdict::Allow, RuleSlot(41)));
+        }
+        let at = exact(TABLE, FRIENDS, direction, TCP, 80);
+        let leads_on = PolicyRow::until(ALLOW, now, ALLOW).with(row::LATER);
+        fence.put(at, leads_on);
+        for v6 in [false, true] {
+            let talk = talk(way, v6, 40000);
+            let frame = if way == Leaving {
+                talk.out(TCP, SYN)
+            } else {
+                talk.back(TCP, SYN)
+            };
+            fence.refuses(way, &frame, DropReason::NoPolicyRow, "no next step");
+        }
+        let lasting = PolicyRow::until(ALLOW, FOREVER, ALLOW);
+        fence.put(later(at, 1), lasting);
+        for v6 in [false, true] {
+            let fate = send(&mut fence, &talk(way, v6, 40001), way, SYN);
+            assert_eq!(fate, Passed, "control: with the step");
+        }
+        assert_eq!(fence.hits(RuleSlot(41)), 0);
+    }
+}
