@@ -6,6 +6,7 @@
 
 mod directory;
 mod event_loop;
+mod explain;
 mod memory;
 mod modes;
 mod shared;

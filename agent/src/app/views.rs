@@ -9,12 +9,13 @@ use ringfence_common::ids::{IdentityId, RuleSlot};
 
 use super::{
     directory::kind_name,
+    explain,
     shared::{Applied, Shared},
 };
 use crate::{
     model::{Entity, ModeName, NamespaceMatch, Peer, Peers, Ports, Rule, Workload},
     observe::KernelTotals,
-    policy::{Fence, RuleInfo},
+    policy::{Explanation, Fence, Query, QueryError, RuleInfo},
     server::{
         Health, Views,
         view::{
@@ -210,6 +211,10 @@ impl Views for Shared {
             }
         });
         all.collect()
+    }
+
+    fn explain(&self, query: &Query, all: bool) -> Result<Explanation, QueryError> {
+        explain::in_force(self, query, all)
     }
 }
 

@@ -19,7 +19,7 @@ const SOCKET: &str = "/run/ringfence/ringfence.sock";
 /// Micro-segmentation agent: default-deny between identified workloads, enforced in the kernel.
 ///
 /// `ringfence agent` runs the daemon on a node. The other commands ask the running agent, except
-/// `policy`, which works on files alone, and `cleanup`, which needs the agent to be stopped.
+/// `policy`, which mostly works on files, and `cleanup`, which needs the agent to be stopped.
 ///
 /// Workloads are written namespace/name, ports as tcp/8080. Exit codes: 0 success, 1 failure,
 /// 2 bad usage or invalid input.
@@ -75,7 +75,7 @@ pub(super) enum Subcommand {
         #[command(subcommand)]
         command: ModeCommand,
     },
-    /// Check and evaluate policies in files, without an agent.
+    /// Check, evaluate and explain policies.
     Policy {
         #[command(subcommand)]
         command: PolicyCommand,
@@ -142,6 +142,8 @@ mod tests {
             "policy check a.toml b.toml",
             "policy check a.toml --inventory i --deny any-peer --allow no-ports -o sarif",
             "policy test a.toml b.toml --inventory i --flows f.jsonl --flows f.toml -o json",
+            "policy explain --from a/b --to 10.0.0.1 --port tcp/80 --family 6 --all -o json",
+            "policy explain --from a/b --to c/d --port http --policies p q --inventory f",
             "policy eval --policies d --inventory f --queries q.jsonl --now 2026-01-01T00:00:00Z",
         ] {
             let words = std::iter::once("ringfence").chain(line.split(' '));
@@ -162,6 +164,10 @@ mod tests {
             ("policy check", ErrorKind::MissingRequiredArgument),
             ("policy check a --deny any", ErrorKind::InvalidValue),
             ("policy test a", ErrorKind::MissingRequiredArgument),
+            (
+                "policy explain --from a/b --to c/d --port http --policies p",
+                ErrorKind::MissingRequiredArgument,
+            ),
             ("status -o xml", ErrorKind::InvalidValue),
             ("nonsense", ErrorKind::InvalidSubcommand),
         ] {

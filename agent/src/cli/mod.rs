@@ -43,7 +43,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Subcommand::Agent(arguments) => agent::run(&arguments),
         Subcommand::Cleanup(arguments) => agent::cleanup(&arguments),
-        Subcommand::Policy { command } => policy::run(&command),
+        Subcommand::Policy { command } => policy::run(&client, &command),
         Subcommand::Status(arguments) => block_on(status::run(&client, &arguments)),
         Subcommand::Endpoints(arguments) => block_on(listings::endpoints(&client, &arguments)),
         Subcommand::Identities(arguments) => block_on(listings::identities(&client, &arguments)),

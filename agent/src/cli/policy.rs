@@ -1,4 +1,4 @@
-//! `ringfence policy …`: work on policy files, without an agent.
+//! `ringfence policy …`: work on policies, mostly on files, without an agent.
 //!
 //! Wiring only: parsing, linting and judging are done by the library.
 
@@ -7,9 +7,10 @@ mod eval;
 mod explanation;
 mod sarif;
 mod test;
+mod explain;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -17,7 +18,8 @@ use clap::Args;
 use jiff::Timestamp;
 
 use crate::model::WallTime;
-use crate::source::SourceError;
+use crate::server::Client;
+use crate::source::{FileSet, Reload, SourceError};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum PolicyCommand {
@@ -38,6 +40,10 @@ pub(super) enum PolicyCommand {
     /// workloads or addresses. Both ends are judged; modes are ignored. Exits with 2 if a query
     /// is malformed.
     Eval(EvalArguments),
+    /// Explain why a flow is allowed or denied, and what would change that.
+    ///
+    /// Without files it asks the running agent about what is in force.
+    Explain(explain::ExplainArguments),
 }
 
 #[derive(Debug, Args)]
@@ -56,11 +62,12 @@ pub(super) struct EvalArguments {
     now: Option<Timestamp>,
 }
 
-pub(super) fn run(command: &PolicyCommand) -> Result<ExitCode> {
+pub(super) fn run(client: &Client, command: &PolicyCommand) -> Result<ExitCode> {
     match command {
         PolicyCommand::Check(arguments) => check::run(arguments),
         PolicyCommand::Test(arguments) => test::run(arguments),
         PolicyCommand::Eval(arguments) => eval::run(arguments),
+        PolicyCommand::Explain(arguments) => explain::run(client, arguments),
     }
 }
 
@@ -75,6 +82,20 @@ fn refuse(errors: &[SourceError]) -> ExitCode {
         let _ = writeln!(out, "{error}");
     }
     ExitCode::from(INVALID)
+}
+
+/// Reads files as the agent would; when they cannot be used, how to exit.
+fn load(inventory: &Path, policies: &[PathBuf]) -> Result<Reload, ExitCode> {
+    match FileSet::load_initial(vec![inventory.to_owned()], policies.to_vec()) {
+        Ok((_, reload)) => {
+            for warning in &reload.warnings {
+                // What is odd is no reason not to answer.
+                let _ = writeln!(std::io::stderr(), "warning: {warning}");
+            }
+            Ok(reload)
+        }
+        Err(errors) => Err(refuse(&errors)),
+    }
 }
 
 fn wall_time(time: Timestamp) -> Result<WallTime> {

@@ -11,19 +11,17 @@ use ringfence_common::{
     ids::{IdentityId, RuleSlot, TableId},
     mode::{Direction, Mode, Verdict},
     net::Port,
-    packet::protocol,
     policy,
 };
 
 use super::{
     compile::Compiler,
     desired::{Clock, Compiled, Inputs, LocalEndpoint, Modes},
+    flow::{Flow, Party},
     host_table::HostTable,
     numbers::Exhausted,
 };
-use crate::model::{
-    Inventory, PolicySet, PortMatch, Protocol, TestEnd, WallTime, Workload, WorkloadId, quote,
-};
+use crate::model::{Inventory, PolicySet, PortMatch, TestEnd, WallTime, WorkloadId, quote};
 
 /// One end of a query.
 pub type End = TestEnd;
@@ -109,11 +107,6 @@ pub struct Evaluator {
     now: u64,
 }
 
-struct Peer {
-    address: IpAddr,
-    workload: Option<WorkloadId>,
-}
-
 impl Evaluator {
     /// Compiles the policies for every workload of the inventory, as of a moment.
     ///
@@ -171,23 +164,21 @@ impl Evaluator {
     /// # Errors
     /// When the query names what does not exist.
     pub fn ask(&self, query: &Query) -> Result<Answer, QueryError> {
-        if let Some(family) = query.family
-            && !matches!(family, 4 | 6)
-        {
-            return Err(QueryError::BadFamily(family));
-        }
-        let (from, to) = self.ends(query)?;
-        let (number, port) = self.port(query, &to)?;
-        let itself =
-            from.address == to.address || (from.workload.is_some() && from.workload == to.workload);
-        let side = |owner: &Peer, other: &Peer, direction| {
+        let owner = |address: IpAddr| {
+            let id = self.owners.get(&address)?;
+            self.inventory.workload(id)
+        };
+        let flow = Flow::of(query, &self.inventory, &owner)?;
+        let itself = flow.is_to_itself();
+        let side = |owner: &Party<'_>, other: &Party<'_>, direction| {
             if itself {
                 return reserved(Verdict::Allow, RuleSlot::OWN_ADDRESS);
             }
-            self.side(owner, other.address, direction, number, port)
+            let port = Port::new(flow.port);
+            self.side(owner, other.address, direction, flow.protocol, port)
         };
-        let egress = side(&from, &to, Direction::Egress);
-        let ingress = side(&to, &from, Direction::Ingress);
+        let egress = side(&flow.from, &flow.to, Direction::Egress);
+        let ingress = side(&flow.to, &flow.from, Direction::Ingress);
         let verdict = egress.verdict.max(ingress.verdict);
         Ok(Answer {
             verdict,
@@ -196,82 +187,15 @@ impl Evaluator {
         })
     }
 
-    fn ends(&self, query: &Query) -> Result<(Peer, Peer), QueryError> {
-        let (from, to) = (self.addresses(&query.from)?, self.addresses(&query.to)?);
-        let families = match query.family {
-            Some(family) => vec![family == 6],
-            None => vec![false, true],
-        };
-        for v6 in families {
-            let pick = |all: &[IpAddr]| all.iter().find(|a| a.is_ipv6() == v6).copied();
-            if let (Some(from), Some(to)) = (pick(&from), pick(&to)) {
-                return Ok((self.peer(from), self.peer(to)));
-            }
-        }
-        Err(QueryError::NoCommonFamily {
-            from: query.from.to_string(),
-            to: query.to.to_string(),
-            family: query.family,
-        })
-    }
-
-    fn addresses(&self, end: &End) -> Result<Vec<IpAddr>, QueryError> {
-        match end {
-            End::Address(address) => Ok(vec![*address]),
-            End::Workload(id) => match self.inventory.workload(id) {
-                Some(workload) => Ok(workload.addresses.clone()),
-                None => Err(QueryError::UnknownWorkload(id.to_string())),
-            },
-        }
-    }
-
-    fn peer(&self, address: IpAddr) -> Peer {
-        Peer {
-            address,
-            workload: self.owners.get(&address).cloned(),
-        }
-    }
-
-    fn port(&self, query: &Query, to: &Peer) -> Result<(u8, Port), QueryError> {
-        match &query.port {
-            PortMatch::Range {
-                protocol,
-                first,
-                last,
-            } if first == last => Ok((number_of(*protocol, to.address), Port::new(*first))),
-            PortMatch::Protocol(protocol) if !protocol.has_ports() => {
-                Ok((number_of(*protocol, to.address), Port::NONE))
-            }
-            PortMatch::Named { protocol, name } => {
-                let workload: Option<&Arc<Workload>> = to
-                    .workload
-                    .as_ref()
-                    .and_then(|id| self.inventory.workload(id));
-                workload
-                    .and_then(|workload| {
-                        workload.ports.iter().find(|port| {
-                            port.name == *name && protocol.is_none_or(|p| p == port.protocol)
-                        })
-                    })
-                    .map(|port| (number_of(port.protocol, to.address), Port::new(port.port)))
-                    .ok_or_else(|| QueryError::UndeclaredPort {
-                        to: query.to.to_string(),
-                        name: name.to_string(),
-                    })
-            }
-            other => Err(QueryError::NotOnePort(other.to_string())),
-        }
-    }
-
     fn side(
         &self,
-        owner: &Peer,
+        owner: &Party<'_>,
         other: IpAddr,
         direction: Direction,
         number: u8,
         port: Port,
     ) -> Side {
-        let Some(table) = owner.workload.as_ref().and_then(|id| self.tables.get(id)) else {
+        let Some(table) = owner.workload.and_then(|w| self.tables.get(&w.id)) else {
             let rule = "not-a-workload".to_owned();
             return Side {
                 verdict: Verdict::Allow,
@@ -329,17 +253,6 @@ impl Evaluator {
             },
             None => reserved(verdict, slot),
         }
-    }
-}
-
-fn number_of(protocol: Protocol, to: IpAddr) -> u8 {
-    match protocol {
-        Protocol::Tcp => protocol::TCP,
-        Protocol::Udp => protocol::UDP,
-        Protocol::Sctp => protocol::SCTP,
-        Protocol::Icmp if to.is_ipv6() => protocol::ICMPV6,
-        Protocol::Icmp => protocol::ICMP,
-        Protocol::Number(number) => number,
     }
 }
 

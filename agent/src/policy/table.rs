@@ -29,7 +29,7 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    fn of(policy: &Policy) -> Self {
+    pub(crate) fn of(policy: &Policy) -> Self {
         match &policy.scope {
             Scope::Namespace(_) => Self::Namespace,
             Scope::Cluster { tier, priority, .. } => match tier {

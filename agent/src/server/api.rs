@@ -16,6 +16,7 @@ use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use super::control::{Command, Control, Outcome};
+use super::explain;
 use super::flows;
 use super::view::{
     EndpointView, ErrorBody, IdentityView, ModeView, PolicyView, RuleView, SetMode, Status,
@@ -34,6 +35,7 @@ pub(super) fn router(control: Control) -> Router {
         .route("/v1/rules", get(rules))
         .route("/v1/modes", get(modes))
         .route("/v1/modes/{namespace}", put(set_mode))
+        .route("/v1/explain", get(explain::explain))
         .route("/v1/flows", get(flows::flows))
         .route("/v1/reload", post(reload))
         .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "no such path") })

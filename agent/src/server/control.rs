@@ -13,6 +13,7 @@ use super::listener::ControlListener;
 use super::view::{EndpointView, IdentityView, ModeView, PolicyView, RuleView, Status};
 use crate::model::{ModeName, NamespaceName};
 use crate::observe::History;
+use crate::policy::{Explanation, Query, QueryError};
 
 /// The present state, as the application sees it.
 pub trait Views: Send + Sync {
@@ -28,6 +29,11 @@ pub trait Views: Send + Sync {
     fn rules(&self) -> Vec<RuleView>;
     /// The mode of every namespace.
     fn modes(&self) -> Vec<ModeView>;
+    /// Why a flow is allowed or denied by what is in force; `all` lists every rule.
+    ///
+    /// # Errors
+    /// When the query names what does not exist.
+    fn explain(&self, query: &Query, all: bool) -> Result<Explanation, QueryError>;
 }
 
 /// What happened to a command: done, or why not.

@@ -7,6 +7,7 @@
 mod api;
 pub mod client;
 pub mod control;
+mod explain;
 mod flows;
 pub mod health;
 mod listener;

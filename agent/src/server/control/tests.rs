@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::model::WallTime;
 use crate::observe::flow::tests::{denied, event, record};
 use crate::observe::{Filter, FlowRecord};
 use crate::server::view::{ModeSource, SetMode};
@@ -64,6 +65,11 @@ impl Views for Fake {
 
     fn modes(&self) -> Vec<ModeView> {
         self.modes.lock().unwrap().clone()
+    }
+
+    fn explain(&self, query: &Query, all: bool) -> Result<Explanation, QueryError> {
+        let (inventory, policies) = Default::default();
+        crate::policy::explain::explain(&inventory, &policies, WallTime(0), query, all)
     }
 }
 
@@ -296,4 +302,33 @@ async fn without_an_agent_the_error_says_so() {
         error.to_string().ends_with("(does it run? see --socket)"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn explanations_come_over_the_socket() {
+    let running = start();
+    let client = running.client();
+    let target = "/v1/explain?from=192.0.2.1&to=2001:db8::1&port=tcp/80";
+    let error = client.get::<Explanation>(target).await.unwrap_err();
+    let ClientError::Refused { status: 400, error } = error else {
+        panic!("{error}");
+    };
+    assert!(error.contains("same family"), "{error}");
+    for bad in [
+        "",
+        "?from=a&to=b&port=tcp/80",
+        "?from=a/b&to=c/d&port=tcp/1-2",
+    ] {
+        let error = client
+            .get::<Explanation>(&format!("/v1/explain{bad}"))
+            .await;
+        assert!(
+            matches!(error, Err(ClientError::Refused { status: 400, .. })),
+            "{bad}: {error:?}"
+        );
+    }
+    let target = "/v1/explain?from=192.0.2.1&to=192.0.2.2&port=icmp&family=4&all=true";
+    let explanation: Explanation = client.get(target).await.unwrap();
+    assert_eq!(explanation.egress.rule, "not-a-workload");
+    assert_eq!(explanation.at, "1970-01-01T00:00:00Z");
 }

@@ -1,0 +1,59 @@
+//! Explanations of what is in force, with what the node makes of them.
+//!
+//! Invariant: inventory, policies and modes are of one moment; the lock is held for copies of them
+//! alone.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::shared::{Applied, Shared};
+use crate::{
+    model::{WallTime, WorkloadId},
+    policy::{
+        Explanation, Query, QueryError,
+        explain::{Live, Who, WhoKind, explain},
+    },
+};
+
+/// Explains a flow by what is in force now.
+pub(super) fn in_force(
+    shared: &Shared,
+    query: &Query,
+    all: bool,
+) -> Result<Explanation, QueryError> {
+    let (inventory, policies) = {
+        let applied = shared.applied();
+        (
+            Arc::clone(&applied.inventory),
+            Arc::clone(&applied.policies),
+        )
+    };
+    let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+    let mut explanation = explain(&inventory, &policies, WallTime(now), query, all)?;
+    let applied = shared.applied();
+    explanation.egress.live = live(&applied, &explanation.from);
+    explanation.ingress.live = live(&applied, &explanation.to);
+    Ok(explanation)
+}
+
+fn live(applied: &Applied, who: &Who) -> Option<Live> {
+    if who.kind != WhoKind::Workload {
+        return None;
+    }
+    let id: WorkloadId = {
+        let (namespace, name) = who.name.split_once('/')?;
+        WorkloadId::new(namespace, name).ok()?
+    };
+    let fenced = |published: &Arc<crate::reconcile::Published>| {
+        let mut endpoints = published.compiled.endpoints.iter();
+        endpoints.any(|(ifindex, endpoint)| {
+            endpoint.workload.id == id && published.fenced.contains(ifindex)
+        })
+    };
+    Some(Live {
+        namespace: id.namespace.to_string(),
+        mode: applied.modes.of(&id.namespace).0,
+        attached: applied.published.as_ref().is_some_and(fenced),
+    })
+}

@@ -1,0 +1,104 @@
+//! Whether a rule's ports cover a flow, and what to say if they do not.
+//!
+//! Invariant: a name is looked up on the destination by name *and* protocol.
+
+use super::{miss::Miss, scene::Scene};
+use crate::model::{NamedPort, PortMatch, PortName, Ports, Protocol};
+
+/// Nothing if the ports cover the flow.
+pub(super) fn miss(scene: &Scene<'_>, ports: &Ports) -> Option<Miss> {
+    let Ports::Of(entries) = ports else {
+        return None;
+    };
+    if entries.iter().any(|entry| covers(scene, entry)) {
+        return None;
+    }
+    if let [PortMatch::Named { protocol, name }] = entries.as_slice() {
+        return Some(named(scene, *protocol, name));
+    }
+    let protocol = Protocol::from_number(scene.flow.protocol);
+    let about = entries.iter().any(|entry| match entry {
+        PortMatch::Protocol(its) | PortMatch::Range { protocol: its, .. } => *its == protocol,
+        PortMatch::Named { protocol: its, .. } => {
+            protocol.has_ports() && its.is_none_or(|its| its == protocol)
+        }
+    });
+    let (actual, wanted) = (scene.port(), list(scene, entries));
+    Some(if about {
+        Miss::Port { actual, wanted }
+    } else {
+        Miss::Protocol { actual, wanted }
+    })
+}
+
+fn covers(scene: &Scene<'_>, entry: &PortMatch) -> bool {
+    let (protocol, port) = (Protocol::from_number(scene.flow.protocol), scene.flow.port);
+    match entry {
+        PortMatch::Protocol(its) => *its == protocol,
+        PortMatch::Range {
+            protocol: its,
+            first,
+            last,
+        } => *its == protocol && (*first..=*last).contains(&port),
+        PortMatch::Named {
+            protocol: its,
+            name,
+        } => declared(scene, *its, name)
+            .any(|declared| declared.protocol == protocol && declared.port == port),
+    }
+}
+
+fn declared<'a>(
+    scene: &Scene<'a>,
+    protocol: Option<Protocol>,
+    name: &'a PortName,
+) -> impl Iterator<Item = &'a NamedPort> {
+    let ports = scene
+        .destination()
+        .map_or(&[][..], |to| to.ports.as_slice());
+    ports
+        .iter()
+        .filter(move |port| port.name == *name && protocol.is_none_or(|its| its == port.protocol))
+}
+
+fn named(scene: &Scene<'_>, protocol: Option<Protocol>, name: &PortName) -> Miss {
+    let actual = scene.port();
+    let on = scene
+        .destination()
+        .map_or_else(|| scene.other.to_string(), |to| to.id.to_string());
+    let resolved: Vec<String> = declared(scene, protocol, name).map(one).collect();
+    let name = match protocol {
+        Some(protocol) => format!("{protocol}/{name}"),
+        None => name.to_string(),
+    };
+    if resolved.is_empty() {
+        Miss::Undeclared { actual, name, on }
+    } else {
+        Miss::Elsewhere {
+            actual,
+            name,
+            resolved: resolved.join(", "),
+            on,
+        }
+    }
+}
+
+fn one(port: &NamedPort) -> String {
+    format!("{}/{}", port.protocol, port.port)
+}
+
+/// A rule's ports, names with what they stand for here.
+fn list(scene: &Scene<'_>, entries: &[PortMatch]) -> String {
+    let texts = entries.iter().map(|entry| {
+        let PortMatch::Named { protocol, name } = entry else {
+            return entry.to_string();
+        };
+        let resolved: Vec<String> = declared(scene, *protocol, name).map(one).collect();
+        if resolved.is_empty() {
+            format!("{entry} (undeclared)")
+        } else {
+            format!("{entry} ({})", resolved.join(", "))
+        }
+    });
+    texts.collect::<Vec<_>>().join(", ")
+}

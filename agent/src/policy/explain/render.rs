@@ -1,0 +1,269 @@
+//! An explanation as text for people.
+//!
+//! Invariants: a pure function; every line is safe for a terminal, whatever files and authors put
+//! into it, and what authors wrote freely is quoted and bounded. Says nothing that the explanation
+//! does not hold.
+
+use ringfence_common::mode::Verdict;
+
+use super::report::{Advice, Decider, Explanation, Live, Side, Standing, Tried, Who};
+use crate::model::{ModeName, quote, quote::sanitise};
+
+/// The lines of an explanation, each ended.
+#[must_use]
+pub fn render(explanation: &Explanation) -> String {
+    let Explanation {
+        from,
+        to,
+        port,
+        at,
+        verdict,
+        egress,
+        ingress,
+    } = explanation;
+    let mut page = Page::default();
+    page.line(
+        0,
+        &format!(
+            "{} to {}, {port}: {}",
+            who(from),
+            who(to),
+            verdict.name().to_uppercase()
+        ),
+    );
+    page.line(0, &format!("as of {at}"));
+    for (side, own) in [(egress, from), (ingress, to)] {
+        page.blank();
+        side_lines(&mut page, side, own);
+        if side.verdict == *verdict {
+            advice_lines(&mut page, &side.advice, side.verdict);
+        }
+    }
+    page.text
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn line(&mut self, depth: usize, text: &str) {
+        self.text.push_str(&"  ".repeat(depth));
+        self.text.push_str(&sanitise(text));
+        self.text.push('\n');
+    }
+
+    fn blank(&mut self) {
+        self.text.push('\n');
+    }
+}
+
+fn who(who: &Who) -> String {
+    format!("{} ({})", who.name, who.address)
+}
+
+fn side_lines(page: &mut Page, side: &Side, own: &Who) {
+    let (direction, verdict) = (side.direction.name(), side.verdict.name());
+    let by = match &side.policy {
+        Some(policy) => format!("{} of {policy}", side.rule),
+        None => side.rule.clone(),
+    };
+    let name = &own.name;
+    page.line(0, &format!("{direction} of {name}: {verdict} by {by}"));
+    if let Some(live) = &side.live {
+        page.line(1, &live_words(live, side.verdict));
+    }
+    if let Some(words) = decided_before(&side.rule, name) {
+        page.line(1, &words);
+        return;
+    }
+    if let Some(decider) = &side.decider {
+        decider_lines(page, decider);
+    }
+    policy_lines(page, side);
+    rule_lines(page, side);
+    if let Some(words) = default_words(side, name) {
+        page.line(1, words.as_str());
+    }
+}
+
+/// Outcomes that no policy is asked for.
+fn decided_before(rule: &str, name: &str) -> Option<String> {
+    Some(match rule {
+        "own-address" => "traffic to the own address is always allowed; no policy is asked".into(),
+        "own-node" => format!(
+            "it comes from a socket of {name}'s own node, which is allowed before every policy"
+        ),
+        "not-a-workload" => format!("{name} is no workload, so no policy selects it"),
+        _ => return None,
+    })
+}
+
+fn default_words(side: &Side, name: &str) -> Option<String> {
+    let direction = side.direction.name();
+    Some(match side.rule.as_str() {
+        "default-deny" => format!(
+            "no rule decides, and the policies that isolate {direction} of {name} deny what none \
+             allows"
+        ),
+        "default-allow" => format!("no rule decides, and no policy isolates {direction} of {name}"),
+        "raw-protocol" => {
+            format!("no rule decides; tunnels and raw protocols from {name} need an explicit rule")
+        }
+        _ => return None,
+    })
+}
+
+fn live_words(live: &Live, verdict: Verdict) -> String {
+    let Live {
+        namespace,
+        mode,
+        attached,
+    } = live;
+    if !attached {
+        return format!("not fenced by this agent; namespace {namespace} is in {mode} mode here");
+    }
+    match (mode, verdict) {
+        (ModeName::Observe, Verdict::Deny) => {
+            format!("namespace {namespace} observes: it would be dropped, and passes")
+        }
+        (ModeName::Observe, Verdict::Allow) => format!("namespace {namespace} observes: it passes"),
+        (ModeName::Enforce, Verdict::Deny) => {
+            format!("namespace {namespace} enforces: it is dropped")
+        }
+        (ModeName::Enforce, Verdict::Allow) => format!("namespace {namespace} enforces: it passes"),
+        (ModeName::Lockdown, _) => {
+            format!("namespace {namespace} is locked down: it is dropped whatever policies say")
+        }
+    }
+}
+
+fn decider_lines(page: &mut Page, decider: &Decider) {
+    let Decider {
+        tier,
+        action,
+        name,
+        place,
+        ..
+    } = decider;
+    let name = name
+        .as_ref()
+        .map_or_else(String::new, |name| format!(" {}", quote(name)));
+    page.line(
+        1,
+        &format!("decided by {place}:{name} {action} in tier {tier}"),
+    );
+    for (key, value) in [
+        ("owner", &decider.owner),
+        ("justification", &decider.justification),
+        ("ticket", &decider.ticket),
+        ("review by", &decider.review_by),
+    ] {
+        if let Some(value) = value {
+            page.line(2, &format!("{key}: {}", quote(value)));
+        }
+    }
+    if let Some(expires) = &decider.expires {
+        page.line(2, &format!("expires: {expires}"));
+    }
+}
+
+fn policy_lines(page: &mut Page, side: &Side) {
+    let direction = side.direction.name();
+    if side.policies.is_empty() {
+        page.line(1, &format!("no policy speaks about {direction}"));
+        return;
+    }
+    page.line(1, &format!("policies that speak about {direction}:"));
+    for policy in &side.policies {
+        let isolates = if policy.isolates { ", isolates" } else { "" };
+        page.line(
+            2,
+            &format!(
+                "{} ({}{isolates}), {}",
+                policy.policy, policy.tier, policy.place
+            ),
+        );
+    }
+    if side.policies_left_out > 0 {
+        page.line(2, &format!("and {} more", side.policies_left_out));
+    }
+}
+
+fn rule_lines(page: &mut Page, side: &Side) {
+    if !side.tried.is_empty() {
+        page.line(1, "rules, in the order in which they are asked:");
+    }
+    for tried in &side.tried {
+        page.line(2, &tried_words(tried));
+    }
+    if side.left_out > 0 {
+        page.line(
+            2,
+            &format!(
+                "{} more do not match and are further from it",
+                side.left_out
+            ),
+        );
+    }
+    if side.unasked > 0 {
+        page.line(2, &format!("{} more are not asked", side.unasked));
+    }
+}
+
+fn tried_words(tried: &Tried) -> String {
+    let Tried {
+        tier,
+        policy,
+        rule,
+        name,
+        place,
+        action,
+        standing,
+        misses,
+    } = tried;
+    let name = name
+        .as_ref()
+        .map_or_else(String::new, |name| format!(" {}", quote(name)));
+    let fate = match (standing, misses.as_slice()) {
+        (Standing::Missed, [first]) => first.to_string(),
+        (Standing::Missed, [first, rest @ ..]) => format!("{first} (and {} more)", rest.len()),
+        (Standing::Missed | Standing::Unasked, _) => "not asked".to_owned(),
+        (Standing::Decides, _) => "matches and decides".to_owned(),
+        (Standing::Passes, _) => "matches and skips the rest of its tier".to_owned(),
+        (Standing::Outweighed, _) => {
+            "matches, but a stronger or earlier one of its turn speaks".to_owned()
+        }
+        (Standing::Spoken, _) => "matches, but its policy has spoken already".to_owned(),
+    };
+    format!("{tier}: {action} {rule} of {policy}{name} ({place}): {fate}")
+}
+
+fn advice_lines(page: &mut Page, advice: &Advice, verdict: Verdict) {
+    let goal = match verdict {
+        Verdict::Allow => "to deny it here:",
+        Verdict::Deny => "to allow it here:",
+    };
+    if advice.notes.is_empty() && advice.ways.is_empty() {
+        return;
+    }
+    page.line(1, goal);
+    for note in &advice.notes {
+        page.line(2, &format!("({note})"));
+    }
+    for (number, way) in advice.ways.iter().enumerate() {
+        for (step, text) in way.steps.iter().enumerate() {
+            let link = match (number, step) {
+                (0, 0) => "",
+                (_, 0) => "or ",
+                _ if text.starts_with('(') => "",
+                _ => "and ",
+            };
+            page.line(2, &format!("{link}{text}"));
+        }
+        for line in &way.snippet {
+            page.line(4, line);
+        }
+    }
+}

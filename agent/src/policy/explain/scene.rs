@@ -1,0 +1,91 @@
+//! What one end of a flow sees: itself, the other side, the port and the time.
+
+use std::{fmt, net::IpAddr};
+
+use ringfence_common::{mode::Direction, packet::protocol};
+
+use super::super::flow::{Flow, Party};
+use crate::model::{Inventory, NodeName, Protocol, WallTime, Workload};
+
+/// What an address is in this inventory.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Stands<'a> {
+    Workload(&'a Workload),
+    Host(&'a NodeName),
+    RemoteNode(&'a NodeName),
+    World,
+}
+
+impl<'a> Stands<'a> {
+    pub(super) fn of(party: &Party<'a>, inventory: &'a Inventory) -> Self {
+        if let Some(workload) = party.workload {
+            return Self::Workload(workload);
+        }
+        let mut nodes = inventory.nodes.values();
+        match nodes.find(|node| node.addresses.contains(&party.address)) {
+            Some(node) if node.local => Self::Host(&node.name),
+            Some(node) => Self::RemoteNode(&node.name),
+            None => Self::World,
+        }
+    }
+}
+
+impl fmt::Display for Stands<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Workload(workload) => write!(out, "{}", workload.id),
+            Self::Host(name) => write!(out, "node {name} (this node)"),
+            Self::RemoteNode(name) => write!(out, "node {name}"),
+            Self::World => out.write_str("world"),
+        }
+    }
+}
+
+/// One direction of a workload and one flow.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scene<'a> {
+    pub(super) inventory: &'a Inventory,
+    pub(super) now: WallTime,
+    pub(super) direction: Direction,
+    /// The workload whose policies are asked.
+    pub(super) subject: &'a Workload,
+    /// The other side.
+    pub(super) other: Stands<'a>,
+    /// The other side's address.
+    pub(super) address: IpAddr,
+    pub(super) flow: &'a Flow<'a>,
+}
+
+impl<'a> Scene<'a> {
+    /// The receiving workload, on which port names are looked up.
+    pub(super) fn destination(&self) -> Option<&'a Workload> {
+        match (self.direction, self.other) {
+            (Direction::Ingress, _) => Some(self.subject),
+            (Direction::Egress, Stands::Workload(workload)) => Some(workload),
+            (Direction::Egress, _) => None,
+        }
+    }
+
+    /// The flow's port in the words of policies.
+    pub(super) fn port(&self) -> String {
+        port_text(self.flow)
+    }
+}
+
+/// `tcp/8080`, or a protocol without ports.
+pub(super) fn port_text(flow: &Flow<'_>) -> String {
+    let protocol = Protocol::from_number(flow.protocol);
+    if protocol.has_ports() {
+        format!("{protocol}/{}", flow.port)
+    } else {
+        protocol.to_string()
+    }
+}
+
+/// True for tunnels and raw protocols, which need an explicit rule on the way out.
+pub(super) const fn is_raw(number: u8) -> bool {
+    !matches!(
+        number,
+        protocol::TCP | protocol::UDP | protocol::SCTP | protocol::ICMP | protocol::ICMPV6
+    )
+}

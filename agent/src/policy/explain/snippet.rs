@@ -1,0 +1,73 @@
+//! Lines of TOML that would be the rule someone is missing.
+//!
+//! Invariant: what is written matches the flow it was written for. Names and labels are checked
+//! values, so no quoting is needed inside the strings.
+
+use ringfence_common::mode::Direction;
+
+use super::scene::{Scene, Stands};
+use crate::model::workload::NAMESPACE_NAME_LABEL;
+use crate::model::{Labels, RuleAction, Workload};
+
+/// Labels that say what a workload is, best first.
+const TELLING: [&str; 4] = ["app", "app.kubernetes.io/name", "k8s-app", "name"];
+
+/// A rule for the flow: the lines of a `[[policy.ingress]]` or `[[policy.egress]]`.
+pub(super) fn rule(scene: &Scene<'_>, action: RuleAction, own_namespace: bool) -> Vec<String> {
+    let mut lines = vec![format!("[[policy.{}]]", scene.direction.name())];
+    if action != RuleAction::Allow {
+        lines.push(format!("action = \"{action}\""));
+    }
+    let key = peers_key(scene.direction);
+    lines.push(format!("{key} = [{}]", peer(scene, own_namespace)));
+    lines.push(format!("ports = [\"{}\"]", scene.port()));
+    lines
+}
+
+/// `from` or `to`.
+pub(super) const fn peers_key(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "from",
+        Direction::Egress => "to",
+    }
+}
+
+/// The other side as a peer; in a policy of the subject's namespace, that one goes without saying.
+pub(super) fn peer(scene: &Scene<'_>, own_namespace: bool) -> String {
+    match scene.other {
+        Stands::Workload(workload) => workload_peer(scene, workload, own_namespace),
+        Stands::Host(_) => "{ entity = \"host\" }".to_owned(),
+        Stands::RemoteNode(_) => "{ entity = \"remote-node\" }".to_owned(),
+        Stands::World => {
+            let length = if scene.address.is_ipv6() { 128 } else { 32 };
+            format!("{{ cidr = \"{}/{length}\" }}", scene.address)
+        }
+    }
+}
+
+fn workload_peer(scene: &Scene<'_>, workload: &Workload, own_namespace: bool) -> String {
+    let mut parts = Vec::new();
+    if !own_namespace || workload.id.namespace != scene.subject.id.namespace {
+        let namespace = &workload.id.namespace;
+        parts.push(format!(
+            "namespaces = \"{NAMESPACE_NAME_LABEL}={namespace}\""
+        ));
+    }
+    match telling(&workload.labels) {
+        Some(label) => parts.push(format!("pods = \"{label}\"")),
+        None => parts.push(format!(
+            "service-account = \"{}\"",
+            workload.service_account
+        )),
+    }
+    format!("{{ {} }}", parts.join(", "))
+}
+
+/// The label by which a workload is known, or the first one it has.
+fn telling(labels: &Labels) -> Option<String> {
+    let known = TELLING
+        .iter()
+        .find_map(|key| Some((*key, labels.get(key)?)));
+    let (key, value) = known.or_else(|| labels.iter().next())?;
+    Some(format!("{key}={value}"))
+}
