@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use ringfence_common::{
-    ids::{IdentityId, RuleSlot, TableId},
+    ids::{ClassId, IdentityId, RuleSlot, TableId},
     mode::{Direction, Mode, Verdict},
     net::Port,
     policy,
@@ -20,6 +20,7 @@ use super::{
     flow::{Flow, Party},
     host_table::HostTable,
     numbers::Exhausted,
+    spans::{By, SpanReader},
 };
 use crate::model::{Inventory, PolicySet, PortMatch, TestEnd, WallTime, WorkloadId, quote};
 
@@ -206,15 +207,9 @@ impl Evaluator {
         if direction == Direction::Ingress && self.is_own_node(other) {
             return reserved(Verdict::Allow, RuleSlot::OWN_NODE);
         }
-        let class = self
-            .compiled
-            .state
-            .classes
-            .get(&self.identity(other))
-            .copied();
         let query = policy::Query {
             table: *table,
-            class: class.unwrap_or_default(),
+            class: self.class_of(other),
             direction,
             protocol: number,
             port,
@@ -235,13 +230,53 @@ impl Evaluator {
         if let Some(identity) = self.compiled.state.addresses.get(&address) {
             return *identity;
         }
-        let longest = if address.is_ipv6() { 128 } else { 32 };
+        self.of_prefix(address, if address.is_ipv6() { 128 } else { 32 })
+    }
+
+    fn of_prefix(&self, address: IpAddr, longest: u8) -> IdentityId {
         (0..=longest)
             .rev()
             .filter_map(|length| IpNet::new(address, length).ok())
             .find_map(|net| self.compiled.state.prefixes.get(&net.trunc()))
             .copied()
             .unwrap_or(IdentityId::UNKNOWN)
+    }
+
+    fn class(&self, identity: IdentityId) -> ClassId {
+        let class = self.compiled.state.classes.get(&identity);
+        class.copied().unwrap_or_default()
+    }
+
+    /// The class of an address.
+    pub(crate) fn class_of(&self, address: IpAddr) -> ClassId {
+        self.class(self.identity(address))
+    }
+
+    /// The class of what is in a network, but in no narrower one that policies name, and nobody's.
+    pub(crate) fn class_within(&self, net: IpNet) -> ClassId {
+        self.class(self.of_prefix(net.network(), net.prefix_len()))
+    }
+
+    /// A workload's table.
+    pub(crate) fn table(&self, workload: &WorkloadId) -> Option<TableId> {
+        self.tables.get(workload).copied()
+    }
+
+    /// Reads what the tables say at every port.
+    pub(crate) fn spans(&self) -> SpanReader<'_> {
+        SpanReader::new(&self.compiled.state, &self.rows, self.now)
+    }
+
+    /// `ingress[0] of shop/orders`, or a default's name.
+    pub(crate) fn title(&self, by: By) -> String {
+        let slot = match by {
+            By::Rule(slot) => slot,
+            By::NotAWorkload => return "not-a-workload".to_owned(),
+        };
+        match self.compiled.rules.get(&slot) {
+            Some(info) => format!("{} of {}", info.name(), info.policy.id()),
+            None => slot.reserved_name().unwrap_or("unknown").to_owned(),
+        }
     }
 
     fn name(&self, verdict: Verdict, slot: RuleSlot) -> Side {

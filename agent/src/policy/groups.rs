@@ -1,0 +1,294 @@
+//! Everyone who can be an end of a flow, in groups that compiled tables treat alike.
+//!
+//! Invariants: members of a group have the same table and, address by address, the same classes in
+//! every policy set at hand, so a verdict about one is a verdict about all; groups keep within a
+//! namespace. What is neither workload nor node is `world`, once for each prefix that policies name.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+    net::IpAddr,
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ringfence_common::ids::{ClassId, TableId};
+use serde::Serialize;
+
+use super::{
+    evaluate::Evaluator,
+    kinds::{Looks, Reduced},
+};
+use crate::model::{Inventory, NamedPort, NamespaceName, Workload, WorkloadId};
+
+/// How many members a group's name lists for programs.
+const LISTED: usize = 5;
+/// How many labels that all members share are shown.
+const SHARED: usize = 3;
+
+/// Who is in a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GroupKind {
+    /// Workloads of one namespace.
+    Workloads,
+    /// This node.
+    Host,
+    /// Other nodes.
+    RemoteNode,
+    /// Neither workload nor node.
+    World,
+}
+
+/// A group as people and programs are told of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct GroupName {
+    /// What it is.
+    pub kind: GroupKind,
+    /// Its name for people.
+    pub name: String,
+    /// How many workloads or nodes it has; 0 for the world.
+    pub count: usize,
+    /// The first of them.
+    pub members: Vec<String>,
+}
+
+impl fmt::Display for GroupName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.name)
+    }
+}
+
+/// One address of a member as peers see it: its family and its class in each policy set.
+pub(crate) type Face<const N: usize> = (bool, [ClassId; N]);
+
+/// Ends of flows that are treated alike by `N` policy sets.
+pub(crate) struct Group<const N: usize> {
+    pub(crate) kind: GroupKind,
+    pub(crate) tables: [Option<TableId>; N],
+    pub(crate) faces: BTreeSet<Face<N>>,
+    pub(crate) members: Vec<WorkloadId>,
+    /// Ports that members declare.
+    pub(crate) ports: BTreeSet<NamedPort>,
+    pub(crate) name: GroupName,
+}
+
+/// One policy set over one inventory, compiled.
+#[derive(Clone, Copy)]
+pub(crate) struct Set<'a> {
+    pub(crate) evaluator: &'a Evaluator,
+    pub(crate) inventory: &'a Inventory,
+    pub(crate) reduced: &'a Reduced,
+}
+
+/// All groups: workloads that every set has, by namespace; then nodes; then the world.
+pub(crate) fn groups<const N: usize>(sets: [Set<'_>; N], looks: &Looks) -> Vec<Group<N>> {
+    let mut groups = workloads(sets);
+    groups.extend(nodes(sets));
+    groups.extend(world(sets, looks));
+    groups
+}
+
+type Key<'a, const N: usize> = (&'a NamespaceName, [Option<TableId>; N], BTreeSet<Face<N>>);
+
+fn workloads<const N: usize>(sets: [Set<'_>; N]) -> Vec<Group<N>> {
+    let Some(first) = sets.first() else {
+        return Vec::new();
+    };
+    let mut by_kind: HashMap<[&WorkloadId; N], Vec<&Workload>> = HashMap::new();
+    for (id, workload) in &first.inventory.workloads {
+        let kinds = sets.map(|set| set.reduced.stands_for.get(id));
+        if kinds.iter().any(Option::is_none) {
+            continue;
+        }
+        by_kind
+            .entry(kinds.map(|kind| kind.unwrap_or(id)))
+            .or_default()
+            .push(workload);
+    }
+    let mut grouped: BTreeMap<Key<'_, N>, Vec<&Workload>> = BTreeMap::new();
+    for (kinds, members) in by_kind {
+        let Some(one) = members.first() else {
+            continue;
+        };
+        let mut at = sets.iter().zip(kinds);
+        let tables = [(); N].map(|()| {
+            let (set, kind) = at.next()?;
+            set.evaluator.table(kind)
+        });
+        let key = (&one.id.namespace, tables, faces(sets, kinds));
+        grouped.entry(key).or_default().extend(members);
+    }
+    let mut groups: Vec<Group<N>> = grouped
+        .into_iter()
+        .map(|((_, tables, faces), mut members)| {
+            members.sort_by_key(|workload| &workload.id);
+            Group {
+                kind: GroupKind::Workloads,
+                tables,
+                faces,
+                name: name(&members),
+                ports: members
+                    .iter()
+                    .flat_map(|w| w.ports.iter().cloned())
+                    .collect(),
+                members: members.iter().map(|workload| workload.id.clone()).collect(),
+            }
+        })
+        .collect();
+    groups.sort_by(|one, other| one.members.first().cmp(&other.members.first()));
+    groups
+}
+
+/// The classes of the addresses of those who stand for a workload, address by address.
+fn faces<const N: usize>(sets: [Set<'_>; N], kinds: [&WorkloadId; N]) -> BTreeSet<Face<N>> {
+    let mut faces = BTreeSet::new();
+    for v6 in [false, true] {
+        let mut at = sets.iter().zip(kinds);
+        let classes: [Vec<ClassId>; N] = [(); N].map(|()| {
+            let Some((set, kind)) = at.next() else {
+                return Vec::new();
+            };
+            let workload = set.inventory.workload(kind);
+            let addresses = workload.map_or(&[][..], |workload| workload.addresses.as_slice());
+            let own = addresses.iter().filter(|address| address.is_ipv6() == v6);
+            own.map(|address| set.evaluator.class_of(*address))
+                .collect()
+        });
+        let longest = classes.iter().map(Vec::len).min().unwrap_or(0);
+        for place in 0..longest {
+            let face = classes
+                .each_ref()
+                .map(|of| of.get(place).copied().unwrap_or_default());
+            faces.insert((v6, face));
+        }
+    }
+    faces
+}
+
+fn name(members: &[&Workload]) -> GroupName {
+    let listed: Vec<String> = members
+        .iter()
+        .take(LISTED)
+        .map(|workload| workload.id.to_string())
+        .collect();
+    let first = listed.first().cloned().unwrap_or_default();
+    let name = match members.split_first() {
+        Some((one, rest)) if !rest.is_empty() => {
+            let shared: Vec<String> = one
+                .labels
+                .iter()
+                .filter(|(key, value)| rest.iter().all(|w| w.labels.get(key) == Some(*value)))
+                .take(SHARED)
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect();
+            let labels = if shared.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", shared.join(","))
+            };
+            format!("{first} and {} more{labels}", rest.len())
+        }
+        _ => first,
+    };
+    GroupName {
+        kind: GroupKind::Workloads,
+        name,
+        count: members.len(),
+        members: listed,
+    }
+}
+
+fn nodes<const N: usize>(sets: [Set<'_>; N]) -> Vec<Group<N>> {
+    let Some(first) = sets.first() else {
+        return Vec::new();
+    };
+    let mut grouped: BTreeMap<(GroupKind, BTreeSet<Face<N>>), Vec<String>> = BTreeMap::new();
+    for node in first.inventory.nodes.values() {
+        let kind = if node.local {
+            GroupKind::Host
+        } else {
+            GroupKind::RemoteNode
+        };
+        let face = |address: &IpAddr| {
+            let classes = sets.map(|set| set.evaluator.class_of(*address));
+            (address.is_ipv6(), classes)
+        };
+        let faces = node.addresses.iter().map(face).collect();
+        let members = grouped.entry((kind, faces)).or_default();
+        members.push(node.name.to_string());
+    }
+    let group = |((kind, faces), members): ((GroupKind, BTreeSet<Face<N>>), Vec<String>)| {
+        let first = members.first().cloned().unwrap_or_default();
+        let what = if kind == GroupKind::Host {
+            "this node"
+        } else {
+            "node"
+        };
+        let more = match members.len() {
+            0 | 1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        let name = format!("{what} {first}{more}");
+        outsider(kind, faces, name, members)
+    };
+    grouped.into_iter().map(group).collect()
+}
+
+fn world<const N: usize>(sets: [Set<'_>; N], looks: &Looks) -> Vec<Group<N>> {
+    let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+    let face = |net: &IpNet| {
+        let classes = sets.map(|set| set.evaluator.class_within(*net));
+        (matches!(net, IpNet::V6(_)), classes)
+    };
+    let elsewhere = everything.iter().map(face).collect();
+    let mut groups = vec![outsider(
+        GroupKind::World,
+        elsewhere,
+        "world".to_owned(),
+        Vec::new(),
+    )];
+    for net in looks.prefixes() {
+        if net.prefix_len() > 0 {
+            let faces = BTreeSet::from([face(&net)]);
+            let name = format!("world in {net}");
+            groups.push(outsider(GroupKind::World, faces, name, Vec::new()));
+        }
+    }
+    groups
+}
+
+fn outsider<const N: usize>(
+    kind: GroupKind,
+    faces: BTreeSet<Face<N>>,
+    name: String,
+    members: Vec<String>,
+) -> Group<N> {
+    Group {
+        kind,
+        tables: [None; N],
+        faces,
+        members: Vec::new(),
+        ports: BTreeSet::new(),
+        name: GroupName {
+            kind,
+            name,
+            count: members.len(),
+            members: members.into_iter().take(LISTED).collect(),
+        },
+    }
+}
+
+impl<const N: usize> Group<N> {
+    /// The pairs of classes under which two groups meet: the opening one's and the other's.
+    pub(crate) fn meet(&self, other: &Self) -> BTreeSet<([ClassId; N], [ClassId; N])> {
+        let mut pairs = BTreeSet::new();
+        for (v6, own) in &self.faces {
+            for (its, theirs) in &other.faces {
+                if v6 == its {
+                    pairs.insert((*own, *theirs));
+                }
+            }
+        }
+        pairs
+    }
+}

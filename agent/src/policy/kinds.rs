@@ -1,0 +1,132 @@
+//! Kinds of workloads: those that no policy at hand can tell apart, with one to stand for all.
+//!
+//! Invariants: workloads of one kind have the same namespace, the same values of every label that
+//! a policy names, the same service account (if policies name any), the same declared ports and
+//! lie in the same policy prefixes; so whatever is true of the one that stands for them is true of
+//! all. Labels that no policy names, such as those that every pod has its own of, do not count.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+
+use super::cidr::Prefixes;
+use crate::model::{
+    Inventory, LabelSelector, NamedPort, NamespaceName, Peer, Peers, PolicySet, ServiceAccountName,
+    Workload, WorkloadId,
+};
+
+/// What policies look at.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Looks {
+    keys: BTreeSet<String>,
+    accounts: bool,
+    prefixes: Vec<Prefixes>,
+}
+
+impl Looks {
+    /// What any of these sets of policies looks at.
+    pub(crate) fn of(sets: &[&PolicySet]) -> Self {
+        let mut looks = Self::default();
+        for set in sets {
+            looks.prefixes.push(Prefixes::of(set));
+            for policy in set.iter() {
+                looks.selector(&policy.subject);
+                for rule in policy.ingress.iter().chain(&policy.egress).flatten() {
+                    if let Peers::Of(peers) = &rule.peers {
+                        peers.iter().for_each(|peer| looks.peer(peer));
+                    }
+                }
+            }
+        }
+        looks
+    }
+
+    fn selector(&mut self, selector: &LabelSelector) {
+        let keys = selector.requirements().iter().map(|r| r.key().to_owned());
+        self.keys.extend(keys);
+    }
+
+    fn peer(&mut self, peer: &Peer) {
+        let Peer::Workloads {
+            pods,
+            service_account,
+            ..
+        } = peer
+        else {
+            return;
+        };
+        if let Some(pods) = pods {
+            self.selector(pods);
+        }
+        self.accounts |= service_account.is_some();
+    }
+
+    /// Every prefix that policies name.
+    pub(crate) fn prefixes(&self) -> BTreeSet<IpNet> {
+        self.prefixes
+            .iter()
+            .flat_map(|p| p.iter().copied())
+            .collect()
+    }
+
+    fn kind<'w>(&'w self, workload: &'w Workload) -> Kind<'w> {
+        let labels = workload.labels.iter();
+        let mut ports = workload.ports.clone();
+        ports.sort_unstable();
+        Kind {
+            namespace: &workload.id.namespace,
+            labels: labels.filter(|(key, _)| self.keys.contains(*key)).collect(),
+            account: self.accounts.then_some(&workload.service_account),
+            ports,
+            faces: workload
+                .addresses
+                .iter()
+                .map(|address| {
+                    let around = self.prefixes.iter().map(|p| p.containing(*address));
+                    (address.is_ipv6(), around.collect())
+                })
+                .collect(),
+        }
+    }
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct Kind<'w> {
+    namespace: &'w NamespaceName,
+    labels: Vec<(&'w str, &'w str)>,
+    account: Option<&'w ServiceAccountName>,
+    ports: Vec<NamedPort>,
+    faces: Vec<(bool, Vec<Vec<IpNet>>)>,
+}
+
+/// An inventory with one workload of each kind.
+pub(crate) struct Reduced {
+    pub(crate) inventory: Arc<Inventory>,
+    /// Who stands for each workload.
+    pub(crate) stands_for: BTreeMap<WorkloadId, WorkloadId>,
+}
+
+/// Keeps the first workload of each kind.
+pub(crate) fn reduce(inventory: &Inventory, looks: &Looks) -> Reduced {
+    let mut known: HashMap<Kind<'_>, &WorkloadId> = HashMap::new();
+    let mut stands_for = BTreeMap::new();
+    let mut workloads = BTreeMap::new();
+    for (id, workload) in &inventory.workloads {
+        let first = *known.entry(looks.kind(workload)).or_insert_with(|| {
+            workloads.insert(id.clone(), Arc::clone(workload));
+            id
+        });
+        stands_for.insert(id.clone(), first.clone());
+    }
+    Reduced {
+        inventory: Arc::new(Inventory {
+            namespaces: inventory.namespaces.clone(),
+            workloads,
+            nodes: inventory.nodes.clone(),
+        }),
+        stands_for,
+    }
+}

@@ -1,0 +1,292 @@
+//! What a workload can reach, and what it could reach through what it reached: hop by hop.
+//!
+//! Invariants: a flow counts if the egress of its source and the ingress of its destination allow
+//! it on some port; every group of workloads is entered once, on a shortest path; nodes and the
+//! world are reached, but nothing goes on from them. Modes are ignored, and so is what an
+//! application lets pass.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    rc::Rc,
+    sync::Arc,
+};
+
+use ringfence_common::{
+    ids::{ClassId, TableId},
+    mode::{Direction, Verdict},
+};
+use serde::Serialize;
+
+pub use super::groups::{GroupKind, GroupName};
+use super::{
+    evaluate::{Evaluator, QueryError},
+    groups::{Group, Set, groups},
+    kinds::{Looks, reduce},
+    numbers::Exhausted,
+    port_list::PortList,
+    ports::{self, PortRange},
+    spans::{By, Ruling, SpanReader, Spans, Stretch, overlay},
+};
+use crate::model::{Inventory, PolicySet, PortMatch, Ports, WallTime, WorkloadId};
+
+/// Why nothing can be said.
+#[derive(Debug, thiserror::Error)]
+pub enum ReachError {
+    /// There are too many of something.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+    /// The workload does not exist.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+}
+
+/// What to find out.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Who is compromised.
+    pub from: WorkloadId,
+    /// Whether to go on from what was reached.
+    pub transitive: bool,
+    /// Only flows to this port; of a range or protocol any will do.
+    pub port: Option<PortMatch>,
+}
+
+/// A group that can be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reached {
+    /// Who it is.
+    pub to: GroupName,
+    /// How many flows it takes.
+    pub hop: usize,
+    /// Who opens the last one.
+    pub via: String,
+    /// Its destination ports.
+    pub ports: String,
+    /// Names of declared ports among them, with their numbers.
+    pub declared: Vec<String>,
+    /// The rules and defaults that let it out, and in.
+    pub by: Vec<String>,
+}
+
+/// Everything that can be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reach {
+    /// Who is compromised.
+    pub from: String,
+    /// What it reaches, nearest first.
+    pub reached: Vec<Reached>,
+    /// How many workloads that is.
+    pub workloads: usize,
+    /// How many of them in one hop.
+    pub direct: usize,
+    /// How many other workloads there are.
+    pub of: usize,
+}
+
+/// Finds out what a workload can reach as of a moment.
+///
+/// # Errors
+/// When the workload does not exist, or there are more identities or rules than a node can number.
+pub fn reach(
+    inventory: &Inventory,
+    policies: &Arc<PolicySet>,
+    now: WallTime,
+    question: &Question,
+) -> Result<Reach, ReachError> {
+    if inventory.workload(&question.from).is_none() {
+        return Err(QueryError::UnknownWorkload(question.from.to_string()).into());
+    }
+    let looks = Looks::of(&[policies]);
+    let reduced = reduce(inventory, &looks);
+    let evaluator = Evaluator::new(Arc::clone(&reduced.inventory), policies, now)?;
+    let set = Set {
+        evaluator: &evaluator,
+        inventory,
+        reduced: &reduced,
+    };
+    let groups = groups([set], &looks);
+    let mut search = Search {
+        groups: &groups,
+        evaluator: &evaluator,
+        reader: evaluator.spans(),
+        question,
+    };
+    let reached = search.run();
+    let others = |reached: &&Reached| reached.to.kind == GroupKind::Workloads;
+    let count = |hops: usize| -> usize {
+        let near = reached.iter().filter(others).filter(|r| r.hop <= hops);
+        near.map(|reached| reached.to.count).sum()
+    };
+    Ok(Reach {
+        from: question.from.to_string(),
+        workloads: count(usize::MAX),
+        direct: count(1),
+        of: inventory.workloads.len().saturating_sub(1),
+        reached,
+    })
+}
+
+struct Search<'a> {
+    groups: &'a [Group<1>],
+    evaluator: &'a Evaluator,
+    reader: SpanReader<'a>,
+    question: &'a Question,
+}
+
+/// A way from one group to another.
+struct Way {
+    ports: PortList,
+    by: BTreeSet<String>,
+}
+
+impl Search<'_> {
+    fn run(&mut self) -> Vec<Reached> {
+        let groups = self.groups;
+        let from = &self.question.from;
+        let Some(start) = groups.iter().position(|group| group.members.contains(from)) else {
+            return Vec::new();
+        };
+        let mut entered: BTreeSet<usize> = BTreeSet::new();
+        let mut reached = Vec::new();
+        let mut next = VecDeque::from([(start, 0_usize, from.to_string())]);
+        while let Some((place, hop, name)) = next.pop_front() {
+            let Some(source) = groups.get(place) else {
+                continue;
+            };
+            for (target, group) in groups.iter().enumerate() {
+                // Only the first one's own group has members that are not where the search stands.
+                let alone = target == start && group.members.len() < 2;
+                if entered.contains(&target) || alone {
+                    continue;
+                }
+                let Some(way) = self.way(source, group) else {
+                    continue;
+                };
+                entered.insert(target);
+                let told = self.told(group, target == start, hop + 1, &name, &way);
+                if self.question.transitive && !group.members.is_empty() {
+                    next.push_back((target, hop + 1, told.to.name.clone()));
+                }
+                reached.push(told);
+            }
+        }
+        reached
+    }
+
+    fn told(&self, group: &Group<1>, own: bool, hop: usize, via: &str, way: &Way) -> Reached {
+        let mut to = group.name.clone();
+        if own {
+            let from = self.question.from.to_string();
+            to.count = to.count.saturating_sub(1);
+            to.members.retain(|member| *member != from);
+            to.name = format!("others like {from} ({})", to.count);
+        }
+        let declared = group
+            .ports
+            .iter()
+            .filter(|port| way.ports.contains(port.protocol, port.port))
+            .map(|port| format!("{} {}/{}", port.name, port.protocol, port.port));
+        Reached {
+            to,
+            hop,
+            via: via.to_owned(),
+            ports: way.ports.to_string(),
+            declared: declared.collect(),
+            by: way.by.iter().cloned().collect(),
+        }
+    }
+
+    /// The ports on which one group can open flows to another, and who lets them.
+    fn way(&mut self, source: &Group<1>, target: &Group<1>) -> Option<Way> {
+        let mut way = Way {
+            ports: PortList::default(),
+            by: BTreeSet::new(),
+        };
+        let asked = self.asked(target);
+        for ([own], [theirs]) in source.meet(target) {
+            let egress = self.spans(source, theirs, Direction::Egress);
+            let ingress = self.spans(target, own, Direction::Ingress);
+            let stretches = overlay([&*egress, &ingress]);
+            let pieces = match &asked {
+                Some(asked) => clip(&stretches, asked),
+                None => (0..)
+                    .zip(&stretches)
+                    .map(|(place, s)| (s.protocol, (s.first, s.last), place))
+                    .collect(),
+            };
+            for (protocol, ports, place) in pieces {
+                let Some(stretch) = stretches.get(place) else {
+                    continue;
+                };
+                let mut rulings = stretch.rulings.iter();
+                let allowed = rulings.all(|ruling| ruling.verdict == Verdict::Allow);
+                way.ports.add(protocol, ports, allowed);
+                if allowed {
+                    let ends = [Direction::Egress, Direction::Ingress];
+                    let by = ends.iter().zip(stretch.rulings);
+                    way.by
+                        .extend(by.filter_map(|(end, ruling)| self.by(*end, ruling)));
+                }
+            }
+        }
+        (!way.ports.is_empty()).then_some(way)
+    }
+
+    fn spans(&mut self, group: &Group<1>, peer: ClassId, direction: Direction) -> Rc<Spans> {
+        let [table]: [Option<TableId>; 1] = group.tables;
+        match table {
+            Some(table) => self.reader.spans(table, peer, direction),
+            None => Rc::new(Spans::all(Ruling {
+                verdict: Verdict::Allow,
+                by: By::NotAWorkload,
+            })),
+        }
+    }
+
+    fn by(&self, direction: Direction, ruling: Ruling) -> Option<String> {
+        if ruling.by == By::NotAWorkload {
+            return None;
+        }
+        let title = self.evaluator.title(ruling.by);
+        Some(if title.starts_with(direction.name()) {
+            title
+        } else {
+            format!("{} {title}", direction.name())
+        })
+    }
+
+    /// What was asked for as ports of a group; `None` for every one.
+    fn asked(&self, target: &Group<1>) -> Option<Vec<PortRange>> {
+        let matches = self.question.port.clone()?;
+        let resolved = ports::split(&Ports::Of(vec![matches]))?;
+        let mut ranges = resolved.fixed;
+        for name in &resolved.named {
+            for port in ports::declared(name, &target.ports) {
+                ranges.extend(ports::exact(port));
+            }
+        }
+        Some(ranges.into_iter().collect())
+    }
+}
+
+/// What of stretches was asked for, with the place of each among them.
+fn clip<const N: usize>(
+    stretches: &[Stretch<N>],
+    asked: &[PortRange],
+) -> Vec<(Option<u8>, (u16, u16), usize)> {
+    let mut clipped = Vec::new();
+    for range in asked {
+        let named = stretches.iter().any(|s| s.protocol == Some(range.protocol));
+        let about = named.then_some(range.protocol);
+        for (place, stretch) in stretches.iter().enumerate() {
+            let ports = (stretch.first.max(range.first), stretch.last.min(range.last));
+            if stretch.protocol == about && ports.0 <= ports.1 {
+                clipped.push((Some(range.protocol), ports, place));
+            }
+        }
+    }
+    clipped
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! What a policy table says to one peer class at every port at once.
+//!
+//! Invariants: read off the compiled rows by the same look-up that the kernel makes, at every port
+//! where a row begins or ends; spans of a protocol cover all of its ports, in order, and neighbours
+//! differ. Protocols without rows of their own share one ruling.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    rc::Rc,
+};
+
+use ringfence_common::{
+    ids::{ClassId, RuleSlot, TableId},
+    mode::{Direction, Verdict},
+    net::Port,
+    policy::{self, PolicyKey},
+};
+
+use super::host_table::HostTable;
+use crate::plan::State;
+
+/// Who decides something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum By {
+    /// A rule or a default.
+    Rule(RuleSlot),
+    /// Nobody: that end is no workload.
+    NotAWorkload,
+}
+
+/// A verdict and who decided it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Ruling {
+    pub(crate) verdict: Verdict,
+    pub(crate) by: By,
+}
+
+/// Ports `first` to `last`, both included, and what is said of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Span {
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+    pub(crate) ruling: Ruling,
+}
+
+/// Everything a table says to a class in one direction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Spans {
+    pub(crate) protocols: BTreeMap<u8, Vec<Span>>,
+    /// Every other protocol.
+    pub(crate) elsewhere: Ruling,
+}
+
+impl Spans {
+    /// One ruling for everything.
+    pub(crate) const fn all(ruling: Ruling) -> Self {
+        Self {
+            protocols: BTreeMap::new(),
+            elsewhere: ruling,
+        }
+    }
+
+    fn at(&self, protocol: Option<u8>, port: u16) -> Ruling {
+        let spans = protocol.and_then(|number| self.protocols.get(&number));
+        spans
+            .and_then(|spans| spans.iter().find(|span| port <= span.last))
+            .map_or(self.elsewhere, |span| span.ruling)
+    }
+
+    /// The verdicts alone, in a form that is equal for equal verdicts.
+    pub(crate) fn verdicts(&self) -> Verdicts {
+        let mut protocols = BTreeMap::new();
+        for (number, spans) in &self.protocols {
+            let mut pieces: Vec<(u16, Verdict)> = Vec::new();
+            for span in spans {
+                if pieces
+                    .last()
+                    .is_none_or(|(_, last)| *last != span.ruling.verdict)
+                {
+                    pieces.push((span.first, span.ruling.verdict));
+                }
+            }
+            if !matches!(pieces.as_slice(), [(_, only)] if *only == self.elsewhere.verdict) {
+                protocols.insert(*number, pieces);
+            }
+        }
+        Verdicts {
+            protocols,
+            elsewhere: self.elsewhere.verdict,
+        }
+    }
+}
+
+/// Verdicts at every port, without who decides.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Verdicts {
+    protocols: BTreeMap<u8, Vec<(u16, Verdict)>>,
+    elsewhere: Verdict,
+}
+
+/// A stretch of ports in which each of several tables says one thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stretch<const N: usize> {
+    /// `None` for every protocol that is not named.
+    pub(crate) protocol: Option<u8>,
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+    pub(crate) rulings: [Ruling; N],
+}
+
+/// Lays spans over each other: named protocols in order, then every other one.
+pub(crate) fn overlay<const N: usize>(layers: [&Spans; N]) -> Vec<Stretch<N>> {
+    let protocols: BTreeSet<u8> = layers
+        .iter()
+        .flat_map(|spans| spans.protocols.keys().copied())
+        .collect();
+    let mut stretches = Vec::new();
+    for protocol in protocols.into_iter().map(Some).chain([None]) {
+        let named = |spans: &&Spans| protocol.and_then(|p| spans.protocols.get(&p).cloned());
+        let mut starts: BTreeSet<u16> = layers
+            .iter()
+            .filter_map(named)
+            .flatten()
+            .map(|span| span.first)
+            .collect();
+        starts.insert(0);
+        let starts: Vec<u16> = starts.into_iter().collect();
+        let ends = starts.iter().skip(1).map(|next| next - 1).chain([u16::MAX]);
+        for (first, last) in starts.iter().copied().zip(ends) {
+            stretches.push(Stretch {
+                protocol,
+                first,
+                last,
+                rulings: layers.map(|spans| spans.at(protocol, first)),
+            });
+        }
+    }
+    stretches
+}
+
+type Asked = (TableId, ClassId, Direction);
+
+/// Where rows of a class begin and end, by protocol.
+type Marks = BTreeMap<u8, BTreeSet<u32>>;
+
+/// Reads spans off compiled rows, each only once.
+pub(crate) struct SpanReader<'a> {
+    rows: &'a HostTable,
+    now: u64,
+    marks: HashMap<Asked, Marks>,
+    read: HashMap<Asked, Rc<Spans>>,
+}
+
+impl<'a> SpanReader<'a> {
+    /// For the rows of a state, as of a moment of the boot clock.
+    pub(crate) fn new(state: &State, rows: &'a HostTable, now: u64) -> Self {
+        let mut marks: HashMap<Asked, Marks> = HashMap::new();
+        for (bits, key) in state.tables.values().flat_map(|rows| rows.keys()) {
+            let Some(direction) = Direction::from_raw(key.direction % PolicyKey::STEP) else {
+                continue;
+            };
+            let own = marks.entry((key.table, key.class, direction)).or_default();
+            if let Some(free) = PolicyKey::FULL_BITS.checked_sub(*bits)
+                && *bits >= PolicyKey::PROTOCOL_BITS
+            {
+                let first = u32::from(key.port.number());
+                own.entry(key.protocol)
+                    .or_default()
+                    .extend([first, first + (1 << free)]);
+            }
+        }
+        Self {
+            rows,
+            now,
+            marks,
+            read: HashMap::new(),
+        }
+    }
+
+    /// What a table says to a class in a direction.
+    pub(crate) fn spans(
+        &mut self,
+        table: TableId,
+        class: ClassId,
+        direction: Direction,
+    ) -> Rc<Spans> {
+        let own = self.marks.contains_key(&(table, class, direction));
+        let class = if own { class } else { ClassId::ANY };
+        let asked = (table, class, direction);
+        if let Some(known) = self.read.get(&asked) {
+            return Rc::clone(known);
+        }
+        let spans = Rc::new(self.look(asked));
+        self.read.insert(asked, Rc::clone(&spans));
+        spans
+    }
+
+    fn look(&self, (table, class, direction): Asked) -> Spans {
+        let mut marks = Marks::new();
+        for class in [class, ClassId::ANY] {
+            for (number, own) in self
+                .marks
+                .get(&(table, class, direction))
+                .into_iter()
+                .flatten()
+            {
+                marks.entry(*number).or_default().extend(own);
+            }
+        }
+        let unnamed = (0..=u8::MAX)
+            .rev()
+            .find(|number| !marks.contains_key(number));
+        let ask = |protocol, port: u32| {
+            let port = Port::new(u16::try_from(port).unwrap_or(u16::MAX));
+            let query = policy::Query {
+                table,
+                class,
+                direction,
+                protocol,
+                port,
+            };
+            self.ask(&query)
+        };
+        let mut protocols = BTreeMap::new();
+        for (number, mut starts) in marks {
+            starts.insert(0);
+            starts.remove(&0x1_0000);
+            let mut spans: Vec<Span> = Vec::new();
+            for start in starts {
+                let ruling = ask(number, start);
+                let first = u16::try_from(start).unwrap_or(u16::MAX);
+                match spans.last_mut() {
+                    Some(last) if last.ruling == ruling => continue,
+                    Some(last) => last.last = first.saturating_sub(1),
+                    None => {}
+                }
+                spans.push(Span {
+                    first,
+                    last: u16::MAX,
+                    ruling,
+                });
+            }
+            protocols.insert(number, spans);
+        }
+        Spans {
+            protocols,
+            elsewhere: ask(unnamed.unwrap_or(u8::MAX), 0),
+        }
+    }
+
+    fn ask(&self, query: &policy::Query) -> Ruling {
+        let decision = policy::decide(self.rows, query, self.now);
+        decision.map_or(
+            Ruling {
+                verdict: Verdict::Deny,
+                by: By::Rule(RuleSlot::NONE),
+            },
+            |decision| Ruling {
+                verdict: decision.verdict,
+                by: By::Rule(decision.rule),
+            },
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;
