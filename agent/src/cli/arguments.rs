@@ -144,6 +144,8 @@ mod tests {
             "policy test a.toml b.toml --inventory i --flows f.jsonl --flows f.toml -o json",
             "policy explain --from a/b --to 10.0.0.1 --port tcp/80 --family 6 --all -o json",
             "policy explain --from a/b --to c/d --port http --policies p q --inventory f",
+            "policy diff old new --inventory f --inventory-new g -o json",
+            "policy reach --from a/b --transitive --port tcp --policies p --inventory f -o dot",
             "policy eval --policies d --inventory f --queries q.jsonl --now 2026-01-01T00:00:00Z",
         ] {
             let words = std::iter::once("ringfence").chain(line.split(' '));

@@ -3,11 +3,13 @@
 //! Wiring only: parsing, linting and judging are done by the library.
 
 mod check;
+mod diff;
 mod eval;
 mod explanation;
 mod sarif;
 mod test;
 mod explain;
+mod reach;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -44,6 +46,15 @@ pub(super) enum PolicyCommand {
     ///
     /// Without files it asks the running agent about what is in force.
     Explain(explain::ExplainArguments),
+    /// Show which flows change their verdict between two sets of policies.
+    ///
+    /// Workloads that policies treat alike are one line. Exits with 0 if nothing changes, 1 if
+    /// something does, 2 if a file is invalid. Modes are ignored.
+    Diff(diff::DiffArguments),
+    /// Show what a workload can reach: whom an intruder in it could talk to.
+    ///
+    /// Modes are ignored, and so is what applications themselves let pass.
+    Reach(reach::ReachArguments),
 }
 
 #[derive(Debug, Args)]
@@ -68,6 +79,8 @@ pub(super) fn run(client: &Client, command: &PolicyCommand) -> Result<ExitCode> 
         PolicyCommand::Test(arguments) => test::run(arguments),
         PolicyCommand::Eval(arguments) => eval::run(arguments),
         PolicyCommand::Explain(arguments) => explain::run(client, arguments),
+        PolicyCommand::Diff(arguments) => diff::run(arguments),
+        PolicyCommand::Reach(arguments) => reach::run(arguments),
     }
 }
 

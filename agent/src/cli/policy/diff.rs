@@ -1,0 +1,126 @@
+//! `ringfence policy diff`: which flows change their verdict between two sets of policies.
+//!
+//! Invariant: exits with 0 if nothing changes, 1 if something does, 2 if a file is invalid.
+//! Comparing is the policy module's.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use jiff::Timestamp;
+
+use super::{load, wall_time};
+use crate::cli::arguments::{Format, Listing};
+use crate::cli::output::{print, print_json};
+use crate::cli::table::Table;
+use crate::policy::difference::{Difference, GroupName, Said, Version, difference};
+use crate::source::Reload;
+
+/// How many groups a cell names.
+const NAMED: usize = 3;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DiffArguments {
+    /// The policies before: a file or a directory of them.
+    #[arg(value_name = "OLD")]
+    old: PathBuf,
+    /// The policies after.
+    #[arg(value_name = "NEW")]
+    new: PathBuf,
+    /// The inventory.
+    #[arg(long, value_name = "FILE")]
+    inventory: PathBuf,
+    /// The inventory after, if it is another one.
+    #[arg(long, value_name = "FILE")]
+    inventory_new: Option<PathBuf>,
+    /// Judge as of this time, such as 2026-12-01T00:00:00Z, instead of now.
+    #[arg(long, value_name = "TIME")]
+    now: Option<Timestamp>,
+    #[command(flatten)]
+    listing: Listing,
+}
+
+pub(super) fn run(arguments: &DiffArguments) -> Result<ExitCode> {
+    let now = wall_time(arguments.now.unwrap_or_else(Timestamp::now))?;
+    let after = arguments.inventory_new.as_ref();
+    let after = after.unwrap_or(&arguments.inventory);
+    let old = match load(&arguments.inventory, std::slice::from_ref(&arguments.old)) {
+        Ok(old) => old,
+        Err(code) => return Ok(code),
+    };
+    let new = match load(after, std::slice::from_ref(&arguments.new)) {
+        Ok(new) => new,
+        Err(code) => return Ok(code),
+    };
+    let found = difference(version(&old), version(&new), now)?;
+    match arguments.listing.output {
+        Format::Json => print_json(&found)?,
+        Format::Table => print(&text(&found))?,
+    }
+    Ok(ExitCode::from(u8::from(!found.changes.is_empty())))
+}
+
+fn version(reload: &Reload) -> Version<'_> {
+    Version {
+        inventory: &reload.inventory,
+        policies: &reload.policies,
+    }
+}
+
+fn text(found: &Difference) -> String {
+    let mut text = String::new();
+    if !found.changes.is_empty() {
+        let mut table = Table::new(&["FROM", "TO", "PORTS", "CHANGE", "BEFORE", "AFTER"]);
+        for change in &found.changes {
+            table.row([
+                names(&change.from),
+                names(&change.to),
+                change.ports.clone(),
+                format!("{} → {}", change.old.verdict, change.new.verdict),
+                by(&change.old),
+                by(&change.new),
+            ]);
+        }
+        text = table.render();
+    }
+    text.push_str(&summary(found));
+    text
+}
+
+fn names(groups: &[GroupName]) -> String {
+    let mut names: Vec<String> = groups.iter().take(NAMED).map(ToString::to_string).collect();
+    if groups.len() > NAMED {
+        names.push(format!("{} more kinds", groups.len() - NAMED));
+    }
+    names.join("; ")
+}
+
+fn by(said: &Said) -> String {
+    said.by.join(" + ")
+}
+
+fn summary(found: &Difference) -> String {
+    let Difference {
+        opened,
+        closed,
+        groups,
+        workloads,
+        not_compared,
+        ..
+    } = found;
+    let left = if *not_compared == 0 {
+        String::new()
+    } else {
+        format!("; {not_compared} workloads are in one inventory only")
+    };
+    let compared = format!("{workloads} workloads in {groups} kinds compared{left}");
+    if found.changes.is_empty() {
+        format!("no verdict changes; {compared}\n")
+    } else {
+        format!(
+            "{} changes: {opened} pairs of kinds gain flows, {closed} lose flows; {compared}\n",
+            found.changes.len()
+        )
+    }
+}
