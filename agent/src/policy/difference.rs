@@ -301,6 +301,3 @@ fn merge(found: BTreeMap<(usize, Vec<Words>), Vec<usize>>, groups: &[Group<2>]) 
         })
         .collect()
 }
-
-#[cfg(test)]
-mod tests;

@@ -287,6 +287,3 @@ fn clip<const N: usize>(
     }
     clipped
 }
-
-#[cfg(test)]
-mod tests;

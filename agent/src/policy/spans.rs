@@ -262,6 +262,3 @@ impl<'a> SpanReader<'a> {
         )
     }
 }
-
-#[cfg(test)]
-mod tests;

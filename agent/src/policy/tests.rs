@@ -4,6 +4,8 @@
 //! `RINGFENCE_PROPTEST_CASES` sets how many random policy sets the oracle is compared on.
 
 mod agreement;
+mod everywhere;
+mod explained;
 mod kernel;
 mod promises;
 mod shape;

@@ -14,9 +14,6 @@ mod report;
 mod scene;
 mod snippet;
 
-#[cfg(test)]
-mod tests;
-
 use std::{net::IpAddr, sync::Arc};
 
 use ringfence_common::mode::{Direction, Verdict};

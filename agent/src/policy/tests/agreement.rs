@@ -135,7 +135,10 @@ fn side_agrees(side: &Side, said: &Said) -> bool {
     (side.verdict == Verdict::Allow) == said.allow && said.deciders.contains(&rule)
 }
 
-fn questions(to: IpAddr, ports: impl Iterator<Item = u16>) -> Vec<(PortMatch, (u8, u16))> {
+pub(super) fn questions(
+    to: IpAddr,
+    ports: impl Iterator<Item = u16>,
+) -> Vec<(PortMatch, (u8, u16))> {
     let icmp = if to.is_ipv6() { 58 } else { 1 };
     let mut all = vec![
         (PortMatch::Protocol(Protocol::Icmp), (icmp, 0)),
