@@ -15,7 +15,7 @@ use super::{
     worlds::{NOW, World, world},
 };
 use crate::{
-    model::{PortMatch, TestEnd, WorkloadId},
+    model::{PortMatch, Protocol, TestEnd, WorkloadId},
     policy::{
         Evaluator, Query,
         difference::{GroupKind, GroupName, Version, difference},
@@ -87,7 +87,9 @@ fn verdicts(
             if from.is_ipv4() != to.is_ipv4() {
                 continue;
             }
-            for (port, _) in questions(*to, ports.iter().copied()) {
+            let raw = [0, 99].map(|number| PortMatch::Protocol(Protocol::Number(number)));
+            let ported = questions(*to, ports.iter().copied());
+            for port in ported.into_iter().map(|(port, _)| port).chain(raw) {
                 verdicts.push(evaluator.ask(&query(*from, *to, port)).unwrap().verdict);
             }
         }
