@@ -17,6 +17,7 @@ use toml::Spanned;
 use crate::model::{ModeName, NamespaceName, NodeName};
 use crate::source::SourceError;
 use crate::source::document::{Document, decode};
+use crate::source::limits::MAX_FILE_SIZE;
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,7 +201,7 @@ impl Config {
             let message = format!("cannot be read: {error}; expected a configuration file");
             vec![SourceError::whole_file(&name, message)]
         })?;
-        let text = decode(&name, &bytes).map_err(|error| vec![error])?;
+        let text = decode(&name, &bytes, MAX_FILE_SIZE).map_err(|error| vec![error])?;
         let directory = path.parent().unwrap_or(Path::new(""));
         Self::parse(&name, text, directory)
     }
@@ -210,7 +211,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(file: &str, text: &str, directory: &Path) -> Result<Self, Vec<SourceError>> {
-        let mut document = Document::new(file, text).map_err(|error| vec![error])?;
+        let mut document = Document::new(file, text, MAX_FILE_SIZE).map_err(|error| vec![error])?;
         let raw: RawConfig = document.read().map_err(|error| vec![error])?;
         let mut reader = Reader {
             document: &mut document,

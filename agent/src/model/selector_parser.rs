@@ -58,6 +58,13 @@ fn ends_word(character: char) -> bool {
     character.is_whitespace() || "=!(),<>".contains(character)
 }
 
+/// Where in a text its rest begins, in characters from 1.
+fn position(text: &str, rest: &str) -> usize {
+    let consumed = text.len().saturating_sub(rest.len());
+    text.get(..consumed)
+        .map_or(1, |head| head.chars().count() + 1)
+}
+
 impl<'a> Parser<'a> {
     fn skip_space(&mut self) {
         self.rest = self.rest.trim_start();
@@ -104,10 +111,7 @@ impl<'a> Parser<'a> {
     }
 
     fn position(&self) -> usize {
-        let consumed = self.text.len().saturating_sub(self.rest.len());
-        self.text
-            .get(..consumed)
-            .map_or(1, |head| head.chars().count() + 1)
+        position(self.text, self.rest)
     }
 
     fn found<T>(&mut self, expected: &str) -> Result<T, SelectorError> {
@@ -143,7 +147,7 @@ impl<'a> Parser<'a> {
         let Token::Word(key) = self.peek() else {
             return self.found("a label key");
         };
-        let start = self.position();
+        let start = self.rest;
         self.take();
         let operator = if negated {
             Operator::DoesNotExist
@@ -151,7 +155,7 @@ impl<'a> Parser<'a> {
             self.operator()?
         };
         Requirement::new(key, operator).map_err(|error| SelectorError {
-            position: start,
+            position: position(self.text, start),
             message: error.to_string(),
         })
     }

@@ -12,9 +12,6 @@ use serde::de::DeserializeOwned;
 use super::limits::MAX_FINDINGS;
 use crate::model::quote::sanitise;
 
-/// The largest file that is read.
-pub const MAX_FILE_SIZE: usize = 8 * 1024 * 1024;
-
 /// The most characters of one message.
 const MAX_MESSAGE: usize = 600;
 
@@ -128,10 +125,10 @@ pub(crate) struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    /// Opens a document.
-    pub(crate) fn new(file: &str, text: &'a str) -> Result<Self, SourceError> {
-        if text.len() > MAX_FILE_SIZE {
-            return Err(too_large(file));
+    /// Opens a document of at most so many bytes.
+    pub(crate) fn new(file: &str, text: &'a str, limit: usize) -> Result<Self, SourceError> {
+        if text.len() > limit {
+            return Err(too_large(file, limit));
         }
         let ends = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n');
         let line_starts = std::iter::once(0)
@@ -239,18 +236,21 @@ impl<'a> Document<'a> {
     }
 }
 
-/// The refusal of a file beyond [`MAX_FILE_SIZE`].
-pub(crate) fn too_large(file: &str) -> SourceError {
-    SourceError::whole_file(
-        file,
-        "the file is too large: expected at most 8 MiB, split it",
-    )
+/// The refusal of a file beyond its limit in bytes.
+pub(crate) fn too_large(file: &str, limit: usize) -> SourceError {
+    let kib = limit / 1024;
+    let message = format!("the file is too large: expected at most {kib} KiB, split it");
+    SourceError::whole_file(file, message)
 }
 
 /// Takes a file's bytes as text.
-pub(crate) fn decode<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, SourceError> {
-    if bytes.len() > MAX_FILE_SIZE {
-        return Err(too_large(file));
+pub(crate) fn decode<'a>(
+    file: &str,
+    bytes: &'a [u8],
+    limit: usize,
+) -> Result<&'a str, SourceError> {
+    if bytes.len() > limit {
+        return Err(too_large(file, limit));
     }
     std::str::from_utf8(bytes).map_err(|error| {
         let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn offsets_become_lines_and_columns() {
-        let document = Document::new("f", "ab\nä=x\n").unwrap();
+        let document = Document::new("f", "ab\nä=x\n", 100).unwrap();
         let at = |offset: usize| {
             let finding = document.finding(offset..offset, "");
             (finding.line, finding.column)
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn syntax_errors_have_a_place_and_no_control_characters() {
-        let document = Document::new("f.toml", "a = 1\nb = \n").unwrap();
+        let document = Document::new("f.toml", "a = 1\nb = \n", 100).unwrap();
         let error = document.read::<toml::Table>().unwrap_err();
         assert_eq!((error.line, error.column), (2, 5), "{error}");
         assert!(!error.to_string().contains('\n'));
@@ -306,13 +306,12 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text() {
         assert_eq!(
-            decode("f", b"a\nb\xff").unwrap_err().to_string(),
+            decode("f", b"a\nb\xff", 100).unwrap_err().to_string(),
             "f:2:2: a byte that is not UTF-8: expected UTF-8 text"
         );
-        let large = vec![b' '; MAX_FILE_SIZE + 1];
         assert_eq!(
-            decode("f", &large).unwrap_err().to_string(),
-            "f: the file is too large: expected at most 8 MiB, split it"
+            decode("f", &[b' '; 2049], 2048).unwrap_err().to_string(),
+            "f: the file is too large: expected at most 2 KiB, split it"
         );
     }
 }

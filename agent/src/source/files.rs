@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::document::SourceError;
 use super::inventory_toml::{self, InventoryFragment};
+use super::limits::MAX_FILE_SIZE;
 use super::policy_file::PolicyFragment;
 use super::tracked::{Entry, Fragment, Tracked};
 use crate::model::{
@@ -21,6 +22,10 @@ use crate::model::{
 
 impl Fragment for InventoryFragment {
     const EXTENSIONS: &'static [&'static str] = &["toml"];
+
+    fn max_size(_: &str) -> usize {
+        MAX_FILE_SIZE
+    }
 
     fn parse(file_name: &str, text: &str) -> Result<Self, Vec<SourceError>> {
         inventory_toml::parse(file_name, text)

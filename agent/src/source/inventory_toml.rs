@@ -12,6 +12,7 @@ use serde::Deserialize;
 use toml::{Spanned, Value};
 
 use super::document::{Document, SourceError};
+use super::limits::MAX_FILE_SIZE;
 use super::value;
 use crate::model::workload::check_interface_name;
 use crate::model::{
@@ -93,7 +94,8 @@ struct RawNode {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(file_name: &str, text: &str) -> Result<InventoryFragment, Vec<SourceError>> {
-    let mut document = Document::new(file_name, text).map_err(|error| vec![error])?;
+    let mut document =
+        Document::new(file_name, text, MAX_FILE_SIZE).map_err(|error| vec![error])?;
     let raw: RawFile = document.read().map_err(|error| vec![error])?;
     let namespaces = declared(&mut document, raw.namespace, namespace);
     let workloads = declared(&mut document, raw.workload, workload);

@@ -12,7 +12,7 @@ pub mod files;
 pub mod interfaces;
 pub mod inventory_toml;
 pub mod kubernetes;
-mod limits;
+pub(crate) mod limits;
 pub mod policy_file;
 mod policy_raw;
 mod policy_scope;
@@ -21,7 +21,7 @@ mod tracked;
 pub mod value;
 pub mod watch;
 
-pub use document::{MAX_FILE_SIZE, Oddity, SourceError};
+pub use document::{Oddity, SourceError};
 pub use expected_flows::ExpectedFlow;
 pub use files::{FileSet, Reload};
 pub use interfaces::Interfaces;

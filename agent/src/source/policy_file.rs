@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::document::SourceError;
+use super::limits::{MAX_KUBERNETES_SIZE, MAX_TOML_POLICY_SIZE};
 use super::tracked::Fragment;
 use super::{kubernetes, policy_toml};
 use crate::model::Policy;
@@ -21,6 +22,14 @@ pub struct PolicyFragment {
 
 impl Fragment for PolicyFragment {
     const EXTENSIONS: &'static [&'static str] = &["toml", "yaml", "yml", "json"];
+
+    fn max_size(file_name: &str) -> usize {
+        if is_kubernetes(file_name) {
+            MAX_KUBERNETES_SIZE
+        } else {
+            MAX_TOML_POLICY_SIZE
+        }
+    }
 
     fn parse(file_name: &str, text: &str) -> Result<Self, Vec<SourceError>> {
         if is_kubernetes(file_name) {

@@ -12,6 +12,7 @@ use toml::Spanned;
 
 use super::cidr_block;
 use super::document::{Document, Oddity, SourceError};
+use super::limits::{MAX_PEERS, MAX_PORTS, MAX_RULES, MAX_TESTS, MAX_TOML_POLICY_SIZE};
 use super::policy_file::PolicyFragment;
 use super::policy_raw::{RawFile, RawPeer, RawPolicy, RawRule, RawTest, Text};
 use super::policy_scope;
@@ -26,7 +27,8 @@ use crate::model::{
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(file_name: &str, text: &str) -> Result<PolicyFragment, Vec<SourceError>> {
-    let mut document = Document::new(file_name, text).map_err(|error| vec![error])?;
+    let mut document =
+        Document::new(file_name, text, MAX_TOML_POLICY_SIZE).map_err(|error| vec![error])?;
     let raw: RawFile = document.read().map_err(|error| vec![error])?;
     let policies: Vec<_> = raw
         .policy
@@ -52,6 +54,28 @@ where
     document.accept(text.span(), text.get_ref().parse())
 }
 
+/// Refuses the first item beyond a limit.
+fn bounded<T>(
+    document: &mut Document<'_>,
+    what: &str,
+    items: &[Spanned<T>],
+    most: usize,
+) -> Option<()> {
+    match items.get(most) {
+        None => Some(()),
+        Some(beyond) => {
+            let message = format!("{} {what}: expected at most {most}", items.len());
+            document.refuse(beyond.span(), message);
+            None
+        }
+    }
+}
+
+fn free_text(document: &mut Document<'_>, text: Option<&Text>) -> Option<String> {
+    let text = text?;
+    document.accept(text.span(), value::free_text(text.get_ref()))
+}
+
 fn policy(document: &mut Document<'_>, raw: Spanned<RawPolicy>) -> Option<Policy> {
     let span = raw.span();
     let raw = raw.into_inner();
@@ -69,6 +93,7 @@ fn policy(document: &mut Document<'_>, raw: Spanned<RawPolicy>) -> Option<Policy
         .and_then(|day| document.accept(day.span(), value::day(day.get_ref())));
     let ingress = rules(document, scope.as_ref(), Direction::Ingress, raw.ingress);
     let egress = rules(document, scope.as_ref(), Direction::Egress, raw.egress);
+    bounded(document, "tests", &raw.test, MAX_TESTS)?;
     let tests = raw
         .test
         .into_iter()
@@ -80,9 +105,9 @@ fn policy(document: &mut Document<'_>, raw: Spanned<RawPolicy>) -> Option<Policy
         scope: scope?,
         subject: subject?,
         about: About {
-            owner: raw.owner,
-            justification: raw.justification,
-            ticket: raw.ticket,
+            owner: free_text(document, raw.owner.as_ref()),
+            justification: free_text(document, raw.justification.as_ref()),
+            ticket: free_text(document, raw.ticket.as_ref()),
             review_by,
         },
         ingress,
@@ -102,6 +127,7 @@ fn rules(
     raw: Option<Vec<Spanned<RawRule>>>,
 ) -> Option<Vec<Rule>> {
     let raw = raw?;
+    bounded(document, "rules of one direction", &raw, MAX_RULES)?;
     Some(
         raw.into_iter()
             .filter_map(|raw| rule(document, scope, direction, raw))
@@ -166,6 +192,7 @@ fn peers_of(
         let message = format!("{key} is empty: expected a peer, or no {key} at all for anyone");
         document.refuse(raw.span(), message);
     }
+    bounded(document, "peers of one rule", raw.get_ref(), MAX_PEERS)?;
     let peers = raw
         .into_inner()
         .iter()
@@ -259,6 +286,9 @@ fn cidr_peer(
 ) -> Option<Peer> {
     let net = masked(document, cidr)?;
     let mut exceptions = Vec::new();
+    if let Some(except) = except {
+        bounded(document, "exceptions", except.get_ref(), MAX_PEERS)?;
+    }
     for text in except.map(Spanned::get_ref).into_iter().flatten() {
         let Some(exception) = masked(document, text) else {
             continue;
@@ -286,6 +316,7 @@ fn ports_of(document: &mut Document<'_>, raw: Option<Spanned<Vec<Text>>>) -> Opt
         let message = "ports is empty: expected a port, or no ports at all for everything";
         document.refuse(raw.span(), message);
     }
+    bounded(document, "ports of one rule", raw.get_ref(), MAX_PORTS)?;
     let mut ports = Vec::with_capacity(raw.get_ref().len());
     for text in raw.get_ref() {
         ports.extend(document.accept(text.span(), value::port_match(text.get_ref())));

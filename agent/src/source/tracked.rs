@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
-use super::document::{MAX_FILE_SIZE, SourceError, decode};
+use super::document::{SourceError, decode};
 
 /// A file changed again this soon after a change may keep its stamp: the clock of file times is
 /// coarse.
@@ -24,6 +24,9 @@ const STAMP_GRAIN: Duration = Duration::from_millis(100);
 pub(super) trait Fragment: Sized + PartialEq {
     /// The extensions of such files in a directory.
     const EXTENSIONS: &'static [&'static str];
+
+    /// The most bytes of such a file.
+    fn max_size(file_name: &str) -> usize;
 
     fn parse(file_name: &str, text: &str) -> Result<Self, Vec<SourceError>>;
     fn warnings(&self) -> &[SourceError];
@@ -260,7 +263,8 @@ fn refresh<F: Fragment>(path: &Path, entry: &mut Entry<F>) {
         return;
     }
     let name = path.to_string_lossy();
-    let (bytes, stamp) = match read(path) {
+    let limit = F::max_size(&name);
+    let (bytes, stamp) = match read(path, limit) {
         Ok(read) => read,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return mark_removed(entry),
         Err(error) => {
@@ -277,7 +281,7 @@ fn refresh<F: Fragment>(path: &Path, entry: &mut Entry<F>) {
         return;
     }
     entry.digest = Some(digest);
-    let parsed = decode(&name, &bytes)
+    let parsed = decode(&name, &bytes, limit)
         .map_err(|error| vec![error])
         .and_then(|text| F::parse(&name, text));
     entry.pending = Pending::Nothing;
@@ -289,8 +293,9 @@ fn refresh<F: Fragment>(path: &Path, entry: &mut Entry<F>) {
     }
 }
 
-/// Reads a regular file; the stamp is `None` if it may not tell the next change.
-fn read(path: &Path) -> io::Result<(Vec<u8>, Option<Stamp>)> {
+/// Reads a regular file, of one beyond the limit only enough to show that; the stamp is `None` if
+/// it may not tell the next change.
+fn read(path: &Path, limit: usize) -> io::Result<(Vec<u8>, Option<Stamp>)> {
     let now = SystemTime::now();
     let file: File = OpenOptions::new()
         .read(true)
@@ -304,7 +309,7 @@ fn read(path: &Path) -> io::Result<(Vec<u8>, Option<Stamp>)> {
         ));
     }
     let mut bytes = Vec::new();
-    let limit = u64::try_from(MAX_FILE_SIZE + 1).unwrap_or(u64::MAX);
+    let limit = u64::try_from(limit + 1).unwrap_or(u64::MAX);
     Read::take(&file, limit).read_to_end(&mut bytes)?;
     let (before, after) = (Stamp::of(&before), Stamp::of(&file.metadata()?));
     let settled = before == after && before.is_settled(now);

@@ -315,7 +315,7 @@ fn special_files_and_large_files_are_refused() {
     setup.write("p/large.toml", &"#".repeat(8 * 1024 * 1024 + 1));
     assert_eq!(
         setup.refusal(),
-        "p/large.toml: the file is too large: expected at most 8 MiB, split it"
+        "p/large.toml: the file is too large: expected at most 768 KiB, split it"
     );
 }
 

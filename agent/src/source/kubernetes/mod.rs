@@ -23,6 +23,7 @@ use node::Node;
 use object::Object;
 
 use super::document::{Document, SourceError};
+use super::limits::MAX_KUBERNETES_SIZE;
 use super::policy_file::PolicyFragment;
 use crate::model::{Policy, quote};
 
@@ -31,7 +32,8 @@ use crate::model::{Policy, quote};
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(file_name: &str, text: &str) -> Result<PolicyFragment, Vec<SourceError>> {
-    let mut document = Document::new(file_name, text).map_err(|error| vec![error])?;
+    let mut document =
+        Document::new(file_name, text, MAX_KUBERNETES_SIZE).map_err(|error| vec![error])?;
     let mut reader = yaml::Reader::new(text);
     let mut policies = Vec::new();
     while let Some(root) = reader.next(&mut document) {
@@ -52,7 +54,7 @@ pub fn object(
     name: &str,
     json: &serde_json::Value,
 ) -> Result<(Arc<Policy>, Vec<SourceError>), Vec<SourceError>> {
-    let mut document = Document::new(name, "").map_err(|error| vec![error])?;
+    let mut document = Document::new(name, "", 0).map_err(|error| vec![error])?;
     let mut policies = Vec::new();
     read(&mut document, &Node::from(json), None, &mut policies);
     if policies.len() != 1 {
