@@ -67,7 +67,7 @@ fn the_kubernetes_examples_are_clean_and_mean_what_they_say() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
-        "policies: 5, findings: 0\n"
+        "policies: 7, findings: 0\n"
     );
     let inventory = example("inventory.toml");
     let inventory = inventory.to_str().unwrap();

@@ -70,3 +70,6 @@ pub fn lint(input: &LintInput<'_>) -> Vec<Finding> {
     findings.dedup();
     findings
 }
+
+#[cfg(test)]
+mod tests;
