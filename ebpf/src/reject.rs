@@ -81,12 +81,13 @@ pub extern "C" fn is_answer(raw: *mut __sk_buff, from_workload: u32) -> u32 {
     if known == 0 {
         return 0;
     }
+    let key = &draft.key;
     // SAFETY: copied at once; a recycled record costs an answer, or lets one pass late.
-    let Some(sent) = unsafe { ANSWERS.get(&draft.key) }.copied() else {
+    let Some(sent) = unsafe { ANSWERS.get(key) }.copied() else {
         return 0;
     };
     // Who removes it has it: two packets cannot pass by one record.
-    u32::from(ANSWERS.remove(&draft.key).is_ok() && now().wrapping_sub(sent) < ON_THE_WAY)
+    u32::from(ANSWERS.remove(key).is_ok() && now().wrapping_sub(sent) < ON_THE_WAY)
 }
 
 #[inline(always)]
@@ -170,7 +171,8 @@ fn write<A: Family>(skb: &Skb, from_workload: bool) -> Result<(), Counter> {
     if key::<A>(skb, u32::from(!from_workload), draft) == 0 {
         return Err(unanswered);
     }
-    ANSWERS.insert(&draft.key, now(), 0).map_err(|_| unanswered)
+    let key = &draft.key;
+    ANSWERS.insert(key, now(), 0).map_err(|_| unanswered)
 }
 
 /// Takes one of the endpoint's answers. Inexact if several CPUs reject for one endpoint at the same

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use ringfence_testbed::frame::{self, Tap, checksum};
 use ringfence_testbed::{End, Stream, eventually};
 
 use crate::world::{Ping, SOON, Tcp, Try, Udp, What, World, apply};
@@ -128,5 +129,56 @@ fn a_live_connection_is_reset() -> Result<()> {
             })?;
         }
     }
+    Ok(())
+}
+
+/// The first TCP segment with RST that arrives, from its IP header on.
+fn reset_at(tap: &Tap) -> Result<Vec<u8>> {
+    let flags = |frame: &[u8]| match frame {
+        [_, _, _, _, _, _, _, _, _, _, _, _, 8, 0, packet @ ..] if packet.get(9) == Some(&6) => {
+            packet.get(33).copied()
+        }
+        _ => None,
+    };
+    let found = tap.find(SOON, |frame| {
+        flags(frame).is_some_and(|flags| flags & 4 != 0)
+    })?;
+    Ok(found.context("a reset")?[14..54].to_vec())
+}
+
+/// The sum over pseudo-header and segment, and over the pseudo-header alone.
+fn sums(packet: &[u8]) -> (u16, u16) {
+    let pseudo = [&packet[12..20], &[0, 6, 0, 20]].concat();
+    (checksum(&[&pseudo, &packet[20..40]]), checksum(&[&pseudo]))
+}
+
+#[test]
+fn a_checksum_is_left_to_the_kernel_if_the_packet_left_it() -> Result<()> {
+    let world = world()?;
+    let agent = world.agent("enforce", REJECT)?;
+    let (quiet, client) = (&world.at("quiet").workload, &world.at("client").workload);
+    let tap = Tap::open(&quiet.ns, "eth0")?;
+
+    // A socket leaves the sum to the device: what is there is the pseudo-header's.
+    world.refused(&[("quiet", "client", Tcp(8080))])?;
+    let packet = reset_at(&tap)?;
+    let (_, pseudo) = sums(&packet);
+    ensure!(
+        packet[36..38] == (!pseudo).to_be_bytes(),
+        "{packet:02x?} is not for the kernel to finish"
+    );
+
+    // A frame made by hand has none to be finished.
+    let to = frame::mac(&world.node.ns, &quiet.interface)?;
+    let from = frame::mac(&quiet.ns, "eth0")?;
+    let mut segment = [&40000_u16.to_be_bytes()[..], &8080_u16.to_be_bytes()].concat();
+    segment.extend([0, 0, 0, 9, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    let packet = frame::ipv4(quiet.ip4, client.ip4, 6, &segment);
+    let syn = frame::ethernet(to, from, frame::IPV4, &packet);
+    frame::inject(&quiet.ns, "eth0", &syn)?;
+    let packet = reset_at(&tap)?;
+    ensure!(packet[28..32] == [0, 0, 0, 10], "{packet:02x?}");
+    ensure!(sums(&packet).0 == 0, "{packet:02x?} sums up wrong");
+    drop(agent);
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Answers checked by summing them up the slow way.
 
+#![allow(clippy::cast_possible_truncation, reason = "test frames are short")]
+
 use super::*;
 use crate::packet::tests::Bytes;
 
