@@ -117,6 +117,7 @@ fn what_is_odd_in_kubernetes_policies_is_a_finding() {
     let wanted = [
         "missing-justification",
         "missing-owner",
+        "no-default-deny",
         "ignored-rules",
         "no-pod-selector",
     ];
@@ -160,14 +161,14 @@ fn every_finding_has_its_place_and_its_remedy() {
         })
         .collect();
     let wanted = [
-        "1 missing-owner",
         "1 missing-justification",
-        "7 expired-rule",
+        "1 missing-owner",
         "7 any-peer",
-        "11 no-ports",
+        "7 expired-rule",
         "11 any-address",
-        "11 wide-cidr",
         "11 internal-cidr",
+        "11 no-ports",
+        "11 wide-cidr",
         "12 host-bits",
     ];
     assert_eq!(found, wanted);

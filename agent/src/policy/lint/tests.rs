@@ -191,7 +191,7 @@ fn names_are_asked_where_a_policy_surely_selects_the_same() {
         (of_shop("dns", "dns=yes", ASK), vec!["dns-forgotten"]),
         (
             of_shop("dns", "", &ASK.replace("udp/53", "tcp/53")),
-            vec!["dns-forgotten"],
+            vec!["dns-forgotten", "dns-forgotten"],
         ),
         (
             of_shop("dns", "", &ASK.replace("udp/53", "udp/1-100")),
