@@ -5,11 +5,11 @@
 mod check;
 mod diff;
 mod eval;
+mod explain;
 mod explanation;
+mod reach;
 mod sarif;
 mod test;
-mod explain;
-mod reach;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

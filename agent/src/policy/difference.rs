@@ -197,20 +197,20 @@ impl Comparison<'_> {
             } else {
                 self.both(ingress)
             };
-            let words = self.words([old_out, old_in, new_out, new_in]);
+            let words = self.words(&[old_out, old_in, new_out, new_in]);
             changes.extend(words.iter().cloned());
         }
         changes.into_iter().collect()
     }
 
     /// What changes between two ends, given what each says: old and new, out and in.
-    fn words(&mut self, spans: [Rc<Spans>; 4]) -> Rc<Vec<Words>> {
+    fn words(&mut self, spans: &[Rc<Spans>; 4]) -> Rc<Vec<Words>> {
         // Spans live as long as their readers, so that their places name them.
         let key = spans.each_ref().map(Rc::as_ptr);
         if let Some(known) = self.words.get(&key) {
             return Rc::clone(known);
         }
-        let [old_out, old_in, new_out, new_in] = &spans;
+        let [old_out, old_in, new_out, new_in] = spans;
         let stretches = overlay([&**old_out, old_in, new_out, new_in]);
         let said: Vec<Option<(Said, Said)>> = stretches.iter().map(|s| self.said(s)).collect();
         let distinct: BTreeSet<&(Said, Said)> = said.iter().flatten().collect();

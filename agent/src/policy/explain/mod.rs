@@ -14,6 +14,9 @@ mod report;
 mod scene;
 mod snippet;
 
+#[cfg(test)]
+mod tests;
+
 use std::{net::IpAddr, sync::Arc};
 
 use ringfence_common::mode::{Direction, Verdict};
@@ -131,6 +134,7 @@ impl<'a> Case<'a> {
             policy: speaker.policy.id().to_string(),
             tier: tier_text(speaker.stage),
             isolates: speaker.stage == Stage::Namespace,
+            asked: !(hearing.isolated && matches!(speaker.stage, Stage::Baseline(_))),
             place: speaker.policy.origin.to_string(),
         });
         let listed = if self.all { usize::MAX } else { NEAREST };

@@ -177,7 +177,11 @@ fn policy_lines(page: &mut Page, side: &Side) {
     }
     page.line(1, &format!("policies that speak about {direction}:"));
     for policy in &side.policies {
-        let isolates = if policy.isolates { ", isolates" } else { "" };
+        let isolates = match (policy.isolates, policy.asked) {
+            (true, _) => ", isolates",
+            (false, true) => "",
+            (false, false) => ", not asked after one that isolates",
+        };
         page.line(
             2,
             &format!(

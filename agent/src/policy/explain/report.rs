@@ -117,6 +117,8 @@ pub struct Speaks {
     pub tier: String,
     /// Whether it isolates the direction.
     pub isolates: bool,
+    /// False for the baseline tier after a policy that isolates.
+    pub asked: bool,
     /// `file:line`.
     pub place: String,
 }
