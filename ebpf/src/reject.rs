@@ -65,7 +65,8 @@ pub extern "C" fn drop_or_reject(raw: *mut __sk_buff, from_workload: u32) -> i32
     }
 }
 
-/// Whether a packet is an answer that [`drop_or_reject`] sent; 1 if so, and never again for the same one.
+/// Whether a packet is an answer that [`drop_or_reject`] sent; 1 if so, and never again for the same
+/// one.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn is_answer(raw: *mut __sk_buff, from_workload: u32) -> u32 {
