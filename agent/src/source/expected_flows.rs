@@ -7,6 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::document::{Document, SourceError};
+use super::limits::MAX_TOML_POLICY_SIZE;
 use super::policy_raw::Text;
 use super::value::{self, ValueError};
 use crate::model::{PolicyTest, quote::sanitise};
@@ -52,7 +53,8 @@ struct RawLine {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse_toml(file_name: &str, text: &str) -> Result<Vec<ExpectedFlow>, Vec<SourceError>> {
-    let mut document = Document::new(file_name, text).map_err(|error| vec![error])?;
+    let mut document =
+        Document::new(file_name, text, MAX_TOML_POLICY_SIZE).map_err(|error| vec![error])?;
     let raw: RawFile = document.read().map_err(|error| vec![error])?;
     let flows = raw.test.iter();
     let flows = flows.filter_map(|raw| flow(&mut document, raw)).collect();

@@ -23,8 +23,8 @@ use crate::cli::output::{print, print_json};
 use crate::model::PolicySet;
 use crate::model::quote::sanitise;
 use crate::policy::{Answer, Evaluator, Query, QueryError};
-use crate::source::document::{MAX_FILE_SIZE, decode};
 use crate::source::{ExpectedFlow, FileSet, SourceError, expected_flows};
+use crate::source::{document::decode, limits::MAX_TOML_POLICY_SIZE};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TestArguments {
@@ -154,11 +154,11 @@ fn unreadable(name: &str, error: &std::io::Error) -> Vec<SourceError> {
 fn toml_flows(path: &Path, name: &str) -> Result<Vec<ExpectedFlow>, Vec<SourceError>> {
     let mut bytes = Vec::new();
     // One byte more than is taken shows that the file is too large.
-    let limit = u64::try_from(MAX_FILE_SIZE + 1).unwrap_or(u64::MAX);
+    let limit = u64::try_from(MAX_TOML_POLICY_SIZE + 1).unwrap_or(u64::MAX);
     File::open(path)
         .and_then(|file| file.take(limit).read_to_end(&mut bytes))
         .map_err(|error| unreadable(name, &error))?;
-    let text = decode(name, &bytes).map_err(|error| vec![error])?;
+    let text = decode(name, &bytes, MAX_TOML_POLICY_SIZE).map_err(|error| vec![error])?;
     expected_flows::parse_toml(name, text)
 }
 

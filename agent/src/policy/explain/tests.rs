@@ -412,7 +412,9 @@ fn a_large_cluster_is_explained_at_once() {
             addresses: vec![std::net::Ipv4Addr::from_bits(0x0a64_0000 + n).into()],
             ..(*web).clone()
         };
-        inventory.workloads.insert(workload.id.clone(), Arc::new(workload));
+        inventory
+            .workloads
+            .insert(workload.id.clone(), Arc::new(workload));
     }
     let mut policies = String::new();
     for n in 0..1000 {
