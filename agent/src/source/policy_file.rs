@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::document::SourceError;
 use super::limits::{MAX_KUBERNETES_SIZE, MAX_TOML_POLICY_SIZE};
 use super::tracked::Fragment;
-use super::{kubernetes, policy_toml};
+use super::{kubernetes, policy_toml, toml_object};
 use crate::model::Policy;
 
 /// What one policy file says.
@@ -35,7 +35,7 @@ impl Fragment for PolicyFragment {
         if is_kubernetes(file_name) {
             kubernetes::parse(file_name, text)
         } else {
-            policy_toml::parse(file_name, text)
+            policy_toml::parse(file_name, text).map_err(|errors| toml_object::named(text, errors))
         }
     }
 
