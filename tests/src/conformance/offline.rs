@@ -244,10 +244,9 @@ fn act(world: &World, cell: &Cell, answer: &Answer) -> Result<Got> {
         let mode = end.workload().map(|name| world.mode_of(name));
         let drops = match mode {
             Some(Mode::Lockdown) => !itself,
-            Some(Mode::Enforce) => denied,
             Some(Mode::Observe) => false,
             // Only workloads have a fence; an agent that denies elsewhere is wrong all the same.
-            None => denied,
+            Some(Mode::Enforce) | None => denied,
         };
         if drops {
             return Ok(Got::Deny);

@@ -60,7 +60,7 @@ mod tests {
         assert!(turned.starts_with("# preamble\n"), "{turned}");
         let [_, a] = policies(&turned).unwrap().try_into().unwrap();
         assert_eq!(a["ingress"][0]["x"].as_integer(), Some(1));
-        assert_eq!(reversed(&turned).trim(), TWO.replace("\n\n", "\n\n").trim());
+        assert_eq!(reversed(&turned).trim(), TWO.trim());
     }
 
     #[test]

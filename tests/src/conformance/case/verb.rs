@@ -97,7 +97,7 @@ pub(super) fn of(raw: raw::Step) -> Result<Verb> {
         raw.apply_toml.map(|text| Ok(Verb::ApplyToml(text))),
         raw.reject.map(|text| Ok(Verb::Reject(text))),
         raw.reject_toml.map(|text| Ok(Verb::RejectToml(text))),
-        raw.delete.map(delete),
+        raw.delete.map(|keys| delete(&keys)),
         raw.label.map(label),
         raw.add.map(add),
         raw.remove.map(|names| each(&names).map(Verb::Remove)),
@@ -113,7 +113,7 @@ pub(super) fn of(raw: raw::Step) -> Result<Verb> {
     Ok(verb)
 }
 
-fn delete(keys: Vec<String>) -> Result<Verb> {
+fn delete(keys: &[String]) -> Result<Verb> {
     let keys = keys.iter().map(|key| key.parse());
     Ok(Verb::Delete(keys.collect::<Result<_>>()?))
 }

@@ -95,14 +95,14 @@ impl Exchange {
     }
 
     /// A new end, which serves what all serve.
-    pub(super) fn enter(&mut self, end: End, ns: &NetNs) -> Result<()> {
+    pub(super) fn enter(&mut self, end: &End, ns: &NetNs) -> Result<()> {
         let place = Place {
             ns: ns.clone(),
             source: SourcePort::default(),
             servers: BTreeMap::new(),
         };
         self.places.insert(end.clone(), place);
-        self.serve_at(&end)
+        self.serve_at(end)
     }
 
     /// An end is gone.
@@ -292,7 +292,8 @@ impl Exchange {
                     }
                 }
                 Some(Open::Connection(connection)) => {
-                    if !connection.serve(&mut self.seen) {
+                    let gone = !connection.serve(&mut self.seen);
+                    if gone {
                         self.open.remove(&token);
                     }
                 }

@@ -60,8 +60,8 @@ impl Wire {
         let node = Node::new()?;
         let outside = node.outside("ext")?;
         let mut exchange = Exchange::new()?;
-        exchange.enter(End::Node, &node.ns)?;
-        exchange.enter(End::Outside, &outside.ns)?;
+        exchange.enter(&End::Node, &node.ns)?;
+        exchange.enter(&End::Outside, &outside.ns)?;
         let spec = AgentSpec {
             inventory: node.inventory().build(),
             documents: vec![(post::OBJECTS.to_owned(), String::new())],
@@ -104,7 +104,7 @@ impl Wire {
                 self.node
                     .workload_at(name.namespace(), name.name(), member.addresses)?;
             self.exchange
-                .enter(End::Workload(name.clone()), &workload.ns)?;
+                .enter(&End::Workload(name.clone()), &workload.ns)?;
             self.present.insert(name.clone(), workload);
         }
         Ok(())
