@@ -6,7 +6,6 @@ mod check;
 mod diff;
 mod eval;
 mod explain;
-mod explanation;
 mod reach;
 mod sarif;
 mod test;

@@ -16,12 +16,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::eval::{JudgedSide, side};
-use super::explanation::Explainer;
 use super::{refuse, wall_time};
 use crate::cli::arguments::{Format, Listing};
 use crate::cli::output::{print, print_json};
 use crate::model::PolicySet;
 use crate::model::quote::sanitise;
+use crate::policy::explain::{explain, render};
 use crate::policy::{Answer, Evaluator, Query, QueryError};
 use crate::source::{ExpectedFlow, FileSet, SourceError, expected_flows};
 use crate::source::{document::decode, limits::MAX_TOML_POLICY_SIZE};
@@ -80,7 +80,7 @@ pub(super) fn run(arguments: &TestArguments) -> Result<ExitCode> {
             Err(errors) => return Ok(refuse(&errors)),
         }
     }
-    let evaluator = Evaluator::new(reload.inventory, &reload.policies, now)?;
+    let evaluator = Evaluator::new(reload.inventory.clone(), &reload.policies, now)?;
     let outcomes: Vec<(Case, Outcome)> = cases
         .into_iter()
         .map(|case| {
@@ -93,11 +93,14 @@ pub(super) fn run(arguments: &TestArguments) -> Result<ExitCode> {
     match arguments.listing.output {
         Format::Json => print_json(&report(&outcomes, passed, failed))?,
         Format::Table => {
-            let explainer = Explainer::new(&evaluator, &reload.policies);
+            let why = |query: &Query| {
+                explain(&reload.inventory, &reload.policies, now, query, false)
+                    .map_or_else(|error| format!("{error}\n"), |explained| render(&explained))
+            };
             let mut text: String = outcomes
                 .iter()
                 .filter(|(case, outcome)| !outcome.passed(case))
-                .map(|(case, outcome)| failure(case, outcome, &explainer))
+                .map(|(case, outcome)| failure(case, outcome, why))
                 .collect();
             text.push_str(&format!("{passed} passed, {failed} failed\n"));
             print(&text)?;
@@ -213,7 +216,8 @@ fn judge(flow: &ExpectedFlow, evaluator: &Evaluator) -> Outcome {
     }
 }
 
-fn failure(case: &Case, outcome: &Outcome, explainer: &Explainer<'_>) -> String {
+/// One line about a failed test and, indented, why it was judged so.
+fn failure(case: &Case, outcome: &Outcome, why: impl Fn(&Query) -> String) -> String {
     let test = &case.flow.test;
     let place = format!("{}:{}", sanitise(&case.file), test.line);
     let family = outcome
@@ -229,11 +233,14 @@ fn failure(case: &Case, outcome: &Outcome, explainer: &Explainer<'_>) -> String 
     );
     let expected = test.expect.name();
     match &outcome.answer {
-        Ok(answer) => format!(
-            "{place}: {flow}: expected {expected}, got {}\n{}",
-            answer.verdict.name(),
-            explainer.explain(&outcome.query)
-        ),
+        Ok(answer) => {
+            let got = answer.verdict.name();
+            let mut text = format!("{place}: {flow}: expected {expected}, got {got}\n");
+            for line in why(&outcome.query).lines() {
+                text.push_str(&format!("    {line}\n"));
+            }
+            text
+        }
         Err(error) => {
             let error = sanitise(&error.to_string());
             format!("{place}: {flow}: expected {expected}, cannot be judged: {error}\n")
