@@ -237,7 +237,8 @@ fn failure(case: &Case, outcome: &Outcome, why: impl Fn(&Query) -> String) -> St
             let got = answer.verdict.name();
             let mut text = format!("{place}: {flow}: expected {expected}, got {got}\n");
             for line in why(&outcome.query).lines() {
-                text.push_str(&format!("    {line}\n"));
+                let indent = if line.is_empty() { "" } else { "    " };
+                text.push_str(&format!("{indent}{line}\n"));
             }
             text
         }
