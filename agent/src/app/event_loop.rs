@@ -52,8 +52,11 @@ pub(super) struct Sources {
 impl Sources {
     pub(super) fn load(config: &Config) -> Result<Self, AppError> {
         let (files, first) =
-            FileSet::load_initial(config.inventory.clone(), config.policies.clone())
+            FileSet::load_what_is_good(config.inventory.clone(), config.policies.clone())
                 .map_err(AppError::Invalid)?;
+        for problem in &first.errors {
+            error!("{problem}");
+        }
         Ok(Self { files, first })
     }
 }
@@ -94,6 +97,7 @@ pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Res
     let applied = Applied {
         inventory: sources.first.inventory,
         policies: sources.first.policies,
+        locked: sources.first.locked,
         interfaces: interfaces.names().clone(),
         modes: Modes::load(&config).map_err(AppError::io("read the modes set earlier"))?,
         published: None,
@@ -281,7 +285,7 @@ impl Agent {
         let reload = self.files.reload();
         for problem in &reload.errors {
             if !self.shared.applied().errors.contains(problem) {
-                error!("{problem}; the last good content stays in force");
+                error!("{problem}; what was in force of it stays");
                 self.shared.metrics.count_reload_error("files");
             }
         }
@@ -295,6 +299,7 @@ impl Agent {
         applied.warnings = reload.warnings;
         applied.inventory = reload.inventory;
         applied.policies = reload.policies;
+        applied.locked = reload.locked;
         reload.changed
     }
 
@@ -313,12 +318,13 @@ impl Agent {
                 Err(error) => warn!("retiring: {error}"),
             }
         }
-        let (inventory, policies, interfaces, modes) = {
+        let (inventory, policies, locked, interfaces, modes) = {
             let applied = self.shared.applied();
             let modes = applied.modes.for_policy();
             (
                 Arc::clone(&applied.inventory),
                 Arc::clone(&applied.policies),
+                Arc::clone(&applied.locked),
                 applied.interfaces.clone(),
                 modes,
             )
@@ -329,6 +335,7 @@ impl Agent {
             policies: &policies,
             interfaces: &interfaces,
             modes: &modes,
+            locked: &locked,
             now,
         };
         match self.reconciler.publish(&desired) {

@@ -13,7 +13,7 @@ use super::modes::Modes;
 use crate::{
     config::Config,
     datapath::{AttachKind, Counters, Telemetry},
-    model::{Inventory, PolicySet},
+    model::{Inventory, Lockdown, PolicySet},
     observe::{Directory, History, Metrics},
     reconcile::Published,
     source::{SourceError, interfaces::Names},
@@ -23,6 +23,7 @@ use crate::{
 pub(super) struct Applied {
     pub(super) inventory: Arc<Inventory>,
     pub(super) policies: Arc<PolicySet>,
+    pub(super) locked: Arc<Vec<Lockdown>>,
     pub(super) interfaces: Names,
     pub(super) modes: Modes,
     pub(super) published: Option<Arc<Published>>,

@@ -10,12 +10,13 @@ use ringfence_common::ids::{IdentityId, RuleSlot};
 use super::{
     directory::kind_name,
     explain,
+    modes::kernel_mode,
     shared::{Applied, Shared},
 };
 use crate::{
     model::{Entity, ModeName, NamespaceMatch, Peer, Peers, Ports, Rule, Workload},
     observe::KernelTotals,
-    policy::{Explanation, Fence, Query, QueryError, RuleInfo},
+    policy::{Explanation, Fence, Query, QueryError, RuleInfo, locked_by},
     server::{
         Health, Views,
         view::{
@@ -359,13 +360,21 @@ fn endpoint(applied: &Applied, workload: &Workload) -> EndpointView {
         Some(fence) if fence.isolated => Isolation::Isolated,
         _ => Isolation::Open,
     };
+    let mode = applied.modes.of(&workload.id.namespace).0;
+    let locked = locked_by(
+        &applied.locked,
+        &applied.inventory,
+        workload,
+        kernel_mode(mode),
+    );
     EndpointView {
         workload: workload.id.to_string(),
         namespace: workload.id.namespace.to_string(),
         interface,
         ifindex,
         attached: ifindex.is_some_and(|i| published.is_some_and(|p| p.fenced.contains(&i))),
-        mode: applied.modes.of(&workload.id.namespace).0,
+        mode: locked.map_or(mode, |_| ModeName::Lockdown),
+        locked: locked.map(ToString::to_string),
         identity: info.map_or(0, |info| info.identity.0),
         table: info.map_or(0, |info| info.table.0),
         addresses: workload.addresses.iter().map(ToString::to_string).collect(),

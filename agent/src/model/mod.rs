@@ -7,6 +7,7 @@
 
 pub mod inventory;
 pub mod labels;
+pub mod lockdown;
 pub mod mode;
 pub mod name;
 pub mod policy;
@@ -20,6 +21,7 @@ pub mod workload;
 
 pub use inventory::{Inventory, InventoryError, InventoryFault, Item};
 pub use labels::{LabelError, Labels};
+pub use lockdown::{Lockdown, LockedScope};
 pub use mode::{ModeName, ModeNameError};
 pub use name::{
     NameError, NamespaceName, NodeName, PolicyName, PortName, ServiceAccountName, WorkloadId,

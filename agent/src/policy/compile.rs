@@ -23,6 +23,7 @@ use super::{
     classes::{Answers, Classes},
     desired::{Clock, Compiled, EndpointInfo, Inputs, RuleInfo},
     identity::Identity,
+    lockdown::mode_override,
     numbers::{Exhausted, Numbers, Space, digest_of},
     resolve::{Resolved, resolve},
     rows::rows,
@@ -362,7 +363,12 @@ impl Compiler {
                 table: info.table,
                 namespace: self.namespace(&info.workload.id.namespace)?,
                 pickup_until: local.pickup_until,
-                mode_override: 0,
+                mode_override: mode_override(
+                    inputs.locked,
+                    inputs.inventory,
+                    &info.workload,
+                    inputs.modes.of(&info.workload.id.namespace),
+                ),
                 reserved: [0; 3],
             };
             endpoints.insert(local.ifindex, endpoint);

@@ -13,8 +13,8 @@ use ringfence_common::{
 use super::{identity::Identity, table::TableSpec};
 use crate::{
     model::{
-        Inventory, NamespaceName, Policy, PolicyId, PolicySet, RuleAction, WallTime, Workload,
-        WorkloadId,
+        Inventory, Lockdown, NamespaceName, Policy, PolicyId, PolicySet, RuleAction, WallTime,
+        Workload, WorkloadId,
     },
     plan::State,
 };
@@ -79,6 +79,8 @@ pub struct Inputs<'a> {
     pub endpoints: &'a [LocalEndpoint],
     /// Modes.
     pub modes: &'a Modes,
+    /// Whose policies were refused before any of their content was in force.
+    pub locked: &'a [Lockdown],
     /// Now.
     pub clock: Clock,
 }

@@ -137,6 +137,7 @@ impl Evaluator {
             policies,
             endpoints: &endpoints,
             modes: &modes,
+            locked: &[],
             clock,
         };
         let compiled = Compiler::default().compile(&inputs)?;

@@ -12,6 +12,7 @@ use ringfence_common::{
 use super::{
     compile::{Compiler, own_addresses},
     desired::{Inputs, LocalEndpoint},
+    lockdown::mode_override,
 };
 
 impl Compiler {
@@ -37,7 +38,7 @@ impl Compiler {
             table: TableId::NONE,
             namespace,
             pickup_until: local.pickup_until,
-            mode_override: 0,
+            mode_override: mode_override(inputs.locked, inputs.inventory, workload, mode),
             reserved: [0; 3],
         };
         Some((endpoint, mode))

@@ -18,7 +18,7 @@ pub use ledger::{Ledger, LedgerError};
 
 use crate::{
     datapath::{Datapath, DatapathError},
-    model::{Inventory, PolicySet, WallTime},
+    model::{Inventory, Lockdown, PolicySet, WallTime},
     plan::{self, Action, CapacityError, State},
     policy::{Clock, Compiled, Compiler, Exhausted, Inputs, LocalEndpoint, Modes, Space},
 };
@@ -54,6 +54,8 @@ pub struct Desired<'a> {
     pub interfaces: &'a BTreeMap<String, u32>,
     /// Modes.
     pub modes: &'a Modes,
+    /// Whose policies were refused before any of their content was in force.
+    pub locked: &'a [Lockdown],
     /// Wall-clock time.
     pub now: WallTime,
 }
@@ -130,6 +132,7 @@ impl<D: Datapath> Reconciler<D> {
             policies: desired.policies,
             endpoints: &endpoints,
             modes: desired.modes,
+            locked: desired.locked,
             clock: Clock {
                 now: desired.now,
                 boot,

@@ -145,6 +145,7 @@ impl World {
             policies: &self.policies,
             interfaces: &self.interfaces,
             modes: &self.modes,
+            locked: &[],
             now: WallTime(0),
         }
     }

@@ -151,6 +151,9 @@ pub struct EndpointView {
     pub attached: bool,
     /// The mode in force.
     pub mode: ModeName,
+    /// Why it is locked down though its namespace is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked: Option<String>,
     /// Its identity.
     pub identity: u32,
     /// Its policy table.

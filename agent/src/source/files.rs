@@ -16,7 +16,7 @@ use super::limits::MAX_FILE_SIZE;
 use super::policy_file::PolicyFragment;
 use super::tracked::{Entry, Fragment, Tracked};
 use crate::model::{
-    Inventory, InventoryError, InventoryFault, Item, NamespaceName, Origin, PolicySet,
+    Inventory, InventoryError, InventoryFault, Item, Lockdown, NamespaceName, Origin, PolicySet,
     check_namespaces,
 };
 
@@ -36,6 +36,9 @@ impl Fragment for InventoryFragment {
     }
 }
 
+/// What is said of a file of which nothing was ever in force.
+const REFUSED: &str = "refused, and it has no earlier content";
+
 /// The outcome of looking at all files.
 #[derive(Debug, Clone)]
 pub struct Reload {
@@ -45,6 +48,8 @@ pub struct Reload {
     pub inventory: Arc<Inventory>,
     /// The policies in force.
     pub policies: Arc<PolicySet>,
+    /// Whose policies were refused before any of their content was in force.
+    pub locked: Arc<Vec<Lockdown>>,
     /// Everything that is wrong with the files now, also if it was so before.
     pub errors: Vec<SourceError>,
     /// What is odd in what is in force.
@@ -58,6 +63,7 @@ pub struct FileSet {
     policy_files: Tracked<PolicyFragment>,
     inventory: Arc<Inventory>,
     policies: Arc<PolicySet>,
+    locked: Arc<Vec<Lockdown>>,
 }
 
 /// Files whose pending content is, or would be, taken into force together.
@@ -102,18 +108,74 @@ impl FileSet {
         inventory: Vec<PathBuf>,
         policies: Vec<PathBuf>,
     ) -> Result<(Self, Reload), Vec<SourceError>> {
+        let (set, mut reload) = Self::load(inventory, policies);
+        if reload.errors.is_empty() {
+            return Ok((set, reload));
+        }
+        // Nobody is locked down by whoever only looks at files.
+        let of_lockdown =
+            |error: &SourceError| error.line == 0 && error.message.starts_with(REFUSED);
+        reload.errors.retain(|error| !of_lockdown(error));
+        Err(reload.errors)
+    }
+
+    /// Reads all files for the first time, to go on from there: bad policy files are reported,
+    /// and the others are in force.
+    ///
+    /// # Errors
+    /// Everything that is wrong, if the inventory is bad or a configured path cannot be read.
+    pub fn load_what_is_good(
+        inventory: Vec<PathBuf>,
+        policies: Vec<PathBuf>,
+    ) -> Result<(Self, Reload), Vec<SourceError>> {
+        let (set, reload) = Self::load(inventory, policies);
+        if set.has_ground() {
+            Ok((set, reload))
+        } else {
+            Err(reload.errors)
+        }
+    }
+
+    fn load(inventory: Vec<PathBuf>, policies: Vec<PathBuf>) -> (Self, Reload) {
         let mut set = Self {
             inventory_files: Tracked::new(inventory),
             policy_files: Tracked::new(policies),
             inventory: Arc::default(),
             policies: Arc::default(),
+            locked: Arc::default(),
         };
         let reload = set.reload();
-        if reload.errors.is_empty() {
-            Ok((set, reload))
-        } else {
-            Err(reload.errors)
+        (set, reload)
+    }
+
+    /// True if the inventory is what its files say, and every configured path could be read.
+    fn has_ground(&self) -> bool {
+        let inventory = &self.inventory_files;
+        inventory.errors().next().is_none()
+            && !inventory.entries.values().any(Entry::is_pending)
+            && self.policy_files.root_errors().is_empty()
+    }
+
+    /// Finds the files of which nothing was ever in force, with an error for each that says what
+    /// comes of it. True if whom they are about is other than before.
+    fn lock_down(&mut self, errors: &mut Vec<SourceError>) -> bool {
+        let mut locked = Vec::new();
+        for (path, about) in self.policy_files.never_good() {
+            let outcome = if about.is_empty() {
+                "whom it is about cannot be read, so nobody is locked down"
+            } else {
+                "whom it is about is locked down where the namespace enforces"
+            };
+            let message = format!("{REFUSED}: {outcome}");
+            let name = path.to_string_lossy();
+            errors.push(SourceError::whole_file(&name, message));
+            locked.extend(about);
         }
+        let changed = locked != *self.locked;
+        if changed {
+            self.locked = Arc::new(locked);
+        }
+        changed
     }
 
     /// The configured paths, for [`super::watch::Watcher`].
@@ -158,6 +220,7 @@ impl FileSet {
         let mut errors: Vec<_> = self.inventory_files.errors().cloned().collect();
         errors.extend(self.policy_files.errors().cloned());
         errors.append(&mut conflicts);
+        let relocked = self.lock_down(&mut errors);
         errors.sort();
         errors.dedup();
         let warnings = self
@@ -165,10 +228,12 @@ impl FileSet {
             .warnings()
             .chain(self.policy_files.warnings());
         Reload {
-            changed: !Arc::ptr_eq(&before_inventory, &self.inventory)
+            changed: relocked
+                || !Arc::ptr_eq(&before_inventory, &self.inventory)
                 || !Arc::ptr_eq(&before_policies, &self.policies),
             inventory: self.inventory.clone(),
             policies: self.policies.clone(),
+            locked: self.locked.clone(),
             errors,
             warnings: warnings.cloned().collect(),
         }

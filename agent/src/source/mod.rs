@@ -17,6 +17,7 @@ pub mod policy_file;
 mod policy_raw;
 mod policy_scope;
 pub mod policy_toml;
+mod salvage;
 mod toml_object;
 mod tracked;
 pub mod value;

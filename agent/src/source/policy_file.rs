@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::document::SourceError;
 use super::limits::{MAX_KUBERNETES_SIZE, MAX_TOML_POLICY_SIZE};
 use super::tracked::Fragment;
-use super::{kubernetes, policy_toml, toml_object};
-use crate::model::Policy;
+use super::{kubernetes, policy_toml, salvage, toml_object};
+use crate::model::{Lockdown, Policy};
 
 /// What one policy file says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,6 +37,22 @@ impl Fragment for PolicyFragment {
         } else {
             policy_toml::parse(file_name, text).map_err(|errors| toml_object::named(text, errors))
         }
+    }
+
+    fn salvage(file_name: &str, text: &str) -> Vec<Lockdown> {
+        let mut found = if is_kubernetes(file_name) {
+            kubernetes::salvage::subjects(file_name, text)
+        } else {
+            salvage::toml(file_name, text)
+        };
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    fn subjects(&self) -> Vec<Lockdown> {
+        let policies = self.policies.iter();
+        policies.map(|policy| Lockdown::of(policy)).collect()
     }
 
     fn warnings(&self) -> &[SourceError] {

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::document::Document;
 use super::policy_raw::{RawPolicy, Text};
-use super::policy_toml::parsed;
+use super::policy_toml::{parsed, selector};
 use super::value;
 use crate::model::{LabelSelector, NamespaceName, Priority, Scope, quote};
 
@@ -71,7 +71,7 @@ fn cluster(document: &mut Document<'_>, span: &Range<usize>, raw: &RawPolicy) ->
         .as_ref()
         .and_then(|number| document.accept(number.span(), Priority::new(*number.get_ref())));
     let namespaces = match &raw.subject_namespaces {
-        Some(text) => parsed::<LabelSelector>(document, text),
+        Some(text) => selector(document, text),
         None => Some(LabelSelector::everything()),
     };
     Some(Scope::Cluster {

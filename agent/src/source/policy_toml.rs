@@ -12,11 +12,15 @@ use toml::Spanned;
 
 use super::cidr_block;
 use super::document::{Document, Oddity, SourceError};
-use super::limits::{MAX_PEERS, MAX_PORTS, MAX_RULES, MAX_TESTS, MAX_TOML_POLICY_SIZE};
+use super::limits::{
+    MAX_PEERS, MAX_PORTS, MAX_REQUIREMENTS, MAX_RULES, MAX_SELECTOR_VALUES, MAX_TESTS,
+    MAX_TOML_POLICY_SIZE,
+};
 use super::policy_file::PolicyFragment;
 use super::policy_raw::{RawFile, RawPeer, RawPolicy, RawRule, RawTest, Text};
 use super::policy_scope;
 use super::value;
+use crate::model::selector::{Operator, Requirement};
 use crate::model::{
     About, LabelSelector, NamespaceMatch, Origin, Peer, Peers, Policy, PolicyKind, PolicyName,
     PolicyTest, Ports, Rule, RuleAction, Scope, ServiceAccountName, Tier, Window,
@@ -54,6 +58,29 @@ where
     document.accept(text.span(), text.get_ref().parse())
 }
 
+/// Reads a label selector, within limits.
+pub(super) fn selector(document: &mut Document<'_>, text: &Text) -> Option<LabelSelector> {
+    let selector: LabelSelector = parsed(document, text)?;
+    let count = selector.requirements().len();
+    if count > MAX_REQUIREMENTS {
+        let message =
+            format!("{count} requirements in a selector: expected at most {MAX_REQUIREMENTS}");
+        document.refuse(text.span(), message);
+        return None;
+    }
+    let values = |requirement: &Requirement| match requirement.operator() {
+        Operator::In(values) | Operator::NotIn(values) => values.len(),
+        Operator::Exists | Operator::DoesNotExist => 0,
+    };
+    let most = selector.requirements().iter().map(values).max();
+    if let Some(most) = most.filter(|most| *most > MAX_SELECTOR_VALUES) {
+        let message = format!("{most} values for a label: expected at most {MAX_SELECTOR_VALUES}");
+        document.refuse(text.span(), message);
+        return None;
+    }
+    Some(selector)
+}
+
 /// Refuses the first item beyond a limit.
 fn bounded<T>(
     document: &mut Document<'_>,
@@ -82,7 +109,7 @@ fn policy(document: &mut Document<'_>, raw: Spanned<RawPolicy>) -> Option<Policy
     let scope = policy_scope::scope(document, &span, &raw);
     let name: Option<PolicyName> = parsed(document, &raw.name);
     let subject = if let Some(subject) = &raw.subject {
-        parsed::<LabelSelector>(document, subject)
+        selector(document, subject)
     } else {
         let message = "a policy without subject: expected a label selector, \"\" selects all";
         document.refuse(span.clone(), message);
@@ -255,7 +282,7 @@ fn workload_peer(
     raw: &RawPeer,
 ) -> Option<Peer> {
     let namespaces = match &raw.namespaces {
-        Some(text) => parsed(document, text).map(NamespaceMatch::Selector),
+        Some(text) => selector(document, text).map(NamespaceMatch::Selector),
         None => scope.map(|scope| match scope {
             Scope::Namespace(own) => NamespaceMatch::Own(own.clone()),
             Scope::Cluster { .. } => NamespaceMatch::Selector(LabelSelector::everything()),
@@ -263,7 +290,7 @@ fn workload_peer(
     };
     let pods = match &raw.pods {
         Some(text) => {
-            let selector: Option<LabelSelector> = parsed(document, text);
+            let selector = selector(document, text);
             Some(selector?).filter(|selector| !selector.is_everything())
         }
         None => None,

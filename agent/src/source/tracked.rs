@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest, Sha256};
 
 use super::document::{SourceError, decode};
+use crate::model::Lockdown;
 
 /// A file changed again this soon after a change may keep its stamp: the clock of file times is
 /// coarse.
@@ -30,6 +31,16 @@ pub(super) trait Fragment: Sized + PartialEq {
 
     fn parse(file_name: &str, text: &str) -> Result<Self, Vec<SourceError>>;
     fn warnings(&self) -> &[SourceError];
+
+    /// Whom a refused file is about, as far as it can be read.
+    fn salvage(_: &str, _: &str) -> Vec<Lockdown> {
+        Vec::new()
+    }
+
+    /// Whom a good one is about.
+    fn subjects(&self) -> Vec<Lockdown> {
+        Vec::new()
+    }
 }
 
 /// What tells one state of a file from another without reading it.
@@ -85,6 +96,8 @@ pub(super) struct Entry<F> {
     in_force: Option<Arc<F>>,
     pending: Pending<F>,
     errors: Vec<SourceError>,
+    /// Whom the present content is about if it is refused and nothing is in force.
+    salvaged: Vec<Lockdown>,
 }
 
 impl<F> Entry<F> {
@@ -96,6 +109,7 @@ impl<F> Entry<F> {
             in_force,
             pending: Pending::Nothing,
             errors,
+            salvaged: Vec::new(),
         }
     }
 
@@ -196,6 +210,25 @@ impl<F: Fragment> Tracked<F> {
             .chain(self.entries.values().flat_map(|entry| &entry.errors))
     }
 
+    /// The files of which nothing was ever in force, and whom they are about.
+    pub(super) fn never_good(&self) -> impl Iterator<Item = (&Path, Vec<Lockdown>)> {
+        let waiting = self.entries.iter().filter(|(_, entry)| {
+            entry.in_force.is_none() && (!entry.errors.is_empty() || entry.is_pending())
+        });
+        waiting.map(|(path, entry)| {
+            let about = match &entry.pending {
+                Pending::Content(fragment) => fragment.subjects(),
+                Pending::Nothing | Pending::Removal => entry.salvaged.clone(),
+            };
+            (path.as_path(), about)
+        })
+    }
+
+    /// The configured paths that cannot be read.
+    pub(super) fn root_errors(&self) -> &[SourceError] {
+        &self.root_errors
+    }
+
     /// What is odd in what is in force.
     pub(super) fn warnings(&self) -> impl Iterator<Item = &SourceError> {
         let fragments = self.entries.values().filter_map(Entry::in_force);
@@ -248,6 +281,7 @@ fn list_directory(
 fn mark_removed<F>(entry: &mut Entry<F>) {
     (entry.stamp, entry.digest) = (None, None);
     entry.errors.clear();
+    entry.salvaged.clear();
     entry.pending = if entry.in_force.is_some() {
         Pending::Removal
     } else {
@@ -270,6 +304,7 @@ fn refresh<F: Fragment>(path: &Path, entry: &mut Entry<F>) {
         Err(error) => {
             let message = format!("cannot be read: {error}; expected a readable regular file");
             (entry.stamp, entry.digest) = (None, None);
+            entry.salvaged.clear();
             entry.errors = vec![SourceError::whole_file(&name, message)];
             entry.pending = Pending::Nothing;
             return;
@@ -281,11 +316,14 @@ fn refresh<F: Fragment>(path: &Path, entry: &mut Entry<F>) {
         return;
     }
     entry.digest = Some(digest);
-    let parsed = decode(&name, &bytes, limit)
-        .map_err(|error| vec![error])
-        .and_then(|text| F::parse(&name, text));
+    let text = decode(&name, &bytes, limit).map_err(|error| vec![error]);
+    let parsed = text.clone().and_then(|text| F::parse(&name, text));
     entry.pending = Pending::Nothing;
     entry.errors.clear();
+    entry.salvaged = match (&parsed, text) {
+        (Err(_), Ok(text)) if entry.in_force.is_none() => F::salvage(&name, text),
+        _ => Vec::new(),
+    };
     match parsed {
         Err(errors) => entry.errors = errors,
         Ok(fragment) if entry.in_force.as_deref() == Some(&fragment) => {}

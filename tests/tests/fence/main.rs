@@ -19,6 +19,7 @@ mod live;
 mod modes;
 mod peers;
 mod ports;
+mod refused;
 mod rejects;
 mod start;
 mod surfaces;

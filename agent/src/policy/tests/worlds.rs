@@ -71,6 +71,7 @@ impl World {
             policies,
             endpoints,
             modes: &modes,
+            locked: &[],
             clock,
         };
         compiler.compile(&inputs).unwrap()

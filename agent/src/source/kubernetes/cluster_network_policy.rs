@@ -105,7 +105,7 @@ fn tier_of(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<Tier> {
 }
 
 /// The namespaces and the workloads in them.
-fn subject_of(
+pub(super) fn subject_of(
     object: &mut Object<'_, '_>,
     node: &Node<'_>,
 ) -> Option<(LabelSelector, LabelSelector)> {

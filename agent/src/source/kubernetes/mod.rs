@@ -12,6 +12,7 @@ mod network_policy;
 mod node;
 mod object;
 mod ports;
+pub(super) mod salvage;
 mod scalar;
 mod selector;
 mod yaml;

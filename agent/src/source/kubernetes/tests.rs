@@ -3,6 +3,7 @@
 mod cluster;
 mod files;
 mod namespaced;
+mod salvage;
 mod selectors;
 
 use super::*;

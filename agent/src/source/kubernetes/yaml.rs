@@ -23,6 +23,7 @@ pub(super) struct Reader<'a> {
     nodes: usize,
     documents: usize,
     exhausted: bool,
+    broken: Vec<Node<'a>>,
 }
 
 /// A document under construction.
@@ -68,6 +69,7 @@ impl<'a> Reader<'a> {
             nodes: 0,
             documents: 0,
             exhausted: false,
+            broken: Vec::new(),
         }
     }
 
@@ -91,6 +93,23 @@ impl<'a> Reader<'a> {
 
     fn build(&mut self, document: &mut Document<'_>) -> Result<Option<Node<'a>>, Stop> {
         let mut builder = Builder::default();
+        let built = self.build_with(&mut builder, document);
+        if built.is_err() {
+            self.broken.extend(builder.into_partial());
+        }
+        built
+    }
+
+    /// What stands of documents that were not read to their ends.
+    pub(super) fn broken(self) -> Vec<Node<'a>> {
+        self.broken
+    }
+
+    fn build_with(
+        &mut self,
+        builder: &mut Builder<'a>,
+        document: &mut Document<'_>,
+    ) -> Result<Option<Node<'a>>, Stop> {
         loop {
             let (event, span) = match self.parser.next_event() {
                 Some(Ok(next)) => next,
@@ -117,10 +136,10 @@ impl<'a> Reader<'a> {
                         offset: at,
                         value: Value::Null,
                     };
-                    return Ok(Some(builder.root.unwrap_or(nothing)));
+                    return Ok(Some(builder.root.take().unwrap_or(nothing)));
                 }
                 event => {
-                    self.grow(&mut builder, document, event, at, span)?;
+                    self.grow(builder, document, event, at, span)?;
                     let copied = std::mem::take(&mut builder.copied);
                     self.count(at, 1 + copied)?;
                 }
@@ -231,6 +250,28 @@ impl<'a> Builder<'a> {
             self.copied += node.count();
             self.anchors.insert(anchor, node.clone());
         }
+    }
+
+    /// What was read so far, as if everything open ended here.
+    fn into_partial(mut self) -> Option<Node<'a>> {
+        let mut inner = None;
+        while let Some(open) = self.open.pop() {
+            let value = match open.content {
+                Content::List(mut items) => {
+                    items.extend(inner.take());
+                    Value::List(items)
+                }
+                Content::Map { mut entries, key } => {
+                    if let (Some((offset, key)), Some(value)) = (key, inner.take()) {
+                        entries.push(Entry { offset, key, value });
+                    }
+                    Value::Map(entries)
+                }
+            };
+            let offset = open.offset;
+            inner = Some(Node { offset, value });
+        }
+        inner.or(self.root)
     }
 
     fn place(&mut self, node: Node<'a>, document: &mut Document<'_>) -> Result<(), Stop> {

@@ -113,6 +113,7 @@ impl Fixture {
                 default: Mode::Enforce,
                 namespaces: BTreeMap::new(),
             },
+            locked: &[],
             clock: Clock {
                 now: WallTime(i64::try_from(now.as_nanos())?),
                 boot: datapath.boot_time()?,

@@ -1,0 +1,64 @@
+//! Workloads whose policy was refused before any content of it was ever in force.
+//!
+//! Says only whom such a policy is about, as far as that could be read. What becomes of them
+//! depends on the mode of their namespace, which is not known here.
+
+use super::labels::Labels;
+use super::name::NamespaceName;
+use super::policy::{Origin, Policy, Scope};
+use super::selector::LabelSelector;
+
+/// The subjects of a refused policy.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lockdown {
+    /// In which namespaces.
+    pub scope: LockedScope,
+    /// Which workloads there; everything if that could not be read.
+    pub subject: LabelSelector,
+    /// Where the policy was written.
+    pub origin: Origin,
+}
+
+/// The namespaces of the subjects.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LockedScope {
+    /// One, by its name.
+    Namespace(NamespaceName),
+    /// Those whose labels match.
+    Namespaces(LabelSelector),
+}
+
+impl Lockdown {
+    /// The subjects of a policy that is good by itself, but not in force.
+    #[must_use]
+    pub fn of(policy: &Policy) -> Self {
+        Self {
+            scope: match &policy.scope {
+                Scope::Namespace(name) => LockedScope::Namespace(name.clone()),
+                Scope::Cluster { namespaces, .. } => LockedScope::Namespaces(namespaces.clone()),
+            },
+            subject: policy.subject.clone(),
+            origin: policy.origin.clone(),
+        }
+    }
+
+    /// True if it is about workloads with these labels in this namespace.
+    #[must_use]
+    pub fn selects(&self, namespace: &NamespaceName, of_namespace: &Labels, own: &Labels) -> bool {
+        let here = match &self.scope {
+            LockedScope::Namespace(name) => name == namespace,
+            LockedScope::Namespaces(selector) => selector.matches(of_namespace),
+        };
+        here && self.subject.matches(own)
+    }
+}
+
+impl std::fmt::Display for Lockdown {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let place = super::quote::sanitise(&self.origin.to_string());
+        write!(
+            out,
+            "locked down: {place} is refused and has no earlier content"
+        )
+    }
+}

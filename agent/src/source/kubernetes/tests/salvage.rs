@@ -1,0 +1,69 @@
+//! What a refused file still says of whom it is about.
+
+use crate::model::LockedScope;
+use crate::source::kubernetes::salvage::subjects;
+
+fn shown(text: &str) -> Vec<String> {
+    subjects("k.yaml", text)
+        .iter()
+        .map(|lockdown| {
+            let scope = match &lockdown.scope {
+                LockedScope::Namespace(name) => name.to_string(),
+                LockedScope::Namespaces(selector) => format!("[{selector}]"),
+            };
+            let (line, subject) = (lockdown.origin.line, &lockdown.subject);
+            format!("{line} {scope} {subject}")
+        })
+        .collect()
+}
+
+#[test]
+fn what_can_be_read_of_a_refused_file() {
+    let text = "\
+kind: NetworkPolicy
+metadata: {name: a, namespace: shop}
+spec: {podSelector: {matchLabels: {app: web}}, colour: red}
+---
+kind: NetworkPolicy
+metadata: {namespace: lab}
+spec: {podSelector: {matchLabels: {app: 7}}}
+---
+kind: NetworkPolicy
+metadata: {namespace: No}
+---
+kind: NetworkPolicy
+metadata: {name: a}
+---
+kind: AdminNetworkPolicy
+spec: {subject: {pods: {namespaceSelector: {matchLabels: {env: prod}}, podSelector: {}}}}
+---
+kind: ClusterNetworkPolicy
+spec: {subject: {everyone: {}}}
+---
+kind: List
+items:
+- kind: NetworkPolicy
+  metadata: {namespace: x}
+---
+kind: ConfigMap
+metadata: {namespace: x}
+";
+    assert_eq!(
+        shown(text),
+        [
+            "1 shop app=web",
+            "5 lab ",
+            "12 default ",
+            "15 [env=prod] ",
+            "23 x "
+        ]
+    );
+}
+
+#[test]
+fn a_document_that_breaks_off_is_about_its_namespace() {
+    let text = "kind: NetworkPolicy\nmetadata:\n  namespace: shop\nspec:\n  podSelector: \
+                {matchLabels: {app: web}}\n  ingress: [\n---\nkind: NetworkPolicy\nmetadata: \
+                {namespace: lab}\nspec: {podSelector: {matchLabels: {app: db}}}\n";
+    assert_eq!(shown(text), ["8 lab app=db", "1 shop "]);
+}
