@@ -6,7 +6,7 @@
 //! ignored.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     rc::Rc,
     sync::Arc,
 };
@@ -15,7 +15,7 @@ use ringfence_common::{
     ids::{ClassId, RuleSlot, TableId},
     mode::{Direction, Verdict},
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 pub use super::groups::{GroupKind, GroupName};
 use super::{
@@ -38,7 +38,7 @@ pub struct Version<'a> {
 }
 
 /// What one version says of a change's flows.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Said {
     /// `allow` or `deny`.
     pub verdict: &'static str,
@@ -50,9 +50,11 @@ pub struct Said {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Change {
     /// Who opens them.
-    pub from: Vec<GroupName>,
+    #[serde(serialize_with = "list")]
+    pub from: Vec<Arc<GroupName>>,
     /// Whom they are opened to.
-    pub to: Vec<GroupName>,
+    #[serde(serialize_with = "list")]
+    pub to: Vec<Arc<GroupName>>,
     /// Their destination ports.
     pub ports: String,
     /// What the old version says.
@@ -108,8 +110,13 @@ pub fn difference(
     let mut comparison = Comparison {
         evaluators: [&old_rules, &new_rules],
         readers: [old_rules.spans(), new_rules.spans()],
-        differs: HashMap::new(),
+        classes: groups
+            .iter()
+            .flat_map(|group| group.faces.iter().map(|(_, classes)| *classes))
+            .collect(),
         words: HashMap::new(),
+        known: HashMap::new(),
+        lists: Vec::new(),
         own_node: allowed(By::Rule(RuleSlot::OWN_NODE)),
         outside: allowed(By::NotAWorkload),
     };
@@ -125,90 +132,186 @@ pub fn difference(
         ..Difference::default()
     };
     let found = comparison.all(&groups, &mut difference);
-    difference.changes = merge(found, &groups);
+    difference.changes = merge(found, &comparison.lists, &groups);
     Ok(difference)
 }
 
 /// What changes between two groups, in words.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Words {
     old: Said,
     new: Said,
     ports: String,
 }
 
+/// The number of a list of words; equal lists have equal numbers.
+type WordsId = usize;
+
 /// The tables of an end in both versions, the other end's classes, and the direction.
 type Asked = ([Option<TableId>; 2], [ClassId; 2], Direction);
+
+/// To which classes two versions of a table say different verdicts.
+#[derive(Default)]
+struct Differing {
+    /// To those of which neither version has rows of their own.
+    others: bool,
+    /// Classes of which a version has rows of its own, in either version.
+    own: [HashSet<ClassId>; 2],
+    /// Those among them, as pairs, to which the verdicts differ.
+    differ: HashSet<[ClassId; 2]>,
+}
+
+impl Differing {
+    fn includes(&self, classes: [ClassId; 2]) -> bool {
+        let mut own = self.own.iter().zip(classes);
+        if own.any(|(own, class)| own.contains(&class)) {
+            self.differ.contains(&classes)
+        } else {
+            self.others
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.others && self.differ.is_empty()
+    }
+}
 
 struct Comparison<'a> {
     evaluators: [&'a Evaluator; 2],
     readers: [SpanReader<'a>; 2],
-    differs: HashMap<Asked, bool>,
-    words: HashMap<[*const Spans; 4], Rc<Vec<Words>>>,
+    /// Every pair of classes that a face has.
+    classes: BTreeSet<[ClassId; 2]>,
+    words: HashMap<[*const Spans; 4], WordsId>,
+    known: HashMap<Vec<Words>, WordsId>,
+    lists: Vec<Vec<Words>>,
     own_node: Rc<Spans>,
     outside: Rc<Spans>,
 }
 
+/// By a target and what changes, the sources.
+type Found = BTreeMap<(usize, WordsId), Vec<usize>>;
+
 impl Comparison<'_> {
     /// By the places of two groups, what changes between them.
-    fn all(
-        &mut self,
-        groups: &[Group<2>],
-        difference: &mut Difference,
-    ) -> BTreeMap<(usize, Vec<Words>), Vec<usize>> {
-        let mut found: BTreeMap<(usize, Vec<Words>), Vec<usize>> = BTreeMap::new();
-        for (to, target) in groups.iter().enumerate() {
-            for (from, source) in groups.iter().enumerate() {
+    fn all(&mut self, groups: &[Group<2>], difference: &mut Difference) -> Found {
+        let mut known: HashMap<([Option<TableId>; 2], Direction), Rc<Differing>> = HashMap::new();
+        let mut differing = |comparison: &mut Self, group: &Group<2>, direction| {
+            let key = (group.tables, direction);
+            let new = || Rc::new(comparison.differing(group.tables, direction));
+            Rc::clone(known.entry(key).or_insert_with(new))
+        };
+        let mut ends = Vec::with_capacity(groups.len());
+        for group in groups {
+            let out = differing(self, group, Direction::Egress);
+            let into = differing(self, group, Direction::Ingress);
+            ends.push((group, out, into));
+        }
+        let mut found = Found::new();
+        for (to, (target, _, into)) in ends.iter().enumerate() {
+            for (from, (source, out, _)) in ends.iter().enumerate() {
                 let outside = source.members.is_empty() && target.members.is_empty();
-                if outside || (from == to && source.members.len() < 2) {
+                if (out.is_empty() && into.is_empty())
+                    || outside
+                    || (from == to && source.members.len() < 2)
+                {
                     continue;
                 }
-                let changes = self.pair(source, target);
-                if changes.is_empty() {
-                    continue;
+                if let Some(words) = self.pair((source, out), (target, into)) {
+                    self.count(words, difference);
+                    found.entry((to, words)).or_default().push(from);
                 }
-                let becomes = |verdict: Verdict| {
-                    usize::from(
-                        changes
-                            .iter()
-                            .any(|words| words.new.verdict == verdict.name()),
-                    )
-                };
-                difference.opened += becomes(Verdict::Allow);
-                difference.closed += becomes(Verdict::Deny);
-                found.entry((to, changes)).or_default().push(from);
             }
         }
         found
     }
 
-    fn pair(&mut self, source: &Group<2>, target: &Group<2>) -> Vec<Words> {
-        let mut changes: BTreeSet<Words> = BTreeSet::new();
+    fn count(&self, words: WordsId, difference: &mut Difference) {
+        let list = self.lists.get(words).map_or(&[][..], Vec::as_slice);
+        let becomes = |verdict: Verdict| {
+            usize::from(list.iter().any(|words| words.new.verdict == verdict.name()))
+        };
+        difference.opened += becomes(Verdict::Allow);
+        difference.closed += becomes(Verdict::Deny);
+    }
+
+    fn differing(&mut self, tables: [Option<TableId>; 2], direction: Direction) -> Differing {
+        let mut at = self.readers.iter().zip(tables);
+        let own = [(); 2].map(|()| match at.next() {
+            Some((reader, Some(table))) => reader
+                .own_classes(table, direction)
+                .iter()
+                .copied()
+                .collect(),
+            _ => HashSet::new(),
+        });
+        let others = self.differs((tables, [ClassId::ANY; 2], direction));
+        let mut differing = Differing {
+            others,
+            own,
+            differ: HashSet::new(),
+        };
+        let [old, new] = &differing.own;
+        let own: Vec<[ClassId; 2]> = self
+            .classes
+            .iter()
+            .filter(|[before, after]| old.contains(before) || new.contains(after))
+            .copied()
+            .collect();
+        for classes in own {
+            if self.differs((tables, classes, direction)) {
+                differing.differ.insert(classes);
+            }
+        }
+        differing
+    }
+
+    fn pair(
+        &mut self,
+        (source, out): (&Group<2>, &Differing),
+        (target, into): (&Group<2>, &Differing),
+    ) -> Option<WordsId> {
+        let from_host = source.kind == GroupKind::Host;
+        let mut lists: BTreeSet<WordsId> = BTreeSet::new();
         for (own, theirs) in source.meet(target) {
-            let egress = (source.tables, theirs, Direction::Egress);
-            let ingress = (target.tables, own, Direction::Ingress);
-            let from_host = source.kind == GroupKind::Host;
-            if !self.differs(egress) && (from_host || !self.differs(ingress)) {
+            if !out.includes(theirs) && (from_host || !into.includes(own)) {
                 continue;
             }
-            let [old_out, new_out] = self.both(egress);
+            let [old_out, new_out] = self.both((source.tables, theirs, Direction::Egress));
             let [old_in, new_in] = if from_host {
                 [Rc::clone(&self.own_node), Rc::clone(&self.own_node)]
             } else {
-                self.both(ingress)
+                self.both((target.tables, own, Direction::Ingress))
             };
-            let words = self.words(&[old_out, old_in, new_out, new_in]);
-            changes.extend(words.iter().cloned());
+            lists.insert(self.words(&[old_out, old_in, new_out, new_in]));
         }
-        changes.into_iter().collect()
+        let words = match lists.len() {
+            0 => return None,
+            1 => lists.first().copied()?,
+            _ => {
+                let lists = lists.iter().filter_map(|list| self.lists.get(*list));
+                let all: BTreeSet<Words> = lists.flatten().cloned().collect();
+                self.number(all.into_iter().collect())
+            }
+        };
+        let is_empty = self.lists.get(words).is_none_or(Vec::is_empty);
+        (!is_empty).then_some(words)
+    }
+
+    fn number(&mut self, list: Vec<Words>) -> WordsId {
+        if let Some(known) = self.known.get(&list) {
+            return *known;
+        }
+        self.lists.push(list.clone());
+        self.known.insert(list, self.lists.len() - 1);
+        self.lists.len() - 1
     }
 
     /// What changes between two ends, given what each says: old and new, out and in.
-    fn words(&mut self, spans: &[Rc<Spans>; 4]) -> Rc<Vec<Words>> {
+    fn words(&mut self, spans: &[Rc<Spans>; 4]) -> WordsId {
         // Spans live as long as their readers, so that their places name them.
         let key = spans.each_ref().map(Rc::as_ptr);
         if let Some(known) = self.words.get(&key) {
-            return Rc::clone(known);
+            return *known;
         }
         let [old_out, old_in, new_out, new_in] = spans;
         let stretches = overlay([&**old_out, old_in, new_out, new_in]);
@@ -224,8 +327,8 @@ impl Comparison<'_> {
             let ports = ports.to_string();
             Words { old, new, ports }
         });
-        let words = Rc::new(words.collect::<Vec<_>>());
-        self.words.insert(key, Rc::clone(&words));
+        let words = self.number(words.collect());
+        self.words.insert(key, words);
         words
     }
 
@@ -239,13 +342,8 @@ impl Comparison<'_> {
 
     /// Whether the two versions' tables say different verdicts anywhere.
     fn differs(&mut self, asked: Asked) -> bool {
-        if let Some(known) = self.differs.get(&asked) {
-            return *known;
-        }
         let [old, new] = self.both(asked);
-        let differs = old.verdicts() != new.verdicts();
-        self.differs.insert(asked, differs);
-        differs
+        old.verdicts() != new.verdicts()
     }
 
     fn both(&mut self, (tables, classes, direction): Asked) -> [Rc<Spans>; 2] {
@@ -279,25 +377,32 @@ fn said(evaluator: &Evaluator, [egress, ingress]: [Ruling; 2]) -> Said {
 }
 
 /// One change for all who share it: first the sources of one target, then the targets of these.
-fn merge(found: BTreeMap<(usize, Vec<Words>), Vec<usize>>, groups: &[Group<2>]) -> Vec<Change> {
-    let mut merged: BTreeMap<(Vec<usize>, Words), BTreeSet<usize>> = BTreeMap::new();
-    for ((to, changes), sources) in found {
-        for words in changes {
-            merged
-                .entry((sources.clone(), words))
-                .or_default()
-                .insert(to);
+fn merge(found: Found, lists: &[Vec<Words>], groups: &[Group<2>]) -> Vec<Change> {
+    let mut merged: BTreeMap<(Rc<Vec<usize>>, &Words), Vec<usize>> = BTreeMap::new();
+    for ((to, words), sources) in found {
+        let sources = Rc::new(sources);
+        for words in lists.get(words).into_iter().flatten() {
+            let key = (Rc::clone(&sources), words);
+            merged.entry(key).or_default().push(to);
         }
     }
-    let name = |place: usize| groups.get(place).map(|group| group.name.clone());
+    let names: Vec<Arc<GroupName>> = groups.iter().map(|g| Arc::new(g.name.clone())).collect();
+    let named = |places: &[usize]| -> Vec<Arc<GroupName>> {
+        let names = places.iter().filter_map(|place| names.get(*place));
+        names.cloned().collect()
+    };
     merged
         .into_iter()
         .map(|((from, words), to)| Change {
-            from: from.into_iter().filter_map(name).collect(),
-            to: to.into_iter().filter_map(name).collect(),
-            ports: words.ports,
-            old: words.old,
-            new: words.new,
+            from: named(&from),
+            to: named(&to),
+            ports: words.ports.clone(),
+            old: words.old.clone(),
+            new: words.new.clone(),
         })
         .collect()
+}
+
+fn list<S: Serializer>(groups: &[Arc<GroupName>], out: S) -> Result<S::Ok, S::Error> {
+    out.collect_seq(groups.iter().map(|group| &**group))
 }

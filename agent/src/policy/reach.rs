@@ -206,6 +206,9 @@ impl Search<'_> {
         for ([own], [theirs]) in source.meet(target) {
             let egress = self.spans(source, theirs, Direction::Egress);
             let ingress = self.spans(target, own, Direction::Ingress);
+            if egress.denies_everything() || ingress.denies_everything() {
+                continue;
+            }
             let stretches = overlay([&*egress, &ingress]);
             let pieces = match &asked {
                 Some(asked) => clip(&stretches, asked),

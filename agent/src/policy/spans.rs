@@ -67,6 +67,13 @@ impl Spans {
             .map_or(self.elsewhere, |span| span.ruling)
     }
 
+    /// True if nothing is allowed on any port.
+    pub(crate) fn denies_everything(&self) -> bool {
+        let mut named = self.protocols.values().flatten().map(|span| span.ruling);
+        self.elsewhere.verdict == Verdict::Deny
+            && named.all(|ruling| ruling.verdict == Verdict::Deny)
+    }
+
     /// The verdicts alone, in a form that is equal for equal verdicts.
     pub(crate) fn verdicts(&self) -> Verdicts {
         let mut protocols = BTreeMap::new();
@@ -148,6 +155,7 @@ pub(crate) struct SpanReader<'a> {
     rows: &'a HostTable,
     now: u64,
     marks: HashMap<Asked, Marks>,
+    own: HashMap<(TableId, Direction), Vec<ClassId>>,
     read: HashMap<Asked, Rc<Spans>>,
 }
 
@@ -169,12 +177,23 @@ impl<'a> SpanReader<'a> {
                     .extend([first, first + (1 << free)]);
             }
         }
+        let mut own: HashMap<(TableId, Direction), Vec<ClassId>> = HashMap::new();
+        for (table, class, direction) in marks.keys() {
+            own.entry((*table, *direction)).or_default().push(*class);
+        }
         Self {
             rows,
             now,
             marks,
+            own,
             read: HashMap::new(),
         }
+    }
+
+    /// The classes to which a table says other things than to any class.
+    pub(crate) fn own_classes(&self, table: TableId, direction: Direction) -> &[ClassId] {
+        let own = self.own.get(&(table, direction));
+        own.map_or(&[][..], Vec::as_slice)
     }
 
     /// What a table says to a class in a direction.

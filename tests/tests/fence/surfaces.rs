@@ -328,3 +328,47 @@ fn listings_are_sensible() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn the_agent_explains_what_is_in_force() -> Result<()> {
+    let world = world()?;
+    let agent = world.agent("observe", POLICIES)?;
+    let explain = |from: &str, port: &str, more: &[&str]| {
+        let ends = ["policy", "explain", "--from", from, "--to", "shop/server"];
+        [&ends[..], &["--port", port], more]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let ask = |from: &str, port: &str, more: &[&str]| {
+        let arguments = explain(from, port, more);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        run(&agent, &arguments)
+    };
+    let denied = ask("lab/intruder", "tcp/8081", &[])?;
+    for line in [
+        "ingress of shop/server: deny by ingress[1] of shop/server",
+        "  namespace shop observes: it would be dropped, and passes",
+        "    owner: \"team-shop\"",
+    ] {
+        ensure!(
+            denied.lines().any(|its| its == line),
+            "no {line:?} in:\n{denied}"
+        );
+    }
+    let allowed: Value = serde_json::from_str(&ask("shop/client", "tcp/8080", &["-o", "json"])?)?;
+    ensure!(allowed["verdict"] == "allow", "{allowed}");
+    ensure!(
+        allowed["ingress"]["live"]
+            == serde_json::json!(
+                { "namespace": "shop", "mode": "observe", "attached": true }
+            ),
+        "{allowed}"
+    );
+    let unknown = explain("shop/nobody", "tcp/1", &[]);
+    let unknown: Vec<&str> = unknown.iter().map(String::as_str).collect();
+    let output = agent.cli(&unknown)?;
+    ensure!(output.status.code() == Some(2), "{output:?}");
+    Ok(())
+}

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
@@ -88,7 +89,7 @@ fn text(found: &Difference) -> String {
     text
 }
 
-fn names(groups: &[GroupName]) -> String {
+fn names(groups: &[Arc<GroupName>]) -> String {
     let mut names: Vec<String> = groups.iter().take(NAMED).map(ToString::to_string).collect();
     if groups.len() > NAMED {
         names.push(format!("{} more kinds", groups.len() - NAMED));

@@ -115,8 +115,14 @@ fn has(group: &GroupName, workload: &WorkloadId) -> Option<bool> {
     (listed || complete).then_some(listed)
 }
 
-fn any_has(groups: &[GroupName], workload: &WorkloadId) -> Option<bool> {
-    let all: Option<Vec<bool>> = groups.iter().map(|group| has(group, workload)).collect();
+fn any_has<'a>(
+    groups: impl IntoIterator<Item = &'a GroupName>,
+    workload: &WorkloadId,
+) -> Option<bool> {
+    let all: Option<Vec<bool>> = groups
+        .into_iter()
+        .map(|group| has(group, workload))
+        .collect();
     Some(all?.into_iter().any(|has| has))
 }
 
@@ -146,7 +152,11 @@ fn a_difference_names_the_pairs_whose_verdicts_differ() {
                 let named: Option<Vec<bool>> = found
                     .changes
                     .iter()
-                    .map(|change| Some(any_has(&change.from, from)? && any_has(&change.to, to)?))
+                    .map(|change| {
+                        let from = any_has(change.from.iter().map(|group| &**group), from)?;
+                        let to = any_has(change.to.iter().map(|group| &**group), to)?;
+                        Some(from && to)
+                    })
                     .collect();
                 let Some(named) = named else { continue };
                 let said = named.contains(&true);
