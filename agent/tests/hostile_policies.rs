@@ -56,8 +56,8 @@ fn repeated(
     }
 }
 
-fn small(name: &'static str, text: String, refusal: &'static str) -> Attack {
-    repeated(name, &text, (0, |_| String::new()), "", refusal)
+fn small(name: &'static str, text: &str, refusal: &'static str) -> Attack {
+    repeated(name, text, (0, |_| String::new()), "", refusal)
 }
 
 impl Attack {
@@ -311,28 +311,28 @@ fn deceptions() -> Vec<Attack> {
     vec![
         small(
             "twice.yaml",
-            format!("{KUBERNETES}  ingress: []\n  ingress: []\n"),
+            &format!("{KUBERNETES}  ingress: []\n  ingress: []\n"),
             "key \"ingress\" is already given in line 6",
         ),
         small(
             "twice.toml",
-            format!("{TOML}subject = \"\"\n"),
+            &format!("{TOML}subject = \"\"\n"),
             "duplicate key",
         ),
         small(
             "nul.yaml",
-            named("name: \"p\\0\""),
+            &named("name: \"p\\0\""),
             "\"p\\u{0}\" is not a policy name",
         ),
-        small("raw-nul.yaml", named("name: p\0"), "not YAML"),
+        small("raw-nul.yaml", &named("name: p\0"), "not YAML"),
         small(
             "bidi.toml",
-            format!("{TOML}owner = \"a\u{202e}b\"\n"),
+            &format!("{TOML}owner = \"a\u{202e}b\"\n"),
             "the text holds \\u{202e}",
         ),
         small(
             "bidi.yaml",
-            KUBERNETES.replace("podSelector: {}", label),
+            &KUBERNETES.replace("podSelector: {}", label),
             "\"\\u{202e}\" is not a label value",
         ),
     ]

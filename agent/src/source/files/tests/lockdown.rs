@@ -57,7 +57,7 @@ fn a_bad_file_locks_down_whom_it_is_about_until_it_is_mended() {
          the namespace enforces"
     );
     assert!(
-        errors[1].starts_with("a.toml:5:1: unknown field `colour`"),
+        errors[1].starts_with("a.toml:5:1: policy shop/a: unknown field `colour`"),
         "{errors:?}"
     );
     assert_eq!(start.set.policies().len(), 1, "the other file is in force");
