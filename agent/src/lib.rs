@@ -6,6 +6,7 @@ pub mod config;
 pub mod datapath;
 pub mod model;
 pub mod observe;
+pub mod persistent;
 pub mod plan;
 pub mod policy;
 pub mod reconcile;

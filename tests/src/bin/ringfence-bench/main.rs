@@ -1,6 +1,7 @@
 //! The benchmark: prints what Ringfence costs on this machine, and asserts nothing.
 //!
-//! `--quick` measures less often, for a first look. What the figures mean, and those of a known
+//! `--quick` measures less often, for a first look. `--scale` measures the policy engine alone, on
+//! drawn clusters, and needs neither privileges nor a kernel that does anything. What the figures mean, and those of a known
 //! machine, are in `docs/performance.md`.
 
 mod change;
@@ -9,6 +10,7 @@ mod kernel;
 mod noop;
 mod process;
 mod report;
+mod scale;
 mod world;
 
 use std::process::ExitCode;
@@ -26,6 +28,8 @@ pub(crate) struct Effort {
     pub(crate) changes: usize,
     /// Starts of the agent.
     pub(crate) starts: usize,
+    /// Changes of each kind to a drawn cluster.
+    pub(crate) scale: usize,
 }
 
 const FULL: Effort = Effort {
@@ -33,12 +37,14 @@ const FULL: Effort = Effort {
     repeat: 1_000_000,
     changes: 200,
     starts: 7,
+    scale: 200,
 };
 const QUICK: Effort = Effort {
     rounds: 3,
     repeat: 100_000,
     changes: 40,
     starts: 3,
+    scale: 30,
 };
 
 fn main() -> ExitCode {
@@ -54,19 +60,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn arguments() -> Result<Effort> {
-    let mut effort = FULL;
+fn arguments() -> Result<(Effort, bool)> {
+    let (mut effort, mut scale) = (FULL, false);
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
             "--quick" => effort = QUICK,
+            "--scale" => scale = true,
             "--" => {}
-            other => bail!("unknown argument {other}: expected --quick or nothing"),
+            other => bail!("unknown argument {other}: expected --quick or --scale"),
         }
     }
-    Ok(effort)
+    Ok((effort, scale))
 }
 
-fn run(effort: Effort) -> Result<()> {
+fn run((effort, scale): (Effort, bool)) -> Result<()> {
+    if scale {
+        return scale::measure(effort.scale);
+    }
     println!("Ringfence benchmark at {} remote workloads", world::REMOTE);
     kernel::measure(effort)?;
     let mut bench = process::Bench::start()?;

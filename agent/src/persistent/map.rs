@@ -1,0 +1,357 @@
+//! A sorted map with cheap copies and cheap differences.
+//!
+//! Copying is a reference count; changing a copy costs the logarithm of its size and leaves the
+//! original alone; comparing two copies costs what differs between them, because parts that are
+//! shared are not looked at. Between maps that share nothing everything works, and costs their size.
+
+use std::{borrow::Borrow, cmp::Ordering, fmt, hash::Hash, sync::Arc};
+
+use super::node::{self, Link, Node};
+
+/// A sorted map; see the module's header.
+pub struct Map<K, V> {
+    root: Link<K, V>,
+}
+
+/// One entry in which two maps differ.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Change<'a, K, V> {
+    /// Its key.
+    pub key: &'a K,
+    /// What the older map has there.
+    pub old: Option<&'a V>,
+    /// What the newer map has there.
+    pub new: Option<&'a V>,
+}
+
+impl<K, V> Map<K, V> {
+    /// A map without entries.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { root: None }
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        node::size(&self.root)
+    }
+
+    /// True without entries.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.root.is_none()
+    }
+
+    /// True if the other is an unchanged copy of this one.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        same(self.root.as_deref(), other.root.as_deref())
+    }
+
+    /// All entries in the order of their keys.
+    #[must_use]
+    pub fn iter(&self) -> Iter<'_, K, V> {
+        let mut iter = Iter { ahead: Vec::new() };
+        iter.descend(self.root.as_deref());
+        iter
+    }
+
+    /// All keys in their order.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.iter().map(|(key, _)| key)
+    }
+
+    /// All values in the order of their keys.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.iter().map(|(_, value)| value)
+    }
+}
+
+impl<K: Ord, V> Map<K, V> {
+    /// The value of a key.
+    #[must_use]
+    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        let mut link = self.root.as_deref();
+        while let Some(node) = link {
+            link = match key.cmp(node.key.borrow()) {
+                Ordering::Equal => return Some(&node.value),
+                Ordering::Less => node.left.as_deref(),
+                Ordering::Greater => node.right.as_deref(),
+            };
+        }
+        None
+    }
+
+    /// Whether it has a key.
+    #[must_use]
+    pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.get(key).is_some()
+    }
+
+    /// The entries from a key on, in the order of their keys.
+    #[must_use]
+    pub fn from(&self, first: &K) -> Iter<'_, K, V> {
+        let mut ahead = Vec::new();
+        let mut link = self.root.as_deref();
+        while let Some(node) = link {
+            link = if node.key < *first {
+                node.right.as_deref()
+            } else {
+                ahead.push(node);
+                node.left.as_deref()
+            };
+        }
+        Iter { ahead }
+    }
+
+    /// How many keys are less than this one.
+    #[must_use]
+    pub fn count_below(&self, key: &K) -> usize {
+        let (mut count, mut link) = (0, self.root.as_deref());
+        while let Some(node) = link {
+            link = if node.key < *key {
+                count += 1 + node::size(&node.left);
+                node.right.as_deref()
+            } else {
+                node.left.as_deref()
+            };
+        }
+        count
+    }
+}
+
+impl<K: Ord + Hash + Clone, V: Clone> Map<K, V> {
+    /// Puts an entry in and returns the value it replaces.
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+        node::insert(&mut self.root, key, value)
+    }
+
+    /// Takes an entry out.
+    pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
+        // A key that is not there must not cost a copy of the way to it.
+        if !self.contains_key(key) {
+            return None;
+        }
+        node::remove(&mut self.root, key)
+    }
+}
+
+impl<K: Ord + Hash, V: PartialEq> Map<K, V> {
+    /// Shows every entry in which this map differs from an older one, in the order of their keys.
+    pub fn since<'a>(&'a self, older: &'a Self, mut show: impl FnMut(Change<'a, K, V>)) {
+        let all = Between {
+            after: None,
+            before: None,
+        };
+        compare(older.root.as_deref(), self.root.as_deref(), all, &mut show);
+    }
+}
+
+impl<K: Ord + Hash + Clone, V: PartialEq + Clone> Map<K, V> {
+    /// The same entries, sharing with an older map what has not changed since.
+    #[must_use]
+    pub fn based_on(&self, older: &Self) -> Self {
+        let mut based = older.clone();
+        self.since(older, |change| {
+            match change.new {
+                Some(value) => based.insert(change.key.clone(), value.clone()),
+                None => based.remove(change.key),
+            };
+        });
+        based
+    }
+}
+
+fn same<K, V>(one: Option<&Node<K, V>>, other: Option<&Node<K, V>>) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => std::ptr::eq(one, other),
+        _ => false,
+    }
+}
+
+/// The keys between two others, without these.
+struct Between<'a, K> {
+    after: Option<&'a K>,
+    before: Option<&'a K>,
+}
+
+impl<K> Clone for Between<'_, K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<K> Copy for Between<'_, K> {}
+
+impl<'a, K: Ord> Between<'a, K> {
+    /// The topmost node within.
+    fn top<V>(self, mut link: Option<&'a Node<K, V>>) -> Option<&'a Node<K, V>> {
+        while let Some(node) = link {
+            if self.after.is_some_and(|after| node.key <= *after) {
+                link = node.right.as_deref();
+            } else if self.before.is_some_and(|before| node.key >= *before) {
+                link = node.left.as_deref();
+            } else {
+                break;
+            }
+        }
+        link
+    }
+
+    fn up_to(self, key: &'a K) -> Self {
+        Self {
+            before: Some(key),
+            ..self
+        }
+    }
+
+    fn from(self, key: &'a K) -> Self {
+        Self {
+            after: Some(key),
+            ..self
+        }
+    }
+}
+
+fn compare<'a, K: Ord + Hash, V: PartialEq>(
+    old: Option<&'a Node<K, V>>,
+    new: Option<&'a Node<K, V>>,
+    within: Between<'a, K>,
+    show: &mut dyn FnMut(Change<'a, K, V>),
+) {
+    let (old, new) = (within.top(old), within.top(new));
+    if same(old, new) {
+        return;
+    }
+    // The shape follows from the keys: what stands on top on one side is on top on the other, too,
+    // or is not there.
+    let (top, here) = match (old, new) {
+        (None, None) => return,
+        (Some(old), None) => (old, (Some(old), None)),
+        (None, Some(new)) => (new, (None, Some(new))),
+        (Some(old), Some(new)) if old.key == new.key => (new, (Some(old), Some(new))),
+        (Some(old), Some(new)) if old.is_above(new) => (old, (Some(old), None)),
+        (Some(_), Some(new)) => (new, (None, Some(new))),
+    };
+    let side = |link: Option<&'a Node<K, V>>, is_here: Option<&'a Node<K, V>>, left: bool| {
+        match is_here {
+            Some(node) if left => node.left.as_deref(),
+            Some(node) => node.right.as_deref(),
+            None => link,
+        }
+    };
+    let (low, high) = (within.up_to(&top.key), within.from(&top.key));
+    compare(side(old, here.0, true), side(new, here.1, true), low, show);
+    let (was, is) = (here.0.map(|node| &node.value), here.1.map(|node| &node.value));
+    if was != is {
+        show(Change {
+            key: &top.key,
+            old: was,
+            new: is,
+        });
+    }
+    compare(side(old, here.0, false), side(new, here.1, false), high, show);
+}
+
+/// Entries in the order of their keys.
+pub struct Iter<'a, K, V> {
+    /// Nodes to show, each followed by what is to the right of it.
+    ahead: Vec<&'a Node<K, V>>,
+}
+
+impl<'a, K, V> Iter<'a, K, V> {
+    fn descend(&mut self, mut link: Option<&'a Node<K, V>>) {
+        while let Some(node) = link {
+            self.ahead.push(node);
+            link = node.left.as_deref();
+        }
+    }
+}
+
+impl<'a, K, V> Iterator for Iter<'a, K, V> {
+    type Item = (&'a K, &'a V);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let node = self.ahead.pop()?;
+        self.descend(node.right.as_deref());
+        Some((&node.key, &node.value))
+    }
+}
+
+impl<'a, K, V> IntoIterator for &'a Map<K, V> {
+    type Item = (&'a K, &'a V);
+    type IntoIter = Iter<'a, K, V>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl<K: Ord + Hash, V> FromIterator<(K, V)> for Map<K, V> {
+    /// Of two entries with one key the later one counts.
+    fn from_iter<T: IntoIterator<Item = (K, V)>>(entries: T) -> Self {
+        let mut entries: Vec<(K, V)> = entries.into_iter().collect();
+        // Stable: the last of equal keys is the last one given.
+        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+        entries.dedup_by(|later, kept| {
+            let again = later.0 == kept.0;
+            if again {
+                std::mem::swap(later, kept);
+            }
+            again
+        });
+        Self {
+            root: node::build(entries),
+        }
+    }
+}
+
+impl<K: Ord + Hash, V, const N: usize> From<[(K, V); N]> for Map<K, V> {
+    fn from(entries: [(K, V); N]) -> Self {
+        entries.into_iter().collect()
+    }
+}
+
+impl<K, V> Clone for Map<K, V> {
+    fn clone(&self) -> Self {
+        Self {
+            root: self.root.as_ref().map(Arc::clone),
+        }
+    }
+}
+
+impl<K, V> Default for Map<K, V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: Ord + Hash, V: PartialEq> PartialEq for Map<K, V> {
+    fn eq(&self, other: &Self) -> bool {
+        let mut equal = self.len() == other.len();
+        if equal && !self.is_same(other) {
+            self.since(other, |_| equal = false);
+        }
+        equal
+    }
+}
+impl<K: Ord + Hash, V: Eq> Eq for Map<K, V> {}
+
+impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Map<K, V> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_map().entries(self).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! Maps against the standard library's, and what copies share.
+
+use std::collections::BTreeMap;
+
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+
+type Step = (bool, u8, u8);
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    vec((any::<bool>(), 0..60u8, 0..4u8), 0..120)
+}
+
+fn apply(map: &mut Map<u8, u8>, model: &mut BTreeMap<u8, u8>, steps: &[Step]) {
+    for (put, key, value) in steps {
+        let (ours, theirs) = if *put {
+            (map.insert(*key, *value), model.insert(*key, *value))
+        } else {
+            (map.remove(key), model.remove(key))
+        };
+        assert_eq!(ours, theirs);
+        assert_eq!(map.len(), model.len());
+    }
+}
+
+fn differences(old: &BTreeMap<u8, u8>, new: &BTreeMap<u8, u8>) -> Vec<(u8, Option<u8>, Option<u8>)> {
+    (0..=u8::MAX)
+        .map(|key| (key, old.get(&key).copied(), new.get(&key).copied()))
+        .filter(|(_, old, new)| old != new)
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+
+    #[test]
+    fn a_map_is_a_map((first, second) in (steps(), steps())) {
+        let (mut map, mut model) = (Map::new(), BTreeMap::new());
+        apply(&mut map, &mut model, &first);
+        let (copy, copied) = (map.clone(), model.clone());
+        apply(&mut map, &mut model, &second);
+        for (map, model) in [(&map, &model), (&copy, &copied)] {
+            prop_assert!(map.iter().eq(model));
+            for key in 0..60 {
+                prop_assert_eq!(map.get(&key), model.get(&key));
+                prop_assert!(map.from(&key).eq(model.range(key..)));
+                prop_assert_eq!(map.count_below(&key), model.range(..key).count());
+            }
+        }
+
+        let mut shown = Vec::new();
+        map.since(&copy, |change| {
+            shown.push((*change.key, change.old.copied(), change.new.copied()));
+        });
+        prop_assert_eq!(shown, differences(&copied, &model));
+        prop_assert_eq!(map == copy, model == copied);
+
+        // Built at once or step by step, it is the same tree.
+        let built: Map<u8, u8> = model.iter().map(|(key, value)| (*key, *value)).collect();
+        prop_assert_eq!(&built, &map);
+        prop_assert!(map.based_on(&copy).iter().eq(&model));
+        let back = map.based_on(&map.clone());
+        prop_assert!(back.is_same(&map));
+    }
+}
+
+#[test]
+fn the_last_of_equal_keys_counts() {
+    let map: Map<u8, u8> = [(1, 1), (2, 2), (1, 3), (1, 4)].into();
+    assert!(map.iter().eq(&BTreeMap::from([(1, 4), (2, 2)])));
+}
+
+#[test]
+fn a_difference_costs_what_differs() {
+    use std::cell::Cell;
+
+    thread_local!(static ASKED: Cell<usize> = const { Cell::new(0) });
+    #[derive(Clone)]
+    struct Counted(u32);
+    impl PartialEq for Counted {
+        fn eq(&self, other: &Self) -> bool {
+            ASKED.set(ASKED.get() + 1);
+            self.0 == other.0
+        }
+    }
+
+    let before: Map<u32, Counted> = (0..10_000).map(|n| (n, Counted(n))).collect();
+    let mut after = before.clone();
+    after.insert(5000, Counted(1));
+    after.insert(20_000, Counted(2));
+    after.remove(&7);
+    let mut shown = Vec::new();
+    after.since(&before, |change| shown.push(*change.key));
+    assert_eq!(shown, [7, 5000, 20_000]);
+    assert!(ASKED.get() < 500, "{} values compared", ASKED.get());
+}

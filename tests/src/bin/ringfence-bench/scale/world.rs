@@ -1,0 +1,273 @@
+//! A drawn cluster: namespaces, workloads and policies, the same on every machine.
+//!
+//! Every size has the same label sets, policies and local endpoints; only the number of replicas
+//! differs. What is drawn is what clusters have: a few labels shared by many, a template hash that
+//! makes each set its own, policies mostly about the own namespace, some across, few for all.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, anyhow};
+use ringfence::model::{
+    Inventory, Labels, NamedPort, Namespace, NamespaceName, NodeEntry, NodeName, Policy, PolicySet,
+    PortName, Protocol, ServiceAccountName, Workload, WorkloadId,
+};
+use ringfence::policy::LocalEndpoint;
+use ringfence::source::policy_toml;
+
+const NAMESPACES: usize = 200;
+const LABEL_SETS: usize = 5000;
+const POLICIES: usize = 1000;
+const CLUSTER_POLICIES: usize = 10;
+const ENDPOINTS: usize = 30;
+const NODES: u32 = 100;
+const APPS: [&str; 12] = [
+    "api", "auth", "batch", "cache", "cart", "db", "gateway", "mail", "orders", "payments",
+    "search", "web",
+];
+const TIERS: [&str; 4] = ["frontend", "backend", "data", "job"];
+const ENVIRONMENTS: [&str; 3] = ["prod", "staging", "dev"];
+
+/// What the policy engine is given.
+pub(crate) struct World {
+    pub(crate) inventory: Arc<Inventory>,
+    pub(crate) policies: Arc<PolicySet>,
+    pub(crate) endpoints: Vec<LocalEndpoint>,
+}
+
+/// A small generator (splitmix64), so that the draw is the same everywhere.
+struct Draw(u64);
+
+impl Draw {
+    fn next(&mut self, below: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let drawn = (word ^ (word >> 31)) % (below.max(1) as u64);
+        usize::try_from(drawn).unwrap_or(0)
+    }
+
+    fn one<'a>(&mut self, all: &[&'a str]) -> &'a str {
+        all.get(self.next(all.len())).copied().unwrap_or("")
+    }
+}
+
+fn namespace(number: usize) -> String {
+    format!("ns-{:03}", number % NAMESPACES)
+}
+
+impl World {
+    /// Draws a cluster with so many workloads.
+    pub(crate) fn draw(workloads: usize) -> Result<Self> {
+        let namespaces = (0..NAMESPACES).map(|number| {
+            let environment = ENVIRONMENTS.get(number % 7 % 3).copied().unwrap_or("");
+            let labels = Labels::from_pairs([
+                ("env", environment.to_owned()),
+                ("team", format!("team-{}", number % 23)),
+            ])?;
+            Ok(Namespace::new(NamespaceName::new(&namespace(number))?, labels)?)
+        });
+        let workloads = (0..workloads).map(|number| {
+            let local = number < LABEL_SETS && number % (LABEL_SETS / ENDPOINTS) == 7;
+            workload(number, number % LABEL_SETS, local)
+        });
+        let nodes = (0..NODES).map(|number| {
+            Ok(NodeEntry {
+                name: NodeName::new(&format!("node-{number}"))?,
+                addresses: vec![IpAddr::V4(Ipv4Addr::from(0xac10_0000 + number))],
+                local: number == 0,
+            })
+        });
+        let inventory = Inventory::build(
+            namespaces.collect::<Result<_>>()?,
+            workloads.collect::<Result<_>>()?,
+            nodes.collect::<Result<_>>()?,
+        )
+        .map_err(|errors| anyhow!("{errors:?}"))?;
+        let endpoints = (1..)
+            .zip(inventory.workloads.values().filter(|w| w.is_endpoint()))
+            .map(|(ifindex, workload)| LocalEndpoint {
+                ifindex,
+                workload: workload.id.clone(),
+                pickup_until: 0,
+            });
+        let policies = (0..POLICIES).map(|number| policy(number, Edit::None));
+        let policies = PolicySet::build(policies.collect::<Result<Vec<_>>>()?)
+            .map_err(|errors| anyhow!("{errors:?}"))?;
+        Ok(Self {
+            endpoints: endpoints.collect(),
+            inventory: Arc::new(inventory),
+            policies: Arc::new(policies),
+        })
+    }
+
+    /// A policy of a namespace with a local endpoint that selects every workload there, or one that
+    /// no local endpoint has to do with.
+    pub(crate) fn policy_to_edit(&self, local: bool) -> Result<usize> {
+        let has_endpoint = |number: usize| {
+            let name = namespace(number);
+            self.endpoints
+                .iter()
+                .any(|endpoint| endpoint.workload.namespace.as_str() == name)
+        };
+        (CLUSTER_POLICIES..POLICIES)
+            .find(|number| number / NAMESPACES == 1 && has_endpoint(*number) == local)
+            .context("no such policy")
+    }
+}
+
+/// One workload of a label set.
+pub(crate) fn workload(number: usize, set: usize, local: bool) -> Result<Arc<Workload>> {
+    let app = APPS.get(set / NAMESPACES % APPS.len()).copied().unwrap_or("");
+    labelled(number, set, app, local)
+}
+
+/// A workload of a label set, but for its `app` label.
+pub(crate) fn labelled(number: usize, set: usize, app: &str, local: bool) -> Result<Arc<Workload>> {
+    let tier = TIERS.get(set / 7 % TIERS.len()).copied().unwrap_or("");
+    let labels = Labels::from_pairs([
+        ("app", app.to_owned()),
+        ("tier", tier.to_owned()),
+        ("pod-template-hash", format!("{:010x}", set * 7919)),
+    ])?;
+    let port = |name: &str, port| {
+        let (name, protocol) = (PortName::new(name)?, Protocol::Tcp);
+        Ok::<_, anyhow::Error>(NamedPort { name, protocol, port })
+    };
+    let ports = match tier {
+        "frontend" | "backend" => vec![port("http", 8080)?, port("metrics", 9090)?],
+        "data" => vec![port("db", 5432)?],
+        _ => Vec::new(),
+    };
+    let host = u32::try_from(number)?;
+    let account = if set % 3 == 0 { app } else { "default" };
+    Ok(Arc::new(Workload {
+        id: WorkloadId::new(&namespace(set), &format!("{app}-{number:06}"))?,
+        labels,
+        service_account: ServiceAccountName::new(account)?,
+        addresses: vec![
+            IpAddr::V4(Ipv4Addr::from(0x0a00_0001 + host)),
+            IpAddr::V6(Ipv6Addr::from((0xfd00_u128 << 112) + u128::from(host) + 1)),
+        ],
+        ports,
+        interface: local.then(|| format!("veth{number}")),
+    }))
+}
+
+/// What an edit changes in the first rule of a policy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Edit {
+    None,
+    Port(usize),
+    Peer(usize),
+    Cidr(usize),
+}
+
+/// The policy of a number, edited.
+pub(crate) fn policy(number: usize, edit: Edit) -> Result<Arc<Policy>> {
+    let text = if number < CLUSTER_POLICIES {
+        cluster_policy(number)
+    } else {
+        namespace_policy(number, edit)?
+    };
+    let fragment = policy_toml::parse("drawn", &text).map_err(|errors| anyhow!("{errors:?}"))?;
+    fragment.policies.first().cloned().context("no policy")
+}
+
+fn cluster_policy(number: usize) -> String {
+    let head = |name: &str, tier: &str| {
+        format!(
+            "[[policy]]\nname = \"{name}-{number}\"\nscope = \"cluster\"\ntier = \"{tier}\"\n\
+             priority = {}\nsubject = \"\"\n",
+            number * 10
+        )
+    };
+    let monitoring = "{ namespaces = \"kubernetes.io/metadata.name=ns-001\", pods = \"app=batch\" }";
+    let dns = "{ namespaces = \"kubernetes.io/metadata.name=ns-000\", pods = \"app=gateway\" }";
+    match number {
+        0 => head("dns", "admin")
+            + &format!("[[policy.egress]]\nto = [{dns}]\nports = [\"udp/53\", \"tcp/53\"]\n"),
+        1 => head("metrics", "admin")
+            + &format!("[[policy.ingress]]\nfrom = [{monitoring}]\nports = [\"metrics\"]\n"),
+        2 => head("no-metadata", "admin")
+            + "[[policy.egress]]\naction = \"deny\"\nto = [{ cidr = \"169.254.169.254/32\" }]\n",
+        3 => head("dev-out", "admin")
+            + "subject-namespaces = \"env=prod\"\n[[policy.ingress]]\naction = \"deny\"\n\
+               from = [{ namespaces = \"env=dev\" }]\n",
+        4 => head("no-telnet", "admin")
+            + "[[policy.ingress]]\naction = \"deny\"\nports = [\"tcp/23\", \"tcp/135-139\"]\n",
+        _ => head("default", "baseline")
+            + &format!(
+                "[[policy.ingress]]\nfrom = [{{ namespaces = \"team=team-{number}\" }}]\n\
+                 ports = [\"tcp/{}\"]\n",
+                7000 + number
+            ),
+    }
+}
+
+/// Five kinds of policies, one of each in every namespace.
+fn namespace_policy(number: usize, edit: Edit) -> Result<String> {
+    let mut draw = Draw(number as u64);
+    let own = namespace(number);
+    let kind = number / NAMESPACES;
+    let subject = match kind {
+        0 | 1 => String::new(),
+        _ => format!("app={}", draw.one(&APPS)),
+    };
+    let mut text =
+        format!("[[policy]]\nname = \"p{number}\"\nnamespace = \"{own}\"\nsubject = \"{subject}\"\n");
+    let (app, other) = (draw.one(&APPS), draw.one(&APPS));
+    let (tier, team) = (draw.one(&TIERS), draw.next(23));
+    let net = draw.next(250);
+    match kind {
+        0 => write!(
+            text,
+            "ingress = []\n[[policy.egress]]\nto = [{{ pods = \"tier={tier}\" }}]\n\
+             [[policy.egress]]\nto = [{{ cidr = \"0.0.0.0/0\", except = [\"10.0.0.0/8\", \
+             \"192.168.0.0/16\"] }}]\nports = [\"tcp/443\"]\n"
+        )?,
+        1 => {
+            let port = match edit {
+                Edit::Port(edition) => 9000 + edition,
+                _ => 8080,
+            };
+            let app = match edit {
+                Edit::Peer(edition) => APPS.get(edition % APPS.len()).copied().unwrap_or(""),
+                _ => app,
+            };
+            let cidr = match edit {
+                Edit::Cidr(edition) => edition % 250,
+                _ => net,
+            };
+            write!(
+                text,
+                "[[policy.ingress]]\nfrom = [{{ pods = \"app={app}\" }}, \
+                 {{ cidr = \"203.0.{cidr}.0/24\", except = [\"203.0.{cidr}.7/32\"] }}]\n\
+                 ports = [\"tcp/{port}\", \"http\"]\n"
+            )?;
+        }
+        2 => write!(
+            text,
+            "[[policy.ingress]]\nfrom = [{{ namespaces = \"team=team-{team}\", \
+             pods = \"app={app}\" }}, {{ pods = \"app={other}\" }}]\n\
+             ports = [\"tcp/8000-8100\", \"udp/5000-5010\"]\n"
+        )?,
+        3 => write!(
+            text,
+            "[[policy.egress]]\nto = [{{ namespaces = \"kubernetes.io/metadata.name={}\", \
+             pods = \"app={other}\" }}]\nports = [\"db\", \"tcp/6379\"]\n\
+             [[policy.egress]]\nto = [{{ cidr = \"198.51.{net}.0/24\" }}]\n\
+             ports = [\"tcp/9000-9010\"]\n",
+            namespace(net)
+        )?,
+        _ => write!(
+            text,
+            "[[policy.ingress]]\naction = \"deny\"\nfrom = [{{ service-account = \"{other}\" }}]\n\
+             [[policy.ingress]]\nfrom = [{{ pods = \"app in ({app},{other})\" }}]\n\
+             ports = [\"tcp/3000\"]\n"
+        )?,
+    }
+    Ok(text)
+}
