@@ -20,7 +20,7 @@ use ringfence_common::{
 };
 
 use super::{DatapathError, error::chain};
-use crate::plan::{Action, Addresses, Capacities, State, TableRows};
+use crate::plan::{Action, Capacities, State, TableRows};
 
 /// Handles of every map that the agent writes.
 pub(super) struct ControlMaps {
@@ -186,14 +186,14 @@ impl ControlMaps {
 
     /// Reads back every control map.
     pub(super) fn read(&self) -> Result<State, DatapathError> {
-        let mut addresses = Addresses::new();
+        let mut addresses: Vec<(IpAddr, IdentityId)> = Vec::new();
         for (ip, identity) in entries(&self.ipcache4, names::IPCACHE4)? {
-            addresses.insert(IpAddr::from(ip.to_wire()), identity);
+            addresses.push((IpAddr::from(ip.to_wire()), identity));
         }
         for (ip, identity) in entries(&self.ipcache6, names::IPCACHE6)? {
-            addresses.insert(IpAddr::from(ip.to_wire()), identity);
+            addresses.push((IpAddr::from(ip.to_wire()), identity));
         }
-        let identities = addresses.values().copied();
+        let identities = addresses.iter().map(|(_, identity)| *identity);
         let prefixes = self.read_prefixes()?;
         let mut classes = BTreeMap::new();
         for identity in identities.chain(prefixes.values().copied()) {
@@ -208,10 +208,10 @@ impl ControlMaps {
             .collect();
         Ok(State {
             tables: self.read_tables()?,
-            modes: self.read_modes(&endpoints)?,
-            classes,
-            prefixes,
-            addresses: Arc::new(addresses),
+            modes: self.read_modes(&endpoints)?.into_iter().collect(),
+            classes: classes.into_iter().collect(),
+            prefixes: prefixes.into_iter().collect(),
+            addresses: addresses.into_iter().collect(),
             endpoints,
         })
     }

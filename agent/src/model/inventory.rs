@@ -1,8 +1,8 @@
 //! The inventory: every namespace, workload and node, consistent as a whole.
 //!
 //! An `Inventory` only exists if no name, address or interface is claimed twice, every workload's
-//! namespace is known, and each endpoint fits the kernel's record. Built as a whole from the
-//! pieces that sources deliver; errors point at the pieces by their place in the input, so that a
+//! namespace is known, and each endpoint fits the kernel's record. Copies share what they have in
+//! common. Built as a whole from the pieces that sources deliver; errors point at the pieces by their place in the input, so that a
 //! source can say which file they came from.
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::name::{NamespaceName, NodeName, WorkloadId};
 use super::policy::Policy;
 use super::workload::{Namespace, NodeEntry, Workload};
+use crate::persistent::Map;
 
 /// The most IPv4 addresses the kernel's endpoint record holds.
 pub const MAX_ENDPOINT_IPV4: usize = 3;
@@ -22,11 +23,11 @@ pub const MAX_ENDPOINT_IPV6: usize = 2;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
     /// Namespaces by name.
-    pub namespaces: BTreeMap<NamespaceName, Namespace>,
+    pub namespaces: Arc<BTreeMap<NamespaceName, Namespace>>,
     /// Workloads by full name.
-    pub workloads: BTreeMap<WorkloadId, Arc<Workload>>,
+    pub workloads: Map<WorkloadId, Arc<Workload>>,
     /// Nodes by name.
-    pub nodes: BTreeMap<NodeName, NodeEntry>,
+    pub nodes: Arc<BTreeMap<NodeName, NodeEntry>>,
 }
 
 /// One item of the input of [`Inventory::build`], by its index in its list.
@@ -178,19 +179,37 @@ impl Inventory {
             return Err(builder.errors);
         }
         Ok(Self {
-            namespaces: namespaces
-                .into_iter()
-                .map(|item| (item.name().clone(), item))
-                .collect(),
+            namespaces: Arc::new(
+                namespaces
+                    .into_iter()
+                    .map(|item| (item.name().clone(), item))
+                    .collect(),
+            ),
             workloads: workloads
                 .into_iter()
                 .map(|item| (item.id.clone(), item))
                 .collect(),
-            nodes: nodes
-                .into_iter()
-                .map(|item| (item.name.clone(), item))
-                .collect(),
+            nodes: Arc::new(
+                nodes
+                    .into_iter()
+                    .map(|item| (item.name.clone(), item))
+                    .collect(),
+            ),
         })
+    }
+
+    /// The same inventory, sharing with an older one what has not changed since, so that whoever
+    /// knows the older one finds the difference without looking at the rest.
+    #[must_use]
+    pub fn based_on(&self, older: &Self) -> Self {
+        let keep = |same: bool| same.then_some(older);
+        let namespaces = keep(self.namespaces == older.namespaces).unwrap_or(self);
+        let nodes = keep(self.nodes == older.nodes).unwrap_or(self);
+        Self {
+            namespaces: Arc::clone(&namespaces.namespaces),
+            workloads: self.workloads.based_on(&older.workloads),
+            nodes: Arc::clone(&nodes.nodes),
+        }
     }
 
     /// The workload of that name.

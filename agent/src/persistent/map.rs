@@ -243,16 +243,18 @@ fn compare<'a, K: Ord + Hash, V: PartialEq>(
         (Some(old), Some(new)) if old.is_above(new) => (old, (Some(old), None)),
         (Some(_), Some(new)) => (new, (None, Some(new))),
     };
-    let side = |link: Option<&'a Node<K, V>>, is_here: Option<&'a Node<K, V>>, left: bool| {
-        match is_here {
+    let side =
+        |link: Option<&'a Node<K, V>>, is_here: Option<&'a Node<K, V>>, left: bool| match is_here {
             Some(node) if left => node.left.as_deref(),
             Some(node) => node.right.as_deref(),
             None => link,
-        }
-    };
+        };
     let (low, high) = (within.up_to(&top.key), within.from(&top.key));
     compare(side(old, here.0, true), side(new, here.1, true), low, show);
-    let (was, is) = (here.0.map(|node| &node.value), here.1.map(|node| &node.value));
+    let (was, is) = (
+        here.0.map(|node| &node.value),
+        here.1.map(|node| &node.value),
+    );
     if was != is {
         show(Change {
             key: &top.key,
@@ -260,7 +262,12 @@ fn compare<'a, K: Ord + Hash, V: PartialEq>(
             new: is,
         });
     }
-    compare(side(old, here.0, false), side(new, here.1, false), high, show);
+    compare(
+        side(old, here.0, false),
+        side(new, here.1, false),
+        high,
+        show,
+    );
 }
 
 /// Entries in the order of their keys.

@@ -91,10 +91,7 @@ pub(super) fn insert<K: Hash + Ord + Clone, V: Clone>(
     put(link, Node::new(key, value))
 }
 
-fn put<K: Hash + Ord + Clone, V: Clone>(
-    link: &mut Link<K, V>,
-    mut new: Node<K, V>,
-) -> Option<V> {
+fn put<K: Hash + Ord + Clone, V: Clone>(link: &mut Link<K, V>, mut new: Node<K, V>) -> Option<V> {
     let Some(held) = link else {
         *link = Some(Arc::new(new));
         return None;
@@ -116,10 +113,7 @@ fn put<K: Hash + Ord + Clone, V: Clone>(
 }
 
 /// What lies below a key that the tree does not have, and what lies above it.
-fn split<K: Hash + Ord + Clone, V: Clone>(
-    link: Link<K, V>,
-    key: &K,
-) -> (Link<K, V>, Link<K, V>) {
+fn split<K: Hash + Ord + Clone, V: Clone>(link: Link<K, V>, key: &K) -> (Link<K, V>, Link<K, V>) {
     let Some(mut held) = link else {
         return (None, None);
     };

@@ -3,7 +3,11 @@
 //! Invariant: what is checked is the peak, when old and new stand side by side; a state that does
 //! not fit changes nothing.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use ringfence_common::maps;
@@ -62,6 +66,7 @@ pub fn check(actual: &State, desired: &State, limits: &Capacities) -> Result<(),
             .tables
             .iter()
             .map(|(table, rows)| match desired.tables.get(table) {
+                Some(same) if Arc::ptr_eq(same, rows) => 0,
                 Some(same) => rows.keys().filter(|key| !same.contains_key(*key)).count(),
                 None => rows.len(),
             })
@@ -78,10 +83,7 @@ pub fn check(actual: &State, desired: &State, limits: &Capacities) -> Result<(),
         limits.endpoints,
         endpoints.len(),
     )?;
-    // The same addresses fit because they did.
-    if !Arc::ptr_eq(&actual.addresses, &desired.addresses) {
-        addresses_fit(actual, desired, limits)?;
-    }
+    addresses_fit(actual, desired, limits)?;
     for (v6, map) in [(false, maps::CIDR4), (true, maps::CIDR6)] {
         let prefixes: BTreeSet<&IpNet> = actual
             .prefixes
@@ -99,18 +101,30 @@ fn addresses_fit(
     desired: &State,
     limits: &Capacities,
 ) -> Result<(), CapacityError> {
-    for (v6, map) in [(false, maps::IPCACHE4), (true, maps::IPCACHE6)] {
-        let of_family = |address: &&IpAddr| address.is_ipv6() == v6;
-        let wanted = desired.addresses.keys().filter(of_family).count();
-        let leaving = actual
-            .addresses
-            .keys()
-            .filter(of_family)
-            .filter(|address| !desired.addresses.contains_key(*address))
-            .count();
-        fits(map, "ipcache", limits.ipcache, wanted + leaving)?;
-    }
-    Ok(())
+    let [mut leaving4, mut leaving6] = [0, 0];
+    desired.addresses.since(&actual.addresses, |change| {
+        let leaving = if change.key.is_ipv6() {
+            &mut leaving6
+        } else {
+            &mut leaving4
+        };
+        *leaving += usize::from(change.new.is_none());
+    });
+    let lowest6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let wanted4 = desired.addresses.count_below(&lowest6);
+    let wanted6 = desired.addresses.len() - wanted4;
+    fits(
+        maps::IPCACHE4,
+        "ipcache",
+        limits.ipcache,
+        wanted4 + leaving4,
+    )?;
+    fits(
+        maps::IPCACHE6,
+        "ipcache",
+        limits.ipcache,
+        wanted6 + leaving6,
+    )
 }
 
 fn fits(

@@ -36,17 +36,18 @@ pub fn plan(actual: &State, desired: &State) -> Plan {
     let mut plan = Plan::default();
     rows(actual, desired, &mut plan);
     let publish = &mut plan.publish;
-    for (slot, mode) in &desired.modes {
-        if actual.modes.get(slot) != Some(mode) {
-            publish.push(Action::SetMode(*slot, *mode));
-        }
-    }
-    for (identity, class) in &desired.classes {
-        // Also when it is the any-class: the slot may hold the class of an identity long gone.
-        if actual.classes.get(identity) != Some(class) {
-            publish.push(Action::SetClass(*identity, *class));
-        }
-    }
+    // Modes and classes that nobody has any more stay where they are: arrays do not shrink.
+    desired.modes.since(&actual.modes, |change| {
+        publish.extend(change.new.map(|mode| Action::SetMode(*change.key, *mode)));
+    });
+    // Also when it is the any-class: the slot may hold the class of an identity long gone.
+    desired.classes.since(&actual.classes, |change| {
+        publish.extend(
+            change
+                .new
+                .map(|class| Action::SetClass(*change.key, *class)),
+        );
+    });
     let prefixes = prefixes(actual, desired, publish);
     let addresses = addresses(actual, desired, publish);
     // Without an endpoint there is no recorded flow to judge again.
@@ -106,37 +107,25 @@ fn retire_rows(table: TableId, held: &Arc<TableRows>, desired: &State, retire: &
 /// Returns whether any prefix changed.
 fn prefixes(actual: &State, desired: &State, publish: &mut Vec<Action>) -> bool {
     let before = publish.len();
-    for (prefix, identity) in &desired.prefixes {
-        if actual.prefixes.get(prefix) != Some(identity) {
-            publish.push(Action::PutPrefix(*prefix, *identity));
-        }
-    }
-    for prefix in actual.prefixes.keys() {
-        if !desired.prefixes.contains_key(prefix) {
-            publish.push(Action::DeletePrefix(*prefix));
-        }
-    }
+    desired.prefixes.since(&actual.prefixes, |change| {
+        publish.push(match change.new {
+            Some(identity) => Action::PutPrefix(*change.key, *identity),
+            None => Action::DeletePrefix(*change.key),
+        });
+    });
     publish.len() > before
 }
 
 /// Returns the addresses that changed.
 fn addresses(actual: &State, desired: &State, publish: &mut Vec<Action>) -> Vec<IpAddr> {
     let mut changed = Vec::new();
-    if Arc::ptr_eq(&actual.addresses, &desired.addresses) {
-        return changed;
-    }
-    for (address, identity) in desired.addresses.iter() {
-        if actual.addresses.get(address) != Some(identity) {
-            publish.push(Action::PutAddress(*address, *identity));
-            changed.push(*address);
-        }
-    }
-    for address in actual.addresses.keys() {
-        if !desired.addresses.contains_key(address) {
-            publish.push(Action::DeleteAddress(*address));
-            changed.push(*address);
-        }
-    }
+    desired.addresses.since(&actual.addresses, |change| {
+        publish.push(match change.new {
+            Some(identity) => Action::PutAddress(*change.key, *identity),
+            None => Action::DeleteAddress(*change.key),
+        });
+        changed.push(*change.key);
+    });
     changed
 }
 

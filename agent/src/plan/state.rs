@@ -1,7 +1,7 @@
 //! What the control maps hold: the same type for the desired and the actual state.
 //!
 //! Invariants: rows are grouped by table and shared, so that an unchanged table costs a pointer
-//! comparison; the address map is shared likewise. Conntrack and telemetry are not state.
+//! comparison; all other maps share their parts with the states they were made from. Conntrack and telemetry are not state.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,6 +18,7 @@ use ringfence_common::{
 };
 
 use super::action::Action;
+use crate::persistent::Map;
 
 /// A policy row with the length of its prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,7 +35,7 @@ pub struct Row {
 pub type TableRows = HashMap<(u32, PolicyKey), PolicyRow>;
 
 /// Addresses and the identities they have.
-pub type Addresses = HashMap<IpAddr, IdentityId>;
+pub type Addresses = Map<IpAddr, IdentityId>;
 
 /// The contents of every control map.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -42,13 +43,13 @@ pub struct State {
     /// Rows of `POLICY` by table.
     pub tables: BTreeMap<TableId, Arc<TableRows>>,
     /// `NAMESPACE_MODE`.
-    pub modes: BTreeMap<NamespaceSlot, Mode>,
+    pub modes: Map<NamespaceSlot, Mode>,
     /// `CLASSES`.
-    pub classes: BTreeMap<IdentityId, ClassId>,
+    pub classes: Map<IdentityId, ClassId>,
     /// `CIDR4` and `CIDR6`.
-    pub prefixes: BTreeMap<IpNet, IdentityId>,
+    pub prefixes: Map<IpNet, IdentityId>,
     /// `IPCACHE4` and `IPCACHE6`.
-    pub addresses: Arc<Addresses>,
+    pub addresses: Addresses,
     /// `ENDPOINTS` by ifindex.
     pub endpoints: BTreeMap<u32, Endpoint>,
 }
@@ -82,10 +83,10 @@ impl State {
                 self.prefixes.remove(&net);
             }
             Action::PutAddress(address, identity) => {
-                Arc::make_mut(&mut self.addresses).insert(address, identity);
+                self.addresses.insert(address, identity);
             }
             Action::DeleteAddress(address) => {
-                Arc::make_mut(&mut self.addresses).remove(&address);
+                self.addresses.remove(&address);
             }
             Action::BumpEpoch(_) | Action::BumpAllEpochs => {}
             Action::PutEndpoint(ifindex, endpoint) => {

@@ -1,22 +1,26 @@
 //! The prefixes that policies name, and which of them contain an address.
 //!
-//! Invariant: answers are sorted and complete; a prefix contains itself.
+//! Invariants: answers are sorted and complete; a prefix contains itself. A prefix is there for as
+//! long as anybody who added it has not removed it again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     net::IpAddr,
 };
 
 use ipnet::IpNet;
 
-use crate::model::{Peer, Peers, PolicySet};
+use crate::model::{Peer, Peers, Policy, PolicySet};
 
 /// Every prefix that occurs in a policy, as a network or as an exception.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Prefixes {
-    all: BTreeSet<IpNet>,
-    /// Networks by prefix length, so that a look-up costs one probe per length in use.
-    by_length: BTreeMap<(bool, u8), HashSet<IpNet>>,
+    /// How often each was added.
+    counts: HashMap<IpNet, usize>,
+    /// How many there are of each length, so that a look-up costs one probe per length in use.
+    lengths: BTreeMap<(bool, u8), usize>,
+    /// Those that came or went since they were last asked for.
+    flipped: BTreeSet<IpNet>,
 }
 
 impl Prefixes {
@@ -24,35 +28,61 @@ impl Prefixes {
     pub(crate) fn of(policies: &PolicySet) -> Self {
         let mut prefixes = Self::default();
         for policy in policies.iter() {
-            for rule in policy.ingress.iter().chain(&policy.egress).flatten() {
-                let Peers::Of(peers) = &rule.peers else {
-                    continue;
-                };
-                peers.iter().for_each(|peer| prefixes.add_peer(peer));
-            }
+            named_by(policy).for_each(|net| prefixes.add(net));
         }
         prefixes
     }
 
-    /// Adds the prefixes that a peer names.
-    pub(crate) fn add_peer(&mut self, peer: &Peer) {
-        let Peer::Cidr { net, except } = peer else {
+    /// Adds a prefix.
+    pub(crate) fn add(&mut self, net: IpNet) {
+        let net = net.trunc();
+        let count = self.counts.entry(net).or_default();
+        *count += 1;
+        if *count == 1 {
+            *self.lengths.entry(length(&net)).or_default() += 1;
+            self.flip(net);
+        }
+    }
+
+    /// Removes a prefix once.
+    pub(crate) fn remove(&mut self, net: IpNet) {
+        let net = net.trunc();
+        let Entry::Occupied(mut count) = self.counts.entry(net) else {
             return;
         };
-        self.add(*net);
-        except.iter().for_each(|net| self.add(*net));
+        *count.get_mut() -= 1;
+        if *count.get() > 0 {
+            return;
+        }
+        count.remove();
+        if let Some(of_length) = self.lengths.get_mut(&length(&net)) {
+            *of_length -= 1;
+            if *of_length == 0 {
+                self.lengths.remove(&length(&net));
+            }
+        }
+        self.flip(net);
     }
 
-    fn add(&mut self, net: IpNet) {
-        let net = net.trunc();
-        self.all.insert(net);
-        let length = (matches!(net, IpNet::V6(_)), net.prefix_len());
-        self.by_length.entry(length).or_default().insert(net);
+    fn flip(&mut self, net: IpNet) {
+        if !self.flipped.remove(&net) {
+            self.flipped.insert(net);
+        }
     }
 
-    /// Every prefix.
+    /// The prefixes that came or went since the last call.
+    pub(crate) fn take_flipped(&mut self) -> BTreeSet<IpNet> {
+        std::mem::take(&mut self.flipped)
+    }
+
+    /// Whether it has a prefix.
+    pub(crate) fn contains(&self, net: &IpNet) -> bool {
+        self.counts.contains_key(net)
+    }
+
+    /// Every prefix, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &IpNet> {
-        self.all.iter()
+        self.counts.keys()
     }
 
     /// The prefixes that contain an address, sorted.
@@ -67,12 +97,35 @@ impl Prefixes {
 
     fn of_lengths(&self, address: IpAddr, longest: u8) -> Vec<IpNet> {
         let lengths = (address.is_ipv6(), 0)..=(address.is_ipv6(), longest);
-        self.by_length
+        self.lengths
             .range(lengths)
-            .filter_map(|((_, length), nets)| {
+            .filter_map(|((_, length), _)| {
                 let net = IpNet::new(address, *length).ok()?.trunc();
-                nets.contains(&net).then_some(net)
+                self.contains(&net).then_some(net)
             })
             .collect()
     }
+}
+
+fn length(net: &IpNet) -> (bool, u8) {
+    (matches!(net, IpNet::V6(_)), net.prefix_len())
+}
+
+/// The prefixes that a policy names.
+pub(crate) fn named_by(policy: &Policy) -> impl Iterator<Item = IpNet> {
+    let rules = policy.ingress.iter().chain(&policy.egress).flatten();
+    let peers = rules.filter_map(|rule| match &rule.peers {
+        Peers::Of(peers) => Some(peers),
+        Peers::Any | Peers::Nobody => None,
+    });
+    peers.flatten().flat_map(of_peer)
+}
+
+/// The prefixes that a peer names.
+pub(crate) fn of_peer(peer: &Peer) -> impl Iterator<Item = IpNet> {
+    let named = match peer {
+        Peer::Cidr { net, except } => Some(std::iter::once(net).chain(except)),
+        Peer::Workloads { .. } | Peer::Entity(_) => None,
+    };
+    named.into_iter().flatten().copied()
 }

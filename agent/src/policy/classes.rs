@@ -2,112 +2,271 @@
 //!
 //! Invariants: a class is named by the set of selectors it matches, so an identity that moves to
 //! another class carries its meaning with it; identities that match nothing are in no class of
-//! their own and read the any-class rows at once.
+//! their own and read the any-class rows at once. An update asks new selectors and new identities
+//! only, and leads where asking all of them again would.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use ringfence_common::ids::{ClassId, IdentityId};
 
 use super::{
+    candidates::Candidates,
     identity::Identity,
     numbers::{Digest, Exhausted, Numbers, Space, digest_of},
-    rows::Class,
+    resolve::Resolved,
     selector::Selector,
+    table::TableSpec,
 };
+use crate::persistent::Map;
+
+/// The selectors that the identities of a class match, sorted.
+pub(crate) type Matched = Arc<[Digest]>;
+
+struct Class {
+    matched: Matched,
+    identities: usize,
+}
+
+struct Asked {
+    selector: Selector,
+    tables: usize,
+}
 
 /// All classes, and the class of each identity.
 #[derive(Default)]
 pub(crate) struct Classes {
-    pub(crate) list: Vec<Class>,
-    pub(crate) of: BTreeMap<IdentityId, ClassId>,
+    selectors: HashMap<Digest, Asked>,
+    candidates: Candidates,
+    classes: HashMap<ClassId, Class>,
+    /// The classes that match a selector.
+    matching: HashMap<Digest, BTreeSet<ClassId>>,
+    pub(crate) of: Map<IdentityId, ClassId>,
 }
 
-/// Answers of selectors, kept while the identities stay.
+/// Selectors that tables began and ceased to ask.
 #[derive(Default)]
-pub(crate) struct Answers {
-    known: HashMap<Digest, Vec<bool>>,
+pub(crate) struct Turn {
+    came: Vec<Selector>,
+    gone: HashSet<Digest>,
 }
 
-impl Answers {
-    /// Forgets all answers: the identities changed.
-    pub(crate) fn clear(&mut self) {
-        self.known.clear();
+type Identities = Map<IdentityId, Arc<Identity>>;
+
+impl Classes {
+    /// Takes note of tables that ask from now on, and of those that do so no longer.
+    pub(crate) fn turn(&mut self, came: &[Arc<TableSpec>], gone: &[Arc<TableSpec>]) -> Turn {
+        let mut turn = Turn::default();
+        for selector in came.iter().flat_map(|spec| spec.selectors()) {
+            let asked = self
+                .selectors
+                .entry(selector.digest)
+                .or_insert_with(|| Asked {
+                    selector: selector.clone(),
+                    tables: 0,
+                });
+            if asked.tables == 0 {
+                turn.came.push(selector.clone());
+            }
+            asked.tables += 1;
+        }
+        for selector in gone.iter().flat_map(|spec| spec.selectors()) {
+            let Some(asked) = self.selectors.get_mut(&selector.digest) else {
+                continue;
+            };
+            asked.tables -= 1;
+            if asked.tables == 0 {
+                self.selectors.remove(&selector.digest);
+                turn.gone.insert(selector.digest);
+            }
+        }
+        turn
     }
 
-    /// Sorts identities into classes by these selectors.
-    pub(crate) fn classify(
+    /// Sorts identities into classes again. Returns whether there are other classes now.
+    pub(crate) fn update(
         &mut self,
-        identities: &[(IdentityId, Identity)],
-        selectors: &HashSet<Selector>,
+        turn: &Turn,
+        identities: &Identities,
+        resolved: &Resolved,
         numbers: &mut Numbers,
-    ) -> Result<Classes, Exhausted> {
-        let wanted: HashSet<Digest> = selectors.iter().map(|s| s.digest).collect();
-        self.known.retain(|digest, _| wanted.contains(digest));
-        for selector in selectors {
-            self.known.entry(selector.digest).or_insert_with(|| {
-                identities
-                    .iter()
-                    .map(|(_, identity)| selector.matches(identity))
-                    .collect()
+    ) -> Result<bool, Exhausted> {
+        let mut left = Vec::new();
+        for (id, identity) in &resolved.gone {
+            self.candidates.remove(*id, identity);
+            left.extend(self.of.remove(id));
+        }
+        let gains = self.gains(turn, identities, resolved);
+        let mut moves = Moves::default();
+        let mut others = false;
+        for (id, gained) in gains {
+            let before = self.of.get(&id).copied();
+            let after = moves.target(self, before, gained, &turn.gone, numbers)?;
+            if before == Some(after.0) {
+                continue;
+            }
+            others |= self.join(after.0, after.1);
+            self.of.insert(id, after.0);
+            left.extend(before);
+        }
+        for class in left {
+            others |= self.leave(class);
+        }
+        Ok(others)
+    }
+
+    /// Every identity whose class may be another now, with the selectors that it did not match
+    /// before.
+    fn gains(
+        &mut self,
+        turn: &Turn,
+        identities: &Identities,
+        resolved: &Resolved,
+    ) -> BTreeMap<IdentityId, Vec<Digest>> {
+        let mut gains: BTreeMap<IdentityId, Vec<Digest>> = BTreeMap::new();
+        let new: HashSet<Digest> = turn.came.iter().map(|selector| selector.digest).collect();
+        for id in &resolved.came {
+            let Some(identity) = identities.get(id) else {
+                continue;
+            };
+            self.candidates.add(*id, identity);
+            let known = self.selectors.iter();
+            let known = known.filter(|(digest, _)| !new.contains(*digest));
+            let matched = known.filter(|(_, asked)| asked.selector.matches(identity));
+            gains.insert(*id, matched.map(|(digest, _)| *digest).collect());
+        }
+        for selector in &turn.came {
+            self.candidates.of(selector, &mut |id| {
+                if identities.get(&id).is_some_and(|i| selector.matches(i)) {
+                    gains.entry(id).or_default().push(selector.digest);
+                }
             });
         }
-        let mut asked: Vec<(&Digest, &Vec<bool>)> = self.known.iter().collect();
-        asked.sort_unstable_by_key(|(digest, _)| **digest);
-
-        let mut classes = Classes::default();
-        let mut by_answers: HashMap<Vec<u64>, ClassId> = HashMap::new();
-        for (index, (identity, _)) in identities.iter().enumerate() {
-            let bits = pack(
-                asked
-                    .iter()
-                    .map(|(_, answers)| answers.get(index) == Some(&true)),
-            );
-            let class = match by_answers.get(&bits) {
-                Some(class) => *class,
-                None => {
-                    let matched: BTreeSet<Digest> = asked
-                        .iter()
-                        .filter(|(_, answers)| answers.get(index) == Some(&true))
-                        .map(|(digest, _)| **digest)
-                        .collect();
-                    let class = name(&matched, numbers)?;
-                    by_answers.insert(bits, class);
-                    if class != ClassId::ANY {
-                        classes.list.push(Class {
-                            id: class,
-                            selectors: matched.into_iter().collect(),
-                        });
-                    }
-                    class
-                }
-            };
-            classes.of.insert(*identity, class);
+        let forgetful: HashSet<ClassId> = turn
+            .gone
+            .iter()
+            .filter_map(|digest| self.matching.get(digest))
+            .flatten()
+            .copied()
+            .collect();
+        if !forgetful.is_empty() {
+            let members = self
+                .of
+                .iter()
+                .filter(|(_, class)| forgetful.contains(class));
+            let members: Vec<IdentityId> = members.map(|(id, _)| *id).collect();
+            for id in members {
+                gains.entry(id).or_default();
+            }
         }
-        Ok(classes)
+        gains
+    }
+
+    /// Counts an identity in; returns whether the class is new.
+    fn join(&mut self, id: ClassId, matched: Matched) -> bool {
+        if let Some(class) = self.classes.get_mut(&id) {
+            class.identities += 1;
+            return false;
+        }
+        for digest in matched.iter() {
+            self.matching.entry(*digest).or_default().insert(id);
+        }
+        let identities = 1;
+        self.classes.insert(
+            id,
+            Class {
+                matched,
+                identities,
+            },
+        );
+        true
+    }
+
+    /// Counts an identity out; returns whether the class is gone.
+    fn leave(&mut self, id: ClassId) -> bool {
+        let Some(class) = self.classes.get_mut(&id) else {
+            return false;
+        };
+        class.identities -= 1;
+        if class.identities > 0 {
+            return false;
+        }
+        let Some(class) = self.classes.remove(&id) else {
+            return false;
+        };
+        for digest in class.matched.iter() {
+            if let Some(classes) = self.matching.get_mut(digest) {
+                classes.remove(&id);
+                if classes.is_empty() {
+                    self.matching.remove(digest);
+                }
+            }
+        }
+        true
+    }
+
+    /// How many classes there are, not counting that of identities that match nothing.
+    pub(crate) fn len(&self) -> usize {
+        self.classes.len() - usize::from(self.classes.contains_key(&ClassId::ANY))
+    }
+
+    /// The classes that match any of these selectors.
+    pub(crate) fn matching<'a>(
+        &'a self,
+        asked: impl IntoIterator<Item = &'a Digest>,
+    ) -> BTreeSet<ClassId> {
+        let classes = asked
+            .into_iter()
+            .filter_map(|digest| self.matching.get(digest));
+        classes.flatten().copied().collect()
+    }
+
+    /// What the identities of a class match.
+    pub(crate) fn matched(&self, id: ClassId) -> &[Digest] {
+        self.classes.get(&id).map_or(&[], |class| &class.matched)
     }
 }
 
-fn name(matched: &BTreeSet<Digest>, numbers: &mut Numbers) -> Result<ClassId, Exhausted> {
+type From = (Option<ClassId>, Vec<Digest>);
+
+/// Where identities go: those of one class that gain the same go the same way.
+#[derive(Default)]
+struct Moves {
+    known: HashMap<From, (ClassId, Matched)>,
+}
+
+impl Moves {
+    fn target(
+        &mut self,
+        classes: &Classes,
+        before: Option<ClassId>,
+        gained: Vec<Digest>,
+        gone: &HashSet<Digest>,
+        numbers: &mut Numbers,
+    ) -> Result<(ClassId, Matched), Exhausted> {
+        let from = (before, gained);
+        if let Some(known) = self.known.get(&from) {
+            return Ok(known.clone());
+        }
+        let held = before.map_or(&[][..], |class| classes.matched(class));
+        let kept = held.iter().filter(|digest| !gone.contains(*digest));
+        let mut matched: Vec<Digest> = kept.chain(&from.1).copied().collect();
+        matched.sort_unstable();
+        matched.dedup();
+        let class = name(&matched, numbers)?;
+        let target = (class, Matched::from(matched));
+        self.known.insert(from, target.clone());
+        Ok(target)
+    }
+}
+
+fn name(matched: &[Digest], numbers: &mut Numbers) -> Result<ClassId, Exhausted> {
     if matched.is_empty() {
         return Ok(ClassId::ANY);
     }
     numbers
-        .number(Space::Class, digest_of(matched))
+        .number(Space::Class, digest_of(&matched))
         .map(ClassId)
-}
-
-fn pack(bits: impl Iterator<Item = bool>) -> Vec<u64> {
-    let mut words = Vec::new();
-    let mut word = 0u64;
-    let mut filled = 0;
-    for bit in bits {
-        word = (word << 1) | u64::from(bit);
-        filled += 1;
-        if filled == 64 {
-            words.push(std::mem::take(&mut word));
-            filled = 0;
-        }
-    }
-    words.push(word);
-    words
 }

@@ -1,66 +1,77 @@
 //! Compile: from inventory, policies and local endpoints to the desired state of the maps.
 //!
-//! Invariants: what did not change is not computed again and keeps its `Arc`s, so that planning can
-//! skip it; the tables of the previous result keep their rows, for the new classes too, until the
-//! next call, because endpoints are flipped to new tables only after addresses have new identities.
-//! Calling again with the same inputs therefore settles to what is needed alone.
+//! Invariants: inputs and result are whole states, but the cost follows what changed since the last
+//! call; the result is that of a compiler without a past, but for numbers and for tables carried:
+//! the tables of the previous result keep their rows, for the new classes too, until the next call,
+//! because endpoints are flipped to new tables only after addresses have new identities. Calling
+//! again with the same inputs therefore settles to what is needed alone.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
 
 use ringfence_common::{
     endpoint::{Endpoint, MAX_IP4, MAX_IP6},
-    ids::{ClassId, IdentityId, NamespaceSlot, RuleSlot, TableId},
-    mode::{Direction, Mode},
+    ids::{IdentityId, NamespaceSlot, TableId},
+    mode::Mode,
     net::{Ip4, Ip6},
 };
 
 use super::{
-    cidr::Prefixes,
-    classes::{Answers, Classes},
-    desired::{Clock, Compiled, EndpointInfo, Inputs, RuleInfo},
-    identity::Identity,
+    cidr::{Prefixes, named_by, of_peer},
+    classes::Classes,
+    desired::{Clock, Compiled, EndpointInfo, Inputs, Modes},
+    layouts::Layouts,
     lockdown::mode_override,
     numbers::{Exhausted, Numbers, Space, digest_of},
-    resolve::{Resolved, resolve},
-    rows::rows,
-    table::{Asked, Fence, Layout, TableSpec, number_rule},
+    resolve::Resolver,
+    rulebook::{PolicyChange, Rulebook},
+    sheets::Sheets,
+    table::TableSpec,
+    workload_kinds::KindNumber,
 };
 use crate::{
-    model::{Inventory, NamedPort, NamespaceName, Policy, PolicyId, PolicySet, WallTime, Workload},
-    plan::{State, TableRows},
+    model::{Namespace, NamespaceName, Workload},
+    persistent::Map,
+    plan::State,
 };
 
 /// The wall clock may wander by this much before rows are written again, in nanoseconds.
 const CLOCK_SLACK: u64 = 50_000_000;
+
+type Tables = BTreeMap<TableId, Arc<TableSpec>>;
 
 /// The compiler with what it remembers from call to call.
 #[derive(Default)]
 pub struct Compiler {
     /// All numbers in use.
     pub numbers: Numbers,
-    inventory: Option<Arc<Inventory>>,
-    policies: Option<Arc<PolicySet>>,
-    named: Prefixes,
-    prefixes: Prefixes,
-    resolved: Resolved,
-    identities: Arc<Vec<(IdentityId, Identity)>>,
-    declared: BTreeSet<NamedPort>,
-    rules: Arc<BTreeMap<RuleSlot, RuleInfo>>,
-    slots: HashMap<(PolicyId, Direction, usize), RuleSlot>,
-    answers: Answers,
-    tables: HashMap<Arc<TableSpec>, TableId>,
     /// Tables that endpoints in the kernel may refer to.
-    in_force: BTreeMap<TableId, Arc<TableSpec>>,
+    in_force: Tables,
     /// Tables of the last result.
-    latest: BTreeMap<TableId, Arc<TableSpec>>,
-    class_ids: BTreeSet<ClassId>,
-    rows: BTreeMap<TableId, Arc<TableRows>>,
+    latest: Tables,
     clock: Option<Clock>,
+    slots: HashMap<NamespaceName, NamespaceSlot>,
+    past: Past,
 }
+
+/// What the last result was made of, each part after those it follows from.
+#[derive(Default)]
+struct Past {
+    rulebook: Rulebook,
+    prefixes: Prefixes,
+    /// The tables whose prefixes are among them.
+    carried: Tables,
+    resolver: Resolver,
+    layouts: Layouts,
+    sheets: Sheets,
+    classes: Classes,
+    modes: Option<(Arc<Namespaces>, Modes, Map<NamespaceSlot, Mode>)>,
+}
+
+type Namespaces = BTreeMap<NamespaceName, Namespace>;
 
 impl Compiler {
     /// Compiles.
@@ -70,34 +81,72 @@ impl Compiler {
     /// holds has changed then.
     pub fn compile(&mut self, inputs: &Inputs<'_>) -> Result<Compiled, Exhausted> {
         let clock = self.steady(inputs.clock);
-        self.resolve(inputs)?;
-        self.number_rules(inputs)?;
-        let (endpoints, specs) = self.lay_out(inputs, &clock)?;
-        let classes = self.classify(&specs)?;
-        let tables = self.rows(&specs, &classes);
-        let edges = endpoints.values().filter_map(|e| e.spec.edge);
-        let next = edges.map(|edge| edge.boot).min();
-        let state = State {
-            modes: self.modes(inputs)?,
-            classes: classes.of,
-            prefixes: self.resolved.prefixes.clone(),
-            addresses: Arc::clone(&self.resolved.addresses),
-            endpoints: self.endpoints(inputs, &endpoints)?,
-            tables,
-        };
-        self.latest = endpoints
+        let compiled = self.advance(inputs, &clock);
+        if compiled.is_err() {
+            // Half way to somewhere else is no place to go on from.
+            self.past = Past::default();
+        }
+        compiled
+    }
+
+    fn advance(&mut self, inputs: &Inputs<'_>, clock: &Clock) -> Result<Compiled, Exhausted> {
+        let Past {
+            rulebook,
+            prefixes,
+            carried,
+            resolver,
+            layouts,
+            sheets,
+            classes,
+            ..
+        } = &mut self.past;
+        let numbers = &mut self.numbers;
+        let changes = rulebook.update(inputs.policies, numbers)?;
+        name_prefixes(prefixes, &changes);
+        carry_prefixes(prefixes, carried, &self.in_force);
+        let resolved = resolver.update(inputs.inventory, prefixes, numbers)?;
+        layouts.pass_time(clock);
+        layouts.change(&changes);
+        if std::mem::take(&mut resolver.kinds.declares_others) {
+            layouts.clear();
+        }
+        let (endpoints, kinds) = lay_out(inputs, resolver, (layouts, rulebook), clock, numbers)?;
+        let latest: Tables = endpoints
             .values()
-            .map(|e| (e.table, Arc::clone(&e.spec)))
+            .map(|info| (info.table, Arc::clone(&info.spec)))
             .collect();
+        let mut standing = self.in_force.clone();
+        standing.extend(latest.iter().map(|(id, spec)| (*id, Arc::clone(spec))));
+        layouts.retain(&kinds, &standing);
+        let [came, gone] = if sheets.are(&standing) {
+            [Vec::new(), Vec::new()]
+        } else {
+            sheets.turn(&standing)
+        };
+        let turn = classes.turn(&came, &gone);
+        let others = classes.update(&turn, &resolver.identities.all, &resolved, numbers)?;
+        if others || !came.is_empty() {
+            sheets.update(classes);
+        }
+        let state = State {
+            tables: sheets.rows(),
+            classes: classes.of.clone(),
+            prefixes: resolver.prefixes.clone(),
+            addresses: resolver.addresses.clone(),
+            modes: self.modes(inputs)?,
+            endpoints: self.endpoints(inputs, &endpoints)?,
+        };
         self.in_force
-            .extend(self.latest.iter().map(|(id, spec)| (*id, Arc::clone(spec))));
+            .extend(latest.iter().map(|(id, spec)| (*id, Arc::clone(spec))));
+        self.latest = latest;
+        let edges = endpoints.values().filter_map(|info| info.spec.edge);
         Ok(Compiled {
             state,
-            identities: Arc::clone(&self.identities),
-            rules: Arc::clone(&self.rules),
+            identities: self.past.resolver.identities.all.clone(),
+            rules: self.past.rulebook.rules.clone(),
+            classes: self.past.classes.len(),
+            next_change: edges.map(|edge| edge.boot).min(),
             endpoints,
-            classes: self.class_ids.len(),
-            next_change: next,
         })
     }
 
@@ -122,226 +171,34 @@ impl Compiler {
         clock
     }
 
-    fn resolve(&mut self, inputs: &Inputs<'_>) -> Result<(), Exhausted> {
-        let same_policies = self
-            .policies
-            .as_ref()
-            .is_some_and(|p| Arc::ptr_eq(p, inputs.policies));
-        let same_inventory = self
-            .inventory
-            .as_ref()
-            .is_some_and(|i| Arc::ptr_eq(i, inputs.inventory));
-        if !same_policies {
-            self.named = Prefixes::of(inputs.policies);
-        }
-        // Tables still in force keep asking for the prefixes that they were laid out with: an
-        // identity that forgot one would be another peer to them.
-        let mut prefixes = self.named.clone();
-        for selector in self.in_force.values().flat_map(|spec| spec.selectors()) {
-            if let Some(peer) = &selector.question.peer {
-                prefixes.add_peer(peer);
-            }
-        }
-        if same_inventory && prefixes == self.prefixes {
-            return Ok(());
-        }
-        self.resolved = resolve(inputs.inventory, &prefixes, &mut self.numbers)?;
-        self.identities = Arc::new(std::mem::take(&mut self.resolved.identities));
-        self.prefixes = prefixes;
-        self.answers.clear();
-        self.declared = inputs
-            .inventory
-            .workloads
-            .values()
-            .flat_map(|w| w.ports.iter().cloned())
-            .collect();
-        self.inventory = Some(Arc::clone(inputs.inventory));
-        Ok(())
-    }
-
-    fn number_rules(&mut self, inputs: &Inputs<'_>) -> Result<(), Exhausted> {
-        if self
-            .policies
-            .as_ref()
-            .is_some_and(|p| Arc::ptr_eq(p, inputs.policies))
-        {
-            return Ok(());
-        }
-        let mut rules = BTreeMap::new();
-        let mut slots = HashMap::new();
-        for (id, policy) in &inputs.policies.policies {
-            for direction in [Direction::Ingress, Direction::Egress] {
-                for (index, rule) in policy
-                    .rules(direction)
-                    .unwrap_or_default()
-                    .iter()
-                    .enumerate()
-                {
-                    let slot = number_rule(&mut self.numbers, policy, direction, index, rule)?;
-                    slots.insert((id.clone(), direction, index), slot);
-                    let policy = Arc::clone(policy);
-                    let (action, line) = (rule.action, rule.line);
-                    rules.insert(
-                        slot,
-                        RuleInfo {
-                            policy,
-                            direction,
-                            index,
-                            action,
-                            line,
-                        },
-                    );
-                }
-            }
-        }
-        self.rules = Arc::new(rules);
-        self.slots = slots;
-        self.policies = Some(Arc::clone(inputs.policies));
-        Ok(())
-    }
-
-    /// Every endpoint's table, and every table whose rows must stand.
-    #[allow(
-        clippy::type_complexity,
-        reason = "two maps that are used side by side, once"
-    )]
-    fn lay_out(
-        &mut self,
-        inputs: &Inputs<'_>,
-        clock: &Clock,
-    ) -> Result<
-        (
-            BTreeMap<u32, EndpointInfo>,
-            BTreeMap<TableId, Arc<TableSpec>>,
-        ),
-        Exhausted,
-    > {
-        let mut specs = self.in_force.clone();
-        let mut endpoints = BTreeMap::new();
-        for local in inputs.endpoints {
-            let Some(workload) = inputs.inventory.workload(&local.workload) else {
-                continue;
-            };
-            let selecting: Vec<(&PolicyId, &Arc<Policy>)> = inputs
-                .policies
-                .policies
-                .iter()
-                .filter(|(_, policy)| inputs.inventory.is_subject(policy, workload))
-                .collect();
-            let fence = |direction| self.fence(direction, workload, &selecting, clock.now);
-            let (ingress, egress) = (fence(Direction::Ingress), fence(Direction::Egress));
-            let spec = TableSpec::new(ingress, egress, clock);
-            let (spec, table) = self.table(spec)?;
-            specs.insert(table, Arc::clone(&spec));
-            let identity = workload
-                .addresses
-                .first()
-                .and_then(|address| self.resolved.addresses.get(address))
-                .copied()
-                .unwrap_or(IdentityId::UNKNOWN);
-            let policies = selecting.into_iter().map(|(id, _)| id.clone()).collect();
-            let workload = Arc::clone(workload);
-            endpoints.insert(
-                local.ifindex,
-                EndpointInfo {
-                    workload,
-                    identity,
-                    table,
-                    spec,
-                    policies,
-                },
-            );
-        }
-        self.tables.retain(|_, table| specs.contains_key(table));
-        Ok((endpoints, specs))
-    }
-
-    fn fence(
-        &self,
-        direction: Direction,
-        subject: &Workload,
-        selecting: &[(&PolicyId, &Arc<Policy>)],
-        now: WallTime,
-    ) -> Fence {
-        let asked = selecting.iter().filter_map(|(id, policy)| {
-            let rules = policy.rules(direction)?;
-            let slot = |index| self.slots.get(&((*id).clone(), direction, index)).copied();
-            let numbered = rules.iter().enumerate();
-            Some(Asked {
-                policy,
-                rules: numbered
-                    .filter_map(|(index, rule)| Some((rule, slot(index)?)))
-                    .collect(),
-            })
-        });
-        let layout = Layout {
-            direction,
-            subject,
-            declared: &self.declared,
-            now,
-        };
-        layout.fence(asked.collect())
-    }
-
-    fn table(&mut self, spec: TableSpec) -> Result<(Arc<TableSpec>, TableId), Exhausted> {
-        if let Some((spec, table)) = self.tables.get_key_value(&spec) {
-            return Ok((Arc::clone(spec), *table));
-        }
-        let table = TableId(self.numbers.number(Space::Table, digest_of(&spec))?);
-        let spec = Arc::new(spec);
-        self.tables.insert(Arc::clone(&spec), table);
-        Ok((spec, table))
-    }
-
-    fn classify(
-        &mut self,
-        specs: &BTreeMap<TableId, Arc<TableSpec>>,
-    ) -> Result<Classes, Exhausted> {
-        let selectors: HashSet<_> = specs
-            .values()
-            .flat_map(|s| s.selectors().cloned())
-            .collect();
-        let classes = self
-            .answers
-            .classify(&self.identities, &selectors, &mut self.numbers)?;
-        let ids: BTreeSet<ClassId> = classes.list.iter().map(|class| class.id).collect();
-        if ids != self.class_ids {
-            self.rows.clear();
-            self.class_ids = ids;
-        }
-        Ok(classes)
-    }
-
-    fn rows(
-        &mut self,
-        specs: &BTreeMap<TableId, Arc<TableSpec>>,
-        classes: &Classes,
-    ) -> BTreeMap<TableId, Arc<TableRows>> {
-        let mut tables = BTreeMap::new();
-        for (table, spec) in specs {
-            let rows = self
-                .rows
-                .get(table)
-                .cloned()
-                .unwrap_or_else(|| Arc::new(rows(*table, spec, &classes.list)));
-            tables.insert(*table, rows);
-        }
-        self.rows.clone_from(&tables);
-        tables
-    }
-
     pub(super) fn namespace(&mut self, name: &NamespaceName) -> Result<NamespaceSlot, Exhausted> {
+        if let Some(slot) = self.slots.get(name) {
+            return Ok(*slot);
+        }
         let digest = digest_of(&("namespace", name.as_str()));
-        self.numbers
+        let slot = self
+            .numbers
             .number(Space::Namespace, digest)
-            .map(NamespaceSlot)
+            .map(NamespaceSlot)?;
+        self.slots.insert(name.clone(), slot);
+        Ok(slot)
     }
 
-    fn modes(&mut self, inputs: &Inputs<'_>) -> Result<BTreeMap<NamespaceSlot, Mode>, Exhausted> {
-        let mut modes = BTreeMap::from([(NamespaceSlot::NODE_DEFAULT, inputs.modes.default)]);
-        for name in inputs.inventory.namespaces.keys() {
-            modes.insert(self.namespace(name)?, inputs.modes.of(name));
+    fn modes(&mut self, inputs: &Inputs<'_>) -> Result<Map<NamespaceSlot, Mode>, Exhausted> {
+        let namespaces = &inputs.inventory.namespaces;
+        if let Some((of, by, modes)) = &self.past.modes
+            && Arc::ptr_eq(of, namespaces)
+            && by == inputs.modes
+        {
+            return Ok(modes.clone());
         }
+        let mut modes = vec![(NamespaceSlot::NODE_DEFAULT, inputs.modes.default)];
+        for name in namespaces.keys() {
+            modes.push((self.namespace(name)?, inputs.modes.of(name)));
+        }
+        let modes: Map<NamespaceSlot, Mode> = modes.into_iter().collect();
+        let kept = (Arc::clone(namespaces), inputs.modes.clone(), modes.clone());
+        self.past.modes = Some(kept);
         Ok(modes)
     }
 
@@ -375,6 +232,71 @@ impl Compiler {
         }
         Ok(endpoints)
     }
+}
+
+fn name_prefixes(prefixes: &mut Prefixes, changes: &[PolicyChange]) {
+    let old = changes.iter().filter_map(|change| change.old.as_deref());
+    let new = changes.iter().filter_map(|change| change.new.as_deref());
+    new.flat_map(named_by).for_each(|net| prefixes.add(net));
+    old.flat_map(named_by).for_each(|net| prefixes.remove(net));
+}
+
+/// Tables still in force keep asking for the prefixes that they were laid out with: an identity
+/// that forgot one would be another peer to them.
+fn carry_prefixes(prefixes: &mut Prefixes, carried: &mut Tables, in_force: &Tables) {
+    if carried.keys().eq(in_force.keys()) {
+        return;
+    }
+    let named = |spec: &TableSpec| -> Vec<_> {
+        let peers = spec.selectors().filter_map(|s| s.question.peer.as_ref());
+        peers.flat_map(of_peer).collect()
+    };
+    for (id, spec) in in_force {
+        if !carried.contains_key(id) {
+            named(spec).into_iter().for_each(|net| prefixes.add(net));
+        }
+    }
+    for (id, spec) in carried.iter() {
+        if !in_force.contains_key(id) {
+            named(spec).into_iter().for_each(|net| prefixes.remove(net));
+        }
+    }
+    carried.clone_from(in_force);
+}
+
+/// Every endpoint's table, and the kinds of workloads among them.
+fn lay_out(
+    inputs: &Inputs<'_>,
+    resolver: &Resolver,
+    (layouts, rulebook): (&mut Layouts, &Rulebook),
+    clock: &Clock,
+    numbers: &mut Numbers,
+) -> Result<(BTreeMap<u32, EndpointInfo>, BTreeSet<KindNumber>), Exhausted> {
+    let (mut endpoints, mut kinds) = (BTreeMap::new(), BTreeSet::new());
+    for local in inputs.endpoints {
+        let Some(workload) = inputs.inventory.workload(&local.workload) else {
+            continue;
+        };
+        let Some(kind) = resolver.kinds.of(workload) else {
+            continue;
+        };
+        kinds.insert(kind.0);
+        let asked = (rulebook, &resolver.kinds.declared);
+        let laid_out = layouts.of(kind, asked, clock, numbers)?;
+        let first = workload.addresses.first();
+        let identity = first.and_then(|address| resolver.addresses.get(address));
+        endpoints.insert(
+            local.ifindex,
+            EndpointInfo {
+                workload: Arc::clone(workload),
+                identity: identity.copied().unwrap_or(IdentityId::UNKNOWN),
+                table: laid_out.table,
+                spec: laid_out.spec,
+                policies: laid_out.policies,
+            },
+        );
+    }
+    Ok((endpoints, kinds))
 }
 
 /// The addresses of the endpoint record; the inventory refuses more than fit.

@@ -16,6 +16,7 @@ use crate::{
         Inventory, Lockdown, NamespaceName, Policy, PolicyId, PolicySet, RuleAction, WallTime,
         Workload, WorkloadId,
     },
+    persistent::Map,
     plan::State,
 };
 
@@ -127,7 +128,7 @@ pub struct EndpointInfo {
     /// The table's specification.
     pub spec: Arc<TableSpec>,
     /// The policies that select it.
-    pub policies: Vec<PolicyId>,
+    pub policies: Arc<[PolicyId]>,
 }
 
 /// The outcome of a compilation.
@@ -136,9 +137,9 @@ pub struct Compiled {
     /// What the maps should hold.
     pub state: State,
     /// Every identity.
-    pub identities: Arc<Vec<(IdentityId, Identity)>>,
+    pub identities: Map<IdentityId, Arc<Identity>>,
     /// Every numbered rule.
-    pub rules: Arc<BTreeMap<RuleSlot, RuleInfo>>,
+    pub rules: Map<RuleSlot, RuleInfo>,
     /// Local endpoints by ifindex.
     pub endpoints: BTreeMap<u32, EndpointInfo>,
     /// How many classes there are.

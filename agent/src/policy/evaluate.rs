@@ -4,7 +4,12 @@
 //! owner; modes are ignored; traffic to the own address, and from the own node, is allowed before
 //! every rule.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use ringfence_common::{
@@ -17,12 +22,14 @@ use ringfence_common::{
 use super::{
     compile::Compiler,
     desired::{Clock, Compiled, Inputs, LocalEndpoint, Modes},
-    flow::{Flow, Party},
+    flow::{Flow, Party, Register},
     host_table::HostTable,
     numbers::Exhausted,
     spans::{By, SpanReader},
 };
-use crate::model::{Inventory, PolicySet, PortMatch, TestEnd, WallTime, WorkloadId, quote};
+use crate::model::{
+    Inventory, PolicySet, PortMatch, TestEnd, WallTime, Workload, WorkloadId, quote,
+};
 
 /// One end of a query.
 pub type End = TestEnd;
@@ -100,12 +107,22 @@ pub struct Answer {
 
 /// Everything compiled for every workload, to be asked.
 pub struct Evaluator {
-    inventory: Arc<Inventory>,
     compiled: Compiled,
     rows: HostTable,
-    tables: BTreeMap<WorkloadId, TableId>,
-    owners: BTreeMap<IpAddr, WorkloadId>,
+    workloads: HashMap<WorkloadId, (Arc<Workload>, TableId)>,
+    owned: HashMap<IpAddr, (IdentityId, Option<Arc<Workload>>)>,
+    own_node: HashSet<IpAddr>,
     now: u64,
+}
+
+impl Register for Evaluator {
+    fn named(&self, id: &WorkloadId) -> Option<&Arc<Workload>> {
+        self.workloads.get(id).map(|(workload, _)| workload)
+    }
+
+    fn owner(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.owned.get(&address)?.1.as_ref()
+    }
 }
 
 impl Evaluator {
@@ -141,22 +158,28 @@ impl Evaluator {
             clock,
         };
         let compiled = Compiler::default().compile(&inputs)?;
-        let tables = compiled
-            .endpoints
-            .values()
-            .map(|e| (e.workload.id.clone(), e.table))
+        let endpoints = compiled.endpoints.values();
+        let workloads = endpoints
+            .map(|e| (e.workload.id.clone(), (Arc::clone(&e.workload), e.table)))
             .collect();
-        let owners = inventory
-            .workloads
-            .values()
-            .flat_map(|w| w.addresses.iter().map(|address| (*address, w.id.clone())))
+        let addresses = compiled.state.addresses.iter();
+        let mut owned: HashMap<IpAddr, (IdentityId, Option<Arc<Workload>>)> = addresses
+            .map(|(address, identity)| (*address, (*identity, None)))
             .collect();
+        for workload in inventory.workloads.values() {
+            for address in &workload.addresses {
+                if let Some((_, owner)) = owned.get_mut(address) {
+                    *owner = Some(Arc::clone(workload));
+                }
+            }
+        }
+        let own_node = inventory.local_node().into_iter();
         Ok(Self {
-            inventory,
             rows: HostTable::of(&compiled.state),
             compiled,
-            tables,
-            owners,
+            workloads,
+            owned,
+            own_node: own_node.flat_map(|n| n.addresses.clone()).collect(),
             now: clock.boot,
         })
     }
@@ -166,11 +189,7 @@ impl Evaluator {
     /// # Errors
     /// When the query names what does not exist.
     pub fn ask(&self, query: &Query) -> Result<Answer, QueryError> {
-        let owner = |address: IpAddr| {
-            let id = self.owners.get(&address)?;
-            self.inventory.workload(id)
-        };
-        let flow = Flow::of(query, &self.inventory, &owner)?;
+        let flow = Flow::of(query, self)?;
         let itself = flow.is_to_itself();
         let side = |owner: &Party<'_>, other: &Party<'_>, direction| {
             if itself {
@@ -197,7 +216,7 @@ impl Evaluator {
         number: u8,
         port: Port,
     ) -> Side {
-        let Some(table) = owner.workload.and_then(|w| self.tables.get(&w.id)) else {
+        let Some(table) = owner.workload.and_then(|w| self.table(&w.id)) else {
             let rule = "not-a-workload".to_owned();
             return Side {
                 verdict: Verdict::Allow,
@@ -205,11 +224,11 @@ impl Evaluator {
                 policy: None,
             };
         };
-        if direction == Direction::Ingress && self.is_own_node(other) {
+        if direction == Direction::Ingress && self.own_node.contains(&other) {
             return reserved(Verdict::Allow, RuleSlot::OWN_NODE);
         }
         let query = policy::Query {
-            table: *table,
+            table,
             class: self.class_of(other),
             direction,
             protocol: number,
@@ -221,14 +240,8 @@ impl Evaluator {
         }
     }
 
-    fn is_own_node(&self, address: IpAddr) -> bool {
-        self.inventory
-            .local_node()
-            .is_some_and(|node| node.addresses.contains(&address))
-    }
-
     fn identity(&self, address: IpAddr) -> IdentityId {
-        if let Some(identity) = self.compiled.state.addresses.get(&address) {
+        if let Some((identity, _)) = self.owned.get(&address) {
             return *identity;
         }
         self.of_prefix(address, if address.is_ipv6() { 128 } else { 32 })
@@ -260,7 +273,7 @@ impl Evaluator {
 
     /// A workload's table.
     pub(crate) fn table(&self, workload: &WorkloadId) -> Option<TableId> {
-        self.tables.get(workload).copied()
+        self.workloads.get(workload).map(|(_, table)| *table)
     }
 
     /// Reads what the tables say at every port.
@@ -304,7 +317,7 @@ fn reserved(verdict: Verdict, slot: RuleSlot) -> Side {
 impl fmt::Debug for Evaluator {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Evaluator")
-            .field("tables", &self.tables.len())
+            .field("workloads", &self.workloads.len())
             .finish_non_exhaustive()
     }
 }

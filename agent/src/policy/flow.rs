@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 use ringfence_common::packet::protocol;
 
 use super::evaluate::{End, Query, QueryError};
-use crate::model::{Inventory, PortMatch, Protocol, Workload};
+use crate::model::{Inventory, PortMatch, Protocol, Workload, WorkloadId};
 
 /// One end of a flow.
 #[derive(Debug, Clone, Copy)]
@@ -28,25 +28,38 @@ pub(crate) struct Flow<'a> {
     pub(crate) port: u16,
 }
 
-/// Who owns an address.
-pub(crate) type Owner<'a, 'b> = &'b dyn Fn(IpAddr) -> Option<&'a Arc<Workload>>;
+/// Where workloads are found.
+pub(crate) trait Register {
+    /// The workload of a name.
+    fn named(&self, id: &WorkloadId) -> Option<&Arc<Workload>>;
+    /// The workload that owns an address.
+    fn owner(&self, address: IpAddr) -> Option<&Arc<Workload>>;
+}
+
+/// Nothing is kept for the next question: whoever has many makes a register of its own.
+impl Register for Inventory {
+    fn named(&self, id: &WorkloadId) -> Option<&Arc<Workload>> {
+        self.workload(id)
+    }
+
+    fn owner(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        let mut workloads = self.workloads.values();
+        workloads.find(|workload| workload.addresses.contains(&address))
+    }
+}
 
 impl<'a> Flow<'a> {
     /// Finds out what a query is about.
     ///
     /// # Errors
     /// When the query names what does not exist.
-    pub(crate) fn of(
-        query: &Query,
-        inventory: &'a Inventory,
-        owner: Owner<'a, '_>,
-    ) -> Result<Self, QueryError> {
+    pub(crate) fn of(query: &Query, register: &'a impl Register) -> Result<Self, QueryError> {
         if let Some(family) = query.family
             && !matches!(family, 4 | 6)
         {
             return Err(QueryError::BadFamily(family));
         }
-        let (from, to) = ends(query, inventory, owner)?;
+        let (from, to) = ends(query, register)?;
         let (protocol, port) = port(query, &to)?;
         Ok(Self {
             from,
@@ -66,11 +79,10 @@ impl<'a> Flow<'a> {
 
 fn ends<'a>(
     query: &Query,
-    inventory: &'a Inventory,
-    owner: Owner<'a, '_>,
+    register: &'a impl Register,
 ) -> Result<(Party<'a>, Party<'a>), QueryError> {
-    let from = candidates(&query.from, inventory, owner)?;
-    let to = candidates(&query.to, inventory, owner)?;
+    let from = candidates(&query.from, register)?;
+    let to = candidates(&query.to, register)?;
     let families = match query.family {
         Some(family) => vec![family == 6],
         None => vec![false, true],
@@ -92,17 +104,13 @@ fn ends<'a>(
     })
 }
 
-fn candidates<'a>(
-    end: &End,
-    inventory: &'a Inventory,
-    owner: Owner<'a, '_>,
-) -> Result<Vec<Party<'a>>, QueryError> {
+fn candidates<'a>(end: &End, register: &'a impl Register) -> Result<Vec<Party<'a>>, QueryError> {
     match end {
         End::Address(address) => Ok(vec![Party {
             address: *address,
-            workload: owner(*address),
+            workload: register.owner(*address),
         }]),
-        End::Workload(id) => match inventory.workload(id) {
+        End::Workload(id) => match register.named(id) {
             Some(workload) => Ok(workload
                 .addresses
                 .iter()

@@ -124,7 +124,7 @@ pub(crate) fn reduce(inventory: &Inventory, looks: &Looks) -> Reduced {
     Reduced {
         inventory: Arc::new(Inventory {
             namespaces: inventory.namespaces.clone(),
-            workloads,
+            workloads: workloads.into_iter().collect(),
             nodes: inventory.nodes.clone(),
         }),
         stands_for,

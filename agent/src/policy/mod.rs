@@ -4,6 +4,7 @@
 //! sort identities into classes; each endpoint's policies make a table; tables and classes make
 //! rows. `evaluate` asks the same rows on the host that the kernel asks in its maps.
 
+mod candidates;
 mod cidr;
 mod classes;
 mod compile;
@@ -14,8 +15,10 @@ pub mod explain;
 mod flow;
 mod groups;
 mod host_table;
+mod identities;
 mod identity;
 mod kinds;
+mod layouts;
 mod lint;
 mod lockdown;
 mod numbers;
@@ -25,11 +28,14 @@ mod ports;
 pub mod reach;
 mod resolve;
 mod rows;
+mod rulebook;
 mod selector;
+mod sheets;
 mod spans;
 mod steps;
 mod table;
 mod unready;
+mod workload_kinds;
 
 #[cfg(test)]
 mod oracle;

@@ -2,10 +2,12 @@
 //!
 //! Invariants: an address of the inventory is its owner, whatever prefix it lies in; everything
 //! else is `world`, with the policy prefixes around it; the reserved identities are those without
-//! any prefix.
+//! any prefix. What an update costs follows what changed; where it leads depends on the inventory
+//! and the prefixes alone, but for the numbers.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -14,128 +16,229 @@ use ringfence_common::ids::IdentityId;
 
 use super::{
     cidr::Prefixes,
-    identity::{Identity, Kind, WorkloadKind},
-    numbers::{Exhausted, Numbers, Space, digest_of},
+    identities::{Identities, Owner},
+    identity::Identity,
+    numbers::{Exhausted, Numbers},
+    workload_kinds::WorkloadKinds,
 };
 use crate::{
-    model::{Inventory, Labels, NamespaceName, Workload},
+    model::{Inventory, NodeEntry, Workload},
+    persistent::Map,
     plan::Addresses,
 };
 
 /// Every identity there is, and who has it.
 #[derive(Default)]
+pub(crate) struct Resolver {
+    inventory: Option<Arc<Inventory>>,
+    pub(crate) kinds: WorkloadKinds,
+    pub(crate) identities: Identities,
+    pub(crate) addresses: Addresses,
+    pub(crate) prefixes: Map<IpNet, IdentityId>,
+}
+
+/// What an update did to the identities.
+#[derive(Default)]
 pub(crate) struct Resolved {
-    pub(crate) identities: Vec<(IdentityId, Identity)>,
-    pub(crate) addresses: Arc<Addresses>,
-    pub(crate) prefixes: BTreeMap<IpNet, IdentityId>,
+    pub(crate) came: BTreeSet<IdentityId>,
+    pub(crate) gone: Vec<(IdentityId, Arc<Identity>)>,
 }
 
-/// Gives every address of the inventory and every policy prefix an identity.
-pub(crate) fn resolve(
-    inventory: &Inventory,
-    prefixes: &Prefixes,
-    numbers: &mut Numbers,
-) -> Result<Resolved, Exhausted> {
-    let mut resolver = Resolver {
-        numbers,
-        known: HashMap::new(),
-        resolved: Vec::new(),
-    };
-    let mut addresses = Addresses::new();
-    let mut kinds = Kinds::new(inventory);
-    for workload in inventory.workloads.values() {
-        let kind = Kind::Workload(kinds.of(workload));
-        for address in &workload.addresses {
-            let cidrs = prefixes.containing(*address);
-            addresses.insert(*address, resolver.identity(kind.clone(), cidrs)?);
+impl Resolver {
+    /// Gives every address of the inventory and every policy prefix its identity.
+    pub(crate) fn update(
+        &mut self,
+        inventory: &Arc<Inventory>,
+        prefixes: &mut Prefixes,
+        numbers: &mut Numbers,
+    ) -> Result<Resolved, Exhausted> {
+        let before = self.inventory.take().unwrap_or_default();
+        let is_first = self.prefixes.is_empty();
+        let flipped = prefixes.take_flipped();
+        let mut fresh = Fresh::default();
+        if is_first {
+            self.begin(prefixes, numbers)?;
         }
-    }
-    for node in inventory.nodes.values() {
-        let kind = if node.local {
-            Kind::Host
-        } else {
-            Kind::RemoteNode
-        };
-        for address in &node.addresses {
-            let cidrs = prefixes.containing(*address);
-            addresses.insert(*address, resolver.identity(kind.clone(), cidrs)?);
+        if !Arc::ptr_eq(&before, inventory) {
+            self.leave(&before, inventory, &mut fresh);
         }
-    }
-    let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
-    let mut by_prefix = BTreeMap::new();
-    for net in prefixes.iter().chain(&everything) {
-        by_prefix.insert(
-            *net,
-            resolver.identity(Kind::World, prefixes.covering(net))?,
-        );
-    }
-    // Sockets of this node have it whether or not the inventory lists an address.
-    resolver.identity(Kind::Host, Vec::new())?;
-    Ok(Resolved {
-        identities: resolver.resolved,
-        addresses: Arc::new(addresses),
-        prefixes: by_prefix,
-    })
-}
-
-struct Resolver<'a> {
-    numbers: &'a mut Numbers,
-    known: HashMap<Identity, IdentityId>,
-    resolved: Vec<(IdentityId, Identity)>,
-}
-
-impl Resolver<'_> {
-    fn identity(&mut self, kind: Kind, cidrs: Vec<IpNet>) -> Result<IdentityId, Exhausted> {
-        let identity = Identity { kind, cidrs };
-        if let Some(id) = self.known.get(&identity) {
-            return Ok(*id);
+        if !is_first {
+            self.around(&flipped, prefixes, numbers)?;
         }
-        let id = match (&identity.kind, identity.cidrs.is_empty()) {
-            (Kind::Host, true) => IdentityId::HOST,
-            (Kind::RemoteNode, true) => IdentityId::REMOTE_NODE,
-            (Kind::World, true) => IdentityId::WORLD,
-            _ => IdentityId(self.numbers.number(Space::Identity, digest_of(&identity))?),
-        };
-        self.resolved.push((id, identity.clone()));
-        self.known.insert(identity, id);
-        Ok(id)
-    }
-}
-
-/// Shares one `WorkloadKind` among the workloads that are alike.
-struct Kinds {
-    namespaces: BTreeMap<NamespaceName, Arc<Labels>>,
-    known: HashMap<Arc<WorkloadKind>, ()>,
-}
-
-impl Kinds {
-    fn new(inventory: &Inventory) -> Self {
-        let namespaces = inventory
-            .namespaces
-            .iter()
-            .map(|(name, namespace)| (name.clone(), Arc::new(namespace.labels().clone())))
-            .collect();
-        Self {
-            namespaces,
-            known: HashMap::new(),
+        if !Arc::ptr_eq(&before, inventory) {
+            self.kinds.enter_namespaces(inventory);
+            self.enter(&fresh, prefixes, numbers)?;
         }
+        self.inventory = Some(Arc::clone(inventory));
+        Ok(self.identities.settle())
     }
 
-    fn of(&mut self, workload: &Workload) -> Arc<WorkloadKind> {
-        let namespace = workload.id.namespace.clone();
-        let mut ports = workload.ports.clone();
-        ports.sort_unstable();
-        let kind = Arc::new(WorkloadKind {
-            namespace_labels: self.namespaces.get(&namespace).cloned().unwrap_or_default(),
-            namespace,
-            labels: workload.labels.clone(),
-            service_account: workload.service_account.clone(),
-            ports,
+    /// What is there whatever the inventory says.
+    fn begin(&mut self, prefixes: &Prefixes, numbers: &mut Numbers) -> Result<(), Exhausted> {
+        // Sockets of this node have it whether or not the inventory lists an address.
+        self.identities.take(Owner::Host, Vec::new(), numbers)?;
+        let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+        let all: BTreeSet<IpNet> = prefixes.iter().chain(&everything).copied().collect();
+        for net in all {
+            self.place_prefix(net, prefixes, numbers)?;
+        }
+        Ok(())
+    }
+
+    fn place_prefix(
+        &mut self,
+        net: IpNet,
+        prefixes: &Prefixes,
+        numbers: &mut Numbers,
+    ) -> Result<(), Exhausted> {
+        let cidrs = prefixes.covering(&net);
+        let identity = self.identities.take(Owner::World, cidrs, numbers)?;
+        if let Some(before) = self.prefixes.insert(net, identity) {
+            self.identities.give_back(before);
+        }
+        Ok(())
+    }
+
+    /// Takes away the addresses of whoever changed, and says who comes in their place.
+    fn leave<'a>(&mut self, before: &'a Inventory, now: &'a Inventory, fresh: &mut Fresh<'a>) {
+        let mut leaving: Vec<Arc<Workload>> = Vec::new();
+        now.workloads.since(&before.workloads, |change| {
+            leaving.extend(change.old.cloned());
+            fresh.workloads.extend(change.new);
         });
-        if let Some((known, ())) = self.known.get_key_value(&kind) {
-            return Arc::clone(known);
+        let relabelled = relabelled_namespaces(before, now);
+        if !relabelled.is_empty() {
+            for (id, workload) in &now.workloads {
+                let stayed = before.workloads.get(id) == Some(workload);
+                if stayed && relabelled.contains(&id.namespace) {
+                    leaving.push(Arc::clone(workload));
+                    fresh.workloads.push(workload);
+                }
+            }
         }
-        self.known.insert(Arc::clone(&kind), ());
-        kind
+        for workload in &leaving {
+            self.kinds.remove(workload);
+            self.vacate(&workload.addresses);
+        }
+        if Arc::ptr_eq(&before.nodes, &now.nodes) {
+            return;
+        }
+        for (name, node) in before.nodes.iter() {
+            if now.nodes.get(name) != Some(node) {
+                self.vacate(&node.addresses);
+            }
+        }
+        let new = now.nodes.iter();
+        let new = new.filter(|(name, node)| before.nodes.get(*name) != Some(*node));
+        fresh.nodes.extend(new.map(|(_, node)| node));
     }
+
+    fn vacate(&mut self, addresses: &[IpAddr]) {
+        for address in addresses {
+            if let Some(identity) = self.addresses.remove(address) {
+                self.identities.give_back(identity);
+            }
+        }
+    }
+
+    /// Resolves anew what lies in a prefix that came or went.
+    fn around(
+        &mut self,
+        flipped: &BTreeSet<IpNet>,
+        prefixes: &Prefixes,
+        numbers: &mut Numbers,
+    ) -> Result<(), Exhausted> {
+        if flipped.is_empty() {
+            return Ok(());
+        }
+        let mut within: BTreeMap<IpAddr, IdentityId> = BTreeMap::new();
+        for net in flipped {
+            let from = self.addresses.from(&net.network());
+            let inside = from.take_while(|(address, _)| net.contains(*address));
+            within.extend(inside.map(|(address, identity)| (*address, *identity)));
+        }
+        for (address, before) in within {
+            let Some(owner) = self.identities.owner(before) else {
+                continue;
+            };
+            let cidrs = prefixes.containing(address);
+            let identity = self.identities.take(owner, cidrs, numbers)?;
+            self.identities.give_back(before);
+            if identity != before {
+                self.addresses.insert(address, identity);
+            }
+        }
+        let inside = |net: &IpNet| flipped.iter().any(|around| around.contains(net));
+        let mut nets: BTreeSet<IpNet> = self.prefixes.keys().copied().filter(inside).collect();
+        nets.extend(flipped.iter().filter(|net| prefixes.contains(net)));
+        for net in nets {
+            if prefixes.contains(&net) || net.prefix_len() == 0 {
+                self.place_prefix(net, prefixes, numbers)?;
+            } else if let Some(before) = self.prefixes.remove(&net) {
+                self.identities.give_back(before);
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(
+        &mut self,
+        fresh: &Fresh<'_>,
+        prefixes: &Prefixes,
+        numbers: &mut Numbers,
+    ) -> Result<(), Exhausted> {
+        let mut placed: Vec<(IpAddr, IdentityId)> = Vec::new();
+        for workload in &fresh.workloads {
+            let (number, kind) = self.kinds.add(workload);
+            for address in &workload.addresses {
+                let owner = Owner::Workload(number, Arc::clone(&kind));
+                let cidrs = prefixes.containing(*address);
+                placed.push((*address, self.identities.take(owner, cidrs, numbers)?));
+            }
+        }
+        for node in &fresh.nodes {
+            for address in &node.addresses {
+                let owner = if node.local {
+                    Owner::Host
+                } else {
+                    Owner::RemoteNode
+                };
+                let cidrs = prefixes.containing(*address);
+                placed.push((*address, self.identities.take(owner, cidrs, numbers)?));
+            }
+        }
+        // Many at once are cheaper sorted in than put in one by one.
+        if placed.len() > self.addresses.len() / 8 {
+            let held = self.addresses.iter();
+            placed.extend(held.map(|(address, identity)| (*address, *identity)));
+            self.addresses = placed.into_iter().collect();
+        } else {
+            for (address, identity) in placed {
+                self.addresses.insert(address, identity);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who comes, once those who leave are gone.
+#[derive(Default)]
+struct Fresh<'a> {
+    workloads: Vec<&'a Arc<Workload>>,
+    nodes: Vec<&'a NodeEntry>,
+}
+
+fn relabelled_namespaces<'a>(
+    before: &'a Inventory,
+    now: &Inventory,
+) -> BTreeSet<&'a crate::model::NamespaceName> {
+    if Arc::ptr_eq(&before.namespaces, &now.namespaces) {
+        return BTreeSet::new();
+    }
+    let both = before.namespaces.iter().filter(|(name, namespace)| {
+        now.namespaces
+            .get(*name)
+            .is_some_and(|now| now != *namespace)
+    });
+    both.map(|(name, _)| name).collect()
 }

@@ -7,7 +7,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
 };
 
 use ringfence_common::{
@@ -35,19 +35,41 @@ const PLAIN: [u8; 5] = [
     protocol::ICMPV6,
 ];
 
-/// A class with the selectors that its identities match.
-pub(crate) struct Class {
+/// A class of peers as a table sees it.
+#[derive(Clone, Copy)]
+pub(crate) struct Peers<'a> {
     pub(crate) id: ClassId,
-    pub(crate) selectors: HashSet<Digest>,
+    /// The selectors that its identities match.
+    pub(crate) matched: &'a [Digest],
 }
 
-/// The rows of one table for these classes.
-pub(crate) fn rows(table: TableId, spec: &TableSpec, classes: &[Class]) -> TableRows {
+/// The rows of one table for all peers that have no rows of their own.
+pub(crate) fn for_anyone(table: TableId, spec: &TableSpec) -> TableRows {
     let mut rows = TableRows::new();
-    let courses = RefCell::new(Courses::default());
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let courses = RefCell::new(Courses::default());
+        let mut writer = Writer {
+            table,
+            direction,
+            rows: &mut rows,
+            courses: &courses,
+        };
+        let any = View::of(spec, direction, &courses, |rule| rule.peers.is_none());
+        let protocols = protocols_of(spec.fence(direction), direction);
+        let outcomes = Outcomes::of(&any, &protocols);
+        writer.whole(&[ClassId::ANY], &outcomes);
+    }
+    rows
+}
+
+/// Adds the rows of classes, which follow from the specification and from what each class matches.
+pub(crate) fn add_classes<'a>(
+    rows: &mut TableRows,
+    (table, spec): (TableId, &TableSpec),
+    classes: impl Iterator<Item = Peers<'a>> + Clone,
+) {
     for direction in [Direction::Ingress, Direction::Egress] {
         let fence = spec.fence(direction);
-        let protocols = protocols_of(fence, direction);
         let asked: HashSet<Digest> = fence
             .rules
             .iter()
@@ -55,30 +77,40 @@ pub(crate) fn rows(table: TableId, spec: &TableSpec, classes: &[Class]) -> Table
             .flatten()
             .map(|s| s.digest)
             .collect();
+        // Classes that match the same of what is asked here have the same rows.
+        let mut alike: BTreeMap<Vec<Digest>, Vec<ClassId>> = BTreeMap::new();
+        for class in classes.clone() {
+            let matched = class
+                .matched
+                .iter()
+                .filter(|digest| asked.contains(*digest));
+            let matched: Vec<Digest> = matched.copied().collect();
+            if !matched.is_empty() {
+                alike.entry(matched).or_default().push(class.id);
+            }
+        }
+        if alike.is_empty() {
+            continue;
+        }
+        let courses = RefCell::new(Courses::default());
         let mut writer = Writer {
             table,
             direction,
-            rows: &mut rows,
+            rows,
             courses: &courses,
         };
-        let view = |sees: &dyn Fn(&FenceRule) -> bool| {
-            View::of(fence, direction, spec.edge, &courses, sees)
-        };
-        let any = view(&|rule| rule.peers.is_none());
-        writer.whole(ClassId::ANY, &any, &protocols);
-        for class in classes {
-            if class.selectors.is_disjoint(&asked) {
-                continue;
-            }
-            let own = view(&|rule| {
+        let protocols = protocols_of(fence, direction);
+        let any = View::of(spec, direction, &courses, |rule| rule.peers.is_none());
+        let any = Outcomes::of(&any, &protocols);
+        for (matched, ids) in alike {
+            let own = View::of(spec, direction, &courses, |rule| {
                 rule.peers
                     .as_ref()
-                    .is_none_or(|peers| peers.iter().any(|s| class.selectors.contains(&s.digest)))
+                    .is_none_or(|peers| peers.iter().any(|s| matched.contains(&s.digest)))
             });
-            writer.difference(class.id, &own, &any, &protocols);
+            writer.difference(&ids, &Outcomes::of(&own, &protocols), &any);
         }
     }
-    rows
 }
 
 fn protocols_of(fence: &Fence, direction: Direction) -> BTreeSet<u8> {
@@ -109,17 +141,17 @@ type Pieces = Vec<(u32, Course)>;
 
 impl<'a> View<'a> {
     fn of(
-        fence: &'a Fence,
+        spec: &'a TableSpec,
         direction: Direction,
-        edge: Option<Edge>,
         courses: &'a RefCell<Courses>,
-        sees: &dyn Fn(&FenceRule) -> bool,
+        sees: impl Fn(&FenceRule) -> bool,
     ) -> Self {
+        let fence = spec.fence(direction);
         Self {
             rules: fence.rules.iter().filter(|rule| sees(rule)).collect(),
             default: default_of(fence),
             plain_only: direction == Direction::Egress && !fence.isolated,
-            edge,
+            edge: spec.edge,
             courses,
         }
     }
@@ -172,6 +204,24 @@ impl<'a> View<'a> {
     }
 }
 
+/// All that a view says: of protocols that no rule names, and of each that one does.
+struct Outcomes {
+    elsewhere: Course,
+    named: Vec<(u8, Pieces)>,
+}
+
+impl Outcomes {
+    fn of(view: &View<'_>, protocols: &BTreeSet<u8>) -> Self {
+        let named = protocols
+            .iter()
+            .map(|number| (*number, view.pieces(*number)));
+        Self {
+            elsewhere: view.elsewhere(),
+            named: named.collect(),
+        }
+    }
+}
+
 fn covers(rule: &FenceRule, number: u8, port: u32) -> bool {
     rule.ports.as_ref().is_none_or(|ports| {
         ports.iter().any(|range| {
@@ -220,40 +270,38 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Every outcome of a class.
-    fn whole(&mut self, class: ClassId, view: &View, protocols: &BTreeSet<u8>) {
-        let elsewhere = view.elsewhere();
-        self.put(class, PolicyKey::ANY_PROTOCOL_BITS, 0, 0, elsewhere);
-        for number in protocols {
-            self.protocol(class, *number, &view.pieces(*number), elsewhere);
+    /// Every outcome of classes.
+    fn whole(&mut self, classes: &[ClassId], own: &Outcomes) {
+        self.put(classes, PolicyKey::ANY_PROTOCOL_BITS, 0, 0, own.elsewhere);
+        for (number, pieces) in &own.named {
+            self.protocol(classes, *number, pieces, own.elsewhere);
         }
     }
 
-    /// Only the outcomes in which a class differs from any class.
-    fn difference(&mut self, class: ClassId, own: &View, any: &View, protocols: &BTreeSet<u8>) {
-        if own.elsewhere() != any.elsewhere() {
+    /// Only the outcomes in which classes differ from any class.
+    fn difference(&mut self, classes: &[ClassId], own: &Outcomes, any: &Outcomes) {
+        if own.elsewhere != any.elsewhere {
             // A row for every protocol hides the any-class rows, so all has to be said again.
-            return self.whole(class, own, protocols);
+            return self.whole(classes, own);
         }
-        for number in protocols {
-            let (own, any) = (own.pieces(*number), any.pieces(*number));
-            self.differing(class, *number, (&own, &any), 0, 0x1_0000);
+        for ((number, own), (_, any)) in own.named.iter().zip(&any.named) {
+            self.differing(classes, *number, (own, any), 0, 0x1_0000);
         }
     }
 
-    fn protocol(&mut self, class: ClassId, number: u8, pieces: &Pieces, inherited: Course) {
+    fn protocol(&mut self, classes: &[ClassId], number: u8, pieces: &Pieces, inherited: Course) {
         let Some(base) = commonest(pieces) else {
             return;
         };
         if base != inherited {
-            self.put(class, PolicyKey::PROTOCOL_BITS, number, 0, base);
+            self.put(classes, PolicyKey::PROTOCOL_BITS, number, 0, base);
         }
-        self.unlike(class, number, pieces, base, (0, 0x1_0000));
+        self.unlike(classes, number, pieces, base, (0, 0x1_0000));
     }
 
     fn unlike(
         &mut self,
-        class: ClassId,
+        classes: &[ClassId],
         number: u8,
         pieces: &Pieces,
         base: Course,
@@ -261,18 +309,18 @@ impl Writer<'_> {
     ) {
         match constant(pieces, first, size) {
             Some(row) if row == base => {}
-            Some(row) => self.block(class, number, first, size, row),
+            Some(row) => self.block(classes, number, first, size, row),
             None => {
                 let half = size / 2;
-                self.unlike(class, number, pieces, base, (first, half));
-                self.unlike(class, number, pieces, base, (first + half, half));
+                self.unlike(classes, number, pieces, base, (first, half));
+                self.unlike(classes, number, pieces, base, (first + half, half));
             }
         }
     }
 
     fn differing(
         &mut self,
-        class: ClassId,
+        classes: &[ClassId],
         number: u8,
         (own, any): (&Pieces, &Pieces),
         first: u32,
@@ -281,31 +329,33 @@ impl Writer<'_> {
         let ours = constant(own, first, size);
         if let Some(ours) = ours {
             if constant(any, first, size) != Some(ours) {
-                self.block(class, number, first, size, ours);
+                self.block(classes, number, first, size, ours);
             }
             return;
         }
         let half = size / 2;
-        self.differing(class, number, (own, any), first, half);
-        self.differing(class, number, (own, any), first + half, half);
+        self.differing(classes, number, (own, any), first, half);
+        self.differing(classes, number, (own, any), first + half, half);
     }
 
-    fn block(&mut self, class: ClassId, number: u8, first: u32, size: u32, course: Course) {
+    fn block(&mut self, classes: &[ClassId], number: u8, first: u32, size: u32, course: Course) {
         let bits = PolicyKey::FULL_BITS - size.trailing_zeros();
-        self.put(class, bits, number, first, course);
+        self.put(classes, bits, number, first, course);
     }
 
-    fn put(&mut self, class: ClassId, bits: u32, number: u8, port: u32, course: Course) {
-        let mut key = PolicyKey {
-            table: self.table,
-            class,
-            direction: self.direction as u8,
-            protocol: number,
-            port: Port::new(u16::try_from(port).unwrap_or(u16::MAX)),
-        };
-        for row in self.courses.borrow().steps(course) {
-            self.rows.insert((bits, key), row);
-            key.direction += PolicyKey::STEP;
+    fn put(&mut self, classes: &[ClassId], bits: u32, number: u8, port: u32, course: Course) {
+        for class in classes {
+            let mut key = PolicyKey {
+                table: self.table,
+                class: *class,
+                direction: self.direction as u8,
+                protocol: number,
+                port: Port::new(u16::try_from(port).unwrap_or(u16::MAX)),
+            };
+            for row in self.courses.borrow().steps(course) {
+                self.rows.insert((bits, key), row);
+                key.direction += PolicyKey::STEP;
+            }
         }
     }
 }

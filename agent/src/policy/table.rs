@@ -17,7 +17,7 @@ use super::{
     selector::{Question, Selector},
 };
 use crate::model::{
-    NamedPort, Peer, Peers, Policy, Rule, RuleAction, Scope, Tier, WallTime, Window, Workload,
+    NamedPort, Peer, Peers, Policy, Rule, RuleAction, Scope, Tier, WallTime, Window,
 };
 
 /// When a rule is asked, before others.
@@ -149,24 +149,41 @@ pub(crate) fn number_rule(
     rule: &Rule,
 ) -> Result<RuleSlot, Exhausted> {
     let said = (rule.action, &rule.peers, &rule.ports, rule.window);
-    let digest = digest_of(&(policy.id(), direction, index, said));
+    let digest = digest_of(&(policy.id(), direction as u8, index, said));
     numbers.number(Space::Rule, digest).map(RuleSlot)
+}
+
+/// The selectors of a rule's peers; `None` if it asks for none.
+pub(crate) fn selectors_of(rule: &Rule) -> Option<Vec<Selector>> {
+    match &rule.peers {
+        Peers::Of(peers) => select(Some(peers), None),
+        Peers::Any | Peers::Nobody => None,
+    }
 }
 
 /// What a fence is laid out for.
 #[derive(Clone, Copy)]
 pub(crate) struct Layout<'a> {
     pub(crate) direction: Direction,
-    pub(crate) subject: &'a Workload,
+    /// The ports that the subject declares by name, for names on the way in.
+    pub(crate) subject: &'a [NamedPort],
     /// All ports that any peer declares by name, for names on the way out.
     pub(crate) declared: &'a BTreeSet<NamedPort>,
     pub(crate) now: WallTime,
 }
 
-/// A policy's rules of one direction with the numbers under which they count their hits.
+/// A policy's rules of one direction.
 pub(crate) struct Asked<'a> {
     pub(crate) policy: &'a Policy,
-    pub(crate) rules: Vec<(&'a Rule, RuleSlot)>,
+    pub(crate) rules: Vec<AskedRule<'a>>,
+}
+
+/// A rule with the number under which it counts its hits, and with the selectors of its peers.
+#[derive(Clone, Copy)]
+pub(crate) struct AskedRule<'a> {
+    pub(crate) rule: &'a Rule,
+    pub(crate) slot: RuleSlot,
+    pub(crate) selectors: Option<&'a [Selector]>,
 }
 
 impl Layout<'_> {
@@ -183,16 +200,16 @@ impl Layout<'_> {
         let mut rules = Vec::new();
         for (place, asked) in (0..).zip(&policies) {
             let stage = Stage::of(asked.policy);
-            for (rule, slot) in &asked.rules {
-                let Some(window) = ahead(rule.window, self.now) else {
+            for asked in &asked.rules {
+                let Some(window) = ahead(asked.rule.window, self.now) else {
                     continue;
                 };
-                self.lay_out(rule, &mut |peers, ports| {
+                self.lay_out(*asked, &mut |peers, ports| {
                     rules.push(FenceRule {
                         stage,
                         policy: place,
-                        action: rule.action,
-                        slot: *slot,
+                        action: asked.rule.action,
+                        slot: asked.slot,
                         peers,
                         ports,
                         window,
@@ -205,21 +222,22 @@ impl Layout<'_> {
 
     fn lay_out(
         self,
-        rule: &Rule,
+        asked: AskedRule<'_>,
         add: &mut dyn FnMut(Option<Vec<Selector>>, Option<BTreeSet<PortRange>>),
     ) {
-        let peers = match &rule.peers {
+        let peers = match &asked.rule.peers {
             Peers::Nobody => return,
             Peers::Any => None,
             Peers::Of(peers) => Some(peers.as_slice()),
         };
-        let Some(mut resolved) = ports::split(&rule.ports) else {
-            return add(select(peers, None), None);
+        let selectors = || asked.selectors.map(<[Selector]>::to_vec);
+        let Some(mut resolved) = ports::split(&asked.rule.ports) else {
+            return add(selectors(), None);
         };
         for name in std::mem::take(&mut resolved.named) {
             match self.direction {
                 Direction::Ingress => {
-                    for port in ports::declared(&name, &self.subject.ports) {
+                    for port in ports::declared(&name, self.subject) {
                         resolved.fixed.extend(ports::exact(port));
                     }
                 }
@@ -231,7 +249,7 @@ impl Layout<'_> {
             }
         }
         if !resolved.fixed.is_empty() {
-            add(select(peers, None), Some(resolved.fixed));
+            add(selectors(), Some(resolved.fixed));
         }
     }
 }

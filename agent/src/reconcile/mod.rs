@@ -5,6 +5,7 @@
 //! is retired before a grace period has passed since it was last referred to. Where desired state
 //! comes from is not known here.
 
+mod attachable;
 mod ledger;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 
 use ringfence_common::{SECOND, ids::TableId};
 
+use attachable::Attachable;
 pub use ledger::{Ledger, LedgerError};
 
 use crate::{
@@ -82,6 +84,7 @@ pub struct Reconciler<D> {
     ledger: Ledger,
     actual: State,
     retire: Vec<Action>,
+    attachable: Attachable,
     pickups: BTreeMap<u32, u32>,
     fenced: BTreeSet<u32>,
     compacted: bool,
@@ -108,6 +111,7 @@ impl<D: Datapath> Reconciler<D> {
             ledger,
             actual,
             retire: Vec::new(),
+            attachable: Attachable::default(),
             pickups,
             fenced: BTreeSet::new(),
             compacted: false,
@@ -199,17 +203,14 @@ impl<D: Datapath> Reconciler<D> {
     fn local_endpoints(&mut self, desired: &Desired<'_>, boot: u64) -> Vec<LocalEndpoint> {
         let fresh = u32::try_from(boot / SECOND + PICKUP_WINDOW).unwrap_or(u32::MAX);
         let mut endpoints = Vec::new();
-        for workload in desired.inventory.workloads.values() {
-            let Some(interface) = &workload.interface else {
-                continue;
-            };
+        for (workload, interface) in self.attachable.of(desired.inventory) {
             let Some(ifindex) = desired.interfaces.get(interface).copied() else {
                 continue;
             };
             let pickup_until = *self.pickups.entry(ifindex).or_insert(fresh);
             endpoints.push(LocalEndpoint {
                 ifindex,
-                workload: workload.id.clone(),
+                workload: workload.clone(),
                 pickup_until,
             });
         }
@@ -226,7 +227,10 @@ impl<D: Datapath> Reconciler<D> {
 
     /// Once everything is written, equal parts may as well be the same.
     fn adopt_pointers(&mut self, state: &State) {
-        self.actual.addresses = Arc::clone(&state.addresses);
+        self.actual.addresses = state.addresses.clone();
+        self.actual.prefixes = state.prefixes.clone();
+        self.actual.classes = state.classes.clone();
+        self.actual.modes = state.modes.clone();
         for (table, rows) in &state.tables {
             if let Some(held) = self.actual.tables.get_mut(table)
                 && **held == **rows

@@ -34,6 +34,10 @@ impl Fragment for InventoryFragment {
     fn warnings(&self) -> &[SourceError] {
         &self.warnings
     }
+
+    fn share_with(&mut self, older: &Self) {
+        Self::share_with(self, older);
+    }
 }
 
 /// What is said of a file of which nothing was ever in force.
@@ -324,7 +328,7 @@ impl FileSet {
         );
         match built {
             Ok(inventory) if inventory == *self.inventory => Some(self.inventory.clone()),
-            Ok(inventory) => Some(Arc::new(inventory)),
+            Ok(inventory) => Some(Arc::new(inventory.based_on(&self.inventory))),
             Err(errors) => {
                 for error in &errors {
                     self.note_inventory_error(&parts, error, conflict);

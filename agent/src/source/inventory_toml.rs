@@ -4,7 +4,7 @@
 //! claimed twice, unknown namespaces) is left to `Inventory::build`, because the other claimant may
 //! be in another file. Keeps each item's line for those errors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -43,6 +43,24 @@ pub struct InventoryFragment {
     pub nodes: Vec<Declared<NodeEntry>>,
     /// What is odd but not wrong.
     pub warnings: Vec<SourceError>,
+}
+
+impl InventoryFragment {
+    /// Takes over the workloads that are equal in an older fragment.
+    pub(super) fn share_with(&mut self, older: &Self) {
+        let known: HashMap<&WorkloadId, &Arc<Workload>> = older
+            .workloads
+            .iter()
+            .map(|declared| (&declared.item.id, &declared.item))
+            .collect();
+        for declared in &mut self.workloads {
+            if let Some(same) = known.get(&declared.item.id)
+                && **same == declared.item
+            {
+                declared.item = Arc::clone(same);
+            }
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -41,6 +41,9 @@ pub(super) trait Fragment: Sized + PartialEq {
     fn subjects(&self) -> Vec<Lockdown> {
         Vec::new()
     }
+
+    /// Takes over what is equal in older content, so that it is there once and known to be equal.
+    fn share_with(&mut self, _older: &Self) {}
 }
 
 /// What tells one state of a file from another without reading it.
@@ -327,7 +330,12 @@ fn refresh<F: Fragment>(path: &Path, entry: &mut Entry<F>) {
     match parsed {
         Err(errors) => entry.errors = errors,
         Ok(fragment) if entry.in_force.as_deref() == Some(&fragment) => {}
-        Ok(fragment) => entry.pending = Pending::Content(Arc::new(fragment)),
+        Ok(mut fragment) => {
+            if let Some(older) = &entry.in_force {
+                fragment.share_with(older);
+            }
+            entry.pending = Pending::Content(Arc::new(fragment));
+        }
     }
 }
 

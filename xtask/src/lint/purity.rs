@@ -11,10 +11,11 @@ use super::paths::{self, UsedPath};
 use super::source::SourceFile;
 
 /// The pure modules, each with the others it may use.
-const MODULES: [(&str, &[&str]); 3] = [
-    ("model", &[]),
-    ("plan", &[]),
-    ("policy", &["model", "plan"]),
+const MODULES: [(&str, &[&str]); 4] = [
+    ("persistent", &[]),
+    ("model", &["persistent"]),
+    ("plan", &["persistent"]),
+    ("policy", &["model", "persistent", "plan"]),
 ];
 /// Crates that do nothing but compute.
 const CRATES: [&str; 5] = ["ipnet", "ringfence_common", "serde", "sha2", "thiserror"];

@@ -24,7 +24,10 @@ fn apply(map: &mut Map<u8, u8>, model: &mut BTreeMap<u8, u8>, steps: &[Step]) {
     }
 }
 
-fn differences(old: &BTreeMap<u8, u8>, new: &BTreeMap<u8, u8>) -> Vec<(u8, Option<u8>, Option<u8>)> {
+fn differences(
+    old: &BTreeMap<u8, u8>,
+    new: &BTreeMap<u8, u8>,
+) -> Vec<(u8, Option<u8>, Option<u8>)> {
     (0..=u8::MAX)
         .map(|key| (key, old.get(&key).copied(), new.get(&key).copied()))
         .filter(|(_, old, new)| old != new)

@@ -80,10 +80,10 @@ fn state() -> impl Strategy<Value = State> {
                     .into_iter()
                     .filter(|(table, _)| asked.contains(table))
                     .collect(),
-                modes,
-                classes,
-                prefixes,
-                addresses: Arc::new(addresses.into_iter().collect()),
+                modes: modes.into_iter().collect(),
+                classes: classes.into_iter().collect(),
+                prefixes: prefixes.into_iter().collect(),
+                addresses: addresses.into_iter().collect(),
                 endpoints,
             }
         },
@@ -168,7 +168,7 @@ proptest! {
         // Equal, but none of its parts shared.
         let apart = State {
             tables: state.tables.iter().map(|(t, rows)| (*t, Arc::new((**rows).clone()))).collect(),
-            addresses: Arc::new((*state.addresses).clone()),
+            addresses: state.addresses.iter().map(|(a, id)| (*a, *id)).collect(),
             ..state.clone()
         };
         prop_assert!(plan(&state, &apart).is_empty());
@@ -199,9 +199,9 @@ proptest! {
 fn recorded_flows_are_judged_again_only_where_a_peer_changed() {
     let mut before = State::default();
     before.endpoints.insert(1, Endpoint::default());
-    before.addresses = Arc::new([("10.0.0.1".parse().unwrap(), IdentityId(16))].into());
+    before.addresses = [("10.0.0.1".parse().unwrap(), IdentityId(16))].into();
     let mut after = before.clone();
-    after.addresses = Arc::new([("10.0.0.1".parse().unwrap(), IdentityId(17))].into());
+    after.addresses = [("10.0.0.1".parse().unwrap(), IdentityId(17))].into();
     let moved = plan(&before, &after).publish;
     assert_eq!(
         moved.last(),

@@ -17,8 +17,6 @@ mod snippet;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, sync::Arc};
-
 use ringfence_common::mode::{Direction, Verdict};
 
 use super::{
@@ -26,7 +24,7 @@ use super::{
     flow::{Flow, Party},
     table::Stage,
 };
-use crate::model::{Inventory, PolicySet, WallTime, Workload};
+use crate::model::{Inventory, PolicySet, WallTime};
 use asked::{Asked, Hearing, Imagined, Outcome, tier_text};
 pub use miss::Miss;
 pub use render::render;
@@ -49,11 +47,7 @@ pub fn explain(
     query: &Query,
     all: bool,
 ) -> Result<Explanation, QueryError> {
-    let owner = |address: IpAddr| -> Option<&Arc<Workload>> {
-        let mut workloads = inventory.workloads.values();
-        workloads.find(|workload| workload.addresses.contains(&address))
-    };
-    let flow = Flow::of(query, inventory, &owner)?;
+    let flow = Flow::of(query, inventory)?;
     let case = Case {
         inventory,
         policies,

@@ -82,8 +82,8 @@ fn verdicts(
     (from, to): (&WorkloadId, &WorkloadId),
 ) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
-    for from in &world.inventory.workloads[from].addresses {
-        for to in &world.inventory.workloads[to].addresses {
+    for from in &world.inventory.workload(from).unwrap().addresses {
+        for to in &world.inventory.workload(to).unwrap().addresses {
             if from.is_ipv4() != to.is_ipv4() {
                 continue;
             }

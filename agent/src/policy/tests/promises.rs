@@ -37,9 +37,11 @@ fn the_same_inputs_settle_and_then_share_everything() {
 }
 
 fn shares_everything(one: &Compiled, other: &Compiled) -> bool {
-    Arc::ptr_eq(&one.state.addresses, &other.state.addresses)
-        && Arc::ptr_eq(&one.identities, &other.identities)
-        && Arc::ptr_eq(&one.rules, &other.rules)
+    one.state.addresses.is_same(&other.state.addresses)
+        && one.state.classes.is_same(&other.state.classes)
+        && one.state.prefixes.is_same(&other.state.prefixes)
+        && one.identities.is_same(&other.identities)
+        && one.rules.is_same(&other.rules)
         && one.state.tables.len() == other.state.tables.len()
         && one.state.tables.iter().all(|(table, rows)| {
             other

@@ -15,8 +15,9 @@ use crate::{
     plan::TableRows,
     policy::{
         Clock, Fence, TableSpec,
+        numbers::Digest,
         ports::PortRange,
-        rows::{Class, rows},
+        rows::{Peers, add_classes, for_anyone},
         selector::{Question, Selector},
         table::{FenceRule, Stage},
     },
@@ -62,11 +63,13 @@ fn ingress(rules: Vec<FenceRule>) -> Vec<(u32, u32, u8, u16, PolicyRow)> {
         rules,
     };
     let spec = TableSpec::new(ingress, Fence::default(), &CLOCK);
-    let class = Class {
+    let matched: [Digest; 1] = [world().digest];
+    let class = Peers {
         id: ClassId(7),
-        selectors: [world().digest].into(),
+        matched: &matched,
     };
-    let table = rows(TableId(1), &spec, &[class]);
+    let mut table = for_anyone(TableId(1), &spec);
+    add_classes(&mut table, (TableId(1), &spec), [class].into_iter());
     let keys = |((bits, key), row): (&(u32, PolicyKey), &PolicyRow)| {
         (key.class.0, *bits, key.protocol, key.port.number(), *row)
     };
@@ -84,7 +87,7 @@ fn courses(rules: Vec<FenceRule>) -> impl Iterator<Item = PolicyRow> {
         rules,
     };
     let spec = TableSpec::new(ingress, Fence::default(), &CLOCK);
-    let table = rows(TableId(1), &spec, &[]);
+    let table = for_anyone(TableId(1), &spec);
     (0..).map_while(move |step| {
         let key = PolicyKey {
             table: TableId(1),
@@ -222,7 +225,7 @@ fn a_timed_rule_says_what_comes_after_it() {
 #[test]
 fn raw_protocols_out_of_an_open_workload_are_denied() {
     let spec = TableSpec::default();
-    let table: Arc<TableRows> = Arc::new(rows(TableId(1), &spec, &[]));
+    let table: Arc<TableRows> = Arc::new(for_anyone(TableId(1), &spec));
     let egress = |bits| {
         let mut of_bits: Vec<_> = table
             .iter()

@@ -131,23 +131,56 @@ pub(super) fn world() -> impl Strategy<Value = World> {
     })
 }
 
-/// Worlds that follow one another; often only the policies or only the inventory differ.
+/// Worlds that follow one another; often only the policies or only the inventory differ, often in a
+/// single policy or workload.
 pub(super) fn history(longest: usize) -> impl Strategy<Value = Vec<World>> {
-    let step = (0..3u8, inventory(), policies());
+    let step = (0..5u8, inventory(), policies(), any::<u8>());
     (world(), vec(step, 1..longest)).prop_map(|(first, steps)| {
         let mut worlds = vec![first];
-        for (what, inventory, policies) in steps {
+        for (what, inventory, policies, pick) in steps {
             let mut next = worlds[worlds.len() - 1].clone();
-            if what != 0 {
-                next.policies = policies;
-            }
-            if what != 1 {
-                next.inventory = inventory;
+            match what {
+                0 => next.inventory = inventory,
+                1 => next.policies = policies,
+                2 => (next.inventory, next.policies) = (inventory, policies),
+                3 => next.inventory = with_one_of(&next.inventory, &inventory, pick),
+                _ => next.policies = with_one_policy_of(&next.policies, &policies, pick),
             }
             worlds.push(next);
         }
         worlds
     })
+}
+
+/// A workload of another inventory comes in place of the one with its addresses, or that one goes.
+fn with_one_of(inventory: &Inventory, other: &Inventory, pick: u8) -> Arc<Inventory> {
+    let mut next = inventory.clone();
+    let place = usize::from(pick / 2) % other.workloads.len();
+    let (_, drawn) = other.workloads.iter().nth(place).unwrap();
+    let with_its_name = |id: &&WorkloadId| id.name == drawn.id.name;
+    if let Some(id) = inventory.workloads.keys().find(with_its_name) {
+        next.workloads.remove(id);
+    }
+    if pick % 2 == 0 && inventory.namespaces.contains_key(&drawn.id.namespace) {
+        next.workloads.insert(drawn.id.clone(), Arc::clone(drawn));
+    }
+    Arc::new(next)
+}
+
+/// A policy of another set comes, or one goes.
+fn with_one_policy_of(policies: &PolicySet, other: &PolicySet, pick: u8) -> Arc<PolicySet> {
+    let mut next = policies.clone();
+    if pick % 2 == 0 {
+        let drawn = other.iter().nth(usize::from(pick / 2) % other.len().max(1));
+        next.policies
+            .extend(drawn.map(|policy| (policy.id(), Arc::clone(policy))));
+    } else {
+        let gone = policies
+            .iter()
+            .nth(usize::from(pick / 2) % policies.len().max(1));
+        gone.map(|policy| next.policies.remove(&policy.id()));
+    }
+    Arc::new(next)
 }
 
 fn labels() -> impl Strategy<Value = Labels> {

@@ -2,7 +2,8 @@
 //!
 //! Pure computation on a drawn cluster: no kernel, no privileges. A change is measured as the agent
 //! meets it, from the inputs it has just been handed to the list of writes; in between the last
-//! result is taken as published and settled, so that nothing of it is measured again.
+//! result is taken as published and settled, so that nothing of it is measured again. Times are those
+//! of the one thread that computes.
 
 mod measure;
 mod world;
@@ -26,9 +27,20 @@ const QUERIES: u64 = 100_000;
 pub(crate) fn measure(rounds: usize) -> Result<()> {
     let [small, large] = SIZES;
     println!("Ringfence's policy engine at {small} and {large} workloads");
-    let (small, large) = (measure::figures(small, rounds)?, measure::figures(large, rounds)?);
-    heading("Compile and plan, median and p99");
-    let columns = ["", "10,000 workloads", "p99", "100,000 workloads", "p99", "goal", ""];
+    let (small, large) = (
+        measure::figures(small, rounds)?,
+        measure::figures(large, rounds)?,
+    );
+    heading("Compile and plan, median and p99 of the processor time");
+    let columns = [
+        "",
+        "10,000 workloads",
+        "p99",
+        "100,000 workloads",
+        "p99",
+        "goal",
+        "",
+    ];
     table(&columns, &durations(&small, &large));
     heading("What comes out");
     table(
@@ -83,7 +95,13 @@ fn sizes(small: &Figures, large: &Figures) -> Vec<Vec<String>> {
     )];
     let other = small.counts.iter().zip(&large.counts);
     rows.extend(other.map(|((what, small), (_, large))| {
-        row(what, small.to_string(), large.to_string(), String::new(), None)
+        row(
+            what,
+            small.to_string(),
+            large.to_string(),
+            String::new(),
+            None,
+        )
     }));
     rows.push(row(
         "queries a second",

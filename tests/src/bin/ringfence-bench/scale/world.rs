@@ -67,7 +67,10 @@ impl World {
                 ("env", environment.to_owned()),
                 ("team", format!("team-{}", number % 23)),
             ])?;
-            Ok(Namespace::new(NamespaceName::new(&namespace(number))?, labels)?)
+            Ok(Namespace::new(
+                NamespaceName::new(&namespace(number))?,
+                labels,
+            )?)
         });
         let workloads = (0..workloads).map(|number| {
             let local = number < LABEL_SETS && number % (LABEL_SETS / ENDPOINTS) == 7;
@@ -120,7 +123,10 @@ impl World {
 
 /// One workload of a label set.
 pub(crate) fn workload(number: usize, set: usize, local: bool) -> Result<Arc<Workload>> {
-    let app = APPS.get(set / NAMESPACES % APPS.len()).copied().unwrap_or("");
+    let app = APPS
+        .get(set / NAMESPACES % APPS.len())
+        .copied()
+        .unwrap_or("");
     labelled(number, set, app, local)
 }
 
@@ -134,7 +140,11 @@ pub(crate) fn labelled(number: usize, set: usize, app: &str, local: bool) -> Res
     ])?;
     let port = |name: &str, port| {
         let (name, protocol) = (PortName::new(name)?, Protocol::Tcp);
-        Ok::<_, anyhow::Error>(NamedPort { name, protocol, port })
+        Ok::<_, anyhow::Error>(NamedPort {
+            name,
+            protocol,
+            port,
+        })
     };
     let ports = match tier {
         "frontend" | "backend" => vec![port("http", 8080)?, port("metrics", 9090)?],
@@ -184,26 +194,39 @@ fn cluster_policy(number: usize) -> String {
             number * 10
         )
     };
-    let monitoring = "{ namespaces = \"kubernetes.io/metadata.name=ns-001\", pods = \"app=batch\" }";
+    let monitoring =
+        "{ namespaces = \"kubernetes.io/metadata.name=ns-001\", pods = \"app=batch\" }";
     let dns = "{ namespaces = \"kubernetes.io/metadata.name=ns-000\", pods = \"app=gateway\" }";
     match number {
-        0 => head("dns", "admin")
-            + &format!("[[policy.egress]]\nto = [{dns}]\nports = [\"udp/53\", \"tcp/53\"]\n"),
-        1 => head("metrics", "admin")
-            + &format!("[[policy.ingress]]\nfrom = [{monitoring}]\nports = [\"metrics\"]\n"),
-        2 => head("no-metadata", "admin")
-            + "[[policy.egress]]\naction = \"deny\"\nto = [{ cidr = \"169.254.169.254/32\" }]\n",
-        3 => head("dev-out", "admin")
-            + "subject-namespaces = \"env=prod\"\n[[policy.ingress]]\naction = \"deny\"\n\
-               from = [{ namespaces = \"env=dev\" }]\n",
-        4 => head("no-telnet", "admin")
-            + "[[policy.ingress]]\naction = \"deny\"\nports = [\"tcp/23\", \"tcp/135-139\"]\n",
-        _ => head("default", "baseline")
-            + &format!(
-                "[[policy.ingress]]\nfrom = [{{ namespaces = \"team=team-{number}\" }}]\n\
+        0 => {
+            head("dns", "admin")
+                + &format!("[[policy.egress]]\nto = [{dns}]\nports = [\"udp/53\", \"tcp/53\"]\n")
+        }
+        1 => {
+            head("metrics", "admin")
+                + &format!("[[policy.ingress]]\nfrom = [{monitoring}]\nports = [\"metrics\"]\n")
+        }
+        2 => {
+            head("no-metadata", "admin")
+                + "[[policy.egress]]\naction = \"deny\"\nto = [{ cidr = \"169.254.169.254/32\" }]\n"
+        }
+        3 => {
+            head("dev-out", "admin")
+                + "subject-namespaces = \"env=prod\"\n[[policy.ingress]]\naction = \"deny\"\n\
+               from = [{ namespaces = \"env=dev\" }]\n"
+        }
+        4 => {
+            head("no-telnet", "admin")
+                + "[[policy.ingress]]\naction = \"deny\"\nports = [\"tcp/23\", \"tcp/135-139\"]\n"
+        }
+        _ => {
+            head("default", "baseline")
+                + &format!(
+                    "[[policy.ingress]]\nfrom = [{{ namespaces = \"team=team-{number}\" }}]\n\
                  ports = [\"tcp/{}\"]\n",
-                7000 + number
-            ),
+                    7000 + number
+                )
+        }
     }
 }
 
@@ -216,8 +239,9 @@ fn namespace_policy(number: usize, edit: Edit) -> Result<String> {
         0 | 1 => String::new(),
         _ => format!("app={}", draw.one(&APPS)),
     };
-    let mut text =
-        format!("[[policy]]\nname = \"p{number}\"\nnamespace = \"{own}\"\nsubject = \"{subject}\"\n");
+    let mut text = format!(
+        "[[policy]]\nname = \"p{number}\"\nnamespace = \"{own}\"\nsubject = \"{subject}\"\n"
+    );
     let (app, other) = (draw.one(&APPS), draw.one(&APPS));
     let (tier, team) = (draw.one(&TIERS), draw.next(23));
     let net = draw.next(250);

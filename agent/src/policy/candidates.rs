@@ -1,0 +1,102 @@
+//! Which identities a selector could match at all, so that it is not asked about every one.
+//!
+//! Invariant: whoever a selector matches is among its candidates.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use ringfence_common::ids::IdentityId;
+
+use super::{
+    identity::{Identity, Kind},
+    selector::Selector,
+};
+use crate::model::{Labels, NamespaceMatch, NamespaceName, Peer};
+
+#[derive(Default)]
+struct Residents {
+    labels: Arc<Labels>,
+    all: BTreeSet<IdentityId>,
+}
+
+/// Identities by what selectors ask first.
+#[derive(Default)]
+pub(crate) struct Candidates {
+    namespaces: BTreeMap<NamespaceName, Residents>,
+    cidrs: HashMap<IpNet, BTreeSet<IdentityId>>,
+    entities: BTreeSet<IdentityId>,
+}
+
+impl Candidates {
+    pub(crate) fn add(&mut self, id: IdentityId, identity: &Identity) {
+        for net in &identity.cidrs {
+            self.cidrs.entry(*net).or_default().insert(id);
+        }
+        let Kind::Workload(kind) = &identity.kind else {
+            self.entities.insert(id);
+            return;
+        };
+        let residents = self.namespaces.entry(kind.namespace.clone()).or_default();
+        residents.labels = Arc::clone(&kind.namespace_labels);
+        residents.all.insert(id);
+    }
+
+    pub(crate) fn remove(&mut self, id: IdentityId, identity: &Identity) {
+        for net in &identity.cidrs {
+            if let Some(inside) = self.cidrs.get_mut(net) {
+                inside.remove(&id);
+                if inside.is_empty() {
+                    self.cidrs.remove(net);
+                }
+            }
+        }
+        let Some(kind) = identity.workload() else {
+            self.entities.remove(&id);
+            return;
+        };
+        if let Some(residents) = self.namespaces.get_mut(&kind.namespace) {
+            residents.all.remove(&id);
+            if residents.all.is_empty() {
+                self.namespaces.remove(&kind.namespace);
+            }
+        }
+    }
+
+    /// Shows every identity that a selector could match.
+    pub(crate) fn of(&self, selector: &Selector, show: &mut dyn FnMut(IdentityId)) {
+        let mut all = |ids: &BTreeSet<IdentityId>| ids.iter().for_each(|id| show(*id));
+        match &selector.question.peer {
+            Some(Peer::Cidr { net, .. }) => self.cidrs.get(net).into_iter().for_each(all),
+            Some(Peer::Entity(_)) => all(&self.entities),
+            Some(Peer::Workloads {
+                namespaces: NamespaceMatch::Own(name),
+                ..
+            }) => {
+                if let Some(residents) = self.namespaces.get(name) {
+                    all(&residents.all);
+                }
+            }
+            Some(Peer::Workloads {
+                namespaces: NamespaceMatch::Selector(asked),
+                ..
+            }) => {
+                for residents in self.namespaces.values() {
+                    if asked.matches(&residents.labels) {
+                        all(&residents.all);
+                    }
+                }
+            }
+            // Only workloads declare ports.
+            None => {
+                let everyone = self.namespaces.values();
+                everyone.for_each(|residents| all(&residents.all));
+                if selector.question.declares.is_none() {
+                    all(&self.entities);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The identities in use, with their numbers and how many addresses and prefixes have each.
+//!
+//! Invariant: after `settle` an identity is there exactly if something has it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use ringfence_common::ids::IdentityId;
+
+use super::{
+    identity::{Identity, Kind, WorkloadKind},
+    numbers::{Exhausted, Numbers, Space, digest_of},
+    resolve::Resolved,
+    workload_kinds::KindNumber,
+};
+use crate::persistent::Map;
+
+/// Who owns an address.
+#[derive(Debug, Clone)]
+pub(crate) enum Owner {
+    Host,
+    RemoteNode,
+    World,
+    Workload(KindNumber, Arc<WorkloadKind>),
+}
+
+/// What identities are told apart by, without looking into kinds of workloads.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    owner: (u8, Option<KindNumber>),
+    cidrs: Vec<IpNet>,
+}
+
+struct Held {
+    key: Key,
+    owner: Owner,
+    holders: usize,
+}
+
+/// Every identity in use.
+#[derive(Default)]
+pub(crate) struct Identities {
+    numbers: HashMap<Key, IdentityId>,
+    held: HashMap<IdentityId, Held>,
+    /// Those with a holder now or since the last `settle`.
+    pub(crate) all: Map<IdentityId, Arc<Identity>>,
+    came: BTreeSet<IdentityId>,
+    idle: BTreeSet<IdentityId>,
+}
+
+impl Identities {
+    /// The identity of an owner in these prefixes, with one more holder.
+    pub(crate) fn take(
+        &mut self,
+        owner: Owner,
+        cidrs: Vec<IpNet>,
+        numbers: &mut Numbers,
+    ) -> Result<IdentityId, Exhausted> {
+        let owner_key = match &owner {
+            Owner::Host => (0, None),
+            Owner::RemoteNode => (1, None),
+            Owner::World => (2, None),
+            Owner::Workload(number, _) => (3, Some(*number)),
+        };
+        let key = Key {
+            owner: owner_key,
+            cidrs,
+        };
+        if let Some(id) = self.numbers.get(&key) {
+            if let Some(held) = self.held.get_mut(id) {
+                held.holders += 1;
+            }
+            return Ok(*id);
+        }
+        let identity = Identity {
+            kind: match &owner {
+                Owner::Host => Kind::Host,
+                Owner::RemoteNode => Kind::RemoteNode,
+                Owner::World => Kind::World,
+                Owner::Workload(_, kind) => Kind::Workload(Arc::clone(kind)),
+            },
+            cidrs: key.cidrs.clone(),
+        };
+        let id = match (&owner, identity.cidrs.is_empty()) {
+            (Owner::Host, true) => IdentityId::HOST,
+            (Owner::RemoteNode, true) => IdentityId::REMOTE_NODE,
+            (Owner::World, true) => IdentityId::WORLD,
+            _ => IdentityId(numbers.number(Space::Identity, digest_of(&identity))?),
+        };
+        let held = Held {
+            key: key.clone(),
+            owner,
+            holders: 1,
+        };
+        // The same content under a kind that is new since its last holder left: the old entry is
+        // idle and gives way.
+        if let Some(idle) = self.held.insert(id, held) {
+            self.numbers.remove(&idle.key);
+        } else {
+            self.came.insert(id);
+        }
+        self.numbers.insert(key, id);
+        self.all.insert(id, Arc::new(identity));
+        Ok(id)
+    }
+
+    /// One holder less.
+    pub(crate) fn give_back(&mut self, id: IdentityId) {
+        if let Some(held) = self.held.get_mut(&id) {
+            held.holders -= 1;
+            if held.holders == 0 {
+                self.idle.insert(id);
+            }
+        }
+    }
+
+    /// The owner of an identity that is held.
+    pub(crate) fn owner(&self, id: IdentityId) -> Option<Owner> {
+        self.held.get(&id).map(|held| held.owner.clone())
+    }
+
+    /// Forgets what nothing has any more; says what came and what is gone since the last time.
+    pub(crate) fn settle(&mut self) -> Resolved {
+        let mut resolved = Resolved {
+            came: std::mem::take(&mut self.came),
+            gone: Vec::new(),
+        };
+        for id in std::mem::take(&mut self.idle) {
+            if self.held.get(&id).is_none_or(|held| held.holders > 0) {
+                continue;
+            }
+            if let Some(held) = self.held.remove(&id) {
+                self.numbers.remove(&held.key);
+            }
+            let identity = self.all.remove(&id);
+            if !resolved.came.remove(&id) {
+                resolved
+                    .gone
+                    .extend(identity.map(|identity| (id, identity)));
+            }
+        }
+        resolved
+    }
+}

@@ -1,0 +1,127 @@
+//! Which table each kind of local workload has.
+//!
+//! Invariants: workloads of one kind have one layout; a layout stands until a policy that concerns
+//! its kind changes, until declared ports change, or until time changes what it says.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use ringfence_common::{ids::TableId, mode::Direction};
+
+use super::{
+    desired::Clock,
+    identity::WorkloadKind,
+    numbers::{Exhausted, Numbers, Space, digest_of},
+    rulebook::{PolicyChange, Rulebook},
+    table::{Layout, TableSpec},
+    workload_kinds::KindNumber,
+};
+use crate::model::{NamedPort, PolicyId};
+
+/// What a kind of workload has been given.
+#[derive(Clone)]
+pub(crate) struct LaidOut {
+    pub(crate) policies: Arc<[PolicyId]>,
+    pub(crate) spec: Arc<TableSpec>,
+    pub(crate) table: TableId,
+}
+
+/// The layouts in use.
+#[derive(Default)]
+pub(crate) struct Layouts {
+    known: HashMap<KindNumber, (Arc<WorkloadKind>, LaidOut)>,
+    tables: HashMap<Arc<TableSpec>, TableId>,
+    clock: Option<Clock>,
+}
+
+impl Layouts {
+    /// Forgets what time, as of this clock, has changed.
+    pub(crate) fn pass_time(&mut self, clock: &Clock) {
+        let before = self.clock.replace(*clock);
+        // What lapsed before the clock went back may hold again; where it jumped, edges moved.
+        let goes_on = before
+            .is_some_and(|before| before.now <= clock.now && before.boot(clock.now) == clock.boot);
+        if !goes_on {
+            self.known.clear();
+        }
+        let ahead = |spec: &TableSpec| spec.edge.is_none_or(|edge| clock.now < edge.wall);
+        self.known.retain(|_, (_, laid_out)| ahead(&laid_out.spec));
+    }
+
+    /// Forgets what policies that changed had a part in.
+    pub(crate) fn change(&mut self, changes: &[PolicyChange]) {
+        if !changes.is_empty() {
+            let stands = |kind: &WorkloadKind| !changes.iter().any(|change| change.concerns(kind));
+            self.known.retain(|_, (kind, _)| stands(kind));
+        }
+    }
+
+    /// Forgets everything: other ports are declared.
+    pub(crate) fn clear(&mut self) {
+        self.known.clear();
+    }
+
+    /// The layout of a kind.
+    pub(crate) fn of(
+        &mut self,
+        (number, kind): (KindNumber, &Arc<WorkloadKind>),
+        (rulebook, declared): (&Rulebook, &BTreeSet<NamedPort>),
+        clock: &Clock,
+        numbers: &mut Numbers,
+    ) -> Result<LaidOut, Exhausted> {
+        if let Some((_, known)) = self.known.get(&number) {
+            return Ok(known.clone());
+        }
+        let policies: Arc<[PolicyId]> = rulebook.selecting(kind).into();
+        let fence = |direction| {
+            let layout = Layout {
+                direction,
+                subject: &kind.ports,
+                declared,
+                now: clock.now,
+            };
+            layout.fence(rulebook.asked(direction, &policies).collect())
+        };
+        let (ingress, egress) = (fence(Direction::Ingress), fence(Direction::Egress));
+        let spec = TableSpec::new(ingress, egress, clock);
+        let (spec, table) = self.table(spec, numbers)?;
+        let laid_out = LaidOut {
+            policies,
+            spec,
+            table,
+        };
+        let entry = (Arc::clone(kind), laid_out.clone());
+        self.known.insert(number, entry);
+        Ok(laid_out)
+    }
+
+    fn table(
+        &mut self,
+        spec: TableSpec,
+        numbers: &mut Numbers,
+    ) -> Result<(Arc<TableSpec>, TableId), Exhausted> {
+        if let Some((spec, table)) = self.tables.get_key_value(&spec) {
+            return Ok((Arc::clone(spec), *table));
+        }
+        let table = TableId(numbers.number(Space::Table, digest_of(&spec))?);
+        let spec = Arc::new(spec);
+        self.tables.insert(Arc::clone(&spec), table);
+        Ok((spec, table))
+    }
+
+    /// Forgets kinds that no endpoint is of, and tables that do not stand.
+    pub(crate) fn retain(
+        &mut self,
+        kinds: &BTreeSet<KindNumber>,
+        tables: &BTreeMap<TableId, Arc<TableSpec>>,
+    ) {
+        if self.known.len() > kinds.len() {
+            self.known.retain(|number, _| kinds.contains(number));
+        }
+        if self.tables.len() > tables.len() {
+            self.tables.retain(|_, table| tables.contains_key(table));
+        }
+    }
+}

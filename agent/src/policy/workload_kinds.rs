@@ -1,0 +1,153 @@
+//! Workloads that are alike to every policy there could be share one `WorkloadKind`.
+//!
+//! Invariants: a kind is there for as long as a workload is of it; its number is not given again.
+//! Ports that any kind declares are counted, because names on the way out may mean any of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+};
+
+use super::identity::WorkloadKind;
+use crate::model::{Inventory, Labels, NamedPort, NamespaceName, Workload};
+
+/// The number of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct KindNumber(u64);
+
+struct Known {
+    number: KindNumber,
+    kind: Arc<WorkloadKind>,
+    workloads: usize,
+}
+
+/// Every kind of workload there is.
+#[derive(Default)]
+pub(crate) struct WorkloadKinds {
+    namespaces: BTreeMap<NamespaceName, Arc<Labels>>,
+    hashing: RandomState,
+    /// By the hash of what a workload says itself.
+    known: HashMap<u64, Vec<Known>>,
+    next: u64,
+    declaring: BTreeMap<NamedPort, usize>,
+    /// Every port that any kind declares.
+    pub(crate) declared: BTreeSet<NamedPort>,
+    /// Whether ports came or went since this was last set to false.
+    pub(crate) declares_others: bool,
+}
+
+impl WorkloadKinds {
+    /// Takes over the labels of namespaces for workloads that are added from now on.
+    pub(crate) fn enter_namespaces(&mut self, inventory: &Inventory) {
+        for (name, namespace) in inventory.namespaces.iter() {
+            if self.namespaces.get(name).map(Arc::as_ref) != Some(namespace.labels()) {
+                let labels = Arc::new(namespace.labels().clone());
+                self.namespaces.insert(name.clone(), labels);
+            }
+        }
+        let present = |name: &NamespaceName| inventory.namespaces.contains_key(name);
+        self.namespaces.retain(|name, _| present(name));
+    }
+
+    fn hash(&self, workload: &Workload) -> u64 {
+        let namespace = &workload.id.namespace;
+        let account = &workload.service_account;
+        self.hashing
+            .hash_one((namespace, &workload.labels, account))
+    }
+
+    fn place(&self, hash: u64, workload: &Workload) -> Option<usize> {
+        let labels = self.namespaces.get(&workload.id.namespace);
+        let alike = |known: &Known| is_of(&known.kind, workload, labels);
+        self.known.get(&hash)?.iter().position(alike)
+    }
+
+    /// The kind of a workload that was added.
+    pub(crate) fn of(&self, workload: &Workload) -> Option<(KindNumber, &Arc<WorkloadKind>)> {
+        let hash = self.hash(workload);
+        let place = self.place(hash, workload)?;
+        let known = self.known.get(&hash)?.get(place)?;
+        Some((known.number, &known.kind))
+    }
+
+    /// Counts a workload in.
+    pub(crate) fn add(&mut self, workload: &Workload) -> (KindNumber, Arc<WorkloadKind>) {
+        let hash = self.hash(workload);
+        let place = self.place(hash, workload);
+        let alike = self.known.entry(hash).or_default();
+        if let Some(known) = place.and_then(|place| alike.get_mut(place)) {
+            known.workloads += 1;
+            return (known.number, Arc::clone(&known.kind));
+        }
+        let number = KindNumber(self.next);
+        self.next += 1;
+        let namespace = workload.id.namespace.clone();
+        let mut ports = workload.ports.clone();
+        ports.sort_unstable();
+        let kind = Arc::new(WorkloadKind {
+            namespace_labels: self.namespaces.get(&namespace).cloned().unwrap_or_default(),
+            namespace,
+            labels: workload.labels.clone(),
+            service_account: workload.service_account.clone(),
+            ports,
+        });
+        alike.push(Known {
+            number,
+            kind: Arc::clone(&kind),
+            workloads: 1,
+        });
+        for port in &kind.ports {
+            let count = self.declaring.entry(port.clone()).or_default();
+            *count += 1;
+            if *count == 1 {
+                self.declares_others |= self.declared.insert(port.clone());
+            }
+        }
+        (number, kind)
+    }
+
+    /// Counts a workload out, which must have been counted in with these labels of its namespace.
+    pub(crate) fn remove(&mut self, workload: &Workload) {
+        let hash = self.hash(workload);
+        let Some(place) = self.place(hash, workload) else {
+            return;
+        };
+        let Some(alike) = self.known.get_mut(&hash) else {
+            return;
+        };
+        let Some(known) = alike.get_mut(place) else {
+            return;
+        };
+        known.workloads -= 1;
+        if known.workloads > 0 {
+            return;
+        }
+        let gone = alike.swap_remove(place);
+        if alike.is_empty() {
+            self.known.remove(&hash);
+        }
+        for port in &gone.kind.ports {
+            let Some(count) = self.declaring.get_mut(port) else {
+                continue;
+            };
+            *count -= 1;
+            if *count == 0 {
+                self.declaring.remove(port);
+                self.declares_others |= self.declared.remove(port);
+            }
+        }
+    }
+}
+
+fn is_of(kind: &WorkloadKind, workload: &Workload, labels: Option<&Arc<Labels>>) -> bool {
+    let ports = &workload.ports;
+    kind.namespace == workload.id.namespace
+        && kind.labels == workload.labels
+        && kind.service_account == workload.service_account
+        && kind.ports.len() == ports.len()
+        && ports.iter().all(|port| kind.ports.contains(port))
+        && labels.map_or(kind.namespace_labels.is_empty(), |labels| {
+            Arc::ptr_eq(labels, &kind.namespace_labels) || *labels == kind.namespace_labels
+        })
+}
