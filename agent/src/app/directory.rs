@@ -31,12 +31,12 @@ pub(super) fn directory(node: &str, book: &Arc<AddressBook>, compiled: &Compiled
     for (ifindex, endpoint) in &compiled.endpoints {
         directory = directory.with_endpoint(*ifindex, Arc::clone(&endpoint.workload));
     }
-    for (id, identity) in compiled.identities.iter() {
+    for (id, identity) in &compiled.identities {
         if identity.workload().is_none() {
             directory = directory.with_identity(*id, kind_name(identity).into());
         }
     }
-    for (slot, info) in compiled.rules.iter() {
+    for (slot, info) in &compiled.rules {
         directory = directory.with_rule(*slot, Arc::new(rule_name(info)));
     }
     directory

@@ -238,10 +238,9 @@ fn compare<'a, K: Ord + Hash, V: PartialEq>(
     let (top, here) = match (old, new) {
         (None, None) => return,
         (Some(old), None) => (old, (Some(old), None)),
-        (None, Some(new)) => (new, (None, Some(new))),
         (Some(old), Some(new)) if old.key == new.key => (new, (Some(old), Some(new))),
         (Some(old), Some(new)) if old.is_above(new) => (old, (Some(old), None)),
-        (Some(_), Some(new)) => (new, (None, Some(new))),
+        (_, Some(new)) => (new, (None, Some(new))),
     };
     let side =
         |link: Option<&'a Node<K, V>>, is_here: Option<&'a Node<K, V>>, left: bool| match is_here {

@@ -92,8 +92,8 @@ pub fn difference(
     let looks = Looks::of(&[old.policies, new.policies]);
     let reduced = [old, new].map(|version| reduce(version.inventory, &looks));
     let [before, after] = &reduced;
-    let old_rules = Evaluator::new(Arc::clone(&before.inventory), old.policies, now)?;
-    let new_rules = Evaluator::new(Arc::clone(&after.inventory), new.policies, now)?;
+    let old_rules = Evaluator::new(&before.inventory, old.policies, now)?;
+    let new_rules = Evaluator::new(&after.inventory, new.policies, now)?;
     let sets = [
         Set {
             evaluator: &old_rules,

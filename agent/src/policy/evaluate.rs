@@ -131,7 +131,7 @@ impl Evaluator {
     /// # Errors
     /// When there are more identities or rules than a node can number.
     pub fn new(
-        inventory: Arc<Inventory>,
+        inventory: &Arc<Inventory>,
         policies: &Arc<PolicySet>,
         now: WallTime,
     ) -> Result<Self, Exhausted> {
@@ -150,7 +150,7 @@ impl Evaluator {
         // Any fixed point will do for the boot clock: rows are asked at the moment they are made.
         let clock = Clock { now, boot: 1 << 62 };
         let inputs = Inputs {
-            inventory: &inventory,
+            inventory,
             policies,
             endpoints: &endpoints,
             modes: &modes,

@@ -98,7 +98,7 @@ pub fn reach(
     }
     let looks = Looks::of(&[policies]);
     let reduced = reduce(inventory, &looks);
-    let evaluator = Evaluator::new(Arc::clone(&reduced.inventory), policies, now)?;
+    let evaluator = Evaluator::new(&reduced.inventory, policies, now)?;
     let set = Set {
         evaluator: &evaluator,
         inventory,

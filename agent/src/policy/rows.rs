@@ -66,7 +66,7 @@ pub(crate) fn for_anyone(table: TableId, spec: &TableSpec) -> TableRows {
 pub(crate) fn add_classes<'a>(
     rows: &mut TableRows,
     (table, spec): (TableId, &TableSpec),
-    classes: impl Iterator<Item = Peers<'a>> + Clone,
+    classes: &(impl Iterator<Item = Peers<'a>> + Clone),
 ) {
     for direction in [Direction::Ingress, Direction::Egress] {
         let fence = spec.fence(direction);

@@ -79,7 +79,7 @@ impl Sheets {
                 id: *class,
                 matched: classes.matched(*class),
             });
-            rows::add_classes(rows, (*id, &sheet.spec), new);
+            rows::add_classes(rows, (*id, &sheet.spec), &new);
             sheet.classes = now;
         }
     }

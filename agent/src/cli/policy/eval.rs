@@ -70,7 +70,7 @@ pub(super) fn run(arguments: &EvalArguments) -> Result<ExitCode> {
         // What is odd is no reason not to answer.
         let _ = writeln!(io::stderr(), "warning: {warning}");
     }
-    let evaluator = Evaluator::new(reload.inventory, &reload.policies, now)?;
+    let evaluator = Evaluator::new(&reload.inventory, &reload.policies, now)?;
     let mut out = BufWriter::with_capacity(BUFFER, io::stdout().lock());
     let outcome = open(&arguments.queries)
         .and_then(|queries| judge(queries, &arguments.queries, &evaluator, &mut out));

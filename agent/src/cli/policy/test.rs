@@ -80,7 +80,7 @@ pub(super) fn run(arguments: &TestArguments) -> Result<ExitCode> {
             Err(errors) => return Ok(refuse(&errors)),
         }
     }
-    let evaluator = Evaluator::new(reload.inventory.clone(), &reload.policies, now)?;
+    let evaluator = Evaluator::new(&reload.inventory, &reload.policies, now)?;
     let outcomes: Vec<(Case, Outcome)> = cases
         .into_iter()
         .map(|case| {

@@ -1,5 +1,7 @@
 //! Explanations word for word.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::{
     model::{ModeName, PolicySet},
@@ -403,10 +405,10 @@ fn hostile_text_is_escaped_and_modes_are_told() {
 #[test]
 fn a_large_cluster_is_explained_at_once() {
     let mut inventory = built(INVENTORY);
-    let web = inventory.workloads.values().next_back().unwrap().clone();
+    let web = inventory.workloads.values().last().unwrap().clone();
     for n in 0..100_000_u32 {
         let label = format!("a{}", n % 1000);
-        let workload = Workload {
+        let workload = crate::model::Workload {
             id: crate::model::WorkloadId::new("shop", &format!("w{n}")).unwrap(),
             labels: crate::model::Labels::from_pairs([("app", label)]).unwrap(),
             addresses: vec![std::net::Ipv4Addr::from_bits(0x0a64_0000 + n).into()],

@@ -164,7 +164,7 @@ pub(super) fn questions(
 #[test]
 fn the_evaluator_says_what_the_oracle_says() {
     proptest!(cases(60), |(world in world())| {
-        let evaluator = Evaluator::new(world.inventory.clone(), &world.policies, NOW).unwrap();
+        let evaluator = Evaluator::new(&world.inventory, &world.policies, NOW).unwrap();
         let oracle = Oracle { inventory: &world.inventory, policies: &world.policies, now: NOW };
         let addresses = world.addresses();
         for from in &addresses {

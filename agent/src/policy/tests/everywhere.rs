@@ -37,7 +37,7 @@ fn query(from: IpAddr, to: IpAddr, port: PortMatch) -> Query {
 fn spans_say_at_every_port_what_the_evaluator_says() {
     let probes = AtomicU64::new(0);
     proptest!(cases(60), |(world in world())| {
-        let evaluator = Evaluator::new(world.inventory.clone(), &world.policies, NOW).unwrap();
+        let evaluator = Evaluator::new(&world.inventory, &world.policies, NOW).unwrap();
         let mut reader = evaluator.spans();
         for workload in world.inventory.workloads.values() {
             let table = evaluator.table(&workload.id).unwrap();
@@ -140,7 +140,7 @@ fn a_difference_names_the_pairs_whose_verdicts_differ() {
         let found = difference(version(&old), version(&new), NOW).unwrap();
         let ports: BTreeSet<u16> = old.ports().union(&new.ports()).copied().collect();
         let judge = |world: &World| {
-            Evaluator::new(world.inventory.clone(), &world.policies, NOW).unwrap()
+            Evaluator::new(&world.inventory, &world.policies, NOW).unwrap()
         };
         let (before, after) = (judge(&old), judge(&new));
         let ids: Vec<&WorkloadId> = old.inventory.workloads.keys().collect();
@@ -173,7 +173,7 @@ fn a_difference_names_the_pairs_whose_verdicts_differ() {
 fn what_is_reached_at_once_is_what_some_port_is_allowed_to() {
     let (reached, not) = (AtomicU64::new(0), AtomicU64::new(0));
     proptest!(cases(60), |(world in world())| {
-        let evaluator = Evaluator::new(world.inventory.clone(), &world.policies, NOW).unwrap();
+        let evaluator = Evaluator::new(&world.inventory, &world.policies, NOW).unwrap();
         let ids: Vec<&WorkloadId> = world.inventory.workloads.keys().collect();
         for from in &ids {
             let question = Question { from: (*from).clone(), transitive: false, port: None };

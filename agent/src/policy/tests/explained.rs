@@ -60,7 +60,7 @@ fn asked(world: &World, query: &Query) -> Explanation {
 fn an_explanation_says_what_the_evaluator_says() {
     let judged = AtomicU64::new(0);
     proptest!(cases(60), |(world in world())| {
-        let evaluator = Evaluator::new(world.inventory.clone(), &world.policies, NOW).unwrap();
+        let evaluator = Evaluator::new(&world.inventory, &world.policies, NOW).unwrap();
         for (_, _, query, _) in flows(&world, 3) {
             let (answer, why) = (evaluator.ask(&query).unwrap(), asked(&world, &query));
             let same = |side: &Side, said: &crate::policy::Side| {

@@ -69,7 +69,7 @@ fn ingress(rules: Vec<FenceRule>) -> Vec<(u32, u32, u8, u16, PolicyRow)> {
         matched: &matched,
     };
     let mut table = for_anyone(TableId(1), &spec);
-    add_classes(&mut table, (TableId(1), &spec), [class].into_iter());
+    add_classes(&mut table, (TableId(1), &spec), &[class].into_iter());
     let keys = |((bits, key), row): (&(u32, PolicyKey), &PolicyRow)| {
         (key.class.0, *bits, key.protocol, key.port.number(), *row)
     };

@@ -161,7 +161,7 @@ fn with_one_of(inventory: &Inventory, other: &Inventory, pick: u8) -> Arc<Invent
     if let Some(id) = inventory.workloads.keys().find(with_its_name) {
         next.workloads.remove(id);
     }
-    if pick % 2 == 0 && inventory.namespaces.contains_key(&drawn.id.namespace) {
+    if pick.is_multiple_of(2) && inventory.namespaces.contains_key(&drawn.id.namespace) {
         next.workloads.insert(drawn.id.clone(), Arc::clone(drawn));
     }
     Arc::new(next)
@@ -170,7 +170,7 @@ fn with_one_of(inventory: &Inventory, other: &Inventory, pick: u8) -> Arc<Invent
 /// A policy of another set comes, or one goes.
 fn with_one_policy_of(policies: &PolicySet, other: &PolicySet, pick: u8) -> Arc<PolicySet> {
     let mut next = policies.clone();
-    if pick % 2 == 0 {
+    if pick.is_multiple_of(2) {
         let drawn = other.iter().nth(usize::from(pick / 2) % other.len().max(1));
         next.policies
             .extend(drawn.map(|policy| (policy.id(), Arc::clone(policy))));

@@ -286,7 +286,7 @@ fn tcp(port: u16) -> PortMatch {
 fn evaluate(world: &World) -> Result<(Duration, u64)> {
     let watch = Watch::start()?;
     let inventory = Arc::clone(&world.inventory);
-    let evaluator = Evaluator::new(inventory, &world.policies, CLOCK.now)
+    let evaluator = Evaluator::new(&inventory, &world.policies, CLOCK.now)
         .map_err(|error| anyhow!("{error}"))?;
     let opening = watch.took()?;
     let ids: Vec<_> = world.inventory.workloads.keys().cloned().collect();
