@@ -178,9 +178,10 @@ fn policy_changes(
     rounds: usize,
     goal: Duration,
 ) -> Result<Vec<Line>> {
+    type Kind<'a> = (&'a str, usize, fn(usize) -> Edit);
     let near = world.policy_to_edit(true)?;
     let far = world.policy_to_edit(false)?;
-    let kinds: [(&str, usize, fn(usize) -> Edit); 4] = [
+    let kinds: [Kind<'_>; 4] = [
         ("policy: a port of a rule", near, Edit::Port),
         ("policy: a peer of a rule", near, Edit::Peer),
         ("policy: a CIDR of a rule", near, Edit::Cidr),

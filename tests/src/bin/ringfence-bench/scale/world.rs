@@ -152,7 +152,11 @@ pub(crate) fn labelled(number: usize, set: usize, app: &str, local: bool) -> Res
         _ => Vec::new(),
     };
     let host = u32::try_from(number)?;
-    let account = if set % 3 == 0 { app } else { "default" };
+    let account = if set.is_multiple_of(3) {
+        app
+    } else {
+        "default"
+    };
     Ok(Arc::new(Workload {
         id: WorkloadId::new(&namespace(set), &format!("{app}-{number:06}"))?,
         labels,
