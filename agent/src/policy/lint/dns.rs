@@ -83,10 +83,7 @@ fn is_dns_name(port: &PortMatch, population: Option<&Population<'_>>) -> bool {
         .any(|word| name.as_str().contains(word));
     sounds_right
         && protocol.is_none_or(|protocol| protocol == Protocol::Udp)
-        && population.is_none_or(|all| {
-            let mut groups = all.groups();
-            groups.any(|group| group.declares(Some(Protocol::Udp), name))
-        })
+        && population.is_none_or(|all| all.declares(Some(Protocol::Udp), name))
 }
 
 fn is_helped(policy: &Policy, helpful: &[&Policy], population: Option<&Population<'_>>) -> bool {

@@ -24,10 +24,27 @@ pub(super) struct Group<'a> {
 impl Group<'_> {
     /// True if one of its workloads declares the port.
     pub(super) fn declares(&self, protocol: Option<Protocol>, name: &PortName) -> bool {
-        self.ports
-            .iter()
-            .any(|(its, of)| *its == name && protocol.is_none_or(|wanted| wanted == *of))
+        has_port(&self.ports, protocol, name)
     }
+}
+
+fn has_port(
+    ports: &BTreeSet<(&PortName, Protocol)>,
+    protocol: Option<Protocol>,
+    name: &PortName,
+) -> bool {
+    let with_ports = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    with_ports
+        .into_iter()
+        .filter(|of| protocol.is_none_or(|wanted| wanted == *of))
+        .any(|of| ports.contains(&(name, of)))
+}
+
+/// The namespaces that are asked for.
+#[derive(Clone, Copy)]
+enum Within<'s> {
+    One(&'s NamespaceName),
+    Like(&'s LabelSelector),
 }
 
 /// All groups, and where their workloads' addresses are.
@@ -36,6 +53,7 @@ pub(super) struct Population<'a> {
     by_namespace: BTreeMap<&'a NamespaceName, Vec<usize>>,
     by_label: HashMap<(&'a str, &'a str), Vec<usize>>,
     by_key: HashMap<&'a str, Vec<usize>>,
+    declared: BTreeSet<(&'a PortName, Protocol)>,
     /// Sorted by family and number.
     addresses: Vec<((bool, u128), usize, &'a WorkloadId)>,
 }
@@ -47,6 +65,7 @@ impl<'a> Population<'a> {
             by_namespace: BTreeMap::new(),
             by_label: HashMap::new(),
             by_key: HashMap::new(),
+            declared: BTreeSet::new(),
             addresses: Vec::new(),
         };
         let mut known = HashMap::new();
@@ -67,7 +86,8 @@ impl<'a> Population<'a> {
                     .ports
                     .iter()
                     .map(|port| (&port.name, port.protocol));
-                group.ports.extend(ports);
+                group.ports.extend(ports.clone());
+                population.declared.extend(ports);
             }
             let addresses = workload.addresses.iter();
             let owned = addresses.map(|address| (range::number(*address), index, &workload.id));
@@ -94,8 +114,9 @@ impl<'a> Population<'a> {
         index
     }
 
-    pub(super) fn groups(&self) -> impl Iterator<Item = &Group<'a>> {
-        self.groups.iter()
+    /// True if any workload at all declares the port.
+    pub(super) fn declares(&self, protocol: Option<Protocol>, name: &PortName) -> bool {
+        has_port(&self.declared, protocol, name)
     }
 
     /// The groups that a policy is about.
@@ -104,8 +125,8 @@ impl<'a> Population<'a> {
         policy: &'s Policy,
     ) -> impl Iterator<Item = &'s Group<'a>> {
         let own = match &policy.scope {
-            Scope::Namespace(namespace) => Some(namespace),
-            Scope::Cluster { .. } => None,
+            Scope::Namespace(namespace) => Within::One(namespace),
+            Scope::Cluster { namespaces, .. } => Within::Like(namespaces),
         };
         self.candidates(own, Some(&policy.subject)).filter(|group| {
             let namespace = group.namespace;
@@ -127,8 +148,8 @@ impl<'a> Population<'a> {
             return None;
         };
         let own = match namespaces {
-            NamespaceMatch::Own(namespace) => Some(namespace),
-            NamespaceMatch::Selector(_) => None,
+            NamespaceMatch::Own(namespace) => Within::One(namespace),
+            NamespaceMatch::Selector(selector) => Within::Like(selector),
         };
         let candidates = self.candidates(own, pods.as_ref());
         Some(candidates.filter(move |group| {
@@ -146,14 +167,14 @@ impl<'a> Population<'a> {
     /// A superset of what is asked for, the smallest that an index gives.
     fn candidates<'s>(
         &'s self,
-        own: Option<&'s NamespaceName>,
+        within: Within<'s>,
         pods: Option<&'s LabelSelector>,
     ) -> impl Iterator<Item = &'s Group<'a>> {
         let requirements = pods.map(LabelSelector::requirements).unwrap_or_default();
         let by_label = requirements
             .iter()
             .filter_map(|requirement| self.with_label(requirement));
-        let here = own.map(|own| vec![as_slice(self.by_namespace.get(own))]);
+        let here = self.in_namespaces(within);
         let size = |lists: &Vec<&[usize]>| lists.iter().map(|list| list.len()).sum::<usize>();
         let narrowed = by_label.chain(here).min_by_key(size);
         let every = narrowed.is_none().then(|| self.groups.iter());
@@ -162,6 +183,22 @@ impl<'a> Population<'a> {
             .into_iter()
             .flatten()
             .chain(some.filter_map(|index| self.groups.get(*index)))
+    }
+
+    /// The groups in the namespaces, in disjoint lists; `None` for all.
+    fn in_namespaces<'s>(&'s self, within: Within<'s>) -> Option<Vec<&'s [usize]>> {
+        match within {
+            Within::One(name) => Some(vec![as_slice(self.by_namespace.get(name))]),
+            Within::Like(selector) if selector.is_everything() => None,
+            Within::Like(selector) => {
+                let is_like = |list: &&Vec<usize>| {
+                    let group = list.first().and_then(|index| self.groups.get(*index));
+                    group.is_some_and(|group| selector.matches(group.namespace.labels()))
+                };
+                let lists = self.by_namespace.values().filter(is_like);
+                Some(lists.map(Vec::as_slice).collect())
+            }
+        }
     }
 
     /// The groups that can satisfy a requirement, in disjoint lists, if an index knows them.

@@ -99,16 +99,16 @@ fn is_declared(
     protocol: Option<Protocol>,
     name: &PortName,
 ) -> bool {
+    if !population.declares(protocol, name) {
+        return place.rule.peers == Peers::Nobody;
+    }
     if place.direction == Direction::Ingress {
         let mut subjects = population.subjects(place.policy);
         return subjects.any(|group| group.declares(protocol, name));
     }
     match &place.rule.peers {
-        Peers::Any => population
-            .groups()
-            .any(|group| group.declares(protocol, name)),
-        // Nothing is known of these, so nothing is said.
-        Peers::Nobody => true,
+        // Of peers that are not known nothing is said.
+        Peers::Any | Peers::Nobody => true,
         Peers::Of(peers) => peers.iter().any(|peer| match peer {
             Peer::Cidr { net, except } => population
                 .groups_in(net, except)
