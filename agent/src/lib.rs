@@ -6,6 +6,8 @@ pub mod config;
 pub mod datapath;
 pub mod model;
 pub mod observe;
+#[cfg(any(test, feature = "oracle"))]
+pub mod oracle;
 pub mod persistent;
 pub mod plan;
 pub mod policy;

@@ -4,7 +4,7 @@
 //! Invariants: `no_std`, no allocation, no panics; shared structs are `#[repr(C)]`, fully padded
 //! and asserted at compile time; addresses and ports are in network byte order in types that say
 //! so; times are nanoseconds of the kernel's boot clock. It does no I/O and holds no state.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "mutants")), no_std)]
 
 pub mod conntrack;
 pub mod deny;
@@ -14,6 +14,7 @@ pub mod fragment;
 pub mod ids;
 pub mod maps;
 pub mod mode;
+pub mod mutant;
 pub mod net;
 pub mod packet;
 mod pod;

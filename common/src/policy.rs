@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{
     ids::{ClassId, RuleSlot, TableId},
     mode::{Direction, Verdict},
+    mutant,
     net::Port,
     pod::shared_layout,
     reason::DropReason,
@@ -219,9 +220,10 @@ impl Decision {
 /// a row of a later step is missing, or lies beyond [`MAX_STEPS`].
 pub fn decide(table: &impl PolicyTable, query: &Query, now: u64) -> Result<Decision, DropReason> {
     let mut key = query.key();
-    let decision = match first(table, &mut key, now)? {
+    let time = mutant!(valid_until_included, now, now.saturating_sub(1));
+    let decision = match first(table, &mut key, time)? {
         Some(decision) => Some(decision),
-        None => later(table, &mut key, now),
+        None => mutant!(later_steps_ignored, later(table, &mut key, time), None),
     };
     decision.ok_or(DropReason::NoPolicyRow)
 }
@@ -238,7 +240,7 @@ pub fn first(
     key: &mut PolicyKey,
     now: u64,
 ) -> Result<Option<Decision>, DropReason> {
-    if let Some(row) = table.row(key) {
+    if let Some(row) = mutant!(class_rows_ignored, table.row(key), None) {
         return Ok(row.at(now));
     }
     key.class = ClassId::ANY;

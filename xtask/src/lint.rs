@@ -11,7 +11,7 @@ mod licences;
 mod paths;
 mod purity;
 mod sizes;
-mod source;
+pub(crate) mod source;
 mod spdx;
 mod unsafety;
 

@@ -10,6 +10,9 @@ mod child;
 mod conformance;
 mod demo;
 mod lint;
+mod mutants;
+mod oracle;
+mod report;
 mod setup;
 mod test;
 mod toolchain;
@@ -70,6 +73,18 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Compare random policy sets with the oracle, on the host and in the kernel; needs root
+    Oracle {
+        /// How many policy sets the host compares, and the kernel six for each hundred
+        #[arg(long)]
+        cases: Option<u32>,
+    },
+    /// Run the policy tests against each seeded bug, which one of them must catch; needs root
+    Mutants {
+        /// Only bugs whose name contains this
+        #[arg(long)]
+        filter: Option<String>,
+    },
     /// Check format, clippy, imports, sizes, attributes, unsafe code and licences
     Lint,
 }
@@ -89,6 +104,8 @@ fn perform() -> Result<ExitCode> {
         Task::Demo { arguments } => demo::run(&keep_separator(arguments)),
         Task::Bench { arguments } => bench::run(&keep_separator(arguments)),
         Task::Conformance { arguments } => conformance::run(&keep_separator(arguments)),
+        Task::Oracle { cases } => oracle::run(cases),
+        Task::Mutants { filter } => mutants::run(filter.as_deref()),
         Task::Lint => lint::run(),
     }
 }

@@ -1,7 +1,8 @@
 //! `cargo xtask test`: every test of the workspace, on a release build of the agent.
 //!
 //! Nothing is skipped silently: without root it fails, and a run in which no test ran fails too.
-//! The last line on standard output is the total over all test programs.
+//! What tests report is shown before the last line on standard output, which is the total over all
+//! test programs.
 
 mod tally;
 
@@ -12,6 +13,7 @@ use std::process::{ExitCode, Stdio};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Uid;
 
+use crate::report::Report;
 use crate::{build, child, setup, workspace};
 use tally::Tally;
 
@@ -23,7 +25,9 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     require_root("the integration tests")?;
     let toolchain = setup::ensure()?;
     let agent = build::release(&toolchain)?;
+    let report = Report::new()?;
     let mut cargo = workspace::cargo(&toolchain)?;
+    report.announce(&mut cargo);
     cargo.args([
         "test",
         "--workspace",
@@ -53,6 +57,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     if tally.ran() == 0 {
         eprintln!("no test ran");
     }
+    report.print()?;
     println!("{tally}");
     Ok(if passed {
         ExitCode::SUCCESS

@@ -48,12 +48,17 @@ pub(crate) fn metadata(dependencies: bool) -> Result<Value> {
     serde_json::from_str(&json).context("`cargo metadata` printed malformed JSON")
 }
 
-/// The absolute path of the agent's binary as built in `profile` (`debug` or `release`).
-pub(crate) fn agent_binary(profile: &str) -> Result<PathBuf> {
+/// Where cargo puts what it builds.
+pub(crate) fn target_directory() -> Result<PathBuf> {
     let metadata = metadata(false)?;
     let target = metadata
         .get("target_directory")
         .and_then(Value::as_str)
         .context("`cargo metadata` names no target directory")?;
-    Ok(Path::new(target).join(profile).join("ringfence"))
+    Ok(PathBuf::from(target))
+}
+
+/// The absolute path of the agent's binary as built in `profile` (`debug` or `release`).
+pub(crate) fn agent_binary(profile: &str) -> Result<PathBuf> {
+    Ok(target_directory()?.join(profile).join("ringfence"))
 }

@@ -9,7 +9,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ringfence_common::mode::{Direction, Verdict};
+use ringfence_common::{
+    mode::{Direction, Verdict},
+    mutant,
+};
 
 use super::labels::Labels;
 use super::name::{NamespaceName, PolicyName, WorkloadId};
@@ -217,7 +220,11 @@ impl Policy {
     pub fn selects(&self, namespace: &NamespaceName, of_namespace: &Labels, own: &Labels) -> bool {
         let here = match &self.scope {
             Scope::Namespace(its) => its == namespace,
-            Scope::Cluster { namespaces, .. } => namespaces.matches(of_namespace),
+            Scope::Cluster { namespaces, .. } => mutant!(
+                subject_namespaces_ignored,
+                namespaces.matches(of_namespace),
+                true,
+            ),
         };
         here && self.subject.matches(own)
     }

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use ipnet::IpNet;
-use ringfence_common::mode::Verdict;
+use ringfence_common::{mode::Verdict, mutant};
 
 use super::name::{NamespaceName, PortName, ServiceAccountName};
 use super::protocol::Protocol;
@@ -206,7 +206,17 @@ impl Window {
     /// True if a rule with this window holds at that time.
     #[must_use]
     pub fn holds(&self, now: WallTime) -> bool {
-        self.not_before.is_none_or(|start| start <= now) && self.expires.is_none_or(|end| now < end)
+        let begun = mutant!(
+            not_before_ignored,
+            self.not_before.is_none_or(|start| start <= now),
+            true,
+        );
+        let over = mutant!(
+            expires_included,
+            self.expires.is_some_and(|end| end <= now),
+            self.expires.is_some_and(|end| end < now),
+        );
+        begun && !over
     }
 }
 

@@ -7,6 +7,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use ringfence_common::mutant;
+
 use super::labels::{LabelError, Labels, check_key, check_value};
 
 /// What a requirement asks of its key.
@@ -76,10 +78,19 @@ impl Requirement {
     /// True if the labels satisfy it.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
-        let value = labels.get(&self.key);
+        let label = labels.get(&self.key);
+        let value = mutant!(
+            empty_value_is_absent,
+            label,
+            label.filter(|v| !v.is_empty())
+        );
         match &self.operator {
             Operator::In(values) => value.is_some_and(|value| values.contains(value)),
-            Operator::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
+            Operator::NotIn(values) => mutant!(
+                not_in_needs_the_key,
+                value.is_none_or(|value| !values.contains(value)),
+                value.is_some_and(|value| !values.contains(value)),
+            ),
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
         }
@@ -122,9 +133,12 @@ impl LabelSelector {
     /// True if the labels satisfy every requirement.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
-        self.requirements
-            .iter()
-            .all(|requirement| requirement.matches(labels))
+        let mut requirements = self.requirements.iter();
+        mutant!(
+            one_requirement_is_enough,
+            requirements.all(|requirement| requirement.matches(labels)),
+            self.is_everything() || requirements.any(|requirement| requirement.matches(labels)),
+        )
     }
 }
 

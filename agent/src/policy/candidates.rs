@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use ringfence_common::ids::IdentityId;
+use ringfence_common::{ids::IdentityId, mutant};
 
 use super::{
     identity::{Identity, Kind},
@@ -75,7 +75,12 @@ impl Candidates {
                 namespaces: NamespaceMatch::Own(name),
                 ..
             }) => {
-                if let Some(residents) = self.namespaces.get(name) {
+                let residents = mutant!(
+                    own_namespace_ignored,
+                    self.namespaces.get(name),
+                    return self.namespaces.values().for_each(|r| all(&r.all)),
+                );
+                if let Some(residents) = residents {
                     all(&residents.all);
                 }
             }
@@ -84,7 +89,11 @@ impl Candidates {
                 ..
             }) => {
                 for residents in self.namespaces.values() {
-                    if asked.matches(&residents.labels) {
+                    if mutant!(
+                        namespace_selector_ignored,
+                        asked.matches(&residents.labels),
+                        true,
+                    ) {
                         all(&residents.all);
                     }
                 }

@@ -10,7 +10,10 @@ use std::{
     sync::Arc,
 };
 
-use ringfence_common::ids::{ClassId, IdentityId};
+use ringfence_common::{
+    ids::{ClassId, IdentityId},
+    mutant,
+};
 
 use super::{
     candidates::Candidates,
@@ -134,7 +137,13 @@ impl Classes {
             self.candidates.add(*id, identity);
             let known = self.selectors.iter();
             let known = known.filter(|(digest, _)| !new.contains(*digest));
-            let matched = known.filter(|(_, asked)| asked.selector.matches(identity));
+            let matched = known.filter(|(_, asked)| {
+                mutant!(
+                    newcomers_match_nothing,
+                    asked.selector.matches(identity),
+                    false,
+                )
+            });
             gains.insert(*id, matched.map(|(digest, _)| *digest).collect());
         }
         for selector in &turn.came {

@@ -16,6 +16,7 @@ use ringfence_common::{
     endpoint::{Endpoint, MAX_IP4, MAX_IP6},
     ids::{IdentityId, NamespaceSlot, TableId},
     mode::Mode,
+    mutant,
     net::{Ip4, Ip6},
 };
 
@@ -115,7 +116,11 @@ impl Compiler {
             .values()
             .map(|info| (info.table, Arc::clone(&info.spec)))
             .collect();
-        let mut standing = self.in_force.clone();
+        let mut standing = mutant!(
+            tables_in_force_dropped,
+            self.in_force.clone(),
+            Tables::new()
+        );
         standing.extend(latest.iter().map(|(id, spec)| (*id, Arc::clone(spec))));
         layouts.retain(&kinds, &standing);
         let [came, gone] = if sheets.are(&standing) {

@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use ringfence_common::{
     ids::{ClassId, TableId},
+    mutant,
     net::Port,
     policy::{PolicyKey, PolicyRow, PolicyTable},
 };
@@ -49,8 +50,12 @@ impl PolicyTable for HostTable {
         let rows = self.tables.get(&key.table)?;
         let mut widths = self.widths.get(&group(key)).copied().unwrap_or(0);
         while widths != 0 {
-            let free = widths.trailing_zeros();
-            widths &= widths - 1;
+            let free = mutant!(
+                shortest_prefix_first,
+                widths.trailing_zeros(),
+                widths.ilog2(),
+            );
+            widths &= !(1 << free);
             let masked = (u32::from(key.port.number()) >> free) << free;
             let narrowed = PolicyKey {
                 port: Port::new(u16::try_from(masked).unwrap_or(0)),

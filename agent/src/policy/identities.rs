@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use ringfence_common::ids::IdentityId;
+use ringfence_common::{ids::IdentityId, mutant};
 
 use super::{
     identity::{Identity, Kind, WorkloadKind},
@@ -67,7 +67,7 @@ impl Identities {
         };
         let key = Key {
             owner: owner_key,
-            cidrs,
+            cidrs: mutant!(identity_without_cidrs, cidrs, Vec::new()),
         };
         if let Some(id) = self.numbers.get(&key) {
             if let Some(held) = self.held.get_mut(id) {

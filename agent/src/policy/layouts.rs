@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use ringfence_common::{ids::TableId, mode::Direction};
+use ringfence_common::{ids::TableId, mode::Direction, mutant};
 
 use super::{
     desired::Clock,
@@ -46,14 +46,26 @@ impl Layouts {
         if !goes_on {
             self.known.clear();
         }
-        let ahead = |spec: &TableSpec| spec.edge.is_none_or(|edge| clock.now < edge.wall);
+        let ahead = |spec: &TableSpec| {
+            mutant!(
+                layouts_outlive_their_time,
+                spec.edge.is_none_or(|edge| clock.now < edge.wall),
+                true,
+            )
+        };
         self.known.retain(|_, (_, laid_out)| ahead(&laid_out.spec));
     }
 
     /// Forgets what policies that changed had a part in.
     pub(crate) fn change(&mut self, changes: &[PolicyChange]) {
         if !changes.is_empty() {
-            let stands = |kind: &WorkloadKind| !changes.iter().any(|change| change.concerns(kind));
+            let stands = |kind: &WorkloadKind| {
+                mutant!(
+                    layouts_outlive_their_policies,
+                    !changes.iter().any(|change| change.concerns(kind)),
+                    true,
+                )
+            };
             self.known.retain(|_, (kind, _)| stands(kind));
         }
     }

@@ -38,8 +38,6 @@ mod unready;
 mod workload_kinds;
 
 #[cfg(test)]
-mod oracle;
-#[cfg(test)]
 mod tests;
 
 pub use compile::Compiler;

@@ -4,7 +4,7 @@
 //! its first matching rule, and the strongest action wins; in the namespace tier every matching
 //! rule speaks. Times are converted to the boot clock here and nowhere else.
 
-use ringfence_common::{ids::RuleSlot, mode::Verdict};
+use ringfence_common::{ids::RuleSlot, mode::Verdict, mutant};
 
 use super::table::{Edge, Fence, FenceRule, Stage};
 use crate::model::{RuleAction, WallTime};
@@ -74,11 +74,25 @@ fn at(matching: &[&FenceRule], default: Decider, time: Option<WallTime>) -> Deci
         let mut strongest = first;
         let mut spoken = None;
         while let Some(rule) = rules.next_if(|rule| rule.stage == first.stage) {
-            if first.stage != Stage::Namespace && spoken == Some(rule.policy) {
+            let one_each = mutant!(first_match_ignored, first.stage != Stage::Namespace, false);
+            if one_each && spoken == Some(rule.policy) {
                 continue;
             }
             spoken = Some(rule.policy);
-            if rule.action > strongest.action {
+            let stronger = if first.stage == Stage::Namespace {
+                mutant!(
+                    allow_beats_deny_in_a_namespace,
+                    rule.action > strongest.action,
+                    rule.action < strongest.action,
+                )
+            } else {
+                mutant!(
+                    allow_beats_deny_on_a_tie,
+                    rule.action > strongest.action,
+                    rule.action < strongest.action,
+                )
+            };
+            if stronger {
                 strongest = rule;
             }
         }
@@ -87,12 +101,22 @@ fn at(matching: &[&FenceRule], default: Decider, time: Option<WallTime>) -> Deci
                 return Decider {
                     verdict,
                     slot: strongest.slot,
-                    reject: strongest.action == RuleAction::Reject,
+                    reject: mutant!(
+                        reject_is_silent,
+                        strongest.action == RuleAction::Reject,
+                        false,
+                    ),
                 };
             }
             None => {
                 while rules
-                    .next_if(|rule| rule.stage.same_tier(first.stage))
+                    .next_if(|rule| {
+                        mutant!(
+                            pass_ends_with_its_priority,
+                            rule.stage.same_tier(first.stage),
+                            false,
+                        )
+                    })
                     .is_some()
                 {}
             }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use ringfence_common::ids::IdentityId;
+use ringfence_common::{ids::IdentityId, mutant};
 
 use super::{
     cidr::Prefixes,
@@ -91,7 +91,11 @@ impl Resolver {
         prefixes: &Prefixes,
         numbers: &mut Numbers,
     ) -> Result<(), Exhausted> {
-        let cidrs = prefixes.covering(&net);
+        let cidrs = mutant!(
+            prefix_forgets_wider_ones,
+            prefixes.covering(&net),
+            vec![net]
+        );
         let identity = self.identities.take(Owner::World, cidrs, numbers)?;
         if let Some(before) = self.prefixes.insert(net, identity) {
             self.identities.give_back(before);
@@ -107,7 +111,11 @@ impl Resolver {
             fresh.workloads.extend(change.new);
         });
         let relabelled = relabelled_namespaces(before, now);
-        if !relabelled.is_empty() {
+        if mutant!(
+            relabelled_namespaces_unnoticed,
+            !relabelled.is_empty(),
+            false
+        ) {
             for (id, workload) in &now.workloads {
                 let stayed = before.workloads.get(id) == Some(workload);
                 if stayed && relabelled.contains(&id.namespace) {
@@ -148,7 +156,7 @@ impl Resolver {
         prefixes: &Prefixes,
         numbers: &mut Numbers,
     ) -> Result<(), Exhausted> {
-        if flipped.is_empty() {
+        if mutant!(new_prefixes_unnoticed, flipped.is_empty(), true) {
             return Ok(());
         }
         let mut within: BTreeMap<IpAddr, IdentityId> = BTreeMap::new();

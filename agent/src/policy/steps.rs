@@ -6,7 +6,10 @@
 
 use std::collections::HashMap;
 
-use ringfence_common::policy::{FOREVER, MAX_STEPS, PolicyRow, row};
+use ringfence_common::{
+    mutant,
+    policy::{FOREVER, MAX_STEPS, PolicyRow, row},
+};
 
 use super::outcome::{Decider, Timeline};
 
@@ -46,7 +49,7 @@ impl Courses {
                     return Some(row_of(*now, FOREVER, *now));
                 };
                 let row = row_of(*now, *until, *then);
-                Some(if step + 1 < last {
+                Some(if mutant!(changes_end_early, step + 1 < last, false) {
                     row.with(row::LATER)
                 } else {
                     row

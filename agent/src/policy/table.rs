@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use ringfence_common::{ids::RuleSlot, mode::Direction};
+use ringfence_common::{ids::RuleSlot, mode::Direction, mutant};
 
 use super::desired::Clock;
 use super::{
@@ -33,7 +33,11 @@ impl Stage {
         match &policy.scope {
             Scope::Namespace(_) => Self::Namespace,
             Scope::Cluster { tier, priority, .. } => match tier {
-                Tier::Admin => Self::Admin(priority.get()),
+                Tier::Admin => Self::Admin(mutant!(
+                    admin_priorities_reversed,
+                    priority.get(),
+                    u16::MAX - priority.get(),
+                )),
                 Tier::Baseline => Self::Baseline(priority.get()),
             },
         }
@@ -189,12 +193,15 @@ pub(crate) struct AskedRule<'a> {
 impl Layout<'_> {
     /// Lays out the policies that select the subject and speak about the direction.
     pub(crate) fn fence(self, mut policies: Vec<Asked<'_>>) -> Fence {
-        let isolated = policies
-            .iter()
-            .any(|asked| Stage::of(asked.policy) == Stage::Namespace);
+        let isolated = policies.iter().any(|asked| {
+            let counts = mutant!(empty_rules_do_not_isolate, true, !asked.rules.is_empty());
+            Stage::of(asked.policy) == Stage::Namespace && counts
+        });
         // Nobody asks the Baseline tier after an isolating policy.
-        policies
-            .retain(|asked| !(isolated && matches!(Stage::of(asked.policy), Stage::Baseline(_))));
+        policies.retain(|asked| {
+            let silenced = mutant!(baseline_after_isolation, isolated, false);
+            !(silenced && matches!(Stage::of(asked.policy), Stage::Baseline(_)))
+        });
         // Stable: within a stage, the order of the policies' names stays.
         policies.sort_by_key(|asked| Stage::of(asked.policy));
         let mut rules = Vec::new();
@@ -235,7 +242,12 @@ impl Layout<'_> {
             return add(selectors(), None);
         };
         for name in std::mem::take(&mut resolved.named) {
-            match self.direction {
+            let destination = mutant!(
+                port_name_on_the_wrong_end,
+                self.direction,
+                Direction::Ingress,
+            );
+            match destination {
                 Direction::Ingress => {
                     for port in ports::declared(&name, self.subject) {
                         resolved.fixed.extend(ports::exact(port));
@@ -256,11 +268,20 @@ impl Layout<'_> {
 
 /// What of a window lies ahead; `None` if it is over.
 fn ahead(window: Window, now: WallTime) -> Option<Window> {
-    if window.expires.is_some_and(|end| end <= now) {
+    let over = mutant!(
+        expires_included,
+        window.expires.is_some_and(|end| end <= now),
+        window.expires.is_some_and(|end| end < now),
+    );
+    if over {
         return None;
     }
     Some(Window {
-        not_before: window.not_before.filter(|start| *start > now),
+        not_before: mutant!(
+            not_before_ignored,
+            window.not_before.filter(|start| *start > now),
+            None,
+        ),
         expires: window.expires,
     })
 }
@@ -275,6 +296,26 @@ fn select(peers: Option<&[Peer]>, declares: Option<&NamedPort>) -> Option<Vec<Se
     match (peers, declares) {
         (None, None) => None,
         (None, Some(_)) => Some(vec![question(None)]),
-        (Some(peers), _) => Some(peers.iter().map(|peer| question(Some(peer))).collect()),
+        (Some(peers), _) => {
+            let asked = mutant!(except_of_another_block, peers, &sharing_exceptions(peers));
+            Some(asked.iter().map(|peer| question(Some(peer))).collect())
+        }
     }
+}
+
+/// The peers, each block with the exceptions of all.
+#[cfg(feature = "mutants")]
+fn sharing_exceptions(peers: &[Peer]) -> Vec<Peer> {
+    let holes = peers.iter().filter_map(|peer| match peer {
+        Peer::Cidr { except, .. } => Some(except),
+        Peer::Workloads { .. } | Peer::Entity(_) => None,
+    });
+    let shared: Vec<_> = holes.flatten().copied().collect();
+    let mut peers = peers.to_vec();
+    for peer in &mut peers {
+        if let Peer::Cidr { except, .. } = peer {
+            except.clone_from(&shared);
+        }
+    }
+    peers
 }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use ringfence::datapath::{Counters, Datapath as _, Telemetry};
-use ringfence::plan::{Action, Row};
+use ringfence::plan::{Action, Plan, Row};
 use ringfence_common::{
     endpoint::Endpoint,
     event::FlowEvent,
@@ -108,6 +108,14 @@ impl Drop for Fence {
 }
 
 impl Fence {
+    /// Programs and empty maps.
+    pub(crate) fn bare() -> Self {
+        Self {
+            loaded: Some(Loaded::take()),
+            endpoint: Endpoint::default(),
+        }
+    }
+
     /// Programs and maps with the endpoint in `enforce`.
     pub(crate) fn new() -> Self {
         let mut endpoint = Endpoint {
@@ -118,10 +126,8 @@ impl Fence {
         };
         endpoint.ip4[0] = Ip4::from_wire(LOCAL.0.octets());
         endpoint.ip6[0] = Ip6::from_wire(LOCAL.1.octets());
-        let mut fence = Self {
-            loaded: Some(Loaded::take()),
-            endpoint,
-        };
+        let mut fence = Self::bare();
+        fence.endpoint = endpoint;
         fence.write(Action::PutEndpoint(IFINDEX, endpoint));
         fence.set_mode(Mode::Enforce);
         fence.write(Action::SetMode(NamespaceSlot::NODE_DEFAULT, Mode::Enforce));
@@ -146,6 +152,18 @@ impl Fence {
 
     pub(crate) fn write(&mut self, action: Action) {
         self.loaded().datapath.write(&action).unwrap();
+    }
+
+    /// Makes all writes of a plan.
+    pub(crate) fn carry_out(&mut self, plan: &Plan) {
+        for action in plan.publish.iter().chain(&plan.retire) {
+            self.write(*action);
+        }
+    }
+
+    /// Forgets recorded flows, and which denials were reported.
+    pub(crate) fn forget_flows(&mut self) {
+        self.loaded().forget_flows();
     }
 
     pub(crate) fn set_mode(&mut self, mode: Mode) {

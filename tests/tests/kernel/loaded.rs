@@ -110,14 +110,19 @@ impl Loaded {
             let unclassed = Action::SetClass(IdentityId(number), ClassId::ANY);
             self.datapath.write(&unclassed).unwrap();
         }
-        forget(&mut self.ct4);
-        forget(&mut self.ct6);
+        self.forget_flows();
         forget(&mut self.fragments4);
         forget(&mut self.fragments6);
-        forget(&mut self.denies);
         reset(&mut self.stats, STATS, 0);
         reset(&mut self.hits, NUMBERS, RuleHit::default());
         self.telemetry.drain(usize::MAX, |_| {});
+    }
+
+    /// Empties conntrack, and the table of what denials were reported.
+    pub(crate) fn forget_flows(&mut self) {
+        forget(&mut self.ct4);
+        forget(&mut self.ct6);
+        forget(&mut self.denies);
     }
 }
 

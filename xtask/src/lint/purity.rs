@@ -19,6 +19,8 @@ const MODULES: [(&str, &[&str]); 4] = [
 ];
 /// Crates that do nothing but compute.
 const CRATES: [&str; 5] = ["ipnet", "ringfence_common", "serde", "sha2", "thiserror"];
+/// What needs std there has a feature of its own, which nothing that ships is built with.
+const SEEDED_BUGS: &str = "common/src/mutant.rs";
 /// Parts of std that reach outside.
 const OUTSIDE: [&str; 5] = ["env", "fs", "os", "process", "thread"];
 /// The parts of otherwise closed std modules that are plain data.
@@ -74,6 +76,9 @@ pub(crate) fn check_agent(
 
 /// Checks a file of `common`, which both sides of the system call share.
 pub(crate) fn check_common(file: &SourceFile) -> Vec<Finding> {
+    if file.path == SEEDED_BUGS {
+        return Vec::new();
+    }
     let used = paths::of(&file.product_tokens());
     let std = used.iter().filter(|path| path.segment(0) == Some("std"));
     std.map(|path| {

@@ -7,44 +7,16 @@ use std::{
 
 use proptest::prelude::*;
 use ringfence_common::{
-    ids::RuleSlot,
     mode::{Direction, Verdict},
-    policy::Decision,
+    policy,
 };
 
-use super::{
-    cases,
-    kernel::{self, Rows},
-    worlds::{BOOT, NOW, World, world},
-};
+use super::kernel::{self, Rows};
 use crate::{
     model::{PortMatch, Protocol, TestEnd, WallTime},
-    policy::{
-        Compiled, Compiler, Evaluator, Query, QueryError, Side,
-        oracle::{Oracle, Said},
-    },
+    oracle::{BOOT, NOW, Oracle, Said, World, agrees, cases, report, world},
+    policy::{Compiled, Compiler, Evaluator, Query, QueryError, Side, host_table::HostTable},
 };
-
-pub(super) const PROTOCOLS: [u8; 7] = [6, 17, 132, 1, 58, 47, 0];
-
-pub(super) fn name(compiled: &Compiled, slot: RuleSlot) -> String {
-    match compiled.rules.get(&slot) {
-        Some(info) => format!("{} {}", info.policy.id(), info.name()),
-        None => slot.reserved_name().unwrap_or("?").to_owned(),
-    }
-}
-
-fn agrees(compiled: &Compiled, decision: Option<Decision>, said: &Said) -> Result<(), String> {
-    let Some(decision) = decision else {
-        return Err("no row".into());
-    };
-    let allow = decision.verdict == Verdict::Allow;
-    let rule = name(compiled, decision.rule);
-    if (allow, decision.reject) != (said.allow, said.reject) || !said.deciders.contains(&rule) {
-        return Err(format!("rows say {allow} by {rule}, the oracle {said:?}"));
-    }
-    Ok(())
-}
 
 /// So many probes of a world are about enough: the next one is another world.
 const PROBES: usize = 1500;
@@ -58,8 +30,8 @@ pub(super) fn compare(world: &World, compiled: &Compiled, at: i64) -> Result<u64
         policies: &world.policies,
         now,
     };
-    let rows = Rows::of(&compiled.state);
-    let (addresses, flows) = (world.addresses(), flows(world));
+    let (rows, host) = (Rows::of(&compiled.state), HostTable::of(&compiled.state));
+    let (addresses, flows) = (world.addresses(), world.flows());
     let all = compiled.endpoints.len() * addresses.len() * 2 * flows.len();
     let stride = all.div_ceil(PROBES).max(1);
     let boot = BOOT.saturating_add_signed(at);
@@ -72,6 +44,10 @@ pub(super) fn compare(world: &World, compiled: &Compiled, at: i64) -> Result<u64
             offset = (offset + 7) % stride;
             for flow in flows.iter().copied().skip(offset).step_by(stride) {
                 let decision = rows.decide(endpoint.table, class, direction, flow, boot);
+                let query = kernel::query(endpoint.table, class, direction, flow);
+                if policy::decide(&host, &query, boot).ok() != decision {
+                    return Err(format!("the host's table does not find {decision:?}"));
+                }
                 agrees(compiled, decision, &pair.say(flow.0, flow.1)).map_err(|why| {
                     let who = &endpoint.workload.id;
                     format!("{who} {direction:?} {address} {flow:?} +{at}: {why}")
@@ -81,19 +57,6 @@ pub(super) fn compare(world: &World, compiled: &Compiled, at: i64) -> Result<u64
         }
     }
     Ok(probes)
-}
-
-/// Protocol and port of everything worth asking.
-fn flows(world: &World) -> Vec<(u8, u16)> {
-    let ports = world.ports();
-    PROTOCOLS
-        .into_iter()
-        .flat_map(|protocol| {
-            let ported = matches!(protocol, 6 | 17 | 132);
-            let worth = ports.iter().filter(move |port| ported || **port < 2);
-            worth.map(move |port| (protocol, *port))
-        })
-        .collect()
 }
 
 pub(super) fn pairs(addresses: &[IpAddr]) -> impl Iterator<Item = (IpAddr, Direction)> {
@@ -111,7 +74,9 @@ fn compiled_rows_say_what_the_oracle_says() {
         sets.fetch_add(1, Ordering::Relaxed);
         probes.fetch_add(compared, Ordering::Relaxed);
     });
-    println!("{sets:?} policy sets, {probes:?} probes");
+    report(&format!(
+        "compiled rows: {sets:?} policy sets, {probes:?} probes"
+    ));
 }
 
 /// Nobody writes a row again: what was compiled once is right at every later time.

@@ -9,13 +9,10 @@ use std::{
 use proptest::prelude::*;
 use ringfence_common::mode::{Direction, Verdict};
 
-use super::{
-    agreement::questions,
-    cases,
-    worlds::{NOW, World, world},
-};
+use super::agreement::questions;
 use crate::{
     model::{PortMatch, Protocol, TestEnd, WorkloadId},
+    oracle::{NOW, World, cases, world},
     policy::{
         Evaluator, Query,
         difference::{GroupKind, GroupName, Version, difference},

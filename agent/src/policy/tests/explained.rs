@@ -12,19 +12,15 @@ use std::{
 use proptest::prelude::*;
 use ringfence_common::mode::{Direction, Verdict};
 
-use super::{
-    agreement::questions,
-    cases,
-    worlds::{NOW, World, world},
-};
+use super::agreement::questions;
 use crate::{
     model::{
         LabelSelector, Policy, PolicyKind, PolicySet, Rule, RuleAction, Scope, TestEnd, Workload,
     },
+    oracle::{NOW, Oracle, World, cases, world},
     policy::{
         Evaluator, Query,
         explain::{Explanation, Side, Standing, Tried, Way, explain},
-        oracle::Oracle,
     },
     source::policy_toml,
 };

@@ -27,6 +27,21 @@ fn image(key: &PolicyKey) -> u128 {
     u128::from_be_bytes(bytes)
 }
 
+pub(super) fn query(
+    table: TableId,
+    class: ClassId,
+    direction: Direction,
+    (protocol, port): (u8, u16),
+) -> policy::Query {
+    policy::Query {
+        table,
+        class,
+        direction,
+        protocol,
+        port: Port::new(port),
+    }
+}
+
 impl Rows {
     pub(super) fn of(state: &State) -> Self {
         let mut rows = Self::default();
@@ -59,19 +74,8 @@ impl Rows {
         (protocol, port): (u8, u16),
         now: u64,
     ) -> Option<Decision> {
-        let port = Port::new(port);
-        policy::decide(
-            self,
-            &policy::Query {
-                table,
-                class,
-                direction,
-                protocol,
-                port,
-            },
-            now,
-        )
-        .ok()
+        let query = query(table, class, direction, (protocol, port));
+        policy::decide(self, &query, now).ok()
     }
 }
 

@@ -4,12 +4,9 @@ use std::{cell::Cell, net::IpAddr, sync::Arc};
 
 use proptest::prelude::*;
 
-use super::{
-    cases,
-    worlds::{World, history, world},
-};
 use crate::{
     model::{Inventory, Workload},
+    oracle::{World, cases, history, world},
     plan::{Action, plan},
     policy::{Compiled, Compiler},
 };

@@ -9,9 +9,9 @@ use ringfence_common::{
     policy::{PolicyKey, PolicyRow},
 };
 
-use super::worlds::{BOOT, NOW};
 use crate::{
     model::{Entity, Peer, RuleAction, WallTime, Window},
+    oracle::{BOOT, NOW},
     plan::TableRows,
     policy::{
         Clock, Fence, TableSpec,

@@ -9,15 +9,14 @@ use proptest::prelude::*;
 use ringfence_common::ids::TableId;
 
 use super::{
-    agreement::{PROTOCOLS, compare, name, pairs},
-    cases,
+    agreement::{compare, pairs},
     kernel::{self, Rows},
-    worlds::{BOOT, NOW, World, history},
 };
 use crate::{
     model::{PortMatch, Ports},
+    oracle::{BOOT, NOW, Oracle, PROTOCOLS, World, cases, history, name},
     plan::{Action, State, plan},
-    policy::{Compiled, Compiler, EndpointInfo, oracle::Oracle},
+    policy::{Compiled, Compiler, EndpointInfo},
 };
 
 #[test]

@@ -4,6 +4,8 @@
 //! are egress rules; missing and empty peers or ports mean all of them; a `podSelector` alone
 //! looks into the policy's own namespace, which is that of the name.
 
+use ringfence_common::mutant;
+
 use super::metadata::{self, Metadata};
 use super::node::{Node, Value};
 use super::object::Object;
@@ -72,7 +74,7 @@ fn isolated(
     if named.is_empty() {
         let has_egress_rules = egress
             .is_some_and(|egress| matches!(&egress.value, Value::List(rules) if !rules.is_empty()));
-        return Some((true, has_egress_rules));
+        return Some((true, mutant!(types_default_to_both, has_egress_rules, true)));
     }
     let (mut in_ingress, mut in_egress) = (false, false);
     for node in named {
@@ -160,7 +162,7 @@ impl Side {
         };
         let items = object.items_up_to(node, self.peers, MAX_PEERS)?;
         if items.is_empty() {
-            return Some(Peers::Any);
+            return Some(mutant!(empty_from_is_nobody, Peers::Any, Peers::Nobody));
         }
         let peers: Vec<Peer> = items
             .iter()
@@ -183,7 +185,12 @@ impl Side {
             let place = spec.get(rules).unwrap_or(spec);
             object.warn(place, Oddity::IgnoredRules, message);
         }
-        isolated.then_some(rules)
+        mutant!(
+            types_ignored_for_rules,
+            isolated,
+            isolated || !rules.is_empty()
+        )
+        .then_some(rules)
     }
 }
 
@@ -211,7 +218,11 @@ fn peer(object: &mut Object<'_, '_>, own: Option<&NamespaceName>, node: &Node<'_
                 Some(node) => {
                     NamespaceMatch::Selector(selector(object, node, "namespaceSelector")?)
                 }
-                None => NamespaceMatch::Own(own?.clone()),
+                None => mutant!(
+                    pod_selector_in_every_namespace,
+                    NamespaceMatch::Own(own?.clone()),
+                    NamespaceMatch::Selector(LabelSelector::everything()),
+                ),
             };
             Some(Peer::Workloads {
                 namespaces,

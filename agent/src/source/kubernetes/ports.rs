@@ -1,5 +1,7 @@
 //! Ports as the two kinds of policy write them.
 
+use ringfence_common::mutant;
+
 use super::node::{Node, Value};
 use super::object::Object;
 use crate::model::{PortMatch, PortName, Ports, Protocol, quote};
@@ -23,7 +25,7 @@ fn port(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<PortMatch> {
     let [protocol, port, end] = object.fields(node, "a port", names)?;
     let protocol = match protocol {
         Some(node) => protocol_of(object, node)?,
-        None => Protocol::Tcp,
+        None => mutant!(protocol_defaults_to_udp, Protocol::Tcp, Protocol::Udp),
     };
     let Some(port) = port else {
         if let Some(end) = end {
@@ -46,7 +48,10 @@ fn port(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<PortMatch> {
         (_, end) => {
             let first = object.port_number(port, "port")?;
             let last = match end {
-                Some(end) => object.port_number(end, "endPort")?,
+                Some(end) => {
+                    let end = object.port_number(end, "endPort")?;
+                    mutant!(end_port_is_ignored, end, first)
+                }
                 None => first,
             };
             if let Some(end) = end

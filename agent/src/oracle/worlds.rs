@@ -17,26 +17,36 @@ use proptest::{
 use ringfence_common::mode::Mode;
 
 use self::policies::policies;
-use super::super::{Clock, Compiled, Compiler, Inputs, LocalEndpoint, Modes};
-use crate::model::{
-    Inventory, Labels, NamedPort, Namespace, NamespaceName, NodeEntry, NodeName, PolicySet,
-    PortMatch, PortName, Ports, Protocol, ServiceAccountName, WallTime, Workload, WorkloadId,
+use crate::{
+    model::{
+        Inventory, Labels, NamedPort, Namespace, NamespaceName, NodeEntry, NodeName, PolicySet,
+        PortMatch, PortName, Ports, Protocol, ServiceAccountName, WallTime, Workload, WorkloadId,
+    },
+    policy::{Clock, Compiled, Compiler, Inputs, LocalEndpoint, Modes},
 };
 
-pub(super) const NOW: WallTime = WallTime(1_700_000_000_000_000_000);
-pub(super) const BOOT: u64 = 5_000_000_000_000;
+/// The present of every world.
+pub const NOW: WallTime = WallTime(1_700_000_000_000_000_000);
+/// The boot clock at [`NOW`], unless a test has another.
+pub const BOOT: u64 = 5_000_000_000_000;
+/// IP protocols worth asking about: those with ports, both ICMPs, and two raw ones.
+pub const PROTOCOLS: [u8; 7] = [6, 17, 132, 1, 58, 47, 0];
 const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 const PORTS: [u16; 8] = [1, 53, 80, 81, 1023, 1024, 8080, 65535];
 
+/// An inventory and the policies for it.
 #[derive(Debug, Clone)]
-pub(super) struct World {
-    pub(super) inventory: Arc<Inventory>,
-    pub(super) policies: Arc<PolicySet>,
+pub struct World {
+    /// Who there is.
+    pub inventory: Arc<Inventory>,
+    /// What they may do.
+    pub policies: Arc<PolicySet>,
 }
 
 impl World {
     /// Every workload as an endpoint of this node.
-    pub(super) fn endpoints(&self) -> Vec<LocalEndpoint> {
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<LocalEndpoint> {
         let ids = self.inventory.workloads.keys().cloned();
         (1..)
             .zip(ids)
@@ -49,22 +59,31 @@ impl World {
     }
 
     /// Compiles with every workload as an endpoint; the result is published.
-    pub(super) fn compile(&self, compiler: &mut Compiler) -> Compiled {
+    pub fn compile(&self, compiler: &mut Compiler) -> Compiled {
         let compiled = self.attempt(compiler, &self.endpoints());
         compiler.in_force();
         compiled
     }
 
     /// Compiles for these endpoints; whether publishing succeeds is left open.
-    pub(super) fn attempt(&self, compiler: &mut Compiler, endpoints: &[LocalEndpoint]) -> Compiled {
+    #[must_use]
+    pub fn attempt(&self, compiler: &mut Compiler, endpoints: &[LocalEndpoint]) -> Compiled {
+        self.attempt_at(compiler, endpoints, BOOT)
+    }
+
+    /// The same with a boot clock that reads `boot` at [`NOW`].
+    #[must_use]
+    pub fn attempt_at(
+        &self,
+        compiler: &mut Compiler,
+        endpoints: &[LocalEndpoint],
+        boot: u64,
+    ) -> Compiled {
         let modes = Modes {
             default: Mode::Enforce,
             namespaces: Default::default(),
         };
-        let clock = Clock {
-            now: NOW,
-            boot: BOOT,
-        };
+        let clock = Clock { now: NOW, boot };
         let (inventory, policies) = (&self.inventory, &self.policies);
         let inputs = Inputs {
             inventory,
@@ -78,7 +97,8 @@ impl World {
     }
 
     /// Every owned address, and some of nobody in and around the prefixes that policies name.
-    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+    #[must_use]
+    pub fn addresses(&self) -> Vec<IpAddr> {
         let workloads = self.inventory.workloads.values().flat_map(|w| &w.addresses);
         let nodes = self.inventory.nodes.values().flat_map(|n| &n.addresses);
         let strangers = [
@@ -94,7 +114,8 @@ impl World {
     }
 
     /// The bounds of every port that is named anywhere, and their neighbours.
-    pub(super) fn ports(&self) -> BTreeSet<u16> {
+    #[must_use]
+    pub fn ports(&self) -> BTreeSet<u16> {
         let mut ports = BTreeSet::from([0, 80, u16::MAX]);
         let mut add = |port: u16| {
             ports.extend([port.saturating_sub(1), port, port.saturating_add(1)]);
@@ -122,9 +143,24 @@ impl World {
         }
         ports
     }
+
+    /// Protocol and port of everything worth asking.
+    #[must_use]
+    pub fn flows(&self) -> Vec<(u8, u16)> {
+        let ports = self.ports();
+        PROTOCOLS
+            .into_iter()
+            .flat_map(|protocol| {
+                let ported = matches!(protocol, 6 | 17 | 132);
+                let worth = ports.iter().filter(move |port| ported || **port < 2);
+                worth.map(move |port| (protocol, *port))
+            })
+            .collect()
+    }
 }
 
-pub(super) fn world() -> impl Strategy<Value = World> {
+/// Any world.
+pub fn world() -> impl Strategy<Value = World> {
     (inventory(), policies()).prop_map(|(inventory, policies)| World {
         inventory,
         policies,
@@ -133,7 +169,7 @@ pub(super) fn world() -> impl Strategy<Value = World> {
 
 /// Worlds that follow one another; often only the policies or only the inventory differ, often in a
 /// single policy or workload.
-pub(super) fn history(longest: usize) -> impl Strategy<Value = Vec<World>> {
+pub fn history(longest: usize) -> impl Strategy<Value = Vec<World>> {
     let step = (0..5u8, inventory(), policies(), any::<u8>());
     (world(), vec(step, 1..longest)).prop_map(|(first, steps)| {
         let mut worlds = vec![first];

@@ -1,4 +1,4 @@
-//! A naive evaluator: the meaning of policies read straight off the model, for tests to compare.
+//! A naive evaluator: the meaning of policies read straight off the model.
 //!
 //! Invariants: shares no code with the compiler, not even for selectors, windows or prefixes;
 //! slow and obvious. It says *which* rules may be named as the decider, not which one must be.
@@ -14,10 +14,13 @@ use crate::model::{
 
 /// What one end says, and everyone who may be named for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Said {
-    pub(super) allow: bool,
-    pub(super) reject: bool,
-    pub(super) deciders: Vec<String>,
+pub struct Said {
+    /// The verdict.
+    pub allow: bool,
+    /// Whether the sender is told.
+    pub reject: bool,
+    /// By name: one of these decided.
+    pub deciders: Vec<String>,
 }
 
 impl Said {
@@ -32,10 +35,13 @@ impl Said {
 
 /// The world as of a moment.
 #[derive(Clone, Copy)]
-pub(super) struct Oracle<'a> {
-    pub(super) inventory: &'a Inventory,
-    pub(super) policies: &'a PolicySet,
-    pub(super) now: WallTime,
+pub struct Oracle<'a> {
+    /// Who there is.
+    pub inventory: &'a Inventory,
+    /// What they may do.
+    pub policies: &'a PolicySet,
+    /// The moment.
+    pub now: WallTime,
 }
 
 /// A rule of a side whose peer and time are right, with its name.
@@ -51,7 +57,7 @@ struct Speaker<'a> {
 }
 
 /// The policies of a workload's direction, as far as they are about one peer.
-pub(super) struct Pair<'a> {
+pub struct Pair<'a> {
     speakers: Vec<Speaker<'a>>,
     direction: Direction,
     subject: &'a Workload,
@@ -59,7 +65,9 @@ pub(super) struct Pair<'a> {
 }
 
 impl<'a> Oracle<'a> {
-    pub(super) fn owner(&self, address: IpAddr) -> Option<&'a Workload> {
+    /// The workload that has an address.
+    #[must_use]
+    pub fn owner(&self, address: IpAddr) -> Option<&'a Workload> {
         let mut workloads = self.inventory.workloads.values();
         workloads
             .find(|workload| workload.addresses.contains(&address))
@@ -72,7 +80,8 @@ impl<'a> Oracle<'a> {
     }
 
     /// The whole answer of one end, what is decided before every tier included.
-    pub(super) fn side(
+    #[must_use]
+    pub fn side(
         &self,
         own: IpAddr,
         other: IpAddr,
@@ -97,12 +106,8 @@ impl<'a> Oracle<'a> {
     }
 
     /// The rules of a workload's direction that are about a peer.
-    pub(super) fn pair(
-        &self,
-        subject: &'a Workload,
-        other: IpAddr,
-        direction: Direction,
-    ) -> Pair<'a> {
+    #[must_use]
+    pub fn pair(&self, subject: &'a Workload, other: IpAddr, direction: Direction) -> Pair<'a> {
         let mut speakers = Vec::new();
         for policy in self.policies.policies.values() {
             if !self.is_subject(policy, subject) {
@@ -195,7 +200,8 @@ impl<'a> Oracle<'a> {
 
 impl Pair<'_> {
     /// The verdict of the tiers on a protocol and port.
-    pub(super) fn say(&self, protocol: u8, port: u16) -> Said {
+    #[must_use]
+    pub fn say(&self, protocol: u8, port: u16) -> Said {
         if let Some(said) = self.cluster_tier(Tier::Admin, protocol, port) {
             return said;
         }

@@ -1,0 +1,246 @@
+//! Random policy sets, compiled and written into the real maps: the programs say what the oracle
+//! says, of every packet.
+//!
+//! Each packet opens a flow of its own and so makes a record. The record names who decided, and
+//! when to the nanosecond, so that the oracle is asked about the moment the program judged.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::IpAddr,
+};
+
+use proptest::{prelude::*, sample::select};
+use ringfence::{
+    model::{WallTime, Workload},
+    oracle::{NOW, Oracle, Said, World, cases, name, report, world},
+    plan::{Action, State, plan},
+    policy::{Compiled, Compiler},
+};
+use ringfence_common::{
+    event::FlowEvent,
+    mode::{Direction, Verdict},
+};
+
+use crate::fence::{Arriving, Fate, Fence, FromNode, Hairpin, IFINDEX, Leaving, Way};
+use crate::frames::{SCTP, SYN, TCP, UDP, echo, frame, icmp_of, sctp, tcp, udp};
+
+/// About so many packets of a world are enough: the next one is another world.
+const PACKETS: usize = 160;
+
+/// How long ago, in nanoseconds, tables were laid out: nobody renewed their rows since then.
+const AGES: [u64; 4] = [0, 500_000_000, 3_000_000_000, 60_000_000_000];
+
+#[test]
+fn the_programs_say_what_the_oracle_says() {
+    let fence = RefCell::new(Fence::bare());
+    let (sets, packets) = (Cell::new(0), Cell::new(0));
+    proptest!(cases(600), |(world in world(), age in select(&AGES[..]))| {
+        let compared = compare(&mut fence.borrow_mut(), &world, age).map_err(TestCaseError::fail)?;
+        sets.set(sets.get() + 1);
+        packets.set(packets.get() + compared);
+    });
+    let (sets, packets) = (sets.get(), packets.get());
+    report(&format!("kernel: {sets} policy sets, {packets} packets"));
+}
+
+/// Puts a world into force, sends its packets and takes it away again; returns how many there were.
+fn compare(fence: &mut Fence, world: &World, age: u64) -> Result<usize, String> {
+    let boot = fence.now().saturating_sub(age);
+    let compiled = world.attempt_at(&mut Compiler::default(), &world.endpoints(), boot);
+    fence.carry_out(&plan(&State::default(), &compiled.state));
+    let outcome = Comparison::new(world, &compiled, boot).run(fence);
+    fence.carry_out(&plan(&compiled.state, &State::default()));
+    outcome
+}
+
+struct Comparison<'a> {
+    world: &'a World,
+    compiled: &'a Compiled,
+    boot: u64,
+    addresses: Vec<IpAddr>,
+    flows: Vec<(u8, u16)>,
+    /// One of so many possible packets is sent.
+    stride: usize,
+    /// Possible packets so far, and those that were sent.
+    possible: usize,
+    sent: usize,
+}
+
+/// One packet that opens a flow.
+#[derive(Debug)]
+struct Opening {
+    way: Way,
+    own: IpAddr,
+    peer: IpAddr,
+    protocol: u8,
+    port: u16,
+}
+
+impl<'a> Comparison<'a> {
+    fn new(world: &'a World, compiled: &'a Compiled, boot: u64) -> Self {
+        let (addresses, mut flows) = (world.addresses(), world.flows());
+        // As an IPv6 header's next header, 0 is an extension. No packet holds a port where there is
+        // none.
+        flows.retain(|(protocol, port)| match *protocol {
+            TCP | UDP | SCTP => true,
+            protocol => protocol != 0 && *port == 0,
+        });
+        // Each address has one of the two families.
+        let own = compiled
+            .endpoints
+            .values()
+            .map(|e| e.workload.addresses.len());
+        let possible = own.sum::<usize>() * addresses.len() * flows.len();
+        Self {
+            world,
+            compiled,
+            boot,
+            addresses,
+            flows,
+            stride: (possible / PACKETS).max(1),
+            possible: 0,
+            sent: 0,
+        }
+    }
+
+    fn run(mut self, fence: &mut Fence) -> Result<usize, String> {
+        let compiled = self.compiled;
+        for (ifindex, info) in &compiled.endpoints {
+            // Test runs happen on one interface, which is each endpoint's in turn.
+            let endpoint = compiled.state.endpoints[ifindex];
+            fence.write(Action::PutEndpoint(IFINDEX, endpoint));
+            for direction in [Direction::Ingress, Direction::Egress] {
+                self.endpoint(fence, &info.workload, direction)?;
+            }
+        }
+        Ok(self.sent)
+    }
+
+    fn endpoint(
+        &mut self,
+        fence: &mut Fence,
+        workload: &Workload,
+        direction: Direction,
+    ) -> Result<(), String> {
+        for own in &workload.addresses {
+            // Another workload may have had the same flows from the other end, and denials are
+            // reported once for all own addresses.
+            fence.forget_flows();
+            for place in 0..self.addresses.len() {
+                let peer = self.addresses[place];
+                if own.is_ipv4() != peer.is_ipv4() {
+                    continue;
+                }
+                for place in 0..self.flows.len() {
+                    let (protocol, port) = self.flows[place];
+                    if !self.is_chosen() {
+                        continue;
+                    }
+                    let opening = Opening {
+                        way: self.way(workload, peer, direction),
+                        own: *own,
+                        peer,
+                        protocol,
+                        port,
+                    };
+                    self.send(fence, &opening)
+                        .map_err(|why| format!("{} {opening:?}: {why}", workload.id))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Spreads the packets that are sent over the possible ones, in step with nothing.
+    fn is_chosen(&mut self) -> bool {
+        self.possible += 1;
+        let scattered = self.possible.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        scattered.is_multiple_of(self.stride)
+    }
+
+    /// How a packet of this direction and peer comes by; the node's address alone does not make one
+    /// the node's.
+    fn way(&self, workload: &Workload, peer: IpAddr, direction: Direction) -> Way {
+        let local = self.world.inventory.local_node();
+        if direction == Direction::Egress {
+            Leaving
+        } else if workload.addresses.contains(&peer) {
+            Hairpin
+        } else if local.is_some_and(|node| node.addresses.contains(&peer))
+            && self.sent.is_multiple_of(2)
+        {
+            FromNode
+        } else {
+            Arriving
+        }
+    }
+
+    fn send(&mut self, fence: &mut Fence, opening: &Opening) -> Result<(), String> {
+        self.sent += 1;
+        if !opening.is_of_its_own() {
+            fence.forget_flows();
+        }
+        let fate = fence.run(opening.way, &opening.frame(self.sent));
+        let events = fence.events();
+        let [event] = events.as_slice() else {
+            return Err(format!("{fate:?} with the records {events:?}"));
+        };
+        let said = self.say(opening, event);
+        let allow = event.verdict == Verdict::Allow as u8;
+        let decider = name(self.compiled, event.rule);
+        let agreed = (fate == Fate::Passed) == said.allow
+            && (allow, event.rejected != 0) == (said.allow, said.reject)
+            && said.deciders.contains(&decider);
+        if agreed {
+            Ok(())
+        } else {
+            Err(format!("{fate:?} by {decider}, the oracle {said:?}"))
+        }
+    }
+
+    /// What the oracle says as of the moment of the record.
+    fn say(&self, opening: &Opening, event: &FlowEvent) -> Said {
+        let since = i64::try_from(event.time - self.boot).unwrap();
+        let oracle = Oracle {
+            inventory: &self.world.inventory,
+            policies: &self.world.policies,
+            now: WallTime(NOW.0 + since),
+        };
+        let (own, peer) = (opening.own, opening.peer);
+        let flow = (opening.protocol, opening.port);
+        match opening.way {
+            Leaving => oracle.side(own, peer, Direction::Egress, flow),
+            FromNode | Hairpin => oracle.side(own, peer, Direction::Ingress, flow),
+            Arriving => {
+                let workload = oracle.owner(own).unwrap();
+                let pair = oracle.pair(workload, peer, Direction::Ingress);
+                pair.say(flow.0, flow.1)
+            }
+        }
+    }
+}
+
+impl Opening {
+    /// Whether its port or identifier tells it from other flows of the two addresses.
+    fn is_of_its_own(&self) -> bool {
+        matches!(self.protocol, TCP | UDP | SCTP) || self.protocol == icmp_of(self.peer.is_ipv6())
+    }
+
+    /// The frame, from an ephemeral port or with an identifier that no other packet has.
+    fn frame(&self, number: usize) -> Vec<u8> {
+        let from = 20_000 + u16::try_from(number).unwrap();
+        let payload = match self.protocol {
+            TCP => tcp(from, self.port, SYN),
+            UDP => udp(from, self.port, 4),
+            SCTP => sctp(from, self.port),
+            number if number == icmp_of(self.peer.is_ipv6()) => echo(self.peer.is_ipv6(), from),
+            _ => vec![0; 8],
+        };
+        let (source, destination) = if self.way == Leaving {
+            (self.own, self.peer)
+        } else {
+            (self.peer, self.own)
+        };
+        frame(source, destination, self.protocol, &payload)
+    }
+}
