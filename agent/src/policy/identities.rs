@@ -65,9 +65,10 @@ impl Identities {
             Owner::World => (2, None),
             Owner::Workload(number, _) => (3, Some(*number)),
         };
+        let around = mutant!(identity_without_cidrs, cidrs, Vec::new());
         let key = Key {
             owner: owner_key,
-            cidrs: mutant!(identity_without_cidrs, cidrs, Vec::new()),
+            cidrs: around,
         };
         if let Some(id) = self.numbers.get(&key) {
             if let Some(held) = self.held.get_mut(id) {
