@@ -130,21 +130,22 @@ impl Classes {
     ) -> BTreeMap<IdentityId, Vec<Digest>> {
         let mut gains: BTreeMap<IdentityId, Vec<Digest>> = BTreeMap::new();
         let new: HashSet<Digest> = turn.came.iter().map(|selector| selector.digest).collect();
+        let known = self.selectors.iter();
+        let known: Vec<(&Digest, &Asked)> =
+            known.filter(|(digest, _)| !new.contains(*digest)).collect();
         for id in &resolved.came {
             let Some(identity) = identities.get(id) else {
                 continue;
             };
             self.candidates.add(*id, identity);
-            let known = self.selectors.iter();
-            let known = known.filter(|(digest, _)| !new.contains(*digest));
-            let matched = known.filter(|(_, asked)| {
+            let matched = known.iter().filter(|(_, asked)| {
                 mutant!(
                     newcomers_match_nothing,
                     asked.selector.matches(identity),
                     false,
                 )
             });
-            gains.insert(*id, matched.map(|(digest, _)| *digest).collect());
+            gains.insert(*id, matched.map(|(digest, _)| **digest).collect());
         }
         for selector in &turn.came {
             self.candidates.of(selector, &mut |id| {

@@ -7,7 +7,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
 };
 
 use ringfence_common::{
@@ -55,7 +55,7 @@ pub(crate) fn for_anyone(table: TableId, spec: &TableSpec) -> TableRows {
             rows: &mut rows,
             courses: &courses,
         };
-        let any = View::of(spec, direction, &courses, |rule| rule.peers.is_none());
+        let any = View::of(spec, direction, &courses, |_, rule| rule.peers.is_none());
         let protocols = protocols_of(spec.fence(direction), direction);
         let outcomes = Outcomes::of(&any, &protocols);
         writer.whole(&[ClassId::ANY], &outcomes);
@@ -71,23 +71,19 @@ pub(crate) fn add_classes<'a>(
 ) {
     for direction in [Direction::Ingress, Direction::Egress] {
         let fence = spec.fence(direction);
-        let asked: HashSet<Digest> = fence
-            .rules
-            .iter()
-            .filter_map(|rule| rule.peers.as_ref())
-            .flatten()
-            .map(|s| s.digest)
-            .collect();
-        // Classes that match the same of what is asked here have the same rows.
-        let mut alike: BTreeMap<Vec<Digest>, Vec<ClassId>> = BTreeMap::new();
+        let mut asking: HashMap<Digest, Vec<usize>> = HashMap::new();
+        for (index, rule) in fence.rules.iter().enumerate() {
+            for selector in rule.peers.iter().flatten() {
+                asking.entry(selector.digest).or_default().push(index);
+            }
+        }
+        // Classes that the same rules ask for have the same rows.
+        let mut alike: BTreeMap<BTreeSet<usize>, Vec<ClassId>> = BTreeMap::new();
         for class in classes.clone() {
-            let matched = class
-                .matched
-                .iter()
-                .filter(|digest| asked.contains(*digest));
-            let matched: Vec<Digest> = matched.copied().collect();
-            if !matched.is_empty() {
-                alike.entry(matched).or_default().push(class.id);
+            let rules = class.matched.iter().filter_map(|digest| asking.get(digest));
+            let rules: BTreeSet<usize> = rules.flatten().copied().collect();
+            if !rules.is_empty() {
+                alike.entry(rules).or_default().push(class.id);
             }
         }
         if alike.is_empty() {
@@ -101,13 +97,11 @@ pub(crate) fn add_classes<'a>(
             courses: &courses,
         };
         let protocols = protocols_of(fence, direction);
-        let any = View::of(spec, direction, &courses, |rule| rule.peers.is_none());
+        let any = View::of(spec, direction, &courses, |_, rule| rule.peers.is_none());
         let any = Outcomes::of(&any, &protocols);
-        for (matched, ids) in alike {
-            let own = View::of(spec, direction, &courses, |rule| {
-                rule.peers
-                    .as_ref()
-                    .is_none_or(|peers| peers.iter().any(|s| matched.contains(&s.digest)))
+        for (asking, ids) in alike {
+            let own = View::of(spec, direction, &courses, |index, rule| {
+                rule.peers.is_none() || asking.contains(&index)
             });
             writer.difference(&ids, &Outcomes::of(&own, &protocols), &any);
         }
@@ -145,11 +139,17 @@ impl<'a> View<'a> {
         spec: &'a TableSpec,
         direction: Direction,
         courses: &'a RefCell<Courses>,
-        sees: impl Fn(&FenceRule) -> bool,
+        sees: impl Fn(usize, &FenceRule) -> bool,
     ) -> Self {
         let fence = spec.fence(direction);
         Self {
-            rules: fence.rules.iter().filter(|rule| sees(rule)).collect(),
+            rules: fence
+                .rules
+                .iter()
+                .enumerate()
+                .filter(|(index, rule)| sees(*index, rule))
+                .map(|(_, rule)| rule)
+                .collect(),
             default: default_of(fence),
             plain_only: direction == Direction::Egress && !fence.isolated,
             edge: spec.edge,
