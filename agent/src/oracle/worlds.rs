@@ -79,11 +79,30 @@ impl World {
         endpoints: &[LocalEndpoint],
         boot: u64,
     ) -> Compiled {
+        self.attempt_with(compiler, endpoints, Clock { now: NOW, boot })
+    }
+
+    /// Compiles and publishes when so many nanoseconds have passed on both clocks.
+    pub fn compile_later(&self, compiler: &mut Compiler, passed: u32) -> Compiled {
+        let clock = Clock {
+            now: WallTime(NOW.0 + i64::from(passed)),
+            boot: BOOT + u64::from(passed),
+        };
+        let compiled = self.attempt_with(compiler, &self.endpoints(), clock);
+        compiler.in_force();
+        compiled
+    }
+
+    fn attempt_with(
+        &self,
+        compiler: &mut Compiler,
+        endpoints: &[LocalEndpoint],
+        clock: Clock,
+    ) -> Compiled {
         let modes = Modes {
             default: Mode::Enforce,
             namespaces: Default::default(),
         };
-        let clock = Clock { now: NOW, boot };
         let (inventory, policies) = (&self.inventory, &self.policies);
         let inputs = Inputs {
             inventory,
@@ -170,7 +189,7 @@ pub fn world() -> impl Strategy<Value = World> {
 /// Worlds that follow one another; often only the policies or only the inventory differ, often in a
 /// single policy or workload.
 pub fn history(longest: usize) -> impl Strategy<Value = Vec<World>> {
-    let step = (0..5u8, inventory(), policies(), any::<u8>());
+    let step = (0..6u8, inventory(), policies(), any::<u8>());
     (world(), vec(step, 1..longest)).prop_map(|(first, steps)| {
         let mut worlds = vec![first];
         for (what, inventory, policies, pick) in steps {
@@ -179,6 +198,7 @@ pub fn history(longest: usize) -> impl Strategy<Value = Vec<World>> {
                 0 => next.inventory = inventory,
                 1 => next.policies = policies,
                 2 => (next.inventory, next.policies) = (inventory, policies),
+                5 => next.inventory = relabelled(&next.inventory, &inventory),
                 3 => next.inventory = with_one_of(&next.inventory, &inventory, pick),
                 _ => next.policies = with_one_policy_of(&next.policies, &policies, pick),
             }
@@ -186,6 +206,17 @@ pub fn history(longest: usize) -> impl Strategy<Value = Vec<World>> {
         }
         worlds
     })
+}
+
+/// The namespaces have the labels they have in another inventory; nothing else changes.
+fn relabelled(inventory: &Inventory, other: &Inventory) -> Arc<Inventory> {
+    let mut next = inventory.clone();
+    for (name, namespace) in Arc::make_mut(&mut next.namespaces) {
+        if let Some(other) = other.namespaces.get(name) {
+            namespace.clone_from(other);
+        }
+    }
+    Arc::new(next)
 }
 
 /// A workload of another inventory comes in place of the one with its addresses, or that one goes.

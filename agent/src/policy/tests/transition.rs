@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     model::{PortMatch, Ports},
-    oracle::{BOOT, NOW, Oracle, PROTOCOLS, World, cases, history, name},
+    oracle::{BOOT, NOW, Oracle, PROTOCOLS, World, cases, history, name, world},
     plan::{Action, State, plan},
     policy::{Compiled, Compiler, EndpointInfo},
 };
@@ -26,6 +26,20 @@ fn a_compiler_with_a_past_says_what_a_fresh_one_says() {
         for world in &worlds {
             let compiled = world.compile(&mut compiler);
             compare(world, &compiled, 0).map_err(TestCaseError::fail)?;
+        }
+    });
+}
+
+/// What lapsed is laid out no more, and the agent is not woken for an edge that is past.
+#[test]
+fn a_compiler_that_time_passes_lays_out_what_lies_ahead() {
+    proptest!(cases(80), |(world in world())| {
+        let mut compiler = Compiler::default();
+        for passed in [0, 1, 1_000_000_000, 2_000_000_000] {
+            let compiled = world.compile_later(&mut compiler, passed);
+            compare(&world, &compiled, i64::from(passed)).map_err(TestCaseError::fail)?;
+            let now = BOOT + u64::from(passed);
+            prop_assert!(compiled.next_change.is_none_or(|due| due > now), "woken for the past");
         }
     });
 }
