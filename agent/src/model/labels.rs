@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use super::name::is_rfc1123_subdomain;
 use super::quote::quote;
@@ -32,9 +33,9 @@ pub enum LabelError {
     Value(String),
 }
 
-/// A set of labels, at most one value for each key.
+/// A set of labels, at most one value for each key. Copies share it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Labels(BTreeMap<String, String>);
+pub struct Labels(Arc<BTreeMap<String, String>>);
 
 fn is_word(text: &str) -> bool {
     let bytes = text.as_bytes();
@@ -104,13 +105,13 @@ impl Labels {
     pub fn insert(&mut self, key: String, value: String) -> Result<(), LabelError> {
         check_key(&key)?;
         check_value(&value)?;
-        self.0.insert(key, value);
+        Arc::make_mut(&mut self.0).insert(key, value);
         Ok(())
     }
 
     /// Sets a label whose key and value are known to be good.
     pub(super) fn set_checked(&mut self, key: &str, value: &str) {
-        self.0.insert(key.to_owned(), value.to_owned());
+        Arc::make_mut(&mut self.0).insert(key.to_owned(), value.to_owned());
     }
 
     /// The value of a key, if the key is present.

@@ -4,7 +4,8 @@
 //! claimed twice, unknown namespaces) is left to `Inventory::build`, because the other claimant may
 //! be in another file. Keeps each item's line for those errors.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -116,17 +117,46 @@ pub fn parse(file_name: &str, text: &str) -> Result<InventoryFragment, Vec<Sourc
         Document::new(file_name, text, MAX_FILE_SIZE).map_err(|error| vec![error])?;
     let raw: RawFile = document.read().map_err(|error| vec![error])?;
     let namespaces = declared(&mut document, raw.namespace, namespace);
-    let workloads = declared(&mut document, raw.workload, workload);
+    let mut workloads = declared(&mut document, raw.workload, workload);
     let nodes = declared(&mut document, raw.node, |document, raw| {
         node(document, &raw)
     });
     let warnings = document.close()?;
+    share_parts(&mut workloads);
     Ok(InventoryFragment {
         namespaces,
         workloads,
         nodes,
         warnings,
     })
+}
+
+/// Keeps what workloads have in common once: replicas differ in little more than their names.
+fn share_parts(workloads: &mut [Declared<Arc<Workload>>]) {
+    let mut labels = HashSet::new();
+    let mut namespaces = HashSet::new();
+    let mut accounts = HashSet::new();
+    let mut ports = HashSet::new();
+    for declared in workloads {
+        let Some(workload) = Arc::get_mut(&mut declared.item) else {
+            continue;
+        };
+        share(&mut labels, &mut workload.labels);
+        share(&mut namespaces, &mut workload.id.namespace);
+        share(&mut accounts, &mut workload.service_account);
+        for port in &mut workload.ports {
+            share(&mut ports, &mut port.name);
+        }
+    }
+}
+
+fn share<T: Clone + Eq + Hash>(known: &mut HashSet<T>, value: &mut T) {
+    match known.get(value) {
+        Some(same) => value.clone_from(same),
+        None => {
+            known.insert(value.clone());
+        }
+    }
 }
 
 fn declared<R, T>(

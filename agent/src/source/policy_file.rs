@@ -2,6 +2,7 @@
 //!
 //! `*.yaml`, `*.yml` and `*.json` are Kubernetes objects, everything else is TOML.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -53,6 +54,21 @@ impl Fragment for PolicyFragment {
     fn subjects(&self) -> Vec<Lockdown> {
         let policies = self.policies.iter();
         policies.map(|policy| Lockdown::of(policy)).collect()
+    }
+
+    fn share_with(&mut self, older: &Self) {
+        let known: HashMap<crate::model::PolicyId, &Arc<Policy>> = older
+            .policies
+            .iter()
+            .map(|policy| (policy.id(), policy))
+            .collect();
+        for policy in &mut self.policies {
+            if let Some(same) = known.get(&policy.id())
+                && *same == policy
+            {
+                *policy = Arc::clone(same);
+            }
+        }
     }
 
     fn warnings(&self) -> &[SourceError] {

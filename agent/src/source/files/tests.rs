@@ -107,6 +107,38 @@ fn only_what_changed_gets_a_new_pointer() {
 }
 
 #[test]
+fn what_a_changed_file_says_again_is_not_there_twice() {
+    let workloads =
+        |last: &str| format!("{SHOP}{}{}", workload("w", "10.0.0.1"), workload("x", last));
+    let policies = |last: &str| format!("{}{}", policy("a", ""), policy("b", last));
+    let mut setup = Setup::new(&[
+        ("i/a.toml", &workloads("10.0.0.2")),
+        ("p/a.toml", &policies("")),
+    ]);
+    let before = (setup.set.inventory().clone(), setup.set.policies().clone());
+    setup.write("i/a.toml", &workloads("10.0.0.3"));
+    setup.write("p/a.toml", &policies("ingress = []\n"));
+    let after = setup.set.reload();
+    assert!(Arc::ptr_eq(
+        &before.0.namespaces,
+        &after.inventory.namespaces
+    ));
+    let old = before.0.workloads.values();
+    let same: Vec<bool> = old
+        .zip(after.inventory.workloads.values())
+        .map(|(old, new)| Arc::ptr_eq(old, new))
+        .collect();
+    assert_eq!(same, [true, false]);
+    let same: Vec<bool> = before
+        .1
+        .iter()
+        .zip(after.policies.iter())
+        .map(|(old, new)| Arc::ptr_eq(old, new))
+        .collect();
+    assert_eq!(same, [true, false]);
+}
+
+#[test]
 fn rewritten_in_place_within_one_tick_of_the_clock() {
     let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &policy("a0", ""))]);
     for round in 1..10 {
