@@ -151,7 +151,9 @@ fn a_diff_names_what_changes_and_nothing_else() {
          2 changes: 1 pairs of kinds gain flows, 1 lose flows; 6 workloads in 5 kinds compared\n"
     );
     let json: Value = serde_json::from_str(&text(&diff(&wider, &["-o", "json"]), 1)).unwrap();
-    assert_eq!(json["changes"][0]["from"][0]["count"], 2);
+    let place = json["changes"][0]["from"][0].as_u64().unwrap();
+    let place = usize::try_from(place).unwrap();
+    assert_eq!(json["groups"][place]["count"], 2);
     assert_eq!((&json["opened"], &json["closed"]), (&1.into(), &1.into()));
 
     let bad = changed(&folder, &[("subject", "subjekt")]);

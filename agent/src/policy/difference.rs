@@ -15,7 +15,7 @@ use ringfence_common::{
     ids::{ClassId, RuleSlot, TableId},
     mode::{Direction, Verdict},
 };
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 pub use super::groups::{GroupKind, GroupName};
 use super::{
@@ -49,12 +49,10 @@ pub struct Said {
 /// Flows that change alike.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Change {
-    /// Who opens them.
-    #[serde(serialize_with = "list")]
-    pub from: Vec<Arc<GroupName>>,
-    /// Whom they are opened to.
-    #[serde(serialize_with = "list")]
-    pub to: Vec<Arc<GroupName>>,
+    /// Who opens them: places among the groups.
+    pub from: Vec<usize>,
+    /// Whom they are opened to, likewise.
+    pub to: Vec<usize>,
     /// Their destination ports.
     pub ports: String,
     /// What the old version says.
@@ -72,8 +70,10 @@ pub struct Difference {
     pub opened: usize,
     /// Pairs of groups with flows that are denied now.
     pub closed: usize,
-    /// Groups of workloads that were compared.
-    pub groups: usize,
+    /// Everyone who was compared, in groups that policies treat alike.
+    pub groups: Vec<GroupName>,
+    /// How many groups of workloads there are.
+    pub kinds: usize,
     /// Workloads that were compared.
     pub workloads: usize,
     /// Workloads of one inventory only.
@@ -123,7 +123,7 @@ pub fn difference(
     let compared: usize = groups.iter().map(|group| group.members.len()).sum();
     let all = old.inventory.workloads.len() + new.inventory.workloads.len();
     let mut difference = Difference {
-        groups: groups
+        kinds: groups
             .iter()
             .filter(|group| group.kind == GroupKind::Workloads)
             .count(),
@@ -132,7 +132,8 @@ pub fn difference(
         ..Difference::default()
     };
     let found = comparison.all(&groups, &mut difference);
-    difference.changes = merge(found, &comparison.lists, &groups);
+    difference.changes = merge(found, &comparison.lists);
+    difference.groups = groups.into_iter().map(|group| group.name).collect();
     Ok(difference)
 }
 
@@ -377,7 +378,7 @@ fn said(evaluator: &Evaluator, [egress, ingress]: [Ruling; 2]) -> Said {
 }
 
 /// One change for all who share it: first the sources of one target, then the targets of these.
-fn merge(found: Found, lists: &[Vec<Words>], groups: &[Group<2>]) -> Vec<Change> {
+fn merge(found: Found, lists: &[Vec<Words>]) -> Vec<Change> {
     let mut merged: BTreeMap<(Rc<Vec<usize>>, &Words), Vec<usize>> = BTreeMap::new();
     for ((to, words), sources) in found {
         let sources = Rc::new(sources);
@@ -386,23 +387,14 @@ fn merge(found: Found, lists: &[Vec<Words>], groups: &[Group<2>]) -> Vec<Change>
             merged.entry(key).or_default().push(to);
         }
     }
-    let names: Vec<Arc<GroupName>> = groups.iter().map(|g| Arc::new(g.name.clone())).collect();
-    let named = |places: &[usize]| -> Vec<Arc<GroupName>> {
-        let names = places.iter().filter_map(|place| names.get(*place));
-        names.cloned().collect()
-    };
     merged
         .into_iter()
         .map(|((from, words), to)| Change {
-            from: named(&from),
-            to: named(&to),
+            from: from.to_vec(),
+            to,
             ports: words.ports.clone(),
             old: words.old.clone(),
             new: words.new.clone(),
         })
         .collect()
-}
-
-fn list<S: Serializer>(groups: &[Arc<GroupName>], out: S) -> Result<S::Ok, S::Error> {
-    out.collect_seq(groups.iter().map(|group| &**group))
 }

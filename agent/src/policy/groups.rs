@@ -280,12 +280,13 @@ fn outsider<const N: usize>(
 
 impl<const N: usize> Group<N> {
     /// The pairs of classes under which two groups meet: the opening one's and the other's.
-    pub(crate) fn meet(&self, other: &Self) -> BTreeSet<([ClassId; N], [ClassId; N])> {
-        let mut pairs = BTreeSet::new();
+    pub(crate) fn meet(&self, other: &Self) -> Vec<([ClassId; N], [ClassId; N])> {
+        let mut pairs = Vec::new();
         for (v6, own) in &self.faces {
             for (its, theirs) in &other.faces {
-                if v6 == its {
-                    pairs.insert((*own, *theirs));
+                let pair = (*own, *theirs);
+                if v6 == its && !pairs.contains(&pair) {
+                    pairs.push(pair);
                 }
             }
         }

@@ -5,7 +5,7 @@
 //! differ. Protocols without rows of their own share one ruling.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     rc::Rc,
 };
 
@@ -44,7 +44,7 @@ pub(crate) struct Span {
 }
 
 /// Everything a table says to a class in one direction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Spans {
     pub(crate) protocols: BTreeMap<u8, Vec<Span>>,
     /// Every other protocol.
@@ -157,6 +157,8 @@ pub(crate) struct SpanReader<'a> {
     marks: HashMap<Asked, Marks>,
     own: HashMap<(TableId, Direction), Vec<ClassId>>,
     read: HashMap<Asked, Rc<Spans>>,
+    /// Equal spans are one, so that their places tell them apart.
+    distinct: HashSet<Rc<Spans>>,
 }
 
 impl<'a> SpanReader<'a> {
@@ -187,6 +189,7 @@ impl<'a> SpanReader<'a> {
             marks,
             own,
             read: HashMap::new(),
+            distinct: HashSet::new(),
         }
     }
 
@@ -209,7 +212,15 @@ impl<'a> SpanReader<'a> {
         if let Some(known) = self.read.get(&asked) {
             return Rc::clone(known);
         }
-        let spans = Rc::new(self.look(asked));
+        let read = self.look(asked);
+        let spans = match self.distinct.get(&read) {
+            Some(known) => Rc::clone(known),
+            None => {
+                let new = Rc::new(read);
+                self.distinct.insert(Rc::clone(&new));
+                new
+            }
+        };
         self.read.insert(asked, Rc::clone(&spans));
         spans
     }

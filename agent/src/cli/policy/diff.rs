@@ -5,7 +5,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
@@ -15,7 +14,7 @@ use super::{load, wall_time};
 use crate::cli::arguments::{Format, Listing};
 use crate::cli::output::{print, print_json};
 use crate::cli::table::Table;
-use crate::policy::difference::{Difference, GroupName, Said, Version, difference};
+use crate::policy::difference::{Difference, Said, Version, difference};
 use crate::source::Reload;
 
 /// How many groups a cell names.
@@ -75,8 +74,8 @@ fn text(found: &Difference) -> String {
         let mut table = Table::new(&["FROM", "TO", "PORTS", "CHANGE", "BEFORE", "AFTER"]);
         for change in &found.changes {
             table.row([
-                names(&change.from),
-                names(&change.to),
+                names(found, &change.from),
+                names(found, &change.to),
                 change.ports.clone(),
                 format!("{} → {}", change.old.verdict, change.new.verdict),
                 by(&change.old),
@@ -89,10 +88,15 @@ fn text(found: &Difference) -> String {
     text
 }
 
-fn names(groups: &[Arc<GroupName>]) -> String {
-    let mut names: Vec<String> = groups.iter().take(NAMED).map(ToString::to_string).collect();
-    if groups.len() > NAMED {
-        names.push(format!("{} more kinds", groups.len() - NAMED));
+fn names(found: &Difference, places: &[usize]) -> String {
+    let mut names: Vec<String> = places
+        .iter()
+        .take(NAMED)
+        .filter_map(|place| found.groups.get(*place))
+        .map(ToString::to_string)
+        .collect();
+    if places.len() > NAMED {
+        names.push(format!("{} more kinds", places.len() - NAMED));
     }
     names.join("; ")
 }
@@ -105,7 +109,7 @@ fn summary(found: &Difference) -> String {
     let Difference {
         opened,
         closed,
-        groups,
+        kinds,
         workloads,
         not_compared,
         ..
@@ -115,7 +119,7 @@ fn summary(found: &Difference) -> String {
     } else {
         format!("; {not_compared} workloads are in one inventory only")
     };
-    let compared = format!("{workloads} workloads in {groups} kinds compared{left}");
+    let compared = format!("{workloads} workloads in {kinds} kinds compared{left}");
     if found.changes.is_empty() {
         format!("no verdict changes; {compared}\n")
     } else {

@@ -150,8 +150,8 @@ fn a_difference_names_the_pairs_whose_verdicts_differ() {
                     .changes
                     .iter()
                     .map(|change| {
-                        let from = any_has(change.from.iter().map(|group| &**group), from)?;
-                        let to = any_has(change.to.iter().map(|group| &**group), to)?;
+                        let from = any_has(change.from.iter().map(|place| &found.groups[*place]), from)?;
+                        let to = any_has(change.to.iter().map(|place| &found.groups[*place]), to)?;
                         Some(from && to)
                     })
                     .collect();
