@@ -3,16 +3,19 @@
 //! Invariants: one entry per endpoint and connection serves both directions, because the key holds
 //! the two ends in sorted order; the entry's verdict holds for exactly one policy table, one peer
 //! epoch and up to its recheck time, and is judged anew when any of them moved. Lookups, inserts
-//! and clocks belong to the caller.
+//! and clocks belong to the caller; what a packet does to an entry's state is in [`step`].
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub mod state;
+
+pub use state::{is_answered, is_proven, opens, step, timeout};
 
 use crate::{
     SECOND,
     ids::{IdentityId, RuleSlot, TableId},
     mode::{Direction, Verdict},
     net::{Address, Ip4, Ip6, Port},
-    packet::{TcpFlags, protocol},
     pod::shared_layout,
     policy::Decision,
     reason::DropReason,
@@ -96,20 +99,6 @@ pub fn sorted<A: Address>(source: (A, Port), destination: (A, Port)) -> Ends<A> 
     }
 }
 
-/// Bits of [`CtEntry::state`].
-pub mod state {
-    /// A packet of the reply direction was seen.
-    pub const REPLIED: u8 = 1;
-    /// The originator went on after a reply: the connection stands.
-    pub const ESTABLISHED: u8 = 2;
-    /// FIN from the originator.
-    pub const FIN_ORIGINAL: u8 = 4;
-    /// FIN from the answering side.
-    pub const FIN_REPLY: u8 = 8;
-    /// RST from either side.
-    pub const RESET: u8 = 16;
-}
-
 /// Bits of [`CtEntry::flags`].
 pub mod flags {
     /// The workload sent the first packet: the flow is judged as its egress.
@@ -121,6 +110,8 @@ pub mod flags {
     pub const PICKED_UP: u8 = 4;
     /// Whoever sends a packet of the flow is told that it is denied.
     pub const REJECTED: u8 = 8;
+    /// The entry lives where nothing evicts it ([`super::is_proven`]).
+    pub const PROVEN: u8 = 16;
 }
 
 /// Value of `CT4` and `CT6`, one cache line.
@@ -189,6 +180,20 @@ impl CtEntry {
         self.flags & flags::REJECTED != 0
     }
 
+    /// Whether the entry lives among the proven ones.
+    #[inline(always)]
+    #[must_use]
+    pub const fn lives_proven(&self) -> bool {
+        self.flags & flags::PROVEN != 0
+    }
+
+    /// Whether the entry lives where its state says it should not.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_misplaced(&self) -> bool {
+        self.lives_proven() != is_proven(self.state)
+    }
+
     /// Takes over what policy decided.
     #[inline(always)]
     pub const fn decide(&mut self, decision: &Decision, peer: IdentityId) {
@@ -223,75 +228,6 @@ impl CtEntry {
             Direction::Ingress
         }
     }
-}
-
-/// Whether the packet opens a connection, whatever conntrack believes: a pure SYN.
-#[inline(always)]
-#[must_use]
-pub const fn opens(proto: u8, tcp: TcpFlags) -> bool {
-    proto == protocol::TCP && tcp.is_pure_syn()
-}
-
-/// The state after a packet. A pure SYN of the original direction starts over.
-#[inline(always)]
-#[must_use]
-pub const fn step(before: u8, proto: u8, reply: bool, tcp: TcpFlags) -> u8 {
-    if !reply
-        && opens(proto, tcp)
-        && before & (state::RESET | state::FIN_ORIGINAL | state::FIN_REPLY) != 0
-    {
-        return 0;
-    }
-    let mut after = before;
-    if reply {
-        after |= state::REPLIED;
-    } else if before & state::REPLIED != 0 && !opens(proto, tcp) {
-        after |= state::ESTABLISHED;
-    }
-    if proto == protocol::TCP {
-        if tcp.has(TcpFlags::FIN) {
-            after |= if reply {
-                state::FIN_REPLY
-            } else {
-                state::FIN_ORIGINAL
-            };
-        }
-        if tcp.has(TcpFlags::RST) {
-            after |= state::RESET;
-        }
-    }
-    after
-}
-
-/// How long, in nanoseconds, an entry lives after its last packet.
-#[inline(always)]
-#[must_use]
-pub const fn timeout(entry_state: u8, proto: u8) -> u64 {
-    let both_fins = state::FIN_ORIGINAL | state::FIN_REPLY;
-    let seconds = match proto {
-        protocol::TCP => {
-            if entry_state & state::RESET != 0 || entry_state & both_fins == both_fins {
-                10
-            } else if entry_state & both_fins != 0 {
-                120
-            } else if entry_state & state::ESTABLISHED != 0 {
-                8000
-            } else {
-                30
-            }
-        }
-        protocol::UDP => {
-            if entry_state & state::REPLIED != 0 {
-                180
-            } else {
-                30
-            }
-        }
-        protocol::ICMP | protocol::ICMPV6 => 30,
-        protocol::SCTP => 300,
-        _ => 60,
-    };
-    seconds * SECOND
 }
 
 /// Whether a new expiry is worth a store: later by a second, or earlier.

@@ -22,10 +22,18 @@ pub const CLASSES: &str = "CLASSES";
 pub const POLICY: &str = "POLICY";
 /// Array: epoch slot of an address → epoch.
 pub const IDENTITY_EPOCH: &str = "IDENTITY_EPOCH";
-/// LRU hash: [`crate::conntrack::CtKey4`] → [`crate::conntrack::CtEntry`].
+/// Hash: [`crate::conntrack::CtKey4`] → [`crate::conntrack::CtEntry`] of flows that are proven.
 pub const CT4: &str = "CT4";
-/// LRU hash: [`crate::conntrack::CtKey6`] → [`crate::conntrack::CtEntry`].
+/// Hash: [`crate::conntrack::CtKey6`] → [`crate::conntrack::CtEntry`] of flows that are proven.
 pub const CT6: &str = "CT6";
+/// LRU hash: [`crate::conntrack::CtKey4`] → [`crate::conntrack::CtEntry`] of attempts.
+pub const ATTEMPTS4: &str = "ATTEMPTS4";
+/// LRU hash: [`crate::conntrack::CtKey6`] → [`crate::conntrack::CtEntry`] of attempts.
+pub const ATTEMPTS6: &str = "ATTEMPTS6";
+/// LRU hash: ifindex → [`crate::quota::Holding`].
+pub const HOLDINGS: &str = "HOLDINGS";
+/// Hash: ifindex → [`crate::quota::Holding::excess`] at the agent's last sweep.
+pub const SWEPT: &str = "SWEPT";
 /// LRU hash: [`crate::fragment::FragmentKey4`] → [`crate::fragment::FragmentPorts`].
 pub const FRAG4: &str = "FRAG4";
 /// LRU hash: [`crate::fragment::FragmentKey6`] → [`crate::fragment::FragmentPorts`].
@@ -42,7 +50,7 @@ pub const STATS: &str = "STATS";
 pub const CLOCK: &str = "CLOCK";
 
 /// Every map of the object, apart from what the compiler adds.
-pub const ALL: [&str; 18] = [
+pub const ALL: [&str; 22] = [
     ENDPOINTS,
     NAMESPACE_MODE,
     IPCACHE4,
@@ -54,6 +62,10 @@ pub const ALL: [&str; 18] = [
     IDENTITY_EPOCH,
     CT4,
     CT6,
+    ATTEMPTS4,
+    ATTEMPTS6,
+    HOLDINGS,
+    SWEPT,
     FRAG4,
     FRAG6,
     RULE_HITS,
@@ -79,8 +91,11 @@ pub const POLICY_CAPACITY: u32 = 65_536;
 pub const EPOCHS: u32 = 4096;
 /// Default capacity of [`CT4`] and of [`CT6`].
 pub const CONNTRACK_CAPACITY: u32 = 131_072;
-/// Default capacity of [`FRAG4`] and of [`FRAG6`].
-pub const FRAGMENT_CAPACITY: u32 = 8192;
+/// Default capacity of [`ATTEMPTS4`] and of [`ATTEMPTS6`].
+pub const ATTEMPTS_CAPACITY: u32 = crate::quota::attempts_capacity(CONNTRACK_CAPACITY);
+/// Default capacity of [`FRAG4`] and of [`FRAG6`]: pieces follow each other within milliseconds, and
+/// a flood of first ones takes longer than that to push a record out.
+pub const FRAGMENT_CAPACITY: u32 = 32_768;
 /// Size of [`RULE_HITS`]: the most rules a node may enforce.
 pub const RULES: u32 = 16_384;
 /// Default capacity of [`DENIES`].

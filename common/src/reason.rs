@@ -45,6 +45,8 @@ reasons! {
     Lockdown = 6, "lockdown";
     /// Conntrack could not record the flow.
     ConntrackFull = 7, "conntrack-full";
+    /// The workload has too many attempts under way that nobody answered.
+    FlowLimit = 8, "flow-limit";
     /// The frame ends before a header it announces.
     Truncated = 10, "truncated";
     /// Neither IPv4, IPv6 nor ARP.

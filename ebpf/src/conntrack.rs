@@ -7,7 +7,7 @@
 
 use ringfence_common::{
     SECOND,
-    conntrack::{CtEntry, flags, opens, state, step, timeout, worth_storing},
+    conntrack::{CtEntry, flags, opens, step, timeout, worth_storing},
     event::EventKind,
     ids::{IdentityId, RuleSlot},
     mode::{Action, Direction, Verdict},
@@ -20,7 +20,7 @@ use crate::{
     context::Context,
     family::Family,
     judge::{allow, judge},
-    maps, report,
+    maps, place, report,
 };
 
 /// One packet of a flow, oriented.
@@ -108,16 +108,11 @@ fn judge_again<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry
 /// if policy changed since then, the next one will.
 #[inline(never)]
 pub fn stands<A: Family>(context: &Context, step: &Step<A>) -> bool {
-    let Some(found) = A::ct_find(&step.key(context.ifindex)) else {
+    let Some(entry) = place::find::<A>(context, &step.key(context.ifindex)) else {
         return false;
     };
-    // SAFETY: the pointer came from a lookup in this run; a recycled slot holds another entry's
-    // values at worst, never unmapped memory, and nothing is written through it here.
-    let entry = unsafe { &*found };
     let epoch = maps::epoch(step.peer().epoch_slot());
-    entry.is_live(context.now)
-        && entry.is_fresh(context.endpoint.table, epoch, context.now)
-        && entry.verdict() == Verdict::Allow
+    entry.is_fresh(context.endpoint.table, epoch, context.now) && entry.verdict() == Verdict::Allow
 }
 
 /// Judges a packet of a flow and keeps the record. Returns what to do with the packet.
@@ -126,34 +121,40 @@ pub fn flow<A: Family>(context: &Context, step: &Step<A>) -> Action {
     let key = step.key(context.ifindex);
     let epoch = maps::epoch(step.peer().epoch_slot());
     let mut contested = false;
-    if let Some(found) = A::ct_find(&key) {
-        // SAFETY: as in `stands`; what is written through it is limited to expiry, state and
-        // counters, none of which can turn a deny into an allow.
-        let entry = unsafe { &mut *found };
+    if let Some(entry) = place::find::<A>(context, &key) {
         let opening = opens(step.packet.protocol, step.packet.tcp);
-        if entry.is_live(context.now) && !(opening && step.is_reply_of(entry)) {
+        if !(opening && step.is_reply_of(entry)) {
             if !opening && entry.is_fresh(context.endpoint.table, epoch, context.now) {
-                return proceed(context, step, entry);
+                return proceed(context, step, &key, entry);
             }
             return finish(context, step, renew(context, step, &key, entry, epoch));
         }
-        contested = entry.is_live(context.now);
+        contested = true;
     }
     finish(context, step, open(context, step, &key, epoch, contested))
 }
 
 /// A packet of a flow whose stored verdict holds: the established path.
 #[inline(always)]
-fn proceed<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry) -> Action {
+fn proceed<A: Family>(
+    context: &Context,
+    step: &Step<A>,
+    key: &A::CtKey,
+    entry: &mut CtEntry,
+) -> Action {
     let action = Action::of(entry.verdict(), context.mode);
     if entry.verdict() == Verdict::Deny || matches!(action, Action::Drop) {
         deny(context, step, entry, action);
     }
-    if matches!(action, Action::Pass)
-        && advance(context, step, entry)
-        && entry.verdict() == Verdict::Allow
-    {
-        report::hit(entry.rule, context.now);
+    if matches!(action, Action::Pass) {
+        let before = entry.state;
+        let longer = advance(context, step, entry);
+        if longer && entry.verdict() == Verdict::Allow {
+            report::hit(entry.rule, context.now);
+        }
+        if entry.state != before || (longer && entry.is_misplaced()) {
+            place::settle::<A>(context, key, entry, before, step.packet.protocol);
+        }
     }
     action
 }
@@ -257,6 +258,11 @@ fn open<A: Family>(
         reserved: [0; 4],
     };
     judge_first(context, step, entry);
+    if step.from_workload && entry.verdict() == Verdict::Allow && place::book(context) == 0 {
+        entry.doubt(DropReason::FlowLimit, entry.peer);
+        // In `observe` the flow goes on, and is no excess for ever.
+        entry.recheck = 0;
+    }
     report::count(match entry.verdict() {
         Verdict::Allow => Counter::FlowsAllowed,
         Verdict::Deny => Counter::FlowsDenied,
@@ -289,7 +295,6 @@ fn judge_first<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry
         (forward, backward)
     };
     entry.flags |= flags::PICKED_UP;
-    entry.state = state::REPLIED | state::ESTABLISHED;
     for guess in [likely, other, likely] {
         turn(entry, guess.0);
         judge(context, step, guess, entry);
@@ -349,7 +354,7 @@ fn conclude<A: Family>(
     if passes {
         advance(context, step, entry);
     }
-    if keep && (passes || known) && !A::ct_store(key, entry) {
+    if keep && (passes || known) && !place::store::<A>(key, entry) {
         entry.verdict = Verdict::Deny as u8;
         entry.reason = DropReason::ConntrackFull as u8;
         entry.flags &= !flags::REJECTED;

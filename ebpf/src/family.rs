@@ -2,7 +2,10 @@
 //!
 //! Invariant: nothing here decides; it only finds and stores.
 
-use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::{
+    bindings::{BPF_EXIST, BPF_NOEXIST},
+    maps::lpm_trie::Key,
+};
 use ringfence_common::{
     conntrack::{CtEntry, CtKey4, CtKey6, sorted},
     endpoint::{Endpoint, Owns},
@@ -18,6 +21,9 @@ use ringfence_common::{
 
 use crate::{maps, reject::Draft};
 
+const ONLY_NEW: u64 = BPF_NOEXIST as u64;
+const ONLY_EXISTING: u64 = BPF_EXIST as u64;
+
 /// An IP version with its maps.
 pub trait Family: Parse + Announce + OwnSource + Reply {
     /// 4 or 6.
@@ -31,8 +37,18 @@ pub trait Family: Parse + Announce + OwnSource + Reply {
     /// Exact address, then longest prefix; [`IdentityId::UNKNOWN`] when neither knows it.
     fn identity(self) -> IdentityId;
     fn ct_key(ifindex: u32, protocol: u8, from: (Self, Port), to: (Self, Port)) -> Self::CtKey;
-    fn ct_find(key: &Self::CtKey) -> Option<*mut CtEntry>;
-    fn ct_store(key: &Self::CtKey, entry: &CtEntry) -> bool;
+    /// Among the proven flows.
+    fn proven(key: &Self::CtKey) -> Option<*mut CtEntry>;
+    /// Among the attempts.
+    fn attempt(key: &Self::CtKey) -> Option<*mut CtEntry>;
+    /// Adds a proven flow that was not there.
+    fn add_proven(key: &Self::CtKey, entry: &CtEntry) -> bool;
+    /// Replaces a proven flow that is there.
+    fn replace_proven(key: &Self::CtKey, entry: &CtEntry) -> bool;
+    fn store_attempt(key: &Self::CtKey, entry: &CtEntry) -> bool;
+    /// Whether it was there to be removed.
+    fn remove_proven(key: &Self::CtKey) -> bool;
+    fn remove_attempt(key: &Self::CtKey);
     fn fragment_key(ifindex: u32, packet: &Packet<Self>) -> Self::FragmentKey;
     fn fragment_find(key: &Self::FragmentKey) -> Option<FragmentPorts>;
     fn fragment_store(key: &Self::FragmentKey, ports: &FragmentPorts) -> bool;
@@ -80,13 +96,38 @@ impl Family for Ip4 {
     }
 
     #[inline(always)]
-    fn ct_find(key: &CtKey4) -> Option<*mut CtEntry> {
+    fn proven(key: &CtKey4) -> Option<*mut CtEntry> {
         maps::CT4.get_ptr_mut(key)
     }
 
     #[inline(always)]
-    fn ct_store(key: &CtKey4, entry: &CtEntry) -> bool {
-        maps::CT4.insert(key, entry, 0).is_ok()
+    fn attempt(key: &CtKey4) -> Option<*mut CtEntry> {
+        maps::ATTEMPTS4.get_ptr_mut(key)
+    }
+
+    #[inline(always)]
+    fn add_proven(key: &CtKey4, entry: &CtEntry) -> bool {
+        maps::CT4.insert(key, entry, ONLY_NEW).is_ok()
+    }
+
+    #[inline(always)]
+    fn replace_proven(key: &CtKey4, entry: &CtEntry) -> bool {
+        maps::CT4.insert(key, entry, ONLY_EXISTING).is_ok()
+    }
+
+    #[inline(always)]
+    fn store_attempt(key: &CtKey4, entry: &CtEntry) -> bool {
+        maps::ATTEMPTS4.insert(key, entry, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn remove_proven(key: &CtKey4) -> bool {
+        maps::CT4.remove(key).is_ok()
+    }
+
+    #[inline(always)]
+    fn remove_attempt(key: &CtKey4) {
+        let _ = maps::ATTEMPTS4.remove(key);
     }
 
     #[inline(always)]
@@ -156,13 +197,38 @@ impl Family for Ip6 {
     }
 
     #[inline(always)]
-    fn ct_find(key: &CtKey6) -> Option<*mut CtEntry> {
+    fn proven(key: &CtKey6) -> Option<*mut CtEntry> {
         maps::CT6.get_ptr_mut(key)
     }
 
     #[inline(always)]
-    fn ct_store(key: &CtKey6, entry: &CtEntry) -> bool {
-        maps::CT6.insert(key, entry, 0).is_ok()
+    fn attempt(key: &CtKey6) -> Option<*mut CtEntry> {
+        maps::ATTEMPTS6.get_ptr_mut(key)
+    }
+
+    #[inline(always)]
+    fn add_proven(key: &CtKey6, entry: &CtEntry) -> bool {
+        maps::CT6.insert(key, entry, ONLY_NEW).is_ok()
+    }
+
+    #[inline(always)]
+    fn replace_proven(key: &CtKey6, entry: &CtEntry) -> bool {
+        maps::CT6.insert(key, entry, ONLY_EXISTING).is_ok()
+    }
+
+    #[inline(always)]
+    fn store_attempt(key: &CtKey6, entry: &CtEntry) -> bool {
+        maps::ATTEMPTS6.insert(key, entry, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn remove_proven(key: &CtKey6) -> bool {
+        maps::CT6.remove(key).is_ok()
+    }
+
+    #[inline(always)]
+    fn remove_attempt(key: &CtKey6) {
+        let _ = maps::ATTEMPTS6.remove(key);
     }
 
     #[inline(always)]

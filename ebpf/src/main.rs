@@ -30,6 +30,7 @@ mod frame;
 mod judge;
 mod maps;
 mod path;
+mod place;
 mod reject;
 mod report;
 

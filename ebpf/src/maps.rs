@@ -1,8 +1,8 @@
 //! The maps as the kernel sees them; names, capacities and layouts are `ringfence_common`'s.
 //!
 //! Invariants: control maps are written by the agent alone and never preallocated, so a value found
-//! in them stays valid for the run of the program; LRU values may be recycled under our feet, hence
-//! verdicts in conntrack change by whole replacement only.
+//! in them stays valid for the run of the program; values of conntrack and of LRU maps may be
+//! recycled under our feet, hence verdicts in conntrack change by whole replacement only.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -17,12 +17,13 @@ use ringfence_common::{
     fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
     ids::{ClassId, IdentityId, NamespaceSlot},
     maps::{
-        CIDR_CAPACITY, CONNTRACK_CAPACITY, DENIES_CAPACITY, ENDPOINTS_CAPACITY, EPOCHS,
-        EVENTS_BYTES, FRAGMENT_CAPACITY, IDENTITIES, IPCACHE_CAPACITY, NAMESPACES, POLICY_CAPACITY,
-        RULES, RuleHit,
+        ATTEMPTS_CAPACITY, CIDR_CAPACITY, CONNTRACK_CAPACITY, DENIES_CAPACITY, ENDPOINTS_CAPACITY,
+        EPOCHS, EVENTS_BYTES, FRAGMENT_CAPACITY, IDENTITIES, IPCACHE_CAPACITY, NAMESPACES,
+        POLICY_CAPACITY, RULES, RuleHit,
     },
     net::{Ip4, Ip6},
     policy::{PolicyKey, PolicyRow, PolicyTable},
+    quota::Holding,
     reject::{ANSWERS_CAPACITY, Allowance, AnswerKey},
     stats::STATS as COUNTERS,
 };
@@ -54,9 +55,24 @@ static POLICY: LpmTrie<PolicyKey, PolicyRow> =
 #[map]
 static IDENTITY_EPOCH: Array<u32> = Array::with_max_entries(EPOCHS, 0);
 #[map]
-pub static CT4: LruHashMap<CtKey4, CtEntry> = LruHashMap::with_max_entries(CONNTRACK_CAPACITY, 0);
+pub static CT4: HashMap<CtKey4, CtEntry> =
+    HashMap::with_max_entries(CONNTRACK_CAPACITY, BPF_F_NO_PREALLOC);
 #[map]
-pub static CT6: LruHashMap<CtKey6, CtEntry> = LruHashMap::with_max_entries(CONNTRACK_CAPACITY, 0);
+pub static CT6: HashMap<CtKey6, CtEntry> =
+    HashMap::with_max_entries(CONNTRACK_CAPACITY, BPF_F_NO_PREALLOC);
+#[map]
+pub static ATTEMPTS4: LruHashMap<CtKey4, CtEntry> =
+    LruHashMap::with_max_entries(ATTEMPTS_CAPACITY, 0);
+#[map]
+pub static ATTEMPTS6: LruHashMap<CtKey6, CtEntry> =
+    LruHashMap::with_max_entries(ATTEMPTS_CAPACITY, 0);
+/// What each endpoint holds of conntrack.
+#[map]
+pub static HOLDINGS: LruHashMap<u32, Holding> = LruHashMap::with_max_entries(ENDPOINTS_CAPACITY, 0);
+/// By how much `HOLDINGS` exceeded the truth at the agent's last sweep.
+#[map]
+pub static SWEPT: HashMap<u32, u64> =
+    HashMap::with_max_entries(ENDPOINTS_CAPACITY, BPF_F_NO_PREALLOC);
 #[map]
 pub static FRAG4: LruHashMap<FragmentKey4, FragmentPorts> =
     LruHashMap::with_max_entries(FRAGMENT_CAPACITY, 0);

@@ -11,12 +11,16 @@ use aya::{
     programs::{SchedClassifier, TcAttachType},
 };
 use nix::net::if_::if_indextoname;
-use ringfence_common::maps as names;
+use ringfence_common::{
+    maps as names,
+    quota::{Quota, attempts_capacity},
+};
 
 use super::{
     AttachKind, Datapath, DatapathError, OBJECT,
     attach::{self, HOOKS, Site},
     clock::{self, BootClock},
+    conntrack::Conntrack,
     debug::KernelLog,
     error::chain,
     maps::ControlMaps,
@@ -44,6 +48,7 @@ pub struct KernelDatapath {
     pins: Pins,
     kind: AttachKind,
     attached: BTreeSet<u32>,
+    conntrack_capacity: u32,
 }
 
 impl KernelDatapath {
@@ -62,9 +67,14 @@ impl KernelDatapath {
         for (name, path) in &paths {
             loader.map_pin_path(name, path.as_path());
         }
-        for (name, capacity) in &options.capacities {
-            loader.map_max_entries(name, *capacity);
+        for (name, capacity) in capacities(options) {
+            loader.map_max_entries(name, capacity);
         }
+        let conntrack_capacity = capacity_of(names::CT4, options);
+        let quota = Quota::of(conntrack_capacity);
+        let price = quota.price();
+        loader.override_global("ATTEMPT_PRICE", &price, true);
+        loader.override_global("PROVEN_QUOTA", &quota.proven, true);
         let debug = u8::from(options.debug);
         loader.override_global("DEBUG", &debug, true);
         let mut ebpf = loader
@@ -99,9 +109,18 @@ impl KernelDatapath {
                 pins,
                 kind,
                 attached,
+                conntrack_capacity,
             },
             telemetry,
         ))
+    }
+
+    /// Handles of conntrack, to keep it tidy; only once.
+    ///
+    /// # Errors
+    /// When the object has no conntrack, or it was taken already.
+    pub fn take_conntrack(&mut self) -> Result<Conntrack, DatapathError> {
+        Conntrack::take(&mut self.ebpf, self.conntrack_capacity)
     }
 
     /// The programs' log; only once.
@@ -144,10 +163,7 @@ fn has_tcx() -> bool {
 }
 
 fn check_pinned(pins: &Pins, options: &LoadOptions) -> Result<(), DatapathError> {
-    for (map, wanted) in defaults().into_iter().map(|(map, default)| {
-        let configured = options.capacities.iter().find(|(name, _)| *name == map);
-        (map, configured.map_or(default, |(_, capacity)| *capacity))
-    }) {
+    for (map, wanted) in capacities(options) {
         let Ok(info) = MapInfo::from_pin(pins.map(map)) else {
             continue;
         };
@@ -159,22 +175,38 @@ fn check_pinned(pins: &Pins, options: &LoadOptions) -> Result<(), DatapathError>
     Ok(())
 }
 
-/// The maps whose capacity can be configured.
-fn defaults() -> [(&'static str, u32); 11] {
-    [
-        (names::ENDPOINTS, names::ENDPOINTS_CAPACITY),
-        (names::IPCACHE4, names::IPCACHE_CAPACITY),
-        (names::IPCACHE6, names::IPCACHE_CAPACITY),
-        (names::CIDR4, names::CIDR_CAPACITY),
-        (names::CIDR6, names::CIDR_CAPACITY),
-        (names::POLICY, names::POLICY_CAPACITY),
-        (names::CT4, names::CONNTRACK_CAPACITY),
-        (names::CT6, names::CONNTRACK_CAPACITY),
-        (names::FRAG4, names::FRAGMENT_CAPACITY),
-        (names::FRAG6, names::FRAGMENT_CAPACITY),
-        (names::DENIES, names::DENIES_CAPACITY),
-    ]
+/// The capacity of every map that has none fixed by an index type.
+fn capacities(options: &LoadOptions) -> Vec<(&'static str, u32)> {
+    let attempts = |proven| attempts_capacity(capacity_of(proven, options));
+    let derived = [
+        (names::ATTEMPTS4, attempts(names::CT4)),
+        (names::ATTEMPTS6, attempts(names::CT6)),
+    ];
+    let own = DEFAULTS.map(|(map, _)| (map, capacity_of(map, options)));
+    [&derived[..], &own[..]].concat()
 }
+
+/// What is configured, or the default.
+fn capacity_of(map: &str, options: &LoadOptions) -> u32 {
+    let configured = options.capacities.iter().find(|(name, _)| *name == map);
+    let default = DEFAULTS.iter().find(|(name, _)| *name == map);
+    configured.or(default).map_or(1, |(_, capacity)| *capacity)
+}
+
+/// The maps whose capacity can be configured.
+const DEFAULTS: [(&str, u32); 11] = [
+    (names::ENDPOINTS, names::ENDPOINTS_CAPACITY),
+    (names::IPCACHE4, names::IPCACHE_CAPACITY),
+    (names::IPCACHE6, names::IPCACHE_CAPACITY),
+    (names::CIDR4, names::CIDR_CAPACITY),
+    (names::CIDR6, names::CIDR_CAPACITY),
+    (names::POLICY, names::POLICY_CAPACITY),
+    (names::CT4, names::CONNTRACK_CAPACITY),
+    (names::CT6, names::CONNTRACK_CAPACITY),
+    (names::FRAG4, names::FRAGMENT_CAPACITY),
+    (names::FRAG6, names::FRAGMENT_CAPACITY),
+    (names::DENIES, names::DENIES_CAPACITY),
+];
 
 impl Datapath for KernelDatapath {
     fn capacities(&self) -> Capacities {

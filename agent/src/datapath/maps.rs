@@ -57,7 +57,7 @@ pub(super) fn failed<E: std::error::Error>(
 }
 
 /// Removing what is gone already is what was wanted.
-fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {

@@ -6,6 +6,7 @@
 
 mod attach;
 mod clock;
+mod conntrack;
 mod debug;
 mod error;
 mod kernel;
@@ -23,6 +24,7 @@ use std::{
 use crate::plan::{Action, Capacities, State};
 
 pub use attach::AttachKind;
+pub use conntrack::{Conntrack, Sweep};
 pub use debug::KernelLog;
 pub use error::DatapathError;
 pub use kernel::{KernelDatapath, LoadOptions};

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::packet::{TcpFlags, protocol};
 
 const SYN: TcpFlags = TcpFlags(TcpFlags::SYN);
 const SYN_ACK: TcpFlags = TcpFlags(TcpFlags::SYN | TcpFlags::ACK);
@@ -130,4 +131,42 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn only_two_ends_make_a_flow_proven() {
+    let one_sided = [(false, SYN), (false, ACK), (false, ACK), (false, FIN)];
+    assert!(!is_proven(walk(&one_sided)));
+    let asked = [(false, SYN), (true, SYN_ACK)];
+    assert!(!is_proven(walk(&asked)) && !is_answered(walk(&asked), protocol::TCP));
+    assert!(is_answered(walk(&asked), protocol::UDP));
+    let standing = [asked[0], asked[1], (false, ACK)];
+    assert!(is_proven(walk(&standing)) && is_answered(walk(&standing), protocol::TCP));
+    let half_closed = [standing[0], standing[1], standing[2], (true, FIN)];
+    assert!(is_proven(walk(&half_closed)));
+    for end in [FIN, RST] {
+        let [a, b, c, d] = half_closed;
+        assert!(!is_proven(walk(&[a, b, c, d, (false, end)])));
+    }
+}
+
+#[test]
+fn a_reset_that_neither_end_believes_is_forgotten() {
+    let standing = [(false, SYN), (true, SYN_ACK), (false, ACK)];
+    let after = |more: &[(bool, TcpFlags)]| walk(&[&standing[..], more].concat());
+    let reset = (true, RST);
+    assert!(!is_proven(after(&[reset])));
+    assert!(
+        !is_proven(after(&[reset, (false, ACK), (false, ACK)])),
+        "data under way"
+    );
+    let gone_on = after(&[reset, (false, ACK), (true, ACK)]);
+    assert_eq!(gone_on, walk(&standing));
+    assert_eq!(seconds(gone_on, protocol::TCP), 8000);
+    assert!(!is_proven(after(&[
+        reset,
+        (false, ACK),
+        reset,
+        (true, ACK)
+    ])));
 }

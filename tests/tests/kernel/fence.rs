@@ -4,10 +4,11 @@
 //! Its table denies both directions until a test adds rows. Peers are known by their identity:
 //! [`FRIEND`] and [`OTHER`] are two classes, [`NETWORK`] is a prefix, [`STRANGER`] is in no map.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya::programs::{TestRun as _, TestRunOptions};
-use ringfence::datapath::{Counters, Datapath as _, Telemetry};
+use ringfence::datapath::{Counters, Datapath as _, Sweep, Telemetry};
 use ringfence::plan::{Action, Plan, Row};
 use ringfence_common::{
     endpoint::Endpoint,
@@ -164,6 +165,16 @@ impl Fence {
     /// Forgets recorded flows, and which denials were reported.
     pub(crate) fn forget_flows(&mut self) {
         self.loaded().forget_flows();
+    }
+
+    /// How many proven flows conntrack holds.
+    pub(crate) fn proven(&mut self) -> usize {
+        self.loaded().proven()
+    }
+
+    /// What the agent does to conntrack now and then.
+    pub(crate) fn sweep(&mut self, now: u64, endpoints: &BTreeSet<u32>) -> Sweep {
+        self.loaded().sweep(now, endpoints)
     }
 
     pub(crate) fn set_mode(&mut self, mode: Mode) {

@@ -4,12 +4,15 @@
 //! loaded once goes back to a pool, and whoever takes it out finds empty maps. Pins are needed for
 //! a moment only: to get at the maps that the datapath keeps to itself.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use aya::Pod;
 use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
-use ringfence::datapath::{Datapath as _, KernelDatapath, LoadOptions, Pins, Telemetry};
+use ringfence::datapath::{
+    Conntrack, Datapath as _, KernelDatapath, LoadOptions, Pins, Sweep, Telemetry,
+};
 use ringfence::plan::{Action, State, plan};
 use ringfence_common::{
     conntrack::{CtEntry, CtKey4, CtKey6},
@@ -17,10 +20,13 @@ use ringfence_common::{
     fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
     ids::{ClassId, IdentityId},
     maps::{self, RuleHit},
+    quota::Holding,
     stats::STATS,
 };
 use ringfence_testbed::Bpffs;
 
+/// Capacity of conntrack: a test may leave thousands of attempts unanswered.
+pub(crate) const CONNTRACK: u32 = 65_536;
 /// Numbers of identities and rules stay below this in tests.
 const NUMBERS: u32 = 64;
 
@@ -31,6 +37,11 @@ pub(crate) struct Loaded {
     pub(crate) telemetry: Telemetry,
     ct4: HashMap<MapData, CtKey4, CtEntry>,
     ct6: HashMap<MapData, CtKey6, CtEntry>,
+    attempts4: HashMap<MapData, CtKey4, CtEntry>,
+    attempts6: HashMap<MapData, CtKey6, CtEntry>,
+    conntrack: Conntrack,
+    holdings: HashMap<MapData, u32, Holding>,
+    swept: HashMap<MapData, u32, u64>,
     fragments4: HashMap<MapData, FragmentKey4, FragmentPorts>,
     fragments6: HashMap<MapData, FragmentKey6, FragmentPorts>,
     denies: HashMap<MapData, DenyKey, DenyCount>,
@@ -81,18 +92,29 @@ impl Loaded {
     }
 
     fn load() -> Self {
-        let small = [maps::CT4, maps::CT6, maps::FRAG4, maps::FRAG6, maps::DENIES];
+        let capacities = [
+            (maps::CT4, CONNTRACK),
+            (maps::CT6, CONNTRACK),
+            (maps::FRAG4, 1024),
+            (maps::FRAG6, 1024),
+            (maps::DENIES, 1024),
+        ];
         let pinned = Pinned::new();
-        let (datapath, telemetry) = pinned.load(&LoadOptions {
-            capacities: small.map(|map| (map, 1024)).to_vec(),
+        let (mut datapath, telemetry) = pinned.load(&LoadOptions {
+            capacities: capacities.to_vec(),
             ..LoadOptions::default()
         });
         let pins = &pinned.pins;
         Self {
+            conntrack: datapath.take_conntrack().unwrap(),
             datapath,
             telemetry,
             ct4: opened(pins, maps::CT4),
             ct6: opened(pins, maps::CT6),
+            attempts4: opened(pins, maps::ATTEMPTS4),
+            attempts6: opened(pins, maps::ATTEMPTS6),
+            holdings: opened(pins, maps::HOLDINGS),
+            swept: opened(pins, maps::SWEPT),
             fragments4: opened(pins, maps::FRAG4),
             fragments6: opened(pins, maps::FRAG6),
             denies: opened(pins, maps::DENIES),
@@ -118,10 +140,23 @@ impl Loaded {
         self.telemetry.drain(usize::MAX, |_| {});
     }
 
+    /// How many proven flows there are.
+    pub(crate) fn proven(&self) -> usize {
+        self.ct4.keys().count() + self.ct6.keys().count()
+    }
+
+    pub(crate) fn sweep(&mut self, now: u64, endpoints: &BTreeSet<u32>) -> Sweep {
+        self.conntrack.sweep(now, endpoints).unwrap()
+    }
+
     /// Empties conntrack, and the table of what denials were reported.
     pub(crate) fn forget_flows(&mut self) {
         forget(&mut self.ct4);
         forget(&mut self.ct6);
+        forget(&mut self.attempts4);
+        forget(&mut self.attempts6);
+        forget(&mut self.holdings);
+        forget(&mut self.swept);
         forget(&mut self.denies);
     }
 }

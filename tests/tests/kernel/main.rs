@@ -20,6 +20,7 @@ mod errors;
 mod fence;
 mod fragments;
 mod frames;
+mod holdings;
 mod loaded;
 mod malformed;
 mod object;

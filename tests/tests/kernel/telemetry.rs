@@ -190,17 +190,17 @@ fn packets_that_no_flow_could_hold_are_reported_too() {
 #[test]
 fn a_full_ring_is_counted() {
     let mut fence = Fence::new();
-    fence.allow(Direction::Egress, UDP, 53);
+    fence.allow(Direction::Ingress, UDP, 53);
     let room = ringfence_common::maps::EVENTS_BYTES / 104;
     let mut sent = 0_u64;
     // Every source port is a new flow, hence a record; the table of flows forgets old ones.
     for port in 1..=u16::MAX {
         let talk = Talk {
             v6: false,
-            local: (LOCAL, port),
-            peer: (FRIEND, 53),
+            local: (LOCAL, 53),
+            peer: (FRIEND, port),
         };
-        fence.leaving(&talk.out(UDP, 0));
+        fence.arriving(&talk.back(UDP, 0));
         sent += 1;
         if sent > u64::from(room) + 100 {
             break;

@@ -1,0 +1,120 @@
+//! The life of a flow: which packets move it where, and how long it may be silent.
+//!
+//! Invariants: pure functions of the state and one packet; a state never says whether a flow is
+//! allowed. Windows are not tracked: a reset or FIN that the ends ignore shortens an entry's life
+//! until both ends have gone on, and no more.
+
+use crate::{
+    SECOND,
+    packet::{TcpFlags, protocol},
+};
+
+/// A packet of the reply direction was seen.
+pub const REPLIED: u8 = 1;
+/// The originator went on after a reply: the connection stands.
+pub const ESTABLISHED: u8 = 2;
+/// FIN from the originator.
+pub const FIN_ORIGINAL: u8 = 4;
+/// FIN from the answering side.
+pub const FIN_REPLY: u8 = 8;
+/// RST from either side.
+pub const RESET: u8 = 16;
+/// The originator went on after the RST.
+pub const WENT_ON_ORIGINAL: u8 = 32;
+/// The answering side went on after the RST.
+pub const WENT_ON_REPLY: u8 = 64;
+
+const FINS: u8 = FIN_ORIGINAL | FIN_REPLY;
+const WENT_ON: u8 = WENT_ON_ORIGINAL | WENT_ON_REPLY;
+
+/// Whether both ends took part, beyond one question and one answer, and neither has ended it: an
+/// entry worth more than any number of attempts. One side alone cannot make a flow look so.
+#[inline(always)]
+#[must_use]
+pub const fn is_proven(state: u8) -> bool {
+    state & ESTABLISHED != 0 && state & RESET == 0 && state & FINS != FINS
+}
+
+/// Whether the flow is no mere attempt any more: the other end answered, and with TCP the originator
+/// has shown that it heard, as a SYN flood does not.
+#[inline(always)]
+#[must_use]
+pub const fn is_answered(state: u8, proto: u8) -> bool {
+    let wanted = if proto == protocol::TCP {
+        ESTABLISHED
+    } else {
+        REPLIED
+    };
+    state & wanted != 0
+}
+
+/// Whether the packet opens a connection, whatever conntrack believes: a pure SYN.
+#[inline(always)]
+#[must_use]
+pub const fn opens(proto: u8, tcp: TcpFlags) -> bool {
+    proto == protocol::TCP && tcp.is_pure_syn()
+}
+
+/// The state after a packet. A pure SYN of the original direction starts over.
+#[inline(always)]
+#[must_use]
+pub const fn step(before: u8, proto: u8, reply: bool, tcp: TcpFlags) -> u8 {
+    if !reply && opens(proto, tcp) && before & (RESET | FINS) != 0 {
+        return 0;
+    }
+    let mut after = before;
+    if reply {
+        after |= REPLIED;
+    } else if before & REPLIED != 0 && !opens(proto, tcp) {
+        after |= ESTABLISHED;
+    }
+    if proto == protocol::TCP {
+        if tcp.has(TcpFlags::FIN) {
+            after |= if reply { FIN_REPLY } else { FIN_ORIGINAL };
+        }
+        if tcp.has(TcpFlags::RST) {
+            after = (after | RESET) & !WENT_ON;
+        } else if before & RESET != 0 {
+            after |= if reply {
+                WENT_ON_REPLY
+            } else {
+                WENT_ON_ORIGINAL
+            };
+            if after & WENT_ON == WENT_ON {
+                // Neither end has believed it: it was not for this connection.
+                after &= !(RESET | WENT_ON);
+            }
+        }
+    }
+    after
+}
+
+/// How long, in nanoseconds, an entry lives after its last packet.
+#[inline(always)]
+#[must_use]
+pub const fn timeout(entry_state: u8, proto: u8) -> u64 {
+    let seconds = match proto {
+        protocol::TCP => {
+            if entry_state & RESET != 0 || entry_state & FINS == FINS {
+                10
+            } else if entry_state & FINS != 0 {
+                120
+            } else if entry_state & ESTABLISHED != 0 {
+                8000
+            } else {
+                30
+            }
+        }
+        protocol::UDP => {
+            if entry_state & REPLIED != 0 {
+                180
+            } else {
+                30
+            }
+        }
+        protocol::ICMP | protocol::ICMPV6 => 30,
+        protocol::SCTP => 300,
+        _ => 60,
+    };
+    seconds * SECOND
+}
