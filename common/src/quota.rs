@@ -166,9 +166,9 @@ mod tests {
         assert!(holding.has_room(0, 11) && !holding.has_room(0, 10));
         assert!(holding.has_room(1, 10));
         assert!(holding.has_room(20, 1), "less than none");
-        for really in [0, 9, 10, 11] {
-            let excess = holding.excess(really);
-            assert!(holding.has_room(excess, 12) && !holding.has_room(excess, really as u32));
+        for really in [0_u32, 9, 10, 11] {
+            let excess = holding.excess(really.into());
+            assert!(holding.has_room(excess, 12) && !holding.has_room(excess, really));
         }
     }
 

@@ -23,10 +23,11 @@ use super::{
     memory,
     modes::{Modes, kernel_mode},
     shared::{Applied, Shared, socket_path},
+    sweeping::{PERIOD, Sweeper},
 };
 use crate::{
     config::Config,
-    datapath::{KernelDatapath, KernelLog},
+    datapath::{Datapath as _, KernelDatapath, KernelLog},
     model::{Inventory, WallTime},
     observe::{self, AddressBook, Decoder, FlowLog},
     reconcile::{Desired, Published, Reconciler},
@@ -70,6 +71,7 @@ struct Agent {
     decoder: Decoder,
     log: Option<FlowLog>,
     kernel_log: Option<KernelLog>,
+    sweeper: Sweeper,
     /// When to make a pass without being asked.
     due: Option<Instant>,
     /// Whether that pass may retire first.
@@ -82,6 +84,7 @@ pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Res
         mut reconciler,
         telemetry,
         log: kernel_log,
+        conntrack,
     } = loaded;
     let mut watched = config.inventory.clone();
     watched.extend(config.policies.iter().cloned());
@@ -122,6 +125,7 @@ pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Res
         decoder: Decoder::default(),
         log: log.map(|path| FlowLog::new(&path, limit, kept)),
         kernel_log,
+        sweeper: Sweeper::new(conntrack),
         due: None,
         settling: false,
     };
@@ -209,6 +213,8 @@ impl Agent {
         );
         let mut drain = time::interval(DRAIN);
         drain.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sweep = time::interval(PERIOD);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = self.due.map(time::Instant::from_std);
             tokio::select! {
@@ -233,6 +239,7 @@ impl Agent {
                 () = async { time::sleep_until(due.unwrap_or_else(time::Instant::now)).await },
                     if due.is_some() => self.publish(),
                 _ = drain.tick() => self.drain(),
+                _ = sweep.tick() => self.sweep(),
                 _ = term.recv() => break,
                 _ = int.recv() => break,
             }
@@ -420,6 +427,17 @@ impl Agent {
     }
 
     /// Takes flow records off the ring and hands them on.
+    fn sweep(&mut self) {
+        let datapath = self.reconciler.datapath();
+        match datapath.boot_time() {
+            Ok(now) => {
+                let endpoints = datapath.attached();
+                self.sweeper.begin(now, endpoints, Arc::clone(&self.shared));
+            }
+            Err(error) => warn!("sweeping conntrack: {error}"),
+        }
+    }
+
     fn drain(&mut self) {
         if let Some(log) = &mut self.kernel_log {
             log.flush();

@@ -10,6 +10,7 @@ mod explain;
 mod memory;
 mod modes;
 mod shared;
+mod sweeping;
 mod views;
 
 use std::{fs, io, path::Path};
@@ -17,8 +18,8 @@ use std::{fs, io, path::Path};
 use crate::{
     config::Config,
     datapath::{
-        self, DatapathError, KernelDatapath, KernelLog, LoadOptions, PreflightError, Telemetry,
-        drop_privileges,
+        self, Conntrack, DatapathError, KernelDatapath, KernelLog, LoadOptions, PreflightError,
+        Telemetry, drop_privileges,
     },
     reconcile::{Ledger, ReconcileError, Reconciler},
     server::ListenError,
@@ -107,6 +108,7 @@ struct Loaded {
     reconciler: Reconciler<KernelDatapath>,
     telemetry: Telemetry,
     log: Option<KernelLog>,
+    conntrack: Conntrack,
 }
 
 fn load(config: &Config) -> Result<Loaded, AppError> {
@@ -121,11 +123,13 @@ fn load(config: &Config) -> Result<Loaded, AppError> {
     } else {
         None
     };
+    let conntrack = kernel.take_conntrack()?;
     let reconciler = Reconciler::adopt(kernel, Ledger::in_dir(&config.state_dir))?;
     Ok(Loaded {
         reconciler,
         telemetry,
         log,
+        conntrack,
     })
 }
 

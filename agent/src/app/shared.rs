@@ -5,7 +5,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -48,6 +51,7 @@ pub(super) struct Shared {
     applied: Mutex<Applied>,
     telemetry: Mutex<Telemetry>,
     directory: Mutex<Arc<Directory>>,
+    proven: AtomicU64,
 }
 
 /// Where the control API listens.
@@ -79,6 +83,7 @@ impl Shared {
             applied: Mutex::new(applied),
             telemetry: Mutex::new(telemetry),
             directory: Mutex::new(Arc::new(Directory::default())),
+            proven: AtomicU64::new(0),
         }
     }
 
@@ -96,6 +101,15 @@ impl Shared {
 
     pub(super) fn set_directory(&self, directory: Directory) {
         *lock(&self.directory) = Arc::new(directory);
+    }
+
+    /// How many proven flows conntrack held at the last sweep.
+    pub(super) fn proven(&self) -> u64 {
+        self.proven.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_proven(&self, flows: u64) {
+        self.proven.store(flows, Ordering::Relaxed);
     }
 
     /// The kernel's counters, empty if they cannot be read: that is an error of its own elsewhere.

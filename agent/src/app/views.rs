@@ -247,7 +247,8 @@ impl Health for Shared {
 }
 
 impl Shared {
-    /// Entries and capacities of the control maps, as this agent wrote them.
+    /// Entries and capacities of the control maps, as this agent wrote them, and of the proven flows
+    /// of both families at the last sweep.
     fn map_sizes(&self) -> Vec<(&'static str, u64, u64)> {
         use ringfence_common::maps as names;
         let applied = self.applied();
@@ -271,6 +272,11 @@ impl Shared {
             ),
             (names::IPCACHE4, count(state.addresses.len() - v6), ipcache),
             (names::IPCACHE6, count(v6), ipcache),
+            (
+                "CT",
+                self.proven(),
+                2 * or(set.conntrack, names::CONNTRACK_CAPACITY),
+            ),
             (
                 names::POLICY,
                 count(state.rows()),
