@@ -185,7 +185,7 @@ fn wire_length(length: usize) -> u16 {
 
 /// A packet socket bound to one interface of the calling thread's namespace; ethertype 0 receives
 /// nothing.
-fn packet_socket(interface: &str, ethertype: u16) -> io::Result<Socket> {
+pub(crate) fn packet_socket(interface: &str, ethertype: u16) -> io::Result<Socket> {
     let index = nix::net::if_::if_nametoindex(interface)?;
     // Opened deaf: between `socket` and `bind` it would hear every interface.
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;

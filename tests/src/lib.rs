@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod bpffs;
 pub mod conformance;
+pub mod flood;
 pub mod frame;
 pub mod http;
 pub mod interrupt;

@@ -9,6 +9,7 @@ mod build;
 mod child;
 mod conformance;
 mod demo;
+mod flood;
 mod lint;
 mod mutants;
 mod oracle;
@@ -73,6 +74,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Flood a node from one endpoint and see what it costs the others; needs root
+    Flood {
+        /// Passed on to the flood: [--seconds N] [--rate N]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Compare random policy sets with the oracle, on the host and in the kernel; needs root
     Oracle {
         /// How many policy sets the host compares, and the kernel six for each hundred
@@ -104,6 +111,7 @@ fn perform() -> Result<ExitCode> {
         Task::Demo { arguments } => demo::run(&keep_separator(arguments)),
         Task::Bench { arguments } => bench::run(&keep_separator(arguments)),
         Task::Conformance { arguments } => conformance::run(&keep_separator(arguments)),
+        Task::Flood { arguments } => flood::run(&keep_separator(arguments)),
         Task::Oracle { cases } => oracle::run(cases),
         Task::Mutants { filter } => mutants::run(filter.as_deref()),
         Task::Lint => lint::run(),

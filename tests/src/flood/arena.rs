@@ -1,0 +1,298 @@
+//! The node with the flooder, the sink, the forbidden workload, a server and the bystanders.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::frames::{Frames, Target};
+use super::sender::{Counter, Sender};
+use super::{Outcome, Spec};
+use crate::agent::{Agent, AgentSpec};
+use crate::frame;
+use crate::inventory::Attributes;
+use crate::load::{Load, LoadSpec, Totals};
+use crate::server::{Proto, Server};
+use crate::stream::{End, Stream};
+use crate::topology::{Node, Workload};
+use crate::wait::eventually;
+
+const POLICIES: &str = r#"
+[[policy]]
+name = "flooder"
+namespace = "lab"
+subject = "app=flooder"
+ingress = []
+[[policy.egress]]
+to = [{ pods = "app=sink" }]
+ports = ["udp"]
+
+[[policy]]
+name = "sink"
+namespace = "lab"
+subject = "app=sink"
+egress = []
+[[policy.ingress]]
+from = [{ pods = "app=flooder" }]
+
+[[policy]]
+name = "forbidden"
+namespace = "lab"
+subject = "app=forbidden"
+ingress = []
+egress = []
+
+[[policy]]
+name = "server"
+namespace = "shop"
+subject = "app=server"
+egress = []
+[[policy.ingress]]
+from = [{ pods = "app=client" }]
+ports = ["tcp"]
+
+[[policy]]
+name = "client"
+namespace = "shop"
+subject = "app=client"
+ingress = []
+[[policy.egress]]
+to = [{ pods = "app=server" }]
+ports = ["tcp"]
+"#;
+
+/// By when something allowed has happened, on a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+/// Frames of the control run.
+const CONTROL: u32 = 2000;
+/// A lost SYN is repeated after a second, which would be too late.
+const IN_TIME: Duration = Duration::from_millis(950);
+
+pub(super) struct Arena {
+    flooder: Workload,
+    sink: Workload,
+    forbidden: Workload,
+    server: (Workload, Server),
+    bystanders: Vec<Workload>,
+    gateway: [u8; 6],
+    agent: Agent,
+    _node: Node,
+}
+
+impl Arena {
+    pub(super) fn build(spec: &Spec) -> Result<Self> {
+        let node = Node::new()?;
+        let lab = |name: &str| node.workload("lab", name);
+        let (flooder, sink, forbidden) = (lab("flooder")?, lab("sink")?, lab("forbidden")?);
+        let server = node.workload("shop", "server")?;
+        let listening = Server::start(&server.ns, &[(Proto::Tcp, 0)])?;
+        let bystanders: Vec<Workload> = (0..spec.bystanders)
+            .map(|number| node.workload("shop", &format!("client-{number}")))
+            .collect::<Result<_>>()?;
+        let app = |name: &str| Attributes::labels(&[("app", name)]);
+        let mut inventory = node
+            .inventory()
+            .namespace("lab", &[])
+            .namespace("shop", &[])
+            .local(&flooder, &app("flooder"))
+            .local(&sink, &app("sink"))
+            .local(&forbidden, &app("forbidden"))
+            .local(&server, &app("server"));
+        for bystander in &bystanders {
+            inventory = inventory.local(bystander, &app("client"));
+        }
+        // Without a way back nobody answers the flood, and every packet of the lab is one of it.
+        for quiet in [&sink, &forbidden] {
+            quiet.ns.ip("route del default via 169.254.1.1 dev eth0\nroute del default via fe80::1 dev eth0\n")?;
+        }
+        let gateway = frame::mac(&node.ns, &flooder.interface)?;
+        let agent = Agent::start(
+            &node,
+            &AgentSpec {
+                inventory: inventory.build(),
+                policies: POLICIES.to_owned(),
+                default_mode: "observe".to_owned(),
+                ..AgentSpec::default()
+            },
+        )?;
+        Ok(Self {
+            flooder,
+            sink,
+            forbidden,
+            server: (server, listening),
+            bystanders,
+            gateway,
+            agent,
+            _node: node,
+        })
+    }
+
+    pub(super) fn flood(self, spec: &Spec) -> Result<Outcome> {
+        let mut frames = Frames::new(
+            spec.seed,
+            (&self.flooder, self.gateway),
+            &self.sink,
+            &self.forbidden,
+        )?;
+        let sender = Sender::open(&self.flooder.ns, "eth0")?;
+        let control = self.control(&sender, &mut frames)?;
+        for namespace in ["lab", "shop"] {
+            let set = self.agent.cli(&["mode", "set", namespace, "enforce"])?;
+            ensure!(set.status.success(), "cannot enforce: {set:?}");
+        }
+
+        let mut standing = self.connect(spec)?;
+        let opening = self.open_new()?;
+        let (sink, forbidden) = self.taps()?;
+        let before = (self.transmitted()?, self.drops()?);
+        let start = Instant::now();
+        sender.flood(spec.rate, spec.duration, || Ok(frames.next()?.1))?;
+        let took = start.elapsed();
+        let mut opened = Totals::default();
+        for load in opening {
+            let totals = load.stop()?;
+            opened.answered += totals.answered;
+            opened.failed += totals.failed;
+            opened.first_failure = opened.first_failure.or(totals.first_failure);
+        }
+        let delivered = sink.close()?;
+        let trespassed = forbidden.close()?;
+        let sent = self.transmitted()? - before.0;
+        let after = self.drops()?;
+        let dropped = after.all - before.1.all;
+        let heard = |stream: &mut Stream| {
+            [End::Server, End::Client]
+                .into_iter()
+                .all(|end| stream.expect_delivered(end, SOON).is_ok())
+        };
+        let kept = standing
+            .iter_mut()
+            .map(heard)
+            .filter(|heard| *heard)
+            .count();
+        Ok(Outcome {
+            sent,
+            rate: u64::try_from(u128::from(sent) * 1000 / took.as_millis().max(1))?,
+            delivered,
+            trespassed,
+            dropped,
+            limited: after.limited - before.1.limited,
+            unaccounted: i128::from(sent) - i128::from(delivered + trespassed + dropped),
+            connections: standing.len(),
+            kept,
+            opened,
+            control,
+        })
+    }
+
+    /// The same kind of frames, while nothing is enforced.
+    fn control(&self, sender: &Sender, frames: &mut Frames) -> Result<(u64, u64)> {
+        let (_sink, forbidden) = self.taps()?;
+        let mut meant = 0;
+        for _ in 0..CONTROL {
+            let (target, frame) = frames.next()?;
+            sender.send(&frame)?;
+            meant += u64::from(target == Target::Forbidden);
+        }
+        let all = || Ok((forbidden.seen() >= meant).then_some(()));
+        // What is missing shows in the counts.
+        let _ = eventually(SOON, "frames of the control", all);
+        Ok((forbidden.close()?, meant))
+    }
+
+    fn taps(&self) -> Result<(Counter, Counter)> {
+        Ok((
+            Counter::open(&self.sink.ns, "eth0")?,
+            Counter::open(&self.forbidden.ns, "eth0")?,
+        ))
+    }
+
+    fn connect(&self, spec: &Spec) -> Result<Vec<Stream>> {
+        let mut streams = Vec::new();
+        for bystander in &self.bystanders {
+            for number in 0..spec.connections {
+                let server = &self.server.0;
+                let ip = server.ip(number % 2 == 1);
+                let mut stream = Stream::open(&bystander.ns, &server.ns, ip, 0, SOON)?;
+                stream.expect_delivered(End::Client, SOON)?;
+                streams.push(stream);
+            }
+        }
+        Ok(streams)
+    }
+
+    fn open_new(&self) -> Result<Vec<Load>> {
+        let port = self.server.1.port(Proto::Tcp)?;
+        let spec = LoadSpec {
+            clients: 1,
+            reply_within: IN_TIME,
+            interval: Duration::from_millis(200),
+        };
+        self.bystanders
+            .iter()
+            .enumerate()
+            .map(|(number, bystander)| {
+                let target = SocketAddr::new(self.server.0.ip(number % 2 == 1), port);
+                Load::start(&bystander.ns, Proto::Tcp, target, spec)
+            })
+            .collect()
+    }
+
+    /// Frames that the flooder's interface has handed over.
+    fn transmitted(&self) -> Result<u64> {
+        let output = self
+            .flooder
+            .ns
+            .command("ip")
+            .args(["-s", "-j", "link", "show", "eth0"])
+            .output()?;
+        let links: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        links
+            .pointer("/0/stats64/tx/packets")
+            .and_then(serde_json::Value::as_u64)
+            .context("the interface has no counter")
+    }
+
+    /// What the fence has dropped since it was put up. Counters are read when they stand still.
+    fn drops(&self) -> Result<Drops> {
+        let mut last = self.agent.metrics()?;
+        loop {
+            thread::yield_now();
+            let page = self.agent.metrics()?;
+            let (before, now) = (Drops::on(&last), Drops::on(&page));
+            if before == now {
+                return Ok(now);
+            }
+            last = page;
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Drops {
+    all: u64,
+    limited: u64,
+}
+
+impl Drops {
+    /// Reads a metrics page.
+    fn on(page: &str) -> Self {
+        let mut drops = Self::default();
+        let lines = page
+            .lines()
+            .filter(|line| line.starts_with("ringfence_drops_total{"));
+        for line in lines.filter(|line| line.contains("\"dropped\"")) {
+            let count = line
+                .rsplit(' ')
+                .next()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0);
+            drops.all += count;
+            if line.contains("\"flow-limit\"") {
+                drops.limited += count;
+            }
+        }
+        drops
+    }
+}

@@ -1,0 +1,16 @@
+//! `cargo xtask flood`: one endpoint floods the node, on a release build of the agent.
+//!
+//! What is sent and what is counted lives in the test bed.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::{demo, test};
+
+/// The subcommand.
+pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
+    test::require_root("the flood")?;
+    demo::become_testbed_program("ringfence-flood", arguments)
+}
