@@ -145,9 +145,9 @@ impl Arena {
         let mut standing = self.connect(spec)?;
         let opening = self.open_new()?;
         let (sink, forbidden) = self.taps()?;
-        let before = (self.transmitted()?, self.drops()?);
+        let before = self.drops()?;
         let start = Instant::now();
-        sender.flood(spec.rate, spec.duration, || Ok(frames.next()?.1))?;
+        let sent = sender.flood(spec.rate, spec.duration, || Ok(frames.next()?.1))?;
         let took = start.elapsed();
         let mut opened = Totals::default();
         for load in opening {
@@ -158,9 +158,8 @@ impl Arena {
         }
         let delivered = sink.close()?;
         let trespassed = forbidden.close()?;
-        let sent = self.transmitted()? - before.0;
         let after = self.drops()?;
-        let dropped = after.all - before.1.all;
+        let dropped = after.all - before.all;
         let heard = |stream: &mut Stream| {
             [End::Server, End::Client]
                 .into_iter()
@@ -177,7 +176,7 @@ impl Arena {
             delivered,
             trespassed,
             dropped,
-            limited: after.limited - before.1.limited,
+            limited: after.limited - before.limited,
             unaccounted: i128::from(sent) - i128::from(delivered + trespassed + dropped),
             connections: standing.len(),
             kept,
@@ -237,21 +236,6 @@ impl Arena {
                 Load::start(&bystander.ns, Proto::Tcp, target, spec)
             })
             .collect()
-    }
-
-    /// Frames that the flooder's interface has handed over.
-    fn transmitted(&self) -> Result<u64> {
-        let output = self
-            .flooder
-            .ns
-            .command("ip")
-            .args(["-s", "-j", "link", "show", "eth0"])
-            .output()?;
-        let links: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-        links
-            .pointer("/0/stats64/tx/packets")
-            .and_then(serde_json::Value::as_u64)
-            .context("the interface has no counter")
     }
 
     /// What the fence has dropped since it was put up. Counters are read when they stand still.

@@ -36,7 +36,7 @@ pub struct Spec {
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Frames that the flooder's interface sent.
+    /// Frames that the flooder's interface took.
     pub sent: u64,
     /// Frames per second, really.
     pub rate: u64,

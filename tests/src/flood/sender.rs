@@ -34,7 +34,8 @@ impl Sender {
                     ensure!(sent == frame.len(), "{sent} of {} bytes sent", frame.len());
                     return Ok(());
                 }
-                // The queue is full for a moment.
+                // A queue is full for a moment, and the frame was not taken: a veth pair says so since
+                // Linux 6.6.
                 Err(error)
                     if error.kind() == ErrorKind::WouldBlock
                         || error.raw_os_error() == Some(libc::ENOBUFS) =>
