@@ -14,7 +14,7 @@ use ringfence_common::{
     endpoint::Endpoint,
     event::FlowEvent,
     ids::{ClassId, IdentityId, NamespaceSlot, RuleSlot, TableId},
-    mode::{Direction, Mode, Verdict},
+    mode::{Action as Outcome, Direction, Mode, Verdict},
     net::{Ip4, Ip6, Port},
     policy::{PolicyKey, PolicyRow},
     reason::DropReason,
@@ -175,6 +175,21 @@ impl Fence {
     /// What the agent does to conntrack now and then.
     pub(crate) fn sweep(&mut self, now: u64, endpoints: &BTreeSet<u32>) -> Sweep {
         self.loaded().sweep(now, endpoints)
+    }
+
+    /// Forgets first fragments.
+    pub(crate) fn forget_fragments(&mut self) {
+        self.loaded().forget_fragments();
+    }
+
+    /// Reads the records written so far, and nothing of what they say.
+    pub(crate) fn discard_events(&mut self) {
+        self.loaded().telemetry.drain(usize::MAX, |_| {});
+    }
+
+    /// How many packets were refused for a reason and dropped, or let pass by `observe`.
+    pub(crate) fn counter(&self, reason: DropReason, action: Outcome) -> u64 {
+        self.loaded.as_ref().unwrap().counter(reason, action)
     }
 
     pub(crate) fn set_mode(&mut self, mode: Mode) {

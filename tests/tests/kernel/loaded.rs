@@ -20,8 +20,10 @@ use ringfence_common::{
     fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
     ids::{ClassId, IdentityId},
     maps::{self, RuleHit},
+    mode::Action as Outcome,
     quota::Holding,
-    stats::STATS,
+    reason::DropReason,
+    stats::{STATS, of_reason},
 };
 use ringfence_testbed::Bpffs;
 
@@ -133,8 +135,7 @@ impl Loaded {
             self.datapath.write(&unclassed).unwrap();
         }
         self.forget_flows();
-        forget(&mut self.fragments4);
-        forget(&mut self.fragments6);
+        self.forget_fragments();
         reset(&mut self.stats, STATS, 0);
         reset(&mut self.hits, NUMBERS, RuleHit::default());
         self.telemetry.drain(usize::MAX, |_| {});
@@ -158,6 +159,17 @@ impl Loaded {
         forget(&mut self.holdings);
         forget(&mut self.swept);
         forget(&mut self.denies);
+    }
+
+    pub(crate) fn forget_fragments(&mut self) {
+        forget(&mut self.fragments4);
+        forget(&mut self.fragments6);
+    }
+
+    /// One counter of `STATS`, over all CPUs.
+    pub(crate) fn counter(&self, reason: DropReason, action: Outcome) -> u64 {
+        let values = self.stats.get(&of_reason(reason, action), 0).unwrap();
+        values.iter().sum()
     }
 }
 

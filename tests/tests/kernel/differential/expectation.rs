@@ -1,0 +1,365 @@
+//! What must become of a frame: the packet path and its protocol rules, written down naively from
+//! the design, with the oracle for policy and hash maps for what the fence remembers.
+//!
+//! Nothing here expires: an episode is shorter than every timeout. Policy does not change while an
+//! episode lasts.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ringfence_common::{
+    mode::{Direction, Mode},
+    reason::DropReason::{self, *},
+};
+
+use super::reading::{Discovery, Ip, Kind, Quote, Reading, Refusal, read};
+use crate::fence::Way::{self, *};
+
+/// What must become of a frame before the mode says what that means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// It passes, and why.
+    Pass(&'static str),
+    /// It is refused for one of these reasons.
+    Refuse(Refusal),
+    /// A rule denies it and has its sender told, if it is one that may be answered.
+    Reject { answerable: bool },
+}
+use Expected::{Pass, Refuse, Reject};
+
+/// What policy says of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Judgement {
+    Allow,
+    Deny(DropReason),
+    Reject,
+}
+
+/// One workload's surroundings.
+pub(super) struct Surroundings<'a> {
+    /// Its addresses; `None` when the interface belongs to nobody.
+    pub(super) own: Option<&'a [IpAddr]>,
+    pub(super) mode: Mode,
+    /// Whether connections may be older than the fence.
+    pub(super) pickup: bool,
+    /// Asks policy: the peer, and the direction, protocol and port of the flow.
+    pub(super) judge: &'a mut dyn FnMut(IpAddr, Direction, u8, u16) -> Judgement,
+}
+
+/// What is remembered of a flow.
+#[derive(Clone, Copy)]
+struct Flow {
+    judgement: Judgement,
+    direction: Direction,
+    from_node: bool,
+}
+
+/// What a fence remembers while an episode lasts.
+pub(super) struct Expectation<'a> {
+    around: Surroundings<'a>,
+    flows: HashMap<([(IpAddr, u16); 2], u8), Flow>,
+    fragments: HashMap<(IpAddr, IpAddr, u32, u8), (u8, (u16, u16))>,
+}
+
+impl<'a> Expectation<'a> {
+    pub(super) fn new(around: Surroundings<'a>) -> Self {
+        Self {
+            around,
+            flows: HashMap::new(),
+            fragments: HashMap::new(),
+        }
+    }
+
+    /// What must become of the next frame.
+    pub(super) fn of(&mut self, way: Way, frame: &[u8], gso: bool) -> Expected {
+        let Some(own) = self.around.own else {
+            return Refuse(&[UnknownEndpoint]);
+        };
+        let expected = match read(frame, gso) {
+            Reading::Other(reasons) => Refuse(reasons),
+            Reading::Arp(_) if way != Leaving => Pass("ARP arrives"),
+            Reading::Arp(Err(reasons)) => Refuse(reasons),
+            Reading::Arp(Ok(arp)) => {
+                let probes = arp.is_request && arp.sender == Ipv4Addr::UNSPECIFIED;
+                if probes || own.contains(&arp.sender) {
+                    Pass("ARP in the own name")
+                } else {
+                    Refuse(&[ArpSpoof])
+                }
+            }
+            Reading::Ip(Err(reasons)) => Refuse(reasons),
+            Reading::Ip(Ok(ip)) => self.internet(own, way, ip),
+        };
+        match expected {
+            Pass(_) if self.around.mode == Mode::Lockdown => Refuse(&[Lockdown]),
+            other => other,
+        }
+    }
+
+    fn internet(&mut self, own: &[IpAddr], way: Way, mut ip: Ip) -> Expected {
+        if let Err(reasons) = source(own, way, &ip) {
+            return Refuse(reasons);
+        }
+        match &ip.kind {
+            Kind::Discovery(_) => return Pass("neighbour discovery"),
+            Kind::Error(_, quote) => {
+                let stands = quote.as_ref().is_some_and(|quote| {
+                    quote.source == ip.destination && self.stands(own, way, quote)
+                });
+                return if stands {
+                    Pass("ICMP error about a flow")
+                } else {
+                    Refuse(&[IcmpErrorUnmatched])
+                };
+            }
+            Kind::Whole => {
+                if way == Leaving && asks_for_address(&ip) {
+                    return Pass("DHCP");
+                }
+            }
+            Kind::FirstFragment => {
+                let record = (ip.protocol, ip.ports);
+                self.fragments.insert(train(&ip), record);
+            }
+            Kind::LaterFragment => match self.fragments.get(&train(&ip)) {
+                Some((protocol, ports)) => (ip.protocol, ip.ports) = (*protocol, *ports),
+                None => return Refuse(&[OrphanFragment]),
+            },
+        }
+        self.flow(own, way, &ip)
+    }
+
+    /// Whether an allowed flow is recorded that the workload took part in as the quoted packet says.
+    fn stands(&self, own: &[IpAddr], way: Way, quote: &Quote) -> bool {
+        let ours = if way == Leaving {
+            quote.destination
+        } else {
+            quote.source
+        };
+        let ends = (quote.source, quote.destination);
+        let flow = self.flows.get(&key(ends, quote.protocol, quote.ports));
+        own.contains(&ours) && flow.is_some_and(|flow| flow.judgement == Judgement::Allow)
+    }
+
+    fn flow(&mut self, own: &[IpAddr], way: Way, ip: &Ip) -> Expected {
+        let ends = (ip.source, ip.destination);
+        let key = key(ends, ip.protocol, ip.ports);
+        let here = if way == Leaving {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        };
+        if let Some(flow) = self.flows.get(&key).copied() {
+            let reply = flow.direction != here;
+            if !ip.opens {
+                let why = if reply { "a reply" } else { "a flow goes on" };
+                return self.conclude(flow.judgement, why, ip);
+            }
+            if !reply {
+                let (judgement, why) = if flow.from_node {
+                    (Judgement::Allow, "own node again")
+                } else {
+                    let ask = (here, ip.ports.1);
+                    (self.judge(own, way, ip, ask), "opened again")
+                };
+                self.remember(key, judgement, here, flow.from_node, true);
+                return self.conclude(judgement, why, ip);
+            }
+        }
+        let known = self.flows.contains_key(&key);
+        let from_node = way == FromNode;
+        let (judgement, direction, why) = if from_node {
+            (Judgement::Allow, here, "from the own node")
+        } else {
+            self.first(own, way, ip, here)
+        };
+        // A SYN against a flow's direction takes it over only if it may pass.
+        if !known || judgement == Judgement::Allow {
+            self.remember(key, judgement, direction, from_node, false);
+        }
+        self.conclude(judgement, why, ip)
+    }
+
+    /// Judges a packet that no flow is recorded for.
+    fn first(
+        &mut self,
+        own: &[IpAddr],
+        way: Way,
+        ip: &Ip,
+        here: Direction,
+    ) -> (Judgement, Direction, &'static str) {
+        let forward = self.judge(own, way, ip, (here, ip.ports.1));
+        if own.contains(peer(way, ip)) {
+            return (forward, here, "to the own address");
+        }
+        // A connection from before the fence: TCP alone shows that it is under way.
+        if !(self.around.pickup && ip.protocol == 6 && !ip.opens) {
+            return (forward, here, "a new flow");
+        }
+        let there = match here {
+            Direction::Egress => Direction::Ingress,
+            Direction::Ingress => Direction::Egress,
+        };
+        let backward = self.judge(own, way, ip, (there, ip.ports.0));
+        // Servers have the lower port; the other guess counts only where that one is denied.
+        let (likely, other) = if ip.ports.0 < ip.ports.1 {
+            ((backward, there), (forward, here))
+        } else {
+            ((forward, here), (backward, there))
+        };
+        let (judgement, direction) = if likely.0 != Judgement::Allow && other.0 == Judgement::Allow
+        {
+            other
+        } else {
+            likely
+        };
+        (judgement, direction, "an older connection")
+    }
+
+    fn judge(
+        &mut self,
+        own: &[IpAddr],
+        way: Way,
+        ip: &Ip,
+        (direction, port): (Direction, u16),
+    ) -> Judgement {
+        let peer = peer(way, ip);
+        if own.contains(peer) {
+            return Judgement::Allow;
+        }
+        (self.around.judge)(*peer, direction, ip.protocol, port)
+    }
+
+    /// A flow is recorded if its packet passes, or if it was before.
+    fn remember(
+        &mut self,
+        key: ([(IpAddr, u16); 2], u8),
+        judgement: Judgement,
+        direction: Direction,
+        from_node: bool,
+        known: bool,
+    ) {
+        let passes = match self.around.mode {
+            Mode::Observe => true,
+            Mode::Enforce => judgement == Judgement::Allow,
+            Mode::Lockdown => false,
+        };
+        if passes || known {
+            let flow = Flow {
+                judgement,
+                direction,
+                from_node,
+            };
+            self.flows.insert(key, flow);
+        }
+    }
+
+    fn conclude(&self, judgement: Judgement, why: &'static str, ip: &Ip) -> Expected {
+        match judgement {
+            Judgement::Allow => Pass(why),
+            Judgement::Deny(Policy) => Refuse(&[Policy]),
+            Judgement::Deny(UnknownPeer) => Refuse(&[UnknownPeer]),
+            Judgement::Deny(NoPolicyRow) => Refuse(&[NoPolicyRow]),
+            Judgement::Deny(other) => panic!("{other:?} is no judgement"),
+            Judgement::Reject => Reject {
+                answerable: self.around.mode == Mode::Enforce && may_be_answered(ip),
+            },
+        }
+    }
+}
+
+fn peer(way: Way, ip: &Ip) -> &IpAddr {
+    if way == Leaving {
+        &ip.destination
+    } else {
+        &ip.source
+    }
+}
+
+fn key(ends: (IpAddr, IpAddr), protocol: u8, ports: (u16, u16)) -> ([(IpAddr, u16); 2], u8) {
+    let mut ends = [(ends.0, ports.0), (ends.1, ports.1)];
+    ends.sort_unstable();
+    (ends, protocol)
+}
+
+/// What fragments of one packet share: over IPv4 the protocol too (RFC 791, RFC 8200 §4.5).
+fn train(ip: &Ip) -> (IpAddr, IpAddr, u32, u8) {
+    let protocol = if ip.source.is_ipv4() { ip.protocol } else { 0 };
+    (ip.source, ip.destination, ip.id, protocol)
+}
+
+/// Whether the source may be what it says, and say what it says.
+fn source(own: &[IpAddr], way: Way, ip: &Ip) -> Result<(), Refusal> {
+    match way {
+        Leaving => {}
+        Arriving if own.contains(&ip.source) => return Err(&[SpoofedSource]),
+        Arriving | FromNode | Hairpin => return Ok(()),
+    }
+    let discovers = matches!(ip.kind, Kind::Discovery(_));
+    let may = own.contains(&ip.source)
+        || asks_for_address(ip)
+        || (discovers && (ip.source == Ipv6Addr::UNSPECIFIED || is_link_local(&ip.source)));
+    if !may {
+        return Err(&[SpoofedSource]);
+    }
+    match &ip.kind {
+        Kind::Error(5, _) if ip.source.is_ipv4() => Err(&[Redirect]),
+        Kind::Discovery(discovery) => announces(own, discovery, ip.hop_limit),
+        _ => Ok(()),
+    }
+}
+
+fn announces(own: &[IpAddr], discovery: &Discovery, hop_limit: u8) -> Result<(), Refusal> {
+    match discovery.kind {
+        134 => Err(&[RouterAdvertisement]),
+        137 => Err(&[Redirect]),
+        135 | 136 => {
+            let spoofs = match discovery.target {
+                None => true,
+                Some(target) if discovery.kind == 136 => {
+                    !own.contains(&target) && !is_link_local(&target)
+                }
+                Some(_) => false,
+            };
+            if spoofs || hop_limit != 255 {
+                Err(&[NeighbourSpoof])
+            } else {
+                Ok(())
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A DHCP client: over IPv4 one without an address, over IPv6 one that speaks for its link only.
+fn asks_for_address(ip: &Ip) -> bool {
+    let is_client = match (ip.source, ip.destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            source.is_unspecified() && destination.is_broadcast() && ip.ports == (68, 67)
+        }
+        (_, destination) => {
+            is_link_local(&ip.source) && destination.is_multicast() && ip.ports == (546, 547)
+        }
+    };
+    is_client && ip.protocol == 17 && matches!(ip.kind, Kind::Whole)
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// What is never answered; the rest may be.
+fn may_be_answered(ip: &Ip) -> bool {
+    let plain = |address: &IpAddr| {
+        let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+        !(address.is_multicast() || address.is_loopback() || address.is_unspecified() || broadcast)
+    };
+    !ip.is_reset
+        && !ip.has_options
+        && !matches!(ip.kind, Kind::LaterFragment)
+        && plain(&ip.source)
+        && plain(&ip.destination)
+}
