@@ -1,10 +1,11 @@
 //! IPv6 (RFC 8200) with its extension headers.
 //!
 //! Invariants: at most `MAX_EXTENSIONS` headers are walked, and every one must lie inside the
-//! packet; hop-by-hop options come first or not at all; a routing header of type 0 (RFC 5095) and
-//! a second fragment header are refused. An atomic fragment (RFC 6946) is no fragment.
+//! packet; hop-by-hop options come first or not at all; a routing header of type 0 (RFC 5095), a
+//! second fragment header and a fragment that could overwrite a TCP header (RFC 3128) are refused.
+//! An atomic fragment (RFC 6946) is no fragment.
 
-use super::{Frame, Kind, Packet, Parse, be16, transport};
+use super::{Frame, Kind, Packet, Parse, be16, protocol, transport};
 use crate::{net::Ip6, reason::DropReason};
 
 /// How many extension headers a packet may have.
@@ -75,6 +76,9 @@ fn step_over<F: Frame>(
         *fragmented = true;
         let field = be16(h[2], h[3]);
         packet.fragment_id = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
+        if field >> 3 == 1 && packet.protocol == protocol::TCP {
+            return Err(DropReason::TinyFragment);
+        }
         if field & 0xfff8 != 0 {
             packet.kind = Kind::LaterFragment;
         } else if field & 1 != 0 {

@@ -246,6 +246,19 @@ fn an_error_quotes_the_packet_it_is_about() {
 }
 
 #[test]
+fn the_other_familys_icmp_is_quoted_as_what_it_is_without_ports() {
+    for body in [icmp(8, 77, &[]), icmp(3, 0, &[])] {
+        let whole = parse4(ipv4(58, 0, 0, &body)).unwrap();
+        let quoted = &ipv4(58, 0, 0, &body)[14..];
+        let bytes = Bytes(ipv4(1, 0, 0, &icmp(3, 0, quoted)));
+        let inner = parse_quoted::<Ip4>(&bytes, ETHERNET + 28).unwrap();
+        let ports = (inner.source_port, inner.destination_port);
+        assert_eq!(ports, (whole.source_port, whole.destination_port));
+        assert_eq!(ports, (Port::NONE, Port::NONE));
+    }
+}
+
+#[test]
 fn extension_headers_are_walked_to_the_limit_and_no_further() {
     let chain = |n: usize| {
         let mut payload = Vec::new();
@@ -298,6 +311,12 @@ fn bad_extension_headers_are_refused() {
         (later.kind, later.fragment_id),
         (Kind::LaterFragment, 0x0102_0304)
     );
+    assert_eq!(
+        with(44, [6, 0, 0, 8, 1, 2, 3, 4]),
+        Err(DropReason::TinyFragment),
+        "it would overwrite the TCP header's flags"
+    );
+    assert!(with(44, [17, 0, 0, 8, 1, 2, 3, 4]).is_ok());
 }
 
 fn owner() -> Endpoint {

@@ -151,7 +151,8 @@ pub(super) fn parse_quoted<F: Frame, A: Address>(
         protocol::TCP | protocol::UDP | protocol::SCTP => {
             set_ports(packet, [h[0], h[1], h[2], h[3]]);
         }
-        protocol::ICMP | protocol::ICMPV6 => {
+        // The other family's is a raw protocol, and its flows have no ports.
+        protocol::ICMP | protocol::ICMPV6 if (packet.protocol == protocol::ICMPV6) == A::V6 => {
             packet.icmp_type = h[0];
             if is_error::<A>(h[0]) {
                 return Err(DropReason::IcmpErrorUnmatched);

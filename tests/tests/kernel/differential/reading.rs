@@ -222,6 +222,7 @@ fn walk(rest: &[u8], length: usize, first: u8) -> Result<Chain, Refusal> {
             match fragment.fragment_offset().value() {
                 0 if fragment.more_fragments() => chain.kind = Kind::FirstFragment,
                 0 => {}
+                1 if chain.protocol == 6 => return Err(&[TinyFragment]),
                 _ => {
                     chain.kind = Kind::LaterFragment;
                     break;
@@ -389,8 +390,8 @@ fn quote(bytes: &[u8], v6: bool) -> Option<Quote> {
     }
     match (quote.protocol, v6) {
         (6 | 17 | 132, _) => quote.ports = ports(body),
-        (1 | 58, _) if is_error(body[0], v6) => return None,
-        (1 | 58, _) => quote.ports = echo(body[0], v6, body),
+        (1, false) | (58, true) if is_error(body[0], v6) => return None,
+        (1, false) | (58, true) => quote.ports = echo(body[0], v6, body),
         _ => {}
     }
     Some(quote)
