@@ -1,8 +1,7 @@
-//! `cargo xtask oracle`: random policy sets, compiled, against the oracle; on the host and through
-//! the kernel programs.
+//! `cargo xtask differential`: random frames under random policies, through the kernel programs.
 //!
-//! The two properties are part of `cargo xtask test` as well; here they run alone, as long as one
-//! likes. Their totals come last.
+//! The test is part of `cargo xtask test` as well; here it runs alone, as long as one likes. What
+//! it says of its frames is shown as it comes, the total comes last.
 
 use std::process::ExitCode;
 
@@ -11,24 +10,19 @@ use anyhow::Result;
 use crate::report::Report;
 use crate::{child, setup, test, workspace};
 
-/// How many policy sets the host's property compares; the kernel's takes a fixed share of it.
-const CASES: &str = "RINGFENCE_PROPTEST_CASES";
-const PROPERTIES: [&str; 2] = [
-    "compiled_rows_say_what_the_oracle_says",
-    "the_programs_say_what_the_oracle_says",
-];
+/// How many packets are wanted; `tests/tests/kernel/differential.rs` reads it.
+const PACKETS: &str = "RINGFENCE_DIFFERENTIAL_PACKETS";
+const TEST: &str = "the_programs_do_with_frames_what_the_design_says";
 
 /// The subcommand.
-pub(crate) fn run(cases: Option<u32>) -> Result<ExitCode> {
+pub(crate) fn run(packets: Option<u64>) -> Result<ExitCode> {
     test::require_root("the kernel programs")?;
     let toolchain = setup::ensure()?;
     let report = Report::new()?;
     let mut cargo = workspace::cargo(&toolchain)?;
-    cargo.args(["test", "--quiet", "--no-fail-fast"]);
-    cargo.args(["--package", "ringfence", "--package", "ringfence-testbed"]);
-    cargo.args(["--lib", "--test", "kernel", "--", "--nocapture"]);
-    cargo.args(PROPERTIES);
-    cargo.envs(cases.map(|cases| (CASES, cases.to_string())));
+    cargo.args(["test", "--quiet", "--package", "ringfence-testbed"]);
+    cargo.args(["--test", "kernel", "--", "--nocapture", TEST]);
+    cargo.envs(packets.map(|packets| (PACKETS, packets.to_string())));
     report.announce(&mut cargo);
     let passed = child::succeeds(&mut cargo)?;
     report.print()?;

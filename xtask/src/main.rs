@@ -10,6 +10,7 @@ mod child;
 mod conformance;
 mod demo;
 mod flood;
+mod differential;
 mod lint;
 mod mutants;
 mod oracle;
@@ -86,6 +87,12 @@ enum Task {
         #[arg(long)]
         cases: Option<u32>,
     },
+    /// Show random frames to the kernel programs and compare what they do; needs root
+    Differential {
+        /// How many packets, instead of 100,000
+        #[arg(long)]
+        packets: Option<u64>,
+    },
     /// Run the policy tests against each seeded bug, which one of them must catch; needs root
     Mutants {
         /// Only bugs whose name contains this
@@ -113,6 +120,7 @@ fn perform() -> Result<ExitCode> {
         Task::Conformance { arguments } => conformance::run(&keep_separator(arguments)),
         Task::Flood { arguments } => flood::run(&keep_separator(arguments)),
         Task::Oracle { cases } => oracle::run(cases),
+        Task::Differential { packets } => differential::run(packets),
         Task::Mutants { filter } => mutants::run(filter.as_deref()),
         Task::Lint => lint::run(),
     }
