@@ -6,10 +6,10 @@
 use std::io;
 use std::sync::Arc;
 
+use axum::serve::Listener;
 use tokio::sync::{mpsc, oneshot};
 
 use super::api;
-use super::listener::ControlListener;
 use super::view::{EndpointView, IdentityView, ModeView, PolicyView, RuleView, Status};
 use crate::model::{ModeName, NamespaceName};
 use crate::observe::History;
@@ -80,15 +80,15 @@ impl std::fmt::Debug for Control {
 }
 
 impl Control {
-    /// Answers on the socket until `shutdown` completes; open streams do not delay that.
+    /// Answers on every connection until `shutdown` completes; open streams do not delay that.
     ///
     /// # Errors
-    /// When the socket fails for good.
-    pub async fn serve(
-        self,
-        listener: ControlListener,
-        shutdown: impl Future<Output = ()>,
-    ) -> io::Result<()> {
+    /// When the listener fails for good.
+    pub async fn serve<L>(self, listener: L, shutdown: impl Future<Output = ()>) -> io::Result<()>
+    where
+        L: Listener,
+        L::Addr: std::fmt::Debug,
+    {
         let router = api::router(self);
         tokio::select! {
             result = async { axum::serve(listener, router).await } => result,

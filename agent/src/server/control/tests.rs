@@ -13,6 +13,7 @@ use super::*;
 use crate::model::WallTime;
 use crate::observe::flow::tests::{denied, event, record};
 use crate::observe::{Filter, FlowRecord};
+use crate::server::ControlListener;
 use crate::server::view::{ModeSource, SetMode};
 use crate::server::{Client, ClientError};
 
