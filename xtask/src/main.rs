@@ -11,6 +11,7 @@ mod conformance;
 mod demo;
 mod flood;
 mod differential;
+mod fuzz;
 mod lint;
 mod mutants;
 mod oracle;
@@ -99,6 +100,15 @@ enum Task {
         #[arg(long)]
         filter: Option<String>,
     },
+    /// Look for inputs that break a promise of the parsers, the control API or the flow log
+    Fuzz {
+        /// How long each target runs
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Only targets whose name contains this
+        #[arg(long)]
+        target: Option<String>,
+    },
     /// Check format, clippy, imports, sizes, attributes, unsafe code and licences
     Lint,
 }
@@ -122,6 +132,7 @@ fn perform() -> Result<ExitCode> {
         Task::Oracle { cases } => oracle::run(cases),
         Task::Differential { packets } => differential::run(packets),
         Task::Mutants { filter } => mutants::run(filter.as_deref()),
+        Task::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()),
         Task::Lint => lint::run(),
     }
 }

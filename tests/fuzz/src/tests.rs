@@ -1,0 +1,65 @@
+//! Every seed keeps every promise, and the promises are not empty.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::control::exchange;
+
+const HERE: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Every file below a directory.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
+    let found = entries.flat_map(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            files(&path)
+        } else {
+            vec![path]
+        }
+    });
+    found.collect()
+}
+
+fn run(target: fn(&[u8]), directory: &str) {
+    let seeds = files(&Path::new(HERE).join(directory));
+    assert!(!seeds.is_empty(), "no seeds in {directory}");
+    for seed in seeds {
+        target(&fs::read(seed).unwrap());
+    }
+}
+
+#[test]
+fn examples_keep_the_promises_of_files() {
+    for target in [policy_toml, policy_yaml, inventory] {
+        run(target, "../../policies");
+    }
+}
+
+#[test]
+fn seeds_keep_the_promises_of_flows() {
+    run(flow, "seeds/flow");
+}
+
+#[test]
+fn seeds_keep_the_promises_of_the_control_api() {
+    run(control, "seeds/control");
+}
+
+#[test]
+fn requests_reach_the_agents_own_server() {
+    let status = |request: &str| {
+        let answer = exchange(request.as_bytes());
+        let text = String::from_utf8(answer).unwrap();
+        text.split(' ').nth(1).unwrap_or("none").to_owned()
+    };
+    let get = |path: &str| status(&format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"));
+    assert_eq!(get("/v1/status"), "200");
+    assert_eq!(get("/v1/nothing"), "404");
+    assert_eq!(get("/v1/flows?last=x"), "400");
+    assert_eq!(get("/v1/flows?follow=true"), "200");
+    let put = "PUT /v1/modes/shop HTTP/1.1\r\nhost: x\r\ncontent-length: 18\r\n\r\n{\"mode\":\"enforce\"}";
+    assert_eq!(status(put), "200");
+    assert_eq!(status("nonsense\r\n\r\n"), "400");
+}
