@@ -268,7 +268,12 @@ fn open<A: Family>(
         Verdict::Deny => Counter::FlowsDenied,
     });
     let keep = !contested || entry.verdict() == Verdict::Allow;
-    conclude(context, step, key, entry, (Some(EventKind::New), keep))
+    let raw = conclude(context, step, key, entry, (Some(EventKind::New), keep));
+    if contested && entry.verdict() == Verdict::Allow {
+        // What it takes over may be a proven flow, which would go on to speak before it.
+        place::bury::<A>(context, key);
+    }
+    raw
 }
 
 /// Judges the first packet of a flow; may find that the flow runs the other way.

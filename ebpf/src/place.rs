@@ -53,9 +53,9 @@ pub fn store<A: Family>(key: &A::CtKey, entry: &mut CtEntry) -> bool {
     A::store_attempt(key, entry)
 }
 
-/// Removes a dead entry from the proven ones.
+/// Removes an entry that is dead, or was taken over, from the proven ones.
 #[inline(never)]
-fn bury<A: Family>(context: &Context, key: &A::CtKey) -> u32 {
+pub fn bury<A: Family>(context: &Context, key: &A::CtKey) -> u32 {
     if A::remove_proven(key)
         && let Some(holding) = holding(context.ifindex)
     {

@@ -5,15 +5,19 @@
 use std::collections::BTreeSet;
 
 use ringfence_common::{
-    mode::{Direction, Mode},
+    ids::TableId,
+    mode::{Direction, Mode, Verdict},
+    policy::PolicyRow,
     quota::{PATIENCE, Quota, attempts_capacity},
     reason::DropReason,
 };
 
-use crate::fence::{Arriving, FRIEND, Fate, Fence, IFINDEX, LOCAL, Leaving};
+use crate::fence::{Arriving, FRIEND, FRIENDS, Fate, Fence, IFINDEX, LOCAL, Leaving, RULE, exact};
 use crate::frames::{ACK, FIN, PSH, RST, SYN, TCP, Talk, UDP, echo, echo_reply, frame};
 use crate::loaded::CONNTRACK;
 
+/// The endpoint's table after a change.
+const NEXT: TableId = TableId(8);
 const QUOTA: Quota = Quota::of(CONNTRACK);
 
 /// The workload's connection from a port to its friend's port 443.
@@ -155,6 +159,28 @@ fn a_connection_that_ends_leaves_the_proven_ones() {
         fence.passes(Arriving, &talk.back(TCP, ACK), "the last word");
         establish(&mut fence, &talk);
         assert_eq!(fence.proven(), 1, "the same ports again");
+    }
+}
+
+#[test]
+fn a_connection_against_a_proven_one_takes_its_place() {
+    for v6 in [false, true] {
+        let mut fence = Fence::new();
+        fence.allow(Direction::Egress, TCP, 443);
+        fence.allow(Direction::Ingress, TCP, 1000);
+        let talk = connection(v6, 1000);
+        establish(&mut fence, &talk);
+        fence.passes(Arriving, &talk.back(TCP, SYN), "allowed the other way");
+        assert_eq!(fence.proven(), 0, "it is an attempt like any other");
+        fence.deny_by_default(NEXT);
+        fence.put(
+            exact(NEXT, FRIENDS, Direction::Egress, TCP, 443),
+            PolicyRow::lasting(Verdict::Allow, RULE),
+        );
+        fence.edit(|endpoint| endpoint.table = NEXT);
+        let answer = talk.out(TCP, SYN | ACK);
+        let what = "judged in the direction of the new one";
+        fence.refuses(Leaving, &answer, DropReason::Policy, what);
     }
 }
 

@@ -28,7 +28,7 @@ use ringfence_common::{
 use ringfence_testbed::Bpffs;
 
 /// Capacity of conntrack: a test may leave thousands of attempts unanswered.
-pub(crate) const CONNTRACK: u32 = 65_536;
+pub(crate) const CONNTRACK: u32 = 16_384;
 /// Numbers of identities and rules stay below this in tests.
 const NUMBERS: u32 = 64;
 

@@ -9,7 +9,11 @@ use super::expectation::Expected;
 use crate::fence::Fate;
 
 /// Reasons that full tables alone give; LRU maps make room instead.
-const UNREACHABLE: [DropReason; 2] = [DropReason::ConntrackFull, DropReason::FragmentTableFull];
+const UNREACHABLE: [DropReason; 3] = [
+    DropReason::ConntrackFull,
+    DropReason::FlowLimit,
+    DropReason::FragmentTableFull,
+];
 /// Ways to pass that a run must have seen.
 const PASSES: [&str; 12] = [
     "ARP arrives",
