@@ -8,7 +8,7 @@ use ringfence_common::{mode::Mode, reason::DropReason};
 use super::expectation::Expected;
 use crate::fence::Fate;
 
-/// Reasons that full tables alone give; LRU maps make room instead.
+/// Reasons that full tables and spent quotas alone give: an episode is too short for them.
 const UNREACHABLE: [DropReason; 3] = [
     DropReason::ConntrackFull,
     DropReason::FlowLimit,
