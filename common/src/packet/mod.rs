@@ -12,6 +12,7 @@ use crate::{
 pub mod arp;
 mod ipv4;
 mod ipv6;
+mod link_local;
 pub mod neighbour;
 pub mod reply;
 mod transport;

@@ -1,9 +1,10 @@
 //! Neighbour discovery (RFC 4861) and redirects: what a workload may say about addresses.
 //!
-//! Invariants: a workload advertises only its own addresses, and is never a router. What arrives at
+//! Invariants: a workload advertises only its own addresses, and a link-local one that is made from
+//! its hardware address ([`link_local`]); it is never a router. What arrives at
 //! a workload is not judged here: the sender's own fence did that.
 
-use super::{Frame, Kind, Packet, transport::icmp4, transport::icmp6};
+use super::{Frame, Kind, Packet, link_local, transport::icmp4, transport::icmp6};
 use crate::{
     endpoint::{Endpoint, Owns},
     net::{Address, Ip4, Ip6},
@@ -63,12 +64,27 @@ impl Announce for Ip6 {
                 return Err(DropReason::Truncated);
             }
             let target = Ip6::from_wire(target);
-            if !endpoint.owns(target) && !target.is_link_local() {
+            if !may_speak_for(frame, packet, endpoint, target) {
                 return Err(DropReason::NeighbourSpoof);
             }
         }
+        // Whoever hears a solicitation ties its source to the hardware address in it.
+        if packet.source.is_link_local() && !may_speak_for(frame, packet, endpoint, packet.source) {
+            return Err(DropReason::NeighbourSpoof);
+        }
         Ok(())
     }
+}
+
+/// Whether a solicitation or advertisement may be about this address.
+#[inline(always)]
+fn may_speak_for<F: Frame>(
+    frame: &F,
+    packet: &Packet<Ip6>,
+    endpoint: &Endpoint,
+    address: Ip6,
+) -> bool {
+    endpoint.owns(address) || link_local::may_claim(frame, address, packet.transport, packet.end)
 }
 
 /// Whether the workload may use this source address: its own, or what address configuration needs.

@@ -11,7 +11,11 @@ use crate::frames::{ICMP, ICMPV6, IP, TCP, about, frame, framed, icmp, packet, t
 const ALL_NODES: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
 const ALL_ROUTERS: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2));
 const UNSPECIFIED: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2));
+/// Made from the hardware address [`MAC`].
+const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 2));
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+/// A router's, say.
+const FOREIGN: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
 
 /// A neighbour discovery message about `target`, with the hop limit that makes it valid.
 fn discovery(from: IpAddr, to: IpAddr, kind: u8, target: IpAddr) -> Vec<u8> {
@@ -19,7 +23,13 @@ fn discovery(from: IpAddr, to: IpAddr, kind: u8, target: IpAddr) -> Vec<u8> {
         panic!("{target}")
     };
     let body = [&icmp(kind, 0, 0), target.octets().as_slice()].concat();
-    with(frame(from, to, ICMPV6, &body), IP + 7, &[255])
+    message(from, to, &body)
+}
+
+/// Neighbour discovery with a valid hop limit, from the workload's hardware address.
+fn message(from: IpAddr, to: IpAddr, body: &[u8]) -> Vec<u8> {
+    let routed = frame(from, to, ICMPV6, body);
+    with(with(routed, IP + 7, &[255]), 6, &MAC)
 }
 
 #[test]
@@ -83,6 +93,61 @@ fn neighbours_are_answered_for_own_addresses_only() {
         DropReason::SpoofedSource,
         "from another's address",
     );
+}
+
+/// What `discovery` makes, with an option that ties a hardware address to it.
+fn tied(from: IpAddr, kind: u8, target: IpAddr, hardware: [u8; 6]) -> Vec<u8> {
+    let IpAddr::V6(octets) = target else {
+        panic!("{target}")
+    };
+    let option = [&[if kind == 136 { 2 } else { 1 }, 1], hardware.as_slice()].concat();
+    let body = [&icmp(kind, 0, 0), octets.octets().as_slice(), &option].concat();
+    message(from, ALL_NODES, &body)
+}
+
+#[test]
+fn a_link_local_address_is_its_makers() {
+    let (own, other) = (LOCAL.ip(true), OTHER.ip(true));
+    let mut fence = Fence::new();
+    for (what, frame) in [
+        ("advertising it", tied(LINK_LOCAL, 136, LINK_LOCAL, MAC)),
+        ("soliciting from it", tied(LINK_LOCAL, 135, other, MAC)),
+        ("soliciting a foreign one", tied(own, 135, FOREIGN, MAC)),
+        (
+            "its own at any hardware address",
+            tied(own, 136, own, [6; 6]),
+        ),
+    ] {
+        fence.passes(Leaving, &frame, what);
+    }
+    let double = {
+        let once = tied(LINK_LOCAL, 136, LINK_LOCAL, MAC);
+        let body = [&once[IP + 40..], &[2, 1, 6, 6, 6, 6, 6, 6]].concat();
+        message(LINK_LOCAL, ALL_NODES, &body)
+    };
+    for (what, frame) in [
+        ("advertising a foreign one", tied(own, 136, FOREIGN, MAC)),
+        (
+            "advertising from a foreign one",
+            tied(FOREIGN, 136, own, MAC),
+        ),
+        (
+            "soliciting from a foreign one",
+            tied(FOREIGN, 135, other, MAC),
+        ),
+        (
+            "without an option",
+            discovery(FOREIGN, ALL_NODES, 135, other),
+        ),
+        ("tied to another", tied(LINK_LOCAL, 135, other, [6; 6])),
+        (
+            "from other hardware",
+            with(tied(LINK_LOCAL, 136, LINK_LOCAL, MAC), 6, &[6; 6]),
+        ),
+        ("tied twice", double),
+    ] {
+        fence.refuses(Leaving, &frame, DropReason::NeighbourSpoof, what);
+    }
 }
 
 #[test]

@@ -8,7 +8,9 @@ use super::dice::Dice;
 use super::traffic::Places;
 use crate::fence::Way::{self, *};
 
-const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x5);
+/// Made from the hardware address of [`ethernet`].
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 2);
+const HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const DHCP_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 
@@ -76,14 +78,25 @@ pub(super) fn arp(dice: &mut Dice, places: &Places) -> (Way, Crafted) {
     (way(dice), crafted)
 }
 
+/// Its own, or another that looks much like it.
+fn link_local(dice: &mut Dice) -> Ipv6Addr {
+    let mut octets = LINK_LOCAL.octets();
+    if dice.often(25) {
+        let place = dice.below(16).max(2);
+        octets[place] = dice.byte();
+    }
+    octets.into()
+}
+
 pub(super) fn discovery(dice: &mut Dice, places: &Places) -> (Way, Crafted) {
+    let near = link_local(dice);
     let source = match dice.below(10) {
         0..=4 => own6(dice, places),
-        5..=7 => LINK_LOCAL,
+        5..=7 => near,
         _ => Ipv6Addr::UNSPECIFIED,
     };
     let target = if dice.often(25) {
-        LINK_LOCAL
+        link_local(dice)
     } else {
         own6(dice, places)
     };
@@ -92,8 +105,18 @@ pub(super) fn discovery(dice: &mut Dice, places: &Places) -> (Way, Crafted) {
     ]);
     let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
     message.extend(target.octets());
-    let options = dice.below(2) * 8;
-    message.extend(dice.bytes(options));
+    match dice.below(4) {
+        0 => message.extend(dice.bytes(8)),
+        1 => {
+            let mut option = [&[dice.pick(&[1, 2]), 1], HARDWARE.as_slice()].concat();
+            if dice.often(20) {
+                let place = dice.below(8);
+                option[place] = dice.byte();
+            }
+            message.extend(option);
+        }
+        _ => {}
+    }
     if dice.often(8) {
         let length = dice.below(message.len());
         message.truncate(length);

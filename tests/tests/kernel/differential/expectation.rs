@@ -304,24 +304,23 @@ fn source(own: &[IpAddr], way: Way, ip: &Ip) -> Result<(), Refusal> {
     }
     match &ip.kind {
         Kind::Error(5, _) if ip.source.is_ipv4() => Err(&[Redirect]),
-        Kind::Discovery(discovery) => announces(own, discovery, ip.hop_limit),
+        Kind::Discovery(discovery) => announces(own, discovery, ip),
         _ => Ok(()),
     }
 }
 
-fn announces(own: &[IpAddr], discovery: &Discovery, hop_limit: u8) -> Result<(), Refusal> {
+fn announces(own: &[IpAddr], discovery: &Discovery, ip: &Ip) -> Result<(), Refusal> {
     match discovery.kind {
         134 => Err(&[RouterAdvertisement]),
         137 => Err(&[Redirect]),
         135 | 136 => {
+            let may_be_about = |address| own.contains(&address) || claims(discovery, address);
             let spoofs = match discovery.target {
                 None => true,
-                Some(target) if discovery.kind == 136 => {
-                    !own.contains(&target) && !is_link_local(&target)
-                }
-                Some(_) => false,
+                Some(target) => discovery.kind == 136 && !may_be_about(target),
             };
-            if spoofs || hop_limit != 255 {
+            let from_another = is_link_local(&ip.source) && !may_be_about(ip.source);
+            if spoofs || from_another || ip.hop_limit != 255 {
                 Err(&[NeighbourSpoof])
             } else {
                 Ok(())
@@ -329,6 +328,36 @@ fn announces(own: &[IpAddr], discovery: &Discovery, hop_limit: u8) -> Result<(),
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a message may be about a link-local address: the one made from the hardware address of
+/// its frame, which is the only one it may name.
+fn claims(discovery: &Discovery, address: IpAddr) -> bool {
+    let [a, b, c, d, e, f] = discovery.hardware;
+    let made = [
+        0xfe,
+        0x80,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        a ^ 2,
+        b,
+        c,
+        0xff,
+        0xfe,
+        d,
+        e,
+        f,
+    ];
+    let names_it = match discovery.options.as_slice() {
+        [] => true,
+        [1 | 2, 1, named @ ..] => named == discovery.hardware,
+        _ => false,
+    };
+    address == IpAddr::from(made) && names_it
 }
 
 /// A DHCP client: over IPv4 one without an address, over IPv6 one that speaks for its link only.

@@ -78,6 +78,10 @@ pub(super) struct Discovery {
     pub(super) kind: u8,
     /// Of a neighbour solicitation or advertisement that is long enough to have one.
     pub(super) target: Option<IpAddr>,
+    /// What follows the target.
+    pub(super) options: Vec<u8>,
+    /// Where the frame comes from.
+    pub(super) hardware: [u8; 6],
 }
 
 /// Reads a frame; `gso` if the kernel will cut it into segments.
@@ -86,7 +90,17 @@ pub(super) fn read(frame: &[u8], gso: bool) -> Reading {
     let body = &frame[14..];
     match ethernet.ether_type().0 {
         0x0800 => Reading::Ip(ipv4(body, gso)),
-        0x86dd => Reading::Ip(ipv6(body, gso)),
+        0x86dd => {
+            let mut packet = ipv6(body, gso);
+            if let Ok(Ip {
+                kind: Kind::Discovery(discovery),
+                ..
+            }) = &mut packet
+            {
+                discovery.hardware = ethernet.source();
+            }
+            Reading::Ip(packet)
+        }
         0x0806 => Reading::Arp(arp(body)),
         0x8100 | 0x88a8 => Reading::Other(&[Vlan]),
         _ => Reading::Other(&[Ethertype]),
@@ -324,7 +338,12 @@ fn icmp(ip: &mut Ip, body: &[u8], more: &[u8], first: bool) -> Result<(), Refusa
             let target: [u8; 16] = target.try_into().unwrap();
             target.into()
         });
-        ip.kind = Kind::Discovery(Discovery { kind, target });
+        ip.kind = Kind::Discovery(Discovery {
+            kind,
+            target,
+            options: body.get(24..).unwrap_or_default().to_vec(),
+            hardware: [0; 6],
+        });
     } else {
         ip.ports = echo(kind, v6, body);
     }
