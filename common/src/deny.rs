@@ -1,8 +1,9 @@
 //! Deny aggregation: one record per kind of denied packet, so that a flood makes one line.
 //!
 //! Invariants: counts are totals and never reset in the kernel; a kind is reported with its first
-//! packet and then at most once per [`REPORT_INTERVAL`]; what comes after the last report is in
-//! `STATS`, which counts every packet.
+//! packet and then at most once per [`REPORT_INTERVAL`], each time with the packets that no report
+//! stands for yet. Every denied packet is therefore counted in a record that was written, or waits
+//! in its kind, or is lost because its kind had to make room: [`lost`] says how many.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -46,7 +47,7 @@ shared_layout!(
     reason at 27, direction at 28, action at 29,
 );
 
-/// Totals of one kind, 32 bytes.
+/// Totals of one kind, 40 bytes.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -56,12 +57,33 @@ pub struct DenyCount {
     pub packets: u64,
     /// Bytes (frame length).
     pub bytes: u64,
-    /// Boot-clock time of the first.
-    pub first: u64,
-    /// Boot-clock time of the last report.
+    /// Packets that written records stand for.
+    pub told_packets: u64,
+    /// Bytes likewise.
+    pub told_bytes: u64,
+    /// Boot-clock time of the last attempt to report.
     pub reported: u64,
 }
-shared_layout!(DenyCount, size 32, packets at 0, bytes at 8, first at 16, reported at 24);
+shared_layout!(
+    DenyCount, size 40, packets at 0, bytes at 8, told_packets at 16, told_bytes at 24,
+    reported at 32,
+);
+
+impl DenyCount {
+    /// Packets that no record stands for yet.
+    #[must_use]
+    pub const fn waiting(&self) -> u64 {
+        self.packets.saturating_sub(self.told_packets)
+    }
+}
+
+/// Of `denied` packets, those that neither a written record nor a kind in the map accounts for.
+/// While packets are being denied, read `denied` first, then the map, then what was written: the
+/// answer is then too small rather than too large.
+#[must_use]
+pub const fn lost(denied: u64, waiting: u64, written: u64) -> u64 {
+    denied.saturating_sub(waiting).saturating_sub(written)
+}
 
 #[cfg(test)]
 mod tests {
@@ -71,5 +93,17 @@ mod tests {
     fn a_default_key_names_nothing() {
         let key = DenyKey::default();
         assert_eq!((key.rule, key.reason, key.ifindex), (RuleSlot::NONE, 0, 0));
+    }
+
+    #[test]
+    fn every_packet_is_written_or_waits_or_is_lost() {
+        let count = DenyCount {
+            packets: 10,
+            told_packets: 4,
+            ..DenyCount::default()
+        };
+        assert_eq!(count.waiting(), 6);
+        assert_eq!(lost(100, 6, 4), 90);
+        assert_eq!(lost(10, 6, 5), 0, "more arrived while one counted");
     }
 }

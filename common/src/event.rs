@@ -19,8 +19,8 @@ pub enum EventKind {
     New = 1,
     /// A known flow was judged again and its verdict changed.
     Changed = 2,
-    /// A packet was denied (or would have been); `packets` counts those since the kind was first
-    /// seen.
+    /// A packet was denied (or would have been); `packets` counts those of its kind that no earlier
+    /// record stands for.
     Denied = 3,
 }
 

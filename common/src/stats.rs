@@ -12,10 +12,11 @@ pub const REASONS: u8 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Counter {
-    /// Flow records lost because the ring was full.
+    /// Flow records lost because the ring was full. The packets of one that reports a denial wait
+    /// for the next report of their kind.
     EventsLost = 128,
-    /// Denied packets whose kind could not be recorded for aggregation.
-    DeniesLost = 129,
+    /// Denied packets that written flow records stand for.
+    DeniesWritten = 129,
     /// New flows that policy allowed.
     FlowsAllowed = 130,
     /// New flows that policy denied.
@@ -36,7 +37,7 @@ impl Counter {
     /// Every counter with its metric name.
     pub const ALL: [(Self, &'static str); 9] = [
         (Self::EventsLost, "events-lost"),
-        (Self::DeniesLost, "denies-lost"),
+        (Self::DeniesWritten, "denies-written"),
         (Self::FlowsAllowed, "flows-allowed"),
         (Self::FlowsDenied, "flows-denied"),
         (Self::FlowsRejudged, "flows-rejudged"),

@@ -27,9 +27,14 @@ use crate::{
 /// Counts by the index of a counter.
 #[inline(always)]
 pub fn add(index: u32) {
+    add_many(index, 1);
+}
+
+#[inline(always)]
+fn add_many(index: u32, number: u64) {
     if let Some(counter) = STATS.get_ptr_mut(index) {
         // SAFETY: this CPU's slot of a preallocated per-CPU array; no other CPU touches it.
-        unsafe { *counter += 1 };
+        unsafe { *counter += number };
     }
 }
 
@@ -149,32 +154,52 @@ pub fn denied(context: &Context, event: &mut FlowEvent) -> u32 {
         action: event.action,
         reserved: [0; 2],
     };
-    if let Some(count) = DENIES.get_ptr_mut(key) {
-        // SAFETY: an LRU value stays mapped memory for the run; a concurrent writer or a recycled
-        // slot costs an inexact count, and `STATS` holds the exact one.
-        unsafe {
-            (*count).packets += 1;
-            (*count).bytes += event.bytes;
-            if context.now.wrapping_sub((*count).reported) < REPORT_INTERVAL {
-                return 0;
-            }
-            (*count).reported = context.now;
-            (event.packets, event.bytes) = ((*count).packets, (*count).bytes);
-        }
-    } else {
-        let first = DenyCount {
-            packets: 1,
-            bytes: event.bytes,
-            first: context.now,
-            reported: context.now,
-        };
-        if DENIES.insert(key, first, 0).is_err() {
-            count(Counter::DeniesLost);
-        }
-    }
     event.kind = EventKind::Denied as u8;
-    write(event);
+    if let Some(count) = DENIES.get_ptr_mut(key) {
+        return another(context, event, count);
+    }
+    let written = tell(event);
+    let first = DenyCount {
+        packets: 1,
+        bytes: event.bytes,
+        told_packets: u64::from(written),
+        told_bytes: if written { event.bytes } else { 0 },
+        reported: context.now,
+    };
+    // Nothing is lost if there is no room, except what waits for a later report.
+    _ = DENIES.insert(key, first, 0);
     0
+}
+
+/// Counts a packet of a known kind, and reports those that no record stands for if it is time.
+#[inline(always)]
+fn another(context: &Context, event: &mut FlowEvent, count: *mut DenyCount) -> u32 {
+    // SAFETY: an LRU value stays mapped memory for the run. What CPUs count over each other, or in a
+    // slot that became another kind's, is told of by no record and therefore counts as lost.
+    let count = unsafe { &mut *count };
+    count.packets += 1;
+    count.bytes += event.bytes;
+    if context.now.wrapping_sub(count.reported) < REPORT_INTERVAL {
+        return 0;
+    }
+    count.reported = context.now;
+    let (packets, bytes) = (count.packets, count.bytes);
+    event.packets = packets.saturating_sub(count.told_packets);
+    event.bytes = bytes.saturating_sub(count.told_bytes);
+    if tell(event) {
+        (count.told_packets, count.told_bytes) = (packets, bytes);
+    }
+    0
+}
+
+/// Writes the record of a denial, and counts the packets that it stands for.
+#[inline(always)]
+fn tell(event: &FlowEvent) -> bool {
+    let written = write(event);
+    if written {
+        add_many(Counter::DeniesWritten as u32, event.packets);
+    }
+    written
 }
 
 /// A flow seen for the first time, or judged anew with another outcome.
@@ -184,19 +209,20 @@ pub fn flow(event: &mut FlowEvent, kind: EventKind) {
     write(event);
 }
 
+/// False when there is no room.
 #[inline(always)]
-fn write(event: &FlowEvent) {
+fn write(event: &FlowEvent) -> bool {
     let crowded = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(EVENTS_BYTES / 4);
     let wakeup = if crowded {
         BPF_RB_FORCE_WAKEUP
     } else {
         BPF_RB_NO_WAKEUP
     };
-    count(
-        if EVENTS.output::<FlowEvent>(event, u64::from(wakeup)).is_ok() {
-            Counter::EventsWritten
-        } else {
-            Counter::EventsLost
-        },
-    );
+    let written = EVENTS.output::<FlowEvent>(event, u64::from(wakeup)).is_ok();
+    count(if written {
+        Counter::EventsWritten
+    } else {
+        Counter::EventsLost
+    });
+    written
 }

@@ -52,6 +52,7 @@ pub(super) struct Shared {
     telemetry: Mutex<Telemetry>,
     directory: Mutex<Arc<Directory>>,
     proven: AtomicU64,
+    denies_lost: AtomicU64,
 }
 
 /// Where the control API listens.
@@ -84,6 +85,7 @@ impl Shared {
             telemetry: Mutex::new(telemetry),
             directory: Mutex::new(Arc::new(Directory::default())),
             proven: AtomicU64::new(0),
+            denies_lost: AtomicU64::new(0),
         }
     }
 
@@ -115,5 +117,14 @@ impl Shared {
     /// The kernel's counters, empty if they cannot be read: that is an error of its own elsewhere.
     pub(super) fn counters(&self) -> Counters {
         self.telemetry().counters().unwrap_or_default()
+    }
+
+    /// Denied packets that no record will tell of: the most that was seen, because what the maps say
+    /// while packets are being denied may be too little.
+    pub(super) fn denies_lost(&self) -> u64 {
+        let seen = self.telemetry().denials().unwrap_or_default().lost;
+        self.denies_lost
+            .fetch_max(seen, Ordering::Relaxed)
+            .max(seen)
     }
 }

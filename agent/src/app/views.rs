@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     model::{Entity, ModeName, NamespaceMatch, Peer, Peers, Ports, Rule, Workload},
-    observe::KernelTotals,
+    observe::{KernelTotals, LossStage},
     policy::{Explanation, Fence, Query, QueryError, RuleInfo, locked_by},
     server::{
         Health, Views,
@@ -225,7 +225,7 @@ impl Health for Shared {
         self.metrics.set_kernel(KernelTotals {
             drops: counters.drops,
             events_lost: counters.events_lost,
-            denies_lost: counters.denies_lost,
+            denies_lost: self.denies_lost(),
             rejects: [
                 ("answered", counters.rejects_answered),
                 ("limited", counters.rejects_limited),
@@ -233,6 +233,8 @@ impl Health for Shared {
             ],
             maps: self.map_sizes(),
         });
+        let lost = self.history.lost();
+        self.metrics.set_lost(LossStage::Follower, lost);
         self.metrics.encode()
     }
 

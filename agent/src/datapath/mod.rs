@@ -31,7 +31,7 @@ pub use kernel::{KernelDatapath, LoadOptions};
 pub use pins::Pins;
 pub use preflight::{PreflightError, check as preflight};
 pub use privileges::drop_privileges;
-pub use telemetry::{Counters, Telemetry};
+pub use telemetry::{Counters, Denials, Telemetry};
 
 /// Takes every fence off and removes every pin below a directory. Returns what was removed.
 ///

@@ -5,9 +5,10 @@
 
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuArray, RingBuf},
+    maps::{HashMap, MapData, PerCpuArray, RingBuf},
 };
 use ringfence_common::{
+    deny::{self, DenyCount, DenyKey},
     event::FlowEvent,
     ids::RuleSlot,
     maps::{self, RuleHit},
@@ -31,8 +32,6 @@ pub struct Counters {
     pub events_lost: u64,
     /// Flow records written.
     pub events_written: u64,
-    /// Denied packets that could not be aggregated.
-    pub denies_lost: u64,
     /// New flows that policy allowed.
     pub flows_allowed: u64,
     /// New flows that policy denied.
@@ -47,9 +46,22 @@ pub struct Counters {
     pub rejects_unanswered: u64,
 }
 
+/// What became of the packets that were denied, dropped or not. The three add up to all of them; a
+/// few may be missing from `lost` while packets are being denied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Denials {
+    /// Told of in records that were written to the ring.
+    pub written: u64,
+    /// To be told of in the next record of their kind.
+    pub waiting: u64,
+    /// Never to be told of: their kind made room for others before its next record.
+    pub lost: u64,
+}
+
 /// Handles of everything the kernel reports in.
 pub struct Telemetry {
     events: RingBuf<MapData>,
+    denies: HashMap<MapData, DenyKey, DenyCount>,
     stats: PerCpuArray<MapData, u64>,
     hits: PerCpuArray<MapData, RuleHit>,
     malformed: u64,
@@ -59,6 +71,7 @@ impl Telemetry {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
         Ok(Self {
             events: take(ebpf, maps::EVENTS)?,
+            denies: take(ebpf, maps::DENIES)?,
             stats: take(ebpf, maps::STATS)?,
             hits: take(ebpf, maps::RULE_HITS)?,
             malformed: 0,
@@ -101,7 +114,6 @@ impl Telemetry {
             drops,
             events_lost: self.counter(Counter::EventsLost as u32)?,
             events_written: self.counter(Counter::EventsWritten as u32)?,
-            denies_lost: self.counter(Counter::DeniesLost as u32)?,
             flows_allowed: self.counter(Counter::FlowsAllowed as u32)?,
             flows_denied: self.counter(Counter::FlowsDenied as u32)?,
             flows_rejudged: self.counter(Counter::FlowsRejudged as u32)?,
@@ -109,6 +121,42 @@ impl Telemetry {
             rejects_limited: self.counter(Counter::RejectsLimited as u32)?,
             rejects_unanswered: self.counter(Counter::RejectsUnanswered as u32)?,
         })
+    }
+
+    /// Accounts for every denied packet; walks the map of kinds.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn denials(&self) -> Result<Denials, DatapathError> {
+        let mut denied = 0;
+        for reason in DropReason::ALL {
+            for action in [Action::Drop, Action::Pass] {
+                denied += self.counter(of_reason(*reason, action))?;
+            }
+        }
+        let waiting = self.waiting();
+        let written = self.counter(Counter::DeniesWritten as u32)?;
+        let waiting = waiting.unwrap_or_else(|| denied.saturating_sub(written));
+        Ok(Denials {
+            written,
+            waiting,
+            lost: deny::lost(denied, waiting, written),
+        })
+    }
+
+    /// Walks the kinds. A walk starts over when the kind it stands at is gone; `None` if it would
+    /// not come to an end, because kinds come and go too fast.
+    fn waiting(&self) -> Option<u64> {
+        let mut seen = std::collections::HashMap::new();
+        let mut steps = 0;
+        for (key, count) in self.denies.iter().filter_map(Result::ok) {
+            seen.insert(key, count.waiting());
+            steps += 1;
+            if steps > 2 * seen.len() + 1024 {
+                return None;
+            }
+        }
+        Some(seen.values().sum())
     }
 
     fn counter(&self, index: u32) -> Result<u64, DatapathError> {

@@ -30,7 +30,7 @@ pub struct KernelTotals {
     pub drops: Vec<(DropReason, u64, u64)>,
     /// Flow records lost because the ring was full.
     pub events_lost: u64,
-    /// Denied packets that could not be aggregated.
+    /// Denied packets whose kind made room for others before a record told of them.
     pub denies_lost: u64,
     /// Rejected packets by what came of the answer.
     pub rejects: [(&'static str, u64); 3],

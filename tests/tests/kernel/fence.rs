@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya::programs::{TestRun as _, TestRunOptions};
-use ringfence::datapath::{Counters, Datapath as _, Sweep, Telemetry};
+use ringfence::datapath::{Counters, Datapath as _, Denials, Sweep, Telemetry};
 use ringfence::plan::{Action, Plan, Row};
 use ringfence_common::{
+    deny::DenyKey,
     endpoint::Endpoint,
     event::FlowEvent,
     ids::{ClassId, IdentityId, NamespaceSlot, RuleSlot, TableId},
@@ -298,6 +299,15 @@ impl Fence {
 
     pub(crate) fn counters(&self) -> Counters {
         self.telemetry().counters().unwrap()
+    }
+
+    pub(crate) fn denials(&self) -> Denials {
+        self.telemetry().denials().unwrap()
+    }
+
+    /// Makes every kind of denial in the map due for its next report; returns the kinds.
+    pub(crate) fn make_reports_due(&mut self) -> Vec<DenyKey> {
+        self.loaded().make_reports_due()
     }
 
     /// How many packets were dropped for a reason, and how many `observe` let pass.

@@ -166,6 +166,18 @@ impl Loaded {
         forget(&mut self.fragments6);
     }
 
+    pub(crate) fn make_reports_due(&mut self) -> Vec<DenyKey> {
+        let kinds: Vec<_> = self.denies.iter().collect::<Result<_, _>>().unwrap();
+        for (key, count) in &kinds {
+            let due = DenyCount {
+                reported: 0,
+                ..*count
+            };
+            self.denies.insert(key, due, 0).unwrap();
+        }
+        kinds.into_iter().map(|(key, _)| key).collect()
+    }
+
     /// One counter of `STATS`, over all CPUs.
     pub(crate) fn counter(&self, reason: DropReason, action: Outcome) -> u64 {
         let values = self.stats.get(&of_reason(reason, action), 0).unwrap();

@@ -16,6 +16,7 @@ mod agreement;
 mod announcements;
 mod changes;
 mod conntrack;
+mod denials;
 mod differential;
 mod errors;
 mod fence;
