@@ -69,6 +69,8 @@ struct Agent {
     interfaces: Interfaces,
     book: (Arc<Inventory>, Arc<AddressBook>),
     decoder: Decoder,
+    /// Records of kinds that this version does not know.
+    unknown: u64,
     log: Option<FlowLog>,
     kernel_log: Option<KernelLog>,
     sweeper: Sweeper,
@@ -123,6 +125,7 @@ pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Res
         interfaces,
         book: (Arc::default(), Arc::default()),
         decoder: Decoder::default(),
+        unknown: 0,
         log: log.map(|path| FlowLog::new(&path, limit, kept)),
         kernel_log,
         sweeper: Sweeper::new(conntrack),
@@ -447,13 +450,13 @@ impl Agent {
         let mut records = Vec::new();
         let mut unknown = 0;
         let decoder = &self.decoder;
-        self.shared.telemetry().drain(BATCH, |event| {
+        let taken = self.shared.telemetry().drain(BATCH, |event| {
             match decoder.decode(event, &directory, wall_minus_boot) {
                 Some(record) => records.push(Arc::new(record)),
                 None => unknown += 1,
             }
         });
-        if records.is_empty() && unknown == 0 {
+        if taken == 0 {
             return;
         }
         self.shared.metrics.count_flows(&records);
@@ -464,11 +467,8 @@ impl Agent {
                 .metrics
                 .set_lost(observe::LossStage::Log, log.lost());
         }
-        let lost = self.shared.history.lost();
-        self.shared
-            .metrics
-            .set_lost(observe::LossStage::Follower, lost);
-        let malformed = self.shared.telemetry().malformed() + unknown;
+        self.unknown += unknown;
+        let malformed = self.shared.telemetry().malformed() + self.unknown;
         self.shared
             .metrics
             .set_lost(observe::LossStage::Decode, malformed);
