@@ -3,7 +3,9 @@
 //! Invariants: counts are totals and never reset in the kernel; a kind is reported with its first
 //! packet and then at most once per [`REPORT_INTERVAL`], each time with the packets that no report
 //! stands for yet. Every denied packet is therefore counted in a record that was written, or waits
-//! in its kind, or is lost because its kind had to make room: [`lost`] says how many.
+//! in its kind, or is lost because its kind had to make room: [`lost`] says how many. An endpoint whose
+//! denials are of too many kinds ([`crate::quota::KINDS_AT_ONCE`]) is told of by rule and protocol
+//! only.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

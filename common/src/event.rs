@@ -45,13 +45,13 @@ impl EventKind {
 pub struct FlowEvent {
     /// Boot-clock time.
     pub time: u64,
-    /// Packets this record stands for: a running total for [`EventKind::Denied`], else 1.
+    /// Packets this record stands for: any number for [`EventKind::Denied`], else 1.
     pub packets: u64,
     /// Bytes likewise.
     pub bytes: u64,
     /// The workload's address in the packet.
     pub local: Ip6,
-    /// The other end.
+    /// The other end; unspecified, with both ports, when a denial stands for many of them.
     pub peer: Ip6,
     /// The endpoint's interface.
     pub ifindex: u32,

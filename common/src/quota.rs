@@ -17,6 +17,10 @@ const PROVEN_SHARE: u32 = 4;
 const ATTEMPTS_SHARE: u32 = 8;
 /// How much smaller the place of attempts is than that of proven flows.
 pub const PROVEN_PER_ATTEMPT: u32 = 2;
+/// Kinds of denials of one endpoint that are told of one by one, in a burst.
+pub const KINDS_AT_ONCE: u64 = 1024;
+/// And in the long run.
+pub const KINDS_PER_SECOND: u64 = 128;
 /// A flow of one question and one answer keeps its entry, so this part of its booking stays.
 const KEPT: u64 = 64;
 
@@ -57,7 +61,7 @@ const fn or_one(number: u32) -> u32 {
     if number == 0 { 1 } else { number }
 }
 
-/// Value of `HOLDINGS`: what an endpoint holds, 16 bytes.
+/// Value of `HOLDINGS`: what an endpoint holds, 24 bytes.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -68,19 +72,39 @@ pub struct Holding {
     /// Proven entries added for it less those removed, as far as the kernel programs know: two CPUs
     /// may lose each other's count, and the agent removes entries too.
     pub proven: u64,
+    /// Boot-clock time up to which kinds of its denials have been named.
+    pub named: u64,
 }
-shared_layout!(Holding, size 16, booked at 0, proven at 8);
+shared_layout!(Holding, size 24, booked at 0, proven at 8, named at 16);
+
+/// Moves a time stamp ahead by a price, unless it would then run further ahead of the clock than it
+/// may.
+#[inline(always)]
+const fn ahead(stamp: &mut u64, now: u64, price: u64, most: u64) -> bool {
+    let from = if *stamp > now { *stamp } else { now };
+    if from + price > now + most {
+        return false;
+    }
+    *stamp = from + price;
+    true
+}
 
 impl Holding {
     /// Books one attempt, if there is room.
     #[inline(always)]
     pub const fn book(&mut self, now: u64, price: u64) -> bool {
-        let from = if self.booked > now { self.booked } else { now };
-        if from + price > now + PATIENCE {
-            return false;
-        }
-        self.booked = from + price;
-        true
+        ahead(&mut self.booked, now, price, PATIENCE)
+    }
+
+    /// Whether one more kind of denial may have a line of its own.
+    #[inline(always)]
+    pub const fn name(&mut self, now: u64) -> bool {
+        ahead(
+            &mut self.named,
+            now,
+            SECOND / KINDS_PER_SECOND,
+            KINDS_AT_ONCE * (SECOND / KINDS_PER_SECOND),
+        )
     }
 
     /// Takes a booking back, because the attempt was answered.
@@ -135,6 +159,14 @@ mod tests {
     }
 
     #[test]
+    fn kinds_are_named_in_a_burst_and_then_slowly() {
+        let mut holding = Holding::default();
+        let mut named = |now| (0..5000).filter(|_| holding.name(now)).count() as u64;
+        assert_eq!(named(NOW), KINDS_AT_ONCE);
+        assert_eq!(named(NOW + SECOND), KINDS_PER_SECOND);
+    }
+
+    #[test]
     fn answered_connections_cost_nothing() {
         let mut holding = Holding::default();
         for _ in 0..10 * QUOTA.attempts {
@@ -160,8 +192,8 @@ mod tests {
     #[test]
     fn proven_entries_are_limited_less_those_swept() {
         let holding = Holding {
-            booked: 0,
             proven: 10,
+            ..Holding::default()
         };
         assert!(holding.has_room(0, 11) && !holding.has_room(0, 10));
         assert!(holding.has_room(1, 10));

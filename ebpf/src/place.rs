@@ -66,7 +66,7 @@ pub fn bury<A: Family>(context: &Context, key: &A::CtKey) -> u32 {
 
 /// What an endpoint holds; from nothing, if nothing was known.
 #[inline(always)]
-fn holding<'a>(ifindex: u32) -> Option<&'a mut Holding> {
+pub fn holding<'a>(ifindex: u32) -> Option<&'a mut Holding> {
     if let Some(found) = maps::HOLDINGS.get_ptr_mut(ifindex) {
         // SAFETY: the map is as large as the map of endpoints, so its values are not recycled while
         // their endpoint is there; another CPU's write between ours costs precision.
@@ -75,6 +75,7 @@ fn holding<'a>(ifindex: u32) -> Option<&'a mut Holding> {
     let nothing = Holding {
         booked: 0,
         proven: 0,
+        named: 0,
     };
     let _ = maps::HOLDINGS.insert(ifindex, nothing, 0);
     let found = maps::HOLDINGS.get_ptr_mut(ifindex)?;

@@ -9,10 +9,10 @@ use ringfence_common::{
     conntrack::CtEntry,
     deny::{DenyCount, DenyKey, REPORT_INTERVAL},
     event::{EventKind, FlowEvent},
-    ids::RuleSlot,
+    ids::{IdentityId, RuleSlot},
     maps::EVENTS_BYTES,
     mode::{Action, Direction, Verdict},
-    net::Port,
+    net::{Address, Ip4, Ip6, Port},
     packet::Packet,
     reason::DropReason,
     stats::{Counter, of_reason},
@@ -22,6 +22,7 @@ use crate::{
     context::Context,
     family::Family,
     maps::{DENIES, EVENTS, RULE_HITS, SCRATCH, STATS},
+    place,
 };
 
 /// Counts by the index of a counter.
@@ -143,7 +144,7 @@ pub fn denied(context: &Context, event: &mut FlowEvent) -> u32 {
         add(of_reason(reason, action));
     }
     hit(event.rule, context.now);
-    let key = DenyKey {
+    let mut key = DenyKey {
         peer: event.peer,
         ifindex: event.ifindex,
         rule: event.rule,
@@ -157,6 +158,22 @@ pub fn denied(context: &Context, event: &mut FlowEvent) -> u32 {
     event.kind = EventKind::Denied as u8;
     if let Some(count) = DENIES.get_ptr_mut(key) {
         return another(context, event, count);
+    }
+    if !place::holding(context.ifindex).is_some_and(|holding| holding.name(context.now)) {
+        // A scan or a flood: everything of a rule and protocol is one kind, and peers and ports go
+        // unnamed.
+        event.peer = if event.family == 4 {
+            Ip4::UNSPECIFIED.widen()
+        } else {
+            Ip6::UNSPECIFIED
+        };
+        event.peer_identity = IdentityId::UNKNOWN;
+        event.peer_port = Port::NONE;
+        event.local_port = Port::NONE;
+        (key.peer, key.port) = (event.peer, Port::NONE);
+        if let Some(count) = DENIES.get_ptr_mut(key) {
+            return another(context, event, count);
+        }
     }
     let written = tell(event);
     let first = DenyCount {

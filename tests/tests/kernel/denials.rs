@@ -1,19 +1,24 @@
 //! A million denials while nobody reads: none gets through, and every one is accounted for.
 //!
-//! Some kinds of denial have thousands of packets, others come by once and are never seen again, so
-//! that both the ring and the map of kinds (of 1024 in these tests) have too little room.
+//! Some kinds of denial have thousands of packets, others come by once and are never seen again, and
+//! both the ring and the map of kinds (of 512 in these tests) have too little room.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use ringfence_common::{
     event::{EventKind, FlowEvent},
+    maps::EVENTS_BYTES,
     mode::{Direction, Verdict},
+    net::Port,
+    quota::{KINDS_AT_ONCE, KINDS_PER_SECOND},
     reason::DropReason,
 };
 
-use crate::fence::{Arriving, Dropped, FRIEND, Fence, LOCAL, Leaving, OTHER, Way};
+use crate::fence::{Arriving, Dropped, FRIEND, Fence, LOCAL, Leaving, OTHER, Passed, Way};
 use crate::frames::{UDP, frame, udp};
 
+/// Bytes of a record in the ring, without its header.
+const RECORD: u32 = 96;
 const SENT: u64 = 1_000_000;
 /// Packets of a kind that has many, and of one that has few, at a time.
 const MANY: u32 = 1000;
@@ -33,17 +38,32 @@ fn datagram(way: Way, peer: IpAddr, port: u16) -> Vec<u8> {
 /// Packets that records of denials stand for.
 fn told(events: &[FlowEvent]) -> u64 {
     let denied = |event: &&FlowEvent| event.kind == EventKind::Denied as u8;
-    assert!(events.iter().all(|e| e.verdict == Verdict::Deny as u8));
-    events
-        .iter()
-        .filter(denied)
-        .map(|event| event.packets)
+    let denied = events.iter().filter(denied);
+    denied
+        .map(|event| {
+            assert_eq!(event.verdict, Verdict::Deny as u8);
+            event.packets
+        })
         .sum()
+}
+
+/// Leaves room for some hundred records in the ring. Returns how many others are in it.
+fn fill_ring(fence: &mut Fence) -> usize {
+    fence.allow(Direction::Ingress, UDP, 9);
+    let flows = EVENTS_BYTES / (RECORD + 8) - 300;
+    for port in 0..flows {
+        let from = u16::try_from(port).unwrap();
+        let (friend, own) = (FRIEND.ip(false), LOCAL.ip(false));
+        let frame = frame(friend, own, UDP, &udp(from, 9, 4));
+        assert_eq!(fence.arriving(&frame), Passed);
+    }
+    usize::try_from(flows).unwrap()
 }
 
 #[test]
 fn a_million_denials_without_a_reader_are_all_accounted_for() {
     let mut fence = Fence::new();
+    let others = fill_ring(&mut fence);
     let (mut sent, mut place) = (0, 0_u32);
     while sent < SENT {
         place += 1;
@@ -73,8 +93,10 @@ fn a_million_denials_without_a_reader_are_all_accounted_for() {
     assert!(counters.events_lost > 0, "the ring had room: {counters:?}");
 
     // Now the reader is back: what was written is there, and not a packet more.
-    let mut received = told(&fence.events());
+    let events = fence.events();
+    let mut received = told(&events);
     assert_eq!(received, denials.written);
+    assert!(received > 0 && events.len() > others, "some came first");
 
     // The kinds that are still known tell the rest with their next packet.
     for kind in fence.make_reports_due() {
@@ -84,14 +106,25 @@ fn a_million_denials_without_a_reader_are_all_accounted_for() {
         } else {
             Arriving
         };
-        let frame = datagram(way, peer, kind.port.number());
-        assert_eq!(fence.run(way, &frame), Dropped);
-        sent += 1;
+        if !peer.is_unspecified() {
+            let frame = datagram(way, peer, kind.port.number());
+            assert_eq!(fence.run(way, &frame), Dropped);
+            sent += 1;
+            continue;
+        }
+        // The kind of everything beyond what is told of one by one.
+        for port in 61_000..63_000 {
+            let frame = datagram(way, OTHER.ip(peer.is_ipv6()), port);
+            assert_eq!(fence.run(way, &frame), Dropped);
+            sent += 1;
+        }
+        received += told(&fence.events());
     }
     received += told(&fence.events());
     let denials = fence.denials();
-    assert_eq!((denials.written, denials.waiting), (received, 0));
-    assert_eq!(received + denials.lost, sent);
+    assert_eq!(denials.written, received);
+    assert_eq!(received + denials.waiting + denials.lost, sent);
+    assert!(denials.waiting < 10_000, "{denials:?}");
     assert_eq!(fence.reasons(), [(DropReason::Policy, sent, 0)]);
 }
 
@@ -113,4 +146,33 @@ fn a_report_tells_of_the_packets_since_the_last_one() {
     let length = frame.len() as u64;
     assert!(events.iter().all(|event| event.bytes == 10 * length));
     assert_eq!(fence.denials().waiting, 9);
+}
+
+#[test]
+fn a_scan_is_told_of_by_rule_and_protocol() {
+    let mut fence = Fence::new();
+    let sent = 20_000_u32;
+    for port in 1..=sent {
+        let v6 = port.is_multiple_of(2);
+        let frame = datagram(Leaving, FRIEND.ip(v6), u16::try_from(port).unwrap());
+        assert_eq!(fence.leaving(&frame), Dropped);
+    }
+    let events = fence.events();
+    let kinds = KINDS_AT_ONCE + 10 * KINDS_PER_SECOND;
+    assert!(
+        (KINDS_AT_ONCE..kinds).contains(&(events.len() as u64)),
+        "{}",
+        events.len()
+    );
+    let unnamed = |event: &&FlowEvent| event.peer_port == Port::NONE;
+    for family in [4, 6] {
+        let of_family = events.iter().filter(|event| event.family == family);
+        assert_eq!(of_family.filter(unnamed).count(), 1, "IPv{family}");
+    }
+    let denials = fence.denials();
+    assert_eq!(
+        denials.written + denials.waiting + denials.lost,
+        u64::from(sent)
+    );
+    assert!(denials.waiting > u64::from(sent / 2), "{denials:?}");
 }

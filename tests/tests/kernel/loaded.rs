@@ -99,7 +99,7 @@ impl Loaded {
             (maps::CT6, CONNTRACK),
             (maps::FRAG4, 1024),
             (maps::FRAG6, 1024),
-            (maps::DENIES, 1024),
+            (maps::DENIES, 512),
         ];
         let pinned = Pinned::new();
         let (mut datapath, telemetry) = pinned.load(&LoadOptions {
