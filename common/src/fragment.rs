@@ -1,7 +1,7 @@
 //! Fragments: what the first one tells the later ones.
 //!
-//! Invariants: only a first fragment that holds the whole transport header is recorded; a record
-//! speaks for [`LIFETIME`] at most, the kernel's own reassembly time. Reassembly is not done here.
+//! Invariants: only a first fragment that holds the whole transport header is recorded, and no later
+//! one may begin before the end of that header, which it would overwrite; a record speaks for [`LIFETIME`] at most, the kernel's own reassembly time. Reassembly is not done here.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -63,6 +63,10 @@ pub struct FragmentPorts {
     /// Protocol of its transport header.
     pub protocol: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
+    /// Bytes from the start of what is fragmented to the end of the transport header.
+    pub headers: u16,
 }
-shared_layout!(FragmentPorts, size 16, source at 8, destination at 10, protocol at 12);
+shared_layout!(
+    FragmentPorts, size 16, source at 8, destination at 10, protocol at 12, headers at 14,
+);

@@ -86,6 +86,10 @@ impl Ip4 {
 }
 
 impl Ip6 {
+    /// ff02::1:2, relay agents and servers of DHCPv6 on the link (RFC 8415 §7.1).
+    pub const DHCP_SERVERS: Self =
+        Self::from_wire([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2]);
+
     /// From wire bytes.
     #[must_use]
     #[inline(always)]

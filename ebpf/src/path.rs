@@ -172,7 +172,7 @@ fn check_source<A: Family, const FROM: bool>(
     if came_from_elsewhere && packet.source.owned_by(endpoint) {
         return Err(DropReason::SpoofedSource);
     }
-    Ok(())
+    A::may_arrive(packet)
 }
 
 /// What belongs to no flow of its own passes, except under lockdown.
@@ -194,7 +194,8 @@ fn fragment<A: Family>(context: &Context, packet: &mut Packet<A>) -> Result<(), 
             source: packet.source_port,
             destination: packet.destination_port,
             protocol: packet.protocol,
-            reserved: [0; 3],
+            reserved: 0,
+            headers: u16::try_from(packet.place).unwrap_or(u16::MAX),
         };
         return if A::fragment_store(&key, &ports) {
             Ok(())
@@ -204,6 +205,9 @@ fn fragment<A: Family>(context: &Context, packet: &mut Packet<A>) -> Result<(), 
     }
     match A::fragment_find(&key) {
         Some(ports) if context.now.wrapping_sub(ports.seen) < LIFETIME => {
+            if packet.place < u32::from(ports.headers) {
+                return Err(DropReason::TinyFragment);
+            }
             packet.source_port = ports.source;
             packet.destination_port = ports.destination;
             packet.protocol = ports.protocol;
@@ -222,6 +226,10 @@ fn error<A: Family, const FROM: bool>(
 ) -> Result<(), DropReason> {
     let mut quoted = Packet::unknown();
     parse_quoted::<A>(skb, packet.transport + 8, &mut quoted)?;
+    // Padding behind the packet is no part of the error.
+    if quoted.transport + 8 > packet.end {
+        return Err(DropReason::IcmpErrorUnmatched);
+    }
     // The error goes to who sent the quoted packet: the workload's peer when the workload
     // complains, the workload itself when somebody complains to it.
     let ours = if FROM {

@@ -43,6 +43,7 @@ impl Parse for Ip4 {
                 return Err(DropReason::TinyFragment);
             }
             packet.kind = Kind::LaterFragment;
+            packet.place = u32::from(fragment & OFFSET) * 8;
             return Ok(());
         }
         if fragment & MORE_FRAGMENTS != 0 {

@@ -69,6 +69,9 @@ fn step_over<F: Frame>(
     if packet.transport > packet.end {
         return Err(DropReason::ExtensionHeaders);
     }
+    if *fragmented {
+        packet.place += size;
+    }
     if next == FRAGMENT {
         if *fragmented {
             return Err(DropReason::ExtensionHeaders);
@@ -81,6 +84,7 @@ fn step_over<F: Frame>(
         }
         if field & 0xfff8 != 0 {
             packet.kind = Kind::LaterFragment;
+            packet.place = u32::from(field & 0xfff8);
         } else if field & 1 != 0 {
             packet.kind = Kind::FirstFragment;
         }

@@ -88,7 +88,7 @@ impl TcpFlags {
         let urg = Self::URG;
         let relevant = self.0 & (Self::FIN | Self::SYN | Self::RST | Self::ACK | urg);
         matches!(relevant & !urg, 0x02 | 0x12 | 0x04 | 0x14 | 0x11 | 0x10)
-            && !(relevant & urg != 0 && relevant & Self::RST != 0)
+            && (relevant & urg == 0 || matches!(relevant & !urg, 0x02 | 0x11 | 0x10))
     }
 }
 
@@ -136,7 +136,8 @@ pub struct Packet<A> {
     /// Source port; for ICMP echo see [`Packet::destination_port`].
     pub source_port: Port,
     /// Destination port. An echo request has its identifier as source port and none here, its
-    /// answer the reverse, so that request and answer are one flow and two requests are not.
+    /// answer the reverse, so that request and answer are one flow and two requests are not. An
+    /// identifier of 0 counts as 65535: without any port, an answer would look like a request.
     pub destination_port: Port,
     /// Offset of the transport header.
     pub transport: u32,
@@ -144,6 +145,9 @@ pub struct Packet<A> {
     pub end: u32,
     /// Identification, of fragments.
     pub fragment_id: u32,
+    /// Of a later fragment, its offset. Otherwise the bytes from the start of what is, or could be,
+    /// fragmented to the end of the transport header.
+    pub place: u32,
     /// Length of the IP packet.
     pub length: u32,
     /// IP protocol number of the transport header.
@@ -171,6 +175,7 @@ impl<A: Address> Packet<A> {
             transport: 0,
             end: 0,
             fragment_id: 0,
+            place: 0,
             length: 0,
             protocol: 0,
             tcp: TcpFlags(0),

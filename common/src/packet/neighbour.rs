@@ -1,8 +1,9 @@
 //! Neighbour discovery (RFC 4861) and redirects: what a workload may say about addresses.
 //!
 //! Invariants: a workload advertises only its own addresses, and a link-local one that is made from
-//! its hardware address ([`link_local`]); it is never a router. What arrives at
-//! a workload is not judged here: the sender's own fence did that.
+//! its hardware address ([`link_local`]); it is never a router. Discovery passes beside policy, so it
+//! keeps to the link, in both directions: it carries nothing to or from further away. Otherwise what
+//! arrives at a workload is not judged here: the sender's own fence did that.
 
 use super::{Frame, Kind, Packet, link_local, transport::icmp4, transport::icmp6};
 use crate::{
@@ -22,6 +23,12 @@ pub trait Announce: Address {
         packet: &Packet<Self>,
         endpoint: &Endpoint,
     ) -> Result<(), DropReason>;
+
+    /// Whether discovery may arrive at a workload.
+    ///
+    /// # Errors
+    /// The reason for which it is dropped.
+    fn may_arrive(packet: &Packet<Self>) -> Result<(), DropReason>;
 }
 
 impl Announce for Ip4 {
@@ -35,6 +42,26 @@ impl Announce for Ip4 {
             return Err(DropReason::Redirect);
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn may_arrive(_packet: &Packet<Self>) -> Result<(), DropReason> {
+        Ok(())
+    }
+}
+
+/// Whether discovery comes from the link and stays on it. Listeners speak to groups, from link-local
+/// addresses or none (RFC 2710 §3, RFC 3810 §5.2.13); everything else has a hop limit that no router
+/// has touched (RFC 4861 §6.1, §7.1, §8.1), and goes to a group if its sender has no address yet.
+#[inline(always)]
+fn keeps_to_the_link(packet: &Packet<Ip6>) -> bool {
+    let nobody = packet.source == Ip6::UNSPECIFIED;
+    let to_group = packet.destination.is_multicast();
+    match packet.icmp_type {
+        icmp6::ROUTER_SOLICITATION..=icmp6::REDIRECT => {
+            packet.hop_limit == 255 && (!nobody || to_group)
+        }
+        _ => to_group && (nobody || packet.source.is_link_local()),
     }
 }
 
@@ -51,11 +78,19 @@ impl Announce for Ip6 {
         match packet.icmp_type {
             icmp6::ROUTER_ADVERTISEMENT => return Err(DropReason::RouterAdvertisement),
             icmp6::REDIRECT => return Err(DropReason::Redirect),
+            _ if !keeps_to_the_link(packet) => return Err(DropReason::NeighbourSpoof),
+            icmp6::ROUTER_SOLICITATION => {
+                let to = packet.destination;
+                return if to.is_multicast() || to.is_link_local() {
+                    Ok(())
+                } else {
+                    Err(DropReason::NeighbourSpoof)
+                };
+            }
             icmp6::NEIGHBOUR_SOLICITATION | icmp6::NEIGHBOUR_ADVERTISEMENT => {}
             _ => return Ok(()),
         }
-        // RFC 4861 §7.1: a hop limit below 255 means that a router forwarded it.
-        if packet.hop_limit != 255 || packet.end - packet.transport < 24 {
+        if packet.end - packet.transport < 24 {
             return Err(DropReason::NeighbourSpoof);
         }
         if packet.icmp_type == icmp6::NEIGHBOUR_ADVERTISEMENT {
@@ -70,6 +105,14 @@ impl Announce for Ip6 {
         }
         // Whoever hears a solicitation ties its source to the hardware address in it.
         if packet.source.is_link_local() && !may_speak_for(frame, packet, endpoint, packet.source) {
+            return Err(DropReason::NeighbourSpoof);
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn may_arrive(packet: &Packet<Self>) -> Result<(), DropReason> {
+        if packet.kind == Kind::Discovery && !keeps_to_the_link(packet) {
             return Err(DropReason::NeighbourSpoof);
         }
         Ok(())
@@ -127,7 +170,9 @@ impl OwnSource for Ip6 {
 #[inline(always)]
 #[must_use]
 pub fn is_dhcp6(packet: &Packet<Ip6>) -> bool {
-    packet.source.is_link_local() && packet.destination.is_multicast() && is_udp(packet, 546, 547)
+    packet.source.is_link_local()
+        && packet.destination == Ip6::DHCP_SERVERS
+        && is_udp(packet, 546, 547)
 }
 
 #[inline(always)]

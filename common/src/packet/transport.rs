@@ -67,6 +67,7 @@ pub(super) fn parse<F: Frame, A: Address>(
             if !packet.tcp.are_sane() {
                 return Err(DropReason::TcpFlags);
             }
+            packet.place += header;
             set_ports(packet, [h[0], h[1], h[2], h[3]]);
         }
         protocol::UDP => {
@@ -79,6 +80,7 @@ pub(super) fn parse<F: Frame, A: Address>(
             if length < 8 || (packet.kind == Kind::Flow && length > room && !frame.is_gso()) {
                 return Err(DropReason::UdpHeader);
             }
+            packet.place += 8;
             set_ports(packet, [h[0], h[1], h[2], h[3]]);
         }
         protocol::SCTP => {
@@ -87,6 +89,7 @@ pub(super) fn parse<F: Frame, A: Address>(
             }
             let mut h = [0u8; 4];
             load(frame, packet.transport, &mut h)?;
+            packet.place += 12;
             set_ports(packet, h);
         }
         protocol::ICMP if !A::V6 => parse_icmp(frame, packet)?,
@@ -108,6 +111,7 @@ fn parse_icmp<F: Frame, A: Address>(frame: &F, packet: &mut Packet<A>) -> Result
     let mut h = [0u8; 8];
     load(frame, packet.transport, &mut h)?;
     packet.icmp_type = h[0];
+    packet.place += 8;
     let whole = packet.kind == Kind::Flow;
     if is_error::<A>(h[0]) {
         packet.kind = Kind::Error;
@@ -193,10 +197,14 @@ fn set_echo<A: Address>(packet: &mut Packet<A>, id: [u8; 2]) {
     } else {
         (icmp4::ECHO, icmp4::ECHO_REPLY)
     };
+    let id = match Port::from_wire(id) {
+        Port::NONE => Port::new(u16::MAX),
+        id => id,
+    };
     if packet.icmp_type == echo {
-        packet.source_port = Port::from_wire(id);
+        packet.source_port = id;
     } else if packet.icmp_type == reply {
-        packet.destination_port = Port::from_wire(id);
+        packet.destination_port = id;
     }
 }
 

@@ -151,6 +151,30 @@ fn a_link_local_address_is_its_makers() {
 }
 
 #[test]
+fn discovery_keeps_to_the_link() {
+    let (own, far) = (LOCAL.ip(true), STRANGER.ip(true));
+    let mut fence = Fence::new();
+    let reason = DropReason::NeighbourSpoof;
+    for kind in [130, 131, 132, 143] {
+        let report = |from, to| discovery(from, to, kind, own);
+        fence.refuses(Leaving, &report(own, far), reason, "listeners to a host");
+        fence.refuses(Leaving, &report(own, ALL_NODES), reason, "not link-local");
+        fence.refuses(Leaving, &report(LINK_LOCAL, far), reason, "to a host");
+        fence.refuses(Arriving, &report(far, own), reason, "listeners from a host");
+        fence.passes(Leaving, &report(LINK_LOCAL, ALL_NODES), "control: a group");
+        fence.passes(Arriving, &report(LINK_LOCAL, ALL_NODES), "control: a group");
+    }
+    let solicitation = discovery(own, far, 133, own);
+    fence.refuses(Leaving, &solicitation, reason, "routers elsewhere");
+    let nobody = discovery(UNSPECIFIED, far, 135, own);
+    fence.refuses(Leaving, &nobody, reason, "a duplicate at a host");
+    for kind in [133, 134, 135, 136, 137] {
+        let routed = with(discovery(far, own, kind, far), IP + 7, &[254]);
+        fence.refuses(Arriving, &routed, reason, "from further than the link");
+    }
+}
+
+#[test]
 fn a_workload_is_no_router() {
     let mut fence = Fence::new();
     fence.allow_friends();

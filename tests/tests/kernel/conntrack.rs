@@ -10,7 +10,7 @@ use crate::fence::{
     Arriving, FRIEND, FRIENDS, Fence, LOCAL, Leaving, OTHER, RULE, TABLE, Way, exact, key,
 };
 use crate::frames::{
-    ACK, FIN, PSH, RST, SCTP, SYN, TCP, Talk, UDP, echo, echo_reply, frame, icmp_of,
+    ACK, FIN, PSH, RST, SCTP, SYN, TCP, Talk, UDP, echo, echo_reply, frame, icmp, icmp_of,
 };
 
 /// The workload opens a connection to its friend's port 443.
@@ -118,6 +118,29 @@ fn replies_of_protocols_without_handshake_pass_too() {
                 assert_eq!(fence.counters().flows_allowed, 1);
             }
         }
+    }
+}
+
+#[test]
+fn an_identifier_of_zero_does_not_turn_an_answer_into_a_question() {
+    for v6 in [false, true] {
+        let mut fence = Fence::new();
+        fence.allow(Direction::Egress, icmp_of(v6), 0);
+        let (own, peer) = (LOCAL.ip(v6), FRIEND.ip(v6));
+        let ask = |id| frame(own, peer, icmp_of(v6), &echo(v6, id));
+        fence.passes(Leaving, &ask(0), "a request");
+        let answer = frame(peer, own, icmp_of(v6), &echo_reply(v6, 0));
+        fence.passes(Arriving, &answer, "its answer");
+        let turned = frame(peer, own, icmp_of(v6), &echo(v6, 0));
+        fence.refuses(Arriving, &turned, DropReason::Policy, "a request back");
+        let kind = if v6 { 139 } else { 13 };
+        let other = frame(peer, own, icmp_of(v6), &icmp(kind, 0, 0));
+        fence.refuses(
+            Arriving,
+            &other,
+            DropReason::Policy,
+            "another question back",
+        );
     }
 }
 

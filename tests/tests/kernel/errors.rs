@@ -137,6 +137,9 @@ fn an_error_about_anything_else_is_dropped() {
         ] {
             fence.refuses(way, &error(by, to, kind, &inside), reason, what);
         }
+        let mut padded = error(by, to, kind, &quoted[..header + 7]);
+        padded.extend(&quoted[header + 7..]);
+        fence.refuses(way, &padded, reason, "the rest of it in the padding");
         let message = about(kind.0, kind.1, &quoted);
         let fragment = fragment((by, to), icmp_of(v6), (0, true, 5), &message);
         fence.refuses(way, &fragment, reason, "in a fragment");

@@ -143,17 +143,41 @@ fn a_first_fragment_holds_the_whole_header() {
 
 #[test]
 fn no_later_fragment_may_overwrite_a_tcp_header() {
-    for way in [Leaving, Arriving] {
+    for (way, v6) in cases() {
         let mut fence = dns(way);
-        let ends = ends(way, false);
+        let ends = ends(way, v6);
         let first = fragment(ends, TCP, (0, true, 7), &tcp(40000, 53, SYN));
         fence.passes(way, &first, "the first");
-        let overwriting = fragment(ends, TCP, (1, false, 7), &[0; 16]);
-        fence.refuses(way, &overwriting, DropReason::TinyFragment, "at offset 8");
+        for offset in [1, 2] {
+            let overwriting = fragment(ends, TCP, (offset, false, 7), &[0; 16]);
+            let reason = DropReason::TinyFragment;
+            fence.refuses(way, &overwriting, reason, "inside the header");
+        }
         fence.passes(
             way,
             &fragment(ends, TCP, (3, false, 7), &[0; 16]),
             "control: at 24",
+        );
+    }
+}
+
+#[test]
+fn no_later_fragment_may_overwrite_ports_behind_extension_headers() {
+    for way in [Leaving, Arriving] {
+        let mut fence = dns(way);
+        let ends = ends(way, true);
+        let hidden = [crate::frames::extension(UDP, 1, 1), head(53)].concat();
+        let first = fragment(ends, 60, (0, true, 7), &hidden);
+        fence.passes(way, &first, "the first");
+        for offset in [1, 2] {
+            let overwriting = fragment(ends, 60, (offset, false, 7), &head(54));
+            let reason = DropReason::TinyFragment;
+            fence.refuses(way, &overwriting, reason, "over options or ports");
+        }
+        fence.passes(
+            way,
+            &fragment(ends, 60, (3, false, 7), &[0; 16]),
+            "control: behind the ports",
         );
     }
 }

@@ -273,6 +273,11 @@ fn transport_headers() {
                 ("FIN and RST", flags(FIN | RST | ACK), DropReason::TcpFlags),
                 ("all of them", flags(0xff), DropReason::TcpFlags),
                 (
+                    "SYN, ACK and URG",
+                    flags(SYN | ACK | 0x20),
+                    DropReason::TcpFlags,
+                ),
+                (
                     "7 bytes of UDP",
                     sent(way, v6, UDP, &udp(1, 2, 0)[..7]),
                     DropReason::UdpHeader,

@@ -17,6 +17,7 @@ use crate::frames::{SYN, TCP, UDP, frame, tcp, udp};
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2));
+const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff0e, 0, 0, 0, 0, 0, 0, 0x101));
 const DHCP_SERVERS: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2));
 
 /// A fence whose policy allows whatever it is asked.
@@ -115,6 +116,10 @@ fn an_address_can_be_asked_for_by_dhcp_and_nothing_else() {
         (
             "a unicast destination",
             frame(LINK_LOCAL, FRIEND.ip(true), UDP, &udp(546, 547, 8)),
+        ),
+        (
+            "another group",
+            frame(LINK_LOCAL, EVERYWHERE, UDP, &udp(546, 547, 8)),
         ),
         (
             "no source at all",
