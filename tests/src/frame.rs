@@ -190,20 +190,7 @@ pub(crate) fn packet_socket(interface: &str, ethertype: u16) -> io::Result<Socke
     // Opened deaf: between `socket` and `bind` it would hear every interface.
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
     socket.set_nonblocking(true)?;
-    let enable: libc::c_int = 1;
-    // SAFETY: the option takes an int, the pointer and the length describe `enable`.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_IGNORE_OUTGOING,
-            (&raw const enable).cast(),
-            socklen::<libc::c_int>(),
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    enable(&socket, libc::PACKET_IGNORE_OUTGOING)?;
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: sockaddr_ll is one of the address types that the storage may hold, and any bit
     // pattern is one.
@@ -215,6 +202,33 @@ pub(crate) fn packet_socket(interface: &str, ethertype: u16) -> io::Result<Socke
     let address = unsafe { SockAddr::new(storage, socklen::<libc::sockaddr_ll>()) };
     socket.bind(&address)?;
     Ok(socket)
+}
+
+/// A packet socket that sends frames behind a `virtio_net_hdr` and receives nothing.
+pub(crate) fn offload_socket(interface: &str) -> io::Result<Socket> {
+    let socket = packet_socket(interface, 0)?;
+    enable(&socket, libc::PACKET_VNET_HDR)?;
+    Ok(socket)
+}
+
+/// Turns an option of packet sockets on.
+fn enable(socket: &Socket, option: libc::c_int) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option takes an int, the pointer and the length describe `on`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            option,
+            (&raw const on).cast(),
+            socklen::<libc::c_int>(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn socklen<T>() -> libc::socklen_t {

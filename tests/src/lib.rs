@@ -7,6 +7,7 @@
 //! It needs root. It knows nothing of policy: what *should* be delivered is the test's business.
 
 pub mod agent;
+pub mod attack;
 pub mod bpffs;
 pub mod conformance;
 pub mod flood;

@@ -4,6 +4,7 @@
 //! It does not decide how anything is built or checked.
 
 mod apt;
+mod attack;
 mod bench;
 mod build;
 mod child;
@@ -79,6 +80,9 @@ enum Task {
     /// Flood a node from one endpoint and see what it costs the others; needs root
     Flood {
         /// Passed on to the flood: [--seconds N] [--rate N]
+    /// Attack the fence with hostile frames on the wire; needs root
+    Attack {
+        /// Passed on to the attack: [--frames N] [--seed S] [--family NAME]
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
@@ -129,6 +133,7 @@ fn perform() -> Result<ExitCode> {
         Task::Bench { arguments } => bench::run(&keep_separator(arguments)),
         Task::Conformance { arguments } => conformance::run(&keep_separator(arguments)),
         Task::Flood { arguments } => flood::run(&keep_separator(arguments)),
+        Task::Attack { arguments } => attack::run(&keep_separator(arguments)),
         Task::Oracle { cases } => oracle::run(cases),
         Task::Differential { packets } => differential::run(packets),
         Task::Mutants { filter } => mutants::run(filter.as_deref()),

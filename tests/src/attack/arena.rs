@@ -1,0 +1,182 @@
+//! One arena: a fenced workload and the unfenced rest of the world on one Ethernet segment.
+//!
+//! The node's side of both links is a port of a bridge that learns nothing and floods everything, so
+//! that any frame at all arrives at the other end unless the fence stops it. Neither end has an
+//! address: nobody answers, and every frame of a conversation is the attack's own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{HashMap, Map, MapData};
+use ringfence_common::endpoint::Endpoint;
+use ringfence_common::maps::ENDPOINTS;
+
+use super::ground::{self, Lane};
+use super::wire::Station;
+use crate::{Addresses, Agent, AgentSpec, Attributes, NetNs, Node, Workload};
+
+/// What stands between the two ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// Nothing: the control.
+    Absent,
+    /// An agent that enforces.
+    Enforce,
+    /// An agent that observes.
+    Observe,
+}
+
+/// Largest IP packet on the segment.
+pub const MTU: usize = 9000;
+
+/// A segment with its two ends.
+#[derive(Debug)]
+pub struct Arena {
+    workload: Station,
+    world: Station,
+    /// The agent, unless this is the control. Before the node: it cleans up in its namespace.
+    pub agent: Option<Agent>,
+    _node: Node,
+}
+
+impl Arena {
+    /// Builds one.
+    pub fn new(fence: Fence) -> Result<Self> {
+        let mut node = Node::new()?;
+        // What the inventory says; nobody on the segment owns it, or any other address.
+        node.addresses = addresses(ground::node);
+        node.ns.sysctls(&MUTE)?;
+        let bridge = "link add br0 type bridge mcast_snooping 0\n";
+        node.ns
+            .ip(&format!("{bridge}link set br0 mtu {MTU} up\n"))?;
+        keep_filters_off_bridges(&node.ns)?;
+        let workload = attach(&node, "workload")?;
+        let world = attach(&node, "world")?;
+        let agent = match fence {
+            Fence::Absent => None,
+            Fence::Enforce => Some(agent(&node, &workload, "enforce")?),
+            Fence::Observe => Some(agent(&node, &workload, "observe")?),
+        };
+        Ok(Self {
+            workload: Station::open(&workload.ns, "eth0")?,
+            world: Station::open(&world.ns, "eth0")?,
+            agent,
+            _node: node,
+        })
+    }
+
+    /// Where frames of a lane begin.
+    #[must_use]
+    pub fn sender(&self, lane: Lane) -> &Station {
+        match lane {
+            Lane::Out => &self.workload,
+            Lane::In => &self.world,
+        }
+    }
+
+    /// Where they end.
+    #[must_use]
+    pub fn target(&self, lane: Lane) -> &Station {
+        self.sender(lane.back())
+    }
+}
+
+/// Nothing but the attack's own frames.
+const MUTE: [(&str, &str); 2] = [
+    ("net.ipv6.conf.all.disable_ipv6", "1"),
+    ("net.ipv6.conf.default.disable_ipv6", "1"),
+];
+
+/// Where the kernel can hand bridged packets to netfilter it does, by default: there they would be
+/// reassembled, and malformed ones dropped before anybody has judged them.
+fn keep_filters_off_bridges(ns: &NetNs) -> Result<()> {
+    for kind in ["ip", "ip6", "arp"] {
+        let key = format!("net.bridge.bridge-nf-call-{kind}tables");
+        let path = format!("/proc/sys/{}", key.replace('.', "/"));
+        if ns.run(|| Path::new(&path).exists())? {
+            ns.sysctl(&key, "0")?;
+        }
+    }
+    Ok(())
+}
+
+fn addresses(of: fn(bool) -> std::net::IpAddr) -> Addresses {
+    match (of(false), of(true)) {
+        (std::net::IpAddr::V4(ip4), std::net::IpAddr::V6(ip6)) => Addresses { ip4, ip6 },
+        _ => Addresses {
+            ip4: std::net::Ipv4Addr::UNSPECIFIED,
+            ip6: std::net::Ipv6Addr::UNSPECIFIED,
+        },
+    }
+}
+
+fn attach(node: &Node, name: &str) -> Result<Workload> {
+    let Addresses { ip4, ip6 } = addresses(ground::workload);
+    let workload = Workload {
+        namespace: "arena".to_owned(),
+        name: name.to_owned(),
+        interface: format!("rf-{name}"),
+        ip4,
+        ip6,
+        ns: NetNs::new()?,
+    };
+    workload.ns.sysctls(&MUTE)?;
+    let (port, peer) = (&workload.interface, workload.ns.path());
+    node.ns.ip(&format!(
+        "link add {port} mtu {MTU} type veth peer name eth0 mtu {MTU} netns {}\n\
+         link set {port} master br0\n\
+         link set {port} type bridge_slave learning off flood on mcast_flood on\n\
+         link set {port} up\n",
+        peer.display(),
+    ))?;
+    workload.ns.ip("link set eth0 up\n")?;
+    crate::topology::wait_running(&node.ns, port)?;
+    crate::topology::wait_running(&workload.ns, "eth0")?;
+    Ok(workload)
+}
+
+fn agent(node: &Node, workload: &Workload, mode: &str) -> Result<Agent> {
+    let other = [ground::other(false), ground::other(true)];
+    let inventory = node
+        .inventory()
+        .namespace("arena", &[])
+        .local(workload, &Attributes::default())
+        .remote("arena", "other", &other, &Attributes::default());
+    let spec = AgentSpec {
+        inventory: inventory.build(),
+        policies: ground::POLICY.to_owned(),
+        default_mode: mode.to_owned(),
+        ..AgentSpec::default()
+    };
+    let agent = Agent::start(node, &spec)?;
+    end_pickup_window(&agent)?;
+    Ok(agent)
+}
+
+/// Makes the fence as old as if it had stood for longer than the window in which connections that
+/// are older than it are picked up in the middle.
+fn end_pickup_window(agent: &Agent) -> Result<()> {
+    let pin = pinned(agent, ENDPOINTS)?;
+    let map = Map::HashMap(MapData::from_pin(&pin).context("opening the endpoints")?);
+    let mut endpoints: HashMap<_, u32, Endpoint> = HashMap::try_from(map)?;
+    let all: Vec<(u32, Endpoint)> = endpoints.iter().collect::<Result<_, _>>()?;
+    for (ifindex, endpoint) in all {
+        let aged = Endpoint {
+            pickup_until: 0,
+            ..endpoint
+        };
+        endpoints.insert(ifindex, aged, 0)?;
+    }
+    Ok(())
+}
+
+fn pinned(agent: &Agent, map: &str) -> Result<PathBuf> {
+    for entry in fs::read_dir(agent.bpffs())? {
+        let pin = entry?.path().join("maps").join(map);
+        if pin.exists() {
+            return Ok(pin);
+        }
+    }
+    anyhow::bail!("no map {map} below {}", agent.bpffs().display())
+}

@@ -1,0 +1,231 @@
+//! Frames by hand: the pieces of which members are put together.
+//!
+//! Builders make what they are told; a length or checksum that must be right is, until a member
+//! writes over it.
+
+use std::net::IpAddr;
+
+use super::ground::number;
+use crate::frame;
+
+/// TCP flags.
+pub mod flag {
+    /// FIN.
+    pub const FIN: u8 = 0x01;
+    /// SYN.
+    pub const SYN: u8 = 0x02;
+    /// RST.
+    pub const RST: u8 = 0x04;
+    /// PSH.
+    pub const PSH: u8 = 0x08;
+    /// ACK.
+    pub const ACK: u8 = 0x10;
+    /// URG.
+    pub const URG: u8 = 0x20;
+}
+
+/// Length of the Ethernet header, where the IP header starts.
+pub const IP: usize = 14;
+/// Where the transport header of an IPv4 packet without options starts.
+pub const AFTER_IP4: usize = IP + 20;
+/// Where the first header behind the IPv6 header starts.
+pub const AFTER_IP6: usize = IP + 40;
+
+const TO: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const FROM: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// An Ethernet frame.
+#[must_use]
+pub fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    frame::ethernet(TO, FROM, ethertype, payload)
+}
+
+/// A frame to everybody.
+#[must_use]
+pub fn broadcast(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    frame::ethernet([0xff; 6], FROM, ethertype, payload)
+}
+
+/// The Ethernet type of an address's family.
+#[must_use]
+pub const fn ethertype_of(ip: IpAddr) -> u16 {
+    if ip.is_ipv6() {
+        frame::IPV6
+    } else {
+        frame::IPV4
+    }
+}
+
+/// An IP packet in its frame. Two families make an empty one, which no test would take for one.
+#[must_use]
+pub fn ip_frame(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    ethernet(ethertype_of(to), &ip(from, to, protocol, payload))
+}
+
+/// An IP packet.
+#[must_use]
+pub fn ip(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => frame::ipv4(from, to, protocol, payload),
+        (IpAddr::V6(from), IpAddr::V6(to)) => frame::ipv6(from, to, protocol, payload),
+        _ => Vec::new(),
+    }
+}
+
+/// A transport header with some payload, ports as far as the protocol has any.
+#[must_use]
+pub fn transport(protocol: u8, from: u16, to: u16) -> Vec<u8> {
+    match protocol {
+        number::TCP => tcp(from, to, flag::SYN),
+        number::UDP => udp(from, to, b"attacking"),
+        number::SCTP => sctp(from, to),
+        number::ICMP => echo(false, from),
+        number::ICMPV6 => echo(true, from),
+        _ => vec![0xa5; 16],
+    }
+}
+
+/// A TCP segment without payload.
+#[must_use]
+pub fn tcp(from: u16, to: u16, flags: u8) -> Vec<u8> {
+    tcp_at(from, to, flags, (1, 1))
+}
+
+/// A TCP segment with its sequence and acknowledgement numbers.
+#[must_use]
+pub fn tcp_at(from: u16, to: u16, flags: u8, (sequence, acknowledged): (u32, u32)) -> Vec<u8> {
+    let mut segment = [from.to_be_bytes(), to.to_be_bytes()].concat();
+    segment.extend(sequence.to_be_bytes());
+    segment.extend(acknowledged.to_be_bytes());
+    segment.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    segment
+}
+
+/// A UDP datagram.
+#[must_use]
+pub fn udp(from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
+    udp_of(from, to, 8 + payload.len(), payload)
+}
+
+/// A UDP datagram that says it is so long.
+#[must_use]
+pub fn udp_of(from: u16, to: u16, length: usize, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(length).unwrap_or(u16::MAX);
+    let words = [from, to, length, 0].map(u16::to_be_bytes).concat();
+    [&words, payload].concat()
+}
+
+/// An SCTP packet with its common header and an INIT chunk's first bytes.
+#[must_use]
+pub fn sctp(from: u16, to: u16) -> Vec<u8> {
+    let mut packet = [from.to_be_bytes(), to.to_be_bytes()].concat();
+    packet.extend([0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 4]);
+    packet
+}
+
+/// An ICMP message with an identifier where echo has it.
+#[must_use]
+pub fn icmp(kind: u8, code: u8, id: u16) -> Vec<u8> {
+    let [high, low] = id.to_be_bytes();
+    vec![kind, code, 0, 0, high, low, 0, 1]
+}
+
+/// An echo request of a family.
+#[must_use]
+pub fn echo(v6: bool, id: u16) -> Vec<u8> {
+    icmp(if v6 { 128 } else { 8 }, 0, id)
+}
+
+/// Its answer.
+#[must_use]
+pub fn echo_reply(v6: bool, id: u16) -> Vec<u8> {
+    icmp(if v6 { 129 } else { 0 }, 0, id)
+}
+
+/// The ICMP of a family.
+#[must_use]
+pub const fn icmp_of(v6: bool) -> u8 {
+    if v6 { number::ICMPV6 } else { number::ICMP }
+}
+
+/// An ICMP error about a packet.
+#[must_use]
+pub fn about(kind: u8, code: u8, packet: &[u8]) -> Vec<u8> {
+    [&icmp(kind, code, 0), packet].concat()
+}
+
+/// A neighbour discovery message (RFC 4861): four bytes, a target, and an address option.
+#[must_use]
+pub fn discovery(kind: u8, target: IpAddr) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0, 0x60, 0, 0, 0];
+    if let IpAddr::V6(target) = target {
+        message.extend(target.octets());
+    }
+    message.extend([if kind == 136 { 2 } else { 1 }, 1, 6, 0xa7, 0, 0, 0, 9]);
+    message
+}
+
+/// An ARP packet.
+#[must_use]
+pub fn arp(operation: u16, sender: IpAddr, target: IpAddr) -> Vec<u8> {
+    let mut body = vec![0, 1, 8, 0, 6, 4];
+    body.extend(operation.to_be_bytes());
+    for ip in [sender, target] {
+        body.extend([6, 0xa7, 0, 0, 0, 9]);
+        if let IpAddr::V4(ip) = ip {
+            body.extend(ip.octets());
+        }
+    }
+    body
+}
+
+/// An IPv6 extension header of `8 * (words + 1)` bytes, padded with an option that is skipped.
+#[must_use]
+pub fn extension(next: u8, words: u8) -> Vec<u8> {
+    let length = 8 * (usize::from(words) + 1);
+    let padding = u8::try_from(length.saturating_sub(4).min(255)).unwrap_or(0);
+    let mut header = vec![next, words, 1, padding];
+    header.resize(length, 0);
+    header
+}
+
+/// An IPv6 fragment header; the offset in units of eight bytes.
+#[must_use]
+pub fn fragment_header(next: u8, (offset, more): (u16, bool), id: u32) -> Vec<u8> {
+    let [high, low] = ((offset & 0x1fff) << 3 | u16::from(more)).to_be_bytes();
+    [&[next, 0, high, low], id.to_be_bytes().as_slice()].concat()
+}
+
+/// A fragment of a packet between two ends, of either family.
+#[must_use]
+pub fn fragment(
+    (from, to): (IpAddr, IpAddr),
+    protocol: u8,
+    place: (u16, bool),
+    id: u16,
+    payload: &[u8],
+) -> Vec<u8> {
+    if to.is_ipv6() {
+        let header = fragment_header(protocol, place, id.into());
+        return ip_frame(from, to, 44, &[&header, payload].concat());
+    }
+    let field = (place.0 & 0x1fff) | u16::from(place.1) << 13;
+    let mut frame = ip_frame(from, to, protocol, payload);
+    write(&mut frame, IP + 4, &id.to_be_bytes());
+    write(&mut frame, IP + 6, &field.to_be_bytes());
+    frame
+}
+
+/// Writes over bytes, as far as the frame has them.
+pub fn write(frame: &mut [u8], at: usize, bytes: &[u8]) {
+    for (byte, new) in frame.iter_mut().skip(at).zip(bytes) {
+        *byte = *new;
+    }
+}
+
+/// A frame with other bytes at a place.
+#[must_use]
+pub fn with(mut frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+    write(&mut frame, at, bytes);
+    frame
+}

@@ -1,0 +1,54 @@
+//! The families of attacks, in the order in which they would do damage.
+
+mod announcements;
+mod datagrams;
+mod extensions;
+mod fragments;
+mod icmp;
+mod ipv4;
+mod large;
+mod link;
+mod protocols;
+mod spoofing;
+mod tcp;
+
+use super::family::Family;
+
+/// Every family.
+pub const FAMILIES: &[Family] = &[
+    spoofing::FORGED_SOURCE,
+    spoofing::FORGED_MID_FLOW,
+    spoofing::FORGED_MAC,
+    announcements::ARP,
+    announcements::NEIGHBOURS,
+    announcements::ROUTERS,
+    announcements::HIDDEN,
+    announcements::SMUGGLING,
+    announcements::ODD_SOURCES,
+    fragments::TINY,
+    fragments::OVERLAPPING,
+    fragments::ORPHANS,
+    fragments::REUSE,
+    fragments::HEADERS,
+    fragments::OVERSIZED,
+    extensions::ORDER,
+    extensions::LENGTHS,
+    icmp::ERRORS,
+    icmp::ECHO,
+    icmp::TOO_BIG,
+    tcp::STATES,
+    tcp::FLAGS,
+    tcp::HEADERS,
+    datagrams::REPLIES,
+    link::VLANS,
+    link::ETHERTYPES,
+    ipv4::OPTIONS,
+    ipv4::HEADERS,
+    ipv4::LENGTHS,
+    large::FRAMES,
+    large::OFFLOAD,
+    protocols::RAW,
+    protocols::TUNNELS,
+    protocols::DESTINATIONS,
+    datagrams::DENIED,
+];

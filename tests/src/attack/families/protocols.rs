@@ -1,0 +1,200 @@
+//! Every protocol number, tunnels, and destinations that are not one host.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::attack::craft::{self, flag};
+use crate::attack::family::{ANY, Family, Member, OUT, OUT4, OUT6};
+use crate::attack::ground::{self, number};
+use crate::attack::scene::Scene;
+use crate::attack::shot::Expect;
+
+/// Protocols without a rule, around bytes that would be allowed ports.
+pub(super) const RAW: Family = Family {
+    name: "raw-protocols",
+    members: &[
+        Member::new("any number", ANY, |s| {
+            let protocol = s.dice.byte();
+            raw(s, protocol);
+        }),
+        Member::new("IGMP", ANY, |s| raw(s, 2)),
+        Member::new("UDP-Lite", ANY, |s| raw(s, 136)),
+        Member::new("DCCP", ANY, |s| raw(s, 33)),
+        Member::new("ESP", ANY, |s| raw(s, 50)),
+        Member::new("VRRP", ANY, |s| raw(s, 112)),
+        Member::new("OSPF", ANY, |s| raw(s, 89)),
+        Member::new("reserved", ANY, |s| raw(s, 255)),
+        Member::new("IPv6 extension numbers over IPv4", OUT4, |s| {
+            let protocol = s.dice.one(&[0, 43, 44, 51, 60], 0);
+            raw(s, protocol);
+        }),
+    ],
+};
+
+/// Looks like UDP to the allowed port. Numbers that policy knows something about are left to others.
+fn raw(s: &mut Scene<'_>, protocol: u8) {
+    let known = [
+        number::TCP,
+        number::UDP,
+        number::SCTP,
+        number::ICMP,
+        number::ICMPV6,
+        0,
+        43,
+        44,
+        51,
+        60,
+    ];
+    let number = if known.contains(&protocol) && (s.v6 || !matches!(protocol, 0 | 43..=60)) {
+        253
+    } else {
+        protocol
+    };
+    let number = if number == number::ICMPV6 {
+        253
+    } else {
+        number
+    };
+    let payload = craft::udp(s.port, s.service(number::UDP), b"raw");
+    s.send(Expect::Denied(None), s.frame(number, &payload));
+}
+
+/// A packet to anybody inside a packet to a peer.
+pub(super) const TUNNELS: Family = Family {
+    name: "tunnels",
+    members: &[
+        Member::new("IPv4 inside", ANY, |s| tunnel(s, 4, &[], false)),
+        Member::new("IPv6 inside", ANY, |s| tunnel(s, 41, &[], true)),
+        Member::new("GRE", ANY, |s| tunnel(s, 47, &[0, 0, 8, 0], false)),
+        Member::new("GRE around Ethernet", ANY, |s| {
+            tunnel(s, 47, &[0, 0, 0x65, 0x58], false)
+        }),
+        Member::new("Ethernet in IP", ANY, |s| tunnel(s, 97, &[0x30, 0], false)),
+        Member::new("MPLS in IP", ANY, |s| {
+            tunnel(s, 137, &[0, 0, 0x11, 0xff], false)
+        }),
+        Member::new("L2TP", ANY, |s| tunnel(s, 115, &[0, 0, 0, 1], false)),
+        Member::new("ESP around IP", ANY, |s| {
+            tunnel(s, 50, &[0, 0, 1, 0, 0, 0, 0, 1], false)
+        }),
+        Member::new("VXLAN to a denied port", ANY, |s| over_udp(s, 4789)),
+        Member::new("Geneve to a denied port", ANY, |s| over_udp(s, 6081)),
+        Member::new("WireGuard to a denied port", ANY, |s| over_udp(s, 51820)),
+        Member::new("IP in IP in an allowed flow", ANY, |s| {
+            s.exchange();
+            tunnel(s, 4, &[], false);
+        }),
+    ],
+};
+
+fn inside(s: &Scene<'_>, v6: bool) -> Vec<u8> {
+    let segment = craft::tcp(s.port, 8080, flag::SYN);
+    craft::ip(
+        ground::workload(v6),
+        ground::other(v6),
+        number::TCP,
+        &segment,
+    )
+}
+
+fn tunnel(s: &mut Scene<'_>, protocol: u8, header: &[u8], v6: bool) {
+    let payload = [header, &inside(s, v6)].concat();
+    s.deny(
+        ringfence_common::reason::DropReason::Policy,
+        s.frame(protocol, &payload),
+    );
+}
+
+fn over_udp(s: &mut Scene<'_>, port: u16) {
+    let payload = [&[8, 0, 0, 0, 0, 0, 1, 0], inside(s, false).as_slice()].concat();
+    let frame = s.frame(number::UDP, &craft::udp(s.port, port, &payload));
+    s.deny(ringfence_common::reason::DropReason::Policy, frame);
+}
+
+/// Destinations that are everybody, a group, the host itself, or what clouds keep secrets at.
+pub(super) const DESTINATIONS: Family = Family {
+    name: "special-destinations",
+    members: &[
+        Member::new("broadcast", OUT4, |s| to4(s, [255, 255, 255, 255])),
+        Member::new("directed broadcast", OUT4, |s| to4(s, [198, 18, 1, 255])),
+        Member::new("multicast", OUT4, |s| {
+            let [_, last] = s.dice.between(0, 255).to_be_bytes();
+            to4(s, [224, 0, 0, last]);
+        }),
+        Member::new("wide multicast", OUT4, |s| {
+            let bytes = [s.dice.byte(), s.dice.byte(), s.dice.byte()];
+            to4(s, [239, bytes[0], bytes[1], bytes[2]]);
+        }),
+        Member::new("network 0", OUT4, |s| {
+            let last = s.dice.byte();
+            to4(s, [0, 0, 0, last]);
+        }),
+        Member::new("loopback", OUT4, |s| {
+            let last = s.dice.byte();
+            to4(s, [127, 0, 0, last]);
+        }),
+        Member::new("cloud metadata", OUT4, |s| to4(s, [169, 254, 169, 254])),
+        Member::new("link-local", OUT4, |s| to4(s, [169, 254, 1, 1])),
+        Member::new("class E", OUT4, |s| to4(s, [250, 1, 2, 3])),
+        Member::new("all nodes", OUT6, |s| to6(s, [0xff02, 0, 0, 0, 0, 0, 0, 1])),
+        Member::new("a global group", OUT6, |s| {
+            to6(s, [0xff0e, 0, 0, 0, 0, 0, 0, 0x101])
+        }),
+        Member::new("unspecified", OUT6, |s| to6(s, [0; 8])),
+        Member::new("IPv6 loopback", OUT6, |s| to6(s, [0, 0, 0, 0, 0, 0, 0, 1])),
+        Member::new("IPv6 link-local", OUT6, |s| {
+            to6(s, [0xfe80, 0, 0, 0, 0, 0, 0, 1])
+        }),
+        Member::new("IPv4-mapped peer", OUT6, |s| {
+            to6(s, [0, 0, 0, 0, 0, 0xffff, 0x0a01, 0x0203])
+        }),
+        Member::new("IPv6 cloud metadata", OUT6, |s| {
+            to6(s, [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254])
+        }),
+        Member::new("control: DHCP", OUT4, |s| {
+            let none = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+            let all = IpAddr::V4(Ipv4Addr::BROADCAST);
+            s.permit(craft::ip_frame(
+                none,
+                all,
+                number::UDP,
+                &craft::udp(68, 67, b"discover"),
+            ));
+        }),
+        Member::new("as if it were DHCP, from another port", OUT4, |s| {
+            let none = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+            let all = IpAddr::V4(Ipv4Addr::BROADCAST);
+            let (from, to) = s
+                .dice
+                .one(&[(68, 68), (67, 68), (1068, 67), (68, 53)], (67, 68));
+            let frame = craft::ip_frame(none, all, number::UDP, &craft::udp(from, to, b"offer"));
+            s.deny(ringfence_common::reason::DropReason::SpoofedSource, frame);
+        }),
+        Member::new("control: itself", OUT, |s| {
+            s.peer = s.own();
+            let port = s.closed();
+            s.permit(s.datagram(port));
+        }),
+    ],
+};
+
+fn to4(s: &mut Scene<'_>, to: [u8; 4]) {
+    special(s, IpAddr::V4(Ipv4Addr::from(to)));
+}
+
+fn to6(s: &mut Scene<'_>, to: [u16; 8]) {
+    special(s, IpAddr::V6(Ipv6Addr::from(to)));
+}
+
+fn special(s: &mut Scene<'_>, to: IpAddr) {
+    let protocol = s
+        .dice
+        .one(&[number::TCP, number::UDP, number::ICMP], number::UDP);
+    let protocol = if protocol == number::ICMP {
+        s.icmp()
+    } else {
+        protocol
+    };
+    let payload = craft::transport(protocol, s.port, s.service(protocol));
+    let frame = craft::ip_frame(s.own(), to, protocol, &payload);
+    s.send(Expect::Denied(None), frame);
+}

@@ -1,0 +1,79 @@
+use super::*;
+use crate::attack::families::FAMILIES;
+
+/// What a member says of its frames and what the model reads from them are written independently.
+#[test]
+fn members_and_model_agree() {
+    let mut dice = Dice::new(7);
+    let mut wrong = Vec::new();
+    for family in FAMILIES {
+        for (member, v6, lane) in everywhere(family) {
+            for _ in 0..50 {
+                let mut scene = Scene::new(&mut dice, v6, lane);
+                (member.play)(&mut scene);
+                let mut model = Model::default();
+                for (index, shot) in scene.into_shots().iter().enumerate() {
+                    let cut = shot.offload.is_some_and(|offload| offload.segment != 0);
+                    let passes = model.passes(shot.lane, &shot.frame, cut);
+                    if passes != (shot.expect == Expect::Permitted) {
+                        let name = (family.name, member.name);
+                        wrong.push(format!(
+                            "{name:?} v6 {v6} {lane:?}, frame {index}: {passes}"
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    wrong.sort_unstable();
+    wrong.dedup();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_seed_repeats_its_cases() {
+    for family in FAMILIES {
+        let mut twice = [1, 1].map(|seed| Generator::new(*family, seed));
+        for _ in 0..300 {
+            let [one, other] = twice.each_mut().map(Generator::next_case);
+            assert_eq!(
+                (one.member, one.shots),
+                (other.member, other.shots),
+                "{}",
+                family.name
+            );
+        }
+    }
+}
+
+#[test]
+fn names_are_unique() {
+    let mut names = std::collections::HashSet::new();
+    for family in FAMILIES {
+        assert!(names.insert(family.name.to_owned()), "{}", family.name);
+        for member in family.members {
+            let name = format!("{}: {}", family.name, member.name);
+            assert!(names.insert(name.clone()), "{name}");
+        }
+    }
+}
+
+#[test]
+fn changed_frames_are_denied_and_permitted() {
+    let (mut denied, mut permitted) = (0, 0);
+    for family in FAMILIES {
+        let mut generator = Generator::new(*family, 3);
+        for _ in 0..200 {
+            let case = generator.next_case();
+            match case.shots.last().map(|shot| shot.expect) {
+                Some(Expect::Denied(_)) if case.mutated => denied += 1,
+                Some(Expect::Permitted) if case.mutated => permitted += 1,
+                _ => {}
+            }
+        }
+    }
+    assert!(
+        denied > 1000 && permitted > 100,
+        "{denied} denied, {permitted} permitted"
+    );
+}

@@ -1,0 +1,134 @@
+//! The ground that every attack is fought on: who has which address, and what policy allows.
+//!
+//! Addresses are the same in every arena, so that the very same bytes can be sent in each. The
+//! peers have a whole range: an address and a port drawn from it have not been used before.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::dice::Dice;
+
+/// Which way a frame goes, seen from the fenced workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// From the fenced workload: `from_workload` stands in the way.
+    Out,
+    /// To the fenced workload, from an unfenced host: `to_workload` stands in the way.
+    In,
+}
+
+impl Lane {
+    /// The other way.
+    #[must_use]
+    pub const fn back(self) -> Self {
+        match self {
+            Self::Out => Self::In,
+            Self::In => Self::Out,
+        }
+    }
+}
+
+const fn two(v6: bool, ip4: [u8; 4], last: u16) -> IpAddr {
+    if v6 {
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x18, 1, 0, 0, 0, last))
+    } else {
+        let [a, b, c, d] = ip4;
+        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+    }
+}
+
+/// The fenced workload.
+#[must_use]
+pub const fn workload(v6: bool) -> IpAddr {
+    two(v6, [198, 18, 1, 2], 2)
+}
+
+/// Another workload, which policy allows nothing.
+#[must_use]
+pub const fn other(v6: bool) -> IpAddr {
+    two(v6, [198, 18, 1, 3], 3)
+}
+
+/// The node.
+#[must_use]
+pub const fn node(v6: bool) -> IpAddr {
+    two(v6, [198, 18, 1, 1], 1)
+}
+
+/// A host that is in no range that policy knows.
+#[must_use]
+pub const fn stranger(v6: bool) -> IpAddr {
+    two(v6, [198, 19, 9, 9], 0x9999)
+}
+
+/// A fresh address of the peers.
+pub fn peer(v6: bool, dice: &mut Dice) -> IpAddr {
+    let [_, b, c, d, e, f, g, h] = dice.next().to_be_bytes();
+    if v6 {
+        let words = [[b, c], [d, e], [f, g], [h, 7]].map(u16::from_be_bytes);
+        let [k, l, m, n] = words;
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x18, 0x8000, k, l, m, n))
+    } else {
+        IpAddr::V4(Ipv4Addr::new(10, b, c, d.max(1)))
+    }
+}
+
+/// Whether an address lies in the peers' range.
+#[must_use]
+pub fn is_peer(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().starts_with(&[10]),
+        IpAddr::V6(ip) => ip.segments().starts_with(&[0x2001, 0xdb8, 0x18, 0x8000]),
+    }
+}
+
+/// Protocol numbers.
+pub mod number {
+    /// ICMP for IPv4.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMP for IPv6.
+    pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+}
+
+/// The port of a protocol that policy allows between the workload and its peers.
+#[must_use]
+pub const fn service(lane: Lane, protocol: u8) -> u16 {
+    match (lane, protocol) {
+        (Lane::Out, number::TCP) => 8080,
+        (Lane::Out, _) => 5353,
+        (Lane::In, number::TCP) => 7070,
+        (Lane::In, _) => 7071,
+    }
+}
+
+/// Whether policy lets the workload (`Out`), or somebody else (`In`), begin this with `peer`.
+#[must_use]
+pub fn is_allowed(lane: Lane, peer: IpAddr, protocol: u8, port: u16) -> bool {
+    let open = match protocol {
+        number::TCP | number::UDP | number::SCTP => port == service(lane, protocol),
+        number::ICMP | number::ICMPV6 => lane == Lane::Out,
+        _ => false,
+    };
+    is_peer(peer) && open
+}
+
+/// [`is_allowed`] as a policy.
+pub const POLICY: &str = r#"
+[[policy]]
+name = "ground"
+namespace = "arena"
+subject = ""
+
+[[policy.egress]]
+to = [{ cidr = "10.0.0.0/8" }, { cidr = "2001:db8:18:8000::/64" }]
+ports = ["tcp/8080", "udp/5353", "sctp/5353", "icmp"]
+
+[[policy.ingress]]
+from = [{ cidr = "10.0.0.0/8" }, { cidr = "2001:db8:18:8000::/64" }]
+ports = ["tcp/7070", "udp/7071", "sctp/7071"]
+"#;

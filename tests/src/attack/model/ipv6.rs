@@ -1,0 +1,131 @@
+//! IPv6: the chain of extension headers, and neighbour and listener discovery.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::{Part, Reading, ip6, word};
+use crate::attack::ground::{self, Lane};
+
+/// Reads a packet up to the header that is no extension, or the payload of a later fragment.
+pub(super) fn read(body: &[u8], cut: bool) -> Option<Reading<'_>> {
+    let first = *body.get(..40)?.first()?;
+    let said = usize::from(word(body, 4)?);
+    let length = if said == 0 && cut {
+        body.len() - 40
+    } else {
+        said
+    };
+    if first >> 4 != 6 {
+        return None;
+    }
+    let payload = body.get(40..40 + length)?;
+    let chain = walk(*body.get(6)?, payload, body.get(40..)?)?;
+    Some(Reading {
+        from: IpAddr::V6(ip6(body, 8)?),
+        to: IpAddr::V6(ip6(body, 24)?),
+        hops: *body.get(7)?,
+        part: chain.part,
+        protocol: chain.next,
+        before: chain.before,
+        payload: payload.get(chain.at..)?,
+    })
+}
+
+pub(super) struct Chain {
+    pub(super) next: u8,
+    pub(super) at: usize,
+    pub(super) part: Part,
+    /// Bytes from the start of the fragmentable part.
+    pub(super) before: usize,
+}
+
+/// At most eight extension headers, hop-by-hop options first or never, one fragment header. A header
+/// is read as eight bytes, whatever its length, from the frame: `beyond` goes on after the packet.
+pub(super) fn walk(first: u8, payload: &[u8], beyond: &[u8]) -> Option<Chain> {
+    let mut chain = Chain {
+        next: first,
+        at: 0,
+        part: Part::Whole,
+        before: 0,
+    };
+    let mut fragmentable = None;
+    for count in 0.. {
+        let kind = chain.next;
+        if !matches!(kind, 0 | 43 | 44 | 51 | 60) || matches!(chain.part, Part::Later { .. }) {
+            break;
+        }
+        if count == 8 || (kind == 0 && count != 0) {
+            return None;
+        }
+        let header: &[u8; 8] = beyond.get(chain.at..)?.first_chunk()?;
+        let [next, length, third, fourth, id @ ..] = *header;
+        let size = match kind {
+            44 => 8,
+            51 => (usize::from(length) + 2) * 4,
+            _ => (usize::from(length) + 1) * 8,
+        };
+        if kind == 43 && third == 0 {
+            return None;
+        }
+        chain.next = next;
+        chain.at += size;
+        payload.get(..chain.at)?;
+        if kind == 44 {
+            if fragmentable.replace(chain.at).is_some() {
+                return None;
+            }
+            let field = u16::from_be_bytes([third, fourth]);
+            let id = u32::from_be_bytes(id);
+            let offset = usize::from(field & 0xfff8);
+            chain.part = match (offset, field & 1 != 0) {
+                (0, false) => Part::Whole,
+                (0, true) => Part::First(id),
+                _ => Part::Later { id, offset },
+            };
+        }
+    }
+    chain.before = fragmentable.map_or(0, |start| chain.at - start);
+    Some(chain)
+}
+
+/// Whether ICMPv6 of this type configures addresses and groups.
+pub(super) const fn is_discovery(kind: u8) -> bool {
+    matches!(kind, 130..=137 | 143)
+}
+
+/// Whether the workload's side of discovery may pass: within the link, about itself, no router's.
+pub(super) fn announcement(lane: Lane, reading: &Reading) -> Option<()> {
+    if reading.part != Part::Whole {
+        return None;
+    }
+    let (IpAddr::V6(from), IpAddr::V6(to)) = (reading.from, reading.to) else {
+        return None;
+    };
+    let kind = *reading.payload.first()?;
+    let unspecified = from == Ipv6Addr::UNSPECIFIED;
+    if !matches!(kind, 133..=137) {
+        // RFC 2710 §3, RFC 3810 §5: listeners speak from link-local addresses, or none, to groups.
+        let local = unspecified || is_link_local(from);
+        return (local && to.is_multicast()).then_some(());
+    }
+    if reading.hops != 255 || (unspecified && !to.is_multicast()) {
+        return None;
+    }
+    if lane == Lane::In {
+        return Some(());
+    }
+    match kind {
+        133 => (to.is_multicast() || is_link_local(to)).then_some(()),
+        135 => reading.payload.get(..24).map(|_| ()),
+        136 => {
+            let target = ip6(reading.payload.get(..24)?, 8)?;
+            let own = ground::workload(true) == IpAddr::V6(target);
+            (own || is_link_local(target)).then_some(())
+        }
+        _ => None,
+    }
+}
+
+pub(super) const fn is_link_local(ip: Ipv6Addr) -> bool {
+    let [first, ..] = ip.segments();
+    first & 0xffc0 == 0xfe80
+}

@@ -1,0 +1,161 @@
+//! Transport headers, and the packets that ICMP errors quote.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{End, Part, Reading, ip4, ip6, ipv6, word};
+use crate::attack::ground::number;
+
+/// What a transport header says.
+pub(super) struct Message {
+    pub(super) ports: (u32, u32),
+    /// Bytes of the header.
+    pub(super) headers: usize,
+    pub(super) opens: bool,
+    pub(super) is_error: bool,
+    pub(super) is_discovery: bool,
+}
+
+impl Message {
+    const fn of(ports: (u32, u32), headers: usize) -> Self {
+        Self {
+            ports,
+            headers,
+            opens: false,
+            is_error: false,
+            is_discovery: false,
+        }
+    }
+
+    /// Whether it is there to get an address, so that its source may be none or link-local.
+    pub(super) fn configures(&self, reading: &Reading) -> bool {
+        let dhcp = |from, to| {
+            reading.part == Part::Whole
+                && reading.protocol == number::UDP
+                && self.ports == (from, to)
+        };
+        match (reading.from, reading.to) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                from == Ipv4Addr::UNSPECIFIED && to == Ipv4Addr::BROADCAST && dhcp(68, 67)
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let local = ipv6::is_link_local(from);
+                let servers = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+                (local && to == servers && dhcp(546, 547))
+                    || (self.is_discovery && (local || from == Ipv6Addr::UNSPECIFIED))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Reads the transport header of a whole packet or of a first fragment, which must hold all of it.
+pub(super) fn read(reading: &Reading, cut: bool) -> Option<Message> {
+    let payload = reading.payload;
+    let ports = || Some((word(payload, 0)?.into(), word(payload, 2)?.into()));
+    match reading.protocol {
+        number::TCP => {
+            let fixed: &[u8; 20] = payload.first_chunk()?;
+            let length = usize::from(fixed[12] >> 4) * 4;
+            payload.get(..length)?;
+            let flags = fixed[13];
+            let mut message = Message::of(ports()?, length);
+            message.opens = flags & 0x17 == 0x02;
+            (length >= 20 && sane(flags)).then_some(message)
+        }
+        number::UDP => {
+            payload.get(..8)?;
+            let said = usize::from(word(payload, 4)?);
+            let whole = reading.part == Part::Whole && !cut;
+            let fits = said >= 8 && (!whole || said <= payload.len());
+            fits.then_some(Message::of(ports()?, 8))
+        }
+        number::SCTP => payload.get(..12).and(Some(Message::of(ports()?, 12))),
+        number::ICMP if !reading.to.is_ipv6() => icmp(reading),
+        number::ICMPV6 if reading.to.is_ipv6() => icmp(reading),
+        _ => Some(Message::of((0, 0), 0)),
+    }
+}
+
+/// SYN, SYN+ACK, RST, RST+ACK, FIN+ACK, ACK; URG beside those without RST or SYN+ACK.
+fn sane(flags: u8) -> bool {
+    matches!(
+        flags & 0x37,
+        0x02 | 0x22 | 0x12 | 0x04 | 0x14 | 0x11 | 0x31 | 0x10 | 0x30
+    )
+}
+
+fn icmp(reading: &Reading) -> Option<Message> {
+    let head: &[u8; 8] = reading.payload.first_chunk()?;
+    let [kind, _, _, _, high, low, ..] = *head;
+    let v6 = reading.to.is_ipv6();
+    let mut message = Message::of(echo_ports(v6, kind, u16::from_be_bytes([high, low])), 8);
+    message.is_error = is_error(v6, kind);
+    message.is_discovery = v6 && ipv6::is_discovery(kind);
+    let special = message.is_error || message.is_discovery;
+    (!special || reading.part == Part::Whole).then_some(message)
+}
+
+const fn is_error(v6: bool, kind: u8) -> bool {
+    if v6 {
+        kind < 128
+    } else {
+        matches!(kind, 3 | 4 | 5 | 11 | 12)
+    }
+}
+
+/// Stand for the port of whoever answers echo, and for those of messages without an identifier; no
+/// identifier is as large.
+const ECHO: u32 = 1 << 16;
+const OTHER: u32 = ECHO + 1;
+
+/// Requests of one identifier, and their answers, are one flow; the rest is another.
+fn echo_ports(v6: bool, kind: u8, id: u16) -> (u32, u32) {
+    match (v6, kind) {
+        (false, 8) | (true, 128) => (id.into(), ECHO),
+        (false, 0) | (true, 129) => (ECHO, id.into()),
+        _ => (OTHER, OTHER),
+    }
+}
+
+/// The packet inside an error, as far as it was quoted.
+pub(super) struct Quoted {
+    pub(super) protocol: u8,
+    pub(super) from: End,
+    pub(super) to: End,
+}
+
+pub(super) fn quoted(reading: &Reading) -> Option<Quoted> {
+    let inside = reading.payload.get(8..)?;
+    let v6 = reading.to.is_ipv6();
+    let (protocol, from, to, transport) = if v6 {
+        let chain = ipv6::walk(*inside.get(6)?, inside.get(40..)?, inside.get(40..)?)?;
+        if inside.first()? >> 4 != 6 || matches!(chain.part, Part::Later { .. }) {
+            return None;
+        }
+        let (from, to) = (IpAddr::V6(ip6(inside, 8)?), IpAddr::V6(ip6(inside, 24)?));
+        (chain.next, from, to, inside.get(40 + chain.at..)?)
+    } else {
+        let [version, ..] = *inside.get(..20)? else {
+            return None;
+        };
+        let header = usize::from(version & 15) * 4;
+        if version >> 4 != 4 || header < 20 || word(inside, 6)? & 0x1fff != 0 {
+            return None;
+        }
+        let (from, to) = (ip4(inside, 12)?, ip4(inside, 16)?);
+        (*inside.get(9)?, from, to, inside.get(header..)?)
+    };
+    let head: &[u8; 8] = transport.first_chunk()?;
+    let [kind, _, _, _, high, low, ..] = *head;
+    let (source, destination) = match protocol {
+        number::TCP | number::UDP | number::SCTP => (word(head, 0)?.into(), word(head, 2)?.into()),
+        number::ICMP | number::ICMPV6 if is_error(v6, kind) => return None,
+        number::ICMP | number::ICMPV6 => echo_ports(v6, kind, u16::from_be_bytes([high, low])),
+        _ => (0, 0),
+    };
+    Some(Quoted {
+        protocol,
+        from: (from, source),
+        to: (to, destination),
+    })
+}

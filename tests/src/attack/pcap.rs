@@ -1,0 +1,60 @@
+//! Frames in a file that every analyser reads (the classic libpcap format).
+//!
+//! Times are those of writing; a comment has no place in this format, so the file's name tells what
+//! the frames are.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result};
+
+const MAGIC: u32 = 0xa1b2_c3d4;
+const ETHERNET: u32 = 1;
+const LONGEST: u32 = 262_144;
+
+/// Writes frames to a new file.
+pub fn write<'a>(path: &Path, frames: impl IntoIterator<Item = &'a [u8]>) -> Result<()> {
+    let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
+    let mut file = BufWriter::new(file);
+    file.write_all(&MAGIC.to_ne_bytes())?;
+    for version in [2_u16, 4] {
+        file.write_all(&version.to_ne_bytes())?;
+    }
+    words(&mut file, [0, 0, LONGEST, ETHERNET])?;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let seconds = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+    for frame in frames {
+        let length = u32::try_from(frame.len())?;
+        words(&mut file, [seconds, now.subsec_micros(), length, length])?;
+        file.write_all(frame)?;
+    }
+    file.flush()
+        .with_context(|| format!("writing {}", path.display()))
+}
+
+fn words(file: &mut impl std::io::Write, words: [u32; 4]) -> std::io::Result<()> {
+    words
+        .into_iter()
+        .try_for_each(|word| file.write_all(&word.to_ne_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_a_header_and_a_record_for_each_frame() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.pcap");
+        write(&path, [b"frame".as_slice(), b"two".as_slice()]).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes.len(), 24 + 16 + 5 + 16 + 3);
+        assert_eq!(bytes[..4], MAGIC.to_ne_bytes());
+        assert_eq!(bytes[32..36], 5_u32.to_ne_bytes());
+        assert_eq!(&bytes[40..45], b"frame");
+    }
+}

@@ -1,0 +1,8 @@
+//! Hostile frames of every family against the real agent: what policy denies does not arrive.
+//!
+//! A test for each family; together they send ten thousand frames in each of three arenas, which the
+//! tests share for as long as one of them runs. `RINGFENCE_ATTACK_SEED` repeats a run.
+
+mod drops;
+mod families;
+mod ground;
