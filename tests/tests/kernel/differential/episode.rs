@@ -228,6 +228,7 @@ fn mismatch(
 fn fits(mode: Mode, expected: Expected, fate: Fate) -> bool {
     match (mode, expected) {
         (Mode::Observe, _) | (Mode::Enforce, Expected::Pass(_)) => fate == Fate::Passed,
+        (Mode::Enforce, Expected::Unsettled(_)) => fate != Fate::Rejected,
         // Not everything that may be answered is: there is an allowance.
         (Mode::Enforce, Expected::Reject { answerable: true }) => fate != Fate::Passed,
         (Mode::Enforce | Mode::Lockdown, _) => fate == Fate::Dropped,
@@ -243,7 +244,7 @@ fn is_counted(
 ) -> bool {
     let reasons: &[DropReason] = match expected {
         Expected::Pass(_) => return true,
-        Expected::Refuse(reasons) => reasons,
+        Expected::Refuse(reasons) | Expected::Unsettled(reasons) => reasons,
         Expected::Reject { .. } => &[DropReason::Policy],
     };
     let observed = mode == Mode::Observe;
@@ -258,5 +259,5 @@ fn is_counted(
             return true;
         }
     }
-    false
+    matches!(expected, Expected::Unsettled(_))
 }

@@ -22,10 +22,14 @@ pub(super) enum Expected {
     Pass(&'static str),
     /// It is refused for one of these reasons.
     Refuse(Refusal),
+    /// It passes, or is refused for one of these reasons: what is remembered of a flow between two of
+    /// the workload's own addresses lasts until either of them changes hands, and addresses did so
+    /// in the worlds before.
+    Unsettled(Refusal),
     /// A rule denies it and has its sender told, if it is one that may be answered.
     Reject { answerable: bool },
 }
-use Expected::{Pass, Refuse, Reject};
+use Expected::{Pass, Refuse, Reject, Unsettled};
 
 /// What policy says of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +56,8 @@ struct Flow {
     judgement: Judgement,
     direction: Direction,
     from_node: bool,
+    /// The end that is not the workload, as its first packet has it.
+    peer: IpAddr,
 }
 
 /// What a fence remembers while an episode lasts.
@@ -92,6 +98,9 @@ impl<'a> Expectation<'a> {
         };
         match expected {
             Pass(_) if self.around.mode == Mode::Lockdown => Refuse(&[Lockdown]),
+            Unsettled(_) if self.around.mode == Mode::Lockdown => {
+                Refuse(&[Lockdown, IcmpErrorUnmatched])
+            }
             other => other,
         }
     }
@@ -103,14 +112,10 @@ impl<'a> Expectation<'a> {
         match &ip.kind {
             Kind::Discovery(_) => return Pass("neighbour discovery"),
             Kind::Error(_, quote) => {
-                let stands = quote.as_ref().is_some_and(|quote| {
-                    quote.source == ip.destination && self.stands(own, way, quote)
+                let quote = quote.as_ref().filter(|it| it.source == ip.destination);
+                return quote.map_or(Refuse(&[IcmpErrorUnmatched]), |quote| {
+                    self.error(own, way, quote)
                 });
-                return if stands {
-                    Pass("ICMP error about a flow")
-                } else {
-                    Refuse(&[IcmpErrorUnmatched])
-                };
             }
             Kind::Whole => {
                 if way == Leaving && asks_for_address(&ip) {
@@ -129,16 +134,26 @@ impl<'a> Expectation<'a> {
         self.flow(own, way, &ip)
     }
 
-    /// Whether an allowed flow is recorded that the workload took part in as the quoted packet says.
-    fn stands(&self, own: &[IpAddr], way: Way, quote: &Quote) -> bool {
-        let ours = if way == Leaving {
-            quote.destination
+    /// An error passes if an allowed flow is recorded that the workload took part in as the quoted
+    /// packet says.
+    fn error(&self, own: &[IpAddr], way: Way, quote: &Quote) -> Expected {
+        let (ours, peer) = if way == Leaving {
+            (quote.destination, quote.source)
         } else {
-            quote.source
+            (quote.source, quote.destination)
         };
         let ends = (quote.source, quote.destination);
         let flow = self.flows.get(&key(ends, quote.protocol, quote.ports));
-        own.contains(&ours) && flow.is_some_and(|flow| flow.judgement == Judgement::Allow)
+        match flow.filter(|flow| flow.judgement == Judgement::Allow) {
+            Some(flow) if own.contains(&ours) => {
+                if flow.peer == peer && !own.contains(&peer) {
+                    Pass("ICMP error about a flow")
+                } else {
+                    Unsettled(&[IcmpErrorUnmatched])
+                }
+            }
+            _ => Refuse(&[IcmpErrorUnmatched]),
+        }
     }
 
     fn flow(&mut self, own: &[IpAddr], way: Way, ip: &Ip) -> Expected {
@@ -162,7 +177,12 @@ impl<'a> Expectation<'a> {
                     let ask = (here, ip.ports.1);
                     (self.judge(own, way, ip, ask), "opened again")
                 };
-                self.remember(key, judgement, here, flow.from_node, true);
+                let renewed = Flow {
+                    judgement,
+                    direction: here,
+                    ..flow
+                };
+                self.remember(key, renewed, true);
                 return self.conclude(judgement, why, ip);
             }
         }
@@ -175,7 +195,13 @@ impl<'a> Expectation<'a> {
         };
         // A SYN against a flow's direction takes it over only if it may pass.
         if !known || judgement == Judgement::Allow {
-            self.remember(key, judgement, direction, from_node, false);
+            let flow = Flow {
+                judgement,
+                direction,
+                from_node,
+                peer: *peer(way, ip),
+            };
+            self.remember(key, flow, false);
         }
         self.conclude(judgement, why, ip)
     }
@@ -231,25 +257,13 @@ impl<'a> Expectation<'a> {
     }
 
     /// A flow is recorded if its packet passes, or if it was before.
-    fn remember(
-        &mut self,
-        key: ([(IpAddr, u16); 2], u8),
-        judgement: Judgement,
-        direction: Direction,
-        from_node: bool,
-        known: bool,
-    ) {
+    fn remember(&mut self, key: ([(IpAddr, u16); 2], u8), flow: Flow, known: bool) {
         let passes = match self.around.mode {
             Mode::Observe => true,
-            Mode::Enforce => judgement == Judgement::Allow,
+            Mode::Enforce => flow.judgement == Judgement::Allow,
             Mode::Lockdown => false,
         };
         if passes || known {
-            let flow = Flow {
-                judgement,
-                direction,
-                from_node,
-            };
             self.flows.insert(key, flow);
         }
     }

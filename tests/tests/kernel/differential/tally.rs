@@ -40,12 +40,12 @@ impl Tally {
     pub(super) fn add(&mut self, mode: Mode, expected: Expected, fate: Fate) {
         let name = match (expected, fate) {
             (Expected::Pass(why), _) => format!("pass: {why}"),
+            (Expected::Unsettled(_), _) => "either: ICMP error between own addresses".into(),
             (Expected::Reject { .. }, Fate::Rejected) => "deny: policy, answered".into(),
             (Expected::Reject { .. }, _) => "deny: policy, by a rule that rejects".into(),
             (Expected::Refuse([reason]), _) => format!("deny: {}", reason.name()),
             (Expected::Refuse(reasons), _) => {
-                let names: Vec<_> = reasons.iter().map(|reason| reason.name()).collect();
-                format!("deny: {}", names.join(" or "))
+                format!("deny: {}, or what else is wrong", reasons[0].name())
             }
         };
         let column = match mode {
@@ -79,12 +79,12 @@ impl Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, modes) = ("outcome", ["enforce", "observe", "lockdown"]);
-        write!(f, "{what:<40}")?;
+        write!(f, "{what:<44}")?;
         for mode in modes {
             write!(f, "{mode:>10}")?;
         }
         for (name, of) in &self.outcomes {
-            write!(f, "\n{name:<40}")?;
+            write!(f, "\n{name:<44}")?;
             for number in of {
                 write!(f, "{number:>10}")?;
             }
