@@ -49,6 +49,8 @@ impl Trial {
             format!("-timeout={SLOWEST}"),
             format!("-rss_limit_mb={MOST_MEMORY}"),
             format!("-max_len={LONGEST}"),
+            // Names of functions are looked up one by one, in a second each.
+            String::from("-print_funcs=0"),
             String::from("-print_final_stats=1"),
         ]);
         Ok(Self {
