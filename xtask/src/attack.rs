@@ -12,7 +12,10 @@ use crate::{demo, test};
 
 /// The subcommand.
 pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
-    if !arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+    if !arguments
+        .iter()
+        .any(|argument| argument == "--help" || argument == "-h")
+    {
         test::require_root("attacks on the wire")?;
     }
     demo::become_testbed_program("ringfence-attack", arguments)

@@ -80,6 +80,9 @@ enum Task {
     /// Flood a node from one endpoint and see what it costs the others; needs root
     Flood {
         /// Passed on to the flood: [--seconds N] [--rate N]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Attack the fence with hostile frames on the wire; needs root
     Attack {
         /// Passed on to the attack: [--frames N] [--seed S] [--family NAME]

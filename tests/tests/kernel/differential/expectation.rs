@@ -64,7 +64,8 @@ struct Flow {
 pub(super) struct Expectation<'a> {
     around: Surroundings<'a>,
     flows: HashMap<([(IpAddr, u16); 2], u8), Flow>,
-    fragments: HashMap<(IpAddr, IpAddr, u32, u8), (u8, (u16, u16))>,
+    /// Protocol, ports, and where the headers end.
+    fragments: HashMap<(IpAddr, IpAddr, u32, u8), (u8, (u16, u16), usize)>,
 }
 
 impl<'a> Expectation<'a> {
@@ -123,11 +124,12 @@ impl<'a> Expectation<'a> {
                 }
             }
             Kind::FirstFragment => {
-                let record = (ip.protocol, ip.ports);
+                let record = (ip.protocol, ip.ports, ip.place);
                 self.fragments.insert(train(&ip), record);
             }
             Kind::LaterFragment => match self.fragments.get(&train(&ip)) {
-                Some((protocol, ports)) => (ip.protocol, ip.ports) = (*protocol, *ports),
+                Some((.., end)) if ip.place < *end => return Refuse(&[TinyFragment]),
+                Some((protocol, ports, _)) => (ip.protocol, ip.ports) = (*protocol, *ports),
                 None => return Refuse(&[OrphanFragment]),
             },
         }
@@ -307,7 +309,14 @@ fn source(own: &[IpAddr], way: Way, ip: &Ip) -> Result<(), Refusal> {
     match way {
         Leaving => {}
         Arriving if own.contains(&ip.source) => return Err(&[SpoofedSource]),
-        Arriving | FromNode | Hairpin => return Ok(()),
+        Arriving | FromNode | Hairpin => {
+            return match &ip.kind {
+                Kind::Discovery(discovery) if !is_near(discovery.kind, ip) => {
+                    Err(&[NeighbourSpoof])
+                }
+                _ => Ok(()),
+            };
+        }
     }
     let discovers = matches!(ip.kind, Kind::Discovery(_));
     let may = own.contains(&ip.source)
@@ -327,6 +336,10 @@ fn announces(own: &[IpAddr], discovery: &Discovery, ip: &Ip) -> Result<(), Refus
     match discovery.kind {
         134 => Err(&[RouterAdvertisement]),
         137 => Err(&[Redirect]),
+        kind if !is_near(kind, ip) => Err(&[NeighbourSpoof]),
+        133 if !ip.destination.is_multicast() && !is_link_local(&ip.destination) => {
+            Err(&[NeighbourSpoof])
+        }
         135 | 136 => {
             let may_be_about = |address| own.contains(&address) || claims(discovery, address);
             let spoofs = match discovery.target {
@@ -334,13 +347,24 @@ fn announces(own: &[IpAddr], discovery: &Discovery, ip: &Ip) -> Result<(), Refus
                 Some(target) => discovery.kind == 136 && !may_be_about(target),
             };
             let from_another = is_link_local(&ip.source) && !may_be_about(ip.source);
-            if spoofs || from_another || ip.hop_limit != 255 {
+            if spoofs || from_another {
                 Err(&[NeighbourSpoof])
             } else {
                 Ok(())
             }
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether discovery comes from the link and stays on it.
+fn is_near(kind: u8, ip: &Ip) -> bool {
+    let nobody = ip.source.is_unspecified();
+    let to_group = ip.destination.is_multicast();
+    if (133..=137).contains(&kind) {
+        ip.hop_limit == 255 && (!nobody || to_group)
+    } else {
+        to_group && (nobody || is_link_local(&ip.source))
     }
 }
 
@@ -374,6 +398,9 @@ fn claims(discovery: &Discovery, address: IpAddr) -> bool {
     address == IpAddr::from(made) && names_it
 }
 
+/// RFC 8415 §7.1.
+const ALL_DHCP_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+
 /// A DHCP client: over IPv4 one without an address, over IPv6 one that speaks for its link only.
 fn asks_for_address(ip: &Ip) -> bool {
     let is_client = match (ip.source, ip.destination) {
@@ -381,7 +408,7 @@ fn asks_for_address(ip: &Ip) -> bool {
             source.is_unspecified() && destination.is_broadcast() && ip.ports == (68, 67)
         }
         (_, destination) => {
-            is_link_local(&ip.source) && destination.is_multicast() && ip.ports == (546, 547)
+            is_link_local(&ip.source) && destination == ALL_DHCP_SERVERS && ip.ports == (546, 547)
         }
     };
     is_client && ip.protocol == 17 && matches!(ip.kind, Kind::Whole)

@@ -49,6 +49,8 @@ pub(super) struct Ip {
     pub(super) is_reset: bool,
     /// Identification, of what came with one.
     pub(super) id: u32,
+    /// Where in the fragmented packet a later fragment begins, or where the headers end.
+    pub(super) place: usize,
     pub(super) kind: Kind,
     /// Whether there is anything between the IP header proper and the transport header.
     pub(super) has_options: bool,
@@ -146,6 +148,7 @@ fn ipv4(bytes: &[u8], gso: bool) -> Result<Ip, Refusal> {
         opens: false,
         is_reset: false,
         id: header.identification().into(),
+        place: 0,
         kind: Kind::Whole,
         has_options: start > 20,
     };
@@ -154,9 +157,12 @@ fn ipv4(bytes: &[u8], gso: bool) -> Result<Ip, Refusal> {
         0 => {}
         // It would overwrite the flags (RFC 3128).
         1 if ip.protocol == 6 => return Err(&[TinyFragment]),
-        _ => ip.kind = Kind::LaterFragment,
+        offset => {
+            ip.kind = Kind::LaterFragment;
+            ip.place = 8 * usize::from(offset);
+        }
     }
-    transport(&mut ip, body, &bytes[start..], gso)?;
+    transport(&mut ip, body, gso)?;
     Ok(ip)
 }
 
@@ -180,10 +186,11 @@ fn ipv6(bytes: &[u8], gso: bool) -> Result<Ip, Refusal> {
         opens: false,
         is_reset: false,
         id: chain.id,
+        place: chain.place,
         kind: chain.kind,
         has_options: chain.end != 0,
     };
-    transport(&mut ip, &rest[chain.end..length], &rest[chain.end..], gso)?;
+    transport(&mut ip, &rest[chain.end..length], gso)?;
     Ok(ip)
 }
 
@@ -192,6 +199,8 @@ struct Chain {
     protocol: u8,
     end: usize,
     id: u32,
+    /// As [`Ip::place`], without the transport header.
+    place: usize,
     kind: Kind,
 }
 
@@ -201,6 +210,7 @@ fn walk(rest: &[u8], length: usize, first: u8) -> Result<Chain, Refusal> {
         protocol: first,
         end: 0,
         id: 0,
+        place: 0,
         kind: Kind::Whole,
     };
     let mut fragmented = false;
@@ -237,8 +247,9 @@ fn walk(rest: &[u8], length: usize, first: u8) -> Result<Chain, Refusal> {
                 0 if fragment.more_fragments() => chain.kind = Kind::FirstFragment,
                 0 => {}
                 1 if chain.protocol == 6 => return Err(&[TinyFragment]),
-                _ => {
+                offset => {
                     chain.kind = Kind::LaterFragment;
+                    chain.place = 8 * usize::from(offset);
                     break;
                 }
             }
@@ -246,6 +257,9 @@ fn walk(rest: &[u8], length: usize, first: u8) -> Result<Chain, Refusal> {
             let (next, size) = extension(this, header).ok_or(EXTENSION_HEADERS)?;
             chain.protocol = next;
             chain.end += size;
+            if fragmented {
+                chain.place += size;
+            }
         }
     }
     Ok(chain)
@@ -265,9 +279,8 @@ fn extension(kind: u8, header: &[u8]) -> Option<(u8, usize)> {
     }
 }
 
-/// Reads ports and kind off the transport header; `body` is the packet's, `more` goes on to the end
-/// of the frame.
-fn transport(ip: &mut Ip, body: &[u8], more: &[u8], gso: bool) -> Result<(), Refusal> {
+/// Reads ports and kind off the transport header.
+fn transport(ip: &mut Ip, body: &[u8], gso: bool) -> Result<(), Refusal> {
     if matches!(ip.kind, Kind::LaterFragment) {
         return Ok(());
     }
@@ -285,6 +298,7 @@ fn transport(ip: &mut Ip, body: &[u8], more: &[u8], gso: bool) -> Result<(), Ref
             ip.ports = (tcp.source_port(), tcp.destination_port());
             ip.opens = tcp.syn() && !tcp.ack();
             ip.is_reset = tcp.rst();
+            ip.place += tcp.slice().len();
         }
         (17, _) => {
             let udp = UdpHeaderSlice::from_slice(body).map_err(|_| short(&[UdpHeader]))?;
@@ -293,6 +307,7 @@ fn transport(ip: &mut Ip, body: &[u8], more: &[u8], gso: bool) -> Result<(), Ref
                 return Err(&[UdpHeader]);
             }
             ip.ports = (udp.source_port(), udp.destination_port());
+            ip.place += 8;
         }
         (132, _) => {
             // No slice of etherparse's: source and destination port, tag, checksum (RFC 9260).
@@ -300,36 +315,38 @@ fn transport(ip: &mut Ip, body: &[u8], more: &[u8], gso: bool) -> Result<(), Ref
                 return Err(short(&[Truncated]));
             }
             ip.ports = ports(body);
+            ip.place += 12;
         }
         (1, false) | (58, true) => {
             if body.len() < 8 {
                 return Err(short(&[Truncated]));
             }
-            icmp(ip, body, more, first)?;
+            icmp(ip, body, first)?;
+            ip.place += 8;
         }
         _ => {}
     }
     Ok(())
 }
 
-/// SYN, SYN+ACK, ACK, FIN+ACK, RST and RST+ACK are what stacks send; an urgent reset is none.
+/// SYN, SYN+ACK, ACK, FIN+ACK, RST and RST+ACK are what stacks send; an urgent reset or
+/// answer to a SYN is none.
 fn is_sane(tcp: &TcpHeaderSlice) -> bool {
     match (tcp.syn(), tcp.fin(), tcp.rst()) {
-        (true, false, false) => true,
+        (true, false, false) => !(tcp.ack() && tcp.urg()),
         (false, _, false) => tcp.ack(),
         (false, false, true) => !tcp.urg(),
         _ => false,
     }
 }
 
-fn icmp(ip: &mut Ip, body: &[u8], more: &[u8], first: bool) -> Result<(), Refusal> {
+fn icmp(ip: &mut Ip, body: &[u8], first: bool) -> Result<(), Refusal> {
     let (kind, v6) = (body[0], ip.source.is_ipv6());
     if is_error(kind, v6) {
         if first {
             return Err(&[IcmpErrorUnmatched]);
         }
-        // What follows the packet in its frame is as much the sender's as the packet is.
-        ip.kind = Kind::Error(kind, quote(&more[8..], v6));
+        ip.kind = Kind::Error(kind, quote(&body[8..], v6));
     } else if v6 && matches!(kind, 130..=137 | 143) {
         if first {
             return Err(&[NeighbourSpoof]);
@@ -359,7 +376,11 @@ fn is_error(kind: u8, v6: bool) -> bool {
 }
 
 fn echo(kind: u8, v6: bool, body: &[u8]) -> (u16, u16) {
-    let id = u16::from_be_bytes([body[4], body[5]]);
+    // Zero is no port, and would make a question and its answer alike.
+    let id = match u16::from_be_bytes([body[4], body[5]]) {
+        0 => u16::MAX,
+        id => id,
+    };
     match (kind, v6) {
         (8, false) | (128, true) => (id, 0),
         (0, false) | (129, true) => (0, id),
