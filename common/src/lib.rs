@@ -4,7 +4,10 @@
 //! Invariants: `no_std`, no allocation, no panics; shared structs are `#[repr(C)]`, fully padded
 //! and asserted at compile time; addresses and ports are in network byte order in types that say
 //! so; times are nanoseconds of the kernel's boot clock. It does no I/O and holds no state.
-#![cfg_attr(not(any(test, feature = "mutants")), no_std)]
+#![cfg_attr(
+    not(any(test, all(feature = "mutants", not(target_arch = "bpf")))),
+    no_std
+)]
 
 pub mod conntrack;
 pub mod deny;

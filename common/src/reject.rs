@@ -7,7 +7,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{SECOND, net::Ip6, pod::shared_layout};
+use crate::{SECOND, mutant, net::Ip6, pod::shared_layout};
 
 /// The most answers an endpoint's rejections cause in a second.
 pub const ANSWERS_PER_SECOND: u64 = 1000;
@@ -59,12 +59,16 @@ shared_layout!(Allowance, size 16, since at 0, given at 8);
 impl Allowance {
     /// Takes one answer, if there is one left.
     #[inline(always)]
-    pub const fn take(&mut self, now: u64) -> bool {
+    pub fn take(&mut self, now: u64) -> bool {
         if now.wrapping_sub(self.since) >= SECOND {
             self.since = now;
             self.given = 0;
         }
-        if self.given >= ANSWERS_PER_SECOND {
+        if mutant!(
+            answers_are_unlimited,
+            self.given >= ANSWERS_PER_SECOND,
+            false
+        ) {
             return false;
         }
         self.given += 1;

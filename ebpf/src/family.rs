@@ -11,6 +11,7 @@ use ringfence_common::{
     endpoint::{Endpoint, Owns},
     fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
     ids::IdentityId,
+    mutant,
     net::{Ip4, Ip6, Port},
     packet::{
         Packet, Parse,
@@ -136,7 +137,7 @@ impl Family for Ip4 {
             source: packet.source,
             destination: packet.destination,
             ifindex,
-            id: packet.fragment_id,
+            id: mutant!(fragment_id_ignored, packet.fragment_id, 0),
             protocol: packet.protocol,
             reserved: [0; 3],
         }
@@ -237,7 +238,7 @@ impl Family for Ip6 {
             source: packet.source,
             destination: packet.destination,
             ifindex,
-            id: packet.fragment_id,
+            id: mutant!(fragment_id_ignored, packet.fragment_id, 0),
             reserved: [0; 8],
         }
     }

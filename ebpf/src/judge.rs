@@ -8,6 +8,7 @@ use ringfence_common::{
     conntrack::CtEntry,
     ids::{IdentityId, RuleSlot},
     mode::{Direction, Verdict},
+    mutant,
     net::Port,
     policy::{self, Decision, PolicyKey, Query},
     reason::DropReason,
@@ -68,6 +69,15 @@ fn judge_now<A: Family>(
     entry: &mut CtEntry,
 ) -> u32 {
     let identity = step.peer().identity();
+    let identity = mutant!(
+        unknown_peer_is_world,
+        identity,
+        if identity == IdentityId::UNKNOWN {
+            IdentityId::WORLD
+        } else {
+            identity
+        }
+    );
     if identity == IdentityId::UNKNOWN {
         entry.doubt(DropReason::UnknownPeer, identity);
         return 0;
@@ -79,7 +89,7 @@ fn judge_now<A: Family>(
     let query = Query {
         table: context.endpoint.table,
         class: maps::class(identity),
-        direction,
+        direction: mutant!(direction_forgotten, direction, Direction::Egress),
         protocol: step.packet.protocol,
         port,
     };

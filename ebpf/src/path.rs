@@ -12,6 +12,7 @@ use ringfence_common::{
     fragment::{FragmentPorts, LIFETIME},
     ids::{IdentityId, NamespaceSlot, TableId},
     mode::{Action, Mode, Verdict},
+    mutant,
     net::{Address, Ip4, Ip6},
     packet::{
         ETHERNET, Kind, Packet, TcpFlags, arp, ethertype,
@@ -78,10 +79,14 @@ fn judge_frame<const FROM: bool>(ctx: &TcContext) -> Action {
     // SAFETY: ENDPOINTS is not preallocated, so the value outlives this program's run (RCU).
     let Some(endpoint) = (unsafe { maps::ENDPOINTS.get(ifindex) }) else {
         let context = Context::new(&skb, ifindex, &NOBODY);
-        return refuse::<FROM>(&context, DropReason::UnknownEndpoint, 0);
+        return mutant!(
+            unknown_endpoint_passes,
+            refuse::<FROM>(&context, DropReason::UnknownEndpoint, 0),
+            Action::Pass
+        );
     };
     let context = Context::new(&skb, ifindex, endpoint);
-    if skb.has_vlan_tag() {
+    if mutant!(vlan_frame_passes, skb.has_vlan_tag(), false) {
         return refuse::<FROM>(&context, DropReason::Vlan, 0);
     }
     match skb.ethertype() {
@@ -90,14 +95,26 @@ fn judge_frame<const FROM: bool>(ctx: &TcContext) -> Action {
         ethertype::ARP => {
             if FROM && let Err(reason) = arp::may_send(&skb, endpoint) {
                 refuse::<FROM>(&context, reason, 0)
-            } else if context.mode == Mode::Lockdown {
+            } else if mutant!(
+                lockdown_lets_arp_pass,
+                context.mode == Mode::Lockdown,
+                false
+            ) {
                 refuse::<FROM>(&context, DropReason::Lockdown, 0)
             } else {
                 Action::Pass
             }
         }
-        ethertype::VLAN | ethertype::QINQ => refuse::<FROM>(&context, DropReason::Vlan, 0),
-        _ => refuse::<FROM>(&context, DropReason::Ethertype, 0),
+        ethertype::VLAN | ethertype::QINQ => mutant!(
+            vlan_frame_passes,
+            refuse::<FROM>(&context, DropReason::Vlan, 0),
+            Action::Pass
+        ),
+        _ => mutant!(
+            unknown_ethertype_passes,
+            refuse::<FROM>(&context, DropReason::Ethertype, 0),
+            Action::Pass
+        ),
     }
 }
 
@@ -162,14 +179,21 @@ fn check_source<A: Family, const FROM: bool>(
 ) -> Result<(), DropReason> {
     let endpoint = context.endpoint;
     if FROM {
-        if !A::is_own(packet, endpoint) {
+        let foreign = !A::is_own(packet, endpoint);
+        let foreign = mutant!(ipv6_source_unchecked, foreign, foreign && A::VERSION == 4);
+        if mutant!(
+            source_unchecked_mid_flow,
+            foreign,
+            foreign && !packet.tcp.has(TcpFlags::ACK)
+        ) {
             return Err(DropReason::SpoofedSource);
         }
         return A::may_announce(skb, packet, endpoint);
     }
     let came_from_elsewhere =
         context.ingress_ifindex != 0 && context.ingress_ifindex != context.ifindex;
-    if came_from_elsewhere && packet.source.owned_by(endpoint) {
+    let returns = came_from_elsewhere && packet.source.owned_by(endpoint);
+    if mutant!(own_address_from_elsewhere_passes, returns, false) {
         return Err(DropReason::SpoofedSource);
     }
     A::may_arrive(packet)
@@ -178,7 +202,11 @@ fn check_source<A: Family, const FROM: bool>(
 /// What belongs to no flow of its own passes, except under lockdown.
 #[inline(always)]
 fn beside_flows<A: Family, const FROM: bool>(context: &Context, packet: &Packet<A>) -> Action {
-    if context.mode == Mode::Lockdown {
+    if mutant!(
+        lockdown_lets_discovery_pass,
+        context.mode == Mode::Lockdown,
+        false
+    ) {
         return refuse_packet::<A, FROM>(context, packet, DropReason::Lockdown);
     }
     Action::Pass
@@ -204,8 +232,15 @@ fn fragment<A: Family>(context: &Context, packet: &mut Packet<A>) -> Result<(), 
         };
     }
     match A::fragment_find(&key) {
-        Some(ports) if context.now.wrapping_sub(ports.seen) < LIFETIME => {
-            if packet.place < u32::from(ports.headers) {
+        Some(ports)
+            if mutant!(
+                fragments_never_expire,
+                context.now.wrapping_sub(ports.seen) < LIFETIME,
+                true
+            ) =>
+        {
+            let overwrites = packet.place < u32::from(ports.headers);
+            if mutant!(fragment_overwrites_headers, overwrites, false) {
                 return Err(DropReason::TinyFragment);
             }
             packet.source_port = ports.source;
@@ -213,7 +248,11 @@ fn fragment<A: Family>(context: &Context, packet: &mut Packet<A>) -> Result<(), 
             packet.protocol = ports.protocol;
             Ok(())
         }
-        _ => Err(DropReason::OrphanFragment),
+        _ => mutant!(
+            orphan_fragment_passes,
+            Err(DropReason::OrphanFragment),
+            Ok(())
+        ),
     }
 }
 
@@ -241,9 +280,14 @@ fn error<A: Family, const FROM: bool>(
         packet: &quoted,
         from_workload: !FROM,
     };
-    if quoted.source == packet.destination
-        && ours.owned_by(context.endpoint)
-        && stands(context, &step)
+    let to_its_sender = quoted.source == packet.destination;
+    if mutant!(icmp_error_for_anybody, to_its_sender, true)
+        && mutant!(
+            icmp_error_about_others,
+            ours.owned_by(context.endpoint),
+            true
+        )
+        && mutant!(icmp_error_always_passes, stands(context, &step), true)
     {
         return Ok(());
     }

@@ -13,6 +13,7 @@ use aya_ebpf::{
 };
 use ringfence_common::{
     mode::Mode,
+    mutant,
     net::{Ip4, Ip6},
     packet::{
         ETHERNET, Frame, ethertype, protocol,
@@ -49,7 +50,8 @@ pub struct Draft {
 pub extern "C" fn drop_or_reject(raw: *mut __sk_buff, from_workload: u32) -> i32 {
     let skb = Skb::at(raw);
     let from_workload = from_workload != 0;
-    if !report::is_rejected() || !mode(skb.ifindex()).answers() {
+    let answers = mutant!(lockdown_answers, mode(skb.ifindex()).answers(), true);
+    if !report::is_rejected() || !answers {
         return TC_ACT_SHOT;
     }
     let outcome = match skb.ethertype() {
@@ -85,10 +87,11 @@ pub extern "C" fn is_answer(raw: *mut __sk_buff, from_workload: u32) -> u32 {
     let key = &draft.key;
     // SAFETY: copied at once; a recycled record costs an answer, or lets one pass late.
     let Some(sent) = unsafe { ANSWERS.get(key) }.copied() else {
-        return 0;
+        return mutant!(answer_without_record, 0, 1);
     };
     // Who removes it has it: two packets cannot pass by one record.
-    u32::from(ANSWERS.remove(key).is_ok() && now().wrapping_sub(sent) < ON_THE_WAY)
+    let taken = mutant!(answer_passes_twice, ANSWERS.remove(key).is_ok(), true);
+    u32::from(taken && now().wrapping_sub(sent) < ON_THE_WAY)
 }
 
 #[inline(always)]

@@ -12,6 +12,7 @@ use ringfence_common::{
     ids::{IdentityId, RuleSlot},
     maps::EVENTS_BYTES,
     mode::{Action, Direction, Verdict},
+    mutant,
     net::{Address, Ip4, Ip6, Port},
     packet::Packet,
     reason::DropReason,
@@ -141,9 +142,9 @@ pub fn denied(context: &Context, event: &mut FlowEvent) -> u32 {
         Action::Pass
     };
     if let Some(reason) = DropReason::from_raw(event.reason) {
-        add(of_reason(reason, action));
+        mutant!(drop_not_counted, add(of_reason(reason, action)), ());
     }
-    hit(event.rule, context.now);
+    mutant!(denials_are_no_hits, hit(event.rule, context.now), ());
     let mut key = DenyKey {
         peer: event.peer,
         ifindex: event.ifindex,
@@ -159,7 +160,8 @@ pub fn denied(context: &Context, event: &mut FlowEvent) -> u32 {
     if let Some(count) = DENIES.get_ptr_mut(key) {
         return another(context, event, count);
     }
-    if !place::holding(context.ifindex).is_some_and(|holding| holding.name(context.now)) {
+    let named = place::holding(context.ifindex).is_some_and(|holding| holding.name(context.now));
+    if mutant!(a_flood_is_told_of_packet_by_packet, !named, false) {
         // A scan or a flood: everything of a rule and protocol is one kind, and peers and ports go
         // unnamed.
         event.peer = if event.family == 4 {
@@ -196,7 +198,8 @@ fn another(context: &Context, event: &mut FlowEvent, count: *mut DenyCount) -> u
     let count = unsafe { &mut *count };
     count.packets += 1;
     count.bytes += event.bytes;
-    if context.now.wrapping_sub(count.reported) < REPORT_INTERVAL {
+    let recent = context.now.wrapping_sub(count.reported) < REPORT_INTERVAL;
+    if mutant!(every_denial_reported, recent, false) {
         return 0;
     }
     count.reported = context.now;
@@ -239,7 +242,11 @@ fn write(event: &FlowEvent) -> bool {
     count(if written {
         Counter::EventsWritten
     } else {
-        Counter::EventsLost
+        mutant!(
+            lost_event_not_counted,
+            Counter::EventsLost,
+            Counter::EventsWritten
+        )
     });
     written
 }

@@ -6,6 +6,7 @@
 use super::{ETHERNET, Frame, be16};
 use crate::{
     endpoint::{Endpoint, Owns},
+    mutant,
     net::{Address, Ip4},
     reason::DropReason,
 };
@@ -24,12 +25,17 @@ pub fn may_send<F: Frame>(frame: &F, endpoint: &Endpoint) -> Result<(), DropReas
         && be16(h[2], h[3]) == super::ethertype::IPV4
         && h[4] == 6
         && h[5] == 4;
-    if !ethernet_over_ip || !matches!(be16(h[6], h[7]), 1 | 2) {
+    let known = ethernet_over_ip && matches!(be16(h[6], h[7]), 1 | 2);
+    if mutant!(arp_header_unchecked, !known, false) {
         return Err(DropReason::ArpHeader);
     }
     let sender = Ip4::from_wire([h[14], h[15], h[16], h[17]]);
     let is_probe = sender == Ip4::UNSPECIFIED && be16(h[6], h[7]) == 1;
-    if endpoint.owns(sender) || is_probe {
+    if mutant!(
+        arp_sender_unchecked,
+        endpoint.owns(sender) || is_probe,
+        true
+    ) {
         Ok(())
     } else {
         Err(DropReason::ArpSpoof)

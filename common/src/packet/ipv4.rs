@@ -5,7 +5,7 @@
 //! (RFC 3128). Options are skipped, not interpreted.
 
 use super::{Frame, Kind, Packet, Parse, be16, protocol, transport};
-use crate::{net::Ip4, reason::DropReason};
+use crate::{mutant, net::Ip4, reason::DropReason};
 
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
@@ -26,7 +26,7 @@ impl Parse for Ip4 {
         if total == 0 && frame.is_gso() {
             total = available;
         }
-        if total < header || total > available {
+        if total < header || mutant!(short_packet_passes, total > available, false) {
             return Err(DropReason::IpLength);
         }
         packet.source = Self::from_wire([h[12], h[13], h[14], h[15]]);
@@ -34,19 +34,24 @@ impl Parse for Ip4 {
         packet.protocol = h[9];
         packet.hop_limit = h[8];
         packet.length = total;
-        packet.transport = at + header;
+        packet.transport = at + mutant!(options_are_not_skipped, header, 20);
         packet.end = at + total;
         packet.fragment_id = u32::from(be16(h[4], h[5]));
         let fragment = be16(h[6], h[7]);
-        if fragment & OFFSET != 0 {
-            if fragment & OFFSET == 1 && packet.protocol == protocol::TCP {
+        if mutant!(later_fragment_has_ports, fragment & OFFSET != 0, false) {
+            let overwrites = fragment & OFFSET == 1 && packet.protocol == protocol::TCP;
+            if mutant!(overlapping_fragment_passes, overwrites, false) {
                 return Err(DropReason::TinyFragment);
             }
             packet.kind = Kind::LaterFragment;
             packet.place = u32::from(fragment & OFFSET) * 8;
             return Ok(());
         }
-        if fragment & MORE_FRAGMENTS != 0 {
+        if mutant!(
+            first_fragment_not_recorded,
+            fragment & MORE_FRAGMENTS != 0,
+            false
+        ) {
             packet.kind = Kind::FirstFragment;
         }
         transport::parse(frame, packet)

@@ -6,7 +6,7 @@
 //! An atomic fragment (RFC 6946) is no fragment.
 
 use super::{Frame, Kind, Packet, Parse, be16, protocol, transport};
-use crate::{net::Ip6, reason::DropReason};
+use crate::{mutant, net::Ip6, reason::DropReason};
 
 /// How many extension headers a packet may have.
 const MAX_EXTENSIONS: u32 = 8;
@@ -31,11 +31,13 @@ pub(super) const fn is_extension(next: u8) -> bool {
 #[inline(always)]
 fn walk<F: Frame>(frame: &F, packet: &mut Packet<Ip6>) -> Result<(), DropReason> {
     let mut fragmented = false;
-    for seen in 0..=MAX_EXTENSIONS {
+    let most = mutant!(one_more_extension, MAX_EXTENSIONS, MAX_EXTENSIONS + 1);
+    for seen in 0..=most {
         if !is_extension(packet.protocol) || packet.kind == Kind::LaterFragment {
             return Ok(());
         }
-        if packet.protocol == HOP_BY_HOP && seen != 0 {
+        let misplaced = packet.protocol == HOP_BY_HOP && seen != 0;
+        if mutant!(hop_by_hop_anywhere, misplaced, false) {
             break;
         }
         step_over(frame, packet, &mut fragmented)?;
@@ -58,10 +60,14 @@ fn step_over<F: Frame>(
     }
     let size = match next {
         FRAGMENT => 8,
-        AUTHENTICATION => (u32::from(h[1]) + 2) * 4,
+        AUTHENTICATION => mutant!(
+            authentication_in_eights,
+            (u32::from(h[1]) + 2) * 4,
+            (u32::from(h[1]) + 1) * 8
+        ),
         _ => (u32::from(h[1]) + 1) * 8,
     };
-    if next == ROUTING && h[2] == 0 {
+    if mutant!(routing_type_0_passes, next == ROUTING && h[2] == 0, false) {
         return Err(DropReason::RoutingHeader);
     }
     packet.protocol = h[0];
@@ -73,19 +79,20 @@ fn step_over<F: Frame>(
         packet.place += size;
     }
     if next == FRAGMENT {
-        if *fragmented {
+        if mutant!(second_fragment_header_passes, *fragmented, false) {
             return Err(DropReason::ExtensionHeaders);
         }
         *fragmented = true;
         let field = be16(h[2], h[3]);
         packet.fragment_id = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
-        if field >> 3 == 1 && packet.protocol == protocol::TCP {
+        let overwrites = field >> 3 == 1 && packet.protocol == protocol::TCP;
+        if mutant!(overlapping_fragment_passes, overwrites, false) {
             return Err(DropReason::TinyFragment);
         }
-        if field & 0xfff8 != 0 {
+        if mutant!(later_fragment_has_ports, field & 0xfff8 != 0, false) {
             packet.kind = Kind::LaterFragment;
             packet.place = u32::from(field & 0xfff8);
-        } else if field & 1 != 0 {
+        } else if mutant!(first_fragment_not_recorded, field & 1 != 0, false) {
             packet.kind = Kind::FirstFragment;
         }
     }
@@ -122,7 +129,7 @@ impl Parse for Ip6 {
         if payload == 0 && frame.is_gso() {
             payload = available;
         }
-        if payload > available {
+        if mutant!(short_packet_passes, payload > available, false) {
             return Err(DropReason::IpLength);
         }
         set_ends(packet, &h);

@@ -8,6 +8,7 @@
 use super::{Frame, Kind, Packet, link_local, transport::icmp4, transport::icmp6};
 use crate::{
     endpoint::{Endpoint, Owns},
+    mutant,
     net::{Address, Ip4, Ip6},
     reason::DropReason,
 };
@@ -38,7 +39,8 @@ impl Announce for Ip4 {
         packet: &Packet<Self>,
         _endpoint: &Endpoint,
     ) -> Result<(), DropReason> {
-        if packet.kind == Kind::Error && packet.icmp_type == icmp4::REDIRECT {
+        let redirects = packet.kind == Kind::Error && packet.icmp_type == icmp4::REDIRECT;
+        if mutant!(redirect_passes, redirects, false) {
             return Err(DropReason::Redirect);
         }
         Ok(())
@@ -59,7 +61,8 @@ fn keeps_to_the_link(packet: &Packet<Ip6>) -> bool {
     let to_group = packet.destination.is_multicast();
     match packet.icmp_type {
         icmp6::ROUTER_SOLICITATION..=icmp6::REDIRECT => {
-            packet.hop_limit == 255 && (!nobody || to_group)
+            mutant!(forwarded_neighbour_passes, packet.hop_limit == 255, true)
+                && (!nobody || to_group)
         }
         _ => to_group && (nobody || packet.source.is_link_local()),
     }
@@ -76,8 +79,16 @@ impl Announce for Ip6 {
             return Ok(());
         }
         match packet.icmp_type {
-            icmp6::ROUTER_ADVERTISEMENT => return Err(DropReason::RouterAdvertisement),
-            icmp6::REDIRECT => return Err(DropReason::Redirect),
+            icmp6::ROUTER_ADVERTISEMENT => {
+                return mutant!(
+                    router_advertisement_passes,
+                    Err(DropReason::RouterAdvertisement),
+                    Ok(())
+                );
+            }
+            icmp6::REDIRECT => {
+                return mutant!(redirect6_passes, Err(DropReason::Redirect), Ok(()));
+            }
             _ if !keeps_to_the_link(packet) => return Err(DropReason::NeighbourSpoof),
             icmp6::ROUTER_SOLICITATION => {
                 let to = packet.destination;
@@ -99,12 +110,16 @@ impl Announce for Ip6 {
                 return Err(DropReason::Truncated);
             }
             let target = Ip6::from_wire(target);
-            if !may_speak_for(frame, packet, endpoint, target) {
+            let own = may_speak_for(frame, packet, endpoint, target);
+            if mutant!(neighbour_advertisement_unchecked, !own, false) {
                 return Err(DropReason::NeighbourSpoof);
             }
         }
         // Whoever hears a solicitation ties its source to the hardware address in it.
-        if packet.source.is_link_local() && !may_speak_for(frame, packet, endpoint, packet.source) {
+        let near = packet.source.is_link_local();
+        if mutant!(foreign_link_local_solicits, near, false)
+            && !may_speak_for(frame, packet, endpoint, packet.source)
+        {
             return Err(DropReason::NeighbourSpoof);
         }
         Ok(())
@@ -162,7 +177,12 @@ impl OwnSource for Ip6 {
             // Duplicate address detection and the listener reports that go with it.
             return packet.kind == Kind::Discovery;
         }
-        packet.source.is_link_local() && (packet.kind == Kind::Discovery || is_dhcp6(packet))
+        packet.source.is_link_local()
+            && mutant!(
+                link_local_source_for_all,
+                packet.kind == Kind::Discovery || is_dhcp6(packet),
+                true
+            )
     }
 }
 

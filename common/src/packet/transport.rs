@@ -5,6 +5,7 @@
 
 use super::{Frame, Kind, Packet, TcpFlags, be16, protocol};
 use crate::{
+    mutant,
     net::{Address, Port},
     reason::DropReason,
 };
@@ -51,20 +52,20 @@ pub(super) fn parse<F: Frame, A: Address>(
     };
     match packet.protocol {
         protocol::TCP => {
-            if room < 20 {
+            if mutant!(tiny_first_fragment_passes, room < 20, room < 14) {
                 return Err(short(DropReason::TcpHeader));
             }
             let mut h = [0u8; 14];
             load(frame, packet.transport, &mut h)?;
             let header = u32::from(h[12] >> 4) * 4;
-            if header < 20 {
+            if mutant!(tcp_offset_unchecked, header < 20, false) {
                 return Err(DropReason::TcpHeader);
             }
-            if header > room {
+            if mutant!(tiny_first_fragment_passes, header > room, false) {
                 return Err(short(DropReason::TcpHeader));
             }
             packet.tcp = TcpFlags(h[13]);
-            if !packet.tcp.are_sane() {
+            if mutant!(tcp_flags_unchecked, !packet.tcp.are_sane(), false) {
                 return Err(DropReason::TcpFlags);
             }
             packet.place += header;
@@ -77,7 +78,8 @@ pub(super) fn parse<F: Frame, A: Address>(
             let mut h = [0u8; 8];
             load(frame, packet.transport, &mut h)?;
             let length = u32::from(be16(h[4], h[5]));
-            if length < 8 || (packet.kind == Kind::Flow && length > room && !frame.is_gso()) {
+            let beyond = packet.kind == Kind::Flow && length > room && !frame.is_gso();
+            if length < 8 || mutant!(udp_length_unchecked, beyond, false) {
                 return Err(DropReason::UdpHeader);
             }
             packet.place += 8;
@@ -198,13 +200,17 @@ fn set_echo<A: Address>(packet: &mut Packet<A>, id: [u8; 2]) {
         (icmp4::ECHO, icmp4::ECHO_REPLY)
     };
     let id = match Port::from_wire(id) {
-        Port::NONE => Port::new(u16::MAX),
+        Port::NONE => mutant!(echo_0_is_its_own_answer, Port::new(u16::MAX), Port::NONE),
         id => id,
     };
     if packet.icmp_type == echo {
         packet.source_port = id;
     } else if packet.icmp_type == reply {
-        packet.destination_port = id;
+        mutant!(
+            echo_reply_opens_a_flow,
+            packet.destination_port = id,
+            packet.source_port = id
+        );
     }
 }
 

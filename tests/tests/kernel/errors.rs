@@ -147,6 +147,34 @@ fn an_error_about_anything_else_is_dropped() {
 }
 
 #[test]
+fn an_error_reaches_only_who_sent_the_packet_inside() {
+    for (direction, v6) in cases() {
+        let (mut fence, quoted) = live(direction, v6);
+        let (way, by, to) = complaint(direction, v6);
+        let kind = kinds(v6)[0];
+        fence.passes(way, &error(by, to, kind, &quoted), "control: its sender");
+        let reason = DropReason::IcmpErrorUnmatched;
+        let astray = error(by, OTHER.ip(v6), kind, &quoted);
+        fence.refuses(way, &astray, reason, "somebody else");
+    }
+}
+
+#[test]
+fn an_error_about_an_address_that_was_given_up_is_dropped() {
+    for v6 in [false, true] {
+        let (mut fence, quoted) = live(Direction::Egress, v6);
+        let (way, by, to) = complaint(Direction::Egress, v6);
+        let error = error(by, to, kinds(v6)[0], &quoted);
+        fence.passes(way, &error, "control: while it is the workload's");
+        fence.edit(|endpoint| {
+            (endpoint.ip4, endpoint.ip6) = Default::default();
+        });
+        let reason = DropReason::IcmpErrorUnmatched;
+        fence.refuses(way, &error, reason, "to an address it no longer has");
+    }
+}
+
+#[test]
 fn an_error_needs_a_flow_that_is_allowed_now() {
     for (direction, v6) in cases() {
         let (way, by, to) = complaint(direction, v6);

@@ -193,6 +193,11 @@ impl Fence {
         self.loaded.as_ref().unwrap().counter(reason, action)
     }
 
+    /// Makes recorded fragments older.
+    pub(crate) fn age_fragments(&mut self, by: u64) {
+        self.loaded().age_fragments(by);
+    }
+
     pub(crate) fn set_mode(&mut self, mode: Mode) {
         self.write(Action::SetMode(NAMESPACE, mode));
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ringfence_common::{mode::Direction, reason::DropReason};
+use ringfence_common::{fragment::LIFETIME, mode::Direction, reason::DropReason};
 
 use crate::fence::{Arriving, Dropped, FRIEND, Fence, LOCAL, Leaving, Way};
 use crate::frames::{SYN, TCP, UDP, echo, fragment, icmp_of, tcp, udp};
@@ -66,6 +66,21 @@ fn later_fragments_follow_the_first() {
             "of another datagram",
         );
         assert_eq!(fence.counters().flows_allowed, 1, "one flow, three packets");
+    }
+}
+
+#[test]
+fn a_first_fragment_speaks_for_others_while_they_could_be_reassembled() {
+    for (way, v6) in cases() {
+        let mut fence = dns(way);
+        let ends = ends(way, v6);
+        let first = fragment(ends, UDP, (0, true, 7), &head(53));
+        let later = fragment(ends, UDP, (3, false, 7), &[0; 24]);
+        fence.passes(way, &first, "the first");
+        fence.age_fragments(LIFETIME / 2);
+        fence.passes(way, &later, "control: in time");
+        fence.age_fragments(LIFETIME / 2);
+        fence.refuses(way, &later, DropReason::OrphanFragment, "too late");
     }
 }
 

@@ -183,11 +183,25 @@ impl Loaded {
         let values = self.stats.get(&of_reason(reason, action), 0).unwrap();
         values.iter().sum()
     }
+
+    /// Makes recorded fragments older.
+    pub(crate) fn age_fragments(&mut self, by: u64) {
+        age(&mut self.fragments4, by);
+        age(&mut self.fragments6, by);
+    }
 }
 
 fn opened<T: TryFrom<Map, Error: std::fmt::Debug>>(pins: &Pins, name: &str) -> T {
     let map = MapData::from_pin(pins.map(name)).unwrap();
     T::try_from(Map::from_map_data(map).unwrap()).unwrap()
+}
+
+fn age<K: Pod>(map: &mut HashMap<MapData, K, FragmentPorts>, by: u64) {
+    let records: Vec<_> = map.iter().collect::<Result<_, _>>().unwrap();
+    for (key, mut record) in records {
+        record.seen = record.seen.wrapping_sub(by);
+        map.insert(key, record, 0).unwrap();
+    }
 }
 
 fn forget<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) {

@@ -12,7 +12,7 @@ use ringfence_common::{
 use crate::fence::{
     Arriving, FRIEND, Fence, FromNode, Hairpin, LOCAL, Leaving, OTHER, RULE, STRANGER, TABLE, key,
 };
-use crate::frames::{SYN, TCP, UDP, frame, tcp, udp};
+use crate::frames::{ACK, SYN, TCP, UDP, frame, tcp, udp};
 
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
@@ -41,8 +41,12 @@ fn a_workload_sends_from_its_own_addresses_only() {
             ("nobody's", STRANGER.ip(v6)),
             ("no", if v6 { ANY6 } else { ANY4 }),
         ] {
-            for (number, payload) in [(TCP, tcp(1, 2, SYN)), (UDP, udp(1, 2, 4)), (47, vec![0; 8])]
-            {
+            for (number, payload) in [
+                (TCP, tcp(1, 2, SYN)),
+                (TCP, tcp(1, 2, ACK)),
+                (UDP, udp(1, 2, 4)),
+                (47, vec![0; 8]),
+            ] {
                 let frame = frame(from, to, number, &payload);
                 fence.refuses(Leaving, &frame, DropReason::SpoofedSource, what);
             }

@@ -8,9 +8,10 @@ use super::Finding;
 use super::source::SourceFile;
 
 /// Files, or directories with a `/` at the end.
-const PLACES: [&str; 7] = [
+const PLACES: [&str; 8] = [
     "agent/src/app/memory.rs",
     "agent/src/datapath/",
+    "common/src/mutant.rs",
     "common/src/pod.rs",
     "ebpf/src/",
     "tests/src/bin/ringfence-bench/noop.rs",

@@ -1,7 +1,8 @@
 //! The test programs that are to notice, built once, and run until the first test fails.
 //!
 //! Invariants: the random tests draw the same worlds for every bug, few of them, and do not shrink;
-//! the suites come in order, fastest first, and a failure ends the run.
+//! each area has its suites, in the order in which they notice most per second, and a failure ends
+//! the run.
 
 use std::env;
 use std::io::{BufRead, BufReader};
@@ -23,7 +24,7 @@ const DRAWN: [(&str, &str); 3] = [
     ("PROPTEST_MAX_SHRINK_ITERS", "0"),
 ];
 /// Test programs with the tests in them that are about policies.
-const SUITES: [(&str, &[&str]); 4] = [
+const POLICY: [Suite; 4] = [
     ("ringfence", &["policy::tests::agreement"]),
     (
         "ringfence",
@@ -38,6 +39,40 @@ const SUITES: [(&str, &[&str]); 4] = [
     ("ringfence_common", &["policy::"]),
     ("kernel", &["agreement::"]),
 ];
+/// Those that are about packets; the programs themselves come first.
+const DATAPATH: [Suite; 2] = [
+    (
+        "kernel",
+        &[
+            "--skip",
+            "agreement::",
+            "--skip",
+            "differential",
+            "--skip",
+            "steps::",
+        ],
+    ),
+    ("ringfence_common", &[]),
+];
+
+/// A test program, and what it is told.
+type Suite = (&'static str, &'static [&'static str]);
+
+/// What a bug is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Area {
+    Policy,
+    Datapath,
+}
+
+impl Area {
+    const fn suites(self) -> &'static [Suite] {
+        match self {
+            Self::Policy => &POLICY,
+            Self::Datapath => &DATAPATH,
+        }
+    }
+}
 
 /// What became of all suites.
 pub(super) enum Outcome {
@@ -58,18 +93,25 @@ struct Program {
 }
 
 impl Suites {
-    pub(super) fn build(toolchain: &Toolchain) -> Result<Self> {
+    /// Builds what these areas need.
+    pub(super) fn build(toolchain: &Toolchain, areas: &[Area]) -> Result<Self> {
         let mut cargo = workspace::cargo(toolchain)?;
         cargo.args(["test", "--no-run", "--message-format", "json"]);
-        for package in ["ringfence", "ringfence-common", "ringfence-testbed"] {
-            cargo.args(["--package", package]);
+        cargo.args([
+            "--package",
+            "ringfence-common",
+            "--package",
+            "ringfence-testbed",
+        ]);
+        if areas.contains(&Area::Policy) {
+            cargo.args(["--package", "ringfence"]);
         }
         cargo.args([
             "--lib",
             "--test",
             "kernel",
             "--features",
-            "ringfence/mutants",
+            "ringfence-testbed/mutants",
         ]);
         cargo.stderr(Stdio::inherit());
         let programs = child::output_of(&mut cargo)?
@@ -79,10 +121,10 @@ impl Suites {
         Ok(Self { programs })
     }
 
-    /// Runs everything with a bug, or without any.
-    pub(super) fn run(&self, bug: Option<&str>) -> Result<Outcome> {
-        for (name, filters) in SUITES {
-            let program = self.programs.iter().find(|program| program.name == name);
+    /// Runs everything of an area with a bug, or without any.
+    pub(super) fn run(&self, area: Area, bug: Option<&str>) -> Result<Outcome> {
+        for (name, filters) in area.suites() {
+            let program = self.programs.iter().find(|program| program.name == *name);
             let program = program.with_context(|| format!("cargo built no test program {name}"))?;
             if let Some(test) = program.first_failure(filters, bug)? {
                 return Ok(Outcome::Failed(test));
