@@ -15,7 +15,20 @@ pub struct Context<'a> {
     pub mode: Mode,
 }
 
+/// Stands for an interface that the kernel forgot.
+const ELSEWHERE: u32 = u32::MAX;
+
 impl<'a> Context<'a> {
+    /// Takes in that the packet is a fragment. A node that tracks connections reassembles what it
+    /// forwards and cuts it anew, and the new pieces of IPv6 do not tell the interface they came
+    /// by: without one they are this host's own only if a socket of it owns them.
+    #[inline(always)]
+    pub fn note_fragment(&mut self, skb: &Skb) {
+        if self.ingress_ifindex == 0 && !skb.has_socket() {
+            self.ingress_ifindex = ELSEWHERE;
+        }
+    }
+
     #[inline(always)]
     pub fn new(skb: &Skb, ifindex: u32, endpoint: &'a Endpoint) -> Self {
         Self {

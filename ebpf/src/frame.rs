@@ -102,6 +102,13 @@ impl Skb {
         unsafe { (*self.raw).ingress_ifindex }
     }
 
+    /// Whether a socket of this host owns the packet.
+    #[inline(always)]
+    pub fn has_socket(&self) -> bool {
+        // SAFETY: as in `ifindex`; the pointer is compared, not followed.
+        unsafe { !(*self.raw).__bindgen_anon_2.sk.is_null() }
+    }
+
     /// EtherType after a hardware-accelerated tag, host byte order.
     #[inline(always)]
     pub fn ethertype(&self) -> u16 {

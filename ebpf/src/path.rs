@@ -85,13 +85,13 @@ fn judge_frame<const FROM: bool>(ctx: &TcContext) -> Action {
             Action::Pass
         );
     };
-    let context = Context::new(&skb, ifindex, endpoint);
+    let mut context = Context::new(&skb, ifindex, endpoint);
     if mutant!(vlan_frame_passes, skb.has_vlan_tag(), false) {
         return refuse::<FROM>(&context, DropReason::Vlan, 0);
     }
     match skb.ethertype() {
-        ethertype::IPV4 => internet::<Ip4, FROM>(&skb, &context, is_dhcp4),
-        ethertype::IPV6 => internet::<Ip6, FROM>(&skb, &context, is_dhcp6),
+        ethertype::IPV4 => internet::<Ip4, FROM>(&skb, &mut context, is_dhcp4),
+        ethertype::IPV6 => internet::<Ip6, FROM>(&skb, &mut context, is_dhcp6),
         ethertype::ARP => {
             if FROM && let Err(reason) = arp::may_send(&skb, endpoint) {
                 refuse::<FROM>(&context, reason, 0)
@@ -131,12 +131,15 @@ fn parse_quoted<A: Family>(skb: &Skb, at: u32, quoted: &mut Packet<A>) -> Result
 #[inline(always)]
 fn internet<A: Family, const FROM: bool>(
     skb: &Skb,
-    context: &Context,
+    context: &mut Context,
     is_dhcp: fn(&Packet<A>) -> bool,
 ) -> Action {
     let mut packet = Packet::unknown();
     if let Err(reason) = parse::<A>(skb, &mut packet) {
         return refuse::<FROM>(context, reason, A::VERSION);
+    }
+    if !FROM && matches!(packet.kind, Kind::FirstFragment | Kind::LaterFragment) {
+        context.note_fragment(skb);
     }
     if let Err(reason) = check_source::<A, FROM>(skb, context, &packet) {
         return refuse_packet::<A, FROM>(context, &packet, reason);

@@ -6,3 +6,7 @@
 mod drops;
 mod families;
 mod ground;
+mod netfilter;
+mod path_mtu;
+mod refragmented;
+mod timeouts;

@@ -1,0 +1,88 @@
+//! Answers that come too late: when a question has been forgotten, its answer is a stranger's.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use ringfence_testbed::attack::arena::{Arena, Fence};
+use ringfence_testbed::attack::ground::{Lane, number, service};
+use ringfence_testbed::attack::{craft, wire};
+use ringfence_testbed::eventually;
+
+/// Questions without an answer are remembered for 30 seconds.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+/// A question for each attempt, since an answer that arrives keeps its question alive.
+const QUESTIONS: u16 = 600;
+const FIRST: u16 = 20_000;
+
+/// A datagram and an echo request of one number, or what answers them.
+fn pair(v6: bool, lane: Lane, index: u16) -> [Vec<u8>; 2] {
+    let own = ringfence_testbed::attack::ground::workload(v6);
+    let mut dice = ringfence_testbed::attack::dice::Dice::new(11);
+    let peer = ringfence_testbed::attack::ground::peer(v6, &mut dice);
+    let (port, theirs) = (FIRST + index, service(Lane::Out, number::UDP));
+    let icmp = craft::icmp_of(v6);
+    if lane == Lane::Out {
+        let question = craft::udp(port, theirs, b"question");
+        [
+            craft::ip_frame(own, peer, number::UDP, &question),
+            craft::ip_frame(own, peer, icmp, &craft::echo(v6, port)),
+        ]
+    } else {
+        let answer = craft::udp(theirs, port, b"answer");
+        [
+            craft::ip_frame(peer, own, number::UDP, &answer),
+            craft::ip_frame(peer, own, icmp, &craft::echo_reply(v6, port)),
+        ]
+    }
+}
+
+/// Sends frames on a lane; how many of them arrived.
+fn arrived(arena: &Arena, lane: Lane, frames: Vec<Vec<u8>>, next: &mut u32) -> Result<usize> {
+    for mut frame in frames {
+        wire::mark(&mut frame, *next);
+        *next += 1;
+        arena.sender(lane).send(&frame, None)?;
+    }
+    let mut sentinel = craft::ip_frame(
+        [10, 9, 9, 9].into(),
+        ringfence_testbed::attack::ground::workload(false),
+        number::UDP,
+        &craft::udp(9, service(Lane::In, number::UDP), b"sentinel"),
+    );
+    if lane == Lane::Out {
+        let question = craft::udp(9, service(Lane::Out, number::UDP), b"sentinel");
+        let own = ringfence_testbed::attack::ground::workload(false);
+        sentinel = craft::ip_frame(own, [10, 9, 9, 8].into(), number::UDP, &question);
+    }
+    let number = *next;
+    *next += 1;
+    wire::mark(&mut sentinel, number);
+    arena.sender(lane).send(&sentinel, None)?;
+    let mut count = 0;
+    arena.target(lane).until(number, |_| count += 1)?;
+    Ok(count)
+}
+
+#[test]
+fn answers_to_forgotten_questions_do_not_arrive() -> Result<()> {
+    let arena = Arena::new(Fence::Enforce)?;
+    wire::stay_on_one_cpu()?;
+    let mut next = 1;
+    let of = |lane, index| [false, true].map(|v6| pair(v6, lane, index)).concat();
+    for index in 0..QUESTIONS {
+        let count = arrived(&arena, Lane::Out, of(Lane::Out, index), &mut next)?;
+        ensure!(count == 4, "{count} of 4 questions arrived");
+    }
+    let count = arrived(&arena, Lane::In, of(Lane::In, 0), &mut next)?;
+    ensure!(count == 4, "control: {count} of 4 answers in time arrived");
+    let mut attempts = 1..QUESTIONS;
+    eventually(FORGOTTEN, "late answers dropped", || {
+        // Some questions for later, however fast the attempts are.
+        std::thread::park_timeout(Duration::from_millis(150));
+        let Some(index) = attempts.next() else {
+            anyhow::bail!("no question left");
+        };
+        let count = arrived(&arena, Lane::In, of(Lane::In, index), &mut next)?;
+        Ok((count == 0).then_some(()))
+    })
+}
