@@ -48,8 +48,8 @@ pub(crate) fn told(agent: &Agent, verdict: &str) -> Result<BTreeSet<String>> {
     let mut reasons = BTreeSet::new();
     for line in text.lines() {
         let record: serde_json::Value = serde_json::from_str(line)?;
-        let extensions = &record["flow"]["extensions"]["value"];
-        if let Some(reason) = extensions["reason"].as_str() {
+        let ours = &record["flow"]["extensions"]["value"];
+        if let Some(reason) = ours["reason"].as_str() {
             reasons.insert(reason.to_owned());
         }
     }
