@@ -100,3 +100,42 @@ impl Lines {
         Some(chunk.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::{
+        History,
+        flow::tests::{event, record},
+    };
+
+    #[tokio::test]
+    async fn a_slow_subscriber_reads_what_it_lost_and_all_the_rest() {
+        const SENT: u64 = 50_000;
+        let history = History::new(0);
+        let (past, follower) = history.follow(Filter::default(), None);
+        let mut lines = Lines {
+            past: past.into(),
+            follower: Some(follower),
+            node: "n".into(),
+        };
+        let sample = Arc::new(record(&event()));
+        for _ in 0..SENT {
+            history.push(std::slice::from_ref(&sample));
+        }
+        let first = lines.next_chunk().await.unwrap();
+        let first: serde_json::Value = serde_json::from_slice(&first).unwrap();
+        let lost = history.lost();
+        assert_eq!(
+            first["lost_events"]["num_events_lost"],
+            lost.to_string().as_str()
+        );
+        drop(history);
+        let mut received = 0;
+        while let Some(chunk) = lines.next_chunk().await {
+            received += chunk.iter().filter(|byte| **byte == b'\n').count() as u64;
+        }
+        assert!(lost > 0 && received > 0);
+        assert_eq!(received + lost, SENT);
+    }
+}

@@ -30,6 +30,8 @@ fn filled() -> Metrics {
         revision: 12,
     });
     metrics.set_lost(LossStage::Follower, 13);
+    metrics.set_lost(LossStage::Decode, 17);
+    metrics.set_lost(LossStage::Log, 18);
     metrics.observe_publish(Duration::from_millis(3));
     metrics.count_reload_error("policies");
     metrics
@@ -48,7 +50,9 @@ fn the_page_holds_every_metric() {
         r#"ringfence_rejects_total{outcome="unanswered"} 16"#,
         r#"ringfence_events_lost_total{stage="kernel-ring"} 5"#,
         r#"ringfence_events_lost_total{stage="kernel-denies"} 6"#,
+        r#"ringfence_events_lost_total{stage="decode"} 17"#,
         r#"ringfence_events_lost_total{stage="follower"} 13"#,
+        r#"ringfence_events_lost_total{stage="log"} 18"#,
         r#"ringfence_flows_total{namespace="shop",workload="frontend-1",direction="egress",verdict="allowed"} 2"#,
         r#"ringfence_flows_total{namespace="shop",workload="frontend-1",direction="egress",verdict="denied"} 1"#,
         r#"ringfence_flows_total{namespace="",workload="",direction="egress",verdict="allowed"} 1"#,
