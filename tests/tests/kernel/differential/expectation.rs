@@ -63,10 +63,19 @@ struct Flow {
 /// What a fence remembers while an episode lasts.
 pub(super) struct Expectation<'a> {
     around: Surroundings<'a>,
-    flows: HashMap<([(IpAddr, u16); 2], u8), Flow>,
-    /// Protocol, ports, and where the headers end.
-    fragments: HashMap<(IpAddr, IpAddr, u32, u8), (u8, (u16, u16), usize)>,
+    flows: HashMap<Ends, Flow>,
+    fragments: HashMap<Train, First>,
 }
+
+/// Both ends of a flow with their ports, in an order that both directions share; its protocol.
+type Ends = ([(IpAddr, u16); 2], u8);
+
+/// What fragments of one packet share: source, destination, identification and, over IPv4, the
+/// protocol (RFC 791, RFC 8200 §4.5).
+type Train = (IpAddr, IpAddr, u32, u8);
+
+/// What a first fragment says of the later ones: protocol, ports, and where the headers end.
+type First = (u8, (u16, u16), usize);
 
 impl<'a> Expectation<'a> {
     pub(super) fn new(around: Surroundings<'a>) -> Self {
@@ -83,9 +92,10 @@ impl<'a> Expectation<'a> {
             return Refuse(&[UnknownEndpoint]);
         };
         let expected = match read(frame, gso) {
-            Reading::Other(reasons) => Refuse(reasons),
             Reading::Arp(_) if way != Leaving => Pass("ARP arrives"),
-            Reading::Arp(Err(reasons)) => Refuse(reasons),
+            Reading::Other(reasons) | Reading::Arp(Err(reasons)) | Reading::Ip(Err(reasons)) => {
+                Refuse(reasons)
+            }
             Reading::Arp(Ok(arp)) => {
                 let probes = arp.is_request && arp.sender == Ipv4Addr::UNSPECIFIED;
                 if probes || own.contains(&arp.sender) {
@@ -94,7 +104,6 @@ impl<'a> Expectation<'a> {
                     Refuse(&[ArpSpoof])
                 }
             }
-            Reading::Ip(Err(reasons)) => Refuse(reasons),
             Reading::Ip(Ok(ip)) => self.internet(own, way, ip),
         };
         match expected {
@@ -259,7 +268,7 @@ impl<'a> Expectation<'a> {
     }
 
     /// A flow is recorded if its packet passes, or if it was before.
-    fn remember(&mut self, key: ([(IpAddr, u16); 2], u8), flow: Flow, known: bool) {
+    fn remember(&mut self, key: Ends, flow: Flow, known: bool) {
         let passes = match self.around.mode {
             Mode::Observe => true,
             Mode::Enforce => flow.judgement == Judgement::Allow,
@@ -292,14 +301,13 @@ fn peer(way: Way, ip: &Ip) -> &IpAddr {
     }
 }
 
-fn key(ends: (IpAddr, IpAddr), protocol: u8, ports: (u16, u16)) -> ([(IpAddr, u16); 2], u8) {
+fn key(ends: (IpAddr, IpAddr), protocol: u8, ports: (u16, u16)) -> Ends {
     let mut ends = [(ends.0, ports.0), (ends.1, ports.1)];
     ends.sort_unstable();
     (ends, protocol)
 }
 
-/// What fragments of one packet share: over IPv4 the protocol too (RFC 791, RFC 8200 §4.5).
-fn train(ip: &Ip) -> (IpAddr, IpAddr, u32, u8) {
+fn train(ip: &Ip) -> Train {
     let protocol = if ip.source.is_ipv4() { ip.protocol } else { 0 };
     (ip.source, ip.destination, ip.id, protocol)
 }
