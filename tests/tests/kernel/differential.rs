@@ -81,7 +81,7 @@ fn compare(fence: &mut Fence, seed: u64, tally: &mut Tally) -> u64 {
     let boot = fence.now().saturating_sub(age);
     let compiled = world.attempt_at(&mut Compiler::default(), &world.endpoints(), boot);
     fence.carry_out(&plan(&State::default(), &compiled.state));
-    let ground = Ground::new(&world, &compiled, age);
+    let ground = Ground::new(&world, &compiled, (boot, age));
     let mut shown = 0;
     for _ in 0..EPISODES {
         let episode = episode(&mut dice, &ground);
@@ -90,6 +90,10 @@ fn compare(fence: &mut Fence, seed: u64, tally: &mut Tally) -> u64 {
             tally.add(mode, expected, fate);
         });
         if let Err(mismatch) = played {
+            if !ground.holds(fence) {
+                // No verdict on the programs; the next world comes early.
+                break;
+            }
             panic!("{}", explain(fence, &ground, episode, mismatch, seed));
         }
         fence.discard_events();
@@ -149,8 +153,14 @@ fn explain(
     seed: u64,
 ) -> String {
     episode.frames.truncate(mismatch.place + 1);
+    let whole = (
+        mismatch.expected,
+        mismatch.fate,
+        mismatch.counted.clone(),
+        episode.frames.len(),
+    );
     for place in (0..=mismatch.place).rev() {
-        if episode.frames.len() == 1 || place >= episode.frames.len() {
+        if episode.frames.len() == 1 || place >= episode.frames.len() || !ground.holds(fence) {
             continue;
         }
         let mut shorter = episode.clone();
@@ -179,6 +189,7 @@ fn explain(
         let (way, notes) = (shown.way, &shown.notes);
         writeln!(text, "{way:?} gso {} {notes:?}: {reading:?}", shown.gso).unwrap();
     }
+    writeln!(text, "at first, with all frames: {whole:?}").unwrap();
     write!(text, "{:#?}", ground.world.policies).unwrap();
     text
 }

@@ -24,6 +24,12 @@ use super::expectation::{Expectation, Expected, Judgement, Surroundings};
 use super::traffic::Shown;
 use crate::fence::{Fate, Fence, IFINDEX};
 
+/// No rule of a random world begins or ends later than this after [`NOW`], and none between two
+/// seconds and this.
+const LAST_EDGE: u64 = 7_000_000_000;
+/// Less than the shortest timeout of a flow.
+const LONGEST: u64 = 8_000_000_000;
+
 /// What is missing from the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
@@ -62,6 +68,8 @@ pub(super) struct Ground<'a> {
     pub(super) world: &'a World,
     pub(super) compiled: &'a Compiled,
     oracle: Oracle<'a>,
+    /// The boot clock when the next rule may begin or end, or a flow be forgotten.
+    until: u64,
     pairs: RefCell<HashMap<(u32, IpAddr, Direction), Pair<'a>>>,
 }
 
@@ -69,20 +77,31 @@ pub(super) struct Ground<'a> {
 pub(super) type Told<'a> = &'a mut dyn FnMut(Mode, Expected, Fate);
 
 impl<'a> Ground<'a> {
-    /// The world as it is `age` nanoseconds after [`NOW`], and stays until the next rule begins or
-    /// ends.
-    pub(super) fn new(world: &'a World, compiled: &'a Compiled, age: u64) -> Self {
+    /// The world as it is `age` nanoseconds after [`NOW`], when the boot clock read `boot`.
+    pub(super) fn new(world: &'a World, compiled: &'a Compiled, (boot, age): (u64, u64)) -> Self {
         let oracle = Oracle {
             inventory: &world.inventory,
             policies: &world.policies,
             now: WallTime(NOW.0 + i64::try_from(age).unwrap()),
         };
+        let until = boot
+            + if age < LAST_EDGE {
+                LAST_EDGE
+            } else {
+                age + LONGEST
+            };
         Self {
             world,
             compiled,
             oracle,
+            until,
             pairs: RefCell::new(HashMap::new()),
         }
+    }
+
+    /// Whether nothing has lapsed yet: on a machine that stood still, something may have.
+    pub(super) fn holds(&self, fence: &mut Fence) -> bool {
+        fence.now() < self.until
     }
 
     /// Plays an episode up to the first frame that does not go as expected.
