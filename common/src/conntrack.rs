@@ -15,6 +15,7 @@ use crate::{
     SECOND,
     ids::{IdentityId, RuleSlot, TableId},
     mode::{Direction, Verdict},
+    mutant,
     net::{Address, Ip4, Ip6, Port},
     pod::shared_layout,
     policy::Decision,
@@ -154,15 +155,17 @@ impl CtEntry {
     /// Whether the entry still speaks for its connection.
     #[inline(always)]
     #[must_use]
-    pub const fn is_live(&self, now: u64) -> bool {
-        now < self.expires
+    pub fn is_live(&self, now: u64) -> bool {
+        mutant!(dead_entry_speaks, now < self.expires, true)
     }
 
     /// Whether the stored verdict still holds.
     #[inline(always)]
     #[must_use]
-    pub const fn is_fresh(&self, table: TableId, epoch: u32, now: u64) -> bool {
-        self.table.0 == table.0 && self.epoch == epoch && now < self.recheck
+    pub fn is_fresh(&self, table: TableId, epoch: u32, now: u64) -> bool {
+        mutant!(table_ignored, self.table.0 == table.0, true)
+            && mutant!(epoch_ignored, self.epoch == epoch, true)
+            && mutant!(recheck_ignored, now < self.recheck, true)
     }
 
     /// The stored verdict.

@@ -11,6 +11,7 @@ use ringfence_common::{
     event::EventKind,
     ids::{IdentityId, RuleSlot},
     mode::{Action, Direction, Verdict},
+    mutant,
     packet::{Packet, protocol},
     reason::DropReason,
     stats::Counter,
@@ -96,7 +97,11 @@ fn judge_again<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry
         return allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
     }
     let port = if step.is_reply_of(entry) {
-        step.packet.source_port
+        mutant!(
+            rejudged_by_the_wrong_port,
+            step.packet.source_port,
+            step.packet.destination_port
+        )
     } else {
         step.packet.destination_port
     };
@@ -121,9 +126,16 @@ pub fn flow<A: Family>(context: &Context, step: &Step<A>) -> Action {
     let key = step.key(context.ifindex);
     let epoch = maps::epoch(step.peer().epoch_slot());
     let mut contested = false;
-    if let Some(entry) = place::find::<A>(context, &key) {
+    if let Some(entry) = place::find::<A>(context, &key)
+        && mutant!(replies_need_a_rule, true, !step.is_reply_of(entry))
+    {
         let opening = opens(step.packet.protocol, step.packet.tcp);
-        if !(opening && step.is_reply_of(entry)) {
+        let opening = mutant!(syn_judged_by_its_entry, opening, false);
+        if mutant!(
+            reverse_syn_accepted,
+            !(opening && step.is_reply_of(entry)),
+            true
+        ) {
             if !opening && entry.is_fresh(context.endpoint.table, epoch, context.now) {
                 return proceed(context, step, &key, entry);
             }
@@ -164,7 +176,7 @@ fn proceed<A: Family>(
 #[inline(always)]
 fn advance<A: Family>(context: &Context, packet_step: &Step<A>, entry: &mut CtEntry) -> bool {
     let packet = packet_step.packet;
-    let reply = packet_step.is_reply_of(entry);
+    let reply = mutant!(replies_unnoticed, packet_step.is_reply_of(entry), false);
     let after = step(entry.state, packet.protocol, reply, packet.tcp);
     if after != entry.state {
         entry.state = after;
@@ -258,7 +270,10 @@ fn open<A: Family>(
         reserved: [0; 4],
     };
     judge_first(context, step, entry);
-    if step.from_workload && entry.verdict() == Verdict::Allow && place::book(context) == 0 {
+    if step.from_workload
+        && entry.verdict() == Verdict::Allow
+        && mutant!(attempts_unlimited, place::book(context) == 0, false)
+    {
         entry.doubt(DropReason::FlowLimit, entry.peer);
         // In `observe` the flow goes on, and is no excess for ever.
         entry.recheck = 0;
@@ -267,7 +282,8 @@ fn open<A: Family>(
         Verdict::Allow => Counter::FlowsAllowed,
         Verdict::Deny => Counter::FlowsDenied,
     });
-    let keep = !contested || entry.verdict() == Verdict::Allow;
+    let takes_over = entry.verdict() == Verdict::Allow;
+    let keep = !contested || mutant!(denied_syn_takes_over, takes_over, true);
     let raw = conclude(context, step, key, entry, (Some(EventKind::New), keep));
     if contested && entry.verdict() == Verdict::Allow {
         // What it takes over may be a proven flow, which would go on to speak before it.
@@ -279,7 +295,8 @@ fn open<A: Family>(
 /// Judges the first packet of a flow; may find that the flow runs the other way.
 #[inline(always)]
 fn judge_first<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry) {
-    if !step.from_workload && context.ingress_ifindex == 0 {
+    let local = mutant!(everybody_is_the_node, context.ingress_ifindex == 0, true);
+    if !step.from_workload && local {
         entry.flags |= flags::OWN_NODE;
         return allow(entry, RuleSlot::OWN_NODE, IdentityId::HOST);
     }
@@ -332,9 +349,13 @@ fn turn(entry: &mut CtEntry, direction: Direction) {
 #[inline(always)]
 fn may_be_older<A: Family>(context: &Context, step: &Step<A>) -> bool {
     let packet = step.packet;
-    packet.protocol == protocol::TCP
+    mutant!(datagrams_picked_up, packet.protocol == protocol::TCP, true)
         && !opens(packet.protocol, packet.tcp)
-        && context.now < u64::from(context.endpoint.pickup_until) * SECOND
+        && mutant!(
+            pick_up_without_end,
+            context.now < u64::from(context.endpoint.pickup_until) * SECOND,
+            true
+        )
 }
 
 #[inline(always)]
@@ -356,6 +377,7 @@ fn conclude<A: Family>(
     let mut action = Action::of(entry.verdict(), context.mode);
     let known = entry.expires != 0;
     let passes = matches!(action, Action::Pass);
+    let passes = mutant!(denied_flow_recorded, passes, true);
     if passes {
         advance(context, step, entry);
     }

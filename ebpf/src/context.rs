@@ -1,7 +1,7 @@
 //! What stays the same while one packet is judged.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
-use ringfence_common::{endpoint::Endpoint, mode::Mode, packet::Frame};
+use ringfence_common::{endpoint::Endpoint, mode::Mode, mutant, packet::Frame};
 
 use crate::{frame::Skb, maps};
 
@@ -38,9 +38,13 @@ impl<'a> Context<'a> {
             length: skb.len(),
             // SAFETY: the helper takes no argument and reads a clock.
             now: unsafe { bpf_ktime_get_boot_ns() },
-            mode: Mode::effective(
-                endpoint.mode_override,
-                maps::namespace_mode(endpoint.namespace),
+            mode: mutant!(
+                mode_ignored,
+                Mode::effective(
+                    endpoint.mode_override,
+                    maps::namespace_mode(endpoint.namespace),
+                ),
+                Mode::Enforce
             ),
         }
     }

@@ -182,21 +182,26 @@ fn check_source<A: Family, const FROM: bool>(
 ) -> Result<(), DropReason> {
     let endpoint = context.endpoint;
     if FROM {
-        let foreign = !A::is_own(packet, endpoint);
-        let foreign = mutant!(ipv6_source_unchecked, foreign, foreign && A::VERSION == 4);
-        if mutant!(
-            source_unchecked_mid_flow,
-            foreign,
-            foreign && !packet.tcp.has(TcpFlags::ACK)
-        ) {
+        if mutant!(ipv6_source_unchecked, true, A::VERSION == 4)
+            && mutant!(
+                source_unchecked_mid_flow,
+                true,
+                !packet.tcp.has(TcpFlags::ACK)
+            )
+            && !A::is_own(packet, endpoint)
+        {
             return Err(DropReason::SpoofedSource);
         }
         return A::may_announce(skb, packet, endpoint);
     }
     let came_from_elsewhere =
         context.ingress_ifindex != 0 && context.ingress_ifindex != context.ifindex;
-    let returns = came_from_elsewhere && packet.source.owned_by(endpoint);
-    if mutant!(own_address_from_elsewhere_passes, returns, false) {
+    if mutant!(
+        own_address_from_elsewhere_passes,
+        came_from_elsewhere,
+        false
+    ) && packet.source.owned_by(endpoint)
+    {
         return Err(DropReason::SpoofedSource);
     }
     A::may_arrive(packet)
@@ -283,14 +288,15 @@ fn error<A: Family, const FROM: bool>(
         packet: &quoted,
         from_workload: !FROM,
     };
-    let to_its_sender = quoted.source == packet.destination;
-    if mutant!(icmp_error_for_anybody, to_its_sender, true)
-        && mutant!(
-            icmp_error_about_others,
-            ours.owned_by(context.endpoint),
-            true
-        )
-        && mutant!(icmp_error_always_passes, stands(context, &step), true)
+    if mutant!(
+        icmp_error_for_anybody,
+        quoted.source == packet.destination,
+        true
+    ) && mutant!(
+        icmp_error_about_others,
+        ours.owned_by(context.endpoint),
+        true
+    ) && mutant!(icmp_error_always_passes, stands(context, &step), true)
     {
         return Ok(());
     }

@@ -9,6 +9,7 @@ use aya_ebpf::Global;
 use ringfence_common::{
     conntrack::{CtEntry, flags, is_answered, is_proven},
     maps::CONNTRACK_CAPACITY,
+    mutant,
     quota::{Holding, Quota},
 };
 
@@ -124,7 +125,8 @@ pub fn settle<A: Family>(
             .copied()
             .unwrap_or(0);
         moved.flags |= flags::PROVEN;
-        if holding.has_room(swept, PROVEN_QUOTA.load())
+        let room = holding.has_room(swept, PROVEN_QUOTA.load());
+        if mutant!(proven_flows_unlimited, room, true)
             && is_still(A::attempt(key), entry)
             && A::add_proven(key, moved)
         {

@@ -50,8 +50,7 @@ pub struct Draft {
 pub extern "C" fn drop_or_reject(raw: *mut __sk_buff, from_workload: u32) -> i32 {
     let skb = Skb::at(raw);
     let from_workload = from_workload != 0;
-    let answers = mutant!(lockdown_answers, mode(skb.ifindex()).answers(), true);
-    if !report::is_rejected() || !answers {
+    if !report::is_rejected() || !mutant!(lockdown_answers, mode(skb.ifindex()).answers(), true) {
         return TC_ACT_SHOT;
     }
     let outcome = match skb.ethertype() {

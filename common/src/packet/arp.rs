@@ -25,8 +25,11 @@ pub fn may_send<F: Frame>(frame: &F, endpoint: &Endpoint) -> Result<(), DropReas
         && be16(h[2], h[3]) == super::ethertype::IPV4
         && h[4] == 6
         && h[5] == 4;
-    let known = ethernet_over_ip && matches!(be16(h[6], h[7]), 1 | 2);
-    if mutant!(arp_header_unchecked, !known, false) {
+    if mutant!(
+        arp_header_unchecked,
+        !ethernet_over_ip || !matches!(be16(h[6], h[7]), 1 | 2),
+        false
+    ) {
         return Err(DropReason::ArpHeader);
     }
     let sender = Ip4::from_wire([h[14], h[15], h[16], h[17]]);

@@ -39,8 +39,9 @@ impl Parse for Ip4 {
         packet.fragment_id = u32::from(be16(h[4], h[5]));
         let fragment = be16(h[6], h[7]);
         if mutant!(later_fragment_has_ports, fragment & OFFSET != 0, false) {
-            let overwrites = fragment & OFFSET == 1 && packet.protocol == protocol::TCP;
-            if mutant!(overlapping_fragment_passes, overwrites, false) {
+            if mutant!(overlapping_fragment_passes, fragment & OFFSET == 1, false)
+                && packet.protocol == protocol::TCP
+            {
                 return Err(DropReason::TinyFragment);
             }
             packet.kind = Kind::LaterFragment;

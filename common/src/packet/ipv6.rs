@@ -31,13 +31,11 @@ pub(super) const fn is_extension(next: u8) -> bool {
 #[inline(always)]
 fn walk<F: Frame>(frame: &F, packet: &mut Packet<Ip6>) -> Result<(), DropReason> {
     let mut fragmented = false;
-    let most = mutant!(one_more_extension, MAX_EXTENSIONS, MAX_EXTENSIONS + 1);
-    for seen in 0..=most {
+    for seen in 0..=mutant!(one_more_extension, MAX_EXTENSIONS, MAX_EXTENSIONS + 1) {
         if !is_extension(packet.protocol) || packet.kind == Kind::LaterFragment {
             return Ok(());
         }
-        let misplaced = packet.protocol == HOP_BY_HOP && seen != 0;
-        if mutant!(hop_by_hop_anywhere, misplaced, false) {
+        if mutant!(hop_by_hop_anywhere, packet.protocol == HOP_BY_HOP, false) && seen != 0 {
             break;
         }
         step_over(frame, packet, &mut fragmented)?;
@@ -85,8 +83,9 @@ fn step_over<F: Frame>(
         *fragmented = true;
         let field = be16(h[2], h[3]);
         packet.fragment_id = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
-        let overwrites = field >> 3 == 1 && packet.protocol == protocol::TCP;
-        if mutant!(overlapping_fragment_passes, overwrites, false) {
+        if mutant!(overlapping_fragment_passes, field >> 3 == 1, false)
+            && packet.protocol == protocol::TCP
+        {
             return Err(DropReason::TinyFragment);
         }
         if mutant!(later_fragment_has_ports, field & 0xfff8 != 0, false) {

@@ -39,8 +39,9 @@ impl Announce for Ip4 {
         packet: &Packet<Self>,
         _endpoint: &Endpoint,
     ) -> Result<(), DropReason> {
-        let redirects = packet.kind == Kind::Error && packet.icmp_type == icmp4::REDIRECT;
-        if mutant!(redirect_passes, redirects, false) {
+        if mutant!(redirect_passes, packet.kind == Kind::Error, false)
+            && packet.icmp_type == icmp4::REDIRECT
+        {
             return Err(DropReason::Redirect);
         }
         Ok(())
@@ -110,15 +111,18 @@ impl Announce for Ip6 {
                 return Err(DropReason::Truncated);
             }
             let target = Ip6::from_wire(target);
-            let own = may_speak_for(frame, packet, endpoint, target);
-            if mutant!(neighbour_advertisement_unchecked, !own, false) {
+            if mutant!(neighbour_advertisement_unchecked, true, false)
+                && !may_speak_for(frame, packet, endpoint, target)
+            {
                 return Err(DropReason::NeighbourSpoof);
             }
         }
         // Whoever hears a solicitation ties its source to the hardware address in it.
-        let near = packet.source.is_link_local();
-        if mutant!(foreign_link_local_solicits, near, false)
-            && !may_speak_for(frame, packet, endpoint, packet.source)
+        if mutant!(
+            foreign_link_local_solicits,
+            packet.source.is_link_local(),
+            false
+        ) && !may_speak_for(frame, packet, endpoint, packet.source)
         {
             return Err(DropReason::NeighbourSpoof);
         }

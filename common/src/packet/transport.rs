@@ -78,8 +78,13 @@ pub(super) fn parse<F: Frame, A: Address>(
             let mut h = [0u8; 8];
             load(frame, packet.transport, &mut h)?;
             let length = u32::from(be16(h[4], h[5]));
-            let beyond = packet.kind == Kind::Flow && length > room && !frame.is_gso();
-            if length < 8 || mutant!(udp_length_unchecked, beyond, false) {
+            if length < 8
+                || mutant!(
+                    udp_length_unchecked,
+                    packet.kind == Kind::Flow && length > room && !frame.is_gso(),
+                    false
+                )
+            {
                 return Err(DropReason::UdpHeader);
             }
             packet.place += 8;

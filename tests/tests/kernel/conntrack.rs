@@ -7,7 +7,7 @@ use ringfence_common::{
 };
 
 use crate::fence::{
-    Arriving, FRIEND, FRIENDS, Fence, LOCAL, Leaving, OTHER, RULE, TABLE, Way, exact, key,
+    Arriving, Dropped, FRIEND, FRIENDS, Fence, LOCAL, Leaving, OTHER, RULE, TABLE, Way, exact, key,
 };
 use crate::frames::{
     ACK, FIN, PSH, RST, SCTP, SYN, TCP, Talk, UDP, echo, echo_reply, frame, icmp, icmp_of,
@@ -347,6 +347,27 @@ fn the_forward_rule_lets_a_mid_flow_packet_in_without_a_window() {
             fence.passes(there, &send(&talk, there, TCP, ACK), "judged forward");
             fence.passes(back, &send(&talk, back, TCP, ACK), "then known");
         }
+    }
+}
+
+#[test]
+fn a_denied_opening_leaves_nothing_behind() {
+    for v6 in [false, true] {
+        let mut fence = Fence::new();
+        fence.allow(Direction::Ingress, UDP, 53);
+        let talk = Talk {
+            v6,
+            local: (LOCAL, 53),
+            peer: (FRIEND, 40000),
+        };
+        assert_eq!(
+            fence.leaving(&talk.out(UDP, 0)),
+            Dropped,
+            "no rule allows it"
+        );
+        // As an answer to what was denied it would be denied too.
+        fence.passes(Arriving, &talk.back(UDP, 0), "opened by the peer");
+        fence.passes(Leaving, &talk.out(UDP, 0), "and now an answer");
     }
 }
 
