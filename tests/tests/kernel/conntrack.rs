@@ -1,13 +1,14 @@
 //! Known flows: both directions on one entry, who may open what, connections older than the fence.
 
 use ringfence_common::{
-    mode::{Direction, Verdict},
+    mode::{Direction, Mode, Verdict},
     policy::PolicyRow,
     reason::DropReason,
 };
 
 use crate::fence::{
-    Arriving, Dropped, FRIEND, FRIENDS, Fence, LOCAL, Leaving, OTHER, RULE, TABLE, Way, exact, key,
+    Arriving, Dropped, FRIEND, FRIENDS, Fence, LOCAL, Leaving, OTHER, Passed, RULE, TABLE, Way,
+    exact, key,
 };
 use crate::frames::{
     ACK, FIN, PSH, RST, SCTP, SYN, TCP, Talk, UDP, echo, echo_reply, frame, icmp, icmp_of,
@@ -347,6 +348,24 @@ fn the_forward_rule_lets_a_mid_flow_packet_in_without_a_window() {
             fence.passes(there, &send(&talk, there, TCP, ACK), "judged forward");
             fence.passes(back, &send(&talk, back, TCP, ACK), "then known");
         }
+    }
+}
+
+#[test]
+fn a_denied_syn_takes_nothing_over_even_where_it_passes() {
+    for v6 in [false, true] {
+        let mut fence = Fence::new();
+        fence.allow(Direction::Egress, TCP, 443);
+        let talk = opened(v6);
+        fence.passes(Leaving, &talk.out(TCP, SYN), "opens");
+        fence.passes(Arriving, &talk.back(TCP, SYN | ACK), "is answered");
+        let against = talk.back(TCP, SYN);
+        assert_eq!(fence.arriving(&against), Dropped, "control: it is denied");
+        fence.set_mode(Mode::Observe);
+        assert_eq!(fence.arriving(&against), Passed, "observe drops nothing");
+        fence.set_mode(Mode::Enforce);
+        fence.passes(Leaving, &talk.out(TCP, ACK), "goes on");
+        fence.passes(Arriving, &talk.back(TCP, ACK), "both ways");
     }
 }
 
