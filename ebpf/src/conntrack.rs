@@ -129,8 +129,11 @@ pub fn flow<A: Family>(context: &Context, step: &Step<A>) -> Action {
     if let Some(entry) = place::find::<A>(context, &key)
         && mutant!(replies_need_a_rule, true, !step.is_reply_of(entry))
     {
-        let opening = opens(step.packet.protocol, step.packet.tcp);
-        let opening = mutant!(syn_judged_by_its_entry, opening, false);
+        let opening = mutant!(
+            syn_judged_by_its_entry,
+            opens(step.packet.protocol, step.packet.tcp),
+            false
+        );
         if mutant!(
             reverse_syn_accepted,
             !(opening && step.is_reply_of(entry)),
@@ -376,8 +379,7 @@ fn conclude<A: Family>(
 ) -> u32 {
     let mut action = Action::of(entry.verdict(), context.mode);
     let known = entry.expires != 0;
-    let passes = matches!(action, Action::Pass);
-    let passes = mutant!(denied_flow_recorded, passes, true);
+    let passes = mutant!(denied_flow_recorded, matches!(action, Action::Pass), true);
     if passes {
         advance(context, step, entry);
     }

@@ -68,14 +68,12 @@ fn judge_now<A: Family>(
     port: Port,
     entry: &mut CtEntry,
 ) -> u32 {
-    let identity = step.peer().identity();
     let identity = mutant!(
         unknown_peer_is_world,
-        identity,
-        if identity == IdentityId::UNKNOWN {
-            IdentityId::WORLD
-        } else {
-            identity
+        step.peer().identity(),
+        match step.peer().identity() {
+            IdentityId::UNKNOWN => IdentityId::WORLD,
+            identity => identity,
         }
     );
     if identity == IdentityId::UNKNOWN {
@@ -86,10 +84,11 @@ fn judge_now<A: Family>(
         entry.doubt(DropReason::NoPolicyRow, identity);
         return 0;
     };
+    let asked = mutant!(direction_forgotten, direction, Direction::Egress);
     let query = Query {
         table: context.endpoint.table,
         class: maps::class(identity),
-        direction: mutant!(direction_forgotten, direction, Direction::Egress),
+        direction: asked,
         protocol: step.packet.protocol,
         port,
     };

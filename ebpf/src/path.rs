@@ -182,14 +182,16 @@ fn check_source<A: Family, const FROM: bool>(
 ) -> Result<(), DropReason> {
     let endpoint = context.endpoint;
     if FROM {
-        if mutant!(ipv6_source_unchecked, true, A::VERSION == 4)
-            && mutant!(
-                source_unchecked_mid_flow,
-                true,
-                !packet.tcp.has(TcpFlags::ACK)
-            )
-            && !A::is_own(packet, endpoint)
-        {
+        let own = mutant!(
+            ipv6_source_unchecked,
+            A::is_own(packet, endpoint),
+            A::VERSION == 6 || A::is_own(packet, endpoint)
+        );
+        if mutant!(
+            source_unchecked_mid_flow,
+            !own,
+            !own && !packet.tcp.has(TcpFlags::ACK)
+        ) {
             return Err(DropReason::SpoofedSource);
         }
         return A::may_announce(skb, packet, endpoint);

@@ -111,9 +111,12 @@ impl Announce for Ip6 {
                 return Err(DropReason::Truncated);
             }
             let target = Ip6::from_wire(target);
-            if mutant!(neighbour_advertisement_unchecked, true, false)
-                && !may_speak_for(frame, packet, endpoint, target)
-            {
+            let own = mutant!(
+                neighbour_advertisement_unchecked,
+                may_speak_for(frame, packet, endpoint, target),
+                true
+            );
+            if !own {
                 return Err(DropReason::NeighbourSpoof);
             }
         }
