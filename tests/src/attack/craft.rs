@@ -3,7 +3,7 @@
 //! Builders make what they are told; a length or checksum that must be right is, until a member
 //! writes over it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::ground::number;
 use crate::frame;
@@ -32,7 +32,10 @@ pub const AFTER_IP4: usize = IP + 20;
 pub const AFTER_IP6: usize = IP + 40;
 
 const TO: [u8; 6] = [2, 0, 0, 0, 0, 1];
-const FROM: [u8; 6] = [2, 0, 0, 0, 0, 2];
+/// Who sends frames, as their hardware address says.
+pub const FROM: [u8; 6] = [2, 0, 0, 0, 0, 2];
+/// The link-local address that is made from it.
+pub const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 2));
 
 /// An Ethernet frame.
 #[must_use]
@@ -161,7 +164,8 @@ pub fn discovery(kind: u8, target: IpAddr) -> Vec<u8> {
     if let IpAddr::V6(target) = target {
         message.extend(target.octets());
     }
-    message.extend([if kind == 136 { 2 } else { 1 }, 1, 6, 0xa7, 0, 0, 0, 9]);
+    message.extend([if kind == 136 { 2 } else { 1 }, 1]);
+    message.extend(FROM);
     message
 }
 

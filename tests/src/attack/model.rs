@@ -67,10 +67,11 @@ impl Model {
             0x86dd => ipv6::read(body, cut)?,
             _ => return None,
         };
-        self.judge(lane, &reading, cut)
+        let sender = frame.get(6..)?.first_chunk()?;
+        self.judge(lane, &reading, *sender, cut)
     }
 
-    fn judge(&mut self, lane: Lane, reading: &Reading, cut: bool) -> Option<()> {
+    fn judge(&mut self, lane: Lane, reading: &Reading, sender: [u8; 6], cut: bool) -> Option<()> {
         if let Part::Later { id, offset } = reading.part {
             own_source(lane, reading, false)?;
             return self.later(lane, reading, id, offset);
@@ -78,7 +79,7 @@ impl Model {
         let message = transport::read(reading, cut)?;
         own_source(lane, reading, message.configures(reading))?;
         if message.is_discovery {
-            return ipv6::announcement(lane, reading);
+            return ipv6::announcement(lane, reading, sender);
         }
         if message.configures(reading) && lane == Lane::Out {
             return Some(());
@@ -104,8 +105,9 @@ impl Model {
 
     fn later(&mut self, lane: Lane, reading: &Reading, id: u32, offset: usize) -> Option<()> {
         let first = *self.firsts.get(&key(reading, id))?;
+        let over_tcp = reading.protocol == number::TCP && offset == 8;
         // It may not write over what the first one was judged by.
-        if offset < first.headers {
+        if over_tcp || offset < first.headers {
             return None;
         }
         self.flow(lane, reading, (first.protocol, first.ports), false)

@@ -1,7 +1,7 @@
 //! Putting frames on a station's interface in numbers, and learning which arrived at another.
 //!
-//! A frame is known by its *mark*, four bytes of its source hardware address: no fence judges
-//! hardware addresses, no bridge changes them, and even a frame without a whole IP header has one.
+//! A frame is known by its *mark*, four bytes of its destination hardware address: no fence judges
+//! that, no bridge changes it, and even a frame without a whole IP header has one.
 //! A batch ends with a sentinel that policy allows. Frames keep their order on their way, because
 //! the sending thread stays on one CPU and so does the kernel's queue; when the sentinel has come,
 //! whatever has not come will not.
@@ -17,32 +17,31 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Pid;
 use socket2::Socket;
 
+use super::craft;
 use super::shot::Offload;
 use crate::frame::{offload_socket, packet_socket};
 use crate::netns::NetNs;
 
-/// Where a mark's number begins in the source hardware address, after two bytes that say it is one.
+/// What a marked address begins with, and what it begins with if it is a group's.
 const PREFIX: [u8; 2] = [0x06, 0xa7];
-const SOURCE: usize = 6;
+const GROUP: [u8; 2] = [0x07, 0xa7];
 /// A batch of large frames, and what the kernel charges for each, fits.
 const ROOM: usize = 64 << 20;
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Marks a frame that has a whole Ethernet header.
+/// Marks a frame that has a whole Ethernet header. One to a group stays one.
 pub fn mark(frame: &mut [u8], number: u32) {
-    let bytes = PREFIX
-        .iter()
-        .chain(&number.to_be_bytes())
-        .copied()
-        .collect::<Vec<u8>>();
-    for (byte, new) in frame.iter_mut().skip(SOURCE).zip(bytes) {
-        *byte = new;
-    }
+    let to_group = frame.first().is_some_and(|first| first & 1 != 0);
+    let prefix = if to_group { GROUP } else { PREFIX };
+    craft::write(frame, 0, &prefix);
+    craft::write(frame, prefix.len(), &number.to_be_bytes());
 }
 
 fn marked(frame: &[u8]) -> Option<u32> {
-    let number = frame.get(SOURCE..)?.strip_prefix(&PREFIX)?.first_chunk()?;
-    Some(u32::from_be_bytes(*number))
+    let number = frame
+        .strip_prefix(&PREFIX)
+        .or_else(|| frame.strip_prefix(&GROUP));
+    Some(u32::from_be_bytes(*number?.first_chunk()?))
 }
 
 /// Keeps the calling thread, and with it the frames that it sends, on one CPU.

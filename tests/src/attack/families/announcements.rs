@@ -7,14 +7,14 @@ use ringfence_common::reason::DropReason::{
     SpoofedSource, Truncated,
 };
 
-use crate::attack::craft::{self, IP};
+use crate::attack::craft::{self, IP, LINK_LOCAL};
 use crate::attack::family::{Family, IN4, Member, OUT4, OUT6};
 use crate::attack::ground::{self, number};
 use crate::attack::scene::Scene;
 use crate::frame::ARP as ARP_TYPE;
 
+const ROUTER: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
 const ALL_NODES: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
-const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2));
 
 /// ARP in another's name.
 pub(super) const ARP: Family = Family {
@@ -118,6 +118,32 @@ pub(super) const NEIGHBOURS: Family = Family {
             let nowhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
             let frame = discovery(nowhere, s.peer, 135, s.own());
             s.deny(NeighbourSpoof, frame);
+        }),
+        Member::new("soliciting as a router's link-local", OUT6, |s| {
+            let frame = discovery(ROUTER, ALL_NODES, 135, s.peer);
+            s.deny(NeighbourSpoof, frame);
+        }),
+        Member::new("advertising a router's link-local", OUT6, |s| {
+            let from = s
+                .dice
+                .one(&[ROUTER, LINK_LOCAL, ground::workload(true)], ROUTER);
+            s.deny(NeighbourSpoof, discovery(from, ALL_NODES, 136, ROUTER));
+        }),
+        Member::new(
+            "its link-local, tied to another's hardware address",
+            OUT6,
+            |s| {
+                let frame = discovery(LINK_LOCAL, ALL_NODES, 136, LINK_LOCAL);
+                let option = craft::AFTER_IP6 + 26;
+                s.deny(
+                    NeighbourSpoof,
+                    craft::with(frame, option, &[2, 0, 0, 0, 0, 9]),
+                );
+            },
+        ),
+        Member::new("control: its link-local", OUT6, |s| {
+            let kind = s.dice.one(&[135, 136], 136);
+            s.permit(discovery(LINK_LOCAL, ALL_NODES, kind, LINK_LOCAL));
         }),
         Member::new("control: about itself", OUT6, |s| {
             let kind = s.dice.one(&[135, 136], 136);

@@ -50,7 +50,7 @@ pub(super) const TINY: Family = Family {
             let (ends, id) = (s.ends(), s.port);
             first(s, TinyFragment, number::TCP, head);
             let second = craft::fragment(ends, number::TCP, (1, false), id, rest);
-            s.deny(if s.v6 { OrphanFragment } else { TinyFragment }, second);
+            s.deny(TinyFragment, second);
         }),
         Member::new("a header too short even whole", ANY, |s| {
             let segment = craft::with(

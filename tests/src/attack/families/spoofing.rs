@@ -143,11 +143,11 @@ fn mid_flow(s: &mut Scene<'_>, protocol: u8, source: IpAddr) {
     );
 }
 
-/// Another destination hardware address; the source is the mark's.
+/// Another source hardware address.
 fn readdressed(s: &mut Scene<'_>, frame: Vec<u8>) -> Vec<u8> {
     let mut address = s.dice.bytes(6);
     craft::write(&mut address, 0, &[2]);
-    craft::with(frame, 0, &address)
+    craft::with(frame, 6, &address)
 }
 
 const fn unspecified(v6: bool) -> IpAddr {

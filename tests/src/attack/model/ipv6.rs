@@ -93,7 +93,7 @@ pub(super) const fn is_discovery(kind: u8) -> bool {
 }
 
 /// Whether the workload's side of discovery may pass: within the link, about itself, no router's.
-pub(super) fn announcement(lane: Lane, reading: &Reading) -> Option<()> {
+pub(super) fn announcement(lane: Lane, reading: &Reading, sender: [u8; 6]) -> Option<()> {
     if reading.part != Part::Whole {
         return None;
     }
@@ -115,14 +115,49 @@ pub(super) fn announcement(lane: Lane, reading: &Reading) -> Option<()> {
     }
     match kind {
         133 => (to.is_multicast() || is_link_local(to)).then_some(()),
-        135 => reading.payload.get(..24).map(|_| ()),
-        136 => {
+        135 | 136 => {
             let target = ip6(reading.payload.get(..24)?, 8)?;
-            let own = ground::workload(true) == IpAddr::V6(target);
-            (own || is_link_local(target)).then_some(())
+            let about = if kind == 136 { target } else { from };
+            let fits = |ip| speaks_for(reading.payload, sender, ip);
+            let near = is_link_local(from);
+            ((kind == 135 || fits(about)) && (!near || fits(from))).then_some(())
         }
         _ => None,
     }
+}
+
+/// A workload speaks for its own address, and for the link-local one that is made from the hardware
+/// address that it sends from (EUI-64), if the message ties no other to it.
+fn speaks_for(message: &[u8], sender: [u8; 6], ip: Ipv6Addr) -> bool {
+    if ground::workload(true) == IpAddr::V6(ip) {
+        return true;
+    }
+    let [a, b, c, d, e, f] = sender;
+    let made = [
+        0xfe,
+        0x80,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        a ^ 2,
+        b,
+        c,
+        0xff,
+        0xfe,
+        d,
+        e,
+        f,
+    ];
+    let options = message.get(24..).unwrap_or_default();
+    let tied = match options {
+        [] => true,
+        [1 | 2, 1, hardware @ ..] => hardware == sender,
+        _ => false,
+    };
+    ip.octets() == made && tied
 }
 
 pub(super) const fn is_link_local(ip: Ipv6Addr) -> bool {

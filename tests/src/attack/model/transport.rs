@@ -146,11 +146,12 @@ pub(super) fn quoted(reading: &Reading) -> Option<Quoted> {
         (*inside.get(9)?, from, to, inside.get(header..)?)
     };
     let head: &[u8; 8] = transport.first_chunk()?;
+    let icmp = if v6 { number::ICMPV6 } else { number::ICMP };
     let [kind, _, _, _, high, low, ..] = *head;
     let (source, destination) = match protocol {
         number::TCP | number::UDP | number::SCTP => (word(head, 0)?.into(), word(head, 2)?.into()),
-        number::ICMP | number::ICMPV6 if is_error(v6, kind) => return None,
-        number::ICMP | number::ICMPV6 => echo_ports(v6, kind, u16::from_be_bytes([high, low])),
+        own if own == icmp && is_error(v6, kind) => return None,
+        own if own == icmp => echo_ports(v6, kind, u16::from_be_bytes([high, low])),
         _ => (0, 0),
     };
     Some(Quoted {
