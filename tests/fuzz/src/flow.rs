@@ -66,7 +66,7 @@ fn directory(event: &FlowEvent, text: &str) -> Directory {
     let names = Directory::new(&text, Arc::clone(&BOOK)).with_identity(event.peer_identity, text);
     let names = names.with_rule(RuleSlot(event.rule.0), Arc::new(rule));
     match INVENTORY.workloads.values().next() {
-        Some(workload) if event.ifindex % 2 == 0 => {
+        Some(workload) if event.ifindex.is_multiple_of(2) => {
             names.with_endpoint(event.ifindex, Arc::clone(workload))
         }
         _ => names,

@@ -147,8 +147,6 @@ fn agent(node: &Node, workload: &Workload, mode: &str) -> Result<Agent> {
         inventory: inventory.build(),
         policies: ground::POLICY.to_owned(),
         default_mode: mode.to_owned(),
-        // Permitted attempts are not answered here, thousands of them a second.
-        config: "[maps]\nconntrack = 2097152\n".to_owned(),
         ..AgentSpec::default()
     };
     let agent = Agent::start(node, &spec)?;

@@ -62,7 +62,7 @@ pub const fn stranger(v6: bool) -> IpAddr {
 
 /// A fresh address of the peers.
 pub fn peer(v6: bool, dice: &mut Dice) -> IpAddr {
-    let [_, b, c, d, e, f, g, h] = dice.next().to_be_bytes();
+    let [_, b, c, d, e, f, g, h] = dice.roll().to_be_bytes();
     if v6 {
         let words = [[b, c], [d, e], [f, g], [h, 7]].map(u16::from_be_bytes);
         let [k, l, m, n] = words;

@@ -38,10 +38,9 @@ impl Tally {
     pub fn count(&mut self, played: &Played) {
         let arrived = played.arrived;
         self.sent += 1;
-        if played.leaked() || played.lost() || (arrived.control && !arrived.observe) {
-            if self.offenders.len() < REMEMBERED {
-                self.offenders.push(played.clone());
-            }
+        let wrong = played.leaked() || played.lost() || (arrived.control && !arrived.observe);
+        if wrong && self.offenders.len() < REMEMBERED {
+            self.offenders.push(played.clone());
         }
         if played.leaked() {
             self.denied_delivered += 1;

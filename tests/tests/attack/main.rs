@@ -3,6 +3,11 @@
 //! A test for each family; together they send ten thousand frames in each of three arenas, which the
 //! tests share for as long as one of them runs. `RINGFENCE_ATTACK_SEED` repeats a run.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on should stop where it is"
+)]
+
 mod drops;
 mod families;
 mod ground;

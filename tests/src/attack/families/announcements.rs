@@ -21,16 +21,16 @@ pub(super) const ARP: Family = Family {
     name: "arp",
     members: &[
         Member::new("a reply for another workload", OUT4, |s| {
-            tell(s, 2, ground::other(false))
+            tell(s, 2, ground::other(false));
         }),
         Member::new("a reply for the node", OUT4, |s| {
-            tell(s, 2, ground::node(false))
+            tell(s, 2, ground::node(false));
         }),
         Member::new("a request as another workload", OUT4, |s| {
-            tell(s, 1, ground::other(false))
+            tell(s, 1, ground::other(false));
         }),
         Member::new("a reply for nobody", OUT4, |s| {
-            tell(s, 2, IpAddr::from([0, 0, 0, 0]))
+            tell(s, 2, IpAddr::from([0, 0, 0, 0]));
         }),
         Member::new("gratuitous, for another workload", OUT4, |s| {
             let other = ground::other(false);
@@ -394,10 +394,10 @@ pub(super) const ODD_SOURCES: Family = Family {
         Member::new("link-local", OUT6, |s| odd(s, LINK_LOCAL)),
         Member::new("multicast", OUT6, |s| odd(s, ALL_NODES)),
         Member::new("IPv4-mapped, its own", OUT6, |s| {
-            odd(s, mapped(ground::workload(false)))
+            odd(s, mapped(ground::workload(false)));
         }),
         Member::new("IPv4-mapped, another's", OUT6, |s| {
-            odd(s, mapped(ground::other(false)))
+            odd(s, mapped(ground::other(false)));
         }),
         Member::new("6to4 of its own", OUT6, |s| {
             odd(

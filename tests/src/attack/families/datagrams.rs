@@ -48,9 +48,13 @@ pub(super) const REPLIES: Family = Family {
             let datagram = craft::udp_of(s.port, s.service(number::UDP), length, b"short");
             s.deny(UdpHeader, s.frame(number::UDP, &datagram));
         }),
-        Member::new("control: a reply", ANY, |s| s.exchange()),
+        Member::new("control: a reply", ANY, answered),
     ],
 };
+
+fn answered(s: &mut Scene<'_>) {
+    s.exchange();
+}
 
 fn asked(s: &mut Scene<'_>) {
     s.lane = Lane::Out;

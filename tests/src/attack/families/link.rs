@@ -20,14 +20,14 @@ pub(super) const VLANS: Family = Family {
         }),
         Member::new("a priority tag", ANY, |s| tagged(s, &[(0x8100, 0)])),
         Member::new("a priority tag with priority", ANY, |s| {
-            tagged(s, &[(0x8100, 0xe000)])
+            tagged(s, &[(0x8100, 0xe000)]);
         }),
         Member::new("a service tag", ANY, |s| tagged(s, &[(0x88a8, 5)])),
         Member::new("service and customer tags", ANY, |s| {
-            tagged(s, &[(0x88a8, 5), (0x8100, 6)])
+            tagged(s, &[(0x88a8, 5), (0x8100, 6)]);
         }),
         Member::new("stacked priority tags", ANY, |s| {
-            tagged(s, &[(0x8100, 0), (0x8100, 0)])
+            tagged(s, &[(0x8100, 0), (0x8100, 0)]);
         }),
         Member::new("many priority tags", ANY, |s| {
             let count = 3 + s.dice.below(6);

@@ -66,15 +66,15 @@ pub(super) const TUNNELS: Family = Family {
         Member::new("IPv6 inside", ANY, |s| tunnel(s, 41, &[], true)),
         Member::new("GRE", ANY, |s| tunnel(s, 47, &[0, 0, 8, 0], false)),
         Member::new("GRE around Ethernet", ANY, |s| {
-            tunnel(s, 47, &[0, 0, 0x65, 0x58], false)
+            tunnel(s, 47, &[0, 0, 0x65, 0x58], false);
         }),
         Member::new("Ethernet in IP", ANY, |s| tunnel(s, 97, &[0x30, 0], false)),
         Member::new("MPLS in IP", ANY, |s| {
-            tunnel(s, 137, &[0, 0, 0x11, 0xff], false)
+            tunnel(s, 137, &[0, 0, 0x11, 0xff], false);
         }),
         Member::new("L2TP", ANY, |s| tunnel(s, 115, &[0, 0, 0, 1], false)),
         Member::new("ESP around IP", ANY, |s| {
-            tunnel(s, 50, &[0, 0, 1, 0, 0, 0, 0, 1], false)
+            tunnel(s, 50, &[0, 0, 1, 0, 0, 0, 0, 1], false);
         }),
         Member::new("VXLAN to a denied port", ANY, |s| over_udp(s, 4789)),
         Member::new("Geneve to a denied port", ANY, |s| over_udp(s, 6081)),
@@ -137,18 +137,18 @@ pub(super) const DESTINATIONS: Family = Family {
         Member::new("class E", OUT4, |s| to4(s, [250, 1, 2, 3])),
         Member::new("all nodes", OUT6, |s| to6(s, [0xff02, 0, 0, 0, 0, 0, 0, 1])),
         Member::new("a global group", OUT6, |s| {
-            to6(s, [0xff0e, 0, 0, 0, 0, 0, 0, 0x101])
+            to6(s, [0xff0e, 0, 0, 0, 0, 0, 0, 0x101]);
         }),
         Member::new("unspecified", OUT6, |s| to6(s, [0; 8])),
         Member::new("IPv6 loopback", OUT6, |s| to6(s, [0, 0, 0, 0, 0, 0, 0, 1])),
         Member::new("IPv6 link-local", OUT6, |s| {
-            to6(s, [0xfe80, 0, 0, 0, 0, 0, 0, 1])
+            to6(s, [0xfe80, 0, 0, 0, 0, 0, 0, 1]);
         }),
         Member::new("IPv4-mapped peer", OUT6, |s| {
-            to6(s, [0, 0, 0, 0, 0, 0xffff, 0x0a01, 0x0203])
+            to6(s, [0, 0, 0, 0, 0, 0xffff, 0x0a01, 0x0203]);
         }),
         Member::new("IPv6 cloud metadata", OUT6, |s| {
-            to6(s, [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254])
+            to6(s, [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]);
         }),
         Member::new("control: DHCP", OUT4, |s| {
             let none = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

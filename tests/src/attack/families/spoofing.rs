@@ -27,7 +27,7 @@ pub(super) const FORGED_SOURCE: Family = Family {
         Member::new("broadcast", OUT, |s| forge(s, everybody(s.v6))),
         Member::new("one bit off", OUT, one_bit_off),
         Member::new("the workload's own, from elsewhere", IN, |s| {
-            forge(s, s.own())
+            forge(s, s.own());
         }),
         Member::new("control: the right one", ANY, |s| {
             let port = s.service(number::UDP);
@@ -41,22 +41,22 @@ pub(super) const FORGED_MID_FLOW: Family = Family {
     name: "forged-mid-flow",
     members: &[
         Member::new("TCP from another workload", OUT, |s| {
-            mid_flow(s, number::TCP, ground::other(s.v6))
+            mid_flow(s, number::TCP, ground::other(s.v6));
         }),
         Member::new("TCP from the node", OUT, |s| {
-            mid_flow(s, number::TCP, ground::node(s.v6))
+            mid_flow(s, number::TCP, ground::node(s.v6));
         }),
         Member::new("TCP from outside", OUT, |s| {
-            mid_flow(s, number::TCP, ground::stranger(s.v6))
+            mid_flow(s, number::TCP, ground::stranger(s.v6));
         }),
         Member::new("UDP from another workload", OUT, |s| {
-            mid_flow(s, number::UDP, ground::other(s.v6))
+            mid_flow(s, number::UDP, ground::other(s.v6));
         }),
         Member::new("UDP from outside", OUT, |s| {
-            mid_flow(s, number::UDP, ground::stranger(s.v6))
+            mid_flow(s, number::UDP, ground::stranger(s.v6));
         }),
         Member::new("TCP from the workload itself", IN, |s| {
-            mid_flow(s, number::TCP, s.own())
+            mid_flow(s, number::TCP, s.own());
         }),
         Member::new("the peer's side of the flow", OUT, |s| {
             s.connect();

@@ -95,16 +95,16 @@ pub(super) const STATES: Family = Family {
         Member::new("RST to a denied port", ANY, |s| blue(s, RST)),
         Member::new("SYN+ACK to a denied port", ANY, |s| blue(s, SYN | ACK)),
         Member::new("an answer first, from the other lane's service", ANY, |s| {
-            answer(s, ACK)
+            answer(s, ACK);
         }),
         Member::new("SYN+ACK first, from the other lane's service", ANY, |s| {
-            answer(s, SYN | ACK)
+            answer(s, SYN | ACK);
         }),
         Member::new("RST first, from the other lane's service", ANY, |s| {
-            answer(s, RST | ACK)
+            answer(s, RST | ACK);
         }),
         Member::new("FIN first, from the other lane's service", ANY, |s| {
-            answer(s, FIN | ACK)
+            answer(s, FIN | ACK);
         }),
         Member::new("simultaneous open against a denied SYN", ANY, |s| {
             let port = s.closed();
