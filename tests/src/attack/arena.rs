@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, Map, MapData};
 use ringfence_common::endpoint::Endpoint;
-use ringfence_common::maps::ENDPOINTS;
+use ringfence_common::maps::{ENDPOINTS, HOLDINGS};
+use ringfence_common::quota::Holding;
 
 use super::ground::{self, Lane};
 use super::wire::Station;
@@ -73,6 +74,26 @@ impl Arena {
             Lane::Out => &self.workload,
             Lane::In => &self.world,
         }
+    }
+
+    /// Makes the fence forget for how many attempts the workload is booked, as if it had been quiet
+    /// for long. Attacks open more flows than any workload may; that is what another test is about.
+    pub fn forgive(&self) -> Result<()> {
+        let Some(agent) = &self.agent else {
+            return Ok(());
+        };
+        let map = MapData::from_pin(pinned(agent, HOLDINGS)?).context("opening the holdings")?;
+        let mut holdings: HashMap<_, u32, Holding> = HashMap::try_from(Map::LruHashMap(map))?;
+        let all: Vec<(u32, Holding)> = holdings.iter().collect::<Result<_, _>>()?;
+        for (ifindex, holding) in all {
+            let forgiven = Holding {
+                booked: 0,
+                named: 0,
+                ..holding
+            };
+            holdings.insert(ifindex, forgiven, 0)?;
+        }
+        Ok(())
     }
 
     /// Where they end.
