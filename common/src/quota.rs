@@ -7,7 +7,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{SECOND, packet::protocol, pod::shared_layout};
+use crate::{SECOND, pod::shared_layout};
 
 /// For how long an attempt is booked: as long as one may be silent.
 pub const PATIENCE: u64 = 30 * SECOND;
@@ -21,7 +21,7 @@ pub const PROVEN_PER_ATTEMPT: u32 = 2;
 pub const KINDS_AT_ONCE: u64 = 1024;
 /// And in the long run.
 pub const KINDS_PER_SECOND: u64 = 128;
-/// A flow of one question and one answer keeps its entry, so this part of its booking stays.
+/// A flow of one question and one answer keeps its entry, so one part in so many of its booking stays.
 const KEPT: u64 = 64;
 
 /// What one endpoint may hold, fixed when the programs are loaded.
@@ -107,14 +107,11 @@ impl Holding {
         )
     }
 
-    /// Takes a booking back, because the attempt was answered.
+    /// Takes a booking back, because the attempt was answered. All of it if the entry `leaves` the
+    /// attempts.
     #[inline(always)]
-    pub const fn answered(&mut self, price: u64, proto: u8) {
-        let back = if proto == protocol::TCP {
-            price
-        } else {
-            price - price / KEPT
-        };
+    pub const fn answered(&mut self, price: u64, leaves: bool) {
+        let back = if leaves { price } else { price - price / KEPT };
         self.booked = self.booked.saturating_sub(back);
     }
 
@@ -171,7 +168,7 @@ mod tests {
         let mut holding = Holding::default();
         for _ in 0..10 * QUOTA.attempts {
             assert!(holding.book(NOW, PRICE));
-            holding.answered(PRICE, protocol::TCP);
+            holding.answered(PRICE, true);
         }
     }
 
@@ -180,7 +177,7 @@ mod tests {
         let mut holding = Holding::default();
         let mut given = 0;
         while holding.book(NOW, PRICE) {
-            holding.answered(PRICE, protocol::UDP);
+            holding.answered(PRICE, false);
             given += 1;
         }
         assert!(

@@ -7,7 +7,7 @@
 
 use ringfence_common::{
     SECOND,
-    conntrack::{CtEntry, flags, opens, step, timeout, worth_storing},
+    conntrack::{CtEntry, flags, opens, restarts, step, timeout, worth_storing},
     event::EventKind,
     ids::{IdentityId, RuleSlot},
     mode::{Action, Direction, Verdict},
@@ -229,6 +229,15 @@ fn renew<A: Family>(
             judge_again(context, step, entry);
         }
     }
+    let packet = step.packet;
+    if restarts(
+        old.state,
+        packet.protocol,
+        step.is_reply_of(old),
+        packet.tcp,
+    ) {
+        book(context, entry);
+    }
     report::count(Counter::FlowsRejudged);
     let changed = entry.verdict != verdict;
     stamp(entry, context, epoch);
@@ -273,14 +282,7 @@ fn open<A: Family>(
         reserved: [0; 4],
     };
     judge_first(context, step, entry);
-    if step.from_workload
-        && entry.verdict() == Verdict::Allow
-        && mutant!(attempts_unlimited, place::book(context) == 0, false)
-    {
-        entry.doubt(DropReason::FlowLimit, entry.peer);
-        // In `observe` the flow goes on, and is no excess for ever.
-        entry.recheck = 0;
-    }
+    book(context, entry);
     report::count(match entry.verdict() {
         Verdict::Allow => Counter::FlowsAllowed,
         Verdict::Deny => Counter::FlowsDenied,
@@ -293,6 +295,19 @@ fn open<A: Family>(
         place::bury::<A>(context, key);
     }
     raw
+}
+
+/// Books an attempt of the workload's that policy allows, and denies one too many.
+#[inline(always)]
+fn book(context: &Context, entry: &mut CtEntry) {
+    if entry.flags & flags::FROM_WORKLOAD != 0
+        && entry.verdict() == Verdict::Allow
+        && mutant!(attempts_unlimited, place::book(context) == 0, false)
+    {
+        entry.doubt(DropReason::FlowLimit, entry.peer);
+        // In `observe` the flow goes on, and is no excess for ever.
+        entry.recheck = 0;
+    }
 }
 
 /// Judges the first packet of a flow; may find that the flow runs the other way.

@@ -110,7 +110,7 @@ pub fn settle<A: Family>(
         && !is_answered(before, protocol)
         && is_answered(entry.state, protocol)
     {
-        holding.answered(ATTEMPT_PRICE.load(), protocol);
+        holding.answered(ATTEMPT_PRICE.load(), is_proven(entry.state));
     }
     let Some(moved) = maps::scratch_entry() else {
         return 0;

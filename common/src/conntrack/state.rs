@@ -35,17 +35,23 @@ pub const fn is_proven(state: u8) -> bool {
     state & ESTABLISHED != 0 && state & RESET == 0 && state & FINS != FINS
 }
 
-/// Whether the flow is no mere attempt any more: the other end answered, and with TCP the originator
-/// has shown that it heard, as a SYN flood does not.
+/// Whether the flow is no mere attempt any more: the other end answered, and with TCP it refused, or
+/// the originator has shown that it heard, as a SYN flood does not. Once answered, a flow stays so
+/// until a SYN [`restarts`] it.
 #[inline(always)]
 #[must_use]
 pub const fn is_answered(state: u8, proto: u8) -> bool {
-    let wanted = if proto == protocol::TCP {
-        ESTABLISHED
-    } else {
-        REPLIED
-    };
-    state & wanted != 0
+    if proto != protocol::TCP {
+        return state & REPLIED != 0;
+    }
+    state & ESTABLISHED != 0 || (state & REPLIED != 0 && state & RESET != 0)
+}
+
+/// Whether the packet begins a new connection in the place of one that ended.
+#[inline(always)]
+#[must_use]
+pub const fn restarts(before: u8, proto: u8, reply: bool, tcp: TcpFlags) -> bool {
+    !reply && opens(proto, tcp) && before & (RESET | FINS) != 0
 }
 
 /// Whether the packet opens a connection, whatever conntrack believes: a pure SYN.
@@ -59,7 +65,7 @@ pub const fn opens(proto: u8, tcp: TcpFlags) -> bool {
 #[inline(always)]
 #[must_use]
 pub const fn step(before: u8, proto: u8, reply: bool, tcp: TcpFlags) -> u8 {
-    if !reply && opens(proto, tcp) && before & (RESET | FINS) != 0 {
+    if restarts(before, proto, reply, tcp) {
         return 0;
     }
     let mut after = before;
@@ -74,7 +80,7 @@ pub const fn step(before: u8, proto: u8, reply: bool, tcp: TcpFlags) -> u8 {
         }
         if tcp.has(TcpFlags::RST) {
             after = (after | RESET) & !WENT_ON;
-        } else if before & RESET != 0 {
+        } else if before & RESET != 0 && before & ESTABLISHED != 0 {
             after |= if reply {
                 WENT_ON_REPLY
             } else {

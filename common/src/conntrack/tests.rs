@@ -142,6 +142,8 @@ fn only_two_ends_make_a_flow_proven() {
     assert!(is_answered(walk(&asked), protocol::UDP));
     let standing = [asked[0], asked[1], (false, ACK)];
     assert!(is_proven(walk(&standing)) && is_answered(walk(&standing), protocol::TCP));
+    let refused = [(false, SYN), (true, RST)];
+    assert!(!is_proven(walk(&refused)) && is_answered(walk(&refused), protocol::TCP));
     let half_closed = [standing[0], standing[1], standing[2], (true, FIN)];
     assert!(is_proven(walk(&half_closed)));
     for end in [FIN, RST] {
@@ -169,4 +171,23 @@ fn a_reset_that_neither_end_believes_is_forgotten() {
         reset,
         (true, ACK)
     ])));
+}
+
+proptest! {
+    /// Bookings are taken back once: only what restarts a flow makes an attempt of it again.
+    #[test]
+    fn an_answered_flow_is_no_attempt_again_unless_it_restarts(
+        packets in proptest::collection::vec((any::<bool>(), any::<u8>()), 1..40),
+        proto in prop_oneof![Just(protocol::TCP), Just(protocol::UDP), Just(protocol::ICMP)],
+    ) {
+        let mut now = 0;
+        for (reply, flags) in packets {
+            let tcp = TcpFlags(if proto == protocol::TCP { flags } else { 0 });
+            let after = step(now, proto, reply, tcp);
+            if is_answered(now, proto) && !restarts(now, proto, reply, tcp) {
+                prop_assert!(is_answered(after, proto), "{now:#x} {reply} {tcp:?} {after:#x}");
+            }
+            now = after;
+        }
+    }
 }

@@ -144,6 +144,34 @@ fn answered_attempts_do_not_count() {
     }
 }
 
+/// Else one pair of ports that is refused again and again would pay for a flood.
+#[test]
+fn a_connection_that_restarts_is_booked_again() {
+    let mut fence = Fence::new();
+    fence.allow(Direction::Egress, TCP, 443);
+    let refused = connection(false, 1);
+    let mut passed = 0;
+    for port in 2..2 + 2 * QUOTA.attempts {
+        let attempt = connection(false, u16::try_from(port).unwrap());
+        passed += u32::from(fence.leaving(&attempt.out(TCP, SYN)) == Fate::Passed);
+        if fence.leaving(&refused.out(TCP, SYN)) == Fate::Passed {
+            fence.passes(Arriving, &refused.back(TCP, RST | ACK), "refused");
+        }
+    }
+    assert!(passed < QUOTA.attempts * 3 / 2, "{passed}");
+}
+
+#[test]
+fn refused_attempts_hardly_count() {
+    let mut fence = Fence::new();
+    fence.allow(Direction::Egress, TCP, 443);
+    for port in 0..4 * QUOTA.attempts {
+        let talk = connection(false, u16::try_from(port).unwrap());
+        fence.passes(Leaving, &talk.out(TCP, SYN), "an attempt");
+        fence.passes(Arriving, &talk.back(TCP, RST | ACK), "refused");
+    }
+}
+
 #[test]
 fn a_connection_that_ends_leaves_the_proven_ones() {
     for v6 in [false, true] {
