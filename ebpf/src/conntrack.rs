@@ -230,11 +230,11 @@ fn renew<A: Family>(
         }
     }
     let packet = step.packet;
-    if restarts(
-        old.state,
-        packet.protocol,
-        step.is_reply_of(old),
-        packet.tcp,
+    let reply = step.is_reply_of(old);
+    if mutant!(
+        a_restart_is_free,
+        restarts(old.state, packet.protocol, reply, packet.tcp),
+        false
     ) {
         book(context, entry);
     }
