@@ -30,7 +30,7 @@ pub const CT6: &str = "CT6";
 pub const ATTEMPTS4: &str = "ATTEMPTS4";
 /// LRU hash: [`crate::conntrack::CtKey6`] → [`crate::conntrack::CtEntry`] of attempts.
 pub const ATTEMPTS6: &str = "ATTEMPTS6";
-/// LRU hash: ifindex → [`crate::quota::Holding`].
+/// Hash: ifindex → [`crate::quota::Holding`], made by the kernel programs, removed by the agent.
 pub const HOLDINGS: &str = "HOLDINGS";
 /// Hash: ifindex → [`crate::quota::Holding::excess`] at the agent's last sweep.
 pub const SWEPT: &str = "SWEPT";

@@ -68,7 +68,8 @@ pub static ATTEMPTS6: LruHashMap<CtKey6, CtEntry> =
     LruHashMap::with_max_entries(ATTEMPTS_CAPACITY, 0);
 /// What each endpoint holds of conntrack.
 #[map]
-pub static HOLDINGS: LruHashMap<u32, Holding> = LruHashMap::with_max_entries(ENDPOINTS_CAPACITY, 0);
+pub static HOLDINGS: HashMap<u32, Holding> =
+    HashMap::with_max_entries(ENDPOINTS_CAPACITY, BPF_F_NO_PREALLOC);
 /// By how much `HOLDINGS` exceeded the truth at the agent's last sweep.
 #[map]
 pub static SWEPT: HashMap<u32, u64> =

@@ -69,8 +69,8 @@ pub fn bury<A: Family>(context: &Context, key: &A::CtKey) -> u32 {
 #[inline(always)]
 pub fn holding<'a>(ifindex: u32) -> Option<&'a mut Holding> {
     if let Some(found) = maps::HOLDINGS.get_ptr_mut(ifindex) {
-        // SAFETY: the map is as large as the map of endpoints, so its values are not recycled while
-        // their endpoint is there; another CPU's write between ours costs precision.
+        // SAFETY: only the agent removes values, and only of endpoints that are gone; another CPU's
+        // write between ours costs precision.
         return Some(unsafe { &mut *found });
     }
     let nothing = Holding {

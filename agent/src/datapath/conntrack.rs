@@ -104,7 +104,7 @@ impl Conntrack {
     /// An interface number may come back, and then begins with nothing.
     fn forget_strangers(&mut self, endpoints: &BTreeSet<u32>) -> Result<(), DatapathError> {
         let strangers: Vec<u32> = self
-            .swept
+            .holdings
             .keys()
             .filter_map(Result::ok)
             .filter(|ifindex| !endpoints.contains(ifindex))

@@ -182,9 +182,12 @@ fn check_pinned(pins: &Pins, options: &LoadOptions) -> Result<(), DatapathError>
 /// The capacity of every map that has none fixed by an index type.
 fn capacities(options: &LoadOptions) -> Vec<(&'static str, u32)> {
     let attempts = |proven| attempts_capacity(capacity_of(proven, options));
+    let endpoints = capacity_of(names::ENDPOINTS, options);
     let derived = [
         (names::ATTEMPTS4, attempts(names::CT4)),
         (names::ATTEMPTS6, attempts(names::CT6)),
+        (names::HOLDINGS, endpoints),
+        (names::SWEPT, endpoints),
     ];
     let own = DEFAULTS.map(|(map, _)| (map, capacity_of(map, options)));
     [&derived[..], &own[..]].concat()
