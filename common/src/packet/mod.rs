@@ -138,6 +138,7 @@ pub struct Packet<A> {
     /// Destination port. An echo request has its identifier as source port and none here, its
     /// answer the reverse, so that request and answer are one flow and two requests are not. An
     /// identifier of 0 counts as 65535: without any port, an answer would look like a request.
+    /// Other ICMP has ports that tell its kinds apart.
     pub destination_port: Port,
     /// Offset of the transport header.
     pub transport: u32,

@@ -228,6 +228,28 @@ fn an_echo_and_its_answer_are_one_flow_but_two_echoes_are_two() {
 }
 
 #[test]
+fn another_question_is_answered_by_its_own_answer_only() {
+    let ends = |kind| {
+        let packet = parse4(ipv4(1, 0, 0, &icmp(kind, 77, &[]))).unwrap();
+        (packet.source_port, packet.destination_port)
+    };
+    for question in [13, 15, 17] {
+        let (from, to) = ends(question);
+        assert_eq!(ends(question + 1), (to, from));
+        for other in (13..=20).filter(|kind| *kind != question + 1) {
+            assert_ne!(ends(other), (to, from), "{other} answers {question}");
+        }
+    }
+    let six = |kind| {
+        let packet = parse6(ipv6(58, &icmp(kind, 77, &[]))).unwrap();
+        (packet.source_port, packet.destination_port)
+    };
+    let (from, to) = six(139);
+    assert_eq!(six(140), (to, from));
+    assert_ne!(six(139), (to, from));
+}
+
+#[test]
 fn an_error_quotes_the_packet_it_is_about() {
     let quoted = &ipv4(17, 0, 8, &udp(0))[14..];
     let bytes = Bytes(ipv4(1, 0, 0, &icmp(3, 0, quoted)));

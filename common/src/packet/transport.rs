@@ -10,7 +10,7 @@ use crate::{
     reason::DropReason,
 };
 
-/// ICMP for IPv4 types (RFC 792).
+/// ICMP for IPv4 types (RFC 792, RFC 950).
 pub(super) mod icmp4 {
     pub(crate) const ECHO_REPLY: u8 = 0;
     pub(crate) const UNREACHABLE: u8 = 3;
@@ -19,9 +19,12 @@ pub(super) mod icmp4 {
     pub(crate) const ECHO: u8 = 8;
     pub(crate) const TIME_EXCEEDED: u8 = 11;
     pub(crate) const PARAMETER_PROBLEM: u8 = 12;
+    pub(crate) const TIMESTAMP_ANSWER: u8 = 14;
+    pub(crate) const INFORMATION_ANSWER: u8 = 16;
+    pub(crate) const MASK_ANSWER: u8 = 18;
 }
 
-/// ICMP for IPv6 types (RFC 4443, 4861, 2710, 3810).
+/// ICMP for IPv6 types (RFC 4443, 4861, 2710, 3810, 4620).
 pub(super) mod icmp6 {
     pub(crate) const FIRST_INFORMATIONAL: u8 = 128;
     pub(crate) const ECHO: u8 = 128;
@@ -33,6 +36,7 @@ pub(super) mod icmp6 {
     pub(crate) const NEIGHBOUR_SOLICITATION: u8 = 135;
     pub(crate) const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
     pub(crate) const REDIRECT: u8 = 137;
+    pub(crate) const NODE_INFORMATION_ANSWER: u8 = 140;
     pub(crate) const LISTENER_REPORT_V2: u8 = 143;
 }
 
@@ -216,6 +220,32 @@ fn set_echo<A: Address>(packet: &mut Packet<A>, id: [u8; 2]) {
             packet.destination_port = id,
             packet.source_port = id
         );
+    } else {
+        set_other_query(packet);
+    }
+}
+
+/// Each kind of question beside echo is a flow of its own, which only its answer belongs to: an
+/// answer has the type after its question's (RFC 792, RFC 950, RFC 4620). A kind that nobody
+/// answers is one that no reverse packet belongs to.
+#[inline(always)]
+fn set_other_query<A: Address>(packet: &mut Packet<A>) {
+    let answers = if A::V6 {
+        packet.icmp_type == icmp6::NODE_INFORMATION_ANSWER
+    } else {
+        matches!(
+            packet.icmp_type,
+            icmp4::TIMESTAMP_ANSWER | icmp4::INFORMATION_ANSWER | icmp4::MASK_ANSWER
+        )
+    };
+    // No echo has two ports, and no two of these are alike.
+    let kind = u16::from(packet.icmp_type);
+    if answers {
+        packet.source_port = Port::new(u16::MAX);
+        packet.destination_port = Port::new(kind);
+    } else {
+        packet.source_port = Port::new(mutant!(other_questions_are_answers, kind + 1, u16::MAX));
+        packet.destination_port = Port::new(u16::MAX);
     }
 }
 

@@ -8,9 +8,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use aya::Pod;
 use aya::maps::{HashMap, Map, MapData};
+use ringfence_common::conntrack::{CtEntry, CtKey4, CtKey6};
 use ringfence_common::endpoint::Endpoint;
-use ringfence_common::maps::{ENDPOINTS, HOLDINGS};
+use ringfence_common::fragment::{FragmentKey4, FragmentKey6, FragmentPorts};
+use ringfence_common::maps::{
+    ATTEMPTS4, ATTEMPTS6, CT4, CT6, ENDPOINTS, FRAG4, FRAG6, HOLDINGS, SWEPT,
+};
 use ringfence_common::quota::Holding;
 
 use super::ground::{self, Lane};
@@ -76,24 +81,23 @@ impl Arena {
         }
     }
 
-    /// Makes the fence forget for how many attempts the workload is booked, as if it had been quiet
-    /// for long. Attacks open more flows than any workload may; that is what another test is about.
-    pub fn forgive(&self) -> Result<()> {
+    /// Makes the fence forget every flow and every fragment, and for how many attempts the workload
+    /// is booked, as if it had been quiet for long. Attacks open more flows than any workload may,
+    /// which is what another test is about, and no case is to profit from one long before it.
+    pub fn forget(&self) -> Result<()> {
         let Some(agent) = &self.agent else {
             return Ok(());
         };
-        let map = MapData::from_pin(pinned(agent, HOLDINGS)?).context("opening the holdings")?;
-        let mut holdings: HashMap<_, u32, Holding> = HashMap::try_from(Map::LruHashMap(map))?;
-        let all: Vec<(u32, Holding)> = holdings.iter().collect::<Result<_, _>>()?;
-        for (ifindex, holding) in all {
-            let forgiven = Holding {
-                booked: 0,
-                named: 0,
-                ..holding
-            };
-            holdings.insert(ifindex, forgiven, 0)?;
+        for name in [CT4, ATTEMPTS4] {
+            wipe::<CtKey4, CtEntry>(agent, name)?;
         }
-        Ok(())
+        for name in [CT6, ATTEMPTS6] {
+            wipe::<CtKey6, CtEntry>(agent, name)?;
+        }
+        wipe::<FragmentKey4, FragmentPorts>(agent, FRAG4)?;
+        wipe::<FragmentKey6, FragmentPorts>(agent, FRAG6)?;
+        wipe::<u32, Holding>(agent, HOLDINGS)?;
+        wipe::<u32, u64>(agent, SWEPT)
     }
 
     /// Where they end.
@@ -188,6 +192,18 @@ fn end_pickup_window(agent: &Agent) -> Result<()> {
             ..endpoint
         };
         endpoints.insert(ifindex, aged, 0)?;
+    }
+    Ok(())
+}
+
+fn wipe<K: Pod, V: Pod>(agent: &Agent, name: &str) -> Result<()> {
+    let map = MapData::from_pin(pinned(agent, name)?);
+    let map = Map::HashMap(map.with_context(|| format!("opening {name}"))?);
+    let mut map: HashMap<_, K, V> = HashMap::try_from(map)?;
+    let keys: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+    for key in keys {
+        // The agent may have swept it.
+        let _ = map.remove(&key);
     }
     Ok(())
 }

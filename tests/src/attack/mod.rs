@@ -30,8 +30,8 @@ pub use generate::Generator;
 pub use play::Arenas;
 pub use report::Tally;
 
-/// Cases that are kept in memory at once.
-const CASES: usize = 2000;
+/// Cases between which the fence is made to forget.
+const CASES: usize = 100;
 
 /// Sends at least so many frames of a family, and every member at least once.
 pub fn attack(arenas: &mut Arenas, family: &Family, frames: u64, seed: u64) -> Result<Tally> {

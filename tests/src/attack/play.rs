@@ -73,8 +73,8 @@ impl Arenas {
 
     /// Plays cases; says of every frame where it arrived.
     pub fn play(&mut self, cases: Vec<Case>) -> Result<Vec<Played>> {
-        self.enforce.forgive()?;
-        self.observe.forgive()?;
+        self.enforce.forget()?;
+        self.observe.forget()?;
         let mut frames: Vec<Played> = Vec::new();
         for case in cases {
             let played = |shot| Played {

@@ -250,6 +250,16 @@ pub(super) const ECHO: Family = Family {
                 s.deny(Policy, s.frame(s.icmp(), &craft::icmp(kind, 0, 0)));
             },
         ),
+        Member::new("another question after one that was allowed", IN, |s| {
+            let kinds: &[u8] = if s.v6 { &[139] } else { &[13, 15, 17] };
+            let kind = s.dice.one(kinds, 13);
+            let asked = s.frame_back(s.icmp(), &craft::icmp(kind, 0, s.port));
+            s.permit_back(asked);
+            let answer = s.frame(s.icmp(), &craft::icmp(kind + 1, 0, s.port));
+            s.permit(answer);
+            let kind = s.dice.one(kinds, 13);
+            s.deny(Policy, s.frame(s.icmp(), &craft::icmp(kind, 0, s.port)));
+        }),
         Member::new("a request to a denied host", OUT, |s| {
             s.peer = ground::stranger(s.v6);
             s.deny(Policy, s.frame(s.icmp(), &craft::echo(s.v6, s.port)));

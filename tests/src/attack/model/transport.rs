@@ -103,17 +103,19 @@ const fn is_error(v6: bool, kind: u8) -> bool {
     }
 }
 
-/// Stand for the port of whoever answers echo, and for those of messages without an identifier; no
-/// identifier is as large.
+/// Stand for the port of whoever answers echo, and of whoever answers anything else; no identifier is
+/// as large.
 const ECHO: u32 = 1 << 16;
-const OTHER: u32 = ECHO + 1;
+const OTHER: u32 = 2 * ECHO;
 
-/// Requests of one identifier, and their answers, are one flow; the rest is another.
+/// Requests of one identifier, and their answers, are one flow; so is each other kind of question with
+/// its answers, whose type is the next.
 fn echo_ports(v6: bool, kind: u8, id: u16) -> (u32, u32) {
     match (v6, kind) {
         (false, 8) | (true, 128) => (id.into(), ECHO),
         (false, 0) | (true, 129) => (ECHO, id.into()),
-        _ => (OTHER, OTHER),
+        (false, 14 | 16 | 18) | (true, 140) => (OTHER, ECHO + u32::from(kind)),
+        _ => (ECHO + u32::from(kind) + 1, OTHER),
     }
 }
 

@@ -384,7 +384,9 @@ fn echo(kind: u8, v6: bool, body: &[u8]) -> (u16, u16) {
     match (kind, v6) {
         (8, false) | (128, true) => (id, 0),
         (0, false) | (129, true) => (0, id),
-        _ => (0, 0),
+        // Any other question, and what is none, goes one way; answers have the type after theirs.
+        (14 | 16 | 18, false) | (140, true) => (u16::MAX, kind.into()),
+        _ => (u16::from(kind) + 1, u16::MAX),
     }
 }
 
