@@ -87,6 +87,14 @@ fn finish<A: Family>(context: &Context, step: &Step<A>, raw: u32) -> Action {
     action
 }
 
+/// What becomes of a packet whose flow there is no place to write down.
+#[inline(always)]
+fn unrecordable(context: &Context) -> u32 {
+    let action = Action::of(Verdict::Deny, context.mode);
+    report::untold(DropReason::ConntrackFull, action);
+    action as u32
+}
+
 /// Judges a recorded flow again, in its original direction.
 #[inline(always)]
 fn judge_again<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry) {
@@ -211,7 +219,7 @@ fn renew<A: Family>(
     epoch: u32,
 ) -> u32 {
     let Some(entry) = maps::scratch_entry() else {
-        return Action::Drop as u32;
+        return unrecordable(context);
     };
     *entry = *old;
     let verdict = entry.verdict;
@@ -260,7 +268,7 @@ fn open<A: Family>(
     contested: bool,
 ) -> u32 {
     let Some(entry) = maps::scratch_entry() else {
-        return Action::Drop as u32;
+        return unrecordable(context);
     };
     *entry = CtEntry {
         expires: 0,
@@ -302,9 +310,9 @@ fn open<A: Family>(
 fn book(context: &Context, entry: &mut CtEntry) {
     if entry.flags & flags::FROM_WORKLOAD != 0
         && entry.verdict() == Verdict::Allow
-        && mutant!(attempts_unlimited, place::book(context) == 0, false)
+        && let Err(reason) = mutant!(attempts_unlimited, place::book(context), Ok(()))
     {
-        entry.doubt(DropReason::FlowLimit, entry.peer);
+        entry.doubt(reason, entry.peer);
         // In `observe` the flow goes on, and is no excess for ever.
         entry.recheck = 0;
     }
@@ -421,6 +429,10 @@ fn conclude<A: Family>(
 #[inline(never)]
 fn deny<A: Family>(context: &Context, step: &Step<A>, entry: &CtEntry, action: Action) -> u32 {
     let Some(event) = report::blank(context, step.from_workload, A::VERSION) else {
+        report::untold(
+            DropReason::from_raw(entry.reason).unwrap_or(DropReason::Lockdown),
+            action,
+        );
         return 0;
     };
     report::describe(event, step.packet);

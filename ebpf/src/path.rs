@@ -341,10 +341,12 @@ fn refuse_described(
     reason: DropReason,
 ) -> Action {
     let action = Action::of(Verdict::Deny, context.mode);
-    if let Some(event) = event {
-        event.reason = reason as u8;
-        event.action = action as u8;
-        report::denied(context, event);
-    }
+    let Some(event) = event else {
+        report::untold(reason, action);
+        return action;
+    };
+    event.reason = reason as u8;
+    event.action = action as u8;
+    report::denied(context, event);
     action
 }

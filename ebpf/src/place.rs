@@ -11,6 +11,7 @@ use ringfence_common::{
     maps::CONNTRACK_CAPACITY,
     mutant,
     quota::{Holding, Quota},
+    reason::DropReason,
 };
 
 use crate::{context::Context, family::Family, maps};
@@ -84,12 +85,14 @@ pub fn holding<'a>(ifindex: u32) -> Option<&'a mut Holding> {
     Some(unsafe { &mut *found })
 }
 
-/// Books an attempt of the workload: 1, or 0 if it has too many under way.
+/// Books an attempt of the workload, unless it has too many under way.
 #[inline(never)]
-pub fn book(context: &Context) -> u32 {
-    match holding(context.ifindex) {
-        Some(holding) => u32::from(holding.book(context.now, ATTEMPT_PRICE.load())),
-        None => 0,
+pub fn book(context: &Context) -> Result<(), DropReason> {
+    let holding = holding(context.ifindex).ok_or(DropReason::ConntrackFull)?;
+    if holding.book(context.now, ATTEMPT_PRICE.load()) {
+        Ok(())
+    } else {
+        Err(DropReason::FlowLimit)
     }
 }
 

@@ -83,13 +83,24 @@ pub fn blank(context: &Context, from_workload: bool, family: u8) -> Option<&'sta
 }
 
 /// Whether the packet that this CPU reported last was denied by a rule that rejects. Every packet
-/// that is dropped is reported first.
+/// that is dropped is reported first, or counted by [`untold`], which makes no one rejected.
 #[inline(always)]
 pub fn is_rejected() -> bool {
+    let Some(event) = SCRATCH.get_ptr_mut(0) else {
+        return false;
+    };
     // SAFETY: as in `blank`.
-    SCRATCH
-        .get_ptr_mut(0)
-        .is_some_and(|event| unsafe { (*event).rejected } != 0)
+    unsafe { (*event).rejected != 0 }
+}
+
+/// Counts a packet that was dropped, or would have been, of which no record can be made.
+#[inline(always)]
+pub fn untold(reason: DropReason, action: Action) {
+    add(of_reason(reason, action));
+    if let Some(event) = SCRATCH.get_ptr_mut(0) {
+        // SAFETY: as in `blank`.
+        unsafe { (*event).rejected = 0 };
+    }
 }
 
 /// Fills in the ends of a parsed packet.
