@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, TryLockError},
     time::Duration,
 };
 
@@ -31,8 +31,11 @@ impl Sweeper {
     pub(super) fn begin(&self, now: u64, endpoints: BTreeSet<u32>, shared: Arc<Shared>) {
         let conntrack = Arc::clone(&self.conntrack);
         tokio::task::spawn_blocking(move || {
-            let Ok(mut conntrack) = conntrack.try_lock() else {
-                return;
+            let mut conntrack = match conntrack.try_lock() {
+                Ok(conntrack) => conntrack,
+                // It holds handles of maps and nothing that could be half done.
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
             };
             match conntrack.sweep(now, &endpoints) {
                 Ok(sweep) => {
