@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::report::Report;
-use crate::{child, setup, test, workspace};
+use crate::{setup, test, workspace};
 
 /// How many packets are wanted; `tests/tests/kernel/differential.rs` reads it.
 const PACKETS: &str = "RINGFENCE_DIFFERENTIAL_PACKETS";
@@ -18,17 +18,9 @@ const TEST: &str = "the_programs_do_with_frames_what_the_design_says";
 pub(crate) fn run(packets: Option<u64>) -> Result<ExitCode> {
     test::require_root("the kernel programs")?;
     let toolchain = setup::ensure()?;
-    let report = Report::new()?;
     let mut cargo = workspace::cargo(&toolchain)?;
     cargo.args(["test", "--quiet", "--package", "ringfence-testbed"]);
     cargo.args(["--test", "kernel", "--", "--nocapture", TEST]);
     cargo.envs(packets.map(|packets| (PACKETS, packets.to_string())));
-    report.announce(&mut cargo);
-    let passed = child::succeeds(&mut cargo)?;
-    report.print()?;
-    Ok(if passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Report::of(cargo)
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::report::Report;
-use crate::{child, setup, test, workspace};
+use crate::{setup, test, workspace};
 
 /// How many policy sets the host's property compares; the kernel's takes a fixed share of it.
 const CASES: &str = "RINGFENCE_PROPTEST_CASES";
@@ -22,19 +22,11 @@ const PROPERTIES: [&str; 2] = [
 pub(crate) fn run(cases: Option<u32>) -> Result<ExitCode> {
     test::require_root("the kernel programs")?;
     let toolchain = setup::ensure()?;
-    let report = Report::new()?;
     let mut cargo = workspace::cargo(&toolchain)?;
     cargo.args(["test", "--quiet", "--no-fail-fast"]);
     cargo.args(["--package", "ringfence", "--package", "ringfence-testbed"]);
     cargo.args(["--lib", "--test", "kernel", "--", "--nocapture"]);
     cargo.args(PROPERTIES);
     cargo.envs(cases.map(|cases| (CASES, cases.to_string())));
-    report.announce(&mut cargo);
-    let passed = child::succeeds(&mut cargo)?;
-    report.print()?;
-    Ok(if passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Report::of(cargo)
 }

@@ -6,11 +6,11 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::process::{self, Command};
+use std::process::{self, Command, ExitCode};
 
 use anyhow::{Context as _, Result};
 
-use crate::workspace;
+use crate::{child, workspace};
 
 /// Names the file to the tests.
 const VARIABLE: &str = "RINGFENCE_TEST_REPORT";
@@ -32,6 +32,19 @@ impl Report {
     /// Tells the tests that `command` runs where to write.
     pub(crate) fn announce(&self, command: &mut Command) {
         command.env(VARIABLE, &self.path);
+    }
+
+    /// Runs tests, prints what they wrote, and says whether they passed.
+    pub(crate) fn of(mut tests: Command) -> Result<ExitCode> {
+        let report = Self::new()?;
+        report.announce(&mut tests);
+        let passed = child::succeeds(&mut tests)?;
+        report.print()?;
+        Ok(if passed {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 
     /// Prints what they wrote, in the order of the alphabet.
