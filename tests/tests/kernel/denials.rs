@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use ringfence_common::{
     event::{EventKind, FlowEvent},
     maps::EVENTS_BYTES,
-    mode::{Direction, Verdict},
+    mode::{Direction, Mode, Verdict},
     net::Port,
     quota::{KINDS_AT_ONCE, KINDS_PER_SECOND},
     reason::DropReason,
@@ -62,6 +62,16 @@ fn fill_ring(fence: &mut Fence) -> usize {
 
 #[test]
 fn a_million_denials_without_a_reader_are_all_accounted_for() {
+    let mut fence = Fence::new();
+    fence.set_mode(Mode::Observe);
+    for (way, peer, port) in [(Leaving, FRIEND, 53), (Arriving, OTHER, 100)] {
+        for v6 in [false, true] {
+            let frame = datagram(way, peer.ip(v6), port);
+            assert_eq!(fence.run(way, &frame), Passed, "the control");
+        }
+    }
+    drop(fence);
+
     let mut fence = Fence::new();
     let others = fill_ring(&mut fence);
     let (mut sent, mut place) = (0, 0_u32);

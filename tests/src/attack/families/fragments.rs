@@ -112,30 +112,12 @@ pub(super) const OVERLAPPING: Family = Family {
             later(s, TinyFragment, number::TCP, place, &[0; 32]);
         }),
         Member::new("over the ports behind extension headers", ANY6, |s| {
-            let datagram = craft::udp(s.port, s.service(number::UDP), &[0; 24]);
-            let options = craft::extension(number::UDP, 0);
-            let frame = craft::fragment(
-                s.ends(),
-                60,
-                (0, true),
-                s.port,
-                &[options, datagram].concat(),
-            );
-            s.permit(frame);
+            allowed_first_behind_options(s, 0);
             let evil = craft::udp(s.port, 53, &[0; 8]);
             later(s, TinyFragment, 60, 1, &evil);
         }),
         Member::new("over an extension header", ANY6, |s| {
-            let datagram = craft::udp(s.port, s.service(number::UDP), &[0; 24]);
-            let options = craft::extension(number::UDP, 2);
-            let frame = craft::fragment(
-                s.ends(),
-                60,
-                (0, true),
-                s.port,
-                &[options, datagram].concat(),
-            );
-            s.permit(frame);
+            allowed_first_behind_options(s, 2);
             let place = s.dice.between(1, 3);
             later(
                 s,
@@ -170,6 +152,15 @@ pub(super) const OVERLAPPING: Family = Family {
         }),
     ],
 };
+
+/// The first fragment of an allowed datagram behind so many more than eight bytes of options, in
+/// units of eight.
+fn allowed_first_behind_options(s: &mut Scene<'_>, units: u8) {
+    let datagram = craft::udp(s.port, s.service(number::UDP), &[0; 24]);
+    let payload = [craft::extension(number::UDP, units), datagram].concat();
+    let frame = craft::fragment(s.ends(), 60, (0, true), s.port, &payload);
+    s.permit(frame);
+}
 
 /// The first fragment of something that policy allows, 24 bytes long.
 fn allowed_first(s: &mut Scene<'_>, protocol: u8) {
