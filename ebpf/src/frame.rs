@@ -61,6 +61,21 @@ impl Skb {
         }
     }
 
+    /// Bytes that lie where a program can see them without a call: the linear part of the packet,
+    /// which holds the headers of nearly all.
+    #[inline(always)]
+    fn near<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        // SAFETY: as in `ifindex`.
+        let (data, end) = unsafe { ((*self.raw).data as usize, (*self.raw).data_end as usize) };
+        let start = data + offset as usize;
+        if start + N > end {
+            return None;
+        }
+        // SAFETY: N bytes from `start` on lie before `data_end`, which was just checked. Bytes have no
+        // alignment.
+        Some(unsafe { *(start as *const [u8; N]) })
+    }
+
     /// Who finishes the checksum. The context does not say, but a replacement outside the
     /// pseudo-header leaves a checksum alone that the kernel will compute anyway. Writes two bytes
     /// at the offset to find out.
@@ -138,6 +153,15 @@ impl Frame for Skb {
         unsafe {
             bpf_skb_load_bytes(self.raw.cast(), offset, into.as_mut_ptr().cast(), N as u32) == 0
         }
+    }
+
+    #[inline(always)]
+    fn peek<const N: usize, const OFFSET: u32>(&self, into: &mut [u8; N]) -> bool {
+        if let Some(bytes) = self.near(OFFSET) {
+            *into = bytes;
+            return true;
+        }
+        self.load(OFFSET, into)
     }
 
     #[inline(always)]

@@ -15,7 +15,7 @@ use ringfence_common::{
     mutant,
     net::{Address, Ip4, Ip6},
     packet::{
-        ETHERNET, Kind, Packet, TcpFlags, arp, ethertype,
+        Kind, Packet, TcpFlags, arp, ethertype,
         neighbour::{is_dhcp4, is_dhcp6},
     },
     reason::DropReason,
@@ -120,7 +120,7 @@ fn judge_frame<const FROM: bool>(ctx: &TcContext) -> Action {
 
 #[inline(never)]
 fn parse<A: Family>(skb: &Skb, packet: &mut Packet<A>) -> Result<(), DropReason> {
-    A::parse(skb, ETHERNET, packet)
+    A::parse(skb, packet)
 }
 
 #[inline(never)]

@@ -4,7 +4,7 @@
 //! says, never at the frame's padding; a fragment that could overwrite a TCP header is refused
 //! (RFC 3128). Options are skipped, not interpreted.
 
-use super::{Frame, Kind, Packet, Parse, be16, protocol, transport};
+use super::{ETHERNET, Frame, Kind, Packet, Parse, be16, protocol, transport};
 use crate::{mutant, net::Ip4, reason::DropReason};
 
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -12,16 +12,16 @@ const OFFSET: u16 = 0x1fff;
 
 impl Parse for Ip4 {
     #[inline(always)]
-    fn parse<F: Frame>(frame: &F, at: u32, packet: &mut Packet<Self>) -> Result<(), DropReason> {
+    fn parse<F: Frame>(frame: &F, packet: &mut Packet<Self>) -> Result<(), DropReason> {
         let mut h = [0u8; 20];
-        if !frame.load(at, &mut h) {
+        if !frame.peek::<20, ETHERNET>(&mut h) {
             return Err(DropReason::Truncated);
         }
         let header = u32::from(h[0] & 0xf) * 4;
         if h[0] >> 4 != 4 || header < 20 {
             return Err(DropReason::Ipv4Header);
         }
-        let available = frame.len().wrapping_sub(at);
+        let available = frame.len().wrapping_sub(ETHERNET);
         let mut total = u32::from(be16(h[2], h[3]));
         if total == 0 && frame.is_gso() {
             total = available;
@@ -34,8 +34,8 @@ impl Parse for Ip4 {
         packet.protocol = h[9];
         packet.hop_limit = h[8];
         packet.length = total;
-        packet.transport = at + mutant!(options_are_not_skipped, header, 20);
-        packet.end = at + total;
+        packet.transport = ETHERNET + mutant!(options_are_not_skipped, header, 20);
+        packet.end = ETHERNET + total;
         packet.fragment_id = u32::from(be16(h[4], h[5]));
         let fragment = be16(h[6], h[7]);
         if mutant!(later_fragment_has_ports, fragment & OFFSET != 0, false) {

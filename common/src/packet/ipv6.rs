@@ -5,7 +5,7 @@
 //! second fragment header and a fragment that could overwrite a TCP header (RFC 3128) are refused.
 //! An atomic fragment (RFC 6946) is no fragment.
 
-use super::{Frame, Kind, Packet, Parse, be16, protocol, transport};
+use super::{ETHERNET, Frame, Kind, Packet, Parse, be16, protocol, transport};
 use crate::{mutant, net::Ip6, reason::DropReason};
 
 /// How many extension headers a packet may have.
@@ -115,15 +115,15 @@ fn set_ends(packet: &mut Packet<Ip6>, h: &[u8; 40]) {
 
 impl Parse for Ip6 {
     #[inline(always)]
-    fn parse<F: Frame>(frame: &F, at: u32, packet: &mut Packet<Self>) -> Result<(), DropReason> {
+    fn parse<F: Frame>(frame: &F, packet: &mut Packet<Self>) -> Result<(), DropReason> {
         let mut h = [0u8; 40];
-        if !frame.load(at, &mut h) {
+        if !frame.peek::<40, ETHERNET>(&mut h) {
             return Err(DropReason::Truncated);
         }
         if h[0] >> 4 != 6 {
             return Err(DropReason::Ipv6Header);
         }
-        let available = frame.len().wrapping_sub(at + HEADER);
+        let available = frame.len().wrapping_sub(ETHERNET + HEADER);
         let mut payload = u32::from(be16(h[4], h[5]));
         if payload == 0 && frame.is_gso() {
             payload = available;
@@ -133,7 +133,7 @@ impl Parse for Ip6 {
         }
         set_ends(packet, &h);
         packet.length = HEADER + payload;
-        packet.transport = at + HEADER;
+        packet.transport = ETHERNET + HEADER;
         packet.end = packet.transport + payload;
         walk(frame, packet)?;
         if packet.kind != Kind::LaterFragment {

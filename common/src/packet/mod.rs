@@ -100,6 +100,12 @@ pub trait Frame {
     /// Copies `N` bytes at an offset; false when the frame does not hold them.
     fn load<const N: usize>(&self, offset: u32, into: &mut [u8; N]) -> bool;
 
+    /// The same for a header where most packets have it, which may be cheaper.
+    #[inline(always)]
+    fn peek<const N: usize, const OFFSET: u32>(&self, into: &mut [u8; N]) -> bool {
+        self.load(OFFSET, into)
+    }
+
     /// Whether the kernel will cut the frame into segments later, in which case a length of zero
     /// in the IP header is legal (BIG TCP).
     fn is_gso(&self) -> bool;
@@ -189,12 +195,12 @@ impl<A: Address> Packet<A> {
 
 /// An address family whose packets can be parsed.
 pub trait Parse: Address {
-    /// Parses the IP packet at an offset of the frame into an unknown packet; in place, because
+    /// Parses the IP packet behind the Ethernet header into an unknown packet; in place, because
     /// the programs have 512 bytes of stack.
     ///
     /// # Errors
     /// The reason for which such a packet is dropped.
-    fn parse<F: Frame>(frame: &F, at: u32, into: &mut Packet<Self>) -> Result<(), DropReason>;
+    fn parse<F: Frame>(frame: &F, into: &mut Packet<Self>) -> Result<(), DropReason>;
 
     /// Parses the head of a packet that an ICMP error quotes: addresses, protocol and ports.
     ///

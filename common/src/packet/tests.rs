@@ -90,7 +90,7 @@ fn icmp(kind: u8, id: u16, quoted: &[u8]) -> Vec<u8> {
 
 fn parse<A: Parse>(frame: &Bytes) -> Result<Packet<A>, DropReason> {
     let mut packet = Packet::unknown();
-    A::parse(frame, ETHERNET, &mut packet).map(|()| packet)
+    A::parse(frame, &mut packet).map(|()| packet)
 }
 
 fn parse_quoted<A: Parse>(frame: &Bytes, at: u32) -> Result<Packet<A>, DropReason> {

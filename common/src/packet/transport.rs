@@ -3,7 +3,7 @@
 //! Invariants: a header must lie wholly inside the packet (and, fragmented, inside the first
 //! fragment); ICMP errors and neighbour discovery never come in fragments (RFC 6980).
 
-use super::{Frame, Kind, Packet, TcpFlags, be16, protocol};
+use super::{ETHERNET, Frame, Kind, Packet, TcpFlags, be16, protocol};
 use crate::{
     mutant,
     net::{Address, Port},
@@ -60,7 +60,7 @@ pub(super) fn parse<F: Frame, A: Address>(
                 return Err(short(DropReason::TcpHeader));
             }
             let mut h = [0u8; 14];
-            load(frame, packet.transport, &mut h)?;
+            load(frame, packet, &mut h)?;
             let header = u32::from(h[12] >> 4) * 4;
             if mutant!(tcp_offset_unchecked, header < 20, false) {
                 return Err(DropReason::TcpHeader);
@@ -80,7 +80,7 @@ pub(super) fn parse<F: Frame, A: Address>(
                 return Err(short(DropReason::UdpHeader));
             }
             let mut h = [0u8; 8];
-            load(frame, packet.transport, &mut h)?;
+            load(frame, packet, &mut h)?;
             let length = u32::from(be16(h[4], h[5]));
             if length < 8
                 || mutant!(
@@ -99,7 +99,7 @@ pub(super) fn parse<F: Frame, A: Address>(
                 return Err(short(DropReason::Truncated));
             }
             let mut h = [0u8; 4];
-            load(frame, packet.transport, &mut h)?;
+            load(frame, packet, &mut h)?;
             packet.place += 12;
             set_ports(packet, h);
         }
@@ -120,7 +120,7 @@ fn parse_icmp<F: Frame, A: Address>(frame: &F, packet: &mut Packet<A>) -> Result
         });
     }
     let mut h = [0u8; 8];
-    load(frame, packet.transport, &mut h)?;
+    load(frame, packet, &mut h)?;
     packet.icmp_type = h[0];
     packet.place += 8;
     let whole = packet.kind == Kind::Flow;
@@ -250,12 +250,19 @@ fn set_other_query<A: Address>(packet: &mut Packet<A>) {
 }
 
 #[inline(always)]
-fn load<F: Frame, const N: usize>(
+fn load<F: Frame, A: Address, const N: usize>(
     frame: &F,
-    at: u32,
+    packet: &Packet<A>,
     into: &mut [u8; N],
 ) -> Result<(), DropReason> {
-    if frame.load(at, into) {
+    const BEHIND_IPV4: u32 = ETHERNET + 20;
+    const BEHIND_IPV6: u32 = ETHERNET + 40;
+    let loaded = match (A::V6, packet.transport) {
+        (false, BEHIND_IPV4) => frame.peek::<N, BEHIND_IPV4>(into),
+        (true, BEHIND_IPV6) => frame.peek::<N, BEHIND_IPV6>(into),
+        (_, elsewhere) => frame.load(elsewhere, into),
+    };
+    if loaded {
         Ok(())
     } else {
         Err(DropReason::Truncated)
