@@ -18,7 +18,7 @@ use crate::{
     mutant,
     net::{Address, Ip4, Ip6, Port},
     pod::shared_layout,
-    policy::Decision,
+    policy::{Decision, FOREVER},
     reason::DropReason,
 };
 
@@ -119,7 +119,7 @@ pub mod flags {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct CtEntry {
-    /// Boot-clock time after which the entry is dead.
+    /// Tick-clock time after which the entry is dead.
     pub expires: u64,
     /// Boot-clock time from which the verdict is stale.
     pub recheck: u64,
@@ -152,20 +152,24 @@ shared_layout!(
 );
 
 impl CtEntry {
-    /// Whether the entry still speaks for its connection.
+    /// Whether the entry still speaks for its connection, at a time of the tick clock.
     #[inline(always)]
     #[must_use]
     pub fn is_live(&self, now: u64) -> bool {
         mutant!(dead_entry_speaks, now < self.expires, true)
     }
 
-    /// Whether the stored verdict still holds.
+    /// Whether the stored verdict still holds. The boot clock is asked only if it matters.
     #[inline(always)]
     #[must_use]
-    pub fn is_fresh(&self, table: TableId, epoch: u32, now: u64) -> bool {
+    pub fn is_fresh(&self, table: TableId, epoch: u32, boot: impl FnOnce() -> u64) -> bool {
         mutant!(table_ignored, self.table.0 == table.0, true)
             && mutant!(epoch_ignored, self.epoch == epoch, true)
-            && mutant!(recheck_ignored, now < self.recheck, true)
+            && mutant!(
+                recheck_ignored,
+                self.recheck == FOREVER || boot() < self.recheck,
+                true
+            )
     }
 
     /// The stored verdict.

@@ -63,7 +63,7 @@ pub struct DenyCount {
     pub told_packets: u64,
     /// Bytes likewise.
     pub told_bytes: u64,
-    /// Boot-clock time of the last attempt to report.
+    /// Tick-clock time of the last attempt to report.
     pub reported: u64,
 }
 shared_layout!(

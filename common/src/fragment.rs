@@ -54,7 +54,7 @@ shared_layout!(FragmentKey6, size 48, id at 36);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct FragmentPorts {
-    /// Boot-clock time of the first fragment.
+    /// Tick-clock time of the first fragment.
     pub seen: u64,
     /// Its source port.
     pub source: Port,

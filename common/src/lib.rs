@@ -3,7 +3,8 @@
 //!
 //! Invariants: `no_std`, no allocation, no panics; shared structs are `#[repr(C)]`, fully padded
 //! and asserted at compile time; addresses and ports are in network byte order in types that say
-//! so; times are nanoseconds of the kernel's boot clock. It does no I/O and holds no state.
+//! so; times are nanoseconds, of the kernel's boot clock
+//! where people wrote the moment and of its tick clock where only a duration counts. It does no I/O and holds no state.
 #![cfg_attr(
     not(any(test, all(feature = "mutants", not(target_arch = "bpf")))),
     no_std
@@ -29,7 +30,7 @@ pub mod stats;
 
 /// Layout version of everything pinned; part of the pin path, so that two incompatible agents
 /// never share a map. Bump it with every change of a map's key, value or meaning.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Nanoseconds in a second, the unit of every time in a map.
 pub const SECOND: u64 = 1_000_000_000;

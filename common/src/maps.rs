@@ -46,7 +46,8 @@ pub const DENIES: &str = "DENIES";
 pub const EVENTS: &str = "EVENTS";
 /// Per-CPU array of `u64`, indexed as [`crate::stats`] says.
 pub const STATS: &str = "STATS";
-/// Array of one `u64`: the boot clock as the kernel sees it, written by the `clock` program.
+/// Array of two `u64`: the boot clock and the tick clock as the kernel programs see them, written by
+/// the program `clocks`.
 pub const CLOCK: &str = "CLOCK";
 
 /// Every map of the object, apart from what the compiler adds.
@@ -116,7 +117,7 @@ pub struct RuleHit {
     /// Verdicts this rule made: one per new or re-judged flow, per denied packet, and one per
     /// second of every flow it keeps alive.
     pub hits: u64,
-    /// Boot-clock time of the last one.
+    /// Tick-clock time of the last one.
     pub last: u64,
 }
 shared_layout!(RuleHit, size 16, hits at 0, last at 8);

@@ -126,11 +126,12 @@ impl PolicyRow {
         self
     }
 
-    /// What the row says at a time; none if a row of a later step says it.
+    /// What the row says at a time of the boot clock, which is asked only if it matters; none if a
+    /// row of a later step says it.
     #[must_use]
     #[inline(always)]
-    pub const fn at(&self, now: u64) -> Option<Decision> {
-        if now < self.valid_until {
+    pub fn at(&self, now: impl FnOnce() -> u64) -> Option<Decision> {
+        if self.valid_until == FOREVER || now() < self.valid_until {
             return Some(Decision {
                 verdict: Verdict::from_raw(self.verdict),
                 rule: self.rule,
@@ -221,7 +222,7 @@ impl Decision {
 pub fn decide(table: &impl PolicyTable, query: &Query, now: u64) -> Result<Decision, DropReason> {
     let mut key = query.key();
     let time = mutant!(valid_until_included, now, now.saturating_sub(1));
-    let decision = match first(table, &mut key, time)? {
+    let decision = match first(table, &mut key, || time)? {
         Some(decision) => Some(decision),
         None => mutant!(later_steps_ignored, later(table, &mut key, time), None),
     };
@@ -238,7 +239,7 @@ pub fn decide(table: &impl PolicyTable, query: &Query, now: u64) -> Result<Decis
 pub fn first(
     table: &impl PolicyTable,
     key: &mut PolicyKey,
-    now: u64,
+    now: impl FnOnce() -> u64,
 ) -> Result<Option<Decision>, DropReason> {
     if let Some(row) = mutant!(class_rows_ignored, table.row(key), None) {
         return Ok(row.at(now));
@@ -257,7 +258,7 @@ pub fn first(
 pub fn later(table: &impl PolicyTable, key: &mut PolicyKey, now: u64) -> Option<Decision> {
     for _ in 1..MAX_STEPS {
         key.direction += PolicyKey::STEP;
-        if let Some(decision) = table.row(key)?.at(now) {
+        if let Some(decision) = table.row(key)?.at(|| now) {
             return Some(decision);
         }
     }

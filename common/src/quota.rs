@@ -67,12 +67,12 @@ const fn or_one(number: u32) -> u32 {
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 pub struct Holding {
-    /// Boot-clock time up to which its attempts are booked.
+    /// Tick-clock time up to which its attempts are booked.
     pub booked: u64,
     /// Proven entries added for it less those removed, as far as the kernel programs know: two CPUs
     /// may lose each other's count, and the agent removes entries too.
     pub proven: u64,
-    /// Boot-clock time up to which kinds of its denials have been named.
+    /// Tick-clock time up to which kinds of its denials have been named.
     pub named: u64,
 }
 shared_layout!(Holding, size 24, booked at 0, proven at 8, named at 16);

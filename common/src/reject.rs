@@ -49,7 +49,7 @@ shared_layout!(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 pub struct Allowance {
-    /// Boot-clock time from which answers are counted.
+    /// Tick-clock time from which answers are counted.
     pub since: u64,
     /// Answers given since then.
     pub given: u64,

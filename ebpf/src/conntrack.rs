@@ -18,6 +18,7 @@ use ringfence_common::{
 };
 
 use crate::{
+    clock,
     context::Context,
     family::Family,
     judge::{allow, judge},
@@ -125,7 +126,7 @@ pub fn stands<A: Family>(context: &Context, step: &Step<A>) -> bool {
         return false;
     };
     let epoch = maps::epoch(step.peer().epoch_slot());
-    entry.is_fresh(context.endpoint.table, epoch, context.now) && entry.verdict() == Verdict::Allow
+    entry.is_fresh(context.endpoint.table, epoch, clock::boot) && entry.verdict() == Verdict::Allow
 }
 
 /// Judges a packet of a flow and keeps the record. Returns what to do with the packet.
@@ -147,7 +148,7 @@ pub fn flow<A: Family>(context: &Context, step: &Step<A>) -> Action {
             !(opening && step.is_reply_of(entry)),
             true
         ) {
-            if !opening && entry.is_fresh(context.endpoint.table, epoch, context.now) {
+            if !opening && entry.is_fresh(context.endpoint.table, epoch, clock::boot) {
                 return proceed(context, step, &key, entry);
             }
             return finish(context, step, renew(context, step, &key, entry, epoch));
@@ -379,7 +380,7 @@ fn may_be_older<A: Family>(context: &Context, step: &Step<A>) -> bool {
         && !opens(packet.protocol, packet.tcp)
         && mutant!(
             pick_up_without_end,
-            context.now < u64::from(context.endpoint.pickup_until) * SECOND,
+            clock::boot() < u64::from(context.endpoint.pickup_until) * SECOND,
             true
         )
 }

@@ -1,9 +1,8 @@
 //! What stays the same while one packet is judged.
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use ringfence_common::{endpoint::Endpoint, mode::Mode, mutant, packet::Frame};
 
-use crate::{frame::Skb, maps};
+use crate::{clock, frame::Skb, maps};
 
 /// The packet's surroundings.
 pub struct Context<'a> {
@@ -11,6 +10,7 @@ pub struct Context<'a> {
     pub ifindex: u32,
     pub ingress_ifindex: u32,
     pub length: u32,
+    /// By the tick clock.
     pub now: u64,
     pub mode: Mode,
 }
@@ -36,8 +36,7 @@ impl<'a> Context<'a> {
             ifindex,
             ingress_ifindex: skb.ingress_ifindex(),
             length: skb.len(),
-            // SAFETY: the helper takes no argument and reads a clock.
-            now: unsafe { bpf_ktime_get_boot_ns() },
+            now: clock::ticks(),
             mode: mutant!(
                 mode_ignored,
                 Mode::effective(

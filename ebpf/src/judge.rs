@@ -15,6 +15,7 @@ use ringfence_common::{
 };
 
 use crate::{
+    clock,
     conntrack::Step,
     context::Context,
     family::Family,
@@ -44,14 +45,14 @@ pub fn judge<A: Family>(
     entry: &mut CtEntry,
 ) {
     if judge_now(context, step, direction, port, entry) != 0 {
-        judge_ahead(context.now, entry);
+        judge_ahead(entry);
     }
 }
 
 /// Takes over what the row of a later step says.
 #[inline(never)]
-fn judge_ahead(now: u64, entry: &mut CtEntry) -> u32 {
-    let found = judge_later(now) != 0;
+fn judge_ahead(entry: &mut CtEntry) -> u32 {
+    let found = judge_later(clock::boot()) != 0;
     match maps::question() {
         Some(question) if found => entry.decide(&question.decision, entry.peer),
         _ => entry.doubt(DropReason::NoPolicyRow, entry.peer),
@@ -93,7 +94,7 @@ fn judge_now<A: Family>(
         port,
     };
     question.key = query.key();
-    match policy::first(&Policy, &mut question.key, context.now) {
+    match policy::first(&Policy, &mut question.key, clock::boot) {
         Ok(Some(decision)) => entry.decide(&decision, identity),
         Ok(None) => {
             entry.peer = identity;

@@ -1,7 +1,7 @@
 //! Ringfence's kernel programs: parse, look up, ask `ringfence_common`, act.
 //!
 //! Three programs: `from_workload` and `to_workload`, one per direction and shared by every
-//! endpoint, and `clock`, which tells the agent the kernel's boot time. Passing returns
+//! endpoint, and `clocks`, which tells the agent what time the programs have. Passing returns
 //! `TC_ACT_UNSPEC` so that later programs still run; dropping returns `TC_ACT_SHOT`.
 #![no_std]
 #![no_main]
@@ -23,6 +23,7 @@
     reason = "kernel memory and helpers are only reachable through raw pointers; every block says why it holds"
 )]
 
+mod clock;
 mod conntrack;
 mod context;
 mod family;
@@ -35,7 +36,6 @@ mod reject;
 mod report;
 
 use aya_ebpf::{
-    helpers::generated::bpf_ktime_get_boot_ns,
     macros::{classifier, map},
     maps::Array,
     programs::TcContext,
@@ -54,15 +54,16 @@ pub fn to_workload(ctx: TcContext) -> i32 {
 }
 
 #[map]
-static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
+static CLOCK: Array<u64> = Array::with_max_entries(2, 0);
 
-/// Writes the boot clock to `CLOCK`. A process in a time namespace sees another clock than the
+/// Writes both clocks to `CLOCK`, the boot clock first. A process in a time namespace sees another clock than the
 /// programs do, so the agent asks here before it writes a time into a map.
 #[classifier]
-pub fn clock(_ctx: TcContext) -> i32 {
-    // SAFETY: the helper takes no argument and reads a clock.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
-    i32::from(CLOCK.set(0, now, 0).is_err())
+pub fn clocks(_ctx: TcContext) -> i32 {
+    let written = CLOCK
+        .set(0, clock::boot(), 0)
+        .and_then(|()| CLOCK.set(1, clock::ticks(), 0));
+    i32::from(written.is_err())
 }
 
 #[cfg(not(test))]

@@ -7,10 +7,7 @@
 //! Both entry points are exported and read the packet for themselves, so that the verifier walks
 //! them once and not for every way that leads here.
 
-use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_SHOT},
-    helpers::generated::bpf_ktime_get_boot_ns,
-};
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
 use ringfence_common::{
     mode::Mode,
     mutant,
@@ -27,6 +24,7 @@ use ringfence_common::{
 };
 
 use crate::{
+    clock,
     family::Family,
     frame::Skb,
     maps::{ALLOWANCES, ANSWERS, ENDPOINTS, draft, namespace_mode},
@@ -90,7 +88,7 @@ pub extern "C" fn is_answer(raw: *mut __sk_buff, from_workload: u32) -> u32 {
     };
     // Who removes it has it: two packets cannot pass by one record.
     let taken = mutant!(answer_passes_twice, ANSWERS.remove(key).is_ok(), true);
-    u32::from(taken && now().wrapping_sub(sent) < ON_THE_WAY)
+    u32::from(taken && clock::ticks().wrapping_sub(sent) < ON_THE_WAY)
 }
 
 #[inline(always)]
@@ -99,12 +97,6 @@ fn mode(ifindex: u32) -> Mode {
     unsafe { ENDPOINTS.get(ifindex) }.map_or(Mode::Lockdown, |endpoint| {
         Mode::effective(endpoint.mode_override, namespace_mode(endpoint.namespace))
     })
-}
-
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: the helper takes no argument and reads a clock.
-    unsafe { bpf_ktime_get_boot_ns() }
 }
 
 /// Writes the answer over the packet, and its record. Returns the counter of what came of it.
@@ -175,7 +167,9 @@ fn write<A: Family>(skb: &Skb, from_workload: bool) -> Result<(), Counter> {
         return Err(unanswered);
     }
     let key = &draft.key;
-    ANSWERS.insert(key, now(), 0).map_err(|_| unanswered)
+    ANSWERS
+        .insert(key, clock::ticks(), 0)
+        .map_err(|_| unanswered)
 }
 
 /// Takes one of the endpoint's answers. Inexact if several CPUs reject for one endpoint at the same
@@ -185,10 +179,10 @@ fn may_answer(ifindex: u32) -> bool {
     if let Some(allowance) = ALLOWANCES.get_ptr_mut(ifindex) {
         // SAFETY: an LRU value stays mapped memory for the run; a concurrent writer or a recycled
         // slot costs an inexact count.
-        return unsafe { &mut *allowance }.take(now());
+        return unsafe { &mut *allowance }.take(clock::ticks());
     }
     let mut allowance = Allowance::default();
-    allowance.take(now()) && ALLOWANCES.insert(ifindex, allowance, 0).is_ok()
+    allowance.take(clock::ticks()) && ALLOWANCES.insert(ifindex, allowance, 0).is_ok()
 }
 
 /// Writes down what an answer is known by; 0 if the packet cannot be one.

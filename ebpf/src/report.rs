@@ -20,6 +20,7 @@ use ringfence_common::{
 };
 
 use crate::{
+    clock,
     context::Context,
     family::Family,
     maps::{DENIES, EVENTS, RULE_HITS, SCRATCH, STATS},
@@ -65,7 +66,6 @@ pub fn blank(context: &Context, from_workload: bool, family: u8) -> Option<&'sta
     // reference made here ends with the report.
     let event = unsafe { &mut *slot };
     *event = FlowEvent::default();
-    event.time = context.now;
     event.packets = 1;
     event.bytes = u64::from(context.length);
     event.ifindex = context.ifindex;
@@ -225,7 +225,7 @@ fn another(context: &Context, event: &mut FlowEvent, count: *mut DenyCount) -> u
 
 /// Writes the record of a denial, and counts the packets that it stands for.
 #[inline(always)]
-fn tell(event: &FlowEvent) -> bool {
+fn tell(event: &mut FlowEvent) -> bool {
     let written = write(event);
     if written {
         add_many(Counter::DeniesWritten as u32, event.packets);
@@ -242,7 +242,8 @@ pub fn flow(event: &mut FlowEvent, kind: EventKind) {
 
 /// False when there is no room.
 #[inline(always)]
-fn write(event: &FlowEvent) -> bool {
+fn write(event: &mut FlowEvent) -> bool {
+    event.time = clock::boot();
     let crowded = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(EVENTS_BYTES / 4);
     let wakeup = if crowded {
         BPF_RB_FORCE_WAKEUP

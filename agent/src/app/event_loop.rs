@@ -111,6 +111,7 @@ pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Res
         warnings: sources.first.warnings,
         failure: None,
         wall_minus_boot: 0,
+        wall_minus_ticks: 0,
     };
     let node = node_name(&config, &applied.inventory);
     let attach = reconciler.datapath().attach_kind();
@@ -360,13 +361,14 @@ impl Agent {
         let change = published
             .compiled
             .next_change
-            .map(|time| started + Duration::from_nanos(time.saturating_sub(published.boot)));
+            .map(|time| started + Duration::from_nanos(time.saturating_sub(published.clocks.boot)));
         self.due = [settle, change].into_iter().flatten().min();
         let mut applied = self.shared.applied();
         if applied.failure.take().is_some() {
             info!("the desired state is in force again");
         }
-        applied.wall_minus_boot = i128::from(now.0) - i128::from(published.boot);
+        applied.wall_minus_boot = i128::from(now.0) - i128::from(published.clocks.boot);
+        applied.wall_minus_ticks = i128::from(now.0) - i128::from(published.clocks.ticks);
         if published.writes > 0 || applied.published.is_none() {
             applied.revision += 1;
             self.shared.metrics.observe_publish(started.elapsed());
@@ -432,10 +434,11 @@ impl Agent {
     /// Takes flow records off the ring and hands them on.
     fn sweep(&mut self) {
         let datapath = self.reconciler.datapath();
-        match datapath.boot_time() {
+        match datapath.clocks() {
             Ok(now) => {
                 let endpoints = datapath.attached();
-                self.sweeper.begin(now, endpoints, Arc::clone(&self.shared));
+                self.sweeper
+                    .begin(now.ticks, endpoints, Arc::clone(&self.shared));
             }
             Err(error) => warn!("sweeping conntrack: {error}"),
         }

@@ -37,6 +37,8 @@ pub(super) struct Applied {
     pub(super) failure: Option<String>,
     /// Wall clock minus the kernel's boot clock, in nanoseconds.
     pub(super) wall_minus_boot: i128,
+    /// Wall clock minus the kernel's tick clock, in nanoseconds.
+    pub(super) wall_minus_ticks: i128,
 }
 
 /// Everything that more than one task looks at.

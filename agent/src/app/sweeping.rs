@@ -27,7 +27,7 @@ impl Sweeper {
         }
     }
 
-    /// Begins a sweep, unless the last one still goes on. `now` is the kernel's boot clock.
+    /// Begins a sweep, unless the last one still goes on. `now` is the kernel's tick clock.
     pub(super) fn begin(&self, now: u64, endpoints: BTreeSet<u32>, shared: Arc<Shared>) {
         let conntrack = Arc::clone(&self.conntrack);
         tokio::task::spawn_blocking(move || {

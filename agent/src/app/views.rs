@@ -164,10 +164,10 @@ impl Views for Shared {
     }
 
     fn rules(&self) -> Vec<RuleView> {
-        let (rules, wall_minus_boot) = {
+        let (rules, wall_minus_ticks) = {
             let applied = self.applied();
             let rules = applied.published.as_ref().map(|p| p.compiled.rules.clone());
-            (rules.unwrap_or_default(), applied.wall_minus_boot)
+            (rules.unwrap_or_default(), applied.wall_minus_ticks)
         };
         let reserved = (1..RuleSlot::FIRST_FREE.0)
             .map(RuleSlot)
@@ -187,7 +187,7 @@ impl Views for Shared {
         for view in &mut views {
             if let Ok(hit) = telemetry.rule_hits(RuleSlot(view.slot)) {
                 view.hits = hit.hits;
-                let wall = i128::from(hit.last) + wall_minus_boot;
+                let wall = i128::from(hit.last) + wall_minus_ticks;
                 view.last_hit = (hit.hits > 0)
                     .then(|| Timestamp::from_nanosecond(wall).ok())
                     .flatten();

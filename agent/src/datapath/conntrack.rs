@@ -71,7 +71,7 @@ impl Conntrack {
         })
     }
 
-    /// Removes what is dead at a boot-clock time, and what belongs to no endpoint.
+    /// Removes what is dead at a tick-clock time, and what belongs to no endpoint.
     ///
     /// # Errors
     /// When a map cannot be walked or written; what was removed until then stays removed.

@@ -69,8 +69,8 @@ pub enum DatapathError {
         /// What the system said.
         reason: String,
     },
-    /// The boot clock could not be read.
-    #[error("cannot read the kernel's boot clock: {0}")]
+    /// The kernel's clocks could not be read.
+    #[error("cannot read the kernel's clocks: {0}")]
     Clock(String),
     /// Privileges could not be given up.
     #[error("cannot drop privileges: {0}")]

@@ -17,9 +17,9 @@ use ringfence_common::{
 };
 
 use super::{
-    AttachKind, Datapath, DatapathError, OBJECT,
+    AttachKind, Clocks, Datapath, DatapathError, OBJECT,
     attach::{self, HOOKS, Site},
-    clock::{self, BootClock},
+    clock::{self, ProgramClocks},
     conntrack::Conntrack,
     debug::KernelLog,
     error::chain,
@@ -44,7 +44,7 @@ pub struct LoadOptions {
 pub struct KernelDatapath {
     ebpf: Ebpf,
     maps: ControlMaps,
-    clock: BootClock,
+    clock: ProgramClocks,
     pins: Pins,
     kind: AttachKind,
     attached: BTreeSet<u32>,
@@ -75,6 +75,8 @@ impl KernelDatapath {
         let price = quota.price();
         loader.override_global("ATTEMPT_PRICE", &price, true);
         loader.override_global("PROVEN_QUOTA", &quota.proven, true);
+        let tick = clock::tick()?;
+        loader.override_global("TICK", &tick, true);
         let debug = u8::from(options.debug);
         loader.override_global("DEBUG", &debug, true);
         #[cfg(feature = "mutants")]
@@ -97,7 +99,7 @@ impl KernelDatapath {
                 })?;
         }
         let maps = ControlMaps::take(&mut ebpf)?;
-        let clock = BootClock::take(&mut ebpf)?;
+        let clock = ProgramClocks::take(&mut ebpf)?;
         let telemetry = Telemetry::take(&mut ebpf)?;
         let attached = pins.linked()?;
         let kind = if options.force_clsact || !has_tcx() {
@@ -266,7 +268,7 @@ impl Datapath for KernelDatapath {
         Ok(())
     }
 
-    fn boot_time(&mut self) -> Result<u64, DatapathError> {
+    fn clocks(&mut self) -> Result<Clocks, DatapathError> {
         self.clock.read(classifier(&mut self.ebpf, clock::PROGRAM)?)
     }
 }

@@ -24,6 +24,7 @@ use std::{
 use crate::plan::{Action, Capacities, State};
 
 pub use attach::AttachKind;
+pub use clock::Clocks;
 pub use conntrack::{Conntrack, Sweep};
 pub use debug::KernelLog;
 pub use error::DatapathError;
@@ -77,9 +78,9 @@ pub trait Datapath {
     /// When a pin cannot be removed.
     fn detach(&mut self, ifindex: u32) -> Result<(), DatapathError>;
 
-    /// The kernel's boot clock in nanoseconds, which is what times in maps are measured by.
+    /// What time the kernel programs have, which is what times in maps are measured by.
     ///
     /// # Errors
     /// When the clock program cannot be run.
-    fn boot_time(&mut self) -> Result<u64, DatapathError>;
+    fn clocks(&mut self) -> Result<Clocks, DatapathError>;
 }

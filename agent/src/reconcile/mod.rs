@@ -19,7 +19,7 @@ use attachable::Attachable;
 pub use ledger::{Ledger, LedgerError};
 
 use crate::{
-    datapath::{Datapath, DatapathError},
+    datapath::{Clocks, Datapath, DatapathError},
     model::{Inventory, Lockdown, PolicySet, WallTime},
     plan::{self, Action, CapacityError, State},
     policy::{Clock, Compiled, Compiler, Exhausted, Inputs, LocalEndpoint, Modes, Space},
@@ -73,8 +73,8 @@ pub struct Published {
     pub unsettled: bool,
     /// Interfaces whose fence is in place.
     pub fenced: BTreeSet<u32>,
-    /// The kernel's boot clock at the pass, in nanoseconds.
-    pub boot: u64,
+    /// What time the kernel programs had at the pass.
+    pub clocks: Clocks,
 }
 
 /// The one writer of the maps.
@@ -129,8 +129,8 @@ impl<D: Datapath> Reconciler<D> {
     /// Why the desired state is not (wholly) in force; endpoints without a policy are fenced all
     /// the same, so that what appears meanwhile is closed if its namespace enforces.
     pub fn publish(&mut self, desired: &Desired<'_>) -> Result<Published, ReconcileError> {
-        let boot = self.datapath.boot_time()?;
-        let endpoints = self.local_endpoints(desired, boot);
+        let clocks = self.datapath.clocks()?;
+        let endpoints = self.local_endpoints(desired, clocks.boot);
         let inputs = Inputs {
             inventory: desired.inventory,
             policies: desired.policies,
@@ -139,7 +139,7 @@ impl<D: Datapath> Reconciler<D> {
             locked: desired.locked,
             clock: Clock {
                 now: desired.now,
-                boot,
+                boot: clocks.boot,
             },
         };
         match self.bring_about(&inputs, desired) {
@@ -152,7 +152,7 @@ impl<D: Datapath> Reconciler<D> {
                     writes,
                     unsettled,
                     fenced,
-                    boot,
+                    clocks,
                 })
             }
             Err(error) => {

@@ -4,7 +4,7 @@ use std::{cell::RefCell, path::Path, rc::Rc};
 
 use super::*;
 use crate::{
-    datapath::AttachKind,
+    datapath::{AttachKind, Clocks},
     plan::Capacities,
     source::{inventory_toml, policy_toml},
 };
@@ -70,8 +70,11 @@ impl Datapath for Fake {
         kernel.steps.push(Step::Detach(ifindex));
         Ok(())
     }
-    fn boot_time(&mut self) -> Result<u64, DatapathError> {
-        Ok(1_000 * SECOND)
+    fn clocks(&mut self) -> Result<Clocks, DatapathError> {
+        Ok(Clocks {
+            boot: 1_000 * SECOND,
+            ticks: 1_300 * SECOND,
+        })
     }
 }
 

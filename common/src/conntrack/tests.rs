@@ -94,10 +94,10 @@ fn freshness_needs_table_epoch_and_time() {
         reason: 0,
         reserved: [0; 4],
     };
-    assert!(entry.is_fresh(TableId(3), 9, 49));
-    assert!(!entry.is_fresh(TableId(4), 9, 49), "table moved");
-    assert!(!entry.is_fresh(TableId(3), 8, 49), "epoch moved");
-    assert!(!entry.is_fresh(TableId(3), 9, 50), "recheck time came");
+    assert!(entry.is_fresh(TableId(3), 9, || 49));
+    assert!(!entry.is_fresh(TableId(4), 9, || 49), "table moved");
+    assert!(!entry.is_fresh(TableId(3), 8, || 49), "epoch moved");
+    assert!(!entry.is_fresh(TableId(3), 9, || 50), "recheck time came");
     assert!(entry.is_live(99) && !entry.is_live(100));
 }
 

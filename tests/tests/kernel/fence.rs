@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya::programs::{TestRun as _, TestRunOptions};
-use ringfence::datapath::{Counters, Datapath as _, Denials, Sweep, Telemetry};
+use ringfence::datapath::{Clocks, Counters, Datapath as _, Denials, Sweep, Telemetry};
 use ringfence::plan::{Action, Plan, Row};
 use ringfence_common::{
     deny::DenyKey,
@@ -235,9 +235,14 @@ impl Fence {
         self.write(Action::PutEndpoint(IFINDEX, self.endpoint));
     }
 
-    /// The programs' clock.
+    /// What time the programs have.
+    pub(crate) fn clocks(&mut self) -> Clocks {
+        self.loaded().datapath.clocks().unwrap()
+    }
+
+    /// By their boot clock.
     pub(crate) fn now(&mut self) -> u64 {
-        self.loaded().datapath.boot_time().unwrap()
+        self.clocks().boot
     }
 
     pub(crate) fn leaving(&mut self, frame: &[u8]) -> Fate {

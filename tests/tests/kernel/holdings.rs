@@ -252,7 +252,7 @@ fn a_sweep_removes_the_dead_and_the_strangers() {
         establish(&mut fence, &connection(port % 2 == 0, port));
     }
     let ours = BTreeSet::from([IFINDEX]);
-    let now = fence.now();
+    let now = fence.clocks().ticks;
     let sweep = fence.sweep(now, &ours);
     assert_eq!((sweep.proven, sweep.removed), (quota, 0), "all alive");
     let sweep = fence.sweep(now + 9000 * PATIENCE / 30, &ours);

@@ -116,7 +116,7 @@ impl Fixture {
             locked: &[],
             clock: Clock {
                 now: WallTime(i64::try_from(now.as_nanos())?),
-                boot: datapath.boot_time()?,
+                boot: datapath.clocks()?.boot,
             },
         };
         let compiled = Compiler::default().compile(&inputs)?;
