@@ -1,8 +1,8 @@
 //! Telemetry: counters, rule hits, deny aggregation and flow records.
 //!
 //! Invariants: nothing here changes a verdict; what cannot be recorded is counted as lost; the
-//! reader is woken only when a quarter of the ring is full, because a wake-up for each record
-//! multiplies the cost of a new flow.
+//! reader is woken only when a quarter of the ring is full, and once a tick at most, because a wake-up
+//! for each record multiplies the cost of a new flow.
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use ringfence_common::{
@@ -23,7 +23,7 @@ use crate::{
     clock,
     context::Context,
     family::Family,
-    maps::{DENIES, EVENTS, RULE_HITS, SCRATCH, STATS},
+    maps::{DENIES, EVENTS, LAST_WAKE, RULE_HITS, SCRATCH, STATS},
     place,
 };
 
@@ -240,12 +240,27 @@ pub fn flow(event: &mut FlowEvent, kind: EventKind) {
     write(event);
 }
 
+/// Once a tick at most: a reader that falls behind is awake already, and telling it so costs an
+/// interrupt.
+#[inline(always)]
+fn may_wake() -> bool {
+    let now = clock::ticks();
+    let Some(last) = LAST_WAKE.get_ptr_mut(0) else {
+        return true;
+    };
+    // SAFETY: the one slot of an array, which stays; two CPUs may both wake the reader.
+    let last = unsafe { &mut *last };
+    let again = *last == now;
+    *last = now;
+    !again
+}
+
 /// False when there is no room.
 #[inline(always)]
 fn write(event: &mut FlowEvent) -> bool {
     event.time = clock::boot();
     let crowded = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(EVENTS_BYTES / 4);
-    let wakeup = if crowded {
+    let wakeup = if crowded && may_wake() {
         BPF_RB_FORCE_WAKEUP
     } else {
         BPF_RB_NO_WAKEUP
