@@ -176,7 +176,10 @@ fn proceed<A: Family>(
         if longer && entry.verdict() == Verdict::Allow {
             report::hit(entry.rule, context.now);
         }
-        if entry.state != before || (longer && entry.is_misplaced()) {
+        let moved = entry.state != before;
+        if (moved && place::is_answer_to(entry, before, step.packet.protocol))
+            || ((moved || longer) && entry.is_misplaced())
+        {
             place::settle::<A>(context, key, entry, before, step.packet.protocol);
         }
     }

@@ -106,6 +106,9 @@ static SCRATCH_DRAFT: PerCpuArray<Draft> = PerCpuArray::with_max_entries(1, 0);
 /// Answers on their way from one hook to the other, and when they were sent.
 #[map]
 pub static ANSWERS: LruHashMap<AnswerKey, u64> = LruHashMap::with_max_entries(ANSWERS_CAPACITY, 0);
+/// When the last one was sent, whoever's it was.
+#[map]
+pub static LAST_ANSWER: Array<u64> = Array::with_max_entries(1, 0);
 /// What is left of each endpoint's answers.
 #[map]
 pub static ALLOWANCES: LruHashMap<u32, Allowance> =

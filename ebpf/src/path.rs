@@ -27,7 +27,7 @@ use crate::{
     family::Family,
     frame::Skb,
     maps,
-    reject::{drop_or_reject, is_answer},
+    reject::{answers_are_under_way, drop_or_reject, is_answer},
     report,
 };
 
@@ -148,6 +148,7 @@ fn internet<A: Family, const FROM: bool>(
         return beside_flows::<A, FROM>(context, &packet);
     }
     if (packet.kind == Kind::Error || packet.tcp.has(TcpFlags::RST))
+        && answers_are_under_way(context.now)
         && is_answer(skb.raw(), u32::from(FROM)) != 0
     {
         return beside_flows::<A, FROM>(context, &packet);

@@ -96,7 +96,15 @@ pub fn book(context: &Context) -> Result<(), DropReason> {
     }
 }
 
-/// After a packet that moved the state, or once a second: takes the booking of an answered attempt
+/// Whether the packet that moved the state from `before` answers an attempt of the workload's.
+#[inline(always)]
+pub fn is_answer_to(entry: &CtEntry, before: u8, protocol: u8) -> bool {
+    entry.flags & flags::FROM_WORKLOAD != 0
+        && !is_answered(before, protocol)
+        && is_answered(entry.state, protocol)
+}
+
+/// After an answer, or with a misplaced entry: takes the booking of an answered attempt
 /// back, and moves the entry to where it belongs.
 #[inline(never)]
 pub fn settle<A: Family>(
@@ -109,10 +117,7 @@ pub fn settle<A: Family>(
     let Some(holding) = holding(context.ifindex) else {
         return 0;
     };
-    if entry.flags & flags::FROM_WORKLOAD != 0
-        && !is_answered(before, protocol)
-        && is_answered(entry.state, protocol)
-    {
+    if is_answer_to(entry, before, protocol) {
         holding.answered(ATTEMPT_PRICE.load(), is_proven(entry.state));
     }
     let Some(moved) = maps::scratch_entry() else {

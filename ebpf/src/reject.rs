@@ -27,7 +27,7 @@ use crate::{
     clock,
     family::Family,
     frame::Skb,
-    maps::{ALLOWANCES, ANSWERS, ENDPOINTS, draft, namespace_mode},
+    maps::{ALLOWANCES, ANSWERS, ENDPOINTS, LAST_ANSWER, draft, namespace_mode},
     report,
 };
 
@@ -62,6 +62,15 @@ pub extern "C" fn drop_or_reject(raw: *mut __sk_buff, from_workload: u32) -> i32
     } else {
         TC_ACT_SHOT
     }
+}
+
+/// Whether any answer may be on its way from one hook to the other: of most resets and ICMP errors
+/// nothing further need be asked.
+#[inline(always)]
+pub fn answers_are_under_way(now: u64) -> bool {
+    LAST_ANSWER
+        .get(0)
+        .is_some_and(|sent| now.wrapping_sub(*sent) < ON_THE_WAY)
 }
 
 /// Whether a packet is an answer that [`drop_or_reject`] sent; 1 if so, and never again for the same
@@ -166,9 +175,10 @@ fn write<A: Family>(skb: &Skb, from_workload: bool) -> Result<(), Counter> {
     if key::<A>(skb, u32::from(!from_workload), draft) == 0 {
         return Err(unanswered);
     }
-    let key = &draft.key;
-    ANSWERS
-        .insert(key, clock::ticks(), 0)
+    let (key, now) = (&draft.key, clock::ticks());
+    LAST_ANSWER
+        .set(0, now, 0)
+        .and_then(|()| ANSWERS.insert(key, now, 0))
         .map_err(|_| unanswered)
 }
 
