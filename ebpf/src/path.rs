@@ -119,11 +119,6 @@ fn judge_frame<const FROM: bool>(ctx: &TcContext) -> Action {
 }
 
 #[inline(never)]
-fn parse<A: Family>(skb: &Skb, packet: &mut Packet<A>) -> Result<(), DropReason> {
-    A::parse(skb, packet)
-}
-
-#[inline(never)]
 fn parse_quoted<A: Family>(skb: &Skb, at: u32, quoted: &mut Packet<A>) -> Result<(), DropReason> {
     A::parse_quoted(skb, at, quoted)
 }
@@ -135,7 +130,7 @@ fn internet<A: Family, const FROM: bool>(
     is_dhcp: fn(&Packet<A>) -> bool,
 ) -> Action {
     let mut packet = Packet::unknown();
-    if let Err(reason) = parse::<A>(skb, &mut packet) {
+    if let Err(reason) = A::parse(skb, &mut packet) {
         return refuse::<FROM>(context, reason, A::VERSION);
     }
     if !FROM && matches!(packet.kind, Kind::FirstFragment | Kind::LaterFragment) {
