@@ -77,6 +77,15 @@ pub enum DatapathError {
     Privileges(String),
 }
 
+/// A write that the kernel refused, and how many of the same list were made before it.
+#[derive(Debug)]
+pub struct Refused {
+    /// How many.
+    pub made: usize,
+    /// Why.
+    pub error: DatapathError,
+}
+
 /// The whole chain of an error's causes on one line: aya hides the kernel's word in the source.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

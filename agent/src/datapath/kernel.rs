@@ -17,7 +17,7 @@ use ringfence_common::{
 };
 
 use super::{
-    AttachKind, Clocks, Datapath, DatapathError, OBJECT,
+    AttachKind, Clocks, Datapath, DatapathError, OBJECT, Refused,
     attach::{self, HOOKS, Site},
     clock::{self, ProgramClocks},
     conntrack::Conntrack,
@@ -228,6 +228,10 @@ impl Datapath for KernelDatapath {
 
     fn write(&mut self, action: &Action) -> Result<(), DatapathError> {
         self.maps.write(action)
+    }
+
+    fn write_all(&mut self, actions: &[Action]) -> Result<(), Refused> {
+        self.maps.write_all(actions)
     }
 
     fn attached(&self) -> BTreeSet<u32> {

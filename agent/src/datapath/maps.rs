@@ -1,7 +1,8 @@
 //! Typed handles of the control maps, and the translation of actions into writes.
 //!
-//! Invariant: every write is one map operation, atomic by itself; removing what is not there is no
-//! error, because a plan may be tried again after a failure.
+//! Invariants: every write is one map operation, atomic by itself, also where many are made in one
+//! system call; removing what is not there is no error, because a plan may be tried again after a
+//! failure.
 
 use std::{collections::BTreeMap, io, net::IpAddr, sync::Arc};
 
@@ -15,11 +16,11 @@ use ringfence_common::{
     ids::{ClassId, IdentityId, NamespaceSlot, TableId},
     maps as names,
     mode::Mode,
-    net::{Address, Ip4, Ip6},
+    net::{Ip4, Ip6},
     policy::{PolicyKey, PolicyRow},
 };
 
-use super::{DatapathError, error::chain};
+use super::{DatapathError, Refused, batch, epochs::Epochs, error::chain};
 use crate::plan::{Action, Capacities, State, TableRows};
 
 /// Handles of every map that the agent writes.
@@ -32,7 +33,7 @@ pub(super) struct ControlMaps {
     cidr6: LpmTrie<MapData, Ip6, IdentityId>,
     classes: Array<MapData, ClassId>,
     policy: LpmTrie<MapData, PolicyKey, PolicyRow>,
-    epochs: Array<MapData, u32>,
+    epochs: Epochs,
     capacities: Capacities,
 }
 
@@ -88,7 +89,7 @@ impl ControlMaps {
             cidr6: take(ebpf, names::CIDR6)?,
             classes: take(ebpf, names::CLASSES)?,
             policy,
-            epochs: take(ebpf, names::IDENTITY_EPOCH)?,
+            epochs: Epochs::take(ebpf)?,
             capacities,
         })
     }
@@ -119,14 +120,45 @@ impl ControlMaps {
             Action::DeletePrefix(net) => self.delete_prefix(*net),
             Action::PutAddress(address, identity) => self.put_address(*address, *identity),
             Action::DeleteAddress(address) => self.delete_address(*address),
-            Action::BumpEpoch(address) => self.bump(slot_of(*address)),
-            Action::BumpAllEpochs => (0..names::EPOCHS).try_for_each(|slot| self.bump(slot)),
+            Action::BumpEpoch(address) => self.epochs.bump(*address),
+            Action::BumpAllEpochs => self.epochs.bump_all(),
             Action::PutEndpoint(ifindex, endpoint) => self
                 .endpoints
                 .insert(ifindex, endpoint, 0)
                 .map_err(failed(names::ENDPOINTS, "write an endpoint")),
             Action::DeleteEndpoint(ifindex) => gone_is_fine(self.endpoints.remove(ifindex))
                 .map_err(failed(names::ENDPOINTS, "remove an endpoint")),
+        }
+    }
+
+    /// Makes writes in their order; those that follow each other into one map take one system call.
+    pub(super) fn write_all(&mut self, actions: &[Action]) -> Result<(), Refused> {
+        let mut made = 0;
+        for run in actions.chunk_by(go_together) {
+            let in_batch = self.write_run(run);
+            made += in_batch;
+            for action in run.iter().skip(in_batch) {
+                self.write(action)
+                    .map_err(|error| Refused { made, error })?;
+                made += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what it can of actions of one kind; returns how many were made.
+    fn write_run(&self, run: &[Action]) -> usize {
+        match run {
+            [_] => 0,
+            [Action::PutRow(_), ..] => batch::update(&self.policy, &entries_of(run, row)),
+            [Action::SetClass(..), ..] => batch::update(&self.classes, &entries_of(run, class)),
+            [Action::PutAddress(IpAddr::V4(_), _), ..] => {
+                batch::update(&self.ipcache4, &entries_of(run, address4))
+            }
+            [Action::PutAddress(IpAddr::V6(_), _), ..] => {
+                batch::update(&self.ipcache6, &entries_of(run, address6))
+            }
+            _ => 0,
         }
     }
 
@@ -172,16 +204,6 @@ impl ControlMaps {
             IpAddr::V6(a) => gone_is_fine(self.ipcache6.remove(&Ip6::from_wire(a.octets())))
                 .map_err(failed(names::IPCACHE6, "remove an address")),
         }
-    }
-
-    fn bump(&mut self, slot: u32) -> Result<(), DatapathError> {
-        let epoch = self
-            .epochs
-            .get(&slot, 0)
-            .map_err(failed(names::IDENTITY_EPOCH, "read an epoch"))?;
-        self.epochs
-            .set(slot, epoch.wrapping_add(1), 0)
-            .map_err(failed(names::IDENTITY_EPOCH, "bump an epoch"))
     }
 
     /// Reads back every control map.
@@ -270,6 +292,51 @@ impl ControlMaps {
     }
 }
 
+/// Whether two writes may be made in one system call.
+fn go_together(one: &Action, next: &Action) -> bool {
+    match (one, next) {
+        (Action::PutRow(_), Action::PutRow(_)) | (Action::SetClass(..), Action::SetClass(..)) => {
+            true
+        }
+        (Action::PutAddress(one, _), Action::PutAddress(next, _)) => {
+            one.is_ipv6() == next.is_ipv6()
+        }
+        _ => false,
+    }
+}
+
+fn entries_of<T>(run: &[Action], entry: impl Fn(&Action) -> Option<T>) -> Vec<T> {
+    run.iter().map_while(entry).collect()
+}
+
+fn row(action: &Action) -> Option<(Key<PolicyKey>, PolicyRow)> {
+    match action {
+        Action::PutRow(row) => Some((Key::new(row.bits, row.key), row.row)),
+        _ => None,
+    }
+}
+
+fn class(action: &Action) -> Option<(u32, ClassId)> {
+    match action {
+        Action::SetClass(identity, class) => Some((identity.0, *class)),
+        _ => None,
+    }
+}
+
+fn address4(action: &Action) -> Option<(Ip4, IdentityId)> {
+    match action {
+        Action::PutAddress(IpAddr::V4(a), id) => Some((Ip4::from_wire(a.octets()), *id)),
+        _ => None,
+    }
+}
+
+fn address6(action: &Action) -> Option<(Ip6, IdentityId)> {
+    match action {
+        Action::PutAddress(IpAddr::V6(a), id) => Some((Ip6::from_wire(a.octets()), *id)),
+        _ => None,
+    }
+}
+
 fn entries<K: Pod, V: Pod>(
     map: &HashMap<MapData, K, V>,
     name: &'static str,
@@ -305,13 +372,6 @@ fn key6(net: Ipv6Net) -> Key<Ip6> {
         u32::from(net.prefix_len()),
         Ip6::from_wire(net.network().octets()),
     )
-}
-
-fn slot_of(address: IpAddr) -> u32 {
-    match address {
-        IpAddr::V4(a) => Ip4::from_wire(a.octets()).epoch_slot(),
-        IpAddr::V6(a) => Ip6::from_wire(a.octets()).epoch_slot(),
-    }
 }
 
 fn size_of(map: &MapData, name: &'static str) -> Result<usize, DatapathError> {

@@ -5,9 +5,11 @@
 //! place in the agent that talks to BPF.
 
 mod attach;
+mod batch;
 mod clock;
 mod conntrack;
 mod debug;
+mod epochs;
 mod error;
 mod kernel;
 mod maps;
@@ -27,7 +29,7 @@ pub use attach::AttachKind;
 pub use clock::Clocks;
 pub use conntrack::{Conntrack, Sweep};
 pub use debug::KernelLog;
-pub use error::DatapathError;
+pub use error::{DatapathError, Refused};
 pub use kernel::{KernelDatapath, LoadOptions};
 pub use pins::Pins;
 pub use preflight::{PreflightError, check as preflight};
@@ -62,6 +64,18 @@ pub trait Datapath {
     /// # Errors
     /// When the kernel refuses it; everything written before stays.
     fn write(&mut self, action: &Action) -> Result<(), DatapathError>;
+
+    /// Makes writes in their order.
+    ///
+    /// # Errors
+    /// When the kernel refuses one; those before it stay, those after it were not tried.
+    fn write_all(&mut self, actions: &[Action]) -> Result<(), Refused> {
+        for (made, action) in actions.iter().enumerate() {
+            self.write(action)
+                .map_err(|error| Refused { made, error })?;
+        }
+        Ok(())
+    }
 
     /// Interfaces on which a pinned fence was found or made.
     fn attached(&self) -> BTreeSet<u32>;

@@ -39,3 +39,11 @@ pub enum Action {
     /// Forgets an endpoint.
     DeleteEndpoint(u32),
 }
+
+impl Action {
+    /// Whether it makes recorded flows be judged again.
+    #[must_use]
+    pub const fn begins_epochs(&self) -> bool {
+        matches!(self, Self::BumpEpoch(_) | Self::BumpAllEpochs)
+    }
+}

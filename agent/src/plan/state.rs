@@ -98,6 +98,29 @@ impl State {
         }
     }
 
+    /// Takes note that every write was made that a plan publishes to lead to another state: what
+    /// that one has is here now, and its rows stand beside those that are not retired yet.
+    pub fn overlay(&mut self, desired: &Self) {
+        for (table, rows) in &desired.tables {
+            let held = self.tables.entry(*table).or_insert_with(|| rows.clone());
+            if Arc::ptr_eq(held, rows) {
+                continue;
+            }
+            if held.keys().all(|key| rows.contains_key(key)) {
+                // Equal parts may as well be the same.
+                held.clone_from(rows);
+            } else {
+                let rows = rows.iter().map(|(key, row)| (*key, *row));
+                Arc::make_mut(held).extend(rows);
+            }
+        }
+        self.modes = desired.modes.clone();
+        self.classes = desired.classes.clone();
+        self.prefixes = desired.prefixes.clone();
+        self.addresses = desired.addresses.clone();
+        self.endpoints.clone_from(&desired.endpoints);
+    }
+
     /// How many policy rows there are in all tables.
     #[must_use]
     pub fn rows(&self) -> usize {

@@ -19,7 +19,7 @@ use attachable::Attachable;
 pub use ledger::{Ledger, LedgerError};
 
 use crate::{
-    datapath::{Clocks, Datapath, DatapathError},
+    datapath::{Clocks, Datapath, DatapathError, Refused},
     model::{Inventory, Lockdown, PolicySet, WallTime},
     plan::{self, Action, CapacityError, State},
     policy::{Clock, Compiled, Compiler, Exhausted, Inputs, LocalEndpoint, Modes, Space},
@@ -84,6 +84,8 @@ pub struct Reconciler<D> {
     ledger: Ledger,
     actual: State,
     retire: Vec<Action>,
+    /// Whether a pass failed between writing addresses and beginning their epochs.
+    owes_epochs: bool,
     attachable: Attachable,
     pickups: BTreeMap<u32, u32>,
     fenced: BTreeSet<u32>,
@@ -111,6 +113,7 @@ impl<D: Datapath> Reconciler<D> {
             ledger,
             actual,
             retire: Vec::new(),
+            owes_epochs: false,
             attachable: Attachable::default(),
             pickups,
             fenced: BTreeSet::new(),
@@ -169,11 +172,8 @@ impl<D: Datapath> Reconciler<D> {
     /// When the kernel refuses a removal; the rest is tried again next time.
     pub fn retire(&mut self) -> Result<usize, ReconcileError> {
         let retire = std::mem::take(&mut self.retire);
-        let count = retire.len();
-        for action in retire {
-            self.write(&action)?;
-        }
-        Ok(count)
+        self.write(&retire)?;
+        Ok(retire.len())
     }
 
     fn bring_about(
@@ -187,13 +187,14 @@ impl<D: Datapath> Reconciler<D> {
         self.take_off(&compiled.state)?;
         // An older list may name what this pass is about to write.
         self.retire.clear();
+        if self.owes_epochs {
+            self.write(&[Action::BumpAllEpochs])?;
+            self.owes_epochs = false;
+        }
         let plan = plan::plan(&self.actual, &compiled.state);
         let writes = plan.publish.len();
-        for action in &plan.publish {
-            self.write(action)?;
-        }
+        self.publish_all(&plan.publish, &compiled.state)?;
         self.compiler.in_force();
-        self.adopt_pointers(&compiled.state);
         self.retire = plan.retire;
         self.put_on(&compiled.state, desired)?;
         Ok((compiled, writes))
@@ -219,25 +220,34 @@ impl<D: Datapath> Reconciler<D> {
         endpoints
     }
 
-    fn write(&mut self, action: &Action) -> Result<(), ReconcileError> {
-        self.datapath.write(action)?;
-        self.actual.record(action);
-        Ok(())
+    /// Makes writes, and takes note of those that were made.
+    fn write(&mut self, actions: &[Action]) -> Result<(), ReconcileError> {
+        let outcome = self.datapath.write_all(actions);
+        let made = outcome
+            .as_ref()
+            .map_or_else(|it| it.made, |()| actions.len());
+        self.note(actions, made);
+        Ok(outcome.map_err(|refused| refused.error)?)
     }
 
-    /// Once everything is written, equal parts may as well be the same.
-    fn adopt_pointers(&mut self, state: &State) {
-        self.actual.addresses = state.addresses.clone();
-        self.actual.prefixes = state.prefixes.clone();
-        self.actual.classes = state.classes.clone();
-        self.actual.modes = state.modes.clone();
-        for (table, rows) in &state.tables {
-            if let Some(held) = self.actual.tables.get_mut(table)
-                && **held == **rows
-            {
-                *held = Arc::clone(rows);
-            }
+    fn note(&mut self, actions: &[Action], made: usize) {
+        let (made, left) = actions.split_at(made.min(actions.len()));
+        for action in made {
+            self.actual.record(action);
         }
+        // Addresses that are written are no difference any more, and no plan asks for their epochs.
+        self.owes_epochs |= left.iter().any(Action::begins_epochs);
+    }
+
+    /// Makes the writes that lead to a state. Once all of them are made, the state is what is, but
+    /// for rows that are still to be retired; noting each write would cost more than making it.
+    fn publish_all(&mut self, actions: &[Action], state: &State) -> Result<(), ReconcileError> {
+        if let Err(Refused { made, error }) = self.datapath.write_all(actions) {
+            self.note(actions, made);
+            return Err(error.into());
+        }
+        self.actual.overlay(state);
+        Ok(())
     }
 
     /// Fences come off before their endpoint is forgotten: a fenced interface without an endpoint
@@ -284,8 +294,10 @@ impl<D: Datapath> Reconciler<D> {
                 continue;
             };
             self.ledger.append(&self.compiler.numbers.take_fresh())?;
-            self.write(&Action::SetMode(endpoint.namespace, mode))?;
-            self.write(&Action::PutEndpoint(local.ifindex, endpoint))?;
+            self.write(&[
+                Action::SetMode(endpoint.namespace, mode),
+                Action::PutEndpoint(local.ifindex, endpoint),
+            ])?;
         }
         let state = self.actual.clone();
         self.put_on(&state, desired)

@@ -1,6 +1,6 @@
 //! Reconcile against a kernel in memory that fails on demand.
 
-use std::{cell::RefCell, path::Path, rc::Rc};
+use std::{cell::RefCell, net::IpAddr, path::Path, rc::Rc};
 
 use super::*;
 use crate::{
@@ -113,15 +113,8 @@ fn plain<T>(declared: Vec<inventory_toml::Declared<T>>) -> Vec<T> {
 
 impl World {
     fn new(policies: &str) -> Self {
-        let fragment = inventory_toml::parse("inventory.toml", INVENTORY).unwrap();
-        let inventory = Inventory::build(
-            plain(fragment.namespaces),
-            plain(fragment.workloads),
-            plain(fragment.nodes),
-        )
-        .unwrap();
         let mut world = Self {
-            inventory: Arc::new(inventory),
+            inventory: Arc::default(),
             policies: Arc::default(),
             interfaces: BTreeMap::from([
                 ("rf-a".into(), 7),
@@ -133,8 +126,19 @@ impl World {
                 namespaces: BTreeMap::new(),
             },
         };
+        world.move_in(INVENTORY);
         world.apply(policies);
         world
+    }
+
+    fn move_in(&mut self, inventory: &str) {
+        let fragment = inventory_toml::parse("inventory.toml", inventory).unwrap();
+        let inventory = Inventory::build(
+            plain(fragment.namespaces),
+            plain(fragment.workloads),
+            plain(fragment.nodes),
+        );
+        self.inventory = Arc::new(inventory.unwrap());
     }
 
     fn apply(&mut self, policies: &str) {
@@ -222,6 +226,40 @@ fn a_failure_at_any_write_is_made_good_by_the_next_pass() {
         points += 1;
     }
     assert!(points > 5, "only {points} failures were tried");
+}
+
+#[test]
+fn epochs_that_a_failed_pass_did_not_reach_begin_in_the_next() {
+    let mut failures = 0;
+    for fuse in 0.. {
+        let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
+        let mut world = World::new(OPEN);
+        let mut subject = reconciler(&kernel, dir.path());
+        settle(&mut subject, &world);
+        world.move_in(&INVENTORY.replace("app = \"b\"", "app = \"c\""));
+        kernel.0.borrow_mut().steps.clear();
+        kernel.0.borrow_mut().fuse = Some(fuse);
+        let failed = subject.publish(&world.desired()).is_err();
+        kernel.0.borrow_mut().fuse = None;
+        subject.publish(&world.desired()).unwrap();
+        let kernel = kernel.0.borrow();
+        for moved in ["10.1.0.2", "fd00::2"] {
+            let moved: IpAddr = moved.parse().unwrap();
+            let written = kernel.steps.iter().rposition(
+                |step| matches!(step, Step::Write(Action::PutAddress(at, _)) if *at == moved),
+            );
+            let begun = kernel.steps.iter().rposition(|step| {
+                matches!(step, Step::Write(Action::BumpAllEpochs))
+                    || *step == Step::Write(Action::BumpEpoch(moved))
+            });
+            assert!(written.is_some() && written < begun, "{moved}, {fuse}");
+        }
+        if !failed {
+            break;
+        }
+        failures += 1;
+    }
+    assert!(failures > 4, "only {failures} failures were tried");
 }
 
 #[test]

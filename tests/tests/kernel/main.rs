@@ -31,3 +31,4 @@ mod reject;
 mod source;
 mod steps;
 mod telemetry;
+mod writes;

@@ -149,6 +149,12 @@ proptest! {
             held.record(action);
             prop_assert!(all_rows_stand(&held, [&desired, &actual]), "after {action:?}");
         }
+        let mut at_once = actual.clone();
+        at_once.overlay(&desired);
+        prop_assert_eq!(&at_once.tables, &held.tables);
+        assert_same(&State { tables: desired.tables.clone(), ..at_once.clone() }, &desired)?;
+        let after = super::plan(&at_once, &desired);
+        prop_assert!(after.publish.is_empty() && after.retire.len() == plan.retire.len());
         for action in &plan.retire {
             let Action::DeleteRow(row) = action else {
                 return Err(TestCaseError::fail(format!("{action:?} is no removal of a row")));

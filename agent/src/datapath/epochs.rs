@@ -1,0 +1,70 @@
+//! `IDENTITY_EPOCH`: what makes recorded flows of an address be judged again.
+//!
+//! Invariant: there is one writer, so an epoch that was read once is known from then on.
+
+use std::net::IpAddr;
+
+use aya::{
+    Ebpf,
+    maps::{Array, MapData},
+};
+use ringfence_common::{
+    maps as names,
+    net::{Address as _, Ip4, Ip6},
+};
+
+use super::{
+    DatapathError, batch,
+    maps::{failed, take},
+};
+
+/// The map and what it holds.
+pub(super) struct Epochs {
+    map: Array<MapData, u32>,
+    known: Vec<u32>,
+}
+
+impl Epochs {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
+        let map: Array<_, u32> = take(ebpf, names::IDENTITY_EPOCH)?;
+        let known = map.iter().collect::<Result<_, _>>();
+        let known = known.map_err(failed(names::IDENTITY_EPOCH, "read an epoch"))?;
+        Ok(Self { map, known })
+    }
+
+    /// Begins a new epoch of an address, and of those that share its slot.
+    pub(super) fn bump(&mut self, address: IpAddr) -> Result<(), DatapathError> {
+        let slot = slot_of(address);
+        let known = self.known.get(slot as usize).copied();
+        self.set(slot, known.unwrap_or_default().wrapping_add(1))
+    }
+
+    /// Begins a new epoch of every address.
+    pub(super) fn bump_all(&mut self) -> Result<(), DatapathError> {
+        let next = (0..).zip(self.known.iter().map(|epoch| epoch.wrapping_add(1)));
+        let next: Vec<(u32, u32)> = next.collect();
+        let made = batch::update(&self.map, &next);
+        for (known, (_, epoch)) in self.known.iter_mut().zip(&next).take(made) {
+            *known = *epoch;
+        }
+        let mut rest = next.into_iter().skip(made);
+        rest.try_for_each(|(slot, epoch)| self.set(slot, epoch))
+    }
+
+    fn set(&mut self, slot: u32, epoch: u32) -> Result<(), DatapathError> {
+        self.map
+            .set(slot, epoch, 0)
+            .map_err(failed(names::IDENTITY_EPOCH, "bump an epoch"))?;
+        if let Some(known) = self.known.get_mut(slot as usize) {
+            *known = epoch;
+        }
+        Ok(())
+    }
+}
+
+fn slot_of(address: IpAddr) -> u32 {
+    match address {
+        IpAddr::V4(a) => Ip4::from_wire(a.octets()).epoch_slot(),
+        IpAddr::V6(a) => Ip6::from_wire(a.octets()).epoch_slot(),
+    }
+}

@@ -1,0 +1,138 @@
+//! Lists of writes: made in batches, and still known one by one when the kernel refuses one.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ringfence::{
+    datapath::{Datapath as _, LoadOptions},
+    plan::{Action, Row, State},
+};
+use ringfence_common::{
+    endpoint::Endpoint,
+    ids::{ClassId, IdentityId, RuleSlot, TableId},
+    maps,
+    mode::Verdict,
+    net::Port,
+    policy::{PolicyKey, PolicyRow},
+};
+
+use crate::loaded::Pinned;
+
+/// Few, so that a list soon is too long.
+const ROOM: u32 = 64;
+
+fn row(port: u16) -> Action {
+    let key = PolicyKey {
+        table: TableId(7),
+        class: ClassId(3),
+        direction: 1,
+        protocol: 6,
+        port: Port::new(port),
+    };
+    Action::PutRow(Row {
+        bits: PolicyKey::FULL_BITS,
+        key,
+        row: PolicyRow::lasting(Verdict::Allow, RuleSlot(16)),
+    })
+}
+
+fn address(v6: bool, number: u32) -> Action {
+    let address = if v6 {
+        IpAddr::V6(Ipv6Addr::from(u128::from(number) | 0xfd << 120))
+    } else {
+        IpAddr::V4(Ipv4Addr::from(number | 10 << 24))
+    };
+    Action::PutAddress(address, IdentityId(16 + number % 5))
+}
+
+/// What the kernel should hold after these writes, without what reading back does not show.
+fn after(actions: &[Action]) -> State {
+    let mut state = State::default();
+    actions.iter().for_each(|action| state.record(action));
+    state
+}
+
+#[test]
+fn a_list_is_written_like_its_parts() {
+    let pinned = Pinned::new();
+    let (mut datapath, _telemetry) = pinned.load(&LoadOptions::default());
+    let identities = (16..21).map(|identity| (IdentityId(identity), ClassId(identity * 2)));
+    let mut actions: Vec<Action> = (1..300).map(row).collect();
+    actions.extend(identities.map(|(identity, class)| Action::SetClass(identity, class)));
+    actions.extend((0..300).map(|number| address(false, number)));
+    actions.extend((0..300).map(|number| address(true, number)));
+    actions.push(Action::BumpAllEpochs);
+    actions.push(Action::PutEndpoint(5, Endpoint::default()));
+    datapath.write_all(&actions).unwrap();
+    let (held, wanted) = (datapath.read().unwrap(), after(&actions));
+    assert_eq!(held.tables, wanted.tables);
+    assert_eq!(held.addresses, wanted.addresses);
+    assert_eq!(held.classes, wanted.classes);
+    assert_eq!(held.endpoints, wanted.endpoints);
+}
+
+#[test]
+fn a_refused_write_leaves_those_before_it_and_no_other() {
+    let pinned = Pinned::new();
+    let (mut datapath, _telemetry) = pinned.load(&LoadOptions {
+        capacities: [maps::IPCACHE4, maps::IPCACHE6, maps::POLICY]
+            .map(|map| (map, ROOM))
+            .to_vec(),
+        ..LoadOptions::default()
+    });
+    let rows = (1..).map(row);
+    let v4 = (0..).map(|number| address(false, number));
+    let v6 = (0..).map(|number| address(true, number));
+    let lists: [(&str, Vec<Action>); 3] = [
+        ("POLICY", rows.take(300).collect()),
+        ("IPCACHE4", v4.take(300).collect()),
+        ("IPCACHE6", v6.take(300).collect()),
+    ];
+    let mut expected = Vec::new();
+    for (map, list) in lists {
+        // Something before it and something after it, that no batch has room for.
+        let endpoint = |ifindex| Action::PutEndpoint(ifindex, Endpoint::default());
+        let list = [vec![endpoint(5)], list, vec![endpoint(6)]].concat();
+        let refused = datapath.write_all(&list).unwrap_err();
+        assert!(refused.error.to_string().contains(map), "{}", refused.error);
+        let made = refused.made - 1;
+        // The kernel counts the entries of large maps roughly.
+        assert!((1..=2 * ROOM as usize).contains(&made), "{map}: {made}");
+        expected.extend_from_slice(&list[..refused.made]);
+        let (held, wanted) = (datapath.read().unwrap(), after(&expected));
+        assert_eq!(held.tables, wanted.tables, "{map}");
+        assert_eq!(held.addresses, wanted.addresses, "{map}");
+        assert_eq!(held.endpoints, wanted.endpoints, "{map}");
+    }
+}
+
+#[test]
+fn every_epoch_begins_anew_whatever_was_bumped_before() {
+    let pinned = Pinned::new();
+    let (mut datapath, _telemetry) = pinned.load(&LoadOptions::default());
+    let read = || {
+        let map = aya::maps::MapData::from_pin(pinned.pins.map(maps::IDENTITY_EPOCH)).unwrap();
+        let map = aya::maps::Array::<_, u32>::try_from(aya::maps::Map::Array(map)).unwrap();
+        map.iter().collect::<Result<Vec<u32>, _>>().unwrap()
+    };
+    let all = |epoch| vec![epoch; maps::EPOCHS as usize];
+    assert_eq!(read(), all(0));
+    let address = "10.0.0.1".parse().unwrap();
+    datapath.write(&Action::BumpEpoch(address)).unwrap();
+    let [bumped] = (0..)
+        .zip(read())
+        .filter(|(_, epoch)| *epoch == 1)
+        .map(|(slot, _)| slot)
+        .collect::<Vec<usize>>()[..]
+    else {
+        panic!("one slot for one address");
+    };
+    datapath.write_all(&[Action::BumpAllEpochs]).unwrap();
+    let mut expected = all(1);
+    expected[bumped] = 2;
+    assert_eq!(read(), expected);
+    // Whoever starts over goes on from there.
+    let (mut datapath, _telemetry) = pinned.load(&LoadOptions::default());
+    datapath.write(&Action::BumpAllEpochs).unwrap();
+    expected.iter_mut().for_each(|epoch| *epoch += 1);
+    assert_eq!(read(), expected);
+}
