@@ -5,6 +5,10 @@
 //! closing a written file and renaming one are edges already, and all queued events make one
 //! tick. Ticks may be spurious; what changed is for `FileSet::reload` to find out. Create the
 //! watcher before the first load, so that no change falls between the two.
+//!
+//! A tick is given first and the watches are renewed when the next one is asked for, because walking
+//! all paths takes longer than reading one file. Where that finds other directories than before, it
+//! is a tick by itself: they may have changed after they were read and before they were watched.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -50,6 +54,8 @@ pub struct Watcher {
     fd: AsyncFd<Inotify>,
     roots: Vec<PathBuf>,
     watches: HashMap<WatchDescriptor, Interest>,
+    /// Whether paths may lead elsewhere since the watches were set.
+    stale: bool,
 }
 
 impl Watcher {
@@ -63,6 +69,7 @@ impl Watcher {
             fd,
             roots,
             watches: HashMap::new(),
+            stale: false,
         };
         watcher.rearm()?;
         Ok(watcher)
@@ -74,20 +81,26 @@ impl Watcher {
     /// # Errors
     /// When the events cannot be read or the watches cannot be renewed.
     pub async fn changed(&mut self) -> io::Result<()> {
+        if self.stale && self.rearm()? {
+            return Ok(());
+        }
         loop {
             let mut guard = self.fd.readable_mut().await?;
             let drained = drain(guard.get_inner_mut(), &self.watches)?;
             guard.clear_ready();
             drop(guard);
             if drained {
-                return self.rearm();
+                self.stale = true;
+                return Ok(());
             }
         }
     }
 
     /// Brings the watches in line with where the paths lead now; again until a walk after the
-    /// watches were set finds nothing new, so that no directory slips in between unseen.
-    fn rearm(&mut self) -> io::Result<()> {
+    /// watches were set finds nothing new, so that no directory slips in between unseen. True if
+    /// others are watched than before.
+    fn rearm(&mut self) -> io::Result<bool> {
+        let before = self.watches.clone();
         let mut seen = BTreeMap::new();
         for _ in 0..MAX_LINKS {
             let mut wanted = BTreeMap::new();
@@ -100,7 +113,8 @@ impl Watcher {
             self.watch(&wanted)?;
             seen = wanted;
         }
-        Ok(())
+        self.stale = false;
+        Ok(self.watches != before)
     }
 
     /// Watches these directories and no others.

@@ -71,6 +71,28 @@ async fn a_config_map_swap() {
 }
 
 #[tokio::test]
+async fn a_directory_that_changed_before_it_was_watched() {
+    let directory = TempDir::new().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    for version in ["..1", "..2"] {
+        fs::create_dir(at(version)).unwrap();
+        fs::write(at(version).join("a.toml"), version).unwrap();
+    }
+    symlink("..1", at("..data")).unwrap();
+    symlink("..data/a.toml", at("a.toml")).unwrap();
+    let mut watcher = Watcher::new(vec![at("a.toml")]).unwrap();
+    symlink("..2", at("..data_tmp")).unwrap();
+    fs::rename(at("..data_tmp"), at("..data")).unwrap();
+    ticks(&mut watcher).await;
+    // Whoever got the tick has read the file by now.
+    fs::write(at("..2/a.toml"), "3").unwrap();
+    ticks(&mut watcher).await;
+    is_quiet(&mut watcher).await;
+    fs::write(at("..2/a.toml"), "4").unwrap();
+    ticks(&mut watcher).await;
+}
+
+#[tokio::test]
 async fn a_link_to_a_file_elsewhere() {
     let (here, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let target = there.path().join("real.toml");
