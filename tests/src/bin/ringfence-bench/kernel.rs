@@ -22,9 +22,9 @@ use ringfence_common::mode::Mode;
 use ringfence_testbed::{Bpffs, Node, interrupt};
 
 use crate::Effort;
+use crate::bpf::{Program, Verdict};
 use crate::frames::{ACK, SYN, malformed, tcp};
-use crate::noop::Noop;
-use crate::report::{heading, median, milliseconds, table};
+use crate::report::{heading, line, median, milliseconds, table};
 use crate::world;
 
 /// `lo`, which a test run reports as the interface.
@@ -40,7 +40,7 @@ const DROPPED: i32 = 2;
 struct Fixture {
     datapath: KernelDatapath,
     telemetry: Telemetry,
-    noop: Noop,
+    noop: Program,
     /// What loading took, verification included.
     loading: Duration,
 }
@@ -82,7 +82,7 @@ pub(crate) fn measure(effort: Effort) -> Result<()> {
     table(&head, &rows);
     programs(&mut fixture.datapath)?;
     let loading = milliseconds(fixture.loading);
-    println!("  Loading and verifying them took {loading}.");
+    line(&format!("  Loading and verifying them took {loading}."));
     Ok(())
 }
 
@@ -126,7 +126,7 @@ impl Fixture {
         Ok(Self {
             datapath,
             telemetry,
-            noop: Noop::load()?,
+            noop: Program::returning(Verdict::Pass)?,
             loading,
         })
     }

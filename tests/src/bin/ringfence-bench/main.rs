@@ -1,22 +1,31 @@
-//! The benchmark: prints what Ringfence costs on this machine, and asserts nothing.
+//! The benchmark: what Ringfence costs on this machine.
 //!
-//! `--quick` measures less often, for a first look. `--scale` measures the policy engine alone, on
-//! drawn clusters, and needs neither privileges nor a kernel that does anything. What the figures mean, and those of a known
-//! machine, are in `docs/performance.md`.
+//! Groups of measurements leave figures behind: `wire` (packets on real interfaces, against the limit
+//! and against what would be used instead), `kernel` (the programs alone), `control` and `memory` (the
+//! agent). `--scale` measures the policy engine alone, on drawn clusters, and needs neither privileges
+//! nor a kernel that does anything. What the figures mean, and those of a known machine, are in
+//! `docs/performance.md`.
 
+mod arguments;
+mod bpf;
 mod change;
+mod figures;
 mod frames;
 mod kernel;
-mod noop;
 mod process;
 mod report;
 mod scale;
+mod wire;
 mod world;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+use clap::Parser as _;
 use ringfence_testbed::interrupt;
+
+use self::arguments::{Options, Output};
+use self::figures::Figure;
 
 /// How often to measure.
 #[derive(Clone, Copy, Debug)]
@@ -48,8 +57,9 @@ const QUICK: Effort = Effort {
 };
 
 fn main() -> ExitCode {
+    let options = Options::parse();
     // Before any other thread or child exists: all of them must leave signals to the watcher.
-    let done = interrupt::watch().and_then(|()| arguments()).and_then(run);
+    let done = interrupt::watch().and_then(|()| run(&options));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) if interrupt::check().is_err() => ExitCode::from(130),
@@ -60,27 +70,32 @@ fn main() -> ExitCode {
     }
 }
 
-fn arguments() -> Result<(Effort, bool)> {
-    let (mut effort, mut scale) = (FULL, false);
-    for argument in std::env::args().skip(1) {
-        match argument.as_str() {
-            "--quick" => effort = QUICK,
-            "--scale" => scale = true,
-            "--" => {}
-            other => bail!("unknown argument {other}: expected --quick or --scale"),
-        }
+fn run(options: &Options) -> Result<()> {
+    if options.output == Output::Json {
+        report::keep_stdout();
     }
-    Ok((effort, scale))
-}
-
-fn run((effort, scale): (Effort, bool)) -> Result<()> {
-    if scale {
+    let effort = if options.quick { QUICK } else { FULL };
+    if options.scale {
         return scale::measure(effort.scale);
     }
-    println!("Ringfence benchmark at {} remote workloads", world::REMOTE);
-    kernel::measure(effort)?;
-    let mut bench = process::Bench::start()?;
-    change::measure(&mut bench, effort)?;
-    process::memory(&bench, effort.changes)?;
-    process::starts(&mut bench, effort)
+    let figures = groups(options, effort)?;
+    if options.output == Output::Json {
+        println!("{}", serde_json::to_string_pretty(&figures)?);
+    }
+    Ok(())
+}
+
+/// Every group that is wanted, one after the other.
+fn groups(options: &Options, effort: Effort) -> Result<Vec<Figure>> {
+    let mut figures = wire::measure(options)?;
+    if options.wants("kernel/") {
+        kernel::measure(effort)?;
+    }
+    if options.wants("control/") {
+        let mut bench = process::Bench::start()?;
+        change::measure(&mut bench, effort)?;
+        process::memory(&bench, effort.changes)?;
+        process::starts(&mut bench, effort)?;
+    }
+    Ok(figures)
 }

@@ -1,6 +1,25 @@
 //! Figures as text: medians, percentiles, aligned rows.
+//!
+//! Text goes to stdout, unless that is kept for figures.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+static KEPT: AtomicBool = AtomicBool::new(false);
+
+/// Keeps stdout for figures; from now on text goes to stderr.
+pub(crate) fn keep_stdout() {
+    KEPT.store(true, Ordering::Relaxed);
+}
+
+/// Prints a line.
+pub(crate) fn line(text: &str) {
+    if KEPT.load(Ordering::Relaxed) {
+        eprintln!("{text}");
+    } else {
+        println!("{text}");
+    }
+}
 
 /// The value below which `share` (0 to 1) of the samples lie; zero without samples.
 pub(crate) fn percentile<T: Copy + Ord + Default>(samples: &[T], share: f64) -> T {
@@ -32,7 +51,7 @@ pub(crate) fn distribution(samples: &[Duration]) -> Vec<String> {
 
 /// A heading over a table.
 pub(crate) fn heading(text: &str) {
-    println!("\n{text}");
+    line(&format!("\n{text}"));
 }
 
 /// Rows under a head; every column but the first is aligned to the right.
@@ -53,7 +72,7 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) {
             }
         };
         let cells: Vec<_> = row.iter().enumerate().map(cell).collect();
-        println!("  {}", cells.join("   ").trim_end());
+        line(&format!("  {}", cells.join("   ").trim_end()));
     }
 }
 

@@ -1,0 +1,80 @@
+//! The command line.
+
+use std::process;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{Parser, ValueEnum};
+
+/// What Ringfence costs on this machine.
+///
+/// Prints tables; with `-o json` figures and nothing else on stdout. A figure is named
+/// group/metric/variant, e.g. wire/established-udp4/enforce@10000.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+pub(crate) struct Options {
+    /// Measure only these: beginnings of group/metric, or of metric alone.
+    #[arg(long, value_delimiter = ',')]
+    metrics: Vec<String>,
+    /// Measure only these variants: beginnings of their names.
+    #[arg(long, value_delimiter = ',')]
+    variants: Vec<String>,
+    /// Rounds on the wire.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Numbers of peers to measure at.
+    #[arg(long, value_delimiter = ',', default_value = "10,1000,10000")]
+    pub(crate) peers: Vec<u32>,
+    /// Begin the random order with this number instead of a new one.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// What to write to stdout.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    /// Compare with the goals; fail if one is missed.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Measure less often, for a first look.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Measure the policy engine alone, on drawn clusters; needs no privileges.
+    #[arg(long)]
+    pub(crate) scale: bool,
+}
+
+/// What is written to stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Tables.
+    Text,
+    /// Figures.
+    Json,
+}
+
+impl Options {
+    /// Whether a metric, named `group/metric`, is to be measured.
+    pub(crate) fn wants(&self, metric: &str) -> bool {
+        let bare = metric.split_once('/').map_or(metric, |(_, bare)| bare);
+        let begins = |wanted: &String| metric.starts_with(wanted) || bare.starts_with(wanted);
+        self.metrics.is_empty() || self.metrics.iter().any(begins)
+    }
+
+    /// Whether a variant is to be measured.
+    pub(crate) fn wants_variant(&self, variant: &str) -> bool {
+        let begins = |wanted: &String| variant.starts_with(wanted);
+        self.variants.is_empty() || self.variants.iter().any(begins)
+    }
+
+    /// How many rounds, where so many are the default.
+    pub(crate) fn rounds(&self, full: usize, quick: usize) -> usize {
+        self.rounds.unwrap_or(if self.quick { quick } else { full })
+    }
+
+    /// Where the random order begins.
+    pub(crate) fn seed(&self) -> u64 {
+        let drawn = || {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            u64::from(process::id()) ^ now.map_or(0, |now| u64::from(now.subsec_nanos()))
+        };
+        self.seed.unwrap_or_else(drawn)
+    }
+}

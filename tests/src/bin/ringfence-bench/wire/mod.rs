@@ -1,0 +1,78 @@
+//! What a packet costs on the wire, against the limit and against what would be used instead.
+//!
+//! Every figure is a ratio to a program of two instructions on the same hooks of the same interfaces,
+//! taken just before and just after, with the same packets. Rounds take all of them in random order;
+//! the figure is the median over rounds. Each packet must arrive, or, denied, must not.
+
+mod hooks;
+mod metric;
+mod nftables;
+mod pinning;
+mod rounds;
+mod stage;
+mod table;
+mod traffic;
+mod world;
+
+use std::thread;
+
+use anyhow::{Result, anyhow};
+use ringfence_testbed::interrupt;
+
+use self::metric::Metric;
+use self::nftables::Lookup;
+use self::stage::Stage;
+use crate::arguments::Options;
+use crate::figures::Figure;
+
+/// Rounds unless told otherwise.
+const ROUNDS: usize = 15;
+const QUICK_ROUNDS: usize = 5;
+
+/// Measures, and prints tables unless figures are wanted instead.
+pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
+    let metrics: Vec<Metric> = Metric::all()
+        .into_iter()
+        .filter(|metric| options.wants(&format!("wire/{metric}")))
+        .collect();
+    if metrics.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut stages = stages(options)?;
+    let rounds = options.rounds(ROUNDS, QUICK_ROUNDS);
+    // Neither the place nor the priority of that thread are for anything else.
+    let measured = thread::scope(|scope| {
+        let run = || rounds::run(&mut stages, &metrics, rounds, options.seed());
+        let joined = scope.spawn(run).join();
+        joined.map_err(|_| anyhow!("the measurement panicked"))?
+    })?;
+    table::print(&metrics, &measured);
+    Ok(table::figures(&metrics, &measured, &options.peers))
+}
+
+/// Every fence that is wanted.
+fn stages(options: &Options) -> Result<Vec<Stage>> {
+    let mut stages = Vec::new();
+    let most = options.peers.iter().copied().max().unwrap_or_default();
+    if options.wants_variant("none") {
+        stages.push(Stage::open_way()?);
+    }
+    if options.wants_variant("nft-sets") {
+        stages.push(Stage::nftables("nft-sets", Lookup::Sets, most)?);
+    }
+    let agents: Vec<_> = thread::scope(|scope| {
+        let starts: Vec<_> = options
+            .peers
+            .iter()
+            .map(|peers| scope.spawn(|| Stage::ringfence(*peers)))
+            .collect();
+        starts.into_iter().map(|start| start.join()).collect()
+    });
+    for agent in agents {
+        let pair = agent.map_err(|_| anyhow!("starting an agent panicked"))??;
+        let wanted = |stage: &Stage| options.wants_variant(&stage.name);
+        stages.extend(pair.into_iter().filter(wanted));
+    }
+    interrupt::check()?;
+    Ok(stages)
+}

@@ -1,0 +1,158 @@
+//! Rounds: who is measured when.
+//!
+//! A round measures every metric on every stage once, in random order. Around each measurement of a
+//! fence there is one of the limit on the same stage; the ratio is to their mean, so that whatever
+//! changes slowly on a shared machine falls out. Stages that are slow to switch have all their metrics
+//! measured between two switches.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use ringfence_testbed::interrupt;
+
+use super::hooks::{Limits, On};
+use super::metric::{Kind, Metric};
+use super::pinning;
+use super::stage::Stage;
+
+/// How long a sample should take, in nanoseconds.
+const SAMPLE: f64 = 6e6;
+/// The most operations of a sample: a workload may only make so many unanswered attempts.
+const MOST: f64 = 4000.0;
+/// Operations of the sample that shows how many make a sample.
+const TRIAL: u32 = 200;
+
+/// What one fence cost in one round.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    /// Nanoseconds of one operation at the limit: the mean of before and after.
+    pub(crate) limit: f64,
+    /// And with the fence.
+    pub(crate) fence: f64,
+}
+
+impl Taken {
+    pub(crate) fn ratio(self) -> f64 {
+        self.fence / self.limit
+    }
+}
+
+/// By metric and fence, a value per round.
+pub(crate) type Measured = BTreeMap<(Metric, String), Vec<Taken>>;
+
+/// Opens the traffic and measures.
+pub(crate) fn run(
+    stages: &mut [Stage],
+    metrics: &[Metric],
+    rounds: usize,
+    seed: u64,
+) -> Result<Measured> {
+    let cpu = pinning::pin()?;
+    eprintln!("wire: {rounds} rounds, seed {seed}, both ends on CPU {cpu}");
+    let limits = Limits::load()?;
+    let mut counts = BTreeMap::new();
+    for stage in stages.iter_mut() {
+        let opened = stage.open(metrics, &limits);
+        opened.with_context(|| format!("preparing {}", stage.name))?;
+        for metric in stage.metrics() {
+            stage.switch(limit(metric), &limits)?;
+            let took = stage.sample(metric, TRIAL)?;
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "at most MOST"
+            )]
+            let count = (SAMPLE / took).clamp(20.0, MOST) as u32;
+            counts.entry(metric).or_insert(count);
+        }
+    }
+    let mut dice = Dice(seed);
+    let mut measured = Measured::new();
+    for _ in 0..rounds {
+        for (index, metrics) in dice.shuffled(blocks(stages)) {
+            interrupt::check()?;
+            let stage = stages.get_mut(index).context("a stage")?;
+            let block = block(stage, &metrics, &counts, &limits);
+            let block = block.with_context(|| format!("measuring {}", stage.name))?;
+            for (metric, taken) in block {
+                let key = (metric, stage.name.clone());
+                measured.entry(key).or_default().push(taken);
+            }
+        }
+    }
+    Ok(measured)
+}
+
+/// What a fence is compared with.
+const fn limit(metric: Metric) -> On {
+    match metric.kind {
+        Kind::Denied => On::Drop,
+        _ => On::Noop,
+    }
+}
+
+/// What is measured between the same switches.
+fn blocks(stages: &[Stage]) -> Vec<(usize, Vec<Metric>)> {
+    let of = |(index, stage): (usize, &Stage)| {
+        let metrics = stage.metrics();
+        if stage.is_slow_to_switch() {
+            return vec![(index, metrics)];
+        }
+        metrics
+            .into_iter()
+            .map(|metric| (index, vec![metric]))
+            .collect()
+    };
+    stages.iter().enumerate().flat_map(of).collect()
+}
+
+fn block(
+    stage: &mut Stage,
+    metrics: &[Metric],
+    counts: &BTreeMap<Metric, u32>,
+    limits: &Limits,
+) -> Result<Vec<(Metric, Taken)>> {
+    let mut measure = |fence: bool| -> Result<Vec<f64>> {
+        let mut on = None;
+        let mut samples = Vec::new();
+        for metric in metrics {
+            let wanted = if fence { On::Subject } else { limit(*metric) };
+            if on.replace(wanted) != Some(wanted) {
+                stage.switch(wanted, limits)?;
+            }
+            let count = counts.get(metric).copied().unwrap_or(TRIAL);
+            let sample = stage.sample(*metric, count);
+            samples.push(sample.with_context(|| format!("{metric}, {wanted:?}"))?);
+        }
+        Ok(samples)
+    };
+    let (before, fence, after) = (measure(false)?, measure(true)?, measure(false)?);
+    let taken = before.iter().zip(&after).zip(&fence);
+    let taken = taken.map(|((before, after), fence)| Taken {
+        limit: f64::midpoint(*before, *after),
+        fence: *fence,
+    });
+    Ok(metrics.iter().copied().zip(taken).collect())
+}
+
+/// A small generator (splitmix64), so that a seed is the same order everywhere.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let drawn = (word ^ (word >> 31)) % (bound.max(1) as u64);
+        usize::try_from(drawn).unwrap_or(0)
+    }
+
+    fn shuffled<T>(&mut self, mut all: Vec<T>) -> Vec<T> {
+        for last in (1..all.len()).rev() {
+            let other = self.below(last + 1);
+            all.swap(last, other);
+        }
+        all
+    }
+}

@@ -1,0 +1,209 @@
+//! A stage: two workloads on a node, and the fence between them that is measured.
+//!
+//! A packet goes from the first workload through the node to the second one and passes two hooks. Each
+//! fence has a node of its own (but for the two modes of an agent), so that none pays for another one's
+//! tracking, and is compared with the no-op on its own interfaces.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{HashMap, Map, MapData};
+use ringfence_common::maps::HOLDINGS;
+use ringfence_common::quota::Holding;
+use ringfence_testbed::{Agent, AgentSpec, Node, Workload};
+use serde_json::Value;
+
+use super::hooks::{self, Hooks, Limits, On};
+use super::metric::{Kind, Metric};
+use super::nftables::{Lookup, Nftables};
+use super::traffic::{self, Traffic};
+use super::world;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// What stands between two workloads besides the programs on the hooks.
+enum Fence {
+    None,
+    Nftables(Nftables),
+    Ringfence(Arc<Agent>),
+}
+
+/// Two workloads with a fence between them.
+pub(crate) struct Stage {
+    /// The fence's name in figures.
+    pub(crate) name: String,
+    traffic: Vec<(Metric, Box<dyn Traffic>)>,
+    /// Whether the fence is up.
+    up: bool,
+    hooks: Hooks,
+    fence: Fence,
+    ends: [Workload; 2],
+    // Keeps the way open.
+    _node: Arc<Node>,
+}
+
+impl Stage {
+    /// Nothing between the workloads.
+    pub(crate) fn open_way() -> Result<Self> {
+        let node = Node::new()?;
+        let ends = pair(&node, world::ENFORCED)?;
+        Self::new("none", Arc::new(node), ends, Fence::None)
+    }
+
+    /// nftables between them.
+    pub(crate) fn nftables(name: &str, lookup: Lookup, peers: u32) -> Result<Self> {
+        let node = Node::new()?;
+        let ends = pair(&node, world::ENFORCED)?;
+        let [from, to] = &ends;
+        let peers = world::addresses(peers, &[from, to]);
+        let fence = Nftables::new(&node.ns, lookup, &peers, [from, to])?;
+        Self::new(name, Arc::new(node), ends, Fence::Nftables(fence))
+    }
+
+    /// An agent with one pair of workloads in a namespace that enforces and one in one that observes.
+    pub(crate) fn ringfence(peers: u32) -> Result<[Self; 2]> {
+        let node = Node::new()?;
+        let enforced = pair(&node, world::ENFORCED)?;
+        let observed = pair(&node, world::OBSERVED)?;
+        let local: Vec<&Workload> = enforced.iter().chain(&observed).collect();
+        let mode = |namespace: &str, mode: &str| (namespace.to_owned(), mode.to_owned());
+        let spec = AgentSpec {
+            inventory: world::inventory(&node, &local, peers),
+            policies: world::policies(),
+            modes: vec![
+                mode(world::ENFORCED, "enforce"),
+                mode(world::OBSERVED, "observe"),
+            ],
+            default_mode: "observe".to_owned(),
+            config: "[flows]\nlog = \"flows.jsonl\"\n".to_owned(),
+            ..AgentSpec::default()
+        };
+        let agent = Arc::new(Agent::start(&node, &spec)?);
+        let enforcing = || {
+            let status = agent.cli_json(&["status"])?;
+            Ok(status.get("enforcing").and_then(Value::as_bool) == Some(true))
+        };
+        agent.wait_until(enforcing, SOON, "the agent enforcing")?;
+        let node = Arc::new(node);
+        let stage = |name: &str, ends| {
+            let (node, fence) = (Arc::clone(&node), Fence::Ringfence(Arc::clone(&agent)));
+            Self::new(&format!("{name}@{peers}"), node, ends, fence)
+        };
+        Ok([stage("enforce", enforced)?, stage("observe", observed)?])
+    }
+
+    fn new(name: &str, node: Arc<Node>, ends: [Workload; 2], fence: Fence) -> Result<Self> {
+        let [from, to] = &ends;
+        let hooks = match &fence {
+            Fence::Ringfence(agent) => Hooks::adopt(&node, agent, [from, to])?,
+            Fence::None | Fence::Nftables(_) => Hooks::own(&node, [from, to])?,
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            traffic: Vec::new(),
+            up: false,
+            hooks,
+            fence,
+            ends,
+            _node: node,
+        })
+    }
+
+    /// Opens the traffic of those metrics that this fence is measured by.
+    pub(crate) fn open(&mut self, metrics: &[Metric], limits: &Limits) -> Result<()> {
+        let [from, to] = &self.ends;
+        let open = |metric: &Metric| Ok((*metric, traffic::open(*metric, from, to)?));
+        let wanted = metrics.iter().filter(|metric| self.has(**metric));
+        self.traffic = wanted.map(open).collect::<Result<_>>()?;
+        for on in [On::Noop, On::Subject] {
+            self.switch(on, limits)?;
+            for (metric, traffic) in &mut self.traffic {
+                // What is denied can only be shown to arrive without a fence.
+                if (metric.kind == Kind::Denied) == (on == On::Noop) {
+                    let established = traffic.establish();
+                    established.with_context(|| format!("establishing {metric}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it makes sense to measure this here.
+    fn has(&self, metric: Metric) -> bool {
+        let denies = match self.fence {
+            Fence::None => false,
+            Fence::Nftables(_) => true,
+            Fence::Ringfence(_) => self.name.starts_with("enforce"),
+        };
+        denies || metric.kind != Kind::Denied
+    }
+
+    /// The metrics that it is measured by.
+    pub(crate) fn metrics(&self) -> Vec<Metric> {
+        self.traffic.iter().map(|(metric, _)| *metric).collect()
+    }
+
+    /// Whether switching takes far longer than a sample.
+    pub(crate) fn is_slow_to_switch(&self) -> bool {
+        !matches!(self.fence, Fence::Ringfence(_))
+    }
+
+    /// Puts the fence up, or one of the limits in its place.
+    pub(crate) fn switch(&mut self, on: On, limits: &Limits) -> Result<()> {
+        let up = on == On::Subject;
+        if let Fence::Nftables(fence) = &self.fence
+            && up != self.up
+        {
+            if up { fence.on()? } else { fence.off()? }
+        }
+        self.up = up;
+        self.hooks.set(on, limits)
+    }
+
+    /// Nanoseconds of one operation, as the mean of so many.
+    pub(crate) fn sample(&mut self, metric: Metric, count: u32) -> Result<f64> {
+        if metric.kind == Kind::New {
+            self.forget_attempts()?;
+        }
+        let mut traffic = self.traffic.iter_mut();
+        let traffic = traffic.find_map(|(of, traffic)| (*of == metric).then_some(traffic));
+        let traffic = traffic.with_context(|| format!("{} has no {metric}", self.name))?;
+        traffic.prepare()?;
+        for _ in 0..count / 8 {
+            traffic.once()?;
+        }
+        let start = Instant::now();
+        for _ in 0..count {
+            traffic.once()?;
+        }
+        let took = start.elapsed();
+        traffic.finish()?;
+        Ok(took.as_secs_f64() * 1e9 / f64::from(count))
+    }
+
+    /// Makes the agent's programs forget how many unanswered attempts each workload has made: a sample
+    /// makes more of them than a workload may in that time, and not one may be refused.
+    fn forget_attempts(&self) -> Result<()> {
+        let Fence::Ringfence(agent) = &self.fence else {
+            return Ok(());
+        };
+        let pin = hooks::pin(agent.bpffs(), &format!("maps/{HOLDINGS}"))?;
+        let map = Map::HashMap(MapData::from_pin(pin)?);
+        let mut map: HashMap<_, u32, Holding> = HashMap::try_from(map)?;
+        let all: Vec<u32> = map.keys().collect::<Result<_, _>>()?;
+        for ifindex in all {
+            // The agent may have removed it.
+            let _ = map.remove(&ifindex);
+        }
+        Ok(())
+    }
+}
+
+/// The workload that sends and the one that receives.
+fn pair(node: &Node, namespace: &str) -> Result<[Workload; 2]> {
+    Ok([
+        node.workload(namespace, &format!("{namespace}-from"))?,
+        node.workload(namespace, &format!("{namespace}-to"))?,
+    ])
+}

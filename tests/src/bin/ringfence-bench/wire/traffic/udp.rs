@@ -1,0 +1,108 @@
+//! UDP by ordinary connected sockets: one established flow, and one that is denied.
+
+use std::io::ErrorKind;
+use std::net::UdpSocket;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::{End, Traffic, taken};
+
+/// Datagrams of one flow. Each is numbered.
+pub(super) struct Stream {
+    sender: UdpSocket,
+    receiver: UdpSocket,
+    datagram: Vec<u8>,
+    buffer: Vec<u8>,
+    number: u64,
+}
+
+impl Stream {
+    pub(super) fn open(from: &End, to: &End, port: u16, size: usize) -> Result<Self> {
+        let (sender, receiver) = sockets(from, to, port)?;
+        Ok(Self {
+            sender,
+            receiver,
+            datagram: vec![0; size],
+            buffer: vec![0; size],
+            number: 0,
+        })
+    }
+
+    fn send(&mut self) -> Result<()> {
+        self.number += 1;
+        let number = self.number.to_be_bytes();
+        let head = self.datagram.first_chunk_mut().context("a number")?;
+        *head = number;
+        self.sender.send(&self.datagram).context("sending")?;
+        Ok(())
+    }
+
+    fn check(&self, length: usize) -> Result<()> {
+        ensure!(
+            length == self.datagram.len()
+                && self.buffer.first_chunk() == self.datagram.first_chunk::<8>(),
+            "another datagram than was sent arrived"
+        );
+        Ok(())
+    }
+}
+
+impl Traffic for Stream {
+    fn establish(&mut self) -> Result<()> {
+        self.once()?;
+        let (length, client) = (self.datagram.len(), self.sender.local_addr()?);
+        self.receiver.send_to(&self.datagram, client)?;
+        let answer = taken(&self.sender, &mut self.buffer, |b| self.sender.recv(b))?;
+        ensure!(answer == length, "another answer than was sent");
+        self.once()
+    }
+
+    fn once(&mut self) -> Result<()> {
+        self.send()?;
+        let length = taken(&self.receiver, &mut self.buffer, |b| self.receiver.recv(b))?;
+        self.check(length)
+    }
+}
+
+/// Datagrams that must not arrive.
+pub(super) struct Denied {
+    sender: UdpSocket,
+    receiver: UdpSocket,
+}
+
+impl Denied {
+    pub(super) fn open(from: &End, to: &End, port: u16) -> Result<Self> {
+        let (sender, receiver) = sockets(from, to, port)?;
+        Ok(Self { sender, receiver })
+    }
+}
+
+impl Traffic for Denied {
+    /// The control: called while nothing denies it.
+    fn establish(&mut self) -> Result<()> {
+        self.once()?;
+        taken(&self.receiver, &mut [0; 8], |b| self.receiver.recv(b)).map(|_| ())
+    }
+
+    fn once(&mut self) -> Result<()> {
+        self.sender.send(&[0; 8]).context("sending")?;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        match self.receiver.recv(&mut [0; 8]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error).context("looking for denied packets"),
+            Ok(_) => bail!("a denied packet arrived"),
+        }
+    }
+}
+
+fn sockets(from: &End, to: &End, port: u16) -> Result<(UdpSocket, UdpSocket)> {
+    let receiver = to.ns.run(|| UdpSocket::bind(to.at(port)))??;
+    receiver.set_nonblocking(true)?;
+    let sender = from.ns.run(|| UdpSocket::bind(from.at(0)))??;
+    sender.connect(to.at(port))?;
+    sender.set_nonblocking(true)?;
+    Ok((sender, receiver))
+}
