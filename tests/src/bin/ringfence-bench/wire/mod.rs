@@ -10,6 +10,7 @@ mod nftables;
 mod pinning;
 mod rounds;
 mod stage;
+mod stopwatch;
 mod table;
 mod traffic;
 mod world;

@@ -14,6 +14,7 @@ use super::hooks::{Limits, On};
 use super::metric::{Kind, Metric};
 use super::pinning;
 use super::stage::Stage;
+use super::stopwatch::Clock;
 
 /// How long a sample should take, in nanoseconds.
 const SAMPLE: f64 = 6e6;
@@ -48,7 +49,6 @@ pub(crate) fn run(
     seed: u64,
 ) -> Result<Measured> {
     let cpu = pinning::pin()?;
-    eprintln!("wire: {rounds} rounds, seed {seed}, both ends on CPU {cpu}");
     let limits = Limits::load()?;
     let mut counts = BTreeMap::new();
     for stage in stages.iter_mut() {
@@ -56,7 +56,7 @@ pub(crate) fn run(
         opened.with_context(|| format!("preparing {}", stage.name))?;
         for metric in stage.metrics() {
             stage.switch(limit(metric), &limits)?;
-            let took = stage.sample(metric, TRIAL)?;
+            let took = stage.sample(metric, TRIAL, Clock::Wall)?;
             #[allow(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
@@ -66,13 +66,16 @@ pub(crate) fn run(
             counts.entry(metric).or_insert(count);
         }
     }
+    let clock = clock(stages)?;
+    let name = clock.name();
+    eprintln!("wire: {rounds} rounds, seed {seed}, {name} of both ends on CPU {cpu}");
     let mut dice = Dice(seed);
     let mut measured = Measured::new();
     for _ in 0..rounds {
         for (index, metrics) in dice.shuffled(blocks(stages)) {
             interrupt::check()?;
             let stage = stages.get_mut(index).context("a stage")?;
-            let block = block(stage, &metrics, &counts, &limits);
+            let block = block(stage, &metrics, &counts, (&limits, clock));
             let block = block.with_context(|| format!("measuring {}", stage.name))?;
             for (metric, taken) in block {
                 let key = (metric, stage.name.clone());
@@ -81,6 +84,13 @@ pub(crate) fn run(
         }
     }
     Ok(measured)
+}
+
+/// The clock for what is measured here, tried on any of it.
+fn clock(stages: &mut [Stage]) -> Result<Clock> {
+    let stage = stages.first_mut().context("nothing to measure")?;
+    let metric = *stage.metrics().first().context("nothing to measure")?;
+    Clock::choose(|| stage.sample(metric, TRIAL, Clock::Wall).map(|_| ()))
 }
 
 /// What a fence is compared with.
@@ -110,7 +120,7 @@ fn block(
     stage: &mut Stage,
     metrics: &[Metric],
     counts: &BTreeMap<Metric, u32>,
-    limits: &Limits,
+    (limits, clock): (&Limits, Clock),
 ) -> Result<Vec<(Metric, Taken)>> {
     let mut measure = |fence: bool| -> Result<Vec<f64>> {
         let mut on = None;
@@ -121,7 +131,7 @@ fn block(
                 stage.switch(wanted, limits)?;
             }
             let count = counts.get(metric).copied().unwrap_or(TRIAL);
-            let sample = stage.sample(*metric, count);
+            let sample = stage.sample(*metric, count, clock);
             samples.push(sample.with_context(|| format!("{metric}, {wanted:?}"))?);
         }
         Ok(samples)

@@ -5,7 +5,7 @@
 //! tracking, and is compared with the no-op on its own interfaces.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, Map, MapData};
@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::hooks::{self, Hooks, Limits, On};
 use super::metric::{Kind, Metric};
 use super::nftables::{Lookup, Nftables};
+use super::stopwatch::Clock;
 use super::traffic::{self, Traffic};
 use super::world;
 
@@ -162,7 +163,7 @@ impl Stage {
     }
 
     /// Nanoseconds of one operation, as the mean of so many.
-    pub(crate) fn sample(&mut self, metric: Metric, count: u32) -> Result<f64> {
+    pub(crate) fn sample(&mut self, metric: Metric, count: u32, clock: Clock) -> Result<f64> {
         if metric.kind == Kind::New {
             self.forget_attempts()?;
         }
@@ -173,11 +174,11 @@ impl Stage {
         for _ in 0..count / 8 {
             traffic.once()?;
         }
-        let start = Instant::now();
+        let start = clock.now()?;
         for _ in 0..count {
             traffic.once()?;
         }
-        let took = start.elapsed();
+        let took = clock.now()?.saturating_sub(start);
         traffic.finish()?;
         Ok(took.as_secs_f64() * 1e9 / f64::from(count))
     }
