@@ -5,6 +5,7 @@
 //! the figure is the median over rounds. Each packet must arrive, or, denied, must not.
 
 mod hooks;
+mod ipset;
 mod metric;
 mod nftables;
 mod pinning;
@@ -12,6 +13,7 @@ mod rounds;
 mod stage;
 mod stopwatch;
 mod table;
+mod tool;
 mod traffic;
 mod world;
 
@@ -29,6 +31,8 @@ use crate::figures::Figure;
 /// Rounds unless told otherwise.
 const ROUNDS: usize = 15;
 const QUICK_ROUNDS: usize = 5;
+/// The most peers with a rule each: at 10,000 of them a single packet takes a millisecond.
+const LINEAR: u32 = 1000;
 
 /// Measures, and prints tables unless figures are wanted instead.
 pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
@@ -60,6 +64,14 @@ fn stages(options: &Options) -> Result<Vec<Stage>> {
     }
     if options.wants_variant("nft-sets") {
         stages.push(Stage::nftables("nft-sets", Lookup::Sets, most)?);
+    }
+    if options.wants_variant("nft-linear") {
+        let peers = most.min(LINEAR);
+        let name = format!("nft-linear@{peers}");
+        stages.push(Stage::nftables(&name, Lookup::Linear, peers)?);
+    }
+    if options.wants_variant("ipset") {
+        stages.push(Stage::ipset(most)?);
     }
     let agents: Vec<_> = thread::scope(|scope| {
         let starts: Vec<_> = options

@@ -1,15 +1,14 @@
 //! nftables as one would write it by hand: stateful, default deny, both workloads in both directions.
 //!
-//! The sets stay in the kernel; the chains and rules come and go. Without rules nothing of the table
-//! is on a packet's way, connection tracking included.
+//! Sets and the workloads' chains stay in the kernel; the chain that leads there comes and goes. Without
+//! it nothing of the table is on a packet's way, connection tracking included.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::process::Stdio;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use ringfence_testbed::{Addresses, NetNs, Workload};
 
+use super::tool::feed;
 use super::world::PORTS;
 
 /// How peers are looked up.
@@ -25,7 +24,6 @@ pub(crate) enum Lookup {
 pub(crate) struct Nftables {
     ns: NetNs,
     on: String,
-    off: String,
 }
 
 impl Nftables {
@@ -48,11 +46,20 @@ impl Nftables {
                  set peers6 {{ type ipv6_addr; elements = {{ {six} }} }}\n"
             );
         }
+        for workload in workloads {
+            for (chain, side) in [("from", "daddr"), ("to", "saddr")] {
+                let rules = rules(lookup, peers, side);
+                let _ = write!(
+                    table,
+                    "chain {chain}-{} {{\n{rules}drop\n}}\n",
+                    workload.interface
+                );
+            }
+        }
         table.push_str("}\n");
         let fence = Self {
             ns: ns.clone(),
-            on: chains(lookup, peers, workloads),
-            off: off(workloads),
+            on: forward(workloads),
         };
         fence.run(&table)?;
         Ok(fence)
@@ -63,53 +70,27 @@ impl Nftables {
         self.run(&self.on)
     }
 
-    /// Takes every rule away.
+    /// Takes the way to every rule away.
     pub(crate) fn off(&self) -> Result<()> {
-        self.run(&self.off)
+        self.run("delete chain inet fence forward\n")
     }
 
     fn run(&self, text: &str) -> Result<()> {
-        let mut child = self
-            .ns
-            .command("nft")
-            .args(["-f", "-"])
-            .stdin(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("starting nft (nftables)")?;
-        if let Some(mut input) = child.stdin.take() {
-            // When `nft` stops early the pipe breaks; its own message tells more.
-            let _ = input.write_all(text.as_bytes());
-        }
-        let output = child.wait_with_output().context("waiting for nft")?;
-        let message = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "nft failed: {}", message.trim());
-        Ok(())
+        feed(&self.ns, &["nft", "-f", "-"], text)
     }
 }
 
-/// Chains by workload and direction, found by interface.
-fn chains(lookup: Lookup, peers: &[Addresses], workloads: [&Workload; 2]) -> String {
-    let mut text = String::from("table inet fence {\n");
-    for workload in workloads {
-        for (chain, side) in [("from", "daddr"), ("to", "saddr")] {
-            let rules = rules(lookup, peers, side);
-            let _ = write!(
-                text,
-                "chain {chain}-{} {{\n{rules}drop\n}}\n",
-                workload.interface
-            );
-        }
-    }
+/// What leads to the chains of workloads, by interface.
+fn forward(workloads: [&Workload; 2]) -> String {
     let map = |chain: &str| {
         let jump = workloads.map(|Workload { interface, .. }| {
             format!("\"{interface}\" : jump {chain}-{interface}")
         });
         jump.join(", ")
     };
-    let _ = write!(
-        text,
-        "chain forward {{\n\
+    format!(
+        "table inet fence {{\n\
+         chain forward {{\n\
          type filter hook forward priority filter; policy accept;\n\
          ct state vmap {{ established : accept, related : accept, invalid : drop }}\n\
          iifname vmap {{ {} }}\n\
@@ -117,8 +98,7 @@ fn chains(lookup: Lookup, peers: &[Addresses], workloads: [&Workload; 2]) -> Str
          }}\n}}\n",
         map("from"),
         map("to")
-    );
-    text
+    )
 }
 
 /// What is allowed goes on to the other workload's chain.
@@ -135,15 +115,4 @@ fn rules(lookup: Lookup, peers: &[Addresses], side: &str) -> String {
             each.collect()
         }
     }
-}
-
-fn off(workloads: [&Workload; 2]) -> String {
-    let mut text = String::from("delete chain inet fence forward\n");
-    for Workload { interface, .. } in workloads {
-        let _ = write!(
-            text,
-            "delete chain inet fence from-{interface}\ndelete chain inet fence to-{interface}\n"
-        );
-    }
-    text
 }

@@ -66,7 +66,7 @@ pub(crate) fn run(
             counts.entry(metric).or_insert(count);
         }
     }
-    let clock = clock(stages)?;
+    let clock = clock(stages, &limits)?;
     let name = clock.name();
     eprintln!("wire: {rounds} rounds, seed {seed}, {name} of both ends on CPU {cpu}");
     let mut dice = Dice(seed);
@@ -87,9 +87,10 @@ pub(crate) fn run(
 }
 
 /// The clock for what is measured here, tried on any of it.
-fn clock(stages: &mut [Stage]) -> Result<Clock> {
+fn clock(stages: &mut [Stage], limits: &Limits) -> Result<Clock> {
     let stage = stages.first_mut().context("nothing to measure")?;
     let metric = *stage.metrics().first().context("nothing to measure")?;
+    stage.switch(limit(metric), limits)?;
     Clock::choose(|| stage.sample(metric, TRIAL, Clock::Wall).map(|_| ()))
 }
 

@@ -15,6 +15,7 @@ use ringfence_testbed::{Agent, AgentSpec, Node, Workload};
 use serde_json::Value;
 
 use super::hooks::{self, Hooks, Limits, On};
+use super::ipset::Ipset;
 use super::metric::{Kind, Metric};
 use super::nftables::{Lookup, Nftables};
 use super::stopwatch::Clock;
@@ -27,6 +28,7 @@ const SOON: Duration = Duration::from_secs(60);
 enum Fence {
     None,
     Nftables(Nftables),
+    Ipset(Ipset),
     Ringfence(Arc<Agent>),
 }
 
@@ -60,6 +62,16 @@ impl Stage {
         let peers = world::addresses(peers, &[from, to]);
         let fence = Nftables::new(&node.ns, lookup, &peers, [from, to])?;
         Self::new(name, Arc::new(node), ends, Fence::Nftables(fence))
+    }
+
+    /// iptables with ipset between them.
+    pub(crate) fn ipset(peers: u32) -> Result<Self> {
+        let node = Node::new()?;
+        let ends = pair(&node, world::ENFORCED)?;
+        let [from, to] = &ends;
+        let peers = world::addresses(peers, &[from, to]);
+        let fence = Ipset::new(&node.ns, &peers, [from, to])?;
+        Self::new("ipset", Arc::new(node), ends, Fence::Ipset(fence))
     }
 
     /// An agent with one pair of workloads in a namespace that enforces and one in one that observes.
@@ -98,7 +110,7 @@ impl Stage {
         let [from, to] = &ends;
         let hooks = match &fence {
             Fence::Ringfence(agent) => Hooks::adopt(&node, agent, [from, to])?,
-            Fence::None | Fence::Nftables(_) => Hooks::own(&node, [from, to])?,
+            Fence::None | Fence::Nftables(_) | Fence::Ipset(_) => Hooks::own(&node, [from, to])?,
         };
         Ok(Self {
             name: name.to_owned(),
@@ -134,7 +146,7 @@ impl Stage {
     fn has(&self, metric: Metric) -> bool {
         let denies = match self.fence {
             Fence::None => false,
-            Fence::Nftables(_) => true,
+            Fence::Nftables(_) | Fence::Ipset(_) => true,
             Fence::Ringfence(_) => self.name.starts_with("enforce"),
         };
         denies || metric.kind != Kind::Denied
@@ -153,10 +165,12 @@ impl Stage {
     /// Puts the fence up, or one of the limits in its place.
     pub(crate) fn switch(&mut self, on: On, limits: &Limits) -> Result<()> {
         let up = on == On::Subject;
-        if let Fence::Nftables(fence) = &self.fence
-            && up != self.up
-        {
-            if up { fence.on()? } else { fence.off()? }
+        match (&self.fence, self.up, up) {
+            (Fence::Nftables(fence), false, true) => fence.on()?,
+            (Fence::Nftables(fence), true, false) => fence.off()?,
+            (Fence::Ipset(fence), false, true) => fence.on()?,
+            (Fence::Ipset(fence), true, false) => fence.off()?,
+            _ => {}
         }
         self.up = up;
         self.hooks.set(on, limits)

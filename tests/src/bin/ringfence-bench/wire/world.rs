@@ -34,13 +34,15 @@ pub(crate) fn peer(number: u32) -> Addresses {
     }
 }
 
-/// The addresses of all peers and of the local workloads, which are peers of each other.
+/// The addresses of all peers and of the local workloads, which are peers of each other. Those are in
+/// the middle, so that who looks through a list finds them after half of it.
 pub(crate) fn addresses(peers: u32, local: &[&Workload]) -> Vec<Addresses> {
     let own = local.iter().map(|workload| Addresses {
         ip4: workload.ip4,
         ip6: workload.ip6,
     });
-    (0..peers).map(peer).chain(own).collect()
+    let (before, after) = ((0..peers / 2).map(peer), (peers / 2..peers).map(peer));
+    before.chain(own).chain(after).collect()
 }
 
 /// The inventory of a node with these local workloads.
