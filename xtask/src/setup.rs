@@ -17,8 +17,13 @@ use crate::{child, workspace};
 
 const LINKER: &str = "bpf-linker";
 const LINKER_VERSION: &str = "0.13.0";
-/// Programs that tests and demo run, with the package that carries each.
-const PROGRAMS: [(&str, &str); 1] = [("ip", "iproute2")];
+/// Programs that tests, demo and benchmark run, with the package that carries each.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("ipset", "ipset"),
+    ("iptables", "iptables"),
+];
 const DEBIAN_TOOLCHAIN: [&str; 4] = ["rustc-web", "rust-web-src", "cargo-web", "rust-web-clippy"];
 
 /// The subcommand.

@@ -11,6 +11,7 @@ mod bpf;
 mod change;
 mod figures;
 mod frames;
+mod goals;
 mod kernel;
 mod process;
 mod report;
@@ -20,7 +21,7 @@ mod world;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Parser as _;
 use ringfence_testbed::interrupt;
 
@@ -82,6 +83,31 @@ fn run(options: &Options) -> Result<()> {
     if options.output == Output::Json {
         println!("{}", serde_json::to_string_pretty(&figures)?);
     }
+    if options.check {
+        check(&figures, options)?;
+    }
+    Ok(())
+}
+
+/// Compares with the goals; an error names those missed.
+fn check(figures: &[Figure], options: &Options) -> Result<()> {
+    let outcomes = goals::compare(figures, |figure| {
+        let metric = figure.rsplit_once('/').map_or(figure, |(metric, _)| metric);
+        options.wants(metric)
+    });
+    report::heading("Goals");
+    let said = |met: bool| if met { "met" } else { "MISSED" }.to_owned();
+    let rows = outcomes.iter().map(|outcome| {
+        let [measured, goal, stretch] = outcome.row.clone();
+        let stretched = outcome.stretched.map_or_else(String::new, said);
+        let name = outcome.name.clone();
+        vec![name, measured, goal, said(outcome.met), stretch, stretched]
+    });
+    let head = ["", "measured", "goal", "", "stretch", ""];
+    report::table(&head, &rows.collect::<Vec<_>>());
+    let missed = outcomes.iter().filter(|outcome| !outcome.met);
+    let missed: Vec<&str> = missed.map(|outcome| outcome.name.as_str()).collect();
+    ensure!(missed.is_empty(), "goals missed: {}", missed.join(", "));
     Ok(())
 }
 

@@ -185,6 +185,9 @@ impl Stage {
         let traffic = traffic.find_map(|(of, traffic)| (*of == metric).then_some(traffic));
         let traffic = traffic.with_context(|| format!("{} has no {metric}", self.name))?;
         traffic.prepare()?;
+        if self.up {
+            traffic.refresh()?;
+        }
         for _ in 0..count / 8 {
             traffic.once()?;
         }

@@ -57,6 +57,11 @@ pub(crate) trait Traffic: Send {
         Ok(())
     }
 
+    /// Before a sample with a fence, outside its time: every flow has been heard of lately.
+    fn refresh(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// One operation.
     fn once(&mut self) -> Result<()>;
 

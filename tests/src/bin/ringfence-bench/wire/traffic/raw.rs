@@ -144,6 +144,12 @@ impl Traffic for Flows {
         Ok(())
     }
 
+    /// Busy flows are what is measured: none has been silent for so long that its first packet costs
+    /// more than its next ones.
+    fn refresh(&mut self) -> Result<()> {
+        (0..FLOWS).try_for_each(|_| self.once())
+    }
+
     fn once(&mut self) -> Result<()> {
         let source = SOURCE + self.next;
         self.next = if u32::from(self.next) + 1 < FLOWS {
