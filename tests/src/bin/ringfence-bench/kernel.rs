@@ -21,18 +21,25 @@ use ringfence::source::FileSet;
 use ringfence_common::mode::Mode;
 use ringfence_testbed::{Bpffs, Node, interrupt};
 
-use crate::Effort;
+use crate::arguments::Options;
 use crate::bpf::{Program, Verdict};
+use crate::figures::{Figure, Unit};
 use crate::frames::{ACK, SYN, malformed, tcp};
-use crate::report::{heading, line, median, milliseconds, table};
+use crate::report::{heading, line, milliseconds, table};
 use crate::world;
 
 /// `lo`, which a test run reports as the interface.
 const IFINDEX: u32 = 1;
 /// Some other interface: packets for the workload are forwarded, not sent by this host.
 const ELSEWHERE: u32 = 77;
-/// Runs between two readings of the flow records: fewer than the ring holds.
+/// Runs of a round, and those between two readings of the flow records: fewer than the ring holds.
+const REPEAT: u32 = 100_000;
 const BATCH: u32 = 10_000;
+const ROUNDS: usize = 9;
+const QUICK_ROUNDS: usize = 3;
+/// Paths of a packet.
+const METRICS: [&str; 5] = ["established", "reply", "new", "denied", "malformed"];
+const PROGRAMS: &str = "kernel/programs";
 /// `TC_ACT_UNSPEC` and `TC_ACT_SHOT`.
 const PASSED: i32 = -1;
 const DROPPED: i32 = 2;
@@ -53,12 +60,19 @@ struct Case {
     expect: i32,
     /// Whether each run writes a flow record.
     records: bool,
-    ours: Vec<u64>,
-    noop: Vec<u64>,
+    /// Nanoseconds of ours, and of the no-op, by round.
+    ours: Vec<f64>,
+    noop: Vec<f64>,
 }
 
-/// Measures and prints.
-pub(crate) fn measure(effort: Effort) -> Result<()> {
+/// Measures, and prints tables unless figures are wanted instead.
+pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
+    let named = |name: &&str| [4, 6].map(|family| format!("kernel/{name}{family}"));
+    let mut metrics = METRICS.iter().flat_map(named);
+    let sizes = options.wants(PROGRAMS);
+    if !sizes && !metrics.any(|metric| options.wants(&metric)) {
+        return Ok(Vec::new());
+    }
     let dir = tempfile::Builder::new()
         .prefix("ringfence-bench-")
         .tempdir()?;
@@ -67,23 +81,31 @@ pub(crate) fn measure(effort: Effort) -> Result<()> {
     let bpffs = Bpffs::mount(bpffs)?;
     let mut fixture = Fixture::new(bpffs.path(), dir.path())?;
     heading("A packet in the kernel programs (BPF_PROG_TEST_RUN, median)");
-    let mut rows = Vec::new();
-    for (family, name) in ["IPv4", "IPv6"].into_iter().enumerate() {
-        let mut cases = fixture.cases(family)?;
-        for _ in 0..effort.rounds {
+    let (mut rows, mut figures) = (Vec::new(), Vec::new());
+    for v6 in [false, true] {
+        let mut cases = fixture.cases(v6)?;
+        let family = if v6 { 6 } else { 4 };
+        cases.retain(|case| options.wants(&format!("kernel/{}{family}", case.name)));
+        for _ in 0..options.rounds(ROUNDS, QUICK_ROUNDS) {
             for case in &mut cases {
                 interrupt::check()?;
-                fixture.run(case, effort.repeat)?;
+                fixture.run(case)?;
             }
         }
-        rows.extend(cases.iter().map(|case| case.row(name)));
+        for case in &cases {
+            rows.push(case.row(family));
+            let name = format!("kernel/{}{family}/{}", case.name, case.program);
+            figures.push(Figure::of(name, Unit::Ns, &case.above()));
+        }
     }
     let head = ["path", "hook", "family", "ns", "no-op ns", "ns above no-op"];
     table(&head, &rows);
-    programs(&mut fixture.datapath)?;
-    let loading = milliseconds(fixture.loading);
-    line(&format!("  Loading and verifying them took {loading}."));
-    Ok(())
+    if sizes {
+        figures.extend(programs(&mut fixture.datapath)?);
+        let loading = milliseconds(fixture.loading);
+        line(&format!("  Loading and verifying them took {loading}."));
+    }
+    Ok(figures)
 }
 
 impl Fixture {
@@ -131,52 +153,58 @@ impl Fixture {
         })
     }
 
-    /// The measurements of a family, after the handshake that some of them need.
-    fn cases(&mut self, family: usize) -> Result<Vec<Case>> {
-        let local: [IpAddr; 2] = [world::TARGET.ip4.into(), world::TARGET.ip6.into()];
-        let local = *local.get(family).context("two families")?;
-        let remote = *world::remote(0).get(family).context("two families")?;
-        let (client, server) = ((remote, 40_000), (local, 8080));
-        for (program, frame) in [
-            ("to_workload", tcp(client, server, SYN)?),
-            ("from_workload", tcp(server, client, SYN | ACK)?),
-            ("to_workload", tcp(client, server, ACK)?),
-        ] {
-            let (verdict, _) = self.test_run(program, &frame, 1)?;
-            ensure!(verdict == PASSED, "the handshake is dropped by {program}");
-        }
-        let fresh = tcp((remote, 40_001), server, SYN)?;
-        let denied = tcp((remote, 40_002), (local, 22), SYN)?;
-        let garbage = malformed(fresh.clone());
-        let case = |name, program, frame, expect, records| Case {
-            name,
-            program,
-            frame,
-            expect,
-            records,
-            ours: Vec::new(),
-            noop: Vec::new(),
+    /// The measurements of a family, after the handshakes that some of them need: one opened by the
+    /// remote workload, and one by ours.
+    fn cases(&mut self, v6: bool) -> Result<Vec<Case>> {
+        let local: IpAddr = if v6 {
+            world::TARGET.ip6.into()
+        } else {
+            world::TARGET.ip4.into()
         };
-        let (to, from) = ("to_workload", "from_workload");
-        Ok(vec![
-            case("established", to, tcp(client, server, ACK)?, PASSED, false),
-            case(
-                "established",
-                from,
-                tcp(server, client, ACK)?,
-                PASSED,
-                false,
-            ),
-            case("new flow", to, fresh, PASSED, true),
-            case("denied", to, denied, DROPPED, true),
-            case("malformed", to, garbage, DROPPED, true),
-        ])
+        let [remote4, remote6] = world::remote(0);
+        let remote = if v6 { remote6 } else { remote4 };
+        let (into, out_of) = ("to_workload", "from_workload");
+        let mut cases = Vec::new();
+        for (program, back, client, server) in
+            [(into, out_of, remote, local), (out_of, into, local, remote)]
+        {
+            let (from, to) = ((client, 40_000), (server, 8080));
+            for (program, frame) in [
+                (program, tcp(from, to, SYN)?),
+                (back, tcp(to, from, SYN | ACK)?),
+                (program, tcp(from, to, ACK)?),
+            ] {
+                let (verdict, _) = self.test_run(program, &frame, 1)?;
+                ensure!(verdict == PASSED, "the handshake is dropped by {program}");
+            }
+            let fresh = tcp((client, 40_001), to, SYN)?;
+            let denied = tcp((client, 40_002), (server, 22), SYN)?;
+            let garbage = malformed(fresh.clone());
+            let case = |name, program, frame, expect, records| Case {
+                name,
+                program,
+                frame,
+                expect,
+                records,
+                ours: Vec::new(),
+                noop: Vec::new(),
+            };
+            cases.extend([
+                case("established", program, tcp(from, to, ACK)?, PASSED, false),
+                case("reply", back, tcp(to, from, ACK)?, PASSED, false),
+                case("new", program, fresh, PASSED, true),
+                case("denied", program, denied, DROPPED, true),
+                case("malformed", program, garbage, DROPPED, true),
+            ]);
+        }
+        cases.sort_by_key(|case| METRICS.iter().position(|name| *name == case.name));
+        Ok(cases)
     }
 
-    fn run(&mut self, case: &mut Case, repeat: u32) -> Result<()> {
-        let batch = if case.records { BATCH } else { repeat };
-        let (mut total, mut runs) = (Duration::ZERO, 0);
-        while runs < repeat {
+    fn run(&mut self, case: &mut Case) -> Result<()> {
+        let batch = if case.records { BATCH } else { REPEAT };
+        let (mut total, mut batches) = (Duration::ZERO, 0);
+        while batches * batch < REPEAT {
             let (verdict, mean) = self.test_run(case.program, &case.frame, batch)?;
             ensure!(
                 verdict == case.expect,
@@ -186,13 +214,13 @@ impl Fixture {
                 case.expect
             );
             total += mean;
-            runs += batch;
+            batches += 1;
             self.telemetry.drain(usize::MAX, |_| {});
         }
-        let ours = total.as_nanos() / u128::from(runs / batch);
-        case.ours.push(u64::try_from(ours)?);
-        let noop = self.noop.run(&case.frame, repeat)?.as_nanos();
-        case.noop.push(u64::try_from(noop)?);
+        let noop = self.noop.run(&case.frame, REPEAT)?;
+        let nanoseconds = |time: Duration| time.as_secs_f64() * 1e9;
+        case.ours.push(nanoseconds(total) / f64::from(batches));
+        case.noop.push(nanoseconds(noop));
         Ok(())
     }
 
@@ -217,37 +245,46 @@ impl Fixture {
 }
 
 impl Case {
-    fn row(&self, family: &str) -> Vec<String> {
-        let above: Vec<u64> = self
-            .ours
-            .iter()
-            .zip(&self.noop)
-            .map(|(ours, noop)| ours.saturating_sub(*noop))
-            .collect();
+    fn above(&self) -> Vec<f64> {
+        let pairs = self.ours.iter().zip(&self.noop);
+        pairs.map(|(ours, noop)| ours - noop).collect()
+    }
+
+    fn row(&self, family: u8) -> Vec<String> {
+        let shown = |samples: &[f64]| {
+            let figure = Figure::of("", Unit::Ns, samples);
+            format!("{:.0}", figure.median)
+        };
         vec![
             self.name.to_owned(),
             self.program.to_owned(),
-            family.to_owned(),
-            median(&self.ours).to_string(),
-            median(&self.noop).to_string(),
-            median(&above).to_string(),
+            format!("IPv{family}"),
+            shown(&self.ours),
+            shown(&self.noop),
+            shown(&self.above()),
         ]
     }
 }
 
-fn programs(datapath: &mut KernelDatapath) -> Result<()> {
+/// Sizes of the programs.
+fn programs(datapath: &mut KernelDatapath) -> Result<Vec<Figure>> {
     heading("The programs");
-    let mut rows = Vec::new();
+    let (mut rows, mut figures) = (Vec::new(), Vec::new());
     for name in ["from_workload", "to_workload"] {
         let program = datapath.program(name).context("no such program")?;
         let info = program.info()?;
-        let shown = |number: Option<u32>| number.map_or("-".to_owned(), |n| n.to_string());
-        rows.push(vec![
-            name.to_owned(),
-            shown(info.verified_instruction_count()),
-            shown(info.size_translated()),
-            info.size_jitted().to_string(),
-        ]);
+        let sizes = [
+            ("verified-instructions", info.verified_instruction_count()),
+            ("translated-bytes", info.size_translated()),
+            ("jitted-bytes", Some(info.size_jitted())),
+        ];
+        let mut row = vec![name.to_owned()];
+        for (what, size) in sizes {
+            row.push(size.map_or("-".to_owned(), |size| size.to_string()));
+            let name = format!("{PROGRAMS}/{name}-{what}");
+            figures.extend(size.map(|size| Figure::of(name, Unit::Count, &[f64::from(size)])));
+        }
+        rows.push(row);
     }
     let head = [
         "program",
@@ -256,7 +293,7 @@ fn programs(datapath: &mut KernelDatapath) -> Result<()> {
         "bytes jitted",
     ];
     table(&head, &rows);
-    Ok(())
+    Ok(figures)
 }
 
 /// The part of `struct __sk_buff` that a test run takes from its caller: `ingress_ifindex`.

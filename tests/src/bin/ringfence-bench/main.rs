@@ -31,9 +31,6 @@ use self::figures::Figure;
 /// How often to measure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
-    /// Rounds over all kernel measurements, and runs in each.
-    pub(crate) rounds: usize,
-    pub(crate) repeat: u32,
     /// Policy changes.
     pub(crate) changes: usize,
     /// Starts of the agent.
@@ -43,15 +40,11 @@ pub(crate) struct Effort {
 }
 
 const FULL: Effort = Effort {
-    rounds: 9,
-    repeat: 1_000_000,
     changes: 200,
     starts: 7,
     scale: 200,
 };
 const QUICK: Effort = Effort {
-    rounds: 3,
-    repeat: 100_000,
     changes: 40,
     starts: 3,
     scale: 30,
@@ -114,9 +107,7 @@ fn check(figures: &[Figure], options: &Options) -> Result<()> {
 /// Every group that is wanted, one after the other.
 fn groups(options: &Options, effort: Effort) -> Result<Vec<Figure>> {
     let mut figures = wire::measure(options)?;
-    if options.wants("kernel/") {
-        kernel::measure(effort)?;
-    }
+    figures.extend(kernel::measure(options)?);
     if options.wants("control/") {
         let mut bench = process::Bench::start()?;
         change::measure(&mut bench, effort)?;
