@@ -64,6 +64,11 @@ impl Options {
         self.variants.is_empty() || self.variants.iter().any(begins)
     }
 
+    /// Whether only a part is to be measured.
+    pub(crate) fn is_narrowed(&self) -> bool {
+        !self.metrics.is_empty() || !self.variants.is_empty()
+    }
+
     /// How many rounds, where so many are the default.
     pub(crate) fn rounds(&self, full: usize, quick: usize) -> usize {
         self.rounds.unwrap_or(if self.quick { quick } else { full })

@@ -80,6 +80,11 @@ pub(crate) struct Outcome {
     pub(crate) stretched: Option<bool>,
 }
 
+/// Whether there is a goal for a figure of this name.
+pub(crate) fn has(figure: &str) -> bool {
+    GOALS.iter().any(|goal| goal.figure == figure)
+}
+
 /// Compares figures with every goal whose figure was asked for.
 pub(crate) fn compare(figures: &[Figure], asked: impl Fn(&str) -> bool) -> Vec<Outcome> {
     let asked = GOALS.iter().filter(|goal| asked(goal.figure));

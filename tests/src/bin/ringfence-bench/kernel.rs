@@ -32,9 +32,10 @@ use crate::world;
 const IFINDEX: u32 = 1;
 /// Some other interface: packets for the workload are forwarded, not sent by this host.
 const ELSEWHERE: u32 = 77;
-/// Runs of a round, and those between two readings of the flow records: fewer than the ring holds.
+/// Runs of a round, and those between two readings of the flow records: so few that the ring never gets
+/// so full that each record wakes its reader.
 const REPEAT: u32 = 100_000;
-const BATCH: u32 = 10_000;
+const BATCH: u32 = 2_000;
 const ROUNDS: usize = 9;
 const QUICK_ROUNDS: usize = 3;
 /// Paths of a packet.

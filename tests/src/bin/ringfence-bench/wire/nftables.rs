@@ -51,7 +51,7 @@ impl Nftables {
                 let rules = rules(lookup, peers, side);
                 let _ = write!(
                     table,
-                    "chain {chain}-{} {{\n{rules}drop\n}}\n",
+                    "chain {chain}-{} {{\nmeta l4proto != {{ tcp, udp }} drop\n{rules}drop\n}}\n",
                     workload.interface
                 );
             }
@@ -104,7 +104,7 @@ fn forward(workloads: [&Workload; 2]) -> String {
 /// What is allowed goes on to the other workload's chain.
 fn rules(lookup: Lookup, peers: &[Addresses], side: &str) -> String {
     let (first, last) = PORTS;
-    let ports = format!("meta l4proto {{ tcp, udp }} th dport {first}-{last} return\n");
+    let ports = format!("th dport {first}-{last} return\n");
     let one = |four: &str, six: &str| format!("ip {side} {four} {ports}ip6 {side} {six} {ports}");
     match lookup {
         Lookup::Sets => one("@peers4", "@peers6"),

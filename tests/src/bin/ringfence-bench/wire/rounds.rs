@@ -15,13 +15,23 @@ use super::metric::{Kind, Metric};
 use super::pinning;
 use super::stage::Stage;
 use super::stopwatch::Clock;
+use crate::goals;
 
 /// How long a sample should take, in nanoseconds.
-const SAMPLE: f64 = 6e6;
+const SAMPLE: f64 = 4e6;
 /// The most operations of a sample: a workload may only make so many unanswered attempts.
 const MOST: f64 = 4000.0;
 /// Operations of the sample that shows how many make a sample.
 const TRIAL: u32 = 200;
+
+/// How often to measure, and in which order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) rounds: usize,
+    /// What no goal is about is measured in one round of so many.
+    pub(crate) seldom: usize,
+    pub(crate) seed: u64,
+}
 
 /// What one fence cost in one round.
 #[derive(Clone, Copy, Debug)]
@@ -42,12 +52,12 @@ impl Taken {
 pub(crate) type Measured = BTreeMap<(Metric, String), Vec<Taken>>;
 
 /// Opens the traffic and measures.
-pub(crate) fn run(
-    stages: &mut [Stage],
-    metrics: &[Metric],
-    rounds: usize,
-    seed: u64,
-) -> Result<Measured> {
+pub(crate) fn run(stages: &mut [Stage], metrics: &[Metric], plan: Plan) -> Result<Measured> {
+    let Plan {
+        rounds,
+        seldom,
+        seed,
+    } = plan;
     let cpu = pinning::pin()?;
     let limits = Limits::load()?;
     let mut counts = BTreeMap::new();
@@ -71,8 +81,9 @@ pub(crate) fn run(
     eprintln!("wire: {rounds} rounds, seed {seed}, {name} of both ends on CPU {cpu}");
     let mut dice = Dice(seed);
     let mut measured = Measured::new();
-    for _ in 0..rounds {
-        for (index, metrics) in dice.shuffled(blocks(stages)) {
+    for round in 0..rounds {
+        let everything = round % seldom == 0;
+        for (index, metrics) in dice.shuffled(blocks(stages, everything)) {
             interrupt::check()?;
             let stage = stages.get_mut(index).context("a stage")?;
             let block = block(stage, &metrics, &counts, (&limits, clock));
@@ -102,19 +113,23 @@ const fn limit(metric: Metric) -> On {
     }
 }
 
-/// What is measured between the same switches.
-fn blocks(stages: &[Stage]) -> Vec<(usize, Vec<Metric>)> {
+/// What is measured between the same switches: everything, or only what goals are about.
+fn blocks(stages: &[Stage], everything: bool) -> Vec<(usize, Vec<Metric>)> {
     let of = |(index, stage): (usize, &Stage)| {
-        let metrics = stage.metrics();
+        let fence = &stage.name;
+        let has_goal = |metric: &Metric| {
+            fence.starts_with("enforce") && goals::has(&format!("wire/{metric}/peers"))
+        };
+        let mut metrics = stage.metrics();
+        metrics.retain(|metric| everything || has_goal(metric));
         if stage.is_slow_to_switch() {
             return vec![(index, metrics)];
         }
-        metrics
-            .into_iter()
-            .map(|metric| (index, vec![metric]))
-            .collect()
+        let alone = metrics.into_iter().map(|metric| (index, vec![metric]));
+        alone.collect()
     };
-    stages.iter().enumerate().flat_map(of).collect()
+    let all = stages.iter().enumerate().flat_map(of);
+    all.filter(|(_, metrics)| !metrics.is_empty()).collect()
 }
 
 fn block(
