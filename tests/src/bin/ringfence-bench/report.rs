@@ -33,11 +33,6 @@ pub(crate) fn percentile<T: Copy + Ord + Default>(samples: &[T], share: f64) -> 
     below.map_or_else(T::default, |(value, _)| *value)
 }
 
-/// The median.
-pub(crate) fn median<T: Copy + Ord + Default>(samples: &[T]) -> T {
-    percentile(samples, 0.5)
-}
-
 /// Milliseconds with two digits.
 pub(crate) fn milliseconds(duration: Duration) -> String {
     format!("{:.2} ms", duration.as_secs_f64() * 1000.0)
@@ -83,7 +78,7 @@ mod tests {
     #[test]
     fn percentiles_are_nearest_ranks() {
         let samples = [5, 1, 4, 2, 3];
-        assert_eq!(median(&samples), 3);
+        assert_eq!(percentile(&samples, 0.5), 3);
         assert_eq!(percentile(&samples, 0.9), 5);
         assert_eq!(percentile(&samples, 0.2), 1);
         assert_eq!(percentile::<u32>(&[], 0.5), 0);
