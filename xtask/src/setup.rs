@@ -4,6 +4,7 @@
 //! off the network. It never removes or downgrades anything, except a `bpf-linker` that does not
 //! fit the toolchain's LLVM.
 
+use std::fmt::Arguments;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::{env, fs};
@@ -28,32 +29,46 @@ const DEBIAN_TOOLCHAIN: [&str; 4] = ["rustc-web", "rust-web-src", "cargo-web", "
 
 /// The subcommand.
 pub(crate) fn run(dry_run: bool) -> Result<ExitCode> {
+    prepare(dry_run, |line| println!("{line}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes sure of everything and returns the toolchain for the kernel programs. Standard output is left
+/// to what this is done for.
+pub(crate) fn ensure() -> Result<Toolchain> {
+    prepare(false, |line| eprintln!("{line}"))?;
+    toolchain::required()
+}
+
+fn prepare(dry_run: bool, say: fn(Arguments<'_>)) -> Result<()> {
     let mut setup = Setup {
         dry_run,
         apt: Apt::new(dry_run),
+        say,
     };
     setup.programs()?;
     match setup.toolchain()? {
         Some(toolchain) => setup.linker(&toolchain)?,
         None => {
-            println!("{LINKER}: would be built for the new toolchain's LLVM if it does not fit");
+            setup.say(format_args!(
+                "{LINKER}: would be built for the new toolchain's LLVM if it does not fit"
+            ));
         }
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Makes sure of everything and returns the toolchain for the kernel programs.
-pub(crate) fn ensure() -> Result<Toolchain> {
-    run(false)?;
-    toolchain::required()
+    Ok(())
 }
 
 struct Setup {
     dry_run: bool,
     apt: Apt,
+    say: fn(Arguments<'_>),
 }
 
 impl Setup {
+    fn say(&self, line: Arguments<'_>) {
+        (self.say)(line);
+    }
+
     fn did(&self) -> &'static str {
         if self.dry_run {
             "would install"
@@ -65,11 +80,11 @@ impl Setup {
     fn programs(&mut self) -> Result<()> {
         for (program, package) in PROGRAMS {
             if let Some(path) = child::find_program(program) {
-                println!("{program}: found {}", path.display());
+                self.say(format_args!("{program}: found {}", path.display()));
                 continue;
             }
             self.apt.ensure(&[package])?;
-            println!("{program}: {} package {package}", self.did());
+            self.say(format_args!("{program}: {} package {package}", self.did()));
         }
         Ok(())
     }
@@ -83,15 +98,15 @@ impl Setup {
         let missing = found.missing_components();
         let usable = found.has_sources();
         if missing.is_empty() || (!found.version.nightly && usable) {
-            println!("toolchain: found {}", found.describe());
+            self.say(format_args!("toolchain: found {}", found.describe()));
             return Ok(Some(found));
         }
         if self.dry_run {
-            println!(
+            self.say(format_args!(
                 "toolchain: would add {} to {}",
                 missing.join(", "),
                 found.describe()
-            );
+            ));
             return Ok(Some(found));
         }
         let name = found
@@ -102,16 +117,16 @@ impl Setup {
         add.args(["component", "add", "--toolchain", &name])
             .args(&missing);
         if child::succeeds(&mut add)? {
-            println!(
+            self.say(format_args!(
                 "toolchain: added {} to {}",
                 missing.join(", "),
                 found.describe()
-            );
+            ));
         } else if usable {
-            println!(
+            self.say(format_args!(
                 "toolchain: cannot add {}; lint will need it",
                 missing.join(", ")
-            );
+            ));
         } else {
             return self.install_debian_toolchain();
         }
@@ -123,7 +138,9 @@ impl Setup {
             return self.install_debian_toolchain();
         }
         if self.dry_run {
-            println!("toolchain: would install nightly with rust-src, clippy, rustfmt by rustup");
+            self.say(format_args!(
+                "toolchain: would install nightly with rust-src, clippy, rustfmt by rustup"
+            ));
             return Ok(None);
         }
         let mut install = child::command("rustup");
@@ -139,7 +156,10 @@ impl Setup {
             return self.install_debian_toolchain();
         }
         let installed = toolchain::inspect(Some(toolchain::NIGHTLY))?;
-        println!("toolchain: installed {}", installed.describe());
+        self.say(format_args!(
+            "toolchain: installed {}",
+            installed.describe()
+        ));
         Ok(Some(installed))
     }
 
@@ -152,7 +172,10 @@ impl Setup {
              install rustup from https://rustup.rs and run `cargo xtask setup` again",
         )?;
         if self.dry_run {
-            println!("toolchain: would install packages {}", packages.join(", "));
+            self.say(format_args!(
+                "toolchain: would install packages {}",
+                packages.join(", ")
+            ));
             return Ok(None);
         }
         let name = rustup.then_some(toolchain::DEBIAN);
@@ -160,7 +183,10 @@ impl Setup {
             child::run(child::command("rustup").args(["toolchain", "link", name, "/usr"]))?;
         }
         let installed = toolchain::inspect(name)?;
-        println!("toolchain: installed {}", installed.describe());
+        self.say(format_args!(
+            "toolchain: installed {}",
+            installed.describe()
+        ));
         Ok(Some(installed))
     }
 
@@ -168,17 +194,20 @@ impl Setup {
         let llvm = toolchain.version.llvm_major;
         let found = child::find_program(LINKER);
         if let Some(path) = found.filter(|_| linker_fits(llvm)) {
-            println!(
+            self.say(format_args!(
                 "{LINKER}: found {LINKER_VERSION} for LLVM {llvm} at {}",
                 path.display()
-            );
+            ));
             return Ok(());
         }
         self.llvm(llvm)?;
         if !self.dry_run {
             child::run(&mut build_linker(llvm)?)?;
         }
-        println!("{LINKER}: {} {LINKER_VERSION} for LLVM {llvm}", self.did());
+        self.say(format_args!(
+            "{LINKER}: {} {LINKER_VERSION} for LLVM {llvm}",
+            self.did()
+        ));
         Ok(())
     }
 
@@ -192,9 +221,13 @@ impl Setup {
         let wanted: Vec<&str> = packages.iter().map(String::as_str).collect();
         let missing = self.apt.ensure(&wanted)?;
         if missing.is_empty() {
-            println!("llvm: found {}", wanted.join(", "));
+            self.say(format_args!("llvm: found {}", wanted.join(", ")));
         } else {
-            println!("llvm: {} packages {}", self.did(), missing.join(", "));
+            self.say(format_args!(
+                "llvm: {} packages {}",
+                self.did(),
+                missing.join(", ")
+            ));
         }
         Ok(())
     }

@@ -51,7 +51,8 @@ const QUICK: Effort = Effort {
 };
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    // `cargo xtask bench -- --quick` and `cargo xtask bench --quick` are the same.
+    let options = Options::parse_from(std::env::args_os().filter(|argument| argument != "--"));
     // Before any other thread or child exists: all of them must leave signals to the watcher.
     let done = interrupt::watch().and_then(|()| run(&options));
     match done {
