@@ -83,3 +83,44 @@ impl Options {
         self.seed.unwrap_or_else(drawn)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(arguments: &[&str]) -> Options {
+        let all = std::iter::once(&"bench").chain(arguments);
+        Options::try_parse_from(all).unwrap()
+    }
+
+    #[test]
+    fn everything_is_wanted_unless_told_otherwise() {
+        let all = options(&[]);
+        assert!(all.wants("wire/new-udp4") && all.wants_variant("none"));
+        assert!(!all.is_narrowed());
+        assert_eq!(all.peers, [10, 1000, 10_000]);
+        assert_eq!(
+            (all.rounds(9, 3), options(&["--quick"]).rounds(9, 3)),
+            (9, 3)
+        );
+    }
+
+    #[test]
+    fn metrics_and_variants_are_chosen_by_how_they_begin() {
+        let some = options(&[
+            "--metrics",
+            "wire/new,denied-udp4",
+            "--variants",
+            "enforce@10",
+        ]);
+        assert!(some.wants("wire/new-udp6") && some.wants("wire/denied-udp4"));
+        assert!(!some.wants("wire/denied-udp6") && !some.wants("kernel/new4"));
+        assert!(some.wants_variant("enforce@10000") && !some.wants_variant("observe@10"));
+        assert!(some.is_narrowed());
+    }
+
+    #[test]
+    fn a_seed_can_be_repeated() {
+        assert_eq!(options(&["--seed", "7"]).seed(), 7);
+    }
+}

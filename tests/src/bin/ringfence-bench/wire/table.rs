@@ -79,3 +79,37 @@ fn of(measured: &Measured, metric: Metric) -> impl Iterator<Item = (&str, &Vec<T
     let of = measured.iter().filter(move |((of, _), _)| *of == metric);
     of.map(|((_, fence), taken)| (fence.as_str(), taken))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_is_from_the_fewest_peers_to_the_most_within_a_round() {
+        let metric = Metric {
+            kind: Kind::Established,
+            v6: false,
+        };
+        let taken = |limit, fence| Taken { limit, fence };
+        let measured = Measured::from([
+            (
+                (metric, "enforce@10".to_owned()),
+                vec![taken(10.0, 11.0), taken(20.0, 22.0)],
+            ),
+            (
+                (metric, "enforce@100".to_owned()),
+                vec![taken(10.0, 22.0), taken(20.0, 44.0)],
+            ),
+        ]);
+        let figures = figures(&[metric], &measured, &[100, 10]);
+        let median = |name: &str| {
+            let found = figures.iter().find(|figure| figure.name == name);
+            found.map(|figure| figure.median).unwrap()
+        };
+        let near = |value: f64, expected: f64| (value - expected).abs() < 1e-9;
+        assert!(near(median("wire/established-udp4/noop"), 10.0));
+        assert!(near(median("wire/established-udp4/enforce@10"), 1.1));
+        assert!(near(median("wire/established-udp4/enforce@100"), 2.2));
+        assert!(near(median("wire/established-udp4/peers"), 2.0));
+    }
+}
