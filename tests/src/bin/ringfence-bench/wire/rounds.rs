@@ -17,8 +17,10 @@ use super::stage::Stage;
 use super::stopwatch::Clock;
 use crate::goals;
 
-/// How long a sample should take, in nanoseconds.
+/// The usual length of a sample, in nanoseconds.
 const SAMPLE: f64 = 4e6;
+/// One of connections: they are few in that time, and memory that is freed later makes them uneven.
+const LONG_SAMPLE: f64 = 12e6;
 /// The most operations of a sample: a workload may only make so many unanswered attempts.
 const MOST: f64 = 4000.0;
 /// Operations of the sample that shows how many make a sample.
@@ -72,7 +74,7 @@ pub(crate) fn run(stages: &mut [Stage], metrics: &[Metric], plan: Plan) -> Resul
                 clippy::cast_sign_loss,
                 reason = "at most MOST"
             )]
-            let count = (SAMPLE / took).clamp(20.0, MOST) as u32;
+            let count = (length(metric) / took).clamp(20.0, MOST) as u32;
             counts.entry(metric).or_insert(count);
         }
     }
@@ -103,6 +105,14 @@ fn clock(stages: &mut [Stage], limits: &Limits) -> Result<Clock> {
     let metric = *stage.metrics().first().context("nothing to measure")?;
     stage.switch(limit(metric), limits)?;
     Clock::choose(|| stage.sample(metric, TRIAL, Clock::Wall).map(|_| ()))
+}
+
+/// How long a sample should take, in nanoseconds.
+const fn length(metric: Metric) -> f64 {
+    match metric.kind {
+        Kind::TcpConnectReset => LONG_SAMPLE,
+        _ => SAMPLE,
+    }
 }
 
 /// What a fence is compared with.
