@@ -20,6 +20,7 @@ pub mod netns;
 pub mod nonce;
 pub mod probe;
 pub mod server;
+pub mod sizes;
 pub mod stream;
 pub mod topology;
 pub mod wait;

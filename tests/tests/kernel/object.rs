@@ -3,6 +3,7 @@
 use aya::maps::MapInfo;
 use ringfence::datapath::LoadOptions;
 use ringfence_common::{SECOND, maps};
+use ringfence_testbed::sizes::{MOST_VERIFIED, Record};
 
 use crate::{fence::Fence, loaded::Pinned};
 
@@ -40,6 +41,22 @@ fn every_named_map_is_in_the_object_and_pinned() {
     ] {
         assert_eq!(capacity(name), expected, "{name}");
     }
+}
+
+#[test]
+fn the_programs_are_as_large_as_is_on_record() {
+    let pinned = Pinned::new();
+    let (mut datapath, _) = pinned.load(&LoadOptions::default());
+    let measured = Record::measured(&mut datapath).unwrap();
+    for (name, sizes) in &measured.programs {
+        assert!(sizes.verified <= MOST_VERIFIED, "{name}: {sizes:?}");
+    }
+    let differences = measured.differences(&Record::kept().unwrap());
+    assert!(
+        differences.is_empty(),
+        "{differences:?}; if that is meant, ebpf/sizes.toml is now:\n{}",
+        toml::to_string(&measured).unwrap()
+    );
 }
 
 /// Of two clocks of which one ran at another speed, the difference would be half of the time at least:

@@ -19,6 +19,7 @@ use ringfence::plan::{State, plan};
 use ringfence::policy::{Clock, Compiler, Inputs, LocalEndpoint, Modes};
 use ringfence::source::FileSet;
 use ringfence_common::mode::Mode;
+use ringfence_testbed::sizes::Record;
 use ringfence_testbed::{Bpffs, Node, interrupt};
 
 use crate::arguments::Options;
@@ -271,19 +272,18 @@ impl Case {
 fn programs(datapath: &mut KernelDatapath) -> Result<Vec<Figure>> {
     heading("The programs");
     let (mut rows, mut figures) = (Vec::new(), Vec::new());
-    for name in ["from_workload", "to_workload"] {
-        let program = datapath.program(name).context("no such program")?;
-        let info = program.info()?;
+    let measured = Record::measured(datapath)?;
+    for (name, sizes) in &measured.programs {
         let sizes = [
-            ("verified-instructions", info.verified_instruction_count()),
-            ("translated-bytes", info.size_translated()),
-            ("jitted-bytes", Some(info.size_jitted())),
+            ("verified-instructions", sizes.verified),
+            ("translated-bytes", sizes.translated),
+            ("jitted-bytes", sizes.jitted),
         ];
-        let mut row = vec![name.to_owned()];
+        let mut row = vec![name.clone()];
         for (what, size) in sizes {
-            row.push(size.map_or("-".to_owned(), |size| size.to_string()));
+            row.push(size.to_string());
             let name = format!("{PROGRAMS}/{name}-{what}");
-            figures.extend(size.map(|size| Figure::of(name, Unit::Count, &[f64::from(size)])));
+            figures.push(Figure::of(name, Unit::Count, &[f64::from(size)]));
         }
         rows.push(row);
     }
@@ -294,6 +294,9 @@ fn programs(datapath: &mut KernelDatapath) -> Result<Vec<Figure>> {
         "bytes jitted",
     ];
     table(&head, &rows);
+    for difference in measured.differences(&Record::kept()?) {
+        line(&format!("  {difference}"));
+    }
     Ok(figures)
 }
 

@@ -1,0 +1,127 @@
+//! What the verifier and the JIT compiler make of the kernel programs, and what is on record of it.
+//!
+//! The record, `ebpf/sizes.toml`, makes growth show in review. What the verifier walks through and what
+//! the JIT compiler writes is also the kernel's doing, so those are compared on the kernel of the record
+//! only.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use ringfence::datapath::KernelDatapath;
+use serde::{Deserialize, Serialize};
+
+/// The programs of the packet path.
+pub const PROGRAMS: [&str; 2] = ["from_workload", "to_workload"];
+/// The most instructions a program may take to verify: half of what the kernel allows
+/// (`BPF_COMPLEXITY_LIMIT_INSNS`).
+pub const MOST_VERIFIED: u32 = 500_000;
+
+/// Of one program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sizes {
+    /// Instructions that the verifier walked through.
+    pub verified: u32,
+    /// Bytes of the program as the kernel runs it.
+    pub translated: u32,
+    /// Bytes of machine code.
+    pub jitted: u32,
+}
+
+/// Of both, on one kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Record {
+    /// The kernel's version, as far as it matters: `6.18`.
+    pub kernel: String,
+    /// By program.
+    pub programs: BTreeMap<String, Sizes>,
+}
+
+impl Record {
+    /// What is on record.
+    ///
+    /// # Errors
+    /// When the record does not parse.
+    pub fn kept() -> Result<Self> {
+        toml::from_str(include_str!("../../ebpf/sizes.toml")).context("ebpf/sizes.toml")
+    }
+
+    /// What is so now.
+    ///
+    /// # Errors
+    /// When the kernel does not tell, which it does since Linux 5.16.
+    pub fn measured(datapath: &mut KernelDatapath) -> Result<Self> {
+        let mut programs = BTreeMap::new();
+        for name in PROGRAMS {
+            let program = datapath.program(name).context("no such program")?;
+            let info = program.info()?;
+            let told = "the kernel does not tell what it verified";
+            let sizes = Sizes {
+                verified: info.verified_instruction_count().context(told)?,
+                translated: info.size_translated().context(told)?,
+                jitted: info.size_jitted(),
+            };
+            programs.insert(name.to_owned(), sizes);
+        }
+        let release = nix::sys::utsname::uname()?.release().to_owned();
+        let release = release.to_string_lossy();
+        let version = release.split('.').take(2).collect::<Vec<_>>().join(".");
+        Ok(Self {
+            kernel: version,
+            programs,
+        })
+    }
+
+    /// What is larger or smaller than another record says by more than a twentieth; one line each.
+    #[must_use]
+    pub fn differences(&self, record: &Self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (name, sizes) in &self.programs {
+            let Some(kept) = record.programs.get(name) else {
+                lines.push(format!("{name} is not on record"));
+                continue;
+            };
+            let mut compared = vec![("bytes translated", sizes.translated, kept.translated)];
+            if self.kernel == record.kernel {
+                compared.push(("instructions verified", sizes.verified, kept.verified));
+                compared.push(("bytes jitted", sizes.jitted, kept.jitted));
+            }
+            for (what, now, then) in compared {
+                if now.abs_diff(then) > then / 20 {
+                    lines.push(format!("{name}: {now} {what}, on record {then}"));
+                }
+            }
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(kernel: &str, verified: u32, translated: u32) -> Record {
+        let sizes = Sizes {
+            verified,
+            translated,
+            jitted: 50,
+        };
+        Record {
+            kernel: kernel.into(),
+            programs: BTreeMap::from([("to_workload".into(), sizes)]),
+        }
+    }
+
+    #[test]
+    fn more_than_a_twentieth_is_a_difference() {
+        let kept = record("6.18", 1000, 1000);
+        assert!(record("6.18", 1050, 950).differences(&kept).is_empty());
+        assert_eq!(record("6.18", 1051, 949).differences(&kept).len(), 2);
+        let elsewhere = record("5.10", 2000, 1051).differences(&kept);
+        assert_eq!(
+            elsewhere,
+            ["to_workload: 1051 bytes translated, on record 1000"]
+        );
+    }
+}
