@@ -1,4 +1,7 @@
-//! The two hooks that a packet passes, and the program on each.
+//! The hooks of both workloads, and the program on each.
+//!
+//! A packet passes two of them, its answer the other two, and all four are switched together: with half
+//! of a fence in place the other half would judge answers to questions that it never saw.
 //!
 //! Where an agent has pinned links its programs are swapped for ours and back, on links that stay.
 //! Elsewhere there are links only while one of our programs is on. An agent's programs come back only
@@ -32,86 +35,92 @@ impl Limits {
 pub(crate) enum On {
     /// What the stage is about: an agent's programs, or no program at all.
     Subject,
-    /// The no-op on both.
+    /// The no-op on all.
     Noop,
-    /// The bare drop on the first.
+    /// The bare drop on the first that a packet passes, the no-op on the others.
     Drop,
 }
 
-/// Both hooks of a way.
+/// The hooks of both ends: of the sender, then of the receiver.
 pub(crate) enum Hooks {
     /// An agent's links, each with the agent's program.
-    Adopted([(Link, Program); 2]),
+    Adopted(Vec<(Link, Program)>),
     /// Links of our own, made as needed.
     Own {
         ns: NetNs,
-        at: [(u32, Hook); 2],
-        links: Option<[Link; 2]>,
+        at: Vec<(u32, Hook)>,
+        links: Vec<Link>,
     },
 }
 
 impl Hooks {
-    /// The hooks from one workload of an agent to another.
-    pub(crate) fn adopt(node: &Node, agent: &Agent, [from, to]: [&Workload; 2]) -> Result<Self> {
-        let adopt = |workload: &Workload, program: &str| -> Result<(Link, Program)> {
-            let ifindex = node.ifindex(&workload.interface)?;
+    /// The hooks of two workloads of an agent.
+    pub(crate) fn adopt(node: &Node, agent: &Agent, ends: [&Workload; 2]) -> Result<Self> {
+        let adopt = |(ifindex, hook): (u32, Hook)| -> Result<(Link, Program)> {
+            let program = match hook {
+                Hook::FromWorkload => "from_workload",
+                Hook::ToWorkload => "to_workload",
+            };
             let link = Link::pinned(&pin(agent.bpffs(), &format!("links/{ifindex}-{program}"))?)?;
             let program = link.program()?;
             Ok((link, program))
         };
-        Ok(Self::Adopted([
-            adopt(from, "from_workload")?,
-            adopt(to, "to_workload")?,
-        ]))
+        let adopted = places(node, ends)?.into_iter().map(adopt);
+        Ok(Self::Adopted(adopted.collect::<Result<_>>()?))
     }
 
-    /// The hooks from one workload to another where no agent is.
-    pub(crate) fn own(node: &Node, [from, to]: [&Workload; 2]) -> Result<Self> {
+    /// The hooks of two workloads where no agent is.
+    pub(crate) fn own(node: &Node, ends: [&Workload; 2]) -> Result<Self> {
         Ok(Self::Own {
             ns: node.ns.clone(),
-            at: [
-                (node.ifindex(&from.interface)?, Hook::FromWorkload),
-                (node.ifindex(&to.interface)?, Hook::ToWorkload),
-            ],
-            links: None,
+            at: places(node, ends)?,
+            links: Vec::new(),
         })
     }
 
     /// Puts programs on.
     pub(crate) fn set(&mut self, on: On, limits: &Limits) -> Result<()> {
-        let ours = match on {
+        let first = match on {
             On::Subject => None,
-            On::Noop => Some([&limits.noop, &limits.noop]),
-            On::Drop => Some([&limits.drop, &limits.noop]),
+            On::Noop => Some(&limits.noop),
+            On::Drop => Some(&limits.drop),
         };
+        // Ours, by place; none when the subject is to be on.
+        let ours = |place: usize| first.map(|first| if place == 0 { first } else { &limits.noop });
         match self {
-            Self::Adopted([first, second]) => {
-                let theirs = [&first.1, &second.1];
-                let [one, other] = ours.unwrap_or(theirs);
-                first.0.swap(one)?;
-                second.0.swap(other)
+            Self::Adopted(hooks) => {
+                let mut hooks = hooks.iter().enumerate();
+                hooks.try_for_each(|(place, (link, theirs))| {
+                    link.swap(ours(place).unwrap_or(theirs))
+                })
             }
-            Self::Own { ns, at, links } => {
-                let Some([one, other]) = ours else {
-                    *links = None;
-                    return Ok(());
-                };
-                if let Some([first, second]) = links {
-                    first.swap(one)?;
-                    return second.swap(other);
-                }
-                let [(from, hook), (to, other_hook)] = *at;
-                let attach = || -> Result<[Link; 2]> {
-                    Ok([
-                        Link::attach(one, from, hook)?,
-                        Link::attach(other, to, other_hook)?,
-                    ])
-                };
-                *links = Some(ns.run(attach)??);
+            Self::Own { links, .. } if first.is_none() => {
+                links.clear();
                 Ok(())
+            }
+            Self::Own { ns, at, links } if links.is_empty() => {
+                let attach = |(place, (ifindex, hook)): (usize, &(u32, Hook))| {
+                    Link::attach(ours(place).context("a program")?, *ifindex, *hook)
+                };
+                *links = ns.run(|| at.iter().enumerate().map(attach).collect::<Result<_>>())??;
+                Ok(())
+            }
+            Self::Own { links, .. } => {
+                let mut links = links.iter().enumerate();
+                links.try_for_each(|(place, link)| link.swap(ours(place).context("a program")?))
             }
         }
     }
+}
+
+/// Both hooks of the sender, the one that it sends through first, and of the receiver.
+fn places(node: &Node, ends: [&Workload; 2]) -> Result<Vec<(u32, Hook)>> {
+    let mut places = Vec::new();
+    for end in ends {
+        let ifindex = node.ifindex(&end.interface)?;
+        places.extend([(ifindex, Hook::FromWorkload), (ifindex, Hook::ToWorkload)]);
+    }
+    Ok(places)
 }
 
 /// What an agent pinned under this name, whatever its ABI version.
