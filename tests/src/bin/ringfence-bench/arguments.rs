@@ -64,9 +64,9 @@ impl Options {
         self.variants.is_empty() || self.variants.iter().any(begins)
     }
 
-    /// Whether only a part is to be measured.
-    pub(crate) fn is_narrowed(&self) -> bool {
-        !self.metrics.is_empty() || !self.variants.is_empty()
+    /// Whether only some variants are to be measured.
+    pub(crate) fn has_variants(&self) -> bool {
+        !self.variants.is_empty()
     }
 
     /// How many rounds, where so many are the default.
@@ -97,7 +97,7 @@ mod tests {
     fn everything_is_wanted_unless_told_otherwise() {
         let all = options(&[]);
         assert!(all.wants("wire/new-udp4") && all.wants_variant("none"));
-        assert!(!all.is_narrowed());
+        assert!(!all.has_variants());
         assert_eq!(all.peers, [10, 1000, 10_000]);
         assert_eq!(
             (all.rounds(9, 3), options(&["--quick"]).rounds(9, 3)),
@@ -116,7 +116,7 @@ mod tests {
         assert!(some.wants("wire/new-udp6") && some.wants("wire/denied-udp4"));
         assert!(!some.wants("wire/denied-udp6") && !some.wants("kernel/new4"));
         assert!(some.wants_variant("enforce@10000") && !some.wants_variant("observe@10"));
-        assert!(some.is_narrowed());
+        assert!(some.has_variants());
     }
 
     #[test]

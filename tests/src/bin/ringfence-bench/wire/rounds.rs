@@ -81,6 +81,7 @@ pub(crate) fn run(stages: &mut [Stage], metrics: &[Metric], plan: Plan) -> Resul
     let clock = clock(stages, &limits)?;
     let name = clock.name();
     eprintln!("wire: {rounds} rounds, seed {seed}, {name} of both ends on CPU {cpu}");
+    let (wall, thread) = (Clock::Wall.now()?, Clock::Thread.now()?);
     let mut dice = Dice(seed);
     let mut measured = Measured::new();
     for round in 0..rounds {
@@ -96,6 +97,8 @@ pub(crate) fn run(stages: &mut [Stage], metrics: &[Metric], plan: Plan) -> Resul
             }
         }
     }
+    let (wall, thread) = (Clock::Wall.now()? - wall, Clock::Thread.now()? - thread);
+    eprintln!("wire: took {wall:.0?}, of which {thread:.0?} were processor time of this thread");
     Ok(measured)
 }
 
