@@ -31,6 +31,8 @@ const STOP: Duration = Duration::from_secs(30);
 pub struct AgentSpec {
     /// Inventory text, see [`crate::InventoryBuilder`].
     pub inventory: String,
+    /// More inventory files, name and text.
+    pub inventories: Vec<(String, String)>,
     /// TOML policies.
     pub policies: String,
     /// More policy files, name and text, e.g. Kubernetes YAML. A file that may appear later is
@@ -77,7 +79,7 @@ impl Agent {
         };
         agent.write_inventory(&spec.inventory)?;
         agent.write_policies(&spec.policies)?;
-        for (name, text) in &spec.documents {
+        for (name, text) in spec.documents.iter().chain(&spec.inventories) {
             agent.write_document(name, text)?;
         }
         agent.replace("ringfence.toml", &agent.config(node, spec))?;
@@ -125,7 +127,7 @@ impl Agent {
         self.replace("inventory.toml", text)
     }
 
-    /// Replaces one of [`AgentSpec::documents`] in one step.
+    /// Replaces one of [`AgentSpec::documents`] or of [`AgentSpec::inventories`] in one step.
     pub fn write_document(&self, name: &str, text: &str) -> Result<()> {
         self.replace(name, text)
     }
@@ -242,10 +244,11 @@ impl Agent {
 
     fn config(&self, node: &Node, spec: &AgentSpec) -> String {
         let path = |name: &str| quoted(&self.dir().join(name).to_string_lossy());
-        let documents = spec.documents.iter().map(|(name, _)| path(name));
-        let policies: Vec<_> = std::iter::once(path("policies.toml"))
-            .chain(documents)
-            .collect();
+        let paths = |first: &str, more: &[(String, String)]| {
+            let more = more.iter().map(|(name, _)| path(name));
+            let all: Vec<_> = std::iter::once(path(first)).chain(more).collect();
+            all.join(", ")
+        };
         let mut text = format!(
             "node = {}\nstate-dir = {}\nrun-dir = {}\nbpffs = {}\ninventory = [{}]\n\
              policies = [{}]\n\n[metrics]\nlisten = \"127.0.0.1:0\"\n\n[modes]\n",
@@ -253,8 +256,8 @@ impl Agent {
             path("state"),
             path("run"),
             path("bpffs"),
-            path("inventory.toml"),
-            policies.join(", "),
+            paths("inventory.toml", &spec.inventories),
+            paths("policies.toml", &spec.documents),
         );
         let default = ("default".to_owned(), spec.default_mode.clone());
         for (name, mode) in std::iter::once(&default).chain(&spec.modes) {

@@ -55,8 +55,14 @@ impl InventoryBuilder {
     /// An inventory with the local node.
     #[must_use]
     pub fn new(node: &str, addresses: &[IpAddr]) -> Self {
+        Self::empty().entry_node(node, addresses, true)
+    }
+
+    /// Nothing yet: for a file beside the one that names the local node.
+    #[must_use]
+    pub fn empty() -> Self {
         let text = String::new();
-        Self { text }.entry_node(node, addresses, true)
+        Self { text }
     }
 
     /// Adds another node.

@@ -5,6 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, ValueEnum};
 
+use crate::extent::Extent;
+
 /// What Ringfence costs on this machine.
 ///
 /// Prints tables; with `-o json` figures and nothing else on stdout. A figure is named
@@ -58,6 +60,26 @@ impl Options {
         self.metrics.is_empty() || self.metrics.iter().any(begins)
     }
 
+    /// Whether a group is asked for by its name.
+    pub(crate) fn names(&self, group: &str) -> bool {
+        let of = |wanted: &String| wanted.split('/').next() == Some(group);
+        self.metrics.iter().any(of)
+    }
+
+    /// Whether anything of a group is to be measured that is measured as a whole.
+    pub(crate) fn wants_of(&self, group: &str) -> bool {
+        self.metrics.is_empty() || self.names(group)
+    }
+
+    /// How much of such a group.
+    pub(crate) fn extent(&self, group: &str) -> Extent {
+        if self.names(group) && !self.quick {
+            Extent::Full
+        } else {
+            Extent::Default
+        }
+    }
+
     /// Whether a variant is to be measured.
     pub(crate) fn wants_variant(&self, variant: &str) -> bool {
         let begins = |wanted: &String| variant.starts_with(wanted);
@@ -91,6 +113,17 @@ mod tests {
     fn options(arguments: &[&str]) -> Options {
         let all = std::iter::once(&"bench").chain(arguments);
         Options::try_parse_from(all).unwrap()
+    }
+
+    #[test]
+    fn a_group_named_is_measured_in_full() {
+        let extent = |arguments: &[&str]| options(arguments).extent("control");
+        assert_eq!(extent(&[]), Extent::Default);
+        assert_eq!(extent(&["--metrics", "control,memory"]), Extent::Full);
+        assert_eq!(extent(&["--quick", "--metrics=control"]), Extent::Default);
+        let wire = options(&["--metrics", "wire/new-udp4"]);
+        assert!(!wire.wants_of("control") && wire.names("wire"));
+        assert!(options(&[]).wants_of("control") && !options(&[]).names("growth"));
     }
 
     #[test]

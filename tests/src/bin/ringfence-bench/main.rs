@@ -2,20 +2,24 @@
 //!
 //! Groups of measurements leave figures behind: `wire` (packets on real interfaces, against the limit
 //! and against what would be used instead), `kernel` (the programs alone), `control` and `memory` (the
-//! agent). `--scale` measures the policy engine alone, on drawn clusters, and needs neither privileges
+//! agent), `growth` (with peers, flows and CPUs). `--scale` measures the policy engine alone, on drawn clusters, and needs neither privileges
 //! nor a kernel that does anything. What the figures mean, and those of a known machine, are in
 //! `docs/performance.md`.
 
 mod arguments;
 mod bpf;
-mod change;
+mod control;
+mod cpu;
+mod extent;
 mod figures;
 mod frames;
 mod goals;
+mod growth;
 mod kernel;
-mod process;
+mod memory;
 mod report;
 mod scale;
+mod scene;
 mod wire;
 mod world;
 
@@ -28,27 +32,9 @@ use ringfence_testbed::interrupt;
 use self::arguments::{Options, Output};
 use self::figures::Figure;
 
-/// How often to measure.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Effort {
-    /// Policy changes.
-    pub(crate) changes: usize,
-    /// Starts of the agent.
-    pub(crate) starts: usize,
-    /// Changes of each kind to a drawn cluster.
-    pub(crate) scale: usize,
-}
-
-const FULL: Effort = Effort {
-    changes: 200,
-    starts: 7,
-    scale: 200,
-};
-const QUICK: Effort = Effort {
-    changes: 40,
-    starts: 3,
-    scale: 30,
-};
+/// Changes of each kind to a drawn cluster, of which so many are enough for a first look.
+const DRAWN: usize = 200;
+const FEW_DRAWN: usize = 30;
 
 fn main() -> ExitCode {
     // `cargo xtask bench -- --quick` and `cargo xtask bench --quick` are the same.
@@ -69,11 +55,11 @@ fn run(options: &Options) -> Result<()> {
     if options.output == Output::Json {
         report::keep_stdout();
     }
-    let effort = if options.quick { QUICK } else { FULL };
     if options.scale {
-        return scale::measure(effort.scale);
+        let changes = if options.quick { FEW_DRAWN } else { DRAWN };
+        return scale::measure(changes);
     }
-    let figures = groups(options, effort)?;
+    let figures = groups(options)?;
     if options.output == Output::Json {
         println!("{}", serde_json::to_string_pretty(&figures)?);
     }
@@ -105,15 +91,19 @@ fn check(figures: &[Figure], options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Every group that is wanted, one after the other.
-fn groups(options: &Options, effort: Effort) -> Result<Vec<Figure>> {
+/// Every group that is wanted, one after the other. Of what takes minutes when it is whole, the part
+/// that goals are about is measured unless the group is asked for by its name; growth has no such part.
+fn groups(options: &Options) -> Result<Vec<Figure>> {
     let mut figures = wire::measure(options)?;
     figures.extend(kernel::measure(options)?);
-    if options.wants("control/") {
-        let mut bench = process::Bench::start()?;
-        change::measure(&mut bench, effort)?;
-        process::memory(&bench, effort.changes)?;
-        process::starts(&mut bench, effort)?;
+    if options.wants_of("control") {
+        figures.extend(control::measure(options.extent("control"))?);
+    }
+    if options.wants_of("memory") {
+        figures.extend(memory::measure(options.extent("memory"))?);
+    }
+    if options.names("growth") {
+        figures.extend(growth::measure(options.extent("growth"))?);
     }
     Ok(figures)
 }

@@ -66,30 +66,7 @@ pub(crate) fn inventory(node: &Node, target: &Workload, sender: &Workload) -> St
 /// All policies. What the sender may send to [`PORT`] of the target depends on `open`; remote
 /// workload 0 may always connect to `tcp/8080`.
 pub(crate) fn policies(open: bool) -> String {
-    let mut text = String::new();
-    for number in 0..POLICIES {
-        let subject = if number % 2 == 0 {
-            "target"
-        } else {
-            "elsewhere"
-        };
-        let (app, port) = (number % APPLICATIONS, 8080 + number);
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "[[policy]]\nname = \"p-{number}\"\nnamespace = \"{NAMESPACE}\"\n\
-             subject = \"app={subject}\"\nowner = \"team-{number}\"\n\
-             justification = \"a policy to be measured\"\n\n\
-             [[policy.ingress]]\n\
-             from = [{{ namespaces = \"env=prod\", pods = \"app=app-{app}\" }}, \
-             {{ namespaces = \"env=test\", service-account = \"app-{app}\" }}]\n\
-             ports = [\"tcp/{port}\", \"tcp/9000-9100\"]\n\n\
-             [[policy.ingress]]\nfrom = [{{ cidr = \"192.0.2.0/24\" }}]\nports = [\"tcp/443\"]\n\n\
-             [[policy.egress]]\n\
-             to = [{{ namespaces = \"\", pods = \"app in (app-{app}, app-0)\" }}]\n\
-             ports = [\"tcp/{port}\", \"udp/53\"]\n\n"
-        );
-    }
+    let mut text = standing_policies();
     let peer = if open { "sender" } else { "nobody" };
     let _ = write!(
         text,
@@ -97,4 +74,38 @@ pub(crate) fn policies(open: bool) -> String {
          \n[[policy.ingress]]\nfrom = [{{ pods = \"app={peer}\" }}]\nports = [\"udp/{PORT}\"]\n"
     );
     text
+}
+
+/// Every policy but the one that changes.
+pub(crate) fn standing_policies() -> String {
+    let mut text = String::new();
+    for number in 0..POLICIES {
+        let subject = if number % 2 == 0 {
+            "target"
+        } else {
+            "elsewhere"
+        };
+        policy(&mut text, number, subject, "p");
+    }
+    text
+}
+
+/// Adds one policy about the workloads of an application.
+pub(crate) fn policy(text: &mut String, number: u32, subject: &str, prefix: &str) {
+    let (app, port) = (number % APPLICATIONS, 8080 + number);
+    // Writing to a String cannot fail.
+    let _ = write!(
+        text,
+        "[[policy]]\nname = \"{prefix}-{number}\"\nnamespace = \"{NAMESPACE}\"\n\
+         subject = \"app={subject}\"\nowner = \"team-{number}\"\n\
+         justification = \"a policy to be measured\"\n\n\
+         [[policy.ingress]]\n\
+         from = [{{ namespaces = \"env=prod\", pods = \"app=app-{app}\" }}, \
+         {{ namespaces = \"env=test\", service-account = \"app-{app}\" }}]\n\
+         ports = [\"tcp/{port}\", \"tcp/9000-9100\"]\n\n\
+         [[policy.ingress]]\nfrom = [{{ cidr = \"192.0.2.0/24\" }}]\nports = [\"tcp/443\"]\n\n\
+         [[policy.egress]]\n\
+         to = [{{ namespaces = \"\", pods = \"app in (app-{app}, app-0)\" }}]\n\
+         ports = [\"tcp/{port}\", \"udp/53\"]\n\n"
+    );
 }

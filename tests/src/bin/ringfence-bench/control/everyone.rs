@@ -1,0 +1,54 @@
+//! Whether a request had all of its effect: a datagram from every remote workload.
+
+use std::collections::HashSet;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::scene::{ALL, Wires};
+use crate::world;
+
+/// Sent before what arrived is taken: fewer than a socket holds.
+const BATCH: usize = 50;
+
+/// A datagram from each remote workload, of both families, arrives at the target.
+pub(super) fn is_let_in(wires: &Wires, peers: u32) -> Result<()> {
+    for v6 in [false, true] {
+        let at = SocketAddr::new(wires.target.ip(v6), ALL);
+        let receiver = wires.target.ns.run(|| UdpSocket::bind(at))??;
+        receiver.set_nonblocking(true)?;
+        let all: Vec<IpAddr> = (0..peers)
+            .map(world::remote)
+            .map(|[ip4, ip6]| if v6 { ip6 } else { ip4 })
+            .collect();
+        let missing = wires.outside.ns.run(|| missing(&all, at, &receiver))??;
+        ensure!(
+            missing.is_empty(),
+            "{} of {peers} workloads are not let in, among them {:?}",
+            missing.len(),
+            missing.iter().min()
+        );
+    }
+    Ok(())
+}
+
+/// A veth pair delivers before the sender's system call returns, so nobody has to be waited for.
+fn missing(all: &[IpAddr], at: SocketAddr, receiver: &UdpSocket) -> Result<HashSet<IpAddr>> {
+    let mut missing: HashSet<IpAddr> = all.iter().copied().collect();
+    for batch in all.chunks(BATCH) {
+        for from in batch {
+            let sender = UdpSocket::bind(SocketAddr::new(*from, 0));
+            let sender = sender.with_context(|| format!("sending from {from}"))?;
+            sender.send_to(&[], at)?;
+        }
+        loop {
+            match receiver.recv_from(&mut []) {
+                Ok((_, from)) => missing.remove(&from.ip()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error).context("receiving a datagram"),
+            };
+        }
+    }
+    Ok(missing)
+}

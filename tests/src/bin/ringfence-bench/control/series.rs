@@ -1,0 +1,104 @@
+//! Requests that let the probe in and shut it out again, one after the other.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use ringfence_testbed::interrupt;
+
+use super::probe::Probe;
+use crate::figures::{Figure, Unit};
+use crate::report::distribution;
+
+/// Requests in a row before any counts: the first ones meet cold caches, or what was still to be done
+/// of an earlier series.
+const WARM_UP: usize = 2;
+
+/// After so many requests there is a rest, in which the agent lets former tables go: it does so half a
+/// second after the last change, and a map that is full of them takes no more changes.
+const IN_A_ROW: usize = 20;
+const REST: Duration = Duration::from_millis(800);
+
+/// The times of two requests that undo each other.
+pub(super) struct Series {
+    /// The request that lets the probe in.
+    opening: (&'static str, Vec<Duration>),
+    /// The one that shuts it out; of the same name if they are one kind of request.
+    closing: (&'static str, Vec<Duration>),
+    /// Whose work it is, and at how many peers.
+    variant: String,
+}
+
+impl Series {
+    /// Measures `times` requests. `prepare` makes ready whatever may be ready before the clock
+    /// starts; at first the probe must be shut out, or about to be.
+    pub(super) fn measure<R: FnOnce() -> Result<()>>(
+        (opening, closing): (&'static str, &'static str),
+        variant: String,
+        probe: &mut Probe,
+        times: usize,
+        mut prepare: impl FnMut(bool, usize) -> Result<R>,
+    ) -> Result<Self> {
+        let (mut opened, mut closed) = (Vec::new(), Vec::new());
+        let settled = probe.settle(false);
+        settled.with_context(|| format!("before {opening} of {variant}"))?;
+        for round in 0..WARM_UP + times.next_multiple_of(2) {
+            interrupt::check()?;
+            let open = round % 2 == 0;
+            let name = if open { opening } else { closing };
+            if round > 0 && round % IN_A_ROW == 0 {
+                probe.rest(!open, REST)?;
+            }
+            let took = probe.time(open, prepare(open, round)?);
+            let took = took.with_context(|| format!("{name} of {variant}, round {round}"))?;
+            if round >= WARM_UP {
+                if open { &mut opened } else { &mut closed }.push(took);
+            }
+        }
+        Ok(Self {
+            opening: (opening, opened),
+            closing: (closing, closed),
+            variant,
+        })
+    }
+
+    /// One figure, or two if there were two kinds of requests.
+    pub(super) fn figures(&self) -> Vec<Figure> {
+        let kinds = self.kinds();
+        let figure = |(name, samples): &(&str, Vec<Duration>)| {
+            let samples: Vec<f64> = samples
+                .iter()
+                .map(|took| took.as_secs_f64() * 1e3)
+                .collect();
+            Figure::of(
+                format!("control/{name}/{}", self.variant),
+                Unit::Ms,
+                &samples,
+            )
+        };
+        kinds.iter().map(figure).collect()
+    }
+
+    /// The same as rows of a table.
+    pub(super) fn rows(&self) -> Vec<Vec<String>> {
+        let kinds = self.kinds();
+        let row = |(name, samples): &(&str, Vec<Duration>)| {
+            let mut row = vec![
+                (*name).to_owned(),
+                self.variant.clone(),
+                samples.len().to_string(),
+            ];
+            row.extend(distribution(samples));
+            row
+        };
+        kinds.iter().map(row).collect()
+    }
+
+    fn kinds(&self) -> Vec<(&'static str, Vec<Duration>)> {
+        if self.opening.0 == self.closing.0 {
+            let all = [self.opening.1.as_slice(), &self.closing.1].concat();
+            vec![(self.opening.0, all)]
+        } else {
+            vec![self.opening.clone(), self.closing.clone()]
+        }
+    }
+}

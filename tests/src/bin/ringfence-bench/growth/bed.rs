@@ -1,0 +1,200 @@
+//! The kernel side without an agent: the programs, and maps that hold a world of a wanted size.
+//!
+//! The world is compiled and planned as the agent does it. From one size to the next only the
+//! difference is written. Nothing is attached: the programs are run on frames, and a run's interface
+//! is always `lo`, which stands for the target's.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use ringfence::datapath::{Datapath as _, KernelDatapath, LoadOptions, Pins, Telemetry};
+use ringfence::model::WallTime;
+use ringfence::plan::{State, plan};
+use ringfence::policy::{Clock, Compiler, Inputs, LocalEndpoint, Modes};
+use ringfence::source::FileSet;
+use ringfence_common::mode::Mode;
+use ringfence_testbed::{Bpffs, InventoryBuilder};
+use tempfile::TempDir;
+
+use crate::bpf::{Program, Verdict};
+use crate::scene::{PER_FILE, cluster, here, local_name, policies};
+use crate::world::{self, NAMESPACE};
+
+/// `lo`, which a test run reports as the interface.
+pub(crate) const IFINDEX: u32 = 1;
+/// Some other interface: packets for the workload are forwarded, not sent by this host.
+const ELSEWHERE: u32 = 77;
+/// The port of the target that every remote workload may connect to.
+pub(crate) const PORT: u16 = 7000;
+/// Policies of one file, which must stay under the agent's limit.
+const PER_POLICY_FILE: u32 = 500;
+/// `TC_ACT_UNSPEC`.
+const PASSED: i32 = -1;
+
+/// How large the world is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct World {
+    /// Workloads elsewhere.
+    pub(crate) peers: u32,
+    /// Workloads here, the target included.
+    pub(crate) endpoints: u32,
+    /// Policies about the target, besides those of every world.
+    pub(crate) policies: u32,
+}
+
+/// The loaded programs.
+pub(crate) struct Bed {
+    pub(crate) datapath: KernelDatapath,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) noop: Program,
+    pub(crate) pins: Pins,
+    compiler: Compiler,
+    actual: State,
+    // Before `dir`: fields drop in order, and a mounted directory cannot be removed.
+    _bpffs: Bpffs,
+    dir: TempDir,
+}
+
+impl Bed {
+    /// Loads the programs with these capacities of their maps.
+    pub(crate) fn load(capacities: Vec<(&'static str, u32)>) -> Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix("ringfence-bench-")
+            .tempdir()?;
+        let path = dir.path().join("bpffs");
+        std::fs::create_dir(&path)?;
+        let bpffs = Bpffs::mount(path)?;
+        let options = LoadOptions {
+            capacities,
+            ..LoadOptions::default()
+        };
+        let (datapath, telemetry) = KernelDatapath::load(bpffs.path(), &options)?;
+        Ok(Self {
+            datapath,
+            telemetry,
+            noop: Program::returning(Verdict::Pass)?,
+            pins: Pins::below(bpffs.path()),
+            compiler: Compiler::default(),
+            actual: State::default(),
+            _bpffs: bpffs,
+            dir,
+        })
+    }
+
+    /// Brings the maps to hold this world, and returns how many policy rows it has.
+    pub(crate) fn publish(&mut self, world: World) -> Result<usize> {
+        let (inventory, policies) = self.write(world)?;
+        let (set, _) = FileSet::load_initial(inventory, policies).map_err(|e| anyhow!("{e:?}"))?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        let mut endpoints = Vec::new();
+        for number in 0..world.endpoints {
+            let name = if number == 0 {
+                "target".to_owned()
+            } else {
+                local_name(number)
+            };
+            endpoints.push(LocalEndpoint {
+                ifindex: IFINDEX + number,
+                workload: format!("{NAMESPACE}/{name}").parse()?,
+                pickup_until: 0,
+            });
+        }
+        let modes = Modes {
+            default: Mode::Enforce,
+            namespaces: BTreeMap::new(),
+        };
+        // The first pass keeps the tables that were in force; the second one lets them go.
+        for _ in 0..2 {
+            let clock = Clock {
+                now: WallTime(i64::try_from(now.as_nanos())?),
+                boot: self.datapath.clocks()?.boot,
+            };
+            self.pass(&Inputs {
+                inventory: set.inventory(),
+                policies: set.policies(),
+                endpoints: &endpoints,
+                modes: &modes,
+                locked: &[],
+                clock,
+            })?;
+        }
+        Ok(self.actual.rows())
+    }
+
+    fn pass(&mut self, inputs: &Inputs<'_>) -> Result<()> {
+        let compiled = self.compiler.compile(inputs)?;
+        let plan = plan(&self.actual, &compiled.state);
+        for action in plan.publish.iter().chain(&plan.retire) {
+            self.datapath.write(action)?;
+        }
+        self.compiler.in_force();
+        self.actual = compiled.state;
+        Ok(())
+    }
+
+    /// The world's files: inventory and policies.
+    fn write(&self, world: World) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+        let node = InventoryBuilder::new("node-1", &["10.0.0.1".parse()?]);
+        let mut inventory = vec![here(node, "target", world.endpoints).build()];
+        for first in (0..world.peers).step_by(PER_FILE as usize) {
+            inventory.push(cluster(first..world.peers.min(first + PER_FILE), None));
+        }
+        let mut policies = vec![policies(world.endpoints)];
+        for first in (0..world.policies).step_by(PER_POLICY_FILE as usize) {
+            let mut text = String::new();
+            for number in first..world.policies.min(first + PER_POLICY_FILE) {
+                world::policy(&mut text, 1000 + number, "target", "more");
+            }
+            policies.push(text);
+        }
+        policies.push(format!(
+            "[[policy]]\nname = \"open\"\nnamespace = \"{NAMESPACE}\"\nsubject = \"app=target\"\n\
+             [[policy.ingress]]\nfrom = [{{ namespaces = \"env in (prod,test)\" }}]\n\
+             ports = [\"tcp/{PORT}\"]\n"
+        ));
+        let put = |name: String, text: &str| -> Result<PathBuf> {
+            let path = self.dir.path().join(name);
+            std::fs::write(&path, text)?;
+            Ok(path)
+        };
+        let all = |kind: &str, texts: &[String]| -> Result<Vec<PathBuf>> {
+            let texts = texts.iter().enumerate();
+            let put = |(number, text): (usize, &String)| put(format!("{kind}-{number}.toml"), text);
+            texts.map(put).collect()
+        };
+        Ok((all("inventory", &inventory)?, all("policies", &policies)?))
+    }
+
+    /// Runs a program on a frame that must pass, and returns the mean time.
+    pub(crate) fn run(
+        &mut self,
+        program: &'static str,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<Duration> {
+        let program = self.datapath.program(program).context("no such program")?;
+        run(program, frame, repeat)
+    }
+}
+
+/// The same on a program that several threads may hold.
+pub(crate) fn run(program: &SchedClassifier, frame: &[u8], repeat: u32) -> Result<Duration> {
+    let mut context = [0; 184];
+    // `ingress_ifindex` of `struct __sk_buff`.
+    if let Some(field) = context.get_mut(36..40) {
+        field.copy_from_slice(&ELSEWHERE.to_ne_bytes());
+    }
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        ctx_in: Some(&context),
+        repeat,
+        ..TestRunOptions::new()
+    };
+    let result = program.test_run(options)?;
+    let verdict = result.return_value.cast_signed();
+    ensure!(verdict == PASSED, "verdict {verdict} instead of {PASSED}");
+    Ok(result.duration)
+}

@@ -1,0 +1,75 @@
+//! How a packet's cost grows when another CPU runs the same program at the same time.
+
+use std::sync::Barrier;
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow};
+use ringfence_testbed::interrupt;
+
+use super::bed::{Bed, World, run};
+use super::flows::{Flows, ends};
+use crate::cpu;
+use crate::frames::{ACK, tcp};
+
+const REPEAT: u32 = 500_000;
+
+/// Samples in nanoseconds, the no-op program included.
+#[derive(Debug, Default)]
+pub(crate) struct Costs {
+    pub(crate) alone: Vec<f64>,
+    pub(crate) other_flows: Vec<f64>,
+    pub(crate) same_flow: Vec<f64>,
+}
+
+/// Measures established packets on one CPU, then on all of them.
+pub(crate) fn measure(bed: &mut Bed, world: World, rounds: usize) -> Result<(usize, Costs)> {
+    let cpus = cpu::count()?;
+    bed.publish(world)?;
+    Flows::open(bed, world.peers, u32::try_from(cpus)?)?;
+    let frames = (0..u32::try_from(cpus)?).map(|number| {
+        let (client, server) = ends(number, world.peers);
+        tcp(client, server, ACK)
+    });
+    let frames: Vec<Vec<u8>> = frames.collect::<Result<_>>()?;
+    let one = std::slice::from_ref(frames.first().context("no CPU")?);
+    let same: Vec<Vec<u8>> = one.iter().cycle().take(cpus).cloned().collect();
+    let mut costs = Costs::default();
+    for round in 0..=rounds {
+        interrupt::check()?;
+        let alone = at_once(bed, one)?;
+        let other_flows = at_once(bed, &frames)?;
+        let same_flow = at_once(bed, &same)?;
+        if round > 0 {
+            costs.alone.extend(alone);
+            costs.other_flows.extend(other_flows);
+            costs.same_flow.extend(same_flow);
+        }
+    }
+    Ok((cpus, costs))
+}
+
+/// Runs each frame on a CPU of its own, all at the same time.
+fn at_once(bed: &mut Bed, frames: &[Vec<u8>]) -> Result<Vec<f64>> {
+    let program = bed.datapath.program("to_workload");
+    let program = &*program.context("no such program")?;
+    let start = &Barrier::new(frames.len());
+    thread::scope(|scope| {
+        let threads: Vec<_> = frames
+            .iter()
+            .enumerate()
+            .map(|(number, frame)| {
+                scope.spawn(move || -> Result<f64> {
+                    let pinned = cpu::pin(number);
+                    start.wait();
+                    pinned?;
+                    Ok(run(program, frame, REPEAT)?.as_secs_f64() * 1e9)
+                })
+            })
+            .collect();
+        let mut samples = Vec::new();
+        for thread in threads {
+            samples.push(thread.join().map_err(|_| anyhow!("a run panicked"))??);
+        }
+        Ok(samples)
+    })
+}
