@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, path::Path};
 use aya::{
     Ebpf, EbpfLoader,
     maps::MapInfo,
-    programs::{SchedClassifier, TcAttachType},
+    programs::{Program, SchedClassifier, TcAttachType},
 };
 use nix::net::if_::if_indextoname;
 use ringfence_common::{
@@ -86,18 +86,7 @@ impl KernelDatapath {
         let mut ebpf = loader
             .load(OBJECT)
             .map_err(|error| DatapathError::Load(chain(&error)))?;
-        for program in HOOKS
-            .map(|(name, _)| name)
-            .into_iter()
-            .chain([clock::PROGRAM])
-        {
-            classifier(&mut ebpf, program)?
-                .load()
-                .map_err(|error| DatapathError::Program {
-                    program,
-                    reason: chain(&error),
-                })?;
-        }
+        load_programs(&mut ebpf)?;
         let maps = ControlMaps::take(&mut ebpf)?;
         let clock = ProgramClocks::take(&mut ebpf)?;
         let telemetry = Telemetry::take(&mut ebpf)?;
@@ -160,6 +149,37 @@ fn classifier<'a>(
     };
     let program = ebpf.program_mut(name).ok_or_else(missing)?;
     program.try_into().map_err(|_| missing())
+}
+
+/// Loads every program on a thread of its own: what the verifier takes for one after the other is
+/// most of a start, and for privileged loaders it has no lock.
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
+    let names = HOOKS.map(|(name, _)| name).into_iter();
+    let names: Vec<_> = names.chain([clock::PROGRAM]).collect();
+    for name in &names {
+        classifier(ebpf, name)?;
+    }
+    std::thread::scope(|scope| {
+        let mut loading = Vec::new();
+        for (found, program) in ebpf.programs_mut() {
+            if let Some(name) = names.iter().copied().find(|name| *name == found) {
+                loading.push((name, scope.spawn(|| load_program(program))));
+            }
+        }
+        // Every thread is waited for, also after one of them failed.
+        let outcomes = loading.into_iter().map(|(program, thread)| {
+            let outcome = thread.join();
+            let outcome = outcome.unwrap_or_else(|_| Err("its loader panicked".to_owned()));
+            outcome.map_err(|reason| DatapathError::Program { program, reason })
+        });
+        outcomes.fold(Ok(()), Result::and)
+    })
+}
+
+fn load_program(program: &mut Program) -> Result<(), String> {
+    let program: Result<&mut SchedClassifier, _> = program.try_into();
+    let program = program.map_err(|error| chain(&error))?;
+    program.load().map_err(|error| chain(&error))
 }
 
 /// tcx arrived with Linux 6.6 (commit e420bed02507).

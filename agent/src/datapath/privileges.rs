@@ -1,7 +1,7 @@
 //! Giving up what is not needed once the programs are loaded.
 //!
-//! Invariant: capabilities belong to threads; this must run before any other thread is started,
-//! because later threads inherit what is left.
+//! Invariant: capabilities belong to threads; this must run while there is no other thread, because
+//! only later threads inherit what is left.
 
 use caps::{CapSet, Capability, CapsHashSet};
 
