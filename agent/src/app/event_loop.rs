@@ -39,8 +39,6 @@ use crate::{
 const DRAIN: Duration = Duration::from_millis(25);
 /// The most records of one drain, so that a flood does not starve everything else.
 const BATCH: usize = 16_384;
-/// How long after a pass what it replaced may go.
-const GRACE: Duration = Duration::from_millis(500);
 /// How long after a failed pass the next one is tried.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -76,8 +74,6 @@ struct Agent {
     sweeper: Sweeper,
     /// When to make a pass without being asked.
     due: Option<Instant>,
-    /// Whether that pass may retire first.
-    settling: bool,
 }
 
 /// Runs until told to stop.
@@ -131,7 +127,6 @@ pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Res
         kernel_log,
         sweeper: Sweeper::new(conntrack),
         due: None,
-        settling: false,
     };
     // Files may have changed between their first reading and the watch.
     agent.reload();
@@ -322,12 +317,10 @@ impl Agent {
     /// Makes one pass, and arranges the next if one will be needed.
     fn publish(&mut self) {
         let started = Instant::now();
-        if self.settling && self.due.is_some_and(|due| due <= started) {
-            match self.reconciler.retire() {
-                Ok(0) => {}
-                Ok(count) => tracing::debug!("retired {count} rows"),
-                Err(error) => warn!("retiring: {error}"),
-            }
+        match self.reconciler.retire() {
+            Ok(0) => {}
+            Ok(count) => tracing::debug!("retired {count} rows"),
+            Err(error) => warn!("retiring: {error}"),
         }
         let (inventory, policies, locked, interfaces, modes) = {
             let applied = self.shared.applied();
@@ -356,12 +349,11 @@ impl Agent {
     }
 
     fn published(&mut self, published: Published, now: WallTime, started: Instant) {
-        self.settling = published.unsettled;
-        let settle = published.unsettled.then(|| started + GRACE);
-        let change = published
-            .compiled
-            .next_change
-            .map(|time| started + Duration::from_nanos(time.saturating_sub(published.clocks.boot)));
+        let until = |time: u64| Duration::from_nanos(time.saturating_sub(published.clocks.boot));
+        // Nothing is ripe a moment too early.
+        let settle = published.settles.map(|time| Instant::now() + until(time));
+        let change = published.compiled.next_change;
+        let change = change.map(|time| started + until(time));
         self.due = [settle, change].into_iter().flatten().min();
         let mut applied = self.shared.applied();
         if applied.failure.take().is_some() {
@@ -428,7 +420,6 @@ impl Agent {
         }
         applied.failure = Some(reason.to_owned());
         self.due = Some(Instant::now() + RETRY);
-        self.settling = false;
     }
 
     /// Takes flow records off the ring and hands them on.

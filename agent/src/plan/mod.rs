@@ -7,9 +7,11 @@
 mod action;
 mod capacity;
 mod diff;
+mod retiring;
 mod state;
 
 pub use action::Action;
 pub use capacity::{Capacities, CapacityError, check};
 pub use diff::{Plan, plan};
+pub use retiring::{GRACE, Retiring};
 pub use state::{Addresses, Row, State, TableRows};

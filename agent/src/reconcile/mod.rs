@@ -21,7 +21,7 @@ pub use ledger::{Ledger, LedgerError};
 use crate::{
     datapath::{Clocks, Datapath, DatapathError, Refused},
     model::{Inventory, Lockdown, PolicySet, WallTime},
-    plan::{self, Action, CapacityError, State},
+    plan::{self, Action, CapacityError, GRACE, Retiring, State},
     policy::{Clock, Compiled, Compiler, Exhausted, Inputs, LocalEndpoint, Modes, Space},
 };
 
@@ -69,8 +69,8 @@ pub struct Published {
     pub compiled: Compiled,
     /// How many map writes it took.
     pub writes: usize,
-    /// Whether another pass after the grace period has something to retire.
-    pub unsettled: bool,
+    /// When, by the boot clock, another pass has something to retire.
+    pub settles: Option<u64>,
     /// Interfaces whose fence is in place.
     pub fenced: BTreeSet<u32>,
     /// What time the kernel programs had at the pass.
@@ -83,7 +83,7 @@ pub struct Reconciler<D> {
     compiler: Compiler,
     ledger: Ledger,
     actual: State,
-    retire: Vec<Action>,
+    retiring: Retiring,
     /// Whether a pass failed between writing addresses and beginning their epochs.
     owes_epochs: bool,
     attachable: Attachable,
@@ -112,7 +112,7 @@ impl<D: Datapath> Reconciler<D> {
             compiler,
             ledger,
             actual,
-            retire: Vec::new(),
+            retiring: Retiring::default(),
             owes_epochs: false,
             attachable: Attachable::default(),
             pickups,
@@ -146,14 +146,15 @@ impl<D: Datapath> Reconciler<D> {
             },
         };
         match self.bring_about(&inputs, desired) {
-            Ok((compiled, writes)) => {
-                let unsettled = !self.retire.is_empty() || carries(&compiled);
+            Ok((compiled, writes, passed)) => {
+                let carried = carries(&compiled).then(|| passed.saturating_add(GRACE));
+                let settles = [carried, self.retiring.ripens()];
                 self.compact(&compiled)?;
                 let fenced = self.fenced.clone();
                 Ok(Published {
                     compiled,
                     writes,
-                    unsettled,
+                    settles: settles.into_iter().flatten().min(),
                     fenced,
                     clocks,
                 })
@@ -165,28 +166,26 @@ impl<D: Datapath> Reconciler<D> {
         }
     }
 
-    /// Removes what nothing has referred to since the last pass. To be called a grace period after
-    /// it, before the next one.
+    /// Removes what nothing has referred to for a grace period. To be called before each pass.
     ///
     /// # Errors
     /// When the kernel refuses a removal; the rest is tried again next time.
     pub fn retire(&mut self) -> Result<usize, ReconcileError> {
-        let retire = std::mem::take(&mut self.retire);
-        self.write(&retire)?;
-        Ok(retire.len())
+        let ripe = self.retiring.take_ripe(self.datapath.clocks()?.boot);
+        self.write(&ripe)?;
+        Ok(ripe.len())
     }
 
     fn bring_about(
         &mut self,
         inputs: &Inputs<'_>,
         desired: &Desired<'_>,
-    ) -> Result<(Compiled, usize), ReconcileError> {
+    ) -> Result<(Compiled, usize, u64), ReconcileError> {
         let compiled = self.compiler.compile(inputs)?;
         plan::check(&self.actual, &compiled.state, &self.datapath.capacities())?;
         self.ledger.append(&self.compiler.numbers.take_fresh())?;
         self.take_off(&compiled.state)?;
-        // An older list may name what this pass is about to write.
-        self.retire.clear();
+        self.retiring.spare(&compiled.state);
         if self.owes_epochs {
             self.write(&[Action::BumpAllEpochs])?;
             self.owes_epochs = false;
@@ -195,9 +194,10 @@ impl<D: Datapath> Reconciler<D> {
         let writes = plan.publish.len();
         self.publish_all(&plan.publish, &compiled.state)?;
         self.compiler.in_force();
-        self.retire = plan.retire;
+        let passed = self.datapath.clocks()?.boot;
+        self.retiring.left_by_pass(passed, &plan.retire);
         self.put_on(&compiled.state, desired)?;
-        Ok((compiled, writes))
+        Ok((compiled, writes, passed))
     }
 
     /// A workload's interface that exists makes it an endpoint of this node.
