@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use aya::Pod;
 use aya::maps::{HashMap, Map, MapData};
-use ringfence_common::maps::HOLDINGS;
+use ringfence_common::conntrack::{CtEntry, CtKey4, CtKey6};
+use ringfence_common::maps::{ATTEMPTS4, ATTEMPTS6, HOLDINGS};
 use ringfence_common::quota::Holding;
 use ringfence_testbed::{Agent, AgentSpec, Node, Workload};
 use serde_json::Value;
@@ -200,22 +202,32 @@ impl Stage {
         Ok(took.as_secs_f64() * 1e9 / f64::from(count))
     }
 
-    /// Makes the agent's programs forget how many unanswered attempts each workload has made: a sample
-    /// makes more of them than a workload may in that time, and not one may be refused.
+    /// Makes the agent's programs forget the unanswered attempts, and how many of them each workload has
+    /// made: a sample makes more than a workload may in that time, and not one may be refused. So each
+    /// sample finds room, as it does in nftables' conntrack; what a full map costs belongs to growth.
     fn forget_attempts(&self) -> Result<()> {
         let Fence::Ringfence(agent) = &self.fence else {
             return Ok(());
         };
-        let pin = hooks::pin(agent.bpffs(), &format!("maps/{HOLDINGS}"))?;
-        let map = Map::HashMap(MapData::from_pin(pin)?);
-        let mut map: HashMap<_, u32, Holding> = HashMap::try_from(map)?;
-        let all: Vec<u32> = map.keys().collect::<Result<_, _>>()?;
-        for ifindex in all {
-            // The agent may have removed it.
-            let _ = map.remove(&ifindex);
-        }
-        Ok(())
+        let pin = |name: &str| -> Result<MapData> {
+            let pin = hooks::pin(agent.bpffs(), &format!("maps/{name}"))?;
+            Ok(MapData::from_pin(pin)?)
+        };
+        empty::<u32, Holding>(Map::HashMap(pin(HOLDINGS)?))?;
+        empty::<CtKey4, CtEntry>(Map::LruHashMap(pin(ATTEMPTS4)?))?;
+        empty::<CtKey6, CtEntry>(Map::LruHashMap(pin(ATTEMPTS6)?))
     }
+}
+
+/// Removes every entry of a map.
+fn empty<K: Pod, V: Pod>(map: Map) -> Result<()> {
+    let mut map: HashMap<_, K, V> = HashMap::try_from(map)?;
+    let all: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+    for key in all {
+        // The agent may have removed it.
+        let _ = map.remove(&key);
+    }
+    Ok(())
 }
 
 /// The workload that sends and the one that receives.
