@@ -90,7 +90,7 @@ impl Probe {
         let given_up = &AtomicBool::new(false);
         thread::scope(|scope| {
             let probing = scope.spawn(move || {
-                cpu::pin(cpu::count()? - 1)?;
+                cpu::pin_to_last()?;
                 let mut seen = Seen::default();
                 self.watch(!open, pause(), None, &mut seen)?;
                 ready.send(())?;

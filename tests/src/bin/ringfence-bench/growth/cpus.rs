@@ -23,43 +23,44 @@ pub(crate) struct Costs {
 
 /// Measures established packets on one CPU, then on all of them.
 pub(crate) fn measure(bed: &mut Bed, world: World, rounds: usize) -> Result<(usize, Costs)> {
-    let cpus = cpu::count()?;
+    let cpus = cpu::all()?;
+    let count = cpus.len();
     bed.publish(world)?;
-    Flows::open(bed, world.peers, u32::try_from(cpus)?)?;
-    let frames = (0..u32::try_from(cpus)?).map(|number| {
+    Flows::open(bed, world.peers, u32::try_from(count)?)?;
+    let frames = (0..u32::try_from(count)?).map(|number| {
         let (client, server) = ends(number, world.peers);
         tcp(client, server, ACK)
     });
     let frames: Vec<Vec<u8>> = frames.collect::<Result<_>>()?;
     let one = std::slice::from_ref(frames.first().context("no CPU")?);
-    let same: Vec<Vec<u8>> = one.iter().cycle().take(cpus).cloned().collect();
+    let same: Vec<Vec<u8>> = one.iter().cycle().take(count).cloned().collect();
     let mut costs = Costs::default();
     for round in 0..=rounds {
         interrupt::check()?;
-        let alone = at_once(bed, one)?;
-        let other_flows = at_once(bed, &frames)?;
-        let same_flow = at_once(bed, &same)?;
+        let alone = at_once(bed, &cpus, one)?;
+        let other_flows = at_once(bed, &cpus, &frames)?;
+        let same_flow = at_once(bed, &cpus, &same)?;
         if round > 0 {
             costs.alone.extend(alone);
             costs.other_flows.extend(other_flows);
             costs.same_flow.extend(same_flow);
         }
     }
-    Ok((cpus, costs))
+    Ok((count, costs))
 }
 
 /// Runs each frame on a CPU of its own, all at the same time.
-fn at_once(bed: &mut Bed, frames: &[Vec<u8>]) -> Result<Vec<f64>> {
+fn at_once(bed: &mut Bed, cpus: &[usize], frames: &[Vec<u8>]) -> Result<Vec<f64>> {
     let program = bed.datapath.program("to_workload");
     let program = &*program.context("no such program")?;
     let start = &Barrier::new(frames.len());
     thread::scope(|scope| {
         let threads: Vec<_> = frames
             .iter()
-            .enumerate()
-            .map(|(number, frame)| {
+            .zip(cpus)
+            .map(|(frame, cpu)| {
                 scope.spawn(move || -> Result<f64> {
-                    let pinned = cpu::pin(number);
+                    let pinned = cpu::pin(*cpu);
                     start.wait();
                     pinned?;
                     Ok(run(program, frame, REPEAT)?.as_secs_f64() * 1e9)

@@ -8,7 +8,6 @@ mod hooks;
 mod ipset;
 mod metric;
 mod nftables;
-mod pinning;
 mod rounds;
 mod stage;
 mod stopwatch;

@@ -12,9 +12,9 @@ use ringfence_testbed::interrupt;
 
 use super::hooks::{Limits, On};
 use super::metric::{Kind, Metric};
-use super::pinning;
 use super::stage::Stage;
 use super::stopwatch::Clock;
+use crate::cpu;
 use crate::goals;
 
 /// The usual length of a sample, in nanoseconds.
@@ -60,7 +60,7 @@ pub(crate) fn run(stages: &mut [Stage], metrics: &[Metric], plan: Plan) -> Resul
         seldom,
         seed,
     } = plan;
-    let cpu = pinning::pin()?;
+    let cpu = cpu::pin_to_last()?;
     let limits = Limits::load()?;
     let mut counts = BTreeMap::new();
     for stage in stages.iter_mut() {
