@@ -6,7 +6,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
-    SECOND,
+    SECOND, mutant,
     net::{Ip4, Ip6, Port},
     pod::shared_layout,
 };
@@ -70,3 +70,37 @@ pub struct FragmentPorts {
 shared_layout!(
     FragmentPorts, size 16, source at 8, destination at 10, protocol at 12, headers at 14,
 );
+
+impl FragmentPorts {
+    /// Whether the first fragment was seen so lately that this record speaks for later ones. Another CPU
+    /// may have seen it a tick after this one read the time.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_current(&self, now: u64) -> bool {
+        mutant!(
+            fragments_never_expire,
+            now.saturating_sub(self.seen) < LIFETIME,
+            true
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_speaks_for_its_lifetime_also_to_a_clock_a_tick_behind() {
+        let record = FragmentPorts {
+            seen: 100 * SECOND,
+            source: Port::new(1),
+            destination: Port::new(2),
+            protocol: 17,
+            reserved: 0,
+            headers: 8,
+        };
+        assert!(record.is_current(record.seen - 1));
+        assert!(record.is_current(record.seen + LIFETIME - 1));
+        assert!(!record.is_current(record.seen + LIFETIME));
+    }
+}

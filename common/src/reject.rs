@@ -60,7 +60,7 @@ impl Allowance {
     /// Takes one answer, if there is one left.
     #[inline(always)]
     pub fn take(&mut self, now: u64) -> bool {
-        if now.wrapping_sub(self.since) >= SECOND {
+        if now.saturating_sub(self.since) >= SECOND {
             self.since = now;
             self.given = 0;
         }

@@ -9,7 +9,7 @@ use aya_log_ebpf::debug;
 use ringfence_common::{
     endpoint::Endpoint,
     event::FlowEvent,
-    fragment::{FragmentPorts, LIFETIME},
+    fragment::FragmentPorts,
     ids::{IdentityId, NamespaceSlot, TableId},
     mode::{Action, Mode, Verdict},
     mutant,
@@ -238,13 +238,7 @@ fn fragment<A: Family>(context: &Context, packet: &mut Packet<A>) -> Result<(), 
         };
     }
     match A::fragment_find(&key) {
-        Some(ports)
-            if mutant!(
-                fragments_never_expire,
-                context.now.wrapping_sub(ports.seen) < LIFETIME,
-                true
-            ) =>
-        {
+        Some(ports) if ports.is_current(context.now) => {
             let overwrites = packet.place < u32::from(ports.headers);
             if mutant!(fragment_overwrites_headers, overwrites, false) {
                 return Err(DropReason::TinyFragment);

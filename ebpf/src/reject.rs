@@ -70,7 +70,7 @@ pub extern "C" fn drop_or_reject(raw: *mut __sk_buff, from_workload: u32) -> i32
 pub fn answers_are_under_way(now: u64) -> bool {
     LAST_ANSWER
         .get(0)
-        .is_some_and(|sent| now.wrapping_sub(*sent) < ON_THE_WAY)
+        .is_some_and(|sent| now.saturating_sub(*sent) < ON_THE_WAY)
 }
 
 /// Whether a packet is an answer that [`drop_or_reject`] sent; 1 if so, and never again for the same
@@ -97,7 +97,7 @@ pub extern "C" fn is_answer(raw: *mut __sk_buff, from_workload: u32) -> u32 {
     };
     // Who removes it has it: two packets cannot pass by one record.
     let taken = mutant!(answer_passes_twice, ANSWERS.remove(key).is_ok(), true);
-    u32::from(taken && clock::ticks().wrapping_sub(sent) < ON_THE_WAY)
+    u32::from(taken && clock::ticks().saturating_sub(sent) < ON_THE_WAY)
 }
 
 #[inline(always)]

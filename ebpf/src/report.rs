@@ -209,7 +209,7 @@ fn another(context: &Context, event: &mut FlowEvent, count: *mut DenyCount) -> u
     let count = unsafe { &mut *count };
     count.packets += 1;
     count.bytes += event.bytes;
-    let recent = context.now.wrapping_sub(count.reported) < REPORT_INTERVAL;
+    let recent = context.now.saturating_sub(count.reported) < REPORT_INTERVAL;
     if mutant!(every_denial_reported, recent, false) {
         return 0;
     }
