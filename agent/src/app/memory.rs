@@ -1,20 +1,9 @@
-//! How glibc is to handle memory; other allocators are left alone.
+//! Giving memory back after a large file was read.
 //!
 //! Parsing an inventory of ten thousand workloads takes three times the memory that its content
-//! needs, in a million small pieces. glibc keeps what lies between the pieces that stay, and puts small
-//! free pieces on lists of their own that it has to sort out again and again.
+//! needs, and glibc keeps what lies between the pieces that stay. Other allocators are left alone.
 
-#![allow(unsafe_code, reason = "mallopt and malloc_trim have no safe wrappers")]
-
-/// To be called before there is another thread. Without lists of small free pieces an inventory is read
-/// in two thirds of the time.
-pub(super) fn prepare() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes numbers and no pointer; no other thread allocates.
-    unsafe {
-        libc::mallopt(libc::M_MXFAST, 0);
-    }
-}
+#![allow(unsafe_code, reason = "malloc_trim has no safe wrapper")]
 
 /// Returns free memory to the kernel; takes a few milliseconds.
 pub(super) fn trim() {

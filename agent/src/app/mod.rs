@@ -86,7 +86,6 @@ fn lines(errors: &[SourceError]) -> String {
 /// # Errors
 /// When it cannot start, or cannot go on.
 pub fn run(config: &Path) -> Result<(), AppError> {
-    memory::prepare();
     let config = Config::load(config).map_err(AppError::Invalid)?;
     // Before anything is touched: a bad file must not cost more than an exit code.
     let sources = event_loop::Sources::load(&config)?;
