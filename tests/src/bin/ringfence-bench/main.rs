@@ -10,6 +10,7 @@ mod arguments;
 mod bpf;
 mod control;
 mod cpu;
+mod dice;
 mod extent;
 mod figures;
 mod frames;
@@ -20,6 +21,7 @@ mod memory;
 mod report;
 mod scale;
 mod scene;
+mod tool;
 mod wire;
 mod world;
 

@@ -6,16 +6,15 @@
 //! beside it.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::process::Stdio;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 
 use super::everyone;
 use super::series::Series;
 use crate::figures::{Figure, Unit};
 use crate::scene::{ALL, MOVING_AT, Wires};
+use crate::tool::feed;
 use crate::world;
 
 /// A node that nftables guards.
@@ -125,21 +124,6 @@ impl Firewall {
 
     /// One process for one script.
     fn run(&self, script: &str) -> Result<()> {
-        let mut command = self.wires.node.ns.command("nft");
-        let mut child = command
-            .args(["-f", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("starting nft (nftables)")?;
-        if let Some(mut input) = child.stdin.take() {
-            // When `nft` stops at a bad line the pipe breaks; its own message tells more.
-            let _ = input.write_all(script.as_bytes());
-        }
-        let output = child.wait_with_output().context("waiting for nft")?;
-        let message = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "nft failed: {}", message.trim());
-        Ok(())
+        feed(&self.wires.node.ns, &["nft", "-f", "-"], script)
     }
 }

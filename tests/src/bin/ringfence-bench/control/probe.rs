@@ -75,11 +75,6 @@ impl Probe {
         )
     }
 
-    /// Keeps the flow going, while nothing may change.
-    pub(crate) fn rest(&mut self, open: bool, time: Duration) -> Result<()> {
-        self.watch(open, time, None, &mut Seen::default())
-    }
-
     /// Makes a request that lets the flow in, or shuts it out, and returns how long that took.
     pub(crate) fn time(
         &mut self,

@@ -13,11 +13,6 @@ use crate::report::distribution;
 /// of an earlier series.
 const WARM_UP: usize = 2;
 
-/// After so many requests there is a rest, in which the agent lets former tables go: it does so half a
-/// second after the last change, and a map that is full of them takes no more changes.
-const IN_A_ROW: usize = 20;
-const REST: Duration = Duration::from_millis(800);
-
 /// The times of two requests that undo each other.
 pub(super) struct Series {
     /// The request that lets the probe in.
@@ -45,9 +40,6 @@ impl Series {
             interrupt::check()?;
             let open = round % 2 == 0;
             let name = if open { opening } else { closing };
-            if round > 0 && round % IN_A_ROW == 0 {
-                probe.rest(!open, REST)?;
-            }
             let took = probe.time(open, prepare(open, round)?);
             let took = took.with_context(|| format!("{name} of {variant}, round {round}"))?;
             if round >= WARM_UP {

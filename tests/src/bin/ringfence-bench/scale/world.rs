@@ -16,6 +16,8 @@ use ringfence::model::{
 use ringfence::policy::LocalEndpoint;
 use ringfence::source::policy_toml;
 
+use crate::dice::Dice;
+
 const NAMESPACES: usize = 200;
 const LABEL_SETS: usize = 5000;
 const POLICIES: usize = 1000;
@@ -34,24 +36,6 @@ pub(crate) struct World {
     pub(crate) inventory: Arc<Inventory>,
     pub(crate) policies: Arc<PolicySet>,
     pub(crate) endpoints: Vec<LocalEndpoint>,
-}
-
-/// A small generator (splitmix64), so that the draw is the same everywhere.
-struct Draw(u64);
-
-impl Draw {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let drawn = (word ^ (word >> 31)) % (below.max(1) as u64);
-        usize::try_from(drawn).unwrap_or(0)
-    }
-
-    fn one<'a>(&mut self, all: &[&'a str]) -> &'a str {
-        all.get(self.next(all.len())).copied().unwrap_or("")
-    }
 }
 
 fn namespace(number: usize) -> String {
@@ -236,7 +220,7 @@ fn cluster_policy(number: usize) -> String {
 
 /// Five kinds of policies, one of each in every namespace.
 fn namespace_policy(number: usize, edit: Edit) -> Result<String> {
-    let mut draw = Draw(number as u64);
+    let mut draw = Dice(number as u64);
     let own = namespace(number);
     let kind = number / NAMESPACES;
     let subject = match kind {
@@ -247,8 +231,8 @@ fn namespace_policy(number: usize, edit: Edit) -> Result<String> {
         "[[policy]]\nname = \"p{number}\"\nnamespace = \"{own}\"\nsubject = \"{subject}\"\n"
     );
     let (app, other) = (draw.one(&APPS), draw.one(&APPS));
-    let (tier, team) = (draw.one(&TIERS), draw.next(23));
-    let net = draw.next(250);
+    let (tier, team) = (draw.one(&TIERS), draw.below(23));
+    let net = draw.below(250);
     match kind {
         0 => write!(
             text,

@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use anyhow::Result;
 use ringfence_testbed::{Addresses, NetNs, Workload};
 
-use super::tool::feed;
 use super::world::PORTS;
+use crate::tool::feed;
 
 /// The chains and sets of one node.
 pub(crate) struct Ipset {

@@ -12,7 +12,6 @@ mod rounds;
 mod stage;
 mod stopwatch;
 mod table;
-mod tool;
 mod traffic;
 mod world;
 
@@ -52,7 +51,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
         seldom: if narrowed { 1 } else { SELDOM },
         seed: options.seed(),
     };
-    // Neither the place nor the priority of that thread are for anything else.
+    // No other thread is to stay where that one stays.
     let measured = thread::scope(|scope| {
         let run = || rounds::run(&mut stages, &metrics, plan);
         let joined = scope.spawn(run).join();

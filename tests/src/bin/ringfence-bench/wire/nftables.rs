@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use ringfence_testbed::{Addresses, NetNs, Workload};
 
-use super::tool::feed;
 use super::world::PORTS;
+use crate::tool::feed;
 
 /// How peers are looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use super::metric::{Kind, Metric};
 use super::stage::Stage;
 use super::stopwatch::Clock;
 use crate::cpu;
+use crate::dice::Dice;
 use crate::goals;
 
 /// The usual length of a sample, in nanoseconds.
@@ -172,26 +173,4 @@ fn block(
         fence: *fence,
     });
     Ok(metrics.iter().copied().zip(taken).collect())
-}
-
-/// A small generator (splitmix64), so that a seed is the same order everywhere.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let drawn = (word ^ (word >> 31)) % (bound.max(1) as u64);
-        usize::try_from(drawn).unwrap_or(0)
-    }
-
-    fn shuffled<T>(&mut self, mut all: Vec<T>) -> Vec<T> {
-        for last in (1..all.len()).rev() {
-            let other = self.below(last + 1);
-            all.swap(last, other);
-        }
-        all
-    }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::NetNs;
 
 /// Runs a tool in a namespace; it must succeed.
-pub(super) fn feed(ns: &NetNs, tool: &[&str], text: &str) -> Result<()> {
+pub(crate) fn feed(ns: &NetNs, tool: &[&str], text: &str) -> Result<()> {
     let (program, arguments) = tool.split_first().context("a tool")?;
     let mut child = ns
         .command(program)
