@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub mod state;
 
-pub use state::{is_answered, is_proven, opens, restarts, step, timeout};
+pub use state::{is_answered, is_proven, opens, restarts, stands, step, timeout};
 
 use crate::{
     SECOND,
@@ -197,7 +197,7 @@ impl CtEntry {
     /// Whether the entry lives where its state says it should not.
     #[inline(always)]
     #[must_use]
-    pub const fn is_misplaced(&self) -> bool {
+    pub fn is_misplaced(&self) -> bool {
         self.lives_proven() != is_proven(self.state)
     }
 

@@ -43,6 +43,13 @@ impl PolicyKey {
     pub const FULL_BITS: u32 = 96;
     /// What a step through time adds to the direction.
     pub const STEP: u8 = 4;
+
+    /// The key as words in memory order: table, class, and the rest.
+    #[must_use]
+    #[inline(always)]
+    pub fn words(&self) -> [u32; 3] {
+        zerocopy::transmute!(*self)
+    }
 }
 
 /// No time: the row holds until it is replaced.

@@ -107,11 +107,11 @@ impl Holding {
         )
     }
 
-    /// Takes a booking back, because the attempt was answered. All of it if the entry `leaves` the
-    /// attempts.
+    /// Takes a booking back, because the attempt was answered. All of it if the connection `stands`:
+    /// the first packet that follows moves its entry.
     #[inline(always)]
-    pub const fn answered(&mut self, price: u64, leaves: bool) {
-        let back = if leaves { price } else { price - price / KEPT };
+    pub const fn answered(&mut self, price: u64, stands: bool) {
+        let back = if stands { price } else { price - price / KEPT };
         self.booked = self.booked.saturating_sub(back);
     }
 

@@ -20,6 +20,7 @@ use crate::{
     context::Context,
     family::Family,
     maps::{self, Policy},
+    recent,
 };
 
 /// Writes an allow that needs no table.
@@ -93,9 +94,17 @@ fn judge_now<A: Family>(
         protocol: step.packet.protocol,
         port,
     };
-    question.key = query.key();
+    let asked = query.key();
+    if let Some(decision) = recent::recall(&asked, context.now) {
+        entry.decide(&decision, identity);
+        return 0;
+    }
+    question.key = asked;
     match policy::first(&Policy, &mut question.key, clock::boot) {
-        Ok(Some(decision)) => entry.decide(&decision, identity),
+        Ok(Some(decision)) => {
+            recent::keep(&asked, context.now, &decision);
+            entry.decide(&decision, identity);
+        }
         Ok(None) => {
             entry.peer = identity;
             return 1;

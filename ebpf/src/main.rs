@@ -32,6 +32,7 @@ mod judge;
 mod maps;
 mod path;
 mod place;
+mod recent;
 mod reject;
 mod report;
 

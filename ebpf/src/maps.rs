@@ -28,7 +28,11 @@ use ringfence_common::{
     stats::STATS as COUNTERS,
 };
 
-use crate::{judge::Question, reject::Draft};
+use crate::{
+    judge::Question,
+    recent::{Recent, SLOTS},
+    reject::Draft,
+};
 
 #[map]
 pub static ENDPOINTS: HashMap<u32, Endpoint> =
@@ -103,6 +107,9 @@ static SCRATCH_QUESTION: PerCpuArray<Question> = PerCpuArray::with_max_entries(1
 /// Likewise, for an answer to a rejected packet.
 #[map]
 static SCRATCH_DRAFT: PerCpuArray<Draft> = PerCpuArray::with_max_entries(1, 0);
+/// Answers of policy, by what was asked.
+#[map]
+static RECENT: PerCpuArray<Recent> = PerCpuArray::with_max_entries(SLOTS, 0);
 /// Answers on their way from one hook to the other, and when they were sent.
 #[map]
 pub static ANSWERS: LruHashMap<AnswerKey, u64> = LruHashMap::with_max_entries(ANSWERS_CAPACITY, 0);
@@ -150,6 +157,14 @@ pub fn question() -> Option<&'static mut Question> {
     // SAFETY: as for `scratch_entry`, except that it is asked for by one function after another:
     // each lets go of its reference before it calls or returns.
     Some(unsafe { &mut *slot })
+}
+
+/// One of this CPU's recent answers of policy.
+#[inline(always)]
+pub fn recent(slot: u32) -> Option<&'static mut Recent> {
+    let recent = RECENT.get_ptr_mut(slot)?;
+    // SAFETY: as for `question`; a slot of zeroes is a question nobody asks, of time 0.
+    Some(unsafe { &mut *recent })
 }
 
 /// This CPU's answer to write.

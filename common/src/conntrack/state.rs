@@ -5,7 +5,7 @@
 //! until both ends have gone on, and no more.
 
 use crate::{
-    SECOND,
+    SECOND, mutant,
     packet::{TcpFlags, protocol},
 };
 
@@ -23,16 +23,31 @@ pub const RESET: u8 = 16;
 pub const WENT_ON_ORIGINAL: u8 = 32;
 /// The answering side went on after the RST.
 pub const WENT_ON_REPLY: u8 = 64;
+/// Either end went on after the connection stood, and not to end it.
+pub const USED: u8 = 128;
 
 const FINS: u8 = FIN_ORIGINAL | FIN_REPLY;
 const WENT_ON: u8 = WENT_ON_ORIGINAL | WENT_ON_REPLY;
 
-/// Whether both ends took part, beyond one question and one answer, and neither has ended it: an
-/// entry worth more than any number of attempts. One side alone cannot make a flow look so.
+/// Whether both ends took part, beyond a handshake, and neither has ended it: an entry worth more than
+/// any number of attempts. One side alone cannot make a flow look so. A connection that is opened and
+/// closed, as health checks do, is never worth moving.
 #[inline(always)]
 #[must_use]
-pub const fn is_proven(state: u8) -> bool {
-    state & ESTABLISHED != 0 && state & RESET == 0 && state & FINS != FINS
+pub fn is_proven(state: u8) -> bool {
+    mutant!(
+        a_handshake_is_proof,
+        state & USED != 0,
+        state & ESTABLISHED != 0
+    ) && state & RESET == 0
+        && state & FINS != FINS
+}
+
+/// Whether the originator went on after an answer: with TCP, the handshake is complete.
+#[inline(always)]
+#[must_use]
+pub const fn stands(state: u8) -> bool {
+    state & ESTABLISHED != 0
 }
 
 /// Whether the flow is no mere attempt any more: the other end answered, and with TCP it refused, or
@@ -73,6 +88,9 @@ pub const fn step(before: u8, proto: u8, reply: bool, tcp: TcpFlags) -> u8 {
         after |= REPLIED;
     } else if before & REPLIED != 0 && !opens(proto, tcp) {
         after |= ESTABLISHED;
+    }
+    if before & ESTABLISHED != 0 && !tcp.has(TcpFlags::FIN) && !tcp.has(TcpFlags::RST) {
+        after |= USED;
     }
     if proto == protocol::TCP {
         if tcp.has(TcpFlags::FIN) {

@@ -141,20 +141,26 @@ fn only_two_ends_make_a_flow_proven() {
     assert!(!is_proven(walk(&asked)) && !is_answered(walk(&asked), protocol::TCP));
     assert!(is_answered(walk(&asked), protocol::UDP));
     let standing = [asked[0], asked[1], (false, ACK)];
-    assert!(is_proven(walk(&standing)) && is_answered(walk(&standing), protocol::TCP));
+    assert!(!is_proven(walk(&standing)) && is_answered(walk(&standing), protocol::TCP));
+    for end in [FIN, RST] {
+        assert!(!is_proven(walk(&[&standing[..], &[(false, end)]].concat())));
+    }
+    let used = [asked[0], asked[1], (false, ACK), (true, ACK)];
+    assert!(is_proven(walk(&used)) && is_answered(walk(&used), protocol::TCP));
     let refused = [(false, SYN), (true, RST)];
     assert!(!is_proven(walk(&refused)) && is_answered(walk(&refused), protocol::TCP));
-    let half_closed = [standing[0], standing[1], standing[2], (true, FIN)];
+    let half_closed = [&used[..], &[(true, FIN)]].concat();
     assert!(is_proven(walk(&half_closed)));
     for end in [FIN, RST] {
-        let [a, b, c, d] = half_closed;
-        assert!(!is_proven(walk(&[a, b, c, d, (false, end)])));
+        assert!(!is_proven(walk(
+            &[&half_closed[..], &[(false, end)]].concat()
+        )));
     }
 }
 
 #[test]
 fn a_reset_that_neither_end_believes_is_forgotten() {
-    let standing = [(false, SYN), (true, SYN_ACK), (false, ACK)];
+    let standing = [(false, SYN), (true, SYN_ACK), (false, ACK), (true, ACK)];
     let after = |more: &[(bool, TcpFlags)]| walk(&[&standing[..], more].concat());
     let reset = (true, RST);
     assert!(!is_proven(after(&[reset])));

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use ringfence::datapath::{Clocks, Counters, Datapath as _, Denials, Sweep, Telemetry};
@@ -20,6 +21,8 @@ use ringfence_common::{
     policy::{PolicyKey, PolicyRow},
     reason::DropReason,
 };
+
+use ringfence_testbed::eventually;
 
 use crate::loaded::Loaded;
 
@@ -99,6 +102,8 @@ pub(crate) struct Fence {
     /// There until the fence is dropped.
     loaded: Option<Loaded>,
     endpoint: Endpoint,
+    /// Whether rows changed in place since the last frame.
+    edited: bool,
 }
 
 impl Drop for Fence {
@@ -115,6 +120,7 @@ impl Fence {
         Self {
             loaded: Some(Loaded::take()),
             endpoint: Endpoint::default(),
+            edited: true,
         }
     }
 
@@ -153,6 +159,7 @@ impl Fence {
     }
 
     pub(crate) fn write(&mut self, action: Action) {
+        self.edited |= matches!(action, Action::PutRow(_) | Action::DeleteRow(_));
         self.loaded().datapath.write(&action).unwrap();
     }
 
@@ -274,6 +281,16 @@ impl Fence {
         answer
     }
 
+    /// The agent never changes rows that something refers to, so the programs may use an answer until
+    /// the tick ends. Who changes them in place waits for that.
+    fn await_a_tick(&mut self) {
+        let before = self.clocks().ticks;
+        eventually(Duration::from_secs(10), "the next tick", || {
+            Ok((self.clocks().ticks != before).then_some(()))
+        })
+        .unwrap();
+    }
+
     /// Runs a frame; returns what became of it, and how much of what came out.
     fn show(
         &mut self,
@@ -288,6 +305,9 @@ impl Fence {
             FromNode => ("to_workload", 0),
             Hairpin => ("to_workload", IFINDEX),
         };
+        if std::mem::take(&mut self.edited) {
+            self.await_a_tick();
+        }
         let context = sk_buff(ingress, gso_size);
         let options = TestRunOptions {
             data_in: Some(frame),

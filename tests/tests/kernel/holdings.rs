@@ -33,6 +33,7 @@ fn establish(fence: &mut Fence, talk: &Talk) {
     fence.passes(Leaving, &talk.out(TCP, SYN), "opening");
     fence.passes(Arriving, &talk.back(TCP, SYN | ACK), "answering");
     fence.passes(Leaving, &talk.out(TCP, ACK), "going on");
+    fence.passes(Leaving, &talk.out(TCP, ACK | PSH), "the first data");
 }
 
 /// Datagrams from ever other ports of the friend: attempts that no quota of the workload's limits.
@@ -178,7 +179,11 @@ fn a_connection_that_ends_leaves_the_proven_ones() {
         let mut fence = Fence::new();
         fence.allow(Direction::Egress, TCP, 443);
         let talk = connection(v6, 1000);
-        establish(&mut fence, &talk);
+        fence.passes(Leaving, &talk.out(TCP, SYN), "opening");
+        fence.passes(Arriving, &talk.back(TCP, SYN | ACK), "answering");
+        fence.passes(Leaving, &talk.out(TCP, ACK), "going on");
+        assert_eq!(fence.proven(), 0, "of no use yet");
+        fence.passes(Arriving, &talk.back(TCP, ACK | PSH), "the first data");
         assert_eq!(fence.proven(), 1);
         fence.passes(Arriving, &talk.back(TCP, FIN | ACK), "half closed");
         assert_eq!(fence.proven(), 1);

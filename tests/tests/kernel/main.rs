@@ -27,6 +27,7 @@ mod loaded;
 mod malformed;
 mod object;
 mod policy;
+mod recent;
 mod reject;
 mod source;
 mod steps;

@@ -1,0 +1,85 @@
+//! Answers of policy that this CPU got within the tick: bursts of new flows ask the same question.
+//!
+//! Invariants: an answer is used for exactly the question it was given to, and only until the tick
+//! ends; answers that change with time are not kept, nor is that there was no answer. A table's rows
+//! for a class are written before anything refers to them, stay as they are, and go a grace period,
+//! far longer than a tick, after nothing does, so an answer of this tick is what the trie would say.
+
+use ringfence_common::{
+    ids::RuleSlot,
+    mode::Verdict,
+    mutant,
+    policy::{Decision, FOREVER, PolicyKey},
+};
+
+use crate::maps;
+
+/// Slots per CPU, a power of two.
+pub const SLOTS: u32 = 64;
+
+/// One question and its answer, 32 bytes.
+#[repr(C)]
+pub struct Recent {
+    /// Tick-clock time of the answer.
+    now: u64,
+    key: PolicyKey,
+    rule: RuleSlot,
+    /// A [`Verdict`].
+    verdict: u8,
+    /// 1 if the sender of what is denied is to be told.
+    reject: u8,
+    reserved: [u8; 6],
+}
+
+/// Where the answer to a question is kept.
+#[inline(always)]
+fn slot(key: &PolicyKey) -> Option<&'static mut Recent> {
+    let [table, class, flow] = key.words();
+    let mixed = table ^ class.rotate_left(16) ^ flow.rotate_left(8);
+    // Fibonacci hashing: the top bits of the product depend on all of the word.
+    maps::recent(mixed.wrapping_mul(0x9e37_79b1) >> (32 - SLOTS.trailing_zeros()))
+}
+
+/// The answer that this CPU got to this question within the tick.
+#[inline(always)]
+pub fn recall(key: &PolicyKey, now: u64) -> Option<Decision> {
+    let recent = slot(key)?;
+    let ([table, class, flow], kept) = (key.words(), recent.key.words());
+    let others = mutant!(
+        recent_answer_to_any_question,
+        class ^ kept[1] | flow ^ kept[2],
+        0
+    );
+    let old = mutant!(
+        recent_answer_never_old,
+        recent.now ^ now,
+        u64::from(recent.now == 0)
+    );
+    // One comparison: the verifier follows each way out of here.
+    let differs = old | u64::from(table ^ kept[0] | others);
+    (differs == 0).then(|| Decision {
+        verdict: Verdict::from_raw(recent.verdict),
+        rule: recent.rule,
+        recheck: FOREVER,
+        reject: recent.reject != 0,
+    })
+}
+
+/// Keeps an answer, unless it changes with time.
+#[inline(always)]
+pub fn keep(key: &PolicyKey, now: u64, decision: &Decision) {
+    let changes = decision.recheck != FOREVER;
+    if mutant!(a_passing_answer_is_kept, changes, false) {
+        return;
+    }
+    if let Some(recent) = slot(key) {
+        *recent = Recent {
+            now,
+            key: *key,
+            rule: decision.rule,
+            verdict: decision.verdict as u8,
+            reject: u8::from(decision.reject),
+            reserved: [0; 6],
+        };
+    }
+}
