@@ -3,7 +3,7 @@
 //! While a change is published an endpoint asks its old table with classes and addresses that are
 //! partly new. Whatever has been written by then, the old policy must be what answers.
 
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr};
 
 use proptest::prelude::*;
 use ringfence_common::ids::TableId;
@@ -40,6 +40,24 @@ fn a_compiler_that_time_passes_lays_out_what_lies_ahead() {
             compare(&world, &compiled, i64::from(passed)).map_err(TestCaseError::fail)?;
             let now = BOOT + u64::from(passed);
             prop_assert!(compiled.next_change.is_none_or(|due| due > now), "woken for the past");
+        }
+    });
+}
+
+/// What conntrack entries and remembered answers rest on: another content is another number.
+#[test]
+fn the_rows_of_a_table_never_change() {
+    proptest!(cases(80), |(worlds in history(5))| {
+        let mut compiler = Compiler::default();
+        let mut known = HashMap::new();
+        for world in &worlds {
+            for passed in [0, 1_000_000_000, 3_000_000_000] {
+                let compiled = world.compile_later(&mut compiler, passed);
+                for row in compiled.state.tables.values().flat_map(|rows| rows.iter()) {
+                    let before = known.insert(*row.0, *row.1);
+                    prop_assert!(before.is_none_or(|before| before == *row.1), "{row:?} was {before:?}");
+                }
+            }
         }
     });
 }
