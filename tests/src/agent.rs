@@ -198,6 +198,15 @@ impl Agent {
             .with_context(|| format!("the agent's stderr ends:\n{}", tail(&self.stderr())))
     }
 
+    /// Waits until the agent says that it enforces.
+    pub fn wait_enforcing(&self, deadline: Duration) -> Result<()> {
+        let enforcing = || {
+            let status = self.cli_json(&["status"])?;
+            Ok(status.get("enforcing").and_then(serde_json::Value::as_bool) == Some(true))
+        };
+        self.wait_until(enforcing, deadline, "the agent enforcing")
+    }
+
     /// What the agent has written to stderr, over all its starts.
     #[must_use]
     pub fn stderr(&self) -> String {

@@ -6,33 +6,21 @@
 //! time, so inserting into an empty place of conntrack is not in it. Flow records are written and
 //! read. Caches are as warm as they get; interfaces, routing and the stack are not in here.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
-use aya::programs::{TestRun as _, TestRunOptions};
-use ringfence::datapath::{Datapath as _, KernelDatapath, LoadOptions, Telemetry};
-use ringfence::model::{WallTime, WorkloadId};
-use ringfence::plan::{State, plan};
-use ringfence::policy::{Clock, Compiler, Inputs, LocalEndpoint, Modes};
-use ringfence::source::FileSet;
-use ringfence_common::mode::Mode;
+use anyhow::{Result, ensure};
+use ringfence::datapath::KernelDatapath;
 use ringfence_testbed::sizes::Record;
-use ringfence_testbed::{Bpffs, Node, interrupt};
+use ringfence_testbed::{Node, interrupt};
 
 use crate::arguments::Options;
-use crate::bpf::{Program, Verdict};
+use crate::bed::{Bed, PASSED};
 use crate::figures::{Figure, Unit};
 use crate::frames::{ACK, SYN, malformed, tcp};
 use crate::report::{heading, line, milliseconds, table};
 use crate::world;
 
-/// `lo`, which a test run reports as the interface.
-const IFINDEX: u32 = 1;
-/// Some other interface: packets for the workload are forwarded, not sent by this host.
-const ELSEWHERE: u32 = 77;
 /// Runs of a round, and those between two readings of the flow records: so few that the ring never gets
 /// so full that each record wakes its reader.
 const REPEAT: u32 = 100_000;
@@ -42,14 +30,11 @@ const QUICK_ROUNDS: usize = 3;
 /// Paths of a packet.
 const METRICS: [&str; 5] = ["established", "reply", "new", "denied", "malformed"];
 const PROGRAMS: &str = "kernel/programs";
-/// `TC_ACT_UNSPEC` and `TC_ACT_SHOT`.
-const PASSED: i32 = -1;
+/// `TC_ACT_SHOT`.
 const DROPPED: i32 = 2;
 
 struct Fixture {
-    datapath: KernelDatapath,
-    telemetry: Telemetry,
-    noop: Program,
+    bed: Bed,
     /// What loading took, verification included.
     loading: Duration,
 }
@@ -75,13 +60,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
     if !sizes && !metrics.any(|metric| options.wants(&metric)) {
         return Ok(Vec::new());
     }
-    let dir = tempfile::Builder::new()
-        .prefix("ringfence-bench-")
-        .tempdir()?;
-    let bpffs = dir.path().join("bpffs");
-    std::fs::create_dir(&bpffs)?;
-    let bpffs = Bpffs::mount(bpffs)?;
-    let mut fixture = Fixture::new(bpffs.path(), dir.path())?;
+    let mut fixture = Fixture::new()?;
     heading("A packet in the kernel programs (BPF_PROG_TEST_RUN, median)");
     let (mut rows, mut figures) = (Vec::new(), Vec::new());
     for v6 in [false, true] {
@@ -103,7 +82,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
     let head = ["path", "hook", "family", "ns", "no-op ns", "ns above no-op"];
     table(&head, &rows);
     if sizes {
-        figures.extend(programs(&mut fixture.datapath)?);
+        figures.extend(programs(&mut fixture.bed.datapath)?);
         let loading = milliseconds(fixture.loading);
         line(&format!("  Loading and verifying them took {loading}."));
     }
@@ -111,48 +90,20 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
 }
 
 impl Fixture {
-    fn new(bpffs: &Path, dir: &Path) -> Result<Self> {
+    fn new() -> Result<Self> {
         let started = Instant::now();
-        let (mut datapath, telemetry) = KernelDatapath::load(bpffs, &LoadOptions::default())?;
+        let mut bed = Bed::load(Vec::new())?;
         let loading = started.elapsed();
         let node = Node::new()?;
         let target = node.workload_at(world::NAMESPACE, "target", world::TARGET)?;
         let sender = node.workload_at(world::NAMESPACE, "sender", world::SENDER)?;
-        let (inventory, policies) = (dir.join("inventory.toml"), dir.join("policies.toml"));
-        std::fs::write(&inventory, world::inventory(&node, &target, &sender))?;
-        std::fs::write(&policies, world::policies(true))?;
-        let (set, _) = FileSet::load_initial(vec![inventory], vec![policies])
-            .map_err(|errors| anyhow!("{errors:?}"))?;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-        let workload: WorkloadId = format!("{}/target", world::NAMESPACE).parse()?;
-        let inputs = Inputs {
-            inventory: set.inventory(),
-            policies: set.policies(),
-            endpoints: &[LocalEndpoint {
-                ifindex: IFINDEX,
-                workload,
-                pickup_until: 0,
-            }],
-            modes: &Modes {
-                default: Mode::Enforce,
-                namespaces: BTreeMap::new(),
-            },
-            locked: &[],
-            clock: Clock {
-                now: WallTime(i64::try_from(now.as_nanos())?),
-                boot: datapath.clocks()?.boot,
-            },
-        };
-        let compiled = Compiler::default().compile(&inputs)?;
-        for action in plan(&State::default(), &compiled.state).publish {
-            datapath.write(&action)?;
-        }
-        Ok(Self {
-            datapath,
-            telemetry,
-            noop: Program::returning(Verdict::Pass)?,
-            loading,
-        })
+        let inventory = world::inventory(&node, &target, &sender);
+        bed.publish_texts(
+            &[inventory],
+            &[world::policies(true)],
+            &["target".to_owned()],
+        )?;
+        Ok(Self { bed, loading })
     }
 
     /// The measurements of a family, after the handshakes that some of them need: one opened by the
@@ -175,8 +126,10 @@ impl Fixture {
                 (program, tcp(from, to, SYN)?),
                 (back, tcp(to, from, SYN | ACK)?),
                 (program, tcp(from, to, ACK)?),
+                // The first packet after the handshake moves the entry to the proven flows.
+                (program, tcp(from, to, ACK)?),
             ] {
-                let (verdict, _) = self.test_run(program, &frame, 1)?;
+                let (verdict, _) = self.bed.judge(program, &frame, 1)?;
                 ensure!(verdict == PASSED, "the handshake is dropped by {program}");
             }
             let fresh = tcp((client, 40_001), to, SYN)?;
@@ -207,7 +160,7 @@ impl Fixture {
         let batch = if case.records { BATCH } else { REPEAT };
         let (mut total, mut batches) = (Duration::ZERO, 0);
         while batches * batch < REPEAT {
-            let (verdict, mean) = self.test_run(case.program, &case.frame, batch)?;
+            let (verdict, mean) = self.bed.judge(case.program, &case.frame, batch)?;
             ensure!(
                 verdict == case.expect,
                 "{} at {}: verdict {verdict} instead of {}",
@@ -217,32 +170,13 @@ impl Fixture {
             );
             total += mean;
             batches += 1;
-            self.telemetry.drain(usize::MAX, |_| {});
+            self.bed.telemetry.drain(usize::MAX, |_| {});
         }
-        let noop = self.noop.run(&case.frame, REPEAT)?;
+        let noop = self.bed.noop.run(&case.frame, REPEAT)?;
         let nanoseconds = |time: Duration| time.as_secs_f64() * 1e9;
         case.ours.push(nanoseconds(total) / f64::from(batches));
         case.noop.push(nanoseconds(noop));
         Ok(())
-    }
-
-    /// The verdict and the mean time.
-    fn test_run(
-        &mut self,
-        program: &'static str,
-        frame: &[u8],
-        repeat: u32,
-    ) -> Result<(i32, Duration)> {
-        let context = sk_buff();
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            ctx_in: Some(&context),
-            repeat,
-            ..TestRunOptions::new()
-        };
-        let program = self.datapath.program(program).context("no such program")?;
-        let result = program.test_run(options)?;
-        Ok((result.return_value.cast_signed(), result.duration))
     }
 }
 
@@ -298,13 +232,4 @@ fn programs(datapath: &mut KernelDatapath) -> Result<Vec<Figure>> {
         line(&format!("  {difference}"));
     }
     Ok(figures)
-}
-
-/// The part of `struct __sk_buff` that a test run takes from its caller: `ingress_ifindex`.
-fn sk_buff() -> [u8; 184] {
-    let mut context = [0; 184];
-    if let Some(field) = context.get_mut(36..40) {
-        field.copy_from_slice(&ELSEWHERE.to_ne_bytes());
-    }
-    context
 }

@@ -7,6 +7,7 @@
 //! `docs/performance.md`.
 
 mod arguments;
+mod bed;
 mod bpf;
 mod control;
 mod cpu;

@@ -15,7 +15,6 @@ use anyhow::{Context as _, Result};
 use ringfence_testbed::{
     Addresses, Agent, AgentSpec, Attributes, InventoryBuilder, Node, Workload,
 };
-use serde_json::Value;
 
 use crate::world::{self, NAMESPACE};
 
@@ -135,12 +134,7 @@ impl Scene {
 
     /// Waits until the agent says that it enforces.
     pub(crate) fn wait_enforcing(&self) -> Result<()> {
-        let condition = || {
-            let status = self.agent.cli_json(&["status"])?;
-            Ok(status.get("enforcing").and_then(Value::as_bool) == Some(true))
-        };
-        self.agent
-            .wait_until(condition, SOON, "the agent enforcing")
+        self.agent.wait_enforcing(SOON)
     }
 
     /// What the agent and its flow records said last, for errors.

@@ -10,8 +10,8 @@ use ringfence_common::maps::CT4;
 use ringfence_common::net::{Ip4, Port};
 use ringfence_testbed::interrupt;
 
-use super::bed::{Bed, IFINDEX, World};
 use super::flows::{Costs, Flows, NEW, ends};
+use crate::bed::{Bed, IFINDEX, World};
 use crate::frames::{ACK, SYN, tcp};
 use crate::memory::memlock;
 

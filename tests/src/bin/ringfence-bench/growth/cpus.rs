@@ -6,8 +6,8 @@ use std::thread;
 use anyhow::{Context as _, Result, anyhow};
 use ringfence_testbed::interrupt;
 
-use super::bed::{Bed, World, run};
 use super::flows::{Flows, ends};
+use crate::bed::{Bed, World, run};
 use crate::cpu;
 use crate::frames::{ACK, tcp};
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use ringfence_testbed::interrupt;
 
-use super::bed::{Bed, PORT};
+use crate::bed::{Bed, PORT};
 use crate::frames::{ACK, SYN, tcp};
 use crate::world;
 
@@ -56,6 +56,8 @@ impl Flows {
             for (program, frame) in [
                 ("to_workload", tcp(client, server, SYN)?),
                 ("from_workload", tcp(server, client, SYN | ACK)?),
+                ("to_workload", tcp(client, server, ACK)?),
+                // The first packet after the handshake moves the entry to the proven flows.
                 ("to_workload", tcp(client, server, ACK)?),
             ] {
                 bed.run(program, &frame, 1)

@@ -4,7 +4,6 @@
 //! compiled and written as the agent does it; the programs are run on frames, without interfaces. What
 //! a machine larger than this one would show is for the reader to conclude.
 
-mod bed;
 mod conntrack;
 mod cpus;
 mod flows;
@@ -13,8 +12,8 @@ mod writes;
 use anyhow::Result;
 use ringfence_common::maps::CONNTRACK_CAPACITY;
 
-use self::bed::{Bed, World};
 use self::flows::{Costs, Flows};
+use crate::bed::{Bed, World};
 use crate::extent::Extent;
 use crate::figures::{Figure, Unit};
 use crate::report::{heading, table};

@@ -9,7 +9,7 @@ use ringfence::plan::Action;
 use ringfence_common::ids::IdentityId;
 use ringfence_testbed::interrupt;
 
-use super::bed::Bed;
+use crate::bed::Bed;
 
 /// Addresses that come, change hands and go.
 const ADDRESSES: u32 = 10_000;

@@ -14,7 +14,6 @@ use ringfence_common::conntrack::{CtEntry, CtKey4, CtKey6};
 use ringfence_common::maps::{ATTEMPTS4, ATTEMPTS6, HOLDINGS};
 use ringfence_common::quota::Holding;
 use ringfence_testbed::{Agent, AgentSpec, Node, Workload};
-use serde_json::Value;
 
 use super::hooks::{self, Hooks, Limits, On};
 use super::ipset::Ipset;
@@ -95,11 +94,7 @@ impl Stage {
             ..AgentSpec::default()
         };
         let agent = Arc::new(Agent::start(&node, &spec)?);
-        let enforcing = || {
-            let status = agent.cli_json(&["status"])?;
-            Ok(status.get("enforcing").and_then(Value::as_bool) == Some(true))
-        };
-        agent.wait_until(enforcing, SOON, "the agent enforcing")?;
+        agent.wait_enforcing(SOON)?;
         let node = Arc::new(node);
         let stage = |name: &str, ends| {
             let (node, fence) = (Arc::clone(&node), Fence::Ringfence(Arc::clone(&agent)));

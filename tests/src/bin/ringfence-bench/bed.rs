@@ -5,6 +5,7 @@
 //! is always `lo`, which stands for the target's.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -32,7 +33,7 @@ pub(crate) const PORT: u16 = 7000;
 /// Policies of one file, which must stay under the agent's limit.
 const PER_POLICY_FILE: u32 = 500;
 /// `TC_ACT_UNSPEC`.
-const PASSED: i32 = -1;
+pub(crate) const PASSED: i32 = -1;
 
 /// How large the world is.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +44,31 @@ pub(crate) struct World {
     pub(crate) endpoints: u32,
     /// Policies about the target, besides those of every world.
     pub(crate) policies: u32,
+}
+
+impl World {
+    /// Inventory and policies, file by file.
+    fn texts(self) -> Result<(Vec<String>, Vec<String>)> {
+        let node = InventoryBuilder::new("node-1", &["10.0.0.1".parse()?]);
+        let mut inventory = vec![here(node, "target", self.endpoints).build()];
+        for first in (0..self.peers).step_by(PER_FILE as usize) {
+            inventory.push(cluster(first..self.peers.min(first + PER_FILE), None));
+        }
+        let mut policies = vec![policies(self.endpoints)];
+        for first in (0..self.policies).step_by(PER_POLICY_FILE as usize) {
+            let mut text = String::new();
+            for number in first..self.policies.min(first + PER_POLICY_FILE) {
+                world::policy(&mut text, 1000 + number, "target", "more");
+            }
+            policies.push(text);
+        }
+        policies.push(format!(
+            "[[policy]]\nname = \"open\"\nnamespace = \"{NAMESPACE}\"\nsubject = \"app=target\"\n\
+             [[policy.ingress]]\nfrom = [{{ namespaces = \"env in (prod,test)\" }}]\n\
+             ports = [\"tcp/{PORT}\"]\n"
+        ));
+        Ok((inventory, policies))
+    }
 }
 
 /// The loaded programs.
@@ -86,22 +112,34 @@ impl Bed {
 
     /// Brings the maps to hold this world, and returns how many policy rows it has.
     pub(crate) fn publish(&mut self, world: World) -> Result<usize> {
-        let (inventory, policies) = self.write(world)?;
+        let names: Vec<String> = iter::once("target".to_owned())
+            .chain((1..world.endpoints).map(local_name))
+            .collect();
+        let (inventory, policies) = world.texts()?;
+        self.publish_texts(&inventory, &policies, &names)
+    }
+
+    /// The same for a world that was written down already; the first of the endpoints' names is that
+    /// of the workload whose packets are run.
+    pub(crate) fn publish_texts(
+        &mut self,
+        inventory: &[String],
+        policies: &[String],
+        names: &[String],
+    ) -> Result<usize> {
+        let inventory = self.write("inventory", inventory)?;
+        let policies = self.write("policies", policies)?;
         let (set, _) = FileSet::load_initial(inventory, policies).map_err(|e| anyhow!("{e:?}"))?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-        let mut endpoints = Vec::new();
-        for number in 0..world.endpoints {
-            let name = if number == 0 {
-                "target".to_owned()
-            } else {
-                local_name(number)
-            };
-            endpoints.push(LocalEndpoint {
-                ifindex: IFINDEX + number,
+        let endpoint = |(ifindex, name): (u32, &String)| -> Result<LocalEndpoint> {
+            Ok(LocalEndpoint {
+                ifindex,
                 workload: format!("{NAMESPACE}/{name}").parse()?,
                 pickup_until: 0,
-            });
-        }
+            })
+        };
+        let endpoints = (IFINDEX..).zip(names).map(endpoint);
+        let endpoints = endpoints.collect::<Result<Vec<_>>>()?;
         let modes = Modes {
             default: Mode::Enforce,
             namespaces: BTreeMap::new(),
@@ -135,37 +173,25 @@ impl Bed {
         Ok(())
     }
 
-    /// The world's files: inventory and policies.
-    fn write(&self, world: World) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
-        let node = InventoryBuilder::new("node-1", &["10.0.0.1".parse()?]);
-        let mut inventory = vec![here(node, "target", world.endpoints).build()];
-        for first in (0..world.peers).step_by(PER_FILE as usize) {
-            inventory.push(cluster(first..world.peers.min(first + PER_FILE), None));
-        }
-        let mut policies = vec![policies(world.endpoints)];
-        for first in (0..world.policies).step_by(PER_POLICY_FILE as usize) {
-            let mut text = String::new();
-            for number in first..world.policies.min(first + PER_POLICY_FILE) {
-                world::policy(&mut text, 1000 + number, "target", "more");
-            }
-            policies.push(text);
-        }
-        policies.push(format!(
-            "[[policy]]\nname = \"open\"\nnamespace = \"{NAMESPACE}\"\nsubject = \"app=target\"\n\
-             [[policy.ingress]]\nfrom = [{{ namespaces = \"env in (prod,test)\" }}]\n\
-             ports = [\"tcp/{PORT}\"]\n"
-        ));
-        let put = |name: String, text: &str| -> Result<PathBuf> {
-            let path = self.dir.path().join(name);
+    /// Writes files of a kind, and returns where they are.
+    fn write(&self, kind: &str, texts: &[String]) -> Result<Vec<PathBuf>> {
+        let put = |(number, text): (usize, &String)| -> Result<PathBuf> {
+            let path = self.dir.path().join(format!("{kind}-{number}.toml"));
             std::fs::write(&path, text)?;
             Ok(path)
         };
-        let all = |kind: &str, texts: &[String]| -> Result<Vec<PathBuf>> {
-            let texts = texts.iter().enumerate();
-            let put = |(number, text): (usize, &String)| put(format!("{kind}-{number}.toml"), text);
-            texts.map(put).collect()
-        };
-        Ok((all("inventory", &inventory)?, all("policies", &policies)?))
+        texts.iter().enumerate().map(put).collect()
+    }
+
+    /// The verdict of a program on a frame, and the mean time of a run.
+    pub(crate) fn judge(
+        &mut self,
+        program: &'static str,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<(i32, Duration)> {
+        let program = self.datapath.program(program).context("no such program")?;
+        judge(program, frame, repeat)
     }
 
     /// Runs a program on a frame that must pass, and returns the mean time.
@@ -182,6 +208,12 @@ impl Bed {
 
 /// The same on a program that several threads may hold.
 pub(crate) fn run(program: &SchedClassifier, frame: &[u8], repeat: u32) -> Result<Duration> {
+    let (verdict, mean) = judge(program, frame, repeat)?;
+    ensure!(verdict == PASSED, "verdict {verdict} instead of {PASSED}");
+    Ok(mean)
+}
+
+fn judge(program: &SchedClassifier, frame: &[u8], repeat: u32) -> Result<(i32, Duration)> {
     let mut context = [0; 184];
     // `ingress_ifindex` of `struct __sk_buff`.
     if let Some(field) = context.get_mut(36..40) {
@@ -194,7 +226,5 @@ pub(crate) fn run(program: &SchedClassifier, frame: &[u8], repeat: u32) -> Resul
         ..TestRunOptions::new()
     };
     let result = program.test_run(options)?;
-    let verdict = result.return_value.cast_signed();
-    ensure!(verdict == PASSED, "verdict {verdict} instead of {PASSED}");
-    Ok(result.duration)
+    Ok((result.return_value.cast_signed(), result.duration))
 }
