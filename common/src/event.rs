@@ -43,7 +43,7 @@ impl EventKind {
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 pub struct FlowEvent {
-    /// Boot-clock time.
+    /// Tick-clock time.
     pub time: u64,
     /// Packets this record stands for: any number for [`EventKind::Denied`], else 1.
     pub packets: u64,

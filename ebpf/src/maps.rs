@@ -91,9 +91,9 @@ pub static DENIES: LruHashMap<DenyKey, DenyCount> =
     LruHashMap::with_max_entries(DENIES_CAPACITY, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
-/// When the reader of `EVENTS` was woken last.
+/// When it was last seen whether the reader of `EVENTS` must be woken.
 #[map]
-pub static LAST_WAKE: Array<u64> = Array::with_max_entries(1, 0);
+pub static LAST_LOOK: Array<u64> = Array::with_max_entries(1, 0);
 /// Where cold paths build what would not fit their 512 bytes of stack. One per CPU is enough: TC
 /// programs run with bottom halves disabled and never nest.
 #[map]

@@ -23,7 +23,7 @@ use crate::{
     clock,
     context::Context,
     family::Family,
-    maps::{DENIES, EVENTS, LAST_WAKE, RULE_HITS, SCRATCH, STATS},
+    maps::{DENIES, EVENTS, LAST_LOOK, RULE_HITS, SCRATCH, STATS},
     place,
 };
 
@@ -240,27 +240,29 @@ pub fn flow(event: &mut FlowEvent, kind: EventKind) {
     write(event);
 }
 
-/// Once a tick at most: a reader that falls behind is awake already, and telling it so costs an
-/// interrupt.
+/// Whether to see if the reader must be woken: once a tick. Looking touches what the reader's CPU
+/// writes, waking costs an interrupt, and the ring does not fill within a tick.
 #[inline(always)]
-fn may_wake() -> bool {
+fn may_look() -> bool {
     let now = clock::ticks();
-    let Some(last) = LAST_WAKE.get_ptr_mut(0) else {
+    let Some(last) = LAST_LOOK.get_ptr_mut(0) else {
         return true;
     };
-    // SAFETY: the one slot of an array, which stays; two CPUs may both wake the reader.
+    // SAFETY: the one slot of an array, which stays; two CPUs may both look.
     let last = unsafe { &mut *last };
-    let again = *last == now;
+    if *last == now {
+        return false;
+    }
     *last = now;
-    !again
+    true
 }
 
 /// False when there is no room.
 #[inline(always)]
 fn write(event: &mut FlowEvent) -> bool {
-    event.time = clock::boot();
-    let crowded = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(EVENTS_BYTES / 4);
-    let wakeup = if crowded && may_wake() {
+    event.time = clock::ticks();
+    let crowded = || EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(EVENTS_BYTES / 4);
+    let wakeup = if may_look() && crowded() {
         BPF_RB_FORCE_WAKEUP
     } else {
         BPF_RB_NO_WAKEUP

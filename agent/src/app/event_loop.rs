@@ -106,7 +106,6 @@ pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Res
         errors: sources.first.errors,
         warnings: sources.first.warnings,
         failure: None,
-        wall_minus_boot: 0,
         wall_minus_ticks: 0,
     };
     let node = node_name(&config, &applied.inventory);
@@ -359,7 +358,6 @@ impl Agent {
         if applied.failure.take().is_some() {
             info!("the desired state is in force again");
         }
-        applied.wall_minus_boot = i128::from(now.0) - i128::from(published.clocks.boot);
         applied.wall_minus_ticks = i128::from(now.0) - i128::from(published.clocks.ticks);
         if published.writes > 0 || applied.published.is_none() {
             applied.revision += 1;
@@ -440,12 +438,12 @@ impl Agent {
             log.flush();
         }
         let directory = self.shared.directory();
-        let wall_minus_boot = self.shared.applied().wall_minus_boot;
+        let wall_minus_ticks = self.shared.applied().wall_minus_ticks;
         let mut records = Vec::new();
         let mut unknown = 0;
         let decoder = &self.decoder;
         let taken = self.shared.telemetry().drain(BATCH, |event| {
-            match decoder.decode(event, &directory, wall_minus_boot) {
+            match decoder.decode(event, &directory, wall_minus_ticks) {
                 Some(record) => records.push(Arc::new(record)),
                 None => unknown += 1,
             }

@@ -35,8 +35,6 @@ pub(super) struct Applied {
     pub(super) warnings: Vec<SourceError>,
     /// Why the last publish failed, if it did.
     pub(super) failure: Option<String>,
-    /// Wall clock minus the kernel's boot clock, in nanoseconds.
-    pub(super) wall_minus_boot: i128,
     /// Wall clock minus the kernel's tick clock, in nanoseconds.
     pub(super) wall_minus_ticks: i128,
 }

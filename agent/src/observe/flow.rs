@@ -157,13 +157,13 @@ pub struct Decoder {
 impl Decoder {
     /// Decodes one record, `None` if it is of a kind that this version does not know.
     ///
-    /// `wall_minus_boot` is the difference between the wall clock and the boot clock in ns.
+    /// `wall_minus_ticks` is the difference between the wall clock and the tick clock in ns.
     #[must_use]
     pub fn decode(
         &self,
         event: &FlowEvent,
         names: &Directory,
-        wall_minus_boot: i128,
+        wall_minus_ticks: i128,
     ) -> Option<FlowRecord> {
         let kind = EventKind::from_raw(event.kind)?;
         let direction = Direction::from_raw(event.direction)?;
@@ -175,7 +175,7 @@ impl Decoder {
         } else {
             (peer, local)
         };
-        let time = Timestamp::from_nanosecond(i128::from(event.time) + wall_minus_boot).ok()?;
+        let time = Timestamp::from_nanosecond(i128::from(event.time) + wall_minus_ticks).ok()?;
         Some(FlowRecord {
             time,
             uuid: self.next_uuid(),

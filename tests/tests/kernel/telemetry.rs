@@ -54,9 +54,9 @@ fn a_new_flow_makes_one_record_that_says_everything() {
             } else {
                 talk.back(TCP, SYN)
             };
-            let before = fence.now();
+            let before = fence.clocks().ticks;
             fence.passes(there, &syn, "opens");
-            let after = fence.now();
+            let after = fence.clocks().ticks;
             let events = fence.events();
             assert_eq!(events.len(), 1);
             let event = events[0];

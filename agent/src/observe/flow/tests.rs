@@ -7,7 +7,7 @@ use super::*;
 use crate::model::{Labels, ServiceAccountName, Workload, WorkloadId};
 use crate::observe::names::{AddressBook, RuleName};
 
-/// 2026-01-02T03:04:05Z minus one second of boot time.
+/// 2026-01-02T03:04:05Z minus one second of ticks.
 pub(crate) const OFFSET: i128 = 1_767_323_044_000_000_000;
 
 fn workload(name: &str, app: &str, addresses: [&str; 2], interface: bool) -> Arc<Workload> {
