@@ -14,7 +14,7 @@ const PLACES: [&str; 8] = [
     "common/src/mutant.rs",
     "common/src/pod.rs",
     "ebpf/src/",
-    "tests/src/bin/ringfence-bench/bpf.rs",
+    "tests/src/bin/ringfence-bench/bpf/mod.rs",
     "tests/src/frame.rs",
     "tests/src/netns.rs",
 ];

@@ -33,7 +33,7 @@ impl Limits {
 /// What is on the hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum On {
-    /// What the stage is about: an agent's programs, or no program at all.
+    /// What the stage is about: an agent's programs, one of ours, or no program at all.
     Subject,
     /// The no-op on all.
     Noop,
@@ -49,6 +49,8 @@ pub(crate) enum Hooks {
     Own {
         ns: NetNs,
         at: Vec<(u32, Hook)>,
+        /// What the stage is about, if it is a program.
+        subject: Option<Program>,
         links: Vec<Link>,
     },
 }
@@ -70,23 +72,24 @@ impl Hooks {
     }
 
     /// The hooks of two workloads where no agent is.
-    pub(crate) fn own(node: &Node, ends: [&Workload; 2]) -> Result<Self> {
+    pub(crate) fn own(node: &Node, ends: [&Workload; 2], subject: Option<Program>) -> Result<Self> {
         Ok(Self::Own {
             ns: node.ns.clone(),
             at: places(node, ends)?,
+            subject,
             links: Vec::new(),
         })
     }
 
     /// Puts programs on.
     pub(crate) fn set(&mut self, on: On, limits: &Limits) -> Result<()> {
-        let first = match on {
+        let limit = match on {
             On::Subject => None,
             On::Noop => Some(&limits.noop),
             On::Drop => Some(&limits.drop),
         };
         // Ours, by place; none when the subject is to be on.
-        let ours = |place: usize| first.map(|first| if place == 0 { first } else { &limits.noop });
+        let ours = |place: usize| limit.map(|first| if place == 0 { first } else { &limits.noop });
         match self {
             Self::Adopted(hooks) => {
                 let mut hooks = hooks.iter().enumerate();
@@ -94,20 +97,27 @@ impl Hooks {
                     link.swap(ours(place).unwrap_or(theirs))
                 })
             }
-            Self::Own { links, .. } if first.is_none() => {
+            Self::Own { subject, links, .. } if limit.is_none() && subject.is_none() => {
                 links.clear();
                 Ok(())
             }
-            Self::Own { ns, at, links } if links.is_empty() => {
-                let attach = |(place, (ifindex, hook)): (usize, &(u32, Hook))| {
-                    Link::attach(ours(place).context("a program")?, *ifindex, *hook)
-                };
-                *links = ns.run(|| at.iter().enumerate().map(attach).collect::<Result<_>>())??;
-                Ok(())
-            }
-            Self::Own { links, .. } => {
+            Self::Own {
+                ns,
+                at,
+                subject,
+                links,
+            } => {
+                let program = |place| ours(place).or(subject.as_ref()).context("a program");
+                if links.is_empty() {
+                    let attach = |(place, (ifindex, hook)): (usize, &(u32, Hook))| {
+                        Link::attach(program(place)?, *ifindex, *hook)
+                    };
+                    *links =
+                        ns.run(|| at.iter().enumerate().map(attach).collect::<Result<_>>())??;
+                    return Ok(());
+                }
                 let mut links = links.iter().enumerate();
-                links.try_for_each(|(place, link)| link.swap(ours(place).context("a program")?))
+                links.try_for_each(|(place, link)| link.swap(program(place)?))
             }
         }
     }

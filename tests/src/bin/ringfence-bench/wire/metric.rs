@@ -38,6 +38,13 @@ const KINDS: [Kind; 7] = [
     Kind::TcpConnectReset,
 ];
 
+impl Kind {
+    /// Whether every operation opens a flow.
+    pub(crate) const fn opens_flows(self) -> bool {
+        matches!(self, Self::New | Self::TcpConnectReset)
+    }
+}
+
 impl Metric {
     /// Every metric.
     pub(crate) fn all() -> Vec<Self> {

@@ -44,7 +44,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
     if metrics.is_empty() {
         return Ok(Vec::new());
     }
-    let mut stages = stages(options)?;
+    let mut stages = stages(options, &metrics)?;
     let narrowed = metrics.len() < Metric::all().len() || options.has_variants();
     let plan = Plan {
         rounds: options.rounds(ROUNDS, QUICK_ROUNDS),
@@ -62,11 +62,16 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
 }
 
 /// Every fence that is wanted.
-fn stages(options: &Options) -> Result<Vec<Stage>> {
+fn stages(options: &Options, metrics: &[Metric]) -> Result<Vec<Stage>> {
     let mut stages = Vec::new();
     let most = options.peers.iter().copied().max().unwrap_or_default();
     if options.wants_variant("none") {
         stages.push(Stage::open_way()?);
+    }
+    let everywhere = options.has_variants();
+    let remembers = everywhere || metrics.iter().any(|metric| metric.kind.opens_flows());
+    if options.wants_variant("remember") && remembers {
+        stages.push(Stage::remember(everywhere)?);
     }
     if options.wants_variant("nft-sets") {
         stages.push(Stage::nftables("nft-sets", Lookup::Sets, most)?);

@@ -22,12 +22,18 @@ use super::nftables::{Lookup, Nftables};
 use super::stopwatch::Clock;
 use super::traffic::{self, Traffic};
 use super::world;
+use crate::bpf::remember::Memory;
 
 const SOON: Duration = Duration::from_secs(60);
 
 /// What stands between two workloads besides the programs on the hooks.
 enum Fence {
     None,
+    /// A program of ours that remembers flows and lets everything pass.
+    Remember {
+        memory: Memory,
+        everywhere: bool,
+    },
     Nftables(Nftables),
     Ipset(Ipset),
     Ringfence(Arc<Agent>),
@@ -53,6 +59,18 @@ impl Stage {
         let node = Node::new()?;
         let ends = pair(&node, world::ENFORCED)?;
         Self::new("none", Arc::new(node), ends, Fence::None)
+    }
+
+    /// A program that remembers flows and does nothing else: the limit of a fence that remembers them.
+    /// It is measured where flows are opened, or everywhere.
+    pub(crate) fn remember(everywhere: bool) -> Result<Self> {
+        let node = Node::new()?;
+        let ends = pair(&node, world::ENFORCED)?;
+        let memory = Memory::new()?;
+        let [from, to] = &ends;
+        let hooks = Hooks::own(&node, [from, to], Some(memory.program()?))?;
+        let fence = Fence::Remember { memory, everywhere };
+        Ok(Self::with("remember", Arc::new(node), (ends, hooks), fence))
     }
 
     /// nftables between them.
@@ -107,9 +125,18 @@ impl Stage {
         let [from, to] = &ends;
         let hooks = match &fence {
             Fence::Ringfence(agent) => Hooks::adopt(&node, agent, [from, to])?,
-            Fence::None | Fence::Nftables(_) | Fence::Ipset(_) => Hooks::own(&node, [from, to])?,
+            _ => Hooks::own(&node, [from, to], None)?,
         };
-        Ok(Self {
+        Ok(Self::with(name, node, (ends, hooks), fence))
+    }
+
+    fn with(
+        name: &str,
+        node: Arc<Node>,
+        (ends, hooks): ([Workload; 2], Hooks),
+        fence: Fence,
+    ) -> Self {
+        Self {
             name: name.to_owned(),
             traffic: Vec::new(),
             up: false,
@@ -117,7 +144,7 @@ impl Stage {
             fence,
             ends,
             _node: node,
-        })
+        }
     }
 
     /// Opens the traffic of those metrics that this fence is measured by.
@@ -143,6 +170,9 @@ impl Stage {
     fn has(&self, metric: Metric) -> bool {
         let denies = match self.fence {
             Fence::None => false,
+            Fence::Remember { everywhere, .. } => {
+                return metric.kind.opens_flows() || everywhere && metric.kind != Kind::Denied;
+            }
             Fence::Nftables(_) | Fence::Ipset(_) => true,
             Fence::Ringfence(_) => self.name.starts_with("enforce"),
         };
@@ -156,7 +186,7 @@ impl Stage {
 
     /// Whether switching takes far longer than a sample.
     pub(crate) fn is_slow_to_switch(&self) -> bool {
-        !matches!(self.fence, Fence::Ringfence(_))
+        matches!(self.fence, Fence::Nftables(_) | Fence::Ipset(_))
     }
 
     /// Puts the fence up, or one of the limits in its place.
@@ -175,8 +205,12 @@ impl Stage {
 
     /// Nanoseconds of one operation, as the mean of so many.
     pub(crate) fn sample(&mut self, metric: Metric, count: u32, clock: Clock) -> Result<f64> {
-        if metric.kind == Kind::New {
-            self.forget_attempts()?;
+        match &self.fence {
+            Fence::Remember { memory, .. } if metric.kind.opens_flows() => {
+                memory.forget()?;
+            }
+            Fence::Ringfence(agent) if metric.kind == Kind::New => forget_attempts(agent)?,
+            _ => {}
         }
         let mut traffic = self.traffic.iter_mut();
         let traffic = traffic.find_map(|(of, traffic)| (*of == metric).then_some(traffic));
@@ -196,22 +230,19 @@ impl Stage {
         traffic.finish()?;
         Ok(took.as_secs_f64() * 1e9 / f64::from(count))
     }
+}
 
-    /// Makes the agent's programs forget the unanswered attempts, and how many of them each workload has
-    /// made: a sample makes more than a workload may in that time, and not one may be refused. So each
-    /// sample finds room, as it does in nftables' conntrack; what a full map costs belongs to growth.
-    fn forget_attempts(&self) -> Result<()> {
-        let Fence::Ringfence(agent) = &self.fence else {
-            return Ok(());
-        };
-        let pin = |name: &str| -> Result<MapData> {
-            let pin = hooks::pin(agent.bpffs(), &format!("maps/{name}"))?;
-            Ok(MapData::from_pin(pin)?)
-        };
-        empty::<u32, Holding>(Map::HashMap(pin(HOLDINGS)?))?;
-        empty::<CtKey4, CtEntry>(Map::LruHashMap(pin(ATTEMPTS4)?))?;
-        empty::<CtKey6, CtEntry>(Map::LruHashMap(pin(ATTEMPTS6)?))
-    }
+/// Makes the agent's programs forget the unanswered attempts, and how many of them each workload has
+/// made: a sample makes more than a workload may in that time, and not one may be refused. So each
+/// sample finds room, as it does in nftables' conntrack; what a full map costs belongs to growth.
+fn forget_attempts(agent: &Agent) -> Result<()> {
+    let pin = |name: &str| -> Result<MapData> {
+        let pin = hooks::pin(agent.bpffs(), &format!("maps/{name}"))?;
+        Ok(MapData::from_pin(pin)?)
+    };
+    empty::<u32, Holding>(Map::HashMap(pin(HOLDINGS)?))?;
+    empty::<CtKey4, CtEntry>(Map::LruHashMap(pin(ATTEMPTS4)?))?;
+    empty::<CtKey6, CtEntry>(Map::LruHashMap(pin(ATTEMPTS6)?))
 }
 
 /// Removes every entry of a map.

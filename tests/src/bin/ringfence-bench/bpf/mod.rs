@@ -1,13 +1,18 @@
-//! Programs of two instructions, and links whose program is swapped in place, by bare `bpf(2)`.
+//! Programs of the benchmark's own, and links whose program is swapped in place, by bare `bpf(2)`.
 //!
-//! `return TC_ACT_UNSPEC` is what any program costs, `return TC_ACT_SHOT` what any drop costs. They
-//! are handed to the kernel as they are; no object file, no library. A tcx link keeps its place while
-//! its program is swapped, so two programs can be compared on one hook of one interface.
+//! `return TC_ACT_UNSPEC` is what any program costs, `return TC_ACT_SHOT` what any drop costs, and
+//! [`remember`] what remembering flows does. They are handed to the kernel as they are; no object file,
+//! no library. A tcx link keeps its place while its program is swapped, so two programs can be compared
+//! on one hook of one interface.
 
 #![allow(
     unsafe_code,
     reason = "bpf(2) has no safe wrapper that takes bare instructions or swaps a foreign program"
 )]
+
+mod instructions;
+pub(crate) mod remember;
+mod table;
 
 use std::ffi::CString;
 use std::io;
@@ -18,8 +23,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use self::instructions::{Instruction, Register, exit, set};
+
 const LICENSE: &[u8] = b"GPL\0";
 const SCHED_CLS: u32 = 3;
+const MAP_CREATE: libc::c_long = 0;
 const PROG_LOAD: libc::c_long = 5;
 const OBJ_GET: libc::c_long = 7;
 const PROG_TEST_RUN: libc::c_long = 10;
@@ -27,6 +35,9 @@ const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
+
+const TC_ACT_UNSPEC: i32 = -1;
+const TC_ACT_SHOT: i32 = 2;
 
 /// What a program of two instructions returns.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +72,7 @@ struct Load {
 #[derive(Default)]
 struct TestRun {
     program: u32,
-    verdict: u32,
+    verdict: i32,
     size_in: u32,
     size_out: u32,
     data_in: u64,
@@ -95,10 +106,9 @@ struct LinkInfo {
     unused: u32,
 }
 
-/// Likewise for the commands that take up to four numbers.
+/// Likewise for the commands that take numbers only.
 #[repr(C)]
-#[derive(Default)]
-struct Numbers([u32; 4]);
+struct Numbers<const COUNT: usize>([u32; COUNT]);
 
 /// A program in the kernel.
 pub(crate) struct Program(OwnedFd);
@@ -106,25 +116,38 @@ pub(crate) struct Program(OwnedFd);
 impl Program {
     /// Loads a program that only returns.
     pub(crate) fn returning(verdict: Verdict) -> Result<Self> {
-        // `r0 = …; exit`, as in `linux/bpf_common.h`.
-        let value: i32 = match verdict {
-            Verdict::Pass => -1,
-            Verdict::Drop => 2,
+        let value = match verdict {
+            Verdict::Pass => TC_ACT_UNSPEC,
+            Verdict::Drop => TC_ACT_SHOT,
         };
-        let [a, b, c, d] = value.to_ne_bytes();
-        let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, a, b, c, d], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+        Self::load(&[set(Register::R0, value), exit()])
+    }
+
+    fn load(instructions: &[Instruction]) -> Result<Self> {
         let mut load = Load {
             kind: SCHED_CLS,
             count: u32::try_from(instructions.len())?,
             instructions: instructions.as_ptr() as u64,
             license: LICENSE.as_ptr() as u64,
         };
-        let fd = bpf(PROG_LOAD, &mut load).context("loading a program of two instructions")?;
+        let fd = bpf(PROG_LOAD, &mut load);
+        let fd = fd.with_context(|| format!("loading a program of {} instructions", load.count))?;
         Ok(Self(owned(fd)?))
     }
 
     /// The mean time of one run on this frame.
     pub(crate) fn run(&self, frame: &[u8], repeat: u32) -> Result<Duration> {
+        let run = self.test(frame, repeat)?;
+        Ok(Duration::from_nanos(u64::from(run.duration)))
+    }
+
+    /// What it returns for this frame.
+    #[cfg(test)]
+    fn verdict(&self, frame: &[u8]) -> Result<i32> {
+        Ok(self.test(frame, 1)?.verdict)
+    }
+
+    fn test(&self, frame: &[u8], repeat: u32) -> Result<TestRun> {
         let mut run = TestRun {
             program: number(&self.0)?,
             size_in: u32::try_from(frame.len())?,
@@ -132,8 +155,8 @@ impl Program {
             repeat,
             ..TestRun::default()
         };
-        bpf(PROG_TEST_RUN, &mut run).context("running a program of two instructions")?;
-        Ok(Duration::from_nanos(u64::from(run.duration)))
+        bpf(PROG_TEST_RUN, &mut run).context("running a program of the benchmark's own")?;
+        Ok(run)
     }
 }
 

@@ -1,0 +1,292 @@
+//! The least that a fence must do which remembers the flows of each workload: a program and its maps.
+//!
+//! A UDP or TCP packet is looked up by its interface, addresses, ports and protocol, in an order that its
+//! answer shares; who is not known is entered, with a value as long as the agent's. Nothing is decided,
+//! counted, timed or reported: every packet passes. What a fence must also survive is left out where
+//! that makes it cheaper: IP options, extension headers, later fragments and headers outside of a
+//! packet's linear data are not looked for, the ends of an IPv6 flow are sorted by the last eight bytes
+//! of their addresses, and a full map remembers nobody new.
+
+use std::os::fd::AsFd as _;
+
+use anyhow::Result;
+use ringfence_common::conntrack::{CtEntry, CtKey4, CtKey6};
+use ringfence_common::packet::protocol::{TCP, UDP};
+use ringfence_testbed::frame::{IPV4, IPV6};
+
+use super::instructions::Register::{R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10};
+use super::instructions::Width::{Eight, Four, One, Two};
+use super::instructions::{
+    Code, Helper, Instruction, Label, When, Width, add, call, clear, copy, exit, load, map, set,
+    store,
+};
+use super::table::Table;
+use super::{Program, TC_ACT_UNSPEC};
+
+const BPF_NOEXIST: i32 = 1;
+/// The length of a value.
+const VALUE: i16 = 64;
+const _: () = assert!(size_of::<CtEntry>() == 64);
+
+/// `struct __sk_buff`.
+const SKB_PROTOCOL: i16 = 16;
+const SKB_IFINDEX: i16 = 40;
+const SKB_DATA: i16 = 76;
+const SKB_DATA_END: i16 = 80;
+
+/// Where the IP header begins.
+const IP: i16 = 14;
+/// Where a key's interface, ports and protocol lie on the stack, before all of which the addresses end.
+const KEY_IFINDEX: i16 = -16;
+const KEY_LOW_PORT: i16 = -12;
+const KEY_HIGH_PORT: i16 = -10;
+const KEY_PROTOCOL: i16 = -8;
+
+/// Where things are in a packet of one family.
+struct Layout {
+    ethertype: u16,
+    /// What the header begins with, if that matters.
+    first: Option<u8>,
+    protocol: i16,
+    source: i16,
+    destination: i16,
+    ports: i16,
+    /// An address is so many pieces of this width.
+    pieces: i16,
+    width: Width,
+    piece: i16,
+}
+
+const LAYOUT4: Layout = Layout {
+    ethertype: IPV4,
+    // Without options the ports are where they always are.
+    first: Some(0x45),
+    protocol: IP + 9,
+    source: IP + 12,
+    destination: IP + 16,
+    ports: IP + 20,
+    pieces: 1,
+    width: Four,
+    piece: 4,
+};
+
+const LAYOUT6: Layout = Layout {
+    ethertype: IPV6,
+    first: None,
+    protocol: IP + 6,
+    source: IP + 8,
+    destination: IP + 24,
+    ports: IP + 40,
+    pieces: 2,
+    width: Eight,
+    piece: 8,
+};
+
+impl Layout {
+    const fn address(&self) -> i16 {
+        self.pieces * self.piece
+    }
+
+    /// Where the key begins on the stack.
+    const fn key(&self) -> i16 {
+        KEY_IFINDEX - 2 * self.address()
+    }
+}
+
+/// What is remembered.
+pub(crate) struct Memory {
+    four: Table,
+    six: Table,
+}
+
+impl Memory {
+    /// Nothing yet.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            four: Table::new(size_of::<CtKey4>(), size_of::<CtEntry>())?,
+            six: Table::new(size_of::<CtKey6>(), size_of::<CtEntry>())?,
+        })
+    }
+
+    /// The program that remembers here.
+    pub(crate) fn program(&self) -> Result<Program> {
+        let mut code = Code::default();
+        let pass = code.label();
+        code.run(&[
+            copy(R6, R1),
+            load(Four, R7, R6, SKB_DATA),
+            load(Four, R8, R6, SKB_DATA_END),
+            load(Four, R9, R6, SKB_PROTOCOL),
+        ]);
+        for (layout, table) in [(LAYOUT4, &self.four), (LAYOUT6, &self.six)] {
+            let other = code.label();
+            let ethertype = i32::from(layout.ethertype.to_be());
+            code.jump(When::Differs(R9, ethertype), other);
+            key(&mut code, &layout, pass);
+            lookup(&mut code, &layout, table, pass);
+            code.here(other);
+        }
+        code.here(pass);
+        code.run(&[set(R0, TC_ACT_UNSPEC), exit()]);
+        Program::load(&code.finish()?)
+    }
+
+    /// Forgets everything, and says how many flows of each family that was.
+    pub(crate) fn forget(&self) -> Result<[usize; 2]> {
+        let four = self.four.empty::<CtKey4, CtEntry>()?;
+        let six = self.six.empty::<CtKey6, CtEntry>()?;
+        Ok([four, six])
+    }
+}
+
+/// Puts the key of a packet on the stack. R6 is the context, R7 the packet, R8 its end.
+fn key(code: &mut Code, layout: &Layout, pass: Label) {
+    let transport = code.label();
+    let sorted = code.label();
+    code.run(&[copy(R3, R7), add(R3, i32::from(layout.ports) + 4)]);
+    code.jump(When::Above(R3, R8), pass);
+    if let Some(first) = layout.first {
+        code.run(&[load(One, R0, R7, IP)]);
+        code.jump(When::Differs(R0, first.into()), pass);
+    }
+    code.run(&[load(One, R9, R7, layout.protocol)]);
+    code.jump(When::Equals(R9, UDP.into()), transport);
+    code.jump(When::Differs(R9, TCP.into()), pass);
+    code.here(transport);
+
+    // R1 and R3: the source and its port; R2 and R4: the destination and its port.
+    let last = layout.address() - layout.piece;
+    code.run(&[
+        copy(R1, R7),
+        add(R1, layout.source.into()),
+        copy(R2, R7),
+        add(R2, layout.destination.into()),
+        load(Two, R3, R7, layout.ports),
+        load(Two, R4, R7, layout.ports + 2),
+        load(layout.width, R0, R1, last),
+        load(layout.width, R5, R2, last),
+    ]);
+    code.jump(When::AtMost(R0, R5), sorted);
+    code.run(&[copy(R5, R1), copy(R1, R2), copy(R2, R5)]);
+    code.run(&[copy(R5, R3), copy(R3, R4), copy(R4, R5)]);
+    code.here(sorted);
+
+    let (low, high) = (layout.key(), layout.key() + layout.address());
+    for piece in 0..layout.pieces {
+        let offset = piece * layout.piece;
+        code.run(&[
+            load(layout.width, R0, R1, offset),
+            store(layout.width, R10, low + offset, R0),
+            load(layout.width, R0, R2, offset),
+            store(layout.width, R10, high + offset, R0),
+        ]);
+    }
+    code.run(&[
+        load(Four, R0, R6, SKB_IFINDEX),
+        store(Four, R10, KEY_IFINDEX, R0),
+        store(Two, R10, KEY_LOW_PORT, R3),
+        store(Two, R10, KEY_HIGH_PORT, R4),
+        // With the zeroes behind it.
+        store(Eight, R10, KEY_PROTOCOL, R9),
+    ]);
+}
+
+/// Looks the key on the stack up, and enters it if it is new.
+fn lookup(code: &mut Code, layout: &Layout, table: &Table, pass: Label) {
+    let (key, value) = (layout.key(), layout.key() - VALUE);
+    code.run(&map(R1, table.0.as_fd()));
+    code.run(&[copy(R2, R10), add(R2, key.into()), call(Helper::MapLookup)]);
+    code.jump(When::Differs(R0, 0), pass);
+    let zeroes: Vec<Instruction> = (value..key).step_by(8).map(|at| clear(R10, at)).collect();
+    code.run(&zeroes);
+    code.run(&map(R1, table.0.as_fd()));
+    code.run(&[
+        copy(R2, R10),
+        add(R2, key.into()),
+        copy(R3, R10),
+        add(R3, value.into()),
+        set(R4, BPF_NOEXIST),
+        call(Helper::MapUpdate),
+    ]);
+    code.jump(When::Always, pass);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    use ringfence_testbed::frame::{ARP, ethernet, ipv4, udp};
+
+    use super::*;
+
+    const A4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const B4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+    const A6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+    const B6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+    const ICMP: u8 = 1;
+
+    struct Bench {
+        memory: Memory,
+        program: Program,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let memory = Memory::new().unwrap();
+            let program = memory.program().unwrap();
+            Self { memory, program }
+        }
+
+        /// Runs the program on a packet, which must pass.
+        fn pass(&self, ethertype: u16, packet: &[u8]) {
+            let frame = ethernet([2; 6], [4; 6], ethertype, packet);
+            assert_eq!(self.program.verdict(&frame).unwrap(), TC_ACT_UNSPEC);
+        }
+
+        fn udp(&self, from: (impl Into<IpAddr>, u16), to: (impl Into<IpAddr>, u16)) {
+            let (from, to) = ((from.0.into(), from.1), (to.0.into(), to.1));
+            let ethertype = if to.0.is_ipv4() { IPV4 } else { IPV6 };
+            self.pass(ethertype, &udp(from, to, &[0; 8]).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_packet_and_its_answer_are_one_flow() {
+        let bench = Bench::new();
+        // Whoever begins, and whichever port is the higher one.
+        for (low, high) in [(1000, 2000), (2000, 1000)] {
+            bench.udp((A4, low), (B4, high));
+            bench.udp((B4, high), (A4, low));
+            assert_eq!(bench.memory.forget().unwrap(), [1, 0]);
+            bench.udp((B6, high), (A6, low));
+            bench.udp((A6, low), (B6, high));
+            bench.udp((A6, low), (B6, high));
+            assert_eq!(bench.memory.forget().unwrap(), [0, 1]);
+        }
+        assert_eq!(bench.memory.forget().unwrap(), [0, 0]);
+    }
+
+    #[test]
+    fn every_end_and_protocol_is_part_of_a_flow() {
+        let bench = Bench::new();
+        for (from, to) in [(1, 2), (3, 2), (1, 3), (2, 1)] {
+            bench.udp((A4, from), (B4, to));
+            bench.udp((A6, from), (B6, to));
+        }
+        bench.udp((A4, 1), (Ipv4Addr::new(10, 0, 0, 3), 2));
+        bench.udp((Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1), 1), (B6, 2));
+        let segment = [[0, 1, 0, 2].as_slice(), &[0; 16]].concat();
+        bench.pass(IPV4, &ipv4(A4, B4, TCP, &segment));
+        assert_eq!(bench.memory.forget().unwrap(), [6, 5]);
+    }
+
+    #[test]
+    fn what_is_no_flow_is_not_remembered() {
+        let bench = Bench::new();
+        bench.pass(ARP, &[0; 28]);
+        bench.pass(IPV4, &ipv4(A4, B4, ICMP, &[8, 0, 0, 0, 0, 1, 0, 1]));
+        // Too short for ports.
+        bench.pass(IPV4, &ipv4(A4, B4, UDP, &[0, 1]));
+        assert_eq!(bench.memory.forget().unwrap(), [0, 0]);
+    }
+}

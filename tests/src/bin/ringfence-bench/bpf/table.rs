@@ -1,0 +1,43 @@
+//! A hash table in the kernel.
+//!
+//! All of its entries are allocated from the start (no `BPF_F_NO_PREALLOC`): a new one then costs half of
+//! what it costs to ask for its memory, and no more than in an LRU table.
+
+use std::os::fd::OwnedFd;
+
+use anyhow::{Context as _, Result};
+use aya::Pod;
+use aya::maps::{HashMap, Map, MapData};
+
+use super::{MAP_CREATE, Numbers, bpf, owned};
+
+/// As many as the agent's `CT4` and `CT6` hold.
+const ENTRIES: u32 = 131_072;
+
+/// `BPF_MAP_TYPE_HASH`, without flags.
+const HASH: u32 = 1;
+const NO_FLAGS: u32 = 0;
+
+/// A table.
+pub(super) struct Table(pub(super) OwnedFd);
+
+impl Table {
+    /// An empty one for keys and values of so many bytes.
+    pub(super) fn new(key: usize, value: usize) -> Result<Self> {
+        let (key, value) = (u32::try_from(key)?, u32::try_from(value)?);
+        let mut create = Numbers([HASH, key, value, ENTRIES, NO_FLAGS]);
+        let fd = bpf(MAP_CREATE, &mut create).context("making a hash table")?;
+        Ok(Self(owned(fd)?))
+    }
+
+    /// Removes every entry, and says how many there were.
+    pub(super) fn empty<K: Pod, V: Pod>(&self) -> Result<usize> {
+        let map = Map::HashMap(MapData::from_fd(self.0.try_clone()?)?);
+        let mut map: HashMap<_, K, V> = HashMap::try_from(map)?;
+        let all: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+        for key in &all {
+            map.remove(key)?;
+        }
+        Ok(all.len())
+    }
+}
