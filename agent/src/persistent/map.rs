@@ -8,6 +8,9 @@ use std::{borrow::Borrow, cmp::Ordering, fmt, hash::Hash, sync::Arc};
 
 use super::node::{self, Link, Node};
 
+/// One entry of so many that changes is put in or taken out by itself; of more, the map is made anew.
+const FEW: usize = 8;
+
 /// A sorted map; see the module's header.
 pub struct Map<K, V> {
     root: Link<K, V>,
@@ -149,25 +152,27 @@ impl<K: Ord + Hash + Clone, V: Clone> Map<K, V> {
 impl<K: Ord + Hash, V: PartialEq> Map<K, V> {
     /// Shows every entry in which this map differs from an older one, in the order of their keys.
     pub fn since<'a>(&'a self, older: &'a Self, mut show: impl FnMut(Change<'a, K, V>)) {
-        let all = Between {
-            after: None,
-            before: None,
-        };
-        compare(older.root.as_deref(), self.root.as_deref(), all, &mut show);
+        compare(Part::whole(older), Part::whole(self), &mut show);
     }
 }
 
 impl<K: Ord + Hash + Clone, V: PartialEq + Clone> Map<K, V> {
-    /// The same entries, sharing with an older map what has not changed since.
+    /// The same entries, sharing with an older map what has not changed since, unless that is too
+    /// little to be worth it.
     #[must_use]
     pub fn based_on(&self, older: &Self) -> Self {
+        let mut changes = Vec::new();
+        self.since(older, |change| changes.push(change));
+        if changes.len() > self.len() / FEW {
+            return self.clone();
+        }
         let mut based = older.clone();
-        self.since(older, |change| {
+        for change in changes {
             match change.new {
                 Some(value) => based.insert(change.key.clone(), value.clone()),
                 None => based.remove(change.key),
             };
-        });
+        }
         based
     }
 }
@@ -180,91 +185,114 @@ fn same<K, V>(one: Option<&Node<K, V>>, other: Option<&Node<K, V>>) -> bool {
     }
 }
 
-/// The keys between two others, without these.
-struct Between<'a, K> {
+/// What of a tree lies between two keys, without these. A limit that the tree's shape sees to by
+/// itself is not among them.
+struct Part<'a, K, V> {
+    link: Option<&'a Node<K, V>>,
     after: Option<&'a K>,
     before: Option<&'a K>,
 }
 
-impl<K> Clone for Between<'_, K> {
+impl<K, V> Clone for Part<'_, K, V> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<K> Copy for Between<'_, K> {}
+impl<K, V> Copy for Part<'_, K, V> {}
 
-impl<'a, K: Ord> Between<'a, K> {
-    /// The topmost node within.
-    fn top<V>(self, mut link: Option<&'a Node<K, V>>) -> Option<&'a Node<K, V>> {
-        while let Some(node) = link {
+impl<'a, K, V> Part<'a, K, V> {
+    fn whole(map: &'a Map<K, V>) -> Self {
+        Self {
+            link: map.root.as_deref(),
+            after: None,
+            before: None,
+        }
+    }
+}
+
+impl<'a, K: Ord, V> Part<'a, K, V> {
+    /// The same part, from its topmost node on.
+    fn narrowed(mut self) -> Self {
+        while let Some(node) = self.link {
             if self.after.is_some_and(|after| node.key <= *after) {
-                link = node.right.as_deref();
+                self.link = node.right.as_deref();
             } else if self.before.is_some_and(|before| node.key >= *before) {
-                link = node.left.as_deref();
+                self.link = node.left.as_deref();
             } else {
                 break;
             }
         }
-        link
+        self
     }
 
-    fn up_to(self, key: &'a K) -> Self {
-        Self {
-            before: Some(key),
-            ..self
+    /// What lies below a key, which is that of the topmost node if `is_top`.
+    fn below(self, key: &'a K, is_top: bool) -> Self {
+        match self.link {
+            Some(node) if is_top => Self {
+                link: node.left.as_deref(),
+                before: None,
+                ..self
+            },
+            _ => Self {
+                before: Some(key),
+                ..self
+            },
         }
     }
 
-    fn from(self, key: &'a K) -> Self {
-        Self {
-            after: Some(key),
-            ..self
+    /// What lies above it.
+    fn above(self, key: &'a K, is_top: bool) -> Self {
+        match self.link {
+            Some(node) if is_top => Self {
+                link: node.right.as_deref(),
+                after: None,
+                ..self
+            },
+            _ => Self {
+                after: Some(key),
+                ..self
+            },
         }
     }
 }
 
 fn compare<'a, K: Ord + Hash, V: PartialEq>(
-    old: Option<&'a Node<K, V>>,
-    new: Option<&'a Node<K, V>>,
-    within: Between<'a, K>,
+    old: Part<'a, K, V>,
+    new: Part<'a, K, V>,
     show: &mut dyn FnMut(Change<'a, K, V>),
 ) {
-    let (old, new) = (within.top(old), within.top(new));
-    if same(old, new) {
+    let (old, new) = (old.narrowed(), new.narrowed());
+    if same(old.link, new.link) {
         return;
     }
     // The shape follows from the keys: what stands on top on one side is on top on the other, too,
     // or is not there.
-    let (top, here) = match (old, new) {
+    let (was, is) = match (old.link, new.link) {
         (None, None) => return,
-        (Some(old), None) => (old, (Some(old), None)),
-        (Some(old), Some(new)) if old.key == new.key => (new, (Some(old), Some(new))),
-        (Some(old), Some(new)) if old.is_above(new) => (old, (Some(old), None)),
-        (_, Some(new)) => (new, (None, Some(new))),
+        (Some(old), Some(new)) if old.key == new.key => (Some(old), Some(new)),
+        (Some(old), Some(new)) if old.is_above(new) => (Some(old), None),
+        (Some(old), None) => (Some(old), None),
+        (_, Some(new)) => (None, Some(new)),
     };
-    let side =
-        |link: Option<&'a Node<K, V>>, is_here: Option<&'a Node<K, V>>, left: bool| match is_here {
-            Some(node) if left => node.left.as_deref(),
-            Some(node) => node.right.as_deref(),
-            None => link,
-        };
-    let (low, high) = (within.up_to(&top.key), within.from(&top.key));
-    compare(side(old, here.0, true), side(new, here.1, true), low, show);
-    let (was, is) = (
-        here.0.map(|node| &node.value),
-        here.1.map(|node| &node.value),
+    let Some(key) = is.or(was).map(|node| &node.key) else {
+        return;
+    };
+    compare(
+        old.below(key, was.is_some()),
+        new.below(key, is.is_some()),
+        show,
     );
-    if was != is {
+    let (value, before) = (is.map(|node| &node.value), was.map(|node| &node.value));
+    if value != before {
         show(Change {
-            key: &top.key,
-            old: was,
-            new: is,
+            key,
+            old: before,
+            new: value,
         });
     }
     compare(
-        side(old, here.0, false),
-        side(new, here.1, false),
-        high,
+        old.above(key, was.is_some()),
+        new.above(key, is.is_some()),
         show,
     );
 }
