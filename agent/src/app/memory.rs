@@ -1,7 +1,7 @@
 //! Giving memory back after a large file was read.
 //!
-//! Parsing an inventory of ten thousand workloads takes three times the memory that its content
-//! needs, and glibc keeps what lies between the pieces that stay. Other allocators are left alone.
+//! Parsing an inventory takes more memory than its content needs, and glibc keeps what lies between
+//! the pieces that stay. Other allocators are left alone.
 
 #![allow(unsafe_code, reason = "malloc_trim has no safe wrapper")]
 

@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 
 use super::limits::MAX_FINDINGS;
 use crate::model::quote::sanitise;
@@ -152,7 +152,7 @@ impl<'a> Document<'a> {
     }
 
     /// Reads the whole document as one value.
-    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, SourceError> {
+    pub(crate) fn read<T: Deserialize<'a>>(&self) -> Result<T, SourceError> {
         toml::from_str(self.text).map_err(|error| {
             let span = error.span().unwrap_or(0..0);
             self.finding(span, &sanitise(error.message()))

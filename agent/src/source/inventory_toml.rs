@@ -4,6 +4,7 @@
 //! claimed twice, unknown namespaces) is left to `Inventory::build`, because the other claimant may
 //! be in another file. Keeps each item's line for those errors.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -14,15 +15,24 @@ use toml::{Spanned, Value};
 
 use super::document::{Document, SourceError};
 use super::limits::MAX_FILE_SIZE;
-use super::value;
+use super::{inventory_parts, value};
 use crate::model::workload::check_interface_name;
 use crate::model::{
     Labels, NamedPort, Namespace, NamespaceName, NodeEntry, NodeName, PortName, ServiceAccountName,
     Workload, WorkloadId, WorkloadName,
 };
 
-type Text = Spanned<String>;
-type RawLabels = BTreeMap<Text, Text>;
+/// Text of the file, copied only where it holds escapes.
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(transparent)]
+struct Word<'a>(#[serde(borrow)] Cow<'a, str>);
+
+type Text<'a> = Spanned<Word<'a>>;
+type RawLabels<'a> = BTreeMap<Text<'a>, Text<'a>>;
+
+fn text<'t>(text: &'t Text<'_>) -> &'t str {
+    &text.get_ref().0
+}
 
 /// An item and the line it is declared on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +57,22 @@ pub struct InventoryFragment {
 }
 
 impl InventoryFragment {
+    /// Takes in what follows this fragment in a file, so many lines down.
+    pub(super) fn append(&mut self, mut next: Self, lines: u32) {
+        fn move_down<T>(declared: &mut [Declared<T>], lines: u32) {
+            for declared in declared {
+                declared.line += lines;
+            }
+        }
+        move_down(&mut next.namespaces, lines);
+        move_down(&mut next.workloads, lines);
+        move_down(&mut next.nodes, lines);
+        self.namespaces.append(&mut next.namespaces);
+        self.workloads.append(&mut next.workloads);
+        self.nodes.append(&mut next.nodes);
+        self.warnings.append(&mut next.warnings);
+    }
+
     /// Takes over the workloads that are equal in an older fragment.
     pub(super) fn share_with(&mut self, older: &Self) {
         let known: HashMap<&WorkloadId, &Arc<Workload>> = older
@@ -66,44 +92,50 @@ impl InventoryFragment {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawFile {
-    #[serde(default)]
-    namespace: Vec<Spanned<RawNamespace>>,
-    #[serde(default)]
-    workload: Vec<Spanned<RawWorkload>>,
-    #[serde(default)]
-    node: Vec<Spanned<RawNode>>,
+struct RawFile<'a> {
+    #[serde(default, borrow)]
+    namespace: Vec<Spanned<RawNamespace<'a>>>,
+    #[serde(default, borrow)]
+    workload: Vec<Spanned<RawWorkload<'a>>>,
+    #[serde(default, borrow)]
+    node: Vec<Spanned<RawNode<'a>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawNamespace {
-    name: Text,
-    #[serde(default)]
-    labels: RawLabels,
+struct RawNamespace<'a> {
+    #[serde(borrow)]
+    name: Text<'a>,
+    #[serde(default, borrow)]
+    labels: RawLabels<'a>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct RawWorkload {
-    name: Text,
-    namespace: Text,
-    #[serde(default)]
-    labels: RawLabels,
-    service_account: Option<Text>,
-    #[serde(default)]
-    addresses: Vec<Text>,
-    #[serde(default)]
-    ports: BTreeMap<Text, Spanned<Value>>,
-    interface: Option<Text>,
+struct RawWorkload<'a> {
+    #[serde(borrow)]
+    name: Text<'a>,
+    #[serde(borrow)]
+    namespace: Text<'a>,
+    #[serde(default, borrow)]
+    labels: RawLabels<'a>,
+    #[serde(borrow)]
+    service_account: Option<Text<'a>>,
+    #[serde(default, borrow)]
+    addresses: Vec<Text<'a>>,
+    #[serde(default, borrow)]
+    ports: BTreeMap<Text<'a>, Spanned<Value>>,
+    #[serde(borrow)]
+    interface: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawNode {
-    name: Text,
-    #[serde(default)]
-    addresses: Vec<Text>,
+struct RawNode<'a> {
+    #[serde(borrow)]
+    name: Text<'a>,
+    #[serde(default, borrow)]
+    addresses: Vec<Text<'a>>,
     #[serde(default)]
     local: bool,
 }
@@ -113,16 +145,28 @@ struct RawNode {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(file_name: &str, text: &str) -> Result<InventoryFragment, Vec<SourceError>> {
+    let mut fragment = match inventory_parts::parse(file_name, text) {
+        Some(fragment) => fragment,
+        None => parse_plain(file_name, text)?,
+    };
+    share_parts(&mut fragment.workloads);
+    Ok(fragment)
+}
+
+/// Parses a file, or a part of one, in one go; nothing of what it says is shared yet.
+pub(super) fn parse_plain(
+    file_name: &str,
+    text: &str,
+) -> Result<InventoryFragment, Vec<SourceError>> {
     let mut document =
         Document::new(file_name, text, MAX_FILE_SIZE).map_err(|error| vec![error])?;
     let raw: RawFile = document.read().map_err(|error| vec![error])?;
     let namespaces = declared(&mut document, raw.namespace, namespace);
-    let mut workloads = declared(&mut document, raw.workload, workload);
+    let workloads = declared(&mut document, raw.workload, workload);
     let nodes = declared(&mut document, raw.node, |document, raw| {
         node(document, &raw)
     });
     let warnings = document.close()?;
-    share_parts(&mut workloads);
     Ok(InventoryFragment {
         namespaces,
         workloads,
@@ -172,40 +216,40 @@ fn declared<R, T>(
     items
 }
 
-fn namespace(document: &mut Document<'_>, raw: RawNamespace) -> Option<Namespace> {
-    let name = document.accept(raw.name.span(), NamespaceName::new(raw.name.get_ref()));
+fn namespace(document: &mut Document<'_>, raw: RawNamespace<'_>) -> Option<Namespace> {
+    let name = document.accept(raw.name.span(), NamespaceName::new(text(&raw.name)));
     let labels = labels(document, raw.labels);
     document.accept(raw.name.span(), Namespace::new(name?, labels?))
 }
 
-fn labels(document: &mut Document<'_>, raw: RawLabels) -> Option<Labels> {
+fn labels(document: &mut Document<'_>, raw: RawLabels<'_>) -> Option<Labels> {
     let mut labels = Labels::new();
     let mut good = true;
     for (key, value) in raw {
-        let place = match crate::model::labels::check_key(key.get_ref()) {
+        let place = match crate::model::labels::check_key(text(&key)) {
             Ok(()) => value.span(),
             Err(_) => key.span(),
         };
-        let outcome = labels.insert(key.into_inner(), value.into_inner());
+        let outcome = labels.insert(text(&key).to_owned(), text(&value).to_owned());
         good &= document.accept(place, outcome).is_some();
     }
     good.then_some(labels)
 }
 
-fn workload(document: &mut Document<'_>, raw: RawWorkload) -> Option<Arc<Workload>> {
+fn workload(document: &mut Document<'_>, raw: RawWorkload<'_>) -> Option<Arc<Workload>> {
     let namespace = &raw.namespace;
-    let namespace = document.accept(namespace.span(), NamespaceName::new(namespace.get_ref()));
-    let name = document.accept(raw.name.span(), WorkloadName::new(raw.name.get_ref()));
+    let namespace = document.accept(namespace.span(), NamespaceName::new(text(namespace)));
+    let name = document.accept(raw.name.span(), WorkloadName::new(text(&raw.name)));
     let labels = labels(document, raw.labels);
     let service_account = match &raw.service_account {
-        Some(text) => document.accept(text.span(), ServiceAccountName::new(text.get_ref())),
+        Some(name) => document.accept(name.span(), ServiceAccountName::new(text(name))),
         None => Some(ServiceAccountName::default()),
     };
     let addresses = addresses(document, &raw.addresses);
     let ports = ports(document, &raw.ports);
-    let interface = raw.interface.map(|text| {
-        document.accept(text.span(), check_interface_name(text.get_ref()));
-        text.into_inner()
+    let interface = raw.interface.map(|name| {
+        document.accept(name.span(), check_interface_name(text(&name)));
+        text(&name).to_owned()
     });
     Some(Arc::new(Workload {
         id: WorkloadId {
@@ -220,20 +264,20 @@ fn workload(document: &mut Document<'_>, raw: RawWorkload) -> Option<Arc<Workloa
     }))
 }
 
-fn addresses(document: &mut Document<'_>, raw: &[Text]) -> Vec<IpAddr> {
+fn addresses(document: &mut Document<'_>, raw: &[Text<'_>]) -> Vec<IpAddr> {
     raw.iter()
-        .filter_map(|text| document.accept(text.span(), value::owned_address(text.get_ref())))
+        .filter_map(|address| document.accept(address.span(), value::owned_address(text(address))))
         .collect()
 }
 
-fn ports(document: &mut Document<'_>, raw: &BTreeMap<Text, Spanned<Value>>) -> Vec<NamedPort> {
+fn ports(document: &mut Document<'_>, raw: &BTreeMap<Text<'_>, Spanned<Value>>) -> Vec<NamedPort> {
     let mut ports: Vec<NamedPort> = Vec::new();
     for (name, port) in raw {
-        let Some(name) = document.accept(name.span(), PortName::new(name.get_ref())) else {
+        let Some(name) = document.accept(name.span(), PortName::new(text(name))) else {
             continue;
         };
-        for text in port_texts(document, port) {
-            let outcome = value::declared_port(text);
+        for port_text in port_texts(document, port) {
+            let outcome = value::declared_port(port_text);
             let Some((protocol, number)) = document.accept(port.span(), outcome) else {
                 continue;
             };
@@ -272,8 +316,8 @@ fn port_texts<'a>(document: &mut Document<'_>, port: &'a Spanned<Value>) -> Vec<
     })
 }
 
-fn node(document: &mut Document<'_>, raw: &RawNode) -> Option<NodeEntry> {
-    let name = document.accept(raw.name.span(), NodeName::new(raw.name.get_ref()));
+fn node(document: &mut Document<'_>, raw: &RawNode<'_>) -> Option<NodeEntry> {
+    let name = document.accept(raw.name.span(), NodeName::new(text(&raw.name)));
     let addresses = addresses(document, &raw.addresses);
     Some(NodeEntry {
         name: name?,
