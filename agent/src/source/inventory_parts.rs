@@ -1,9 +1,10 @@
 //! A long inventory in parts: read side by side, and each gone before the next needs its memory.
 //!
-//! Invariants: a part ends where the header of a workload begins a line, so parts that are good one
-//! by one are good together and say the same; if that line lay within a value, the part before it
-//! would break off within that value. Of a file that is not good part by part nothing is
-//! said here: read as a whole it tells what is wrong, and where.
+//! Invariants: a part begins with a line that begins with the header of a workload, so parts that are
+//! good one by one are good together and say the same. Were that line within a value, the part before
+//! it would break off in the middle of that value, which is not good. Of a file of which a part is not
+//! good, or has something to warn of, nothing is said here: whoever reads it as a whole tells what is
+//! wrong, and where.
 
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +15,7 @@ use super::limits::MAX_FILE_SIZE;
 
 /// The least bytes of a part but the last.
 const PART: usize = 64 * 1024;
-/// The end of a line and what begins the next one where a part may begin.
+/// Where a part may begin: with the second character.
 const HEADER: &str = "\n[[workload]]";
 /// The most threads that read.
 const MOST_THREADS: usize = 4;
@@ -37,7 +38,11 @@ fn parse_with(file_name: &str, text: &str, least: usize) -> Option<InventoryFrag
             let Some(part) = parts.get(index) else {
                 return Some(done);
             };
-            done.push((index, parse_plain(file_name, part).ok()?));
+            let fragment = parse_plain(file_name, part).ok()?;
+            if !fragment.warnings.is_empty() {
+                return None;
+            }
+            done.push((index, fragment));
         }
     };
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
@@ -98,12 +103,6 @@ mod tests {
         parts
     }
 
-    #[test]
-    fn many_small_parts_are_still_one_file() {
-        let text = A.repeat(MAX_FILE_SIZE / A.len() + 1);
-        assert_eq!(parse("i.toml", &text), None);
-    }
-
     const HEAD: &str = "# cluster\n\n[[namespace]]\nname = \"x\"\n";
     const A: &str = "[[workload]]\nname = \"a\"\nnamespace = \"x\"\n";
     const B: &str = "[[workload]]\nname = \"b\"\nnamespace = \"x\"\naddresses = [\"10.0.0.1\"]\n";
@@ -145,5 +144,11 @@ mod tests {
         ] {
             assert_eq!(agree(&text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_file_beyond_the_limit_is_not_read_in_parts() {
+        let text = A.repeat(MAX_FILE_SIZE / A.len() + 1);
+        assert_eq!(parse("i.toml", &text), None);
     }
 }

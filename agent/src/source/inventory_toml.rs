@@ -57,7 +57,7 @@ pub struct InventoryFragment {
 }
 
 impl InventoryFragment {
-    /// Takes in what follows this fragment in a file, so many lines down.
+    /// Takes in what follows this fragment in a file, so many lines down. Nothing warns in it.
     pub(super) fn append(&mut self, mut next: Self, lines: u32) {
         fn move_down<T>(declared: &mut [Declared<T>], lines: u32) {
             for declared in declared {
@@ -70,7 +70,6 @@ impl InventoryFragment {
         self.namespaces.append(&mut next.namespaces);
         self.workloads.append(&mut next.workloads);
         self.nodes.append(&mut next.nodes);
-        self.warnings.append(&mut next.warnings);
     }
 
     /// Takes over the workloads that are equal in an older fragment.
