@@ -141,7 +141,9 @@ impl Traffic for Flows {
             self.once()?;
             self.answer(source)?;
         }
-        Ok(())
+        // The first goes on after the answer, the second shows that the flow is used.
+        self.refresh()?;
+        self.refresh()
     }
 
     /// Busy flows are what is measured: none has been silent for so long that its first packet costs

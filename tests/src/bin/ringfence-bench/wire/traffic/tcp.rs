@@ -38,6 +38,8 @@ impl RoundTrip {
 
 impl Traffic for RoundTrip {
     fn establish(&mut self) -> Result<()> {
+        // The first may be seen as the opening, the second shows that the connection is used.
+        self.once()?;
         self.once()
     }
 

@@ -54,6 +54,8 @@ impl Traffic for Stream {
         self.receiver.send_to(&self.datagram, client)?;
         let answer = taken(&self.sender, &mut self.buffer, |b| self.sender.recv(b))?;
         ensure!(answer == length, "another answer than was sent");
+        // The first goes on after the answer, the second shows that the flow is used.
+        self.once()?;
         self.once()
     }
 
