@@ -77,7 +77,7 @@ fn requests(scene: &Scene, extent: Extent, measured: &mut Vec<Series>) -> Result
         measured.push(requests::crowd(scene, FEW, 100)?);
         measured.push(requests::crowd(scene, FEW, 1000)?);
     }
-    measured.push(requests::from_empty(scene, extent.of(6, FEW))?);
+    measured.push(requests::from_empty(scene, extent.of(14, FEW))?);
     Ok(())
 }
 
