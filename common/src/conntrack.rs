@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub mod state;
 
-pub use state::{is_answered, is_proven, opens, restarts, stands, step, timeout};
+pub use state::{has_begun, is_answered, is_proven, opens, restarts, step, timeout};
 
 use crate::{
     SECOND,

@@ -107,11 +107,15 @@ impl Holding {
         )
     }
 
-    /// Takes a booking back, because the attempt was answered. All of it if the connection `stands`:
-    /// the first packet that follows moves its entry.
+    /// Takes a booking back, because the attempt was answered. All of it if a connection `has_begun`:
+    /// the next packet moves its entry, unless that ends it.
     #[inline(always)]
-    pub const fn answered(&mut self, price: u64, stands: bool) {
-        let back = if stands { price } else { price - price / KEPT };
+    pub const fn answered(&mut self, price: u64, has_begun: bool) {
+        let back = if has_begun {
+            price
+        } else {
+            price - price / KEPT
+        };
         self.booked = self.booked.saturating_sub(back);
     }
 

@@ -121,7 +121,7 @@ fn judge_again<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry
 /// entry does not speak for it: the packet that caused the error passed here and refreshed it, and
 /// if policy changed since then, the next one will.
 #[inline(never)]
-pub fn stands<A: Family>(context: &Context, step: &Step<A>) -> bool {
+pub fn is_allowed<A: Family>(context: &Context, step: &Step<A>) -> bool {
     let Some(entry) = place::find::<A>(context, &step.key(context.ifindex)) else {
         return false;
     };

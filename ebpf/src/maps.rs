@@ -91,9 +91,6 @@ pub static DENIES: LruHashMap<DenyKey, DenyCount> =
     LruHashMap::with_max_entries(DENIES_CAPACITY, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
-/// When it was last seen whether the reader of `EVENTS` must be woken.
-#[map]
-pub static LAST_LOOK: Array<u64> = Array::with_max_entries(1, 0);
 /// Where cold paths build what would not fit their 512 bytes of stack. One per CPU is enough: TC
 /// programs run with bottom halves disabled and never nest.
 #[map]
@@ -163,7 +160,7 @@ pub fn question() -> Option<&'static mut Question> {
 #[inline(always)]
 pub fn recent(slot: u32) -> Option<&'static mut Recent> {
     let recent = RECENT.get_ptr_mut(slot)?;
-    // SAFETY: as for `question`; a slot of zeroes is a question nobody asks, of time 0.
+    // SAFETY: as for `question`; a slot of zeroes is a question in direction 0, which there is not.
     Some(unsafe { &mut *recent })
 }
 

@@ -22,7 +22,7 @@ use ringfence_common::{
 };
 
 use crate::{
-    conntrack::{Step, flow, stands},
+    conntrack::{Step, flow, is_allowed},
     context::Context,
     family::Family,
     frame::Skb,
@@ -288,7 +288,7 @@ fn error<A: Family, const FROM: bool>(
         icmp_error_about_others,
         ours.owned_by(context.endpoint),
         true
-    ) && mutant!(icmp_error_always_passes, stands(context, &step), true)
+    ) && mutant!(icmp_error_always_passes, is_allowed(context, &step), true)
     {
         return Ok(());
     }

@@ -7,7 +7,7 @@
 
 use aya_ebpf::Global;
 use ringfence_common::{
-    conntrack::{CtEntry, flags, is_answered, is_proven, stands},
+    conntrack::{CtEntry, flags, has_begun, is_answered, is_proven},
     maps::CONNTRACK_CAPACITY,
     mutant,
     quota::{Holding, Quota},
@@ -118,7 +118,7 @@ pub fn settle<A: Family>(
         return 0;
     };
     if is_answer_to(entry, before, protocol) {
-        holding.answered(ATTEMPT_PRICE.load(), stands(entry.state));
+        holding.answered(ATTEMPT_PRICE.load(), has_begun(entry.state));
     }
     let Some(moved) = maps::scratch_entry() else {
         return 0;

@@ -45,7 +45,8 @@ fn slot(key: &PolicyKey) -> Option<&'static mut Recent> {
 pub fn recall(key: &PolicyKey, now: u64) -> Option<Decision> {
     let recent = slot(key)?;
     let ([table, class, flow], kept) = (key.words(), recent.key.words());
-    let others = mutant!(
+    let table = mutant!(recent_answer_of_any_table, table ^ kept[0], 0);
+    let flow = mutant!(
         recent_answer_to_any_question,
         class ^ kept[1] | flow ^ kept[2],
         0
@@ -56,7 +57,7 @@ pub fn recall(key: &PolicyKey, now: u64) -> Option<Decision> {
         u64::from(recent.now == 0)
     );
     // One comparison: the verifier follows each way out of here.
-    let differs = old | u64::from(table ^ kept[0] | others);
+    let differs = old | u64::from(table | flow);
     (differs == 0).then(|| Decision {
         verdict: Verdict::from_raw(recent.verdict),
         rule: recent.rule,

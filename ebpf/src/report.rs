@@ -1,16 +1,15 @@
 //! Telemetry: counters, rule hits, deny aggregation and flow records.
 //!
 //! Invariants: nothing here changes a verdict; what cannot be recorded is counted as lost; the
-//! reader is woken only when a quarter of the ring is full, and once a tick at most, because a wake-up
-//! for each record multiplies the cost of a new flow.
+//! reader is never woken, because that multiplies the cost of a new flow: it looks by itself, and often
+//! enough for the size of the ring.
 
-use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use ringfence_common::{
     conntrack::CtEntry,
     deny::{DenyCount, DenyKey, REPORT_INTERVAL},
     event::{EventKind, FlowEvent},
     ids::{IdentityId, RuleSlot},
-    maps::EVENTS_BYTES,
     mode::{Action, Direction, Verdict},
     mutant,
     net::{Address, Ip4, Ip6, Port},
@@ -23,7 +22,7 @@ use crate::{
     clock,
     context::Context,
     family::Family,
-    maps::{DENIES, EVENTS, LAST_LOOK, RULE_HITS, SCRATCH, STATS},
+    maps::{DENIES, EVENTS, RULE_HITS, SCRATCH, STATS},
     place,
 };
 
@@ -240,34 +239,13 @@ pub fn flow(event: &mut FlowEvent, kind: EventKind) {
     write(event);
 }
 
-/// Whether to see if the reader must be woken: once a tick. Looking touches what the reader's CPU
-/// writes, waking costs an interrupt, and the ring does not fill within a tick.
-#[inline(always)]
-fn may_look() -> bool {
-    let now = clock::ticks();
-    let Some(last) = LAST_LOOK.get_ptr_mut(0) else {
-        return true;
-    };
-    // SAFETY: the one slot of an array, which stays; two CPUs may both look.
-    let last = unsafe { &mut *last };
-    if *last == now {
-        return false;
-    }
-    *last = now;
-    true
-}
-
 /// False when there is no room.
 #[inline(always)]
 fn write(event: &mut FlowEvent) -> bool {
     event.time = clock::ticks();
-    let crowded = || EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(EVENTS_BYTES / 4);
-    let wakeup = if may_look() && crowded() {
-        BPF_RB_FORCE_WAKEUP
-    } else {
-        BPF_RB_NO_WAKEUP
-    };
-    let written = EVENTS.output::<FlowEvent>(event, u64::from(wakeup)).is_ok();
+    let written = EVENTS
+        .output::<FlowEvent>(event, u64::from(BPF_RB_NO_WAKEUP))
+        .is_ok();
     count(if written {
         Counter::EventsWritten
     } else {

@@ -268,10 +268,9 @@ fn compare<'a, K: Ord + Hash, V: PartialEq>(
     // The shape follows from the keys: what stands on top on one side is on top on the other, too,
     // or is not there.
     let (was, is) = match (old.link, new.link) {
-        (None, None) => return,
         (Some(old), Some(new)) if old.key == new.key => (Some(old), Some(new)),
         (Some(old), Some(new)) if old.is_above(new) => (Some(old), None),
-        (Some(old), None) => (Some(old), None),
+        (was, None) => (was, None),
         (_, Some(new)) => (None, Some(new)),
     };
     let Some(key) = is.or(was).map(|node| &node.key) else {

@@ -9,7 +9,7 @@ mod attachable;
 mod ledger;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -309,33 +309,16 @@ impl<D: Datapath> Reconciler<D> {
             return Ok(());
         }
         self.compacted = true;
-        let state = [&self.actual, &compiled.state];
-        let numbers = &mut self.compiler.numbers;
-        numbers.retain(
-            Space::Identity,
-            &state
-                .iter()
-                .flat_map(|s| s.classes.keys().map(|id| id.0))
-                .collect(),
-        );
-        numbers.retain(
-            Space::Class,
-            &state
-                .iter()
-                .flat_map(|s| s.classes.values().map(|id| id.0))
-                .collect(),
-        );
-        numbers.retain(
-            Space::Table,
-            &state
-                .iter()
-                .flat_map(|s| s.tables.keys().map(|id| id.0))
-                .collect(),
-        );
-        numbers.retain(
-            Space::Rule,
-            &compiled.rules.keys().map(|slot| slot.0).collect(),
-        );
+        for space in [Space::Identity, Space::Class, Space::Table, Space::Rule] {
+            let mut used: HashSet<u32> = [&self.actual, &compiled.state]
+                .into_iter()
+                .flat_map(|state| held(state, space))
+                .collect();
+            if space == Space::Rule {
+                used.extend(compiled.rules.keys().map(|slot| slot.0));
+            }
+            self.compiler.numbers.retain(space, &used);
+        }
         let all: Vec<_> = self.compiler.numbers.all().collect();
         self.ledger.rewrite(&all)?;
         Ok(())
@@ -354,24 +337,32 @@ fn carries(compiled: &Compiled) -> bool {
 
 /// Numbers that are in use in the kernel but may be missing in the ledger.
 fn reserve(compiler: &mut Compiler, actual: &State) {
-    let numbers = &mut compiler.numbers;
-    let held = actual.addresses.values().chain(actual.prefixes.values());
-    numbers.reserve(
-        Space::Identity,
-        held.chain(actual.classes.keys()).map(|id| id.0),
-    );
-    numbers.reserve(Space::Table, actual.tables.keys().map(|id| id.0));
-    numbers.reserve(Space::Namespace, actual.modes.keys().map(|slot| slot.0));
-    let rows = || actual.tables.values().flat_map(|rows| rows.iter());
-    let classes = actual.classes.values().map(|id| id.0);
-    numbers.reserve(
-        Space::Class,
-        classes.chain(rows().map(|((_, key), _)| key.class.0)),
-    );
-    numbers.reserve(
-        Space::Rule,
-        rows().flat_map(|(_, row)| [row.rule.0, row.then_rule.0]),
-    );
+    for space in Space::ALL {
+        compiler.numbers.reserve(space, held(actual, space));
+    }
+}
+
+/// The numbers of a space that a state holds, in whatever map: rows outlive the classes and rules that
+/// they are about by a grace period.
+fn held(state: &State, space: Space) -> Vec<u32> {
+    let rows = || state.tables.values().flat_map(|rows| rows.iter());
+    match space {
+        Space::Identity => {
+            let held = state.addresses.values().chain(state.prefixes.values());
+            held.chain(state.classes.keys()).map(|id| id.0).collect()
+        }
+        Space::Class => {
+            let classes = state.classes.values().map(|id| id.0);
+            classes
+                .chain(rows().map(|((_, key), _)| key.class.0))
+                .collect()
+        }
+        Space::Table => state.tables.keys().map(|id| id.0).collect(),
+        Space::Rule => rows()
+            .flat_map(|(_, row)| [row.rule.0, row.then_rule.0])
+            .collect(),
+        Space::Namespace => state.modes.keys().map(|slot| slot.0).collect(),
+    }
 }
 
 #[cfg(test)]

@@ -330,6 +330,35 @@ fn a_lost_ledger_costs_new_numbers_and_never_a_wrong_one() {
     }
 }
 
+/// Else a class that begins right after a restart has rows of one that ended while the agent was dead.
+#[test]
+fn a_number_that_old_rows_hold_is_nobody_elses_after_a_restart() {
+    let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
+    let without_a = INVENTORY.replace("app = \"a\"", "app = \"x\"");
+    let with_c = INVENTORY.replace("app = \"a\"", "app = \"c\"");
+    let rule = |app: &str, port: u16| {
+        format!(
+            "[[policy.ingress]]\nfrom = [{{ pods = \"app={app}\" }}]\nports = [\"tcp/{port}\"]\n"
+        )
+    };
+    let subject = "[[policy]]\nname = \"p\"\nnamespace = \"shop\"\nsubject = \"app=b\"\n";
+    let mut world = World::new(&format!("{subject}{}{}", rule("a", 22), rule("c", 80)));
+    settle(&mut reconciler(&kernel, dir.path()), &world);
+    let mut restarted = reconciler(&kernel, dir.path());
+    for inventory in [without_a, with_c] {
+        world.move_in(&inventory);
+        let wanted = restarted.publish(&world.desired()).unwrap().compiled.state;
+        let kernel = kernel.0.borrow();
+        let live: BTreeSet<_> = wanted.classes.values().collect();
+        for (table, rows) in &wanted.tables {
+            let known = kernel.state.tables[table].iter();
+            for (place, row) in known.filter(|((_, key), _)| live.contains(&key.class)) {
+                assert_eq!(rows.get(place), Some(row), "{place:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn old_rows_stand_until_they_are_retired() {
     let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());

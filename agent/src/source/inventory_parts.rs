@@ -1,6 +1,6 @@
 //! A long inventory in parts: read side by side, and each gone before the next needs its memory.
 //!
-//! Invariants: a part begins with a line that begins with the header of a workload, so parts that are
+//! Invariants: a part but the first begins with a line that begins with the header of a workload, so parts that are
 //! good one by one are good together and say the same. Were that line within a value, the part before
 //! it would break off in the middle of that value, which is not good. Of a file of which a part is not
 //! good, or has something to warn of, nothing is said here: whoever reads it as a whole tells what is
@@ -38,11 +38,14 @@ fn parse_with(file_name: &str, text: &str, least: usize) -> Option<InventoryFrag
             let Some(part) = parts.get(index) else {
                 return Some(done);
             };
-            let fragment = parse_plain(file_name, part).ok()?;
-            if !fragment.warnings.is_empty() {
-                return None;
+            match parse_plain(file_name, part) {
+                Ok(fragment) if fragment.warnings.is_empty() => done.push((index, fragment)),
+                _ => {
+                    // Nobody needs the rest.
+                    next.store(parts.len(), Ordering::Relaxed);
+                    return None;
+                }
             }
-            done.push((index, fragment));
         }
     };
     let processors = thread::available_parallelism().map_or(1, NonZero::get);

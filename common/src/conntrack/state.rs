@@ -23,15 +23,15 @@ pub const RESET: u8 = 16;
 pub const WENT_ON_ORIGINAL: u8 = 32;
 /// The answering side went on after the RST.
 pub const WENT_ON_REPLY: u8 = 64;
-/// Either end went on after the connection stood, and not to end it.
+/// Either end went on after the connection stood, before any end closed it.
 pub const USED: u8 = 128;
 
 const FINS: u8 = FIN_ORIGINAL | FIN_REPLY;
 const WENT_ON: u8 = WENT_ON_ORIGINAL | WENT_ON_REPLY;
 
-/// Whether both ends took part, beyond a handshake, and neither has ended it: an entry worth more than
-/// any number of attempts. One side alone cannot make a flow look so. A connection that is opened and
-/// closed, as health checks do, is never worth moving.
+/// Whether the originator went on after an answer, something followed, and the ends have not ended it:
+/// an entry worth more than any number of attempts. One side alone cannot make a flow look so. A
+/// connection that is opened and closed without data, as health checks do, is never worth moving.
 #[inline(always)]
 #[must_use]
 pub fn is_proven(state: u8) -> bool {
@@ -43,11 +43,16 @@ pub fn is_proven(state: u8) -> bool {
         && state & FINS != FINS
 }
 
-/// Whether the originator went on after an answer: with TCP, the handshake is complete.
+/// Whether the originator went on after an answer, and neither end has closed or reset it: with TCP, the
+/// handshake is complete.
 #[inline(always)]
 #[must_use]
-pub const fn stands(state: u8) -> bool {
-    state & ESTABLISHED != 0
+pub fn has_begun(state: u8) -> bool {
+    mutant!(
+        a_reset_is_a_handshake,
+        state & ESTABLISHED != 0 && state & (RESET | FINS) == 0,
+        state & ESTABLISHED != 0
+    )
 }
 
 /// Whether the flow is no mere attempt any more: the other end answered, and with TCP it refused, or
@@ -89,7 +94,8 @@ pub const fn step(before: u8, proto: u8, reply: bool, tcp: TcpFlags) -> u8 {
     } else if before & REPLIED != 0 && !opens(proto, tcp) {
         after |= ESTABLISHED;
     }
-    if before & ESTABLISHED != 0 && !tcp.has(TcpFlags::FIN) && !tcp.has(TcpFlags::RST) {
+    let ends = tcp.has(TcpFlags::FIN) || tcp.has(TcpFlags::RST);
+    if before & ESTABLISHED != 0 && before & FINS == 0 && !ends {
         after |= USED;
     }
     if proto == protocol::TCP {

@@ -142,9 +142,13 @@ fn only_two_ends_make_a_flow_proven() {
     assert!(is_answered(walk(&asked), protocol::UDP));
     let standing = [asked[0], asked[1], (false, ACK)];
     assert!(!is_proven(walk(&standing)) && is_answered(walk(&standing), protocol::TCP));
+    assert!(has_begun(walk(&standing)));
     for end in [FIN, RST] {
-        assert!(!is_proven(walk(&[&standing[..], &[(false, end)]].concat())));
+        let ended = walk(&[&standing[..], &[(false, end), (true, ACK)]].concat());
+        assert!(!is_proven(ended) && !has_begun(ended));
     }
+    let scanned = walk(&[asked[0], asked[1], (false, RST)]);
+    assert!(is_answered(scanned, protocol::TCP) && !has_begun(scanned));
     let used = [asked[0], asked[1], (false, ACK), (true, ACK)];
     assert!(is_proven(walk(&used)) && is_answered(walk(&used), protocol::TCP));
     let refused = [(false, SYN), (true, RST)];

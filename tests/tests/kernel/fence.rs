@@ -180,6 +180,11 @@ impl Fence {
         self.loaded().proven()
     }
 
+    /// Up to when the endpoint's attempts are booked.
+    pub(crate) fn booked(&mut self) -> u64 {
+        self.loaded().booked(IFINDEX)
+    }
+
     /// What the agent does to conntrack now and then.
     pub(crate) fn sweep(&mut self, now: u64, endpoints: &BTreeSet<u32>) -> Sweep {
         self.loaded().sweep(now, endpoints)

@@ -173,6 +173,26 @@ fn refused_attempts_hardly_count() {
     }
 }
 
+/// A scan that asks and hangs up leaves entries, so a part of each booking stays.
+#[test]
+fn an_attempt_that_its_originator_resets_counts_a_little() {
+    for (last, kept) in [
+        (ACK, 0),
+        (RST, QUOTA.price() / 64),
+        (RST | ACK, QUOTA.price() / 64),
+    ] {
+        let mut fence = Fence::new();
+        fence.allow(Direction::Egress, TCP, 443);
+        let talk = connection(false, 1000);
+        fence.passes(Leaving, &talk.out(TCP, SYN), "an attempt");
+        let booked = fence.booked();
+        fence.passes(Arriving, &talk.back(TCP, SYN | ACK), "an answer");
+        assert_eq!(fence.booked(), booked, "it is not known to be heard");
+        fence.passes(Leaving, &talk.out(TCP, last), "gone on, or not wanted");
+        assert_eq!(booked - fence.booked(), QUOTA.price() - kept);
+    }
+}
+
 #[test]
 fn a_connection_that_ends_leaves_the_proven_ones() {
     for v6 in [false, true] {

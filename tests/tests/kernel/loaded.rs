@@ -146,6 +146,11 @@ impl Loaded {
         self.ct4.keys().count() + self.ct6.keys().count()
     }
 
+    /// Up to when an endpoint's attempts are booked.
+    pub(crate) fn booked(&self, ifindex: u32) -> u64 {
+        self.holdings.get(&ifindex, 0).unwrap().booked
+    }
+
     pub(crate) fn sweep(&mut self, now: u64, endpoints: &BTreeSet<u32>) -> Sweep {
         self.conntrack.sweep(now, endpoints).unwrap()
     }

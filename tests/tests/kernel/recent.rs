@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ringfence_common::{
+    ids::TableId,
     mode::{Direction, Verdict},
     policy::PolicyRow,
     reason::DropReason,
@@ -11,6 +12,9 @@ use ringfence_testbed::eventually;
 
 use crate::fence::{Arriving, FRIEND, FRIENDS, Fence, LOCAL, Leaving, OTHER, RULE, TABLE, exact};
 use crate::frames::{SYN, TCP, Talk, UDP};
+
+/// Another table of the endpoint's.
+const NEXT: TableId = TableId(8);
 
 fn talk(v6: bool, port: u16, service: u16) -> Talk {
     Talk {
@@ -48,6 +52,23 @@ fn an_answer_is_for_its_question_alone() {
                     fence.refuses(way, &frame, DropReason::Policy, what);
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn an_answer_is_for_its_table_alone() {
+    for v6 in [false, true] {
+        let mut fence = Fence::new();
+        fence.allow(Direction::Egress, TCP, 443);
+        fence.deny_by_default(NEXT);
+        for round in 0..200 {
+            fence.edit(|endpoint| endpoint.table = TABLE);
+            let opening = talk(v6, 1000 + round, 443).out(TCP, SYN);
+            fence.passes(Leaving, &opening, "its table allows it");
+            fence.edit(|endpoint| endpoint.table = NEXT);
+            let opening = talk(v6, 2000 + round, 443).out(TCP, SYN);
+            fence.refuses(Leaving, &opening, DropReason::Policy, "this one does not");
         }
     }
 }
