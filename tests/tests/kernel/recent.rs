@@ -13,9 +13,6 @@ use ringfence_testbed::eventually;
 use crate::fence::{Arriving, FRIEND, FRIENDS, Fence, LOCAL, Leaving, OTHER, RULE, TABLE, exact};
 use crate::frames::{SYN, TCP, Talk, UDP};
 
-/// Another table of the endpoint's.
-const NEXT: TableId = TableId(8);
-
 fn talk(v6: bool, port: u16, service: u16) -> Talk {
     Talk {
         v6,
@@ -56,18 +53,20 @@ fn an_answer_is_for_its_question_alone() {
     }
 }
 
+/// So many tables that some have their answers in the same place as the first.
 #[test]
 fn an_answer_is_for_its_table_alone() {
     for v6 in [false, true] {
         let mut fence = Fence::new();
         fence.allow(Direction::Egress, TCP, 443);
-        fence.deny_by_default(NEXT);
-        for round in 0..200 {
+        let others = || (100..400).map(TableId);
+        others().for_each(|table| fence.deny_by_default(table));
+        for (port, table) in (1000..).zip(others()) {
             fence.edit(|endpoint| endpoint.table = TABLE);
-            let opening = talk(v6, 1000 + round, 443).out(TCP, SYN);
+            let opening = talk(v6, port, 443).out(TCP, SYN);
             fence.passes(Leaving, &opening, "its table allows it");
-            fence.edit(|endpoint| endpoint.table = NEXT);
-            let opening = talk(v6, 2000 + round, 443).out(TCP, SYN);
+            fence.edit(|endpoint| endpoint.table = table);
+            let opening = talk(v6, port + 1000, 443).out(TCP, SYN);
             fence.refuses(Leaving, &opening, DropReason::Policy, "this one does not");
         }
     }
