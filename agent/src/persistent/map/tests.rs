@@ -98,3 +98,26 @@ fn a_difference_costs_what_differs() {
     assert_eq!(shown, [7, 5000, 20_000]);
     assert!(ASKED.get() < 500, "{} values compared", ASKED.get());
 }
+
+/// How many entries of a map lie in the same memory as those of another.
+fn shared(map: &Map<u32, u32>, other: &Map<u32, u32>) -> usize {
+    let both = map.iter().zip(other.iter());
+    both.filter(|(one, two)| std::ptr::eq(one.1, two.1)).count()
+}
+
+#[test]
+fn what_has_not_changed_is_shared_if_it_is_much() {
+    let before: Map<u32, u32> = (0..10_000).map(|n| (n, n)).collect();
+    for (every, shares) in [(1000, true), (9, true), (7, false), (1, false)] {
+        let changed = |n: u32| if n.is_multiple_of(every) { n + 1 } else { n };
+        let after: Map<u32, u32> = (0..10_000).map(|n| (n, changed(n))).collect();
+        assert_eq!(shared(&after, &before), 0, "made anew");
+        let based = after.based_on(&before);
+        assert_eq!(based, after);
+        assert_eq!(
+            shared(&based, &before) > 0,
+            shares,
+            "one of {every} changed"
+        );
+    }
+}
