@@ -1,8 +1,9 @@
 //! From a request to its effect, as a stream of datagrams sees it.
 //!
 //! One thread, on a CPU of its own, sends a datagram every hundred microseconds and watches both
-//! ends. The time runs from just before the request to the sending of the first datagram that met
-//! the new verdict, so it ends with the effect on the wire and not with what anybody says. Before
+//! ends. The time runs from just before the request until the first datagram that met the new verdict
+//! has been sent, so it ends with the effect on the wire and not with what anybody says; should the
+//! thread lose its CPU while it sends, the effect is late and never before its request. Before
 //! the request every datagram must have met the old verdict; after its effect every datagram must
 //! meet the new one, for a while. The request is made by another thread, which may run anywhere.
 
@@ -40,7 +41,7 @@ pub(crate) struct Probe {
     number: u64,
 }
 
-/// What was sent and what of it arrived.
+/// What was sent, and when that was done, and what of it arrived.
 #[derive(Default)]
 struct Seen {
     sent: Vec<(u64, Instant)>,
@@ -118,8 +119,7 @@ impl Probe {
     ) -> Result<()> {
         let (started, mut steady) = (Instant::now(), 0);
         loop {
-            let at = Instant::now();
-            let number = self.send(&mut seen.arrived)?;
+            let (number, at) = self.send(&mut seen.arrived)?;
             seen.sent.push((number, at));
             let met = seen.arrived.contains(&number) == open;
             steady = if met { steady + 1 } else { 0 };
@@ -138,13 +138,15 @@ impl Probe {
         }
     }
 
-    /// Sends one datagram and takes what has arrived until the next one is due.
-    fn send(&mut self, arrived: &mut HashSet<u64>) -> Result<u64> {
+    /// Sends one datagram and takes what has arrived until the next one is due. Returns the datagram's
+    /// number and when it had been sent.
+    fn send(&mut self, arrived: &mut HashSet<u64>) -> Result<(u64, Instant)> {
         let next = Instant::now() + INTERVAL;
         self.number += 1;
         self.sender
             .send(&self.number.to_be_bytes())
             .context("sending a datagram")?;
+        let sent = Instant::now();
         let mut buffer = [0; 8];
         loop {
             match self.receiver.recv(&mut buffer) {
@@ -153,7 +155,7 @@ impl Probe {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if Instant::now() >= next {
-                        return Ok(self.number);
+                        return Ok((self.number, sent));
                     }
                     std::hint::spin_loop();
                 }
