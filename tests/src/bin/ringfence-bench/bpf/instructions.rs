@@ -54,6 +54,7 @@ pub(super) enum When {
 pub(super) enum Helper {
     MapLookup = 1,
     MapUpdate = 2,
+    RingOutput = 130,
 }
 
 const fn instruction(

@@ -1,7 +1,7 @@
 //! Programs of the benchmark's own, and links whose program is swapped in place, by bare `bpf(2)`.
 //!
 //! `return TC_ACT_UNSPEC` is what any program costs, `return TC_ACT_SHOT` what any drop costs, and
-//! [`remember`] what remembering flows does. They are handed to the kernel as they are; no object file,
+//! [`remember`] what remembering flows does, alone or with the other maps of the packet path. They are handed to the kernel as they are; no object file,
 //! no library. A tcx link keeps its place while its program is swapped, so two programs can be compared
 //! on one hook of one interface.
 

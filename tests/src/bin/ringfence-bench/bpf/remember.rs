@@ -6,11 +6,17 @@
 //! that makes it cheaper: IP options, extension headers, later fragments and headers outside of a
 //! packet's linear data are not looked for, the ends of an IPv6 flow are sorted by the last eight bytes
 //! of their addresses, and a full map remembers nobody new.
+//!
+//! With all maps it also asks and tells what the agent's packet path must: each packet's endpoint, and
+//! for a new flow an address and a record. So that is the least of a fence of its kind, still without a
+//! verdict.
 
 use std::os::fd::AsFd as _;
 
 use anyhow::Result;
 use ringfence_common::conntrack::{CtEntry, CtKey4, CtKey6};
+use ringfence_common::event::FlowEvent;
+use ringfence_common::net::{Ip4, Ip6};
 use ringfence_common::packet::protocol::{TCP, UDP};
 use ringfence_testbed::frame::{IPV4, IPV6};
 
@@ -20,13 +26,17 @@ use super::instructions::{
     Code, Helper, Instruction, Label, When, Width, add, call, clear, copy, exit, load, map, set,
     store,
 };
-use super::table::Table;
+use super::table::{Ring, Table};
 use super::{Program, TC_ACT_UNSPEC};
 
 const BPF_NOEXIST: i32 = 1;
 /// The length of a value.
 const VALUE: i16 = 64;
 const _: () = assert!(size_of::<CtEntry>() == 64);
+/// The length of a record.
+const RECORD: i16 = 96;
+const _: () = assert!(size_of::<FlowEvent>() == 96);
+const BPF_RB_NO_WAKEUP: i32 = 1;
 
 /// `struct __sk_buff`.
 const SKB_PROTOCOL: i16 = 16;
@@ -91,20 +101,48 @@ impl Layout {
     const fn key(&self) -> i16 {
         KEY_IFINDEX - 2 * self.address()
     }
+
+    /// Where a value begins on the stack: before the key, and a record ends within it.
+    const fn value(&self) -> i16 {
+        let value = self.key() - VALUE;
+        if value < -RECORD { value } else { -RECORD }
+    }
 }
 
 /// What is remembered.
 pub(crate) struct Memory {
     four: Table,
     six: Table,
+    /// What the packet path needs besides flows.
+    others: Option<Others>,
+}
+
+struct Others {
+    endpoints: Table,
+    addresses4: Table,
+    addresses6: Table,
+    records: Ring,
+}
+
+impl Others {
+    fn new() -> Result<Self> {
+        let value = size_of::<CtEntry>();
+        Ok(Self {
+            endpoints: Table::new(size_of::<u32>(), value)?,
+            addresses4: Table::new(size_of::<Ip4>(), value)?,
+            addresses6: Table::new(size_of::<Ip6>(), value)?,
+            records: Ring::new()?,
+        })
+    }
 }
 
 impl Memory {
-    /// Nothing yet.
-    pub(crate) fn new() -> Result<Self> {
+    /// Nothing yet; of flows, or of all that the packet path has maps for.
+    pub(crate) fn new(all_maps: bool) -> Result<Self> {
         Ok(Self {
             four: Table::new(size_of::<CtKey4>(), size_of::<CtEntry>())?,
             six: Table::new(size_of::<CtKey6>(), size_of::<CtEntry>())?,
+            others: all_maps.then(Others::new).transpose()?,
         })
     }
 
@@ -118,12 +156,31 @@ impl Memory {
             load(Four, R8, R6, SKB_DATA_END),
             load(Four, R9, R6, SKB_PROTOCOL),
         ]);
-        for (layout, table) in [(LAYOUT4, &self.four), (LAYOUT6, &self.six)] {
+        let others = self.others.as_ref();
+        let addresses = others
+            .map(|maps| (&maps.addresses4, &maps.addresses6))
+            .unzip();
+        for (layout, flows, addresses) in [
+            (LAYOUT4, &self.four, addresses.0),
+            (LAYOUT6, &self.six, addresses.1),
+        ] {
             let other = code.label();
             let ethertype = i32::from(layout.ethertype.to_be());
             code.jump(When::Differs(R9, ethertype), other);
             key(&mut code, &layout, pass);
-            lookup(&mut code, &layout, table, pass);
+            if let Some(others) = others {
+                meet(&mut code, &layout, (&others.endpoints, KEY_IFINDEX));
+            }
+            lookup(&mut code, flows, layout.key());
+            code.jump(When::Differs(R0, 0), pass);
+            if let Some(addresses) = addresses {
+                meet(&mut code, &layout, (addresses, layout.key()));
+            }
+            enter(&mut code, &layout, (flows, layout.key()));
+            if let Some(others) = others {
+                tell(&mut code, &layout, &others.records);
+            }
+            code.jump(When::Always, pass);
             code.here(other);
         }
         code.here(pass);
@@ -135,7 +192,14 @@ impl Memory {
     pub(crate) fn forget(&self) -> Result<[usize; 2]> {
         let four = self.four.empty::<CtKey4, CtEntry>()?;
         let six = self.six.empty::<CtKey6, CtEntry>()?;
+        self.told()?;
         Ok([four, six])
+    }
+
+    /// Forgets the records, and says how many they were.
+    fn told(&self) -> Result<usize> {
+        let records = self.others.as_ref().map(|maps| maps.records.empty());
+        records.unwrap_or(Ok(0))
     }
 }
 
@@ -191,24 +255,47 @@ fn key(code: &mut Code, layout: &Layout, pass: Label) {
     ]);
 }
 
-/// Looks the key on the stack up, and enters it if it is new.
-fn lookup(code: &mut Code, layout: &Layout, table: &Table, pass: Label) {
-    let (key, value) = (layout.key(), layout.key() - VALUE);
+/// R0 is the value of a key on the stack, or zero.
+fn lookup(code: &mut Code, table: &Table, key: i16) {
     code.run(&map(R1, table.0.as_fd()));
     code.run(&[copy(R2, R10), add(R2, key.into()), call(Helper::MapLookup)]);
-    code.jump(When::Differs(R0, 0), pass);
-    let zeroes: Vec<Instruction> = (value..key).step_by(8).map(|at| clear(R10, at)).collect();
+}
+
+/// Enters a key on the stack, with a value of zeroes.
+fn enter(code: &mut Code, layout: &Layout, (table, key): (&Table, i16)) {
+    let zeroes = (layout.value()..layout.key()).step_by(8);
+    let zeroes: Vec<Instruction> = zeroes.map(|at| clear(R10, at)).collect();
     code.run(&zeroes);
     code.run(&map(R1, table.0.as_fd()));
     code.run(&[
         copy(R2, R10),
         add(R2, key.into()),
         copy(R3, R10),
-        add(R3, value.into()),
+        add(R3, layout.value().into()),
         set(R4, BPF_NOEXIST),
         call(Helper::MapUpdate),
     ]);
-    code.jump(When::Always, pass);
+}
+
+/// Looks a key on the stack up, and enters it the first time.
+fn meet(code: &mut Code, layout: &Layout, (table, key): (&Table, i16)) {
+    let known = code.label();
+    lookup(code, table, key);
+    code.jump(When::Differs(R0, 0), known);
+    enter(code, layout, (table, key));
+    code.here(known);
+}
+
+/// Tells of a flow that was entered: a record of what is on the stack.
+fn tell(code: &mut Code, layout: &Layout, records: &Ring) {
+    code.run(&map(R1, records.0.as_fd()));
+    code.run(&[
+        copy(R2, R10),
+        add(R2, layout.value().into()),
+        set(R3, RECORD.into()),
+        set(R4, BPF_RB_NO_WAKEUP),
+        call(Helper::RingOutput),
+    ]);
 }
 
 #[cfg(test)]
@@ -231,8 +318,8 @@ mod tests {
     }
 
     impl Bench {
-        fn new() -> Self {
-            let memory = Memory::new().unwrap();
+        fn new(all_maps: bool) -> Self {
+            let memory = Memory::new(all_maps).unwrap();
             let program = memory.program().unwrap();
             Self { memory, program }
         }
@@ -252,9 +339,9 @@ mod tests {
 
     #[test]
     fn a_packet_and_its_answer_are_one_flow() {
-        let bench = Bench::new();
         // Whoever begins, and whichever port is the higher one.
-        for (low, high) in [(1000, 2000), (2000, 1000)] {
+        for (low, high, all_maps) in [(1000, 2000, false), (2000, 1000, false), (1, 2, true)] {
+            let bench = Bench::new(all_maps);
             bench.udp((A4, low), (B4, high));
             bench.udp((B4, high), (A4, low));
             assert_eq!(bench.memory.forget().unwrap(), [1, 0]);
@@ -262,13 +349,27 @@ mod tests {
             bench.udp((A6, low), (B6, high));
             bench.udp((A6, low), (B6, high));
             assert_eq!(bench.memory.forget().unwrap(), [0, 1]);
+            assert_eq!(bench.memory.forget().unwrap(), [0, 0]);
         }
-        assert_eq!(bench.memory.forget().unwrap(), [0, 0]);
+    }
+
+    #[test]
+    fn with_all_maps_every_new_flow_makes_a_record() {
+        for all_maps in [false, true] {
+            let bench = Bench::new(all_maps);
+            for port in [1, 2, 1] {
+                bench.udp((A4, port), (B4, 9));
+                bench.udp((B6, 9), (A6, port));
+            }
+            let told = if all_maps { 4 } else { 0 };
+            assert_eq!(bench.memory.told().unwrap(), told);
+            assert_eq!(bench.memory.forget().unwrap(), [2, 2]);
+        }
     }
 
     #[test]
     fn every_end_and_protocol_is_part_of_a_flow() {
-        let bench = Bench::new();
+        let bench = Bench::new(false);
         for (from, to) in [(1, 2), (3, 2), (1, 3), (2, 1)] {
             bench.udp((A4, from), (B4, to));
             bench.udp((A6, from), (B6, to));
@@ -282,7 +383,7 @@ mod tests {
 
     #[test]
     fn what_is_no_flow_is_not_remembered() {
-        let bench = Bench::new();
+        let bench = Bench::new(false);
         bench.pass(ARP, &[0; 28]);
         bench.pass(IPV4, &ipv4(A4, B4, ICMP, &[8, 0, 0, 0, 0, 1, 0, 1]));
         // Too short for ports.

@@ -1,13 +1,13 @@
-//! A hash table in the kernel.
+//! A hash table in the kernel, and a ring of records.
 //!
-//! All of its entries are allocated from the start (no `BPF_F_NO_PREALLOC`): a new one then costs half of
+//! All of a table's entries are allocated from the start (no `BPF_F_NO_PREALLOC`): a new one then costs half of
 //! what it costs to ask for its memory, and no more than in an LRU table.
 
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result};
 use aya::Pod;
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{HashMap, Map, MapData, RingBuf};
 
 use super::{MAP_CREATE, Numbers, bpf, owned};
 
@@ -16,6 +16,10 @@ const ENTRIES: u32 = 131_072;
 
 /// `BPF_MAP_TYPE_HASH`, without flags.
 const HASH: u32 = 1;
+/// `BPF_MAP_TYPE_RINGBUF`, whose capacity is in bytes.
+const RING: u32 = 27;
+/// Room for the records of a sample.
+const RING_BYTES: u32 = 16 << 20;
 const NO_FLAGS: u32 = 0;
 
 /// A table.
@@ -39,5 +43,28 @@ impl Table {
             map.remove(key)?;
         }
         Ok(all.len())
+    }
+}
+
+/// A ring of records that nobody is woken for.
+pub(super) struct Ring(pub(super) OwnedFd);
+
+impl Ring {
+    /// An empty one.
+    pub(super) fn new() -> Result<Self> {
+        let mut create = Numbers([RING, 0, 0, RING_BYTES, NO_FLAGS]);
+        let fd = bpf(MAP_CREATE, &mut create).context("making a ring")?;
+        Ok(Self(owned(fd)?))
+    }
+
+    /// Takes every record, and says how many there were.
+    pub(super) fn empty(&self) -> Result<usize> {
+        let map = Map::RingBuf(MapData::from_fd(self.0.try_clone()?)?);
+        let mut ring = RingBuf::try_from(map)?;
+        let mut taken = 0;
+        while ring.next().is_some() {
+            taken += 1;
+        }
+        Ok(taken)
     }
 }

@@ -70,8 +70,10 @@ fn stages(options: &Options, metrics: &[Metric]) -> Result<Vec<Stage>> {
     }
     let everywhere = options.has_variants();
     let remembers = everywhere || metrics.iter().any(|metric| metric.kind.opens_flows());
-    if options.wants_variant("remember") && remembers {
-        stages.push(Stage::remember(everywhere)?);
+    for (name, all_maps) in [("remember", false), ("all-maps", true)] {
+        if options.wants_variant(name) && remembers {
+            stages.push(Stage::remember(name, all_maps, everywhere)?);
+        }
     }
     if options.wants_variant("nft-sets") {
         stages.push(Stage::nftables("nft-sets", Lookup::Sets, most)?);

@@ -61,16 +61,16 @@ impl Stage {
         Self::new("none", Arc::new(node), ends, Fence::None)
     }
 
-    /// A program that remembers flows and does nothing else: the limit of a fence that remembers them.
-    /// It is measured where flows are opened, or everywhere.
-    pub(crate) fn remember(everywhere: bool) -> Result<Self> {
+    /// A program that remembers flows and does nothing else, or has all the maps of the packet path: the
+    /// limit of a fence that remembers them. It is measured where flows are opened, or everywhere.
+    pub(crate) fn remember(name: &str, all_maps: bool, everywhere: bool) -> Result<Self> {
         let node = Node::new()?;
         let ends = pair(&node, world::ENFORCED)?;
-        let memory = Memory::new()?;
+        let memory = Memory::new(all_maps)?;
         let [from, to] = &ends;
         let hooks = Hooks::own(&node, [from, to], Some(memory.program()?))?;
         let fence = Fence::Remember { memory, everywhere };
-        Ok(Self::with("remember", Arc::new(node), (ends, hooks), fence))
+        Ok(Self::with(name, Arc::new(node), (ends, hooks), fence))
     }
 
     /// nftables between them.
