@@ -31,7 +31,7 @@ use crate::figures::Figure;
 const ROUNDS: usize = 24;
 const QUICK_ROUNDS: usize = 6;
 /// What no goal is about is measured in one round of so many, unless it was asked for.
-const SELDOM: usize = 3;
+const SELDOM: usize = 4;
 /// The most peers with a rule each: at 10,000 of them a single packet takes a millisecond.
 const LINEAR: u32 = 1000;
 
