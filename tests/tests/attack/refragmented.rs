@@ -79,7 +79,9 @@ fn arrives(node: &Node, from: &Workload, to: &Workload, v6: bool, wait: Duration
     for (place, piece) in [((0, true), head), ((150, false), rest)] {
         let frame = craft::fragment((source, destination), 17, place, id, piece);
         let packet = frame.get(craft::IP..).context("a packet")?;
-        let packet = if v6 {
+        let packet = if v6 && place.1 {
+            longer_by_options(packet)
+        } else if v6 {
             packet.to_vec()
         } else {
             with_header_checksum(packet)
@@ -88,6 +90,20 @@ fn arrives(node: &Node, from: &Workload, to: &Workload, v6: bool, wait: Duration
         inject(&from.ns, "eth0", &frame)?;
     }
     tap.saw(&nonce.header(), wait)
+}
+
+/// The first piece has destination options and the others have none: so there is no room before theirs
+/// for the headers of the new pieces, and the node has to cut the packet by its slow path, whose pieces do
+/// not tell where they came from (`ip6_fragment`). Those of its fast path do.
+fn longer_by_options(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    let length = packet.get(4..6).and_then(<[u8]>::first_chunk);
+    let length = length.map_or(0, |length| u16::from_be_bytes(*length)) + 8;
+    craft::write(&mut packet, 4, &length.to_be_bytes());
+    craft::write(&mut packet, 6, &[60]);
+    // A fragment header follows; padding of six bytes.
+    packet.splice(40..40, [44, 0, 1, 4, 0, 0, 0, 0]);
+    packet
 }
 
 /// Conntrack drops what does not add up.
