@@ -16,8 +16,21 @@ use crate::netfilter::track_connections;
 
 const SOON: Duration = Duration::from_secs(8);
 const SHORT: Duration = Duration::from_millis(400);
+/// IPv4, and IPv6 by the fast and the slow path of cutting.
+const PIECES: [Pieces; 3] = [Pieces::Four, Pieces::Six, Pieces::SixUneven];
 const POLICY: &str =
     "[[policy]]\nname = \"closed\"\nnamespace = \"shop\"\nsubject = \"\"\ningress = []\n";
+
+/// What a datagram comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pieces {
+    Four,
+    Six,
+    /// The first piece has destination options and the others have none: so there is no room before
+    /// theirs for the headers of the new pieces, and the node has to cut the packet by its slow path,
+    /// whose pieces do not tell where they came from (`ip6_fragment`). Those of its fast path do.
+    SixUneven,
+}
 
 #[test]
 fn fragments_that_the_node_cuts_anew_are_not_its_own() -> Result<()> {
@@ -27,9 +40,11 @@ fn fragments_that_the_node_cuts_anew_are_not_its_own() -> Result<()> {
     let server = Server::start(&target.ns, &[(Proto::Udp, 9000)])?;
     for v6 in [false, true] {
         track_connections(&node.ns, v6)?;
+    }
+    for pieces in PIECES {
         ensure!(
-            arrives(&node, &outside, &target, v6, SOON)?,
-            "control: without a fence, v6 {v6}"
+            arrives(&node, &outside, &target, pieces, SOON)?,
+            "control: without a fence, {pieces:?}"
         );
     }
     let inventory = node.inventory().namespace("shop", &[]);
@@ -40,11 +55,13 @@ fn fragments_that_the_node_cuts_anew_are_not_its_own() -> Result<()> {
         ..AgentSpec::default()
     };
     let agent = Agent::start(&node, &spec)?;
-    for v6 in [false, true] {
+    for pieces in PIECES {
         ensure!(
-            !arrives(&node, &outside, &target, v6, SHORT)?,
-            "denied fragments arrived, v6 {v6}"
+            !arrives(&node, &outside, &target, pieces, SHORT)?,
+            "denied fragments arrived, {pieces:?}"
         );
+    }
+    for v6 in [false, true] {
         let to = SocketAddr::new(target.ip(v6), 9000);
         let own = Probe::new(Proto::Udp, to).size(4000).seen_by(&server);
         let outcomes = run_all(&node.ns, &[own], SOON)?;
@@ -55,18 +72,24 @@ fn fragments_that_the_node_cuts_anew_are_not_its_own() -> Result<()> {
     }
     let output = agent.cli(&["mode", "set", "shop", "observe"])?;
     ensure!(output.status.success(), "mode set");
-    for v6 in [false, true] {
+    for pieces in PIECES {
         ensure!(
-            arrives(&node, &outside, &target, v6, SOON)?,
-            "control: observe, v6 {v6}"
+            arrives(&node, &outside, &target, pieces, SOON)?,
+            "control: observe, {pieces:?}"
         );
     }
     Ok(())
 }
 
 /// Whether a datagram in two fragments, of odd sizes, gets from the host outside to the workload.
-fn arrives(node: &Node, from: &Workload, to: &Workload, v6: bool, wait: Duration) -> Result<bool> {
-    let nonce = Nonce::fresh();
+fn arrives(
+    node: &Node,
+    from: &Workload,
+    to: &Workload,
+    pieces: Pieces,
+    wait: Duration,
+) -> Result<bool> {
+    let (nonce, v6) = (Nonce::fresh(), pieces != Pieces::Four);
     let (source, destination) = (from.ip(v6), to.ip(v6));
     let payload = nonce.header().repeat(125);
     let datagram = with_checksum(source, destination, craft::udp(7, 9999, &payload));
@@ -79,12 +102,10 @@ fn arrives(node: &Node, from: &Workload, to: &Workload, v6: bool, wait: Duration
     for (place, piece) in [((0, true), head), ((150, false), rest)] {
         let frame = craft::fragment((source, destination), 17, place, id, piece);
         let packet = frame.get(craft::IP..).context("a packet")?;
-        let packet = if v6 && place.1 {
-            longer_by_options(packet)
-        } else if v6 {
-            packet.to_vec()
-        } else {
-            with_header_checksum(packet)
+        let packet = match pieces {
+            Pieces::Four => with_header_checksum(packet),
+            Pieces::SixUneven if place.1 => longer_by_options(packet),
+            Pieces::Six | Pieces::SixUneven => packet.to_vec(),
         };
         let frame = ethernet(gateway, own, craft::ethertype_of(destination), &packet);
         inject(&from.ns, "eth0", &frame)?;
@@ -92,16 +113,14 @@ fn arrives(node: &Node, from: &Workload, to: &Workload, v6: bool, wait: Duration
     tap.saw(&nonce.header(), wait)
 }
 
-/// The first piece has destination options and the others have none: so there is no room before theirs
-/// for the headers of the new pieces, and the node has to cut the packet by its slow path, whose pieces do
-/// not tell where they came from (`ip6_fragment`). Those of its fast path do.
+/// Destination options between an IPv6 header and a fragment header.
 fn longer_by_options(packet: &[u8]) -> Vec<u8> {
     let mut packet = packet.to_vec();
     let length = packet.get(4..6).and_then(<[u8]>::first_chunk);
     let length = length.map_or(0, |length| u16::from_be_bytes(*length)) + 8;
     craft::write(&mut packet, 4, &length.to_be_bytes());
     craft::write(&mut packet, 6, &[60]);
-    // A fragment header follows; padding of six bytes.
+    // The next header is the fragment's; six bytes of padding.
     packet.splice(40..40, [44, 0, 1, 4, 0, 0, 0, 0]);
     packet
 }

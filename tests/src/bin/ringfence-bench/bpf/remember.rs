@@ -111,38 +111,44 @@ impl Layout {
 
 /// What is remembered.
 pub(crate) struct Memory {
-    four: Table,
-    six: Table,
-    /// What the packet path needs besides flows.
-    others: Option<Others>,
+    four: Known,
+    six: Known,
+    /// What the packet path needs besides, if it is to have all its maps.
+    path: Option<Path>,
 }
 
-struct Others {
+/// What is remembered of one family.
+struct Known {
+    flows: Table,
+    addresses: Table,
+}
+
+/// What both families share.
+struct Path {
     endpoints: Table,
-    addresses4: Table,
-    addresses6: Table,
     records: Ring,
-}
-
-impl Others {
-    fn new() -> Result<Self> {
-        let value = size_of::<CtEntry>();
-        Ok(Self {
-            endpoints: Table::new(size_of::<u32>(), value)?,
-            addresses4: Table::new(size_of::<Ip4>(), value)?,
-            addresses6: Table::new(size_of::<Ip6>(), value)?,
-            records: Ring::new()?,
-        })
-    }
 }
 
 impl Memory {
     /// Nothing yet; of flows, or of all that the packet path has maps for.
     pub(crate) fn new(all_maps: bool) -> Result<Self> {
+        let table = |key| Table::new(key, size_of::<CtEntry>());
+        let known = |flow, address| -> Result<Known> {
+            Ok(Known {
+                flows: table(flow)?,
+                addresses: table(address)?,
+            })
+        };
+        let path = || -> Result<Path> {
+            Ok(Path {
+                endpoints: table(size_of::<u32>())?,
+                records: Ring::new()?,
+            })
+        };
         Ok(Self {
-            four: Table::new(size_of::<CtKey4>(), size_of::<CtEntry>())?,
-            six: Table::new(size_of::<CtKey6>(), size_of::<CtEntry>())?,
-            others: all_maps.then(Others::new).transpose()?,
+            four: known(size_of::<CtKey4>(), size_of::<Ip4>())?,
+            six: known(size_of::<CtKey6>(), size_of::<Ip6>())?,
+            path: all_maps.then(path).transpose()?,
         })
     }
 
@@ -156,29 +162,22 @@ impl Memory {
             load(Four, R8, R6, SKB_DATA_END),
             load(Four, R9, R6, SKB_PROTOCOL),
         ]);
-        let others = self.others.as_ref();
-        let addresses = others
-            .map(|maps| (&maps.addresses4, &maps.addresses6))
-            .unzip();
-        for (layout, flows, addresses) in [
-            (LAYOUT4, &self.four, addresses.0),
-            (LAYOUT6, &self.six, addresses.1),
-        ] {
+        for (layout, known) in [(LAYOUT4, &self.four), (LAYOUT6, &self.six)] {
             let other = code.label();
             let ethertype = i32::from(layout.ethertype.to_be());
             code.jump(When::Differs(R9, ethertype), other);
             key(&mut code, &layout, pass);
-            if let Some(others) = others {
-                meet(&mut code, &layout, (&others.endpoints, KEY_IFINDEX));
+            if let Some(path) = &self.path {
+                meet(&mut code, &layout, (&path.endpoints, KEY_IFINDEX));
             }
-            lookup(&mut code, flows, layout.key());
+            lookup(&mut code, &known.flows, layout.key());
             code.jump(When::Differs(R0, 0), pass);
-            if let Some(addresses) = addresses {
-                meet(&mut code, &layout, (addresses, layout.key()));
+            if self.path.is_some() {
+                meet(&mut code, &layout, (&known.addresses, layout.key()));
             }
-            enter(&mut code, &layout, (flows, layout.key()));
-            if let Some(others) = others {
-                tell(&mut code, &layout, &others.records);
+            enter(&mut code, &layout, (&known.flows, layout.key()));
+            if let Some(path) = &self.path {
+                tell(&mut code, &layout, &path.records);
             }
             code.jump(When::Always, pass);
             code.here(other);
@@ -188,18 +187,19 @@ impl Memory {
         Program::load(&code.finish()?)
     }
 
-    /// Forgets everything, and says how many flows of each family that was.
+    /// Forgets flows and records, and says how many flows of each family that was.
     pub(crate) fn forget(&self) -> Result<[usize; 2]> {
-        let four = self.four.empty::<CtKey4, CtEntry>()?;
-        let six = self.six.empty::<CtKey6, CtEntry>()?;
         self.told()?;
+        let four = self.four.flows.empty::<CtKey4, CtEntry>()?;
+        let six = self.six.flows.empty::<CtKey6, CtEntry>()?;
         Ok([four, six])
     }
 
     /// Forgets the records, and says how many they were.
     fn told(&self) -> Result<usize> {
-        let records = self.others.as_ref().map(|maps| maps.records.empty());
-        records.unwrap_or(Ok(0))
+        self.path
+            .as_ref()
+            .map_or(Ok(0), |path| path.records.empty())
     }
 }
 
