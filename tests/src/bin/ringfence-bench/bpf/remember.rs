@@ -354,6 +354,26 @@ mod tests {
     }
 
     #[test]
+    fn with_all_maps_endpoints_and_addresses_are_asked_for() {
+        for (all_maps, asked) in [(false, [0, 0]), (true, [1, 1])] {
+            let bench = Bench::new(all_maps);
+            for port in [1, 2, 1] {
+                bench.udp((A4, port), (B4, 9));
+                bench.udp((B6, 9), (A6, port));
+            }
+            let Memory { four, six, path } = &bench.memory;
+            let endpoints = path.as_ref().map(|path| &path.endpoints);
+            let endpoints = endpoints.map_or(0, |known| known.empty::<u32, CtEntry>().unwrap());
+            let addresses = four.addresses.empty::<u32, CtEntry>().unwrap();
+            assert_eq!([endpoints, addresses], asked);
+            assert_eq!(
+                six.addresses.empty::<[u8; 16], CtEntry>().unwrap(),
+                addresses
+            );
+        }
+    }
+
+    #[test]
     fn with_all_maps_every_new_flow_makes_a_record() {
         for all_maps in [false, true] {
             let bench = Bench::new(all_maps);
