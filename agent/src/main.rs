@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use ringfence::cli::{self, Cli};
 
-/// An inventory of thousands is millions of small pieces: a sixth of the time from a file to its
-/// enforcement is saved over glibc's allocator (`cargo xtask bench --metrics control/from-empty`).
+/// An inventory of thousands is many small pieces, and is in force sooner than with glibc's allocator, at the
+/// price of memory (docs/performance.md; `cargo xtask bench --metrics control/from-empty,memory`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,10 +1,10 @@
 //! A long inventory in parts: read side by side, and each gone before the next needs its memory.
 //!
-//! Invariants: a part but the first begins with a line that begins with the header of a workload, so parts that are
-//! good one by one are good together and say the same. Were that line within a value, the part before
-//! it would break off in the middle of that value, which is not good. Of a file of which a part is not
-//! good, or has something to warn of, nothing is said here: whoever reads it as a whole tells what is
-//! wrong, and where.
+//! Invariants: a part but the first begins with a line that begins with the header of a workload, so
+//! parts that are good one by one are good together and say the same. Were that line within a value,
+//! the part before it would break off in the middle of that value, which is not good. Of a file of which
+//! a part is not good, or has something to warn of, nothing is said here: whoever reads it as a whole
+//! tells what is wrong, and where.
 
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
