@@ -1,7 +1,8 @@
 //! Conntrack: key, entry, and the pure step that a packet makes in it.
 //!
 //! Invariants: one entry per endpoint and connection serves both directions, because the key holds
-//! the two ends in sorted order; the entry's verdict holds for exactly one policy table, one peer
+//! the workload's end before its peer's, whichever of them sent the packet; so an entry is about the
+//! peer in its key and no other. The entry's verdict holds for exactly one policy table, one peer
 //! epoch and up to its recheck time, and is judged anew when any of them moved. Lookups, inserts
 //! and clocks belong to the caller; what a packet does to an entry's state is in [`step`].
 
@@ -16,7 +17,7 @@ use crate::{
     ids::{IdentityId, RuleSlot, TableId},
     mode::{Direction, Verdict},
     mutant,
-    net::{Address, Ip4, Ip6, Port},
+    net::{Ip4, Ip6, Port},
     pod::shared_layout,
     policy::{Decision, FOREVER},
     reason::DropReason,
@@ -26,23 +27,23 @@ use crate::{
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct CtKey4 {
-    /// The end that sorts first.
-    pub low: Ip4,
+    /// The workload's end.
+    pub own: Ip4,
     /// The other end.
-    pub high: Ip4,
+    pub peer: Ip4,
     /// The endpoint's interface.
     pub ifindex: u32,
-    /// Port of `low`.
-    pub low_port: Port,
-    /// Port of `high`.
-    pub high_port: Port,
+    /// Port of `own`.
+    pub own_port: Port,
+    /// Port of `peer`.
+    pub peer_port: Port,
     /// IP protocol number.
     pub protocol: u8,
     /// Zero.
     pub reserved: [u8; 3],
 }
 shared_layout!(
-    CtKey4, size 20, low at 0, high at 4, ifindex at 8, low_port at 12, high_port at 14,
+    CtKey4, size 20, own at 0, peer at 4, ifindex at 8, own_port at 12, peer_port at 14,
     protocol at 16,
 );
 
@@ -50,55 +51,25 @@ shared_layout!(
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct CtKey6 {
-    /// The end that sorts first.
-    pub low: Ip6,
+    /// The workload's end.
+    pub own: Ip6,
     /// The other end.
-    pub high: Ip6,
+    pub peer: Ip6,
     /// The endpoint's interface.
     pub ifindex: u32,
-    /// Port of `low`.
-    pub low_port: Port,
-    /// Port of `high`.
-    pub high_port: Port,
+    /// Port of `own`.
+    pub own_port: Port,
+    /// Port of `peer`.
+    pub peer_port: Port,
     /// IP protocol number.
     pub protocol: u8,
     /// Zero.
     pub reserved: [u8; 7],
 }
 shared_layout!(
-    CtKey6, size 48, low at 0, high at 16, ifindex at 32, low_port at 36, high_port at 38,
+    CtKey6, size 48, own at 0, peer at 16, ifindex at 32, own_port at 36, peer_port at 38,
     protocol at 40,
 );
-
-/// The two ends of a packet in the order that both directions share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ends<A> {
-    /// The end that sorts first, and its port.
-    pub low: (A, Port),
-    /// The other end, and its port.
-    pub high: (A, Port),
-}
-
-/// Sorts the ends of a packet, so that a packet and its answer give the same result.
-#[inline(always)]
-pub fn sorted<A: Address>(source: (A, Port), destination: (A, Port)) -> Ends<A> {
-    let source_first = if source.0 == destination.0 {
-        source.1.raw() <= destination.1.raw()
-    } else {
-        source.0.sorts_before(destination.0)
-    };
-    if source_first {
-        Ends {
-            low: source,
-            high: destination,
-        }
-    } else {
-        Ends {
-            low: destination,
-            high: source,
-        }
-    }
-}
 
 /// Bits of [`CtEntry::flags`].
 pub mod flags {

@@ -38,11 +38,6 @@ impl Port {
     pub const fn number(self) -> u16 {
         u16::from_be(self.0)
     }
-
-    #[inline(always)]
-    pub(crate) const fn raw(self) -> u16 {
-        self.0
-    }
 }
 
 /// An IPv4 address in network byte order.
@@ -133,9 +128,6 @@ pub trait Address: Copy + Eq {
     /// The unspecified address.
     const UNSPECIFIED: Self;
 
-    /// Whether this address sorts before the other in a conntrack key.
-    fn sorts_before(self, other: Self) -> bool;
-
     /// Index into `IDENTITY_EPOCH`, below [`EPOCHS`].
     fn epoch_slot(self) -> u32;
 
@@ -146,11 +138,6 @@ pub trait Address: Copy + Eq {
 impl Address for Ip4 {
     const V6: bool = false;
     const UNSPECIFIED: Self = Self(0);
-
-    #[inline(always)]
-    fn sorts_before(self, other: Self) -> bool {
-        self.0 < other.0
-    }
 
     #[inline(always)]
     fn epoch_slot(self) -> u32 {
@@ -170,15 +157,6 @@ impl Address for Ip4 {
 impl Address for Ip6 {
     const V6: bool = true;
     const UNSPECIFIED: Self = Self { first: 0, last: 0 };
-
-    #[inline(always)]
-    fn sorts_before(self, other: Self) -> bool {
-        if self.first == other.first {
-            self.last < other.last
-        } else {
-            self.first < other.first
-        }
-    }
 
     #[inline(always)]
     fn epoch_slot(self) -> u32 {

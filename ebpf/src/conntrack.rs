@@ -45,12 +45,19 @@ impl<A: Family> Step<'_, A> {
     #[inline(always)]
     fn key(&self, ifindex: u32) -> A::CtKey {
         let packet = self.packet;
-        A::ct_key(
-            ifindex,
-            packet.protocol,
-            (packet.source, packet.source_port),
-            (packet.destination, packet.destination_port),
-        )
+        let source = (packet.source, packet.source_port);
+        let destination = (packet.destination, packet.destination_port);
+        let leaves = mutant!(
+            key_by_ports,
+            self.from_workload,
+            packet.source_port.number() < packet.destination_port.number()
+        );
+        let (own, peer) = if leaves {
+            (source, destination)
+        } else {
+            (destination, source)
+        };
+        A::ct_key(ifindex, packet.protocol, own, peer)
     }
 
     #[inline(always)]

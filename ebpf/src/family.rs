@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::lpm_trie::Key,
 };
 use ringfence_common::{
-    conntrack::{CtEntry, CtKey4, CtKey6, sorted},
+    conntrack::{CtEntry, CtKey4, CtKey6},
     endpoint::{Endpoint, Owns},
     fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
     ids::IdentityId,
@@ -37,7 +37,7 @@ pub trait Family: Parse + Announce + OwnSource + Reply {
     fn quote(draft: &mut Draft) -> &mut Self::Quote;
     /// Exact address, then longest prefix; [`IdentityId::UNKNOWN`] when neither knows it.
     fn identity(self) -> IdentityId;
-    fn ct_key(ifindex: u32, protocol: u8, from: (Self, Port), to: (Self, Port)) -> Self::CtKey;
+    fn ct_key(ifindex: u32, protocol: u8, own: (Self, Port), peer: (Self, Port)) -> Self::CtKey;
     /// Among the proven flows.
     fn proven(key: &Self::CtKey) -> Option<*mut CtEntry>;
     /// Among the attempts.
@@ -83,14 +83,13 @@ impl Family for Ip4 {
     }
 
     #[inline(always)]
-    fn ct_key(ifindex: u32, protocol: u8, from: (Self, Port), to: (Self, Port)) -> CtKey4 {
-        let ends = sorted(from, to);
+    fn ct_key(ifindex: u32, protocol: u8, own: (Self, Port), peer: (Self, Port)) -> CtKey4 {
         CtKey4 {
-            low: ends.low.0,
-            high: ends.high.0,
+            own: own.0,
+            peer: peer.0,
             ifindex,
-            low_port: ends.low.1,
-            high_port: ends.high.1,
+            own_port: own.1,
+            peer_port: peer.1,
             protocol,
             reserved: [0; 3],
         }
@@ -184,14 +183,13 @@ impl Family for Ip6 {
     }
 
     #[inline(always)]
-    fn ct_key(ifindex: u32, protocol: u8, from: (Self, Port), to: (Self, Port)) -> CtKey6 {
-        let ends = sorted(from, to);
+    fn ct_key(ifindex: u32, protocol: u8, own: (Self, Port), peer: (Self, Port)) -> CtKey6 {
         CtKey6 {
-            low: ends.low.0,
-            high: ends.high.0,
+            own: own.0,
+            peer: peer.0,
             ifindex,
-            low_port: ends.low.1,
-            high_port: ends.high.1,
+            own_port: own.1,
+            peer_port: peer.1,
             protocol,
             reserved: [0; 7],
         }

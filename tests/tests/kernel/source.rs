@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ringfence_common::{
-    ids::ClassId,
+    ids::{ClassId, TableId},
     mode::{Direction, Verdict},
     policy::PolicyRow,
     reason::DropReason,
@@ -12,13 +12,16 @@ use ringfence_common::{
 use crate::fence::{
     Arriving, FRIEND, Fence, FromNode, Hairpin, LOCAL, Leaving, OTHER, RULE, STRANGER, TABLE, key,
 };
-use crate::frames::{ACK, SYN, TCP, UDP, frame, tcp, udp};
+use crate::frames::{ACK, SYN, TCP, Talk, UDP, frame, tcp, udp};
 
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2));
 const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff0e, 0, 0, 0, 0, 0, 0, 0x101));
 const DHCP_SERVERS: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2));
+
+/// A table after the first.
+const NEXT: TableId = TableId(8);
 
 /// A fence whose policy allows whatever it is asked.
 fn permissive() -> Fence {
@@ -131,5 +134,44 @@ fn an_address_can_be_asked_for_by_dhcp_and_nothing_else() {
         ),
     ] {
         fence.refuses(Leaving, &frame, DropReason::SpoofedSource, what);
+    }
+}
+
+#[test]
+fn what_comes_back_to_its_sender_speaks_for_no_other_flow() {
+    for v6 in [false, true] {
+        let talk = Talk {
+            v6,
+            local: (LOCAL, 40000),
+            peer: (FRIEND, 443),
+        };
+        for way in [Hairpin, FromNode] {
+            // Before anything else: a packet like it leaves, and one that looks like an answer comes.
+            let mut fence = Fence::new();
+            fence.passes(way, &talk.out(UDP, 0), "from the own address");
+            fence.refuses(
+                Leaving,
+                &talk.out(UDP, 0),
+                DropReason::Policy,
+                "to the friend",
+            );
+            fence.refuses(
+                Arriving,
+                &talk.back(UDP, 0),
+                DropReason::Policy,
+                "from the friend",
+            );
+            drop(fence);
+
+            // In the middle of a flow that is revoked.
+            let mut fence = Fence::new();
+            fence.allow(Direction::Egress, UDP, 443);
+            fence.passes(Leaving, &talk.out(UDP, 0), "control: allowed");
+            fence.deny_by_default(NEXT);
+            fence.edit(|endpoint| endpoint.table = NEXT);
+            fence.passes(way, &talk.out(UDP, 0), "from the own address");
+            fence.refuses(Leaving, &talk.out(UDP, 0), DropReason::Policy, "revoked");
+            fence.refuses(Arriving, &talk.back(UDP, 0), DropReason::Policy, "as well");
+        }
     }
 }

@@ -247,7 +247,6 @@ fn mismatch(
 fn fits(mode: Mode, expected: Expected, fate: Fate) -> bool {
     match (mode, expected) {
         (Mode::Observe, _) | (Mode::Enforce, Expected::Pass(_)) => fate == Fate::Passed,
-        (Mode::Enforce, Expected::Unsettled(_)) => fate != Fate::Rejected,
         // Not everything that may be answered is: there is an allowance.
         (Mode::Enforce, Expected::Reject { answerable: true }) => fate != Fate::Passed,
         (Mode::Enforce | Mode::Lockdown, _) => fate == Fate::Dropped,
@@ -263,7 +262,7 @@ fn is_counted(
 ) -> bool {
     let reasons: &[DropReason] = match expected {
         Expected::Pass(_) => return true,
-        Expected::Refuse(reasons) | Expected::Unsettled(reasons) => reasons,
+        Expected::Refuse(reasons) => reasons,
         Expected::Reject { .. } => &[DropReason::Policy],
     };
     let observed = mode == Mode::Observe;
@@ -278,5 +277,5 @@ fn is_counted(
             return true;
         }
     }
-    matches!(expected, Expected::Unsettled(_))
+    false
 }

@@ -22,14 +22,10 @@ pub(super) enum Expected {
     Pass(&'static str),
     /// It is refused for one of these reasons.
     Refuse(Refusal),
-    /// It passes, or is refused for one of these reasons: what is remembered of a flow between two of
-    /// the workload's own addresses lasts until either of them changes hands, and addresses did so
-    /// in the worlds before.
-    Unsettled(Refusal),
     /// A rule denies it and has its sender told, if it is one that may be answered.
     Reject { answerable: bool },
 }
-use Expected::{Pass, Refuse, Reject, Unsettled};
+use Expected::{Pass, Refuse, Reject};
 
 /// What policy says of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +52,6 @@ struct Flow {
     judgement: Judgement,
     direction: Direction,
     from_node: bool,
-    /// The end that is not the workload, as its first packet has it.
-    peer: IpAddr,
 }
 
 /// What a fence remembers while an episode lasts.
@@ -67,7 +61,7 @@ pub(super) struct Expectation<'a> {
     fragments: HashMap<Train, First>,
 }
 
-/// Both ends of a flow with their ports, in an order that both directions share; its protocol.
+/// The workload's end of a flow and its peer's, with their ports; its protocol.
 type Ends = ([(IpAddr, u16); 2], u8);
 
 /// What fragments of one packet share: source, destination, identification and, over IPv4, the
@@ -108,9 +102,6 @@ impl<'a> Expectation<'a> {
         };
         match expected {
             Pass(_) if self.around.mode == Mode::Lockdown => Refuse(&[Lockdown]),
-            Unsettled(_) if self.around.mode == Mode::Lockdown => {
-                Refuse(&[Lockdown, IcmpErrorUnmatched])
-            }
             other => other,
         }
     }
@@ -148,20 +139,13 @@ impl<'a> Expectation<'a> {
     /// An error passes if an allowed flow is recorded that the workload took part in as the quoted
     /// packet says.
     fn error(&self, own: &[IpAddr], way: Way, quote: &Quote) -> Expected {
-        let (ours, peer) = if way == Leaving {
-            (quote.destination, quote.source)
-        } else {
-            (quote.source, quote.destination)
-        };
+        // Who complains received the quoted packet.
+        let came = if way == Leaving { Arriving } else { Leaving };
         let ends = (quote.source, quote.destination);
-        let flow = self.flows.get(&key(ends, quote.protocol, quote.ports));
-        match flow.filter(|flow| flow.judgement == Judgement::Allow) {
-            Some(flow) if own.contains(&ours) => {
-                if flow.peer == peer && !own.contains(&peer) {
-                    Pass("ICMP error about a flow")
-                } else {
-                    Unsettled(&[IcmpErrorUnmatched])
-                }
+        let key = key(came, ends, quote.protocol, quote.ports);
+        match self.flows.get(&key) {
+            Some(flow) if flow.judgement == Judgement::Allow && own.contains(&key.0[0].0) => {
+                Pass("ICMP error about a flow")
             }
             _ => Refuse(&[IcmpErrorUnmatched]),
         }
@@ -169,7 +153,7 @@ impl<'a> Expectation<'a> {
 
     fn flow(&mut self, own: &[IpAddr], way: Way, ip: &Ip) -> Expected {
         let ends = (ip.source, ip.destination);
-        let key = key(ends, ip.protocol, ip.ports);
+        let key = key(way, ends, ip.protocol, ip.ports);
         let here = if way == Leaving {
             Direction::Egress
         } else {
@@ -210,7 +194,6 @@ impl<'a> Expectation<'a> {
                 judgement,
                 direction,
                 from_node,
-                peer: *peer(way, ip),
             };
             self.remember(key, flow, false);
         }
@@ -301,9 +284,11 @@ fn peer(way: Way, ip: &Ip) -> &IpAddr {
     }
 }
 
-fn key(ends: (IpAddr, IpAddr), protocol: u8, ports: (u16, u16)) -> Ends {
+fn key(way: Way, ends: (IpAddr, IpAddr), protocol: u8, ports: (u16, u16)) -> Ends {
     let mut ends = [(ends.0, ports.0), (ends.1, ports.1)];
-    ends.sort_unstable();
+    if way != Leaving {
+        ends.reverse();
+    }
     (ends, protocol)
 }
 

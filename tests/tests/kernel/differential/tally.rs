@@ -40,7 +40,6 @@ impl Tally {
     pub(super) fn add(&mut self, mode: Mode, expected: Expected, fate: Fate) {
         let name = match (expected, fate) {
             (Expected::Pass(why), _) => format!("pass: {why}"),
-            (Expected::Unsettled(_), _) => "either: ICMP error between own addresses".into(),
             (Expected::Reject { .. }, Fate::Rejected) => "deny: policy, answered".into(),
             (Expected::Reject { .. }, _) => "deny: policy, by a rule that rejects".into(),
             (Expected::Refuse([reason]), _) => format!("deny: {}", reason.name()),

@@ -19,8 +19,7 @@ pub(super) enum Register {
     R2,
     R3,
     R4,
-    R5,
-    R6,
+    R6 = 6,
     R7,
     R8,
     R9,
@@ -44,7 +43,6 @@ pub(super) enum When {
     Always,
     Equals(Register, i32),
     Differs(Register, i32),
-    AtMost(Register, Register),
     Above(Register, Register),
 }
 
@@ -172,7 +170,6 @@ impl Code {
                 When::Always => instruction(0x05, Register::R0, Register::R0, offset, 0),
                 When::Equals(left, right) => instruction(0x15, left, Register::R0, offset, right),
                 When::Differs(left, right) => instruction(0x55, left, Register::R0, offset, right),
-                When::AtMost(left, right) => instruction(0xbd, left, right, offset, 0),
                 When::Above(left, right) => instruction(0x2d, left, right, offset, 0),
             };
             *self.instructions.get_mut(from).context("a jump")? = jump;

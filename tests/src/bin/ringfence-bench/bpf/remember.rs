@@ -1,11 +1,10 @@
-//! The least that a fence must do which remembers the flows of each workload: a program and its maps.
+//! The least that a fence must do which remembers the flows of each workload: programs and their maps.
 //!
-//! A UDP or TCP packet is looked up by its interface, addresses, ports and protocol, in an order that its
-//! answer shares; who is not known is entered, with a value as long as the agent's. Nothing is decided,
-//! counted, timed or reported: every packet passes. What a fence must also survive is left out where
-//! that makes it cheaper: IP options, extension headers, later fragments and headers outside of a
-//! packet's linear data are not looked for, the ends of an IPv6 flow are sorted by the last eight bytes
-//! of their addresses, and a full map remembers nobody new.
+//! A UDP or TCP packet is looked up by its interface, addresses, ports and protocol, the workload's end
+//! first, so that its answer is looked up by the same; who is not known is entered, with a value as long
+//! as the agent's. Nothing is decided, counted, timed or reported: every packet passes. What a fence must
+//! also survive is left out where that makes it cheaper: IP options, extension headers, later fragments
+//! and headers outside of a packet's linear data are not looked for, and a full map remembers nobody new.
 //!
 //! With all maps it also asks and tells what the agent's packet path must: each packet's endpoint, and
 //! for a new flow an address and a record. So that is the least of a fence of its kind, still without a
@@ -20,14 +19,14 @@ use ringfence_common::net::{Ip4, Ip6};
 use ringfence_common::packet::protocol::{TCP, UDP};
 use ringfence_testbed::frame::{IPV4, IPV6};
 
-use super::instructions::Register::{R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10};
+use super::instructions::Register::{R0, R1, R2, R3, R4, R6, R7, R8, R9, R10};
 use super::instructions::Width::{Eight, Four, One, Two};
 use super::instructions::{
     Code, Helper, Instruction, Label, When, Width, add, call, clear, copy, exit, load, map, set,
     store,
 };
 use super::table::{Ring, Table};
-use super::{Program, TC_ACT_UNSPEC};
+use super::{Hook, Program, TC_ACT_UNSPEC};
 
 const BPF_NOEXIST: i32 = 1;
 /// The length of a value.
@@ -48,8 +47,8 @@ const SKB_DATA_END: i16 = 80;
 const IP: i16 = 14;
 /// Where a key's interface, ports and protocol lie on the stack, before all of which the addresses end.
 const KEY_IFINDEX: i16 = -16;
-const KEY_LOW_PORT: i16 = -12;
-const KEY_HIGH_PORT: i16 = -10;
+const KEY_OWN_PORT: i16 = -12;
+const KEY_PEER_PORT: i16 = -10;
 const KEY_PROTOCOL: i16 = -8;
 
 /// Where things are in a packet of one family.
@@ -102,6 +101,11 @@ impl Layout {
         KEY_IFINDEX - 2 * self.address()
     }
 
+    /// Where the peer's address in it does.
+    const fn peer(&self) -> i16 {
+        self.key() + self.address()
+    }
+
     /// Where a value begins on the stack: before the key, and a record ends within it.
     const fn value(&self) -> i16 {
         let value = self.key() - VALUE;
@@ -152,8 +156,8 @@ impl Memory {
         })
     }
 
-    /// The program that remembers here.
-    pub(crate) fn program(&self) -> Result<Program> {
+    /// The program that remembers here what passes a hook.
+    pub(crate) fn program(&self, hook: Hook) -> Result<Program> {
         let mut code = Code::default();
         let pass = code.label();
         code.run(&[
@@ -166,14 +170,14 @@ impl Memory {
             let other = code.label();
             let ethertype = i32::from(layout.ethertype.to_be());
             code.jump(When::Differs(R9, ethertype), other);
-            key(&mut code, &layout, pass);
+            key(&mut code, &layout, (hook, pass));
             if let Some(path) = &self.path {
                 meet(&mut code, &layout, (&path.endpoints, KEY_IFINDEX));
             }
             lookup(&mut code, &known.flows, layout.key());
             code.jump(When::Differs(R0, 0), pass);
             if self.path.is_some() {
-                meet(&mut code, &layout, (&known.addresses, layout.key()));
+                meet(&mut code, &layout, (&known.addresses, layout.peer()));
             }
             enter(&mut code, &layout, (&known.flows, layout.key()));
             if let Some(path) = &self.path {
@@ -204,9 +208,8 @@ impl Memory {
 }
 
 /// Puts the key of a packet on the stack. R6 is the context, R7 the packet, R8 its end.
-fn key(code: &mut Code, layout: &Layout, pass: Label) {
+fn key(code: &mut Code, layout: &Layout, (hook, pass): (Hook, Label)) {
     let transport = code.label();
-    let sorted = code.label();
     code.run(&[copy(R3, R7), add(R3, i32::from(layout.ports) + 4)]);
     code.jump(When::Above(R3, R8), pass);
     if let Some(first) = layout.first {
@@ -218,38 +221,26 @@ fn key(code: &mut Code, layout: &Layout, pass: Label) {
     code.jump(When::Differs(R9, TCP.into()), pass);
     code.here(transport);
 
-    // R1 and R3: the source and its port; R2 and R4: the destination and its port.
-    let last = layout.address() - layout.piece;
-    code.run(&[
-        copy(R1, R7),
-        add(R1, layout.source.into()),
-        copy(R2, R7),
-        add(R2, layout.destination.into()),
-        load(Two, R3, R7, layout.ports),
-        load(Two, R4, R7, layout.ports + 2),
-        load(layout.width, R0, R1, last),
-        load(layout.width, R5, R2, last),
-    ]);
-    code.jump(When::AtMost(R0, R5), sorted);
-    code.run(&[copy(R5, R1), copy(R1, R2), copy(R2, R5)]);
-    code.run(&[copy(R5, R3), copy(R3, R4), copy(R4, R5)]);
-    code.here(sorted);
-
-    let (low, high) = (layout.key(), layout.key() + layout.address());
-    for piece in 0..layout.pieces {
-        let offset = piece * layout.piece;
-        code.run(&[
-            load(layout.width, R0, R1, offset),
-            store(layout.width, R10, low + offset, R0),
-            load(layout.width, R0, R2, offset),
-            store(layout.width, R10, high + offset, R0),
-        ]);
+    let source = (layout.source, layout.ports);
+    let destination = (layout.destination, layout.ports + 2);
+    let (own, peer) = match hook {
+        Hook::FromWorkload => (source, destination),
+        Hook::ToWorkload => (destination, source),
+    };
+    let own_at = (layout.key(), KEY_OWN_PORT);
+    let peer_at = (layout.peer(), KEY_PEER_PORT);
+    for ((address, port), (address_at, port_at)) in [(own, own_at), (peer, peer_at)] {
+        for offset in (0..layout.address()).step_by(layout.piece.unsigned_abs().into()) {
+            code.run(&[
+                load(layout.width, R0, R7, address + offset),
+                store(layout.width, R10, address_at + offset, R0),
+            ]);
+        }
+        code.run(&[load(Two, R0, R7, port), store(Two, R10, port_at, R0)]);
     }
     code.run(&[
         load(Four, R0, R6, SKB_IFINDEX),
         store(Four, R10, KEY_IFINDEX, R0),
-        store(Two, R10, KEY_LOW_PORT, R3),
-        store(Two, R10, KEY_HIGH_PORT, R4),
         // With the zeroes behind it.
         store(Eight, R10, KEY_PROTOCOL, R9),
     ]);
@@ -304,6 +295,7 @@ mod tests {
 
     use ringfence_testbed::frame::{ARP, ethernet, ipv4, udp};
 
+    use super::Hook::{FromWorkload, ToWorkload};
     use super::*;
 
     const A4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -314,43 +306,61 @@ mod tests {
 
     struct Bench {
         memory: Memory,
-        program: Program,
+        from_workload: Program,
+        to_workload: Program,
     }
 
     impl Bench {
         fn new(all_maps: bool) -> Self {
             let memory = Memory::new(all_maps).unwrap();
-            let program = memory.program().unwrap();
-            Self { memory, program }
+            Self {
+                from_workload: memory.program(Hook::FromWorkload).unwrap(),
+                to_workload: memory.program(Hook::ToWorkload).unwrap(),
+                memory,
+            }
         }
 
-        /// Runs the program on a packet, which must pass.
-        fn pass(&self, ethertype: u16, packet: &[u8]) {
+        /// Runs a hook's program on a packet, which must pass.
+        fn pass(&self, hook: Hook, ethertype: u16, packet: &[u8]) {
+            let program = match hook {
+                FromWorkload => &self.from_workload,
+                ToWorkload => &self.to_workload,
+            };
             let frame = ethernet([2; 6], [4; 6], ethertype, packet);
-            assert_eq!(self.program.verdict(&frame).unwrap(), TC_ACT_UNSPEC);
+            assert_eq!(program.verdict(&frame).unwrap(), TC_ACT_UNSPEC);
         }
 
-        fn udp(&self, from: (impl Into<IpAddr>, u16), to: (impl Into<IpAddr>, u16)) {
+        fn udp(&self, hook: Hook, from: (impl Into<IpAddr>, u16), to: (impl Into<IpAddr>, u16)) {
             let (from, to) = ((from.0.into(), from.1), (to.0.into(), to.1));
             let ethertype = if to.0.is_ipv4() { IPV4 } else { IPV6 };
-            self.pass(ethertype, &udp(from, to, &[0; 8]).unwrap());
+            self.pass(hook, ethertype, &udp(from, to, &[0; 8]).unwrap());
         }
     }
 
     #[test]
     fn a_packet_and_its_answer_are_one_flow() {
-        // Whoever begins, and whichever port is the higher one.
-        for (low, high, all_maps) in [(1000, 2000, false), (2000, 1000, false), (1, 2, true)] {
+        // Whoever begins, and whichever address and port is the higher one.
+        for (own, peer, all_maps) in [(1000, 2000, false), (2000, 1000, false), (1, 2, true)] {
             let bench = Bench::new(all_maps);
-            bench.udp((A4, low), (B4, high));
-            bench.udp((B4, high), (A4, low));
+            bench.udp(FromWorkload, (A4, own), (B4, peer));
+            bench.udp(ToWorkload, (B4, peer), (A4, own));
             assert_eq!(bench.memory.forget().unwrap(), [1, 0]);
-            bench.udp((B6, high), (A6, low));
-            bench.udp((A6, low), (B6, high));
-            bench.udp((A6, low), (B6, high));
+            bench.udp(ToWorkload, (A6, peer), (B6, own));
+            bench.udp(FromWorkload, (B6, own), (A6, peer));
+            bench.udp(FromWorkload, (B6, own), (A6, peer));
             assert_eq!(bench.memory.forget().unwrap(), [0, 1]);
             assert_eq!(bench.memory.forget().unwrap(), [0, 0]);
         }
+    }
+
+    #[test]
+    fn a_packet_that_comes_back_is_of_another_flow() {
+        let bench = Bench::new(false);
+        for hook in [FromWorkload, ToWorkload] {
+            bench.udp(hook, (A4, 1), (B4, 2));
+            bench.udp(hook, (A6, 1), (B6, 2));
+        }
+        assert_eq!(bench.memory.forget().unwrap(), [2, 2]);
     }
 
     #[test]
@@ -358,8 +368,8 @@ mod tests {
         for (all_maps, asked) in [(false, [0, 0]), (true, [1, 1])] {
             let bench = Bench::new(all_maps);
             for port in [1, 2, 1] {
-                bench.udp((A4, port), (B4, 9));
-                bench.udp((B6, 9), (A6, port));
+                bench.udp(FromWorkload, (A4, port), (B4, 9));
+                bench.udp(ToWorkload, (B6, 9), (A6, port));
             }
             let Memory { four, six, path } = &bench.memory;
             let endpoints = path.as_ref().map(|path| &path.endpoints);
@@ -378,8 +388,8 @@ mod tests {
         for all_maps in [false, true] {
             let bench = Bench::new(all_maps);
             for port in [1, 2, 1] {
-                bench.udp((A4, port), (B4, 9));
-                bench.udp((B6, 9), (A6, port));
+                bench.udp(FromWorkload, (A4, port), (B4, 9));
+                bench.udp(ToWorkload, (B6, 9), (A6, port));
             }
             let told = if all_maps { 4 } else { 0 };
             assert_eq!(bench.memory.told().unwrap(), told);
@@ -391,23 +401,29 @@ mod tests {
     fn every_end_and_protocol_is_part_of_a_flow() {
         let bench = Bench::new(false);
         for (from, to) in [(1, 2), (3, 2), (1, 3), (2, 1)] {
-            bench.udp((A4, from), (B4, to));
-            bench.udp((A6, from), (B6, to));
+            bench.udp(FromWorkload, (A4, from), (B4, to));
+            bench.udp(ToWorkload, (A6, from), (B6, to));
         }
-        bench.udp((A4, 1), (Ipv4Addr::new(10, 0, 0, 3), 2));
-        bench.udp((Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1), 1), (B6, 2));
+        let other = Ipv4Addr::new(10, 0, 0, 3);
+        bench.udp(FromWorkload, (A4, 1), (other, 2));
+        let other = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1);
+        bench.udp(ToWorkload, (other, 1), (B6, 2));
         let segment = [[0, 1, 0, 2].as_slice(), &[0; 16]].concat();
-        bench.pass(IPV4, &ipv4(A4, B4, TCP, &segment));
+        bench.pass(FromWorkload, IPV4, &ipv4(A4, B4, TCP, &segment));
         assert_eq!(bench.memory.forget().unwrap(), [6, 5]);
     }
 
     #[test]
     fn what_is_no_flow_is_not_remembered() {
         let bench = Bench::new(false);
-        bench.pass(ARP, &[0; 28]);
-        bench.pass(IPV4, &ipv4(A4, B4, ICMP, &[8, 0, 0, 0, 0, 1, 0, 1]));
+        bench.pass(FromWorkload, ARP, &[0; 28]);
+        bench.pass(
+            FromWorkload,
+            IPV4,
+            &ipv4(A4, B4, ICMP, &[8, 0, 0, 0, 0, 1, 0, 1]),
+        );
         // Too short for ports.
-        bench.pass(IPV4, &ipv4(A4, B4, UDP, &[0, 1]));
+        bench.pass(FromWorkload, IPV4, &ipv4(A4, B4, UDP, &[0, 1]));
         assert_eq!(bench.memory.forget().unwrap(), [0, 0]);
     }
 }

@@ -5,7 +5,7 @@
 
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, Map, MapData, MapInfo};
-use ringfence_common::conntrack::{CtEntry, CtKey4, sorted};
+use ringfence_common::conntrack::{CtEntry, CtKey4};
 use ringfence_common::maps::CT4;
 use ringfence_common::net::{Ip4, Port};
 use ringfence_testbed::interrupt;
@@ -79,13 +79,13 @@ fn key(number: u32, peers: u32) -> Result<CtKey4> {
         std::net::IpAddr::V4(address) => Ok((Ip4::from_wire(address.octets()), Port::new(port))),
         std::net::IpAddr::V6(_) => anyhow::bail!("an IPv6 address in an IPv4 table"),
     };
-    let ends = sorted(wire(client)?, wire(server)?);
+    let (own, peer) = (wire(server)?, wire(client)?);
     Ok(CtKey4 {
-        low: ends.low.0,
-        high: ends.high.0,
+        own: own.0,
+        peer: peer.0,
         ifindex: IFINDEX,
-        low_port: ends.low.1,
-        high_port: ends.high.1,
+        own_port: own.1,
+        peer_port: peer.1,
         protocol: TCP,
         reserved: [0; 3],
     })

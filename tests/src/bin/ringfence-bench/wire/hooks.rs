@@ -30,6 +30,21 @@ impl Limits {
     }
 }
 
+/// A workload's programs.
+pub(crate) struct Pair {
+    pub(crate) from_workload: Program,
+    pub(crate) to_workload: Program,
+}
+
+impl Pair {
+    const fn on(&self, hook: Hook) -> &Program {
+        match hook {
+            Hook::FromWorkload => &self.from_workload,
+            Hook::ToWorkload => &self.to_workload,
+        }
+    }
+}
+
 /// What is on the hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum On {
@@ -49,8 +64,8 @@ pub(crate) enum Hooks {
     Own {
         ns: NetNs,
         at: Vec<(u32, Hook)>,
-        /// What the stage is about, if it is a program.
-        subject: Option<Program>,
+        /// What the stage is about, if it is programs.
+        subject: Option<Pair>,
         links: Vec<Link>,
     },
 }
@@ -72,7 +87,7 @@ impl Hooks {
     }
 
     /// The hooks of two workloads where no agent is.
-    pub(crate) fn own(node: &Node, ends: [&Workload; 2], subject: Option<Program>) -> Result<Self> {
+    pub(crate) fn own(node: &Node, ends: [&Workload; 2], subject: Option<Pair>) -> Result<Self> {
         Ok(Self::Own {
             ns: node.ns.clone(),
             at: places(node, ends)?,
@@ -107,17 +122,18 @@ impl Hooks {
                 subject,
                 links,
             } => {
-                let program = |place| ours(place).or(subject.as_ref()).context("a program");
+                let theirs = |hook| subject.as_ref().map(|pair| pair.on(hook));
+                let program = |place, hook| ours(place).or(theirs(hook)).context("a program");
                 if links.is_empty() {
                     let attach = |(place, (ifindex, hook)): (usize, &(u32, Hook))| {
-                        Link::attach(program(place)?, *ifindex, *hook)
+                        Link::attach(program(place, *hook)?, *ifindex, *hook)
                     };
                     *links =
                         ns.run(|| at.iter().enumerate().map(attach).collect::<Result<_>>())??;
                     return Ok(());
                 }
-                let mut links = links.iter().enumerate();
-                links.try_for_each(|(place, link)| link.swap(program(place)?))
+                let mut places = links.iter().zip(at.iter()).enumerate();
+                places.try_for_each(|(place, (link, (_, hook)))| link.swap(program(place, *hook)?))
             }
         }
     }

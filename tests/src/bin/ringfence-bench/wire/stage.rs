@@ -15,14 +15,14 @@ use ringfence_common::maps::{ATTEMPTS4, ATTEMPTS6, HOLDINGS};
 use ringfence_common::quota::Holding;
 use ringfence_testbed::{Agent, AgentSpec, Node, Workload};
 
-use super::hooks::{self, Hooks, Limits, On};
+use super::hooks::{self, Hooks, Limits, On, Pair};
 use super::ipset::Ipset;
 use super::metric::{Kind, Metric};
 use super::nftables::{Lookup, Nftables};
 use super::stopwatch::Clock;
 use super::traffic::{self, Traffic};
 use super::world;
-use crate::bpf::remember::Memory;
+use crate::bpf::{Hook, remember::Memory};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -68,7 +68,11 @@ impl Stage {
         let ends = pair(&node, world::ENFORCED)?;
         let memory = Memory::new(all_maps)?;
         let [from, to] = &ends;
-        let hooks = Hooks::own(&node, [from, to], Some(memory.program()?))?;
+        let programs = Pair {
+            from_workload: memory.program(Hook::FromWorkload)?,
+            to_workload: memory.program(Hook::ToWorkload)?,
+        };
+        let hooks = Hooks::own(&node, [from, to], Some(programs))?;
         let fence = Fence::Remember { memory, everywhere };
         Ok(Self::with(name, Arc::new(node), (ends, hooks), fence))
     }
