@@ -1,7 +1,8 @@
 //! Fragments: what the first one tells the later ones.
 //!
 //! Invariants: only a first fragment that holds the whole transport header is recorded, and no later
-//! one may begin before the end of that header, which it would overwrite; a record speaks for [`LIFETIME`] at most, the kernel's own reassembly time. Reassembly is not done here.
+//! one may begin before the end of that header, which it would overwrite; a record speaks at the hook that
+//! saw the first, for [`LIFETIME`] at most, the kernel's own reassembly time. Reassembly is not done here.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -28,10 +29,12 @@ pub struct FragmentKey4 {
     pub id: u32,
     /// IP protocol number.
     pub protocol: u8,
+    /// 1 for what leaves the workload, 0 for what is on its way to it.
+    pub from_workload: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
-shared_layout!(FragmentKey4, size 20, id at 12, protocol at 16);
+shared_layout!(FragmentKey4, size 20, id at 12, protocol at 16, from_workload at 17);
 
 /// Key of `FRAG6`, 48 bytes.
 #[repr(C)]
@@ -45,10 +48,12 @@ pub struct FragmentKey6 {
     pub ifindex: u32,
     /// Identification field.
     pub id: u32,
+    /// 1 for what leaves the workload, 0 for what is on its way to it.
+    pub from_workload: u8,
     /// Zero. IPv6 reassembles by addresses and identification alone (RFC 8200 §4.5).
-    pub reserved: [u8; 8],
+    pub reserved: [u8; 7],
 }
-shared_layout!(FragmentKey6, size 48, id at 36);
+shared_layout!(FragmentKey6, size 48, id at 36, from_workload at 40);
 
 /// Value of both, 16 bytes.
 #[repr(C)]

@@ -85,6 +85,14 @@ impl RuleSlot {
     /// First slot the agent hands out to rules of policies.
     pub const FIRST_FREE: Self = Self(16);
 
+    /// Whether this allows what no policy is asked about.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_exempt(self) -> bool {
+        const _: () = assert!(RuleSlot::OWN_ADDRESS.0 == RuleSlot::OWN_NODE.0 + 1);
+        self.0.wrapping_sub(Self::OWN_NODE.0) < 2
+    }
+
     /// The stable name of a reserved slot, `None` for a policy's rule.
     #[must_use]
     pub const fn reserved_name(self) -> Option<&'static str> {

@@ -35,12 +35,14 @@ pub struct AnswerKey {
     pub protocol: u8,
     /// 1 when it will be seen as from the workload, 0 when as on its way to it.
     pub from_workload: u8,
+    /// 4 or 6.
+    pub version: u8,
     /// Zero.
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 3],
 }
 shared_layout!(
     AnswerKey, size 64, source at 0, destination at 16, head at 32, ifindex at 52, payload at 56,
-    protocol at 58, from_workload at 59,
+    protocol at 58, from_workload at 59, version at 60,
 );
 
 /// What is left of an endpoint's answers, 16 bytes.

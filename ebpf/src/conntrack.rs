@@ -6,13 +6,12 @@
 //! was denied and dropped is not recorded at all.
 
 use ringfence_common::{
-    SECOND,
     conntrack::{CtEntry, flags, opens, restarts, step, timeout, worth_storing},
     event::EventKind,
     ids::{IdentityId, RuleSlot},
     mode::{Action, Direction, Verdict},
     mutant,
-    packet::{Packet, protocol},
+    packet::Packet,
     reason::DropReason,
     stats::Counter,
 };
@@ -20,7 +19,9 @@ use ringfence_common::{
 use crate::{
     clock,
     context::Context,
+    exempt::{Exempt, speaks},
     family::Family,
+    first::{judge_first, opposite, turn},
     judge::{allow, judge},
     maps, place, report,
 };
@@ -61,7 +62,7 @@ impl<A: Family> Step<'_, A> {
     }
 
     #[inline(always)]
-    fn direction(&self) -> Direction {
+    pub fn direction(&self) -> Direction {
         if self.from_workload {
             Direction::Egress
         } else {
@@ -78,6 +79,9 @@ impl<A: Family> Step<'_, A> {
 /// Set beside the [`Action`] that a function of its own returns in a register: the entry it left in
 /// this CPU's scratch denies the packet, which is still to be reported.
 const UNREPORTED: u32 = 1 << 8;
+
+/// Returned instead of an [`Action`]: what was found under the key was no entry of the flow any more.
+const RECYCLED: u32 = 1 << 9;
 
 /// Reports what was left to report: here, because a deeper frame has no stack left for it.
 #[inline(always)]
@@ -133,7 +137,9 @@ pub fn is_allowed<A: Family>(context: &Context, step: &Step<A>) -> bool {
         return false;
     };
     let epoch = maps::epoch(step.peer().epoch_slot());
-    entry.is_fresh(context.endpoint.table, epoch, clock::boot) && entry.verdict() == Verdict::Allow
+    entry.is_fresh(context.endpoint.table, epoch, clock::boot)
+        && entry.verdict() == Verdict::Allow
+        && speaks(context, step, entry) == Exempt::Holds
 }
 
 /// Judges a packet of a flow and keeps the record. Returns what to do with the packet.
@@ -150,17 +156,26 @@ pub fn flow<A: Family>(context: &Context, step: &Step<A>) -> Action {
             opens(step.packet.protocol, step.packet.tcp),
             false
         );
+        let speaks = speaks(context, step, entry);
         if mutant!(
             reverse_syn_accepted,
             !(opening && step.is_reply_of(entry)),
             true
-        ) {
-            if !opening && entry.is_fresh(context.endpoint.table, epoch, clock::boot) {
+        ) && speaks != Exempt::NotThis
+        {
+            if !opening
+                && speaks == Exempt::Holds
+                && entry.is_fresh(context.endpoint.table, epoch, clock::boot)
+            {
                 return proceed(context, step, &key, entry);
             }
-            return finish(context, step, renew(context, step, &key, entry, epoch));
+            let raw = renew(context, step, &key, entry, epoch);
+            if raw != RECYCLED {
+                return finish(context, step, raw);
+            }
+        } else {
+            contested = true;
         }
-        contested = true;
     }
     finish(context, step, open(context, step, &key, epoch, contested))
 }
@@ -233,6 +248,9 @@ fn renew<A: Family>(
         return unrecordable(context);
     };
     *entry = *old;
+    if !place::is_recorded::<A>(key, old) {
+        return RECYCLED;
+    }
     let verdict = entry.verdict;
     if opens(step.packet.protocol, step.packet.tcp) {
         // Now it is known who opens it.
@@ -268,8 +286,9 @@ fn renew<A: Family>(
     conclude(context, step, key, entry, (kind, true))
 }
 
-/// A packet that no live entry speaks for, or (`contested`) a SYN against the direction of one: it
-/// takes the entry over if policy allows it, and leaves it alone if not, also in `observe`.
+/// A packet that no live entry speaks for, or (`contested`) that the one there is does not speak for: a
+/// SYN against its direction, or a stranger's packet over a flow of the node. Such a packet takes the
+/// entry over if policy allows it, and leaves it alone if not, also in `observe`.
 #[inline(never)]
 fn open<A: Family>(
     context: &Context,
@@ -300,14 +319,14 @@ fn open<A: Family>(
         reason: 0,
         reserved: [0; 4],
     };
-    judge_first(context, step, entry);
+    let opens_something = judge_first(context, step, entry);
     book(context, entry);
     report::count(match entry.verdict() {
         Verdict::Allow => Counter::FlowsAllowed,
         Verdict::Deny => Counter::FlowsDenied,
     });
     let takes_over = entry.verdict() == Verdict::Allow;
-    let keep = !contested || mutant!(denied_syn_takes_over, takes_over, true);
+    let keep = opens_something && (!contested || mutant!(denied_syn_takes_over, takes_over, true));
     let raw = conclude(context, step, key, entry, (Some(EventKind::New), keep));
     if contested && entry.verdict() == Verdict::Allow {
         // What it takes over may be a proven flow, which would go on to speak before it.
@@ -327,72 +346,6 @@ fn book(context: &Context, entry: &mut CtEntry) {
         // In `observe` the flow goes on, and is no excess for ever.
         entry.recheck = 0;
     }
-}
-
-/// Judges the first packet of a flow; may find that the flow runs the other way.
-#[inline(always)]
-fn judge_first<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry) {
-    let local = mutant!(everybody_is_the_node, context.ingress_ifindex == 0, true);
-    if !step.from_workload && local {
-        entry.flags |= flags::OWN_NODE;
-        return allow(entry, RuleSlot::OWN_NODE, IdentityId::HOST);
-    }
-    if step.peer().owned_by(context.endpoint) {
-        return allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
-    }
-    let forward = (step.direction(), step.packet.destination_port);
-    if !may_be_older(context, step) {
-        return judge(context, step, forward, entry);
-    }
-    // Nobody saw who opened this connection. Servers mostly have the lower port; the other
-    // direction is asked if policy does not allow the likely one, now or after a change.
-    let backward = (opposite(forward.0), step.packet.source_port);
-    let answers = step.packet.source_port.number() < step.packet.destination_port.number();
-    let (likely, other) = if answers {
-        (backward, forward)
-    } else {
-        (forward, backward)
-    };
-    entry.flags |= flags::PICKED_UP;
-    for guess in [likely, other, likely] {
-        turn(entry, guess.0);
-        judge(context, step, guess, entry);
-        if entry.verdict() == Verdict::Allow {
-            return;
-        }
-    }
-}
-
-#[inline(always)]
-fn opposite(direction: Direction) -> Direction {
-    match direction {
-        Direction::Egress => Direction::Ingress,
-        Direction::Ingress => Direction::Egress,
-    }
-}
-
-/// Gives an entry its original direction.
-#[inline(always)]
-fn turn(entry: &mut CtEntry, direction: Direction) {
-    match direction {
-        Direction::Egress => entry.flags |= flags::FROM_WORKLOAD,
-        Direction::Ingress => entry.flags &= !flags::FROM_WORKLOAD,
-    }
-}
-
-/// Within the pick-up window a TCP packet from the middle of a connection may belong to one that is
-/// older than the fence; a SYN never does. Other protocols do not show which end opened a flow: to
-/// believe a datagram would let everything out that the reverse direction allows in.
-#[inline(always)]
-fn may_be_older<A: Family>(context: &Context, step: &Step<A>) -> bool {
-    let packet = step.packet;
-    mutant!(datagrams_picked_up, packet.protocol == protocol::TCP, true)
-        && !opens(packet.protocol, packet.tcp)
-        && mutant!(
-            pick_up_without_end,
-            clock::boot() < u64::from(context.endpoint.pickup_until) * SECOND,
-            true
-        )
 }
 
 #[inline(always)]

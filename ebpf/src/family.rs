@@ -50,7 +50,7 @@ pub trait Family: Parse + Announce + OwnSource + Reply {
     /// Whether it was there to be removed.
     fn remove_proven(key: &Self::CtKey) -> bool;
     fn remove_attempt(key: &Self::CtKey);
-    fn fragment_key(ifindex: u32, packet: &Packet<Self>) -> Self::FragmentKey;
+    fn fragment_key(ifindex: u32, from_workload: bool, packet: &Packet<Self>) -> Self::FragmentKey;
     fn fragment_find(key: &Self::FragmentKey) -> Option<FragmentPorts>;
     fn fragment_store(key: &Self::FragmentKey, ports: &FragmentPorts) -> bool;
 }
@@ -131,14 +131,15 @@ impl Family for Ip4 {
     }
 
     #[inline(always)]
-    fn fragment_key(ifindex: u32, packet: &Packet<Self>) -> FragmentKey4 {
+    fn fragment_key(ifindex: u32, from_workload: bool, packet: &Packet<Self>) -> FragmentKey4 {
         FragmentKey4 {
             source: packet.source,
             destination: packet.destination,
             ifindex,
             id: mutant!(fragment_id_ignored, packet.fragment_id, 0),
             protocol: packet.protocol,
-            reserved: [0; 3],
+            from_workload: u8::from(from_workload),
+            reserved: [0; 2],
         }
     }
 
@@ -231,13 +232,14 @@ impl Family for Ip6 {
     }
 
     #[inline(always)]
-    fn fragment_key(ifindex: u32, packet: &Packet<Self>) -> FragmentKey6 {
+    fn fragment_key(ifindex: u32, from_workload: bool, packet: &Packet<Self>) -> FragmentKey6 {
         FragmentKey6 {
             source: packet.source,
             destination: packet.destination,
             ifindex,
             id: mutant!(fragment_id_ignored, packet.fragment_id, 0),
-            reserved: [0; 8],
+            from_workload: u8::from(from_workload),
+            reserved: [0; 7],
         }
     }
 

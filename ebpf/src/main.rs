@@ -26,7 +26,9 @@
 mod clock;
 mod conntrack;
 mod context;
+mod exempt;
 mod family;
+mod first;
 mod frame;
 mod judge;
 mod maps;

@@ -155,7 +155,7 @@ fn internet<A: Family, const FROM: bool>(
         };
     }
     if packet.kind != Kind::Flow
-        && let Err(reason) = fragment::<A>(context, &mut packet)
+        && let Err(reason) = fragment::<A>(context, FROM, &mut packet)
     {
         return refuse_packet::<A, FROM>(context, &packet, reason);
     }
@@ -220,8 +220,12 @@ fn beside_flows<A: Family, const FROM: bool>(context: &Context, packet: &Packet<
 
 /// Records the ports of a first fragment, or takes those of the first for a later one.
 #[inline(never)]
-fn fragment<A: Family>(context: &Context, packet: &mut Packet<A>) -> Result<(), DropReason> {
-    let key = A::fragment_key(context.ifindex, packet);
+fn fragment<A: Family>(
+    context: &Context,
+    from_workload: bool,
+    packet: &mut Packet<A>,
+) -> Result<(), DropReason> {
+    let key = A::fragment_key(context.ifindex, from_workload, packet);
     if packet.kind == Kind::FirstFragment {
         let ports = FragmentPorts {
             seen: context.now,

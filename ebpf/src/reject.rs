@@ -208,6 +208,7 @@ fn key<A: Family>(skb: &Skb, from_workload: u32, draft: &mut Draft) -> u32 {
     key.payload = head.payload;
     key.protocol = head.protocol;
     key.from_workload = from_workload as u8;
-    key.reserved = [0; 4];
+    key.version = A::VERSION;
+    key.reserved = [0; 3];
     u32::from(skb.load(ETHERNET + A::HEADER, &mut key.head))
 }

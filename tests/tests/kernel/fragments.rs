@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ringfence_common::{fragment::LIFETIME, mode::Direction, reason::DropReason};
 
-use crate::fence::{Arriving, Dropped, FRIEND, Fence, LOCAL, Leaving, Way};
+use crate::fence::{Arriving, Dropped, FRIEND, Fence, FromNode, Hairpin, LOCAL, Leaving, Way};
 use crate::frames::{SYN, TCP, UDP, echo, fragment, icmp_of, tcp, udp};
 
 fn ends(way: Way, v6: bool) -> (IpAddr, IpAddr) {
@@ -194,5 +194,25 @@ fn no_later_fragment_may_overwrite_ports_behind_extension_headers() {
             &fragment(ends, 60, (3, false, 7), &[0; 16]),
             "control: behind the ports",
         );
+    }
+}
+
+#[test]
+fn a_first_fragment_speaks_at_its_own_hook() {
+    for v6 in [false, true] {
+        let mut fence = dns(Leaving);
+        let ends = ends(Leaving, v6);
+        let first = fragment(ends, UDP, (0, true, 7), &head(53));
+        let later = fragment(ends, UDP, (3, false, 7), &[0; 24]);
+        let orphan = DropReason::OrphanFragment;
+        for way in [FromNode, Hairpin] {
+            fence.passes(way, &first, "from the own address");
+            fence.refuses(Leaving, &later, orphan, "its first did not leave");
+            fence.passes(way, &later, "control: where its first came by");
+            fence.forget_fragments();
+        }
+        fence.passes(Leaving, &first, "leaves");
+        fence.refuses(Hairpin, &later, orphan, "its first did not come");
+        fence.passes(Leaving, &later, "control: where its first left");
     }
 }

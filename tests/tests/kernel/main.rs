@@ -26,6 +26,7 @@ mod holdings;
 mod loaded;
 mod malformed;
 mod object;
+mod own;
 mod policy;
 mod recent;
 mod reject;

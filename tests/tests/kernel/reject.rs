@@ -317,6 +317,25 @@ fn nothing_else_passes_for_an_answer() {
 }
 
 #[test]
+fn an_answer_of_one_family_is_none_of_the_other() {
+    let mapped = |ip| match ip {
+        IpAddr::V4(ip) => IpAddr::from(ip.to_ipv6_mapped()),
+        IpAddr::V6(_) => panic!(),
+    };
+    let mut fence = rejecting();
+    let asked = sent(Leaving, false, TCP, &tcp(40000, 443, SYN));
+    let answer = fence.answer(Leaving, &asked);
+    let (from, to) = ends(Arriving, false);
+    let other = frame(mapped(from), mapped(to), TCP, &answer[IP + 20..]);
+    assert_eq!(
+        fence.arriving(&other),
+        Dropped,
+        "the same but for the family"
+    );
+    fence.passes(Arriving, &answer, "control: the answer itself");
+}
+
+#[test]
 fn answers_have_a_limit() {
     let mut fence = rejecting();
     let syn = sent(Leaving, false, TCP, &tcp(40000, 443, SYN));

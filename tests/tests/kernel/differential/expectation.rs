@@ -65,8 +65,8 @@ pub(super) struct Expectation<'a> {
 type Ends = ([(IpAddr, u16); 2], u8);
 
 /// What fragments of one packet share: source, destination, identification and, over IPv4, the
-/// protocol (RFC 791, RFC 8200 §4.5).
-type Train = (IpAddr, IpAddr, u32, u8);
+/// protocol (RFC 791, RFC 8200 §4.5); and whether they leave the workload.
+type Train = (IpAddr, IpAddr, u32, u8, bool);
 
 /// What a first fragment says of the later ones: protocol, ports, and where the headers end.
 type First = (u8, (u16, u16), usize);
@@ -125,9 +125,9 @@ impl<'a> Expectation<'a> {
             }
             Kind::FirstFragment => {
                 let record = (ip.protocol, ip.ports, ip.place);
-                self.fragments.insert(train(&ip), record);
+                self.fragments.insert(train(way, &ip), record);
             }
-            Kind::LaterFragment => match self.fragments.get(&train(&ip)) {
+            Kind::LaterFragment => match self.fragments.get(&train(way, &ip)) {
                 Some((.., end)) if ip.place < *end => return Refuse(&[TinyFragment]),
                 Some((protocol, ports, _)) => (ip.protocol, ip.ports) = (*protocol, *ports),
                 None => return Refuse(&[OrphanFragment]),
@@ -159,7 +159,11 @@ impl<'a> Expectation<'a> {
         } else {
             Direction::Ingress
         };
-        if let Some(flow) = self.flows.get(&key).copied() {
+        let from_elsewhere = matches!(way, Arriving | Hairpin);
+        let known = self.flows.get(&key).copied();
+        // What the node began, nobody else goes on with.
+        let speaks = |flow: &Flow| !(flow.from_node && from_elsewhere);
+        if let Some(flow) = known.filter(speaks) {
             let reply = flow.direction != here;
             if !ip.opens {
                 let why = if reply { "a reply" } else { "a flow goes on" };
@@ -181,15 +185,17 @@ impl<'a> Expectation<'a> {
                 return self.conclude(judgement, why, ip);
             }
         }
-        let known = self.flows.contains_key(&key);
-        let from_node = way == FromNode;
+        if way == FromNode && self.may_answer(ip) && !own.contains(&ip.source) {
+            return self.late_answer(own, ip, key);
+        }
+        let from_node = way == FromNode && !self.may_answer(ip);
         let (judgement, direction, why) = if from_node {
             (Judgement::Allow, here, "from the own node")
         } else {
             self.first(own, way, ip, here)
         };
-        // A SYN against a flow's direction takes it over only if it may pass.
-        if !known || judgement == Judgement::Allow {
+        // Whoever a flow does not speak for takes it over only if they may pass.
+        if known.is_none() || judgement == Judgement::Allow {
             let flow = Flow {
                 judgement,
                 direction,
@@ -198,6 +204,28 @@ impl<'a> Expectation<'a> {
             self.remember(key, flow, false);
         }
         self.conclude(judgement, why, ip)
+    }
+
+    /// Whether a packet of the node, whose flow nobody remembers, may be an answer to the workload: TCP that
+    /// opens nothing, unless connections may be older than the fence and the node looks like the client.
+    fn may_answer(&self, ip: &Ip) -> bool {
+        let client = ip.ports.0 >= 32_768 || ip.ports.0 >= ip.ports.1;
+        ip.protocol == 6 && !ip.opens && !(self.around.pickup && client)
+    }
+
+    /// What may be an answer of the node passes. The workload may go on only if it might have asked.
+    fn late_answer(&mut self, own: &[IpAddr], ip: &Ip, key: Ends) -> Expected {
+        let asked = self.judge(own, FromNode, ip, (Direction::Egress, ip.ports.0));
+        if asked != Judgement::Allow {
+            return Pass("from the own node, and opens nothing");
+        }
+        let flow = Flow {
+            judgement: asked,
+            direction: Direction::Egress,
+            from_node: false,
+        };
+        self.remember(key, flow, false);
+        Pass("from the own node, as an answer")
     }
 
     /// Judges a packet that no flow is recorded for.
@@ -292,9 +320,9 @@ fn key(way: Way, ends: (IpAddr, IpAddr), protocol: u8, ports: (u16, u16)) -> End
     (ends, protocol)
 }
 
-fn train(ip: &Ip) -> Train {
+fn train(way: Way, ip: &Ip) -> Train {
     let protocol = if ip.source.is_ipv4() { ip.protocol } else { 0 };
-    (ip.source, ip.destination, ip.id, protocol)
+    (ip.source, ip.destination, ip.id, protocol, way == Leaving)
 }
 
 /// Whether the source may be what it says, and say what it says.

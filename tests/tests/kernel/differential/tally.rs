@@ -15,7 +15,7 @@ const UNREACHABLE: [DropReason; 3] = [
     DropReason::FragmentTableFull,
 ];
 /// Ways to pass that a run must have seen.
-const PASSES: [&str; 12] = [
+const PASSES: [&str; 14] = [
     "ARP arrives",
     "ARP in the own name",
     "DHCP",
@@ -25,6 +25,8 @@ const PASSES: [&str; 12] = [
     "a reply",
     "an older connection",
     "from the own node",
+    "from the own node, and opens nothing",
+    "from the own node, as an answer",
     "neighbour discovery",
     "opened again",
     "to the own address",

@@ -62,7 +62,11 @@ impl<'a> Traffic<'a> {
         }
         let dice = &mut self.dice;
         let (way, mut crafted) = match dice.below(100) {
-            0..=61 => self.say(),
+            0..=58 => self.say(),
+            59..=61 => match self.again() {
+                Some(repeated) => repeated,
+                None => self.say(),
+            },
             62..=72 => match self.complain() {
                 Some(error) => error,
                 None => self.say(),
@@ -183,6 +187,24 @@ impl<'a> Traffic<'a> {
             self.pending.push_back(shown);
         }
         self.pending.pop_front().unwrap()
+    }
+
+    /// A packet that was sent, as it is, at whatever hook: it came back, or was another's too.
+    fn again(&mut self) -> Option<(Way, Crafted)> {
+        let dice = &mut self.dice;
+        if self.sent.is_empty() {
+            return None;
+        }
+        let place = dice.below(self.sent.len());
+        let packet = &self.sent[place].1;
+        let (_, _, header) = ends(packet)?;
+        let ethertype = if packet[0] >> 4 == 6 { 0x86dd } else { 0x0800 };
+        let crafted = Crafted {
+            frame: [craft::ethernet(ethertype), packet.clone()].concat(),
+            transport: 14 + header,
+            notes: vec!["again"],
+        };
+        Some((dice.pick(&[Leaving, Arriving, FromNode, Hairpin]), crafted))
     }
 
     /// An ICMP error about a packet that was sent.
