@@ -1,7 +1,7 @@
 //! Addresses and ports as the wire and the maps hold them: network byte order, always.
 //!
-//! Invariants: the raw integers are memory images of the wire bytes; their numeric order is
-//! meaningless but total, which is all that sorting a conntrack key needs.
+//! Invariants: the raw integers are memory images of the wire bytes, so their numeric order is
+//! meaningless.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -30,8 +30,8 @@ const FINS: u8 = FIN_ORIGINAL | FIN_REPLY;
 const WENT_ON: u8 = WENT_ON_ORIGINAL | WENT_ON_REPLY;
 
 /// Whether the originator went on after an answer, something followed, and the ends have not ended it:
-/// an entry worth more than any number of attempts. One side alone cannot make a flow look so. A
-/// connection that is opened and closed without data, as health checks do, is never worth moving.
+/// an entry worth more than any number of attempts. One side alone cannot make a flow look so, unless it is
+/// both. A connection that is opened and closed without data, as health checks do, is never worth moving.
 #[inline(always)]
 #[must_use]
 pub fn is_proven(state: u8) -> bool {
