@@ -11,7 +11,7 @@ use ringfence_common::{
     ids::{IdentityId, RuleSlot},
     mode::{Action, Direction, Verdict},
     mutant,
-    packet::Packet,
+    packet::{Packet, protocol},
     reason::DropReason,
     stats::Counter,
 };
@@ -21,7 +21,7 @@ use crate::{
     context::Context,
     exempt::{Exempt, speaks},
     family::Family,
-    first::{judge_first, opposite, turn},
+    first::{Opening, judge_first, opposite, turn},
     judge::{allow, judge},
     maps, place, report,
 };
@@ -80,9 +80,6 @@ impl<A: Family> Step<'_, A> {
 /// this CPU's scratch denies the packet, which is still to be reported.
 const UNREPORTED: u32 = 1 << 8;
 
-/// Returned instead of an [`Action`]: what was found under the key was no entry of the flow any more.
-const RECYCLED: u32 = 1 << 9;
-
 /// Reports what was left to report: here, because a deeper frame has no stack left for it.
 #[inline(always)]
 fn finish<A: Family>(context: &Context, step: &Step<A>, raw: u32) -> Action {
@@ -139,7 +136,7 @@ pub fn is_allowed<A: Family>(context: &Context, step: &Step<A>) -> bool {
     let epoch = maps::epoch(step.peer().epoch_slot());
     entry.is_fresh(context.endpoint.table, epoch, clock::boot)
         && entry.verdict() == Verdict::Allow
-        && speaks(context, step, entry) == Exempt::Holds
+        && speaks(context, step, entry) != Exempt::Ended
 }
 
 /// Judges a packet of a flow and keeps the record. Returns what to do with the packet.
@@ -169,13 +166,9 @@ pub fn flow<A: Family>(context: &Context, step: &Step<A>) -> Action {
             {
                 return proceed(context, step, &key, entry);
             }
-            let raw = renew(context, step, &key, entry, epoch);
-            if raw != RECYCLED {
-                return finish(context, step, raw);
-            }
-        } else {
-            contested = true;
+            return finish(context, step, renew(context, step, &key, entry, epoch));
         }
+        contested = true;
     }
     finish(context, step, open(context, step, &key, epoch, contested))
 }
@@ -248,9 +241,6 @@ fn renew<A: Family>(
         return unrecordable(context);
     };
     *entry = *old;
-    if !place::is_recorded::<A>(key, old) {
-        return RECYCLED;
-    }
     let verdict = entry.verdict;
     if opens(step.packet.protocol, step.packet.tcp) {
         // Now it is known who opens it.
@@ -287,8 +277,8 @@ fn renew<A: Family>(
 }
 
 /// A packet that no live entry speaks for, or (`contested`) that the one there is does not speak for: a
-/// SYN against its direction, or a stranger's packet over a flow of the node. Such a packet takes the
-/// entry over if policy allows it, and leaves it alone if not, also in `observe`.
+/// SYN against its direction, or a stranger's packet over a flow of the node. What opens a flow, or may,
+/// takes the entry over if policy allows it, and leaves it alone if not, also in `observe`.
 #[inline(never)]
 fn open<A: Family>(
     context: &Context,
@@ -319,16 +309,23 @@ fn open<A: Family>(
         reason: 0,
         reserved: [0; 4],
     };
-    let opens_something = judge_first(context, step, entry);
-    book(context, entry);
+    let opening = judge_first(context, step, entry);
+    if opening == Opening::Flow {
+        book(context, entry);
+    }
     report::count(match entry.verdict() {
         Verdict::Allow => Counter::FlowsAllowed,
         Verdict::Deny => Counter::FlowsDenied,
     });
-    let takes_over = entry.verdict() == Verdict::Allow;
-    let keep = opens_something && (!contested || mutant!(denied_syn_takes_over, takes_over, true));
+    let packet = step.packet;
+    let mid_flow = packet.protocol == protocol::TCP && !opens(packet.protocol, packet.tcp);
+    let takes_over =
+        entry.verdict() == Verdict::Allow && mutant!(takes_over_in_the_middle, !mid_flow, true);
+    let may_keep = !contested || mutant!(denied_syn_takes_over, takes_over, true);
+    let keep = may_keep && opening != Opening::Nothing;
     let raw = conclude(context, step, key, entry, (Some(EventKind::New), keep));
-    if contested && entry.verdict() == Verdict::Allow {
+    let passes = mutant!(a_drop_takes_over, raw == Action::Pass as u32, true);
+    if contested && takes_over && passes {
         // What it takes over may be a proven flow, which would go on to speak before it.
         place::bury::<A>(context, key);
     }

@@ -11,7 +11,7 @@ use ringfence_common::{
     ids::{IdentityId, RuleSlot},
     mode::{Direction, Verdict},
     mutant,
-    packet::{Packet, protocol},
+    packet::{Packet, TcpFlags, protocol},
 };
 
 use crate::{
@@ -20,33 +20,42 @@ use crate::{
     context::Context,
     family::Family,
     judge::{allow, judge},
+    place,
 };
 
-/// Judges the first packet of a flow; may find that the flow runs the other way. False if no flow is to be
-/// made of it, though it passes.
+/// What a packet opens, whatever its verdict.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Opening {
+    /// A flow.
+    Flow,
+    /// A flow that is booked already, if it is the workload's attempt.
+    Booked,
+    /// Nothing, though it passes.
+    Nothing,
+}
+
+/// Judges the first packet of a flow; may find that the flow runs the other way.
 #[inline(always)]
-pub fn judge_first<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry) -> bool {
+pub fn judge_first<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry) -> Opening {
     let local = mutant!(everybody_is_the_node, context.ingress_ifindex == 0, true);
-    let from_node = !step.from_workload && local;
     let mid_flow = is_mid_flow(step.packet);
-    let older = mid_flow && in_window(context);
-    if from_node {
-        let may_answer = mid_flow && !(older && is_client_port(step.packet));
-        if mutant!(late_answers_open, may_answer, false) {
+    if !step.from_workload && local {
+        if mutant!(late_answers_open, mid_flow, false) {
             return judge_answer(context, step, entry);
         }
         entry.flags |= flags::OWN_NODE;
         allow(entry, RuleSlot::OWN_NODE, IdentityId::HOST);
-        return true;
+        return Opening::Flow;
     }
     if step.peer().owned_by(context.endpoint) {
         allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
-        return true;
+        return Opening::Flow;
     }
     let forward = (step.direction(), step.packet.destination_port);
-    if !older {
+    if !(mid_flow && in_window(context)) {
         judge(context, step, forward, entry);
-        return true;
+        return Opening::Flow;
     }
     // Nobody saw who opened this connection. Servers mostly have the lower port; the other
     // direction is asked if policy does not allow the likely one, now or after a change.
@@ -65,40 +74,48 @@ pub fn judge_first<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtE
             break;
         }
     }
-    true
-}
-
-/// What may be an answer of the node's to the workload, late or after a revocation. It passes, as all that
-/// the node sends, but makes a flow only of what policy lets the workload open.
-#[inline(always)]
-fn judge_answer<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry) -> bool {
-    if step.peer().owned_by(context.endpoint) {
-        allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
-        return true;
-    }
-    turn(entry, Direction::Egress);
-    judge(
-        context,
-        step,
-        (Direction::Egress, step.packet.source_port),
-        entry,
-    );
-    if entry.verdict() == Verdict::Allow {
-        return true;
-    }
-    turn(entry, Direction::Ingress);
-    allow(entry, RuleSlot::OWN_NODE, IdentityId::HOST);
-    false
+    Opening::Flow
 }
 
 /// The least port that Linux gives a client (`net.ipv4.ip_local_port_range`).
 const EPHEMERAL: u16 = 32_768;
 
-/// Whether the sender looks like the client of a connection.
+/// What may be an answer of the node's to the workload, late or after a revocation. It passes, as all that
+/// the node sends, but makes a flow only of what policy lets the workload open; of what it does not, within
+/// the pick-up window and only if the node's port is a client's.
 #[inline(always)]
-fn is_client_port<A: Family>(packet: &Packet<A>) -> bool {
-    let port = packet.source_port.number();
-    port >= EPHEMERAL || port >= packet.destination_port.number()
+fn judge_answer<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry) -> Opening {
+    let packet = step.packet;
+    if step.peer().owned_by(context.endpoint) {
+        allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
+        return Opening::Flow;
+    }
+    // A SYN that is answered may have been forged, and after a reset nothing goes on.
+    let mut opening = Opening::Nothing;
+    if mutant!(
+        any_answer_opens,
+        !packet.tcp.has(TcpFlags::SYN) && !packet.tcp.has(TcpFlags::RST),
+        true
+    ) {
+        turn(entry, Direction::Egress);
+        let asked = (Direction::Egress, packet.source_port);
+        judge(context, step, asked, entry);
+        if entry.verdict() == Verdict::Allow && place::book(context).is_ok() {
+            return Opening::Booked;
+        }
+        turn(entry, Direction::Ingress);
+        let client = mutant!(
+            servers_are_clients,
+            packet.source_port.number() >= EPHEMERAL,
+            true
+        );
+        if client && in_window(context) {
+            entry.flags |= flags::OWN_NODE;
+            opening = Opening::Flow;
+        }
+    }
+    allow(entry, RuleSlot::OWN_NODE, IdentityId::HOST);
+    opening
 }
 
 #[inline(always)]

@@ -151,12 +151,6 @@ pub fn settle<A: Family>(
     0
 }
 
-/// Whether what was copied was the flow's own entry, wherever it lives.
-#[inline(always)]
-pub fn is_recorded<A: Family>(key: &A::CtKey, entry: &CtEntry) -> bool {
-    is_still(A::proven(key), entry) || is_still(A::attempt(key), entry)
-}
-
 /// Whether what was copied was the flow's own entry: one recycled meanwhile is not found by the
 /// flow's key, and its verdict must not be kept under it.
 #[inline(always)]

@@ -139,7 +139,7 @@ fn episode(dice: &mut Dice, ground: &Ground) -> Episode {
         everybody: ground.world.addresses(),
         flows: ground.world.flows(),
     };
-    let pickup = dice.often(25);
+    let pickup = dice.often(50);
     let mut traffic = Traffic::new(dice.word(), &places);
     Episode {
         ifindex,

@@ -8,7 +8,9 @@ use ringfence_common::{
     reason::DropReason,
 };
 
-use crate::fence::{Arriving, Dropped, FRIEND, Fence, LOCAL, Leaving, OTHER, STRANGER, Way};
+use crate::fence::{
+    Arriving, Dropped, FRIEND, Fence, FromNode, LOCAL, Leaving, OTHER, STRANGER, Way,
+};
 use crate::frames::{UDP, about, echo, fragment, frame, icmp_of, packet, udp};
 
 const SERVICE: u16 = 53;
@@ -102,6 +104,27 @@ fn an_error_about_a_live_flow_passes() {
             &error(by, to, kinds(v6)[0], cut),
             "with eight quoted bytes",
         );
+    }
+}
+
+#[test]
+fn an_error_about_a_flow_of_the_node_passes() {
+    for v6 in [false, true] {
+        for kind in kinds(v6) {
+            let mut fence = Fence::new();
+            let (node, own) = (STRANGER.ip(v6), LOCAL.ip(v6));
+            let complaint = error(own, node, kind, &datagram(node, own, SERVICE));
+            let unmatched = DropReason::IcmpErrorUnmatched;
+            fence.refuses(Leaving, &complaint, unmatched, "control: about nothing");
+            let asked = frame(node, own, UDP, &udp(40000, SERVICE, 4));
+            fence.passes(FromNode, &asked, "from the node");
+            fence.passes(Leaving, &complaint, "the workload complains");
+            let answer = packet(own, node, UDP, &udp(SERVICE, 40000, 4));
+            let complaint = error(node, own, kind, &answer);
+            for way in [FromNode, Arriving] {
+                fence.passes(way, &complaint, "about the answer");
+            }
+        }
     }
 }
 

@@ -305,7 +305,7 @@ impl Fence {
         out: &mut [u8],
     ) -> (Fate, usize) {
         let (program, ingress) = match way {
-            Leaving => ("from_workload", 0),
+            Leaving => ("from_workload", IFINDEX),
             Arriving => ("to_workload", ELSEWHERE),
             FromNode => ("to_workload", 0),
             Hairpin => ("to_workload", IFINDEX),

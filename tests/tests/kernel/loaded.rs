@@ -148,7 +148,8 @@ impl Loaded {
 
     /// Up to when an endpoint's attempts are booked.
     pub(crate) fn booked(&self, ifindex: u32) -> u64 {
-        self.holdings.get(&ifindex, 0).unwrap().booked
+        let holding = self.holdings.get(&ifindex, 0);
+        holding.map_or(0, |holding| holding.booked)
     }
 
     pub(crate) fn sweep(&mut self, now: u64, endpoints: &BTreeSet<u32>) -> Sweep {

@@ -4,15 +4,15 @@ use std::net::IpAddr;
 
 use ringfence_common::{
     ids::TableId,
-    mode::Direction,
+    mode::{Direction, Mode},
     net::{Ip4, Ip6},
     reason::DropReason,
 };
 
 use crate::fence::{
-    Arriving, Both, FRIEND, Fence, FromNode, Hairpin, LOCAL, Leaving, OTHER, STRANGER, Way,
+    Arriving, Both, Dropped, FRIEND, Fence, FromNode, Hairpin, LOCAL, Leaving, OTHER, STRANGER,
 };
-use crate::frames::{ACK, PSH, RST, SCTP, SYN, TCP, Talk, UDP};
+use crate::frames::{ACK, FIN, PSH, RST, SCTP, SYN, TCP, Talk, UDP};
 
 /// A table after the first.
 const NEXT: TableId = TableId(8);
@@ -67,39 +67,82 @@ fn the_node_opens_what_it_opens() {
 #[test]
 fn in_the_middle_of_a_connection_the_node_opens_nothing() {
     for v6 in [false, true] {
-        // Whatever the ports look like, and in the window if the node looks like the server.
-        for (ports, window) in [(OPENED, false), (ACCEPTED, false), (OPENED, true)] {
-            let talk = talk(v6, FRIEND, ports);
-            for flags in [ACK, ACK | PSH, SYN | ACK, RST] {
-                let mut fence = fence(window);
-                fence.passes(FromNode, &talk.back(TCP, flags), "as all from the node");
-                fence.passes(FromNode, &talk.back(TCP, flags), "again");
-                let answer = talk.out(TCP, ACK);
-                fence.refuses(Leaving, &answer, DropReason::Policy, "no rule");
+        // Whatever the ports look like; and in the window, if the node looks like the server.
+        let outside = [OPENED, ACCEPTED, (1000, 443)].map(|ports| (ports, false));
+        let within = [OPENED, (1000, 10250), (50_051, 30_000)].map(|ports| (ports, true));
+        for (ports, window) in outside.into_iter().chain(within) {
+            for flags in [ACK, ACK | PSH, FIN | ACK] {
+                opens_nothing(v6, ports, window, flags);
             }
         }
-        let talk = talk(v6, FRIEND, ACCEPTED);
-        let mut fence = fence(true);
-        fence.passes(FromNode, &talk.back(TCP, ACK), "older than the fence");
-        fence.passes(Leaving, &talk.out(TCP, ACK), "opened by the node, it seems");
+        // Some look like nobody's opening, ever.
+        for (ports, window) in [(OPENED, false), (ACCEPTED, false), (ACCEPTED, true)] {
+            for flags in [SYN | ACK, RST, RST | ACK] {
+                opens_nothing(v6, ports, window, flags);
+            }
+        }
+        for ports in [ACCEPTED, (50_051, 40_000), (40_000, 40_000)] {
+            let talk = talk(v6, FRIEND, ports);
+            let mut fence = fence(true);
+            fence.passes(FromNode, &talk.back(TCP, ACK), "older than the fence");
+            fence.passes(Leaving, &talk.out(TCP, ACK), "opened by the node, it seems");
+        }
     }
+}
+
+#[track_caller]
+fn opens_nothing(v6: bool, ports: (u16, u16), window: bool, flags: u8) {
+    let talk = talk(v6, FRIEND, ports);
+    let mut fence = fence(window);
+    let what = format!("{ports:?} {flags:#x}, window {window}");
+    fence.passes(FromNode, &talk.back(TCP, flags), &what);
+    fence.passes(FromNode, &talk.back(TCP, flags), "again");
+    fence.refuses(Leaving, &talk.out(TCP, ACK), DropReason::Policy, &what);
 }
 
 #[test]
 fn a_late_answer_of_the_node_makes_nothing_irrevocable() {
     for v6 in [false, true] {
-        for (ports, window) in [(OPENED, false), ((443, 8443), false), (OPENED, true)] {
-            let talk = talk(v6, FRIEND, ports);
-            let mut fence = fence(window);
-            fence.allow(Direction::Egress, TCP, ports.1);
-            // The connection was opened by the workload; its entry is gone.
-            fence.passes(FromNode, &talk.back(TCP, ACK | PSH), "an answer");
-            fence.passes(Leaving, &talk.out(TCP, ACK), "allowed by the rule");
-            revoke(&mut fence);
-            let more = talk.out(TCP, ACK | PSH);
-            fence.refuses(Leaving, &more, DropReason::Policy, "revoked");
+        // The workload chooses its port.
+        for own_port in [40_000, 1000] {
+            for (peer_port, window) in [(443, false), (8443, false), (443, true), (40_443, true)] {
+                let talk = talk(v6, FRIEND, (own_port, peer_port));
+                let mut fence = fence(window);
+                fence.allow(Direction::Egress, TCP, peer_port);
+                // The connection was opened by the workload; its entry is gone.
+                fence.passes(FromNode, &talk.back(TCP, ACK | PSH), "an answer");
+                fence.passes(Leaving, &talk.out(TCP, ACK), "allowed by the rule");
+                revoke(&mut fence);
+                let more = talk.out(TCP, ACK | PSH);
+                fence.refuses(Leaving, &more, DropReason::Policy, "revoked");
+                let more = talk.back(TCP, ACK | PSH);
+                fence.refuses(FromNode, &more, DropReason::Policy, "an answer, now");
+                fence.passes(FromNode, &talk.back(TCP, SYN), "control: the node opens");
+                fence.passes(Leaving, &talk.out(TCP, SYN | ACK), "and is answered");
+            }
         }
     }
+}
+
+#[test]
+fn attempts_of_the_workload_do_not_stop_the_node() {
+    let mut fence = Fence::new();
+    fence.allow_friends();
+    fence.passes(
+        FromNode,
+        &talk(false, FRIEND, OPENED).back(TCP, SYN | ACK),
+        "",
+    );
+    assert_eq!(fence.booked(), 0, "the SYN may have been forged");
+    let mut ports = 1..=u16::MAX;
+    let spent = ports.find(|port| {
+        let attempt = talk(false, FRIEND, (*port, 80)).out(TCP, SYN);
+        fence.leaving(&attempt) == Dropped
+    });
+    assert!(spent.is_some(), "control: attempts have a limit");
+    assert_ne!(fence.booked(), 0);
+    let talk = talk(false, FRIEND, OPENED);
+    fence.passes(FromNode, &talk.back(TCP, ACK), "as all from the node");
 }
 
 #[test]
@@ -119,7 +162,17 @@ fn a_flow_of_the_node_is_nobody_elses() {
             }
         }
 
-        // Who may come by a rule takes the flow over, and loses it with the rule.
+        // Who may come by a rule takes the flow over, and loses it with the rule; from the middle of a
+        // connection nobody does.
+        let mut fence = Fence::new();
+        fence.allow(Direction::Ingress, TCP, ACCEPTED.0);
+        fence.passes(FromNode, &talk.back(TCP, SYN), "from the node");
+        for flags in [RST, FIN | ACK, ACK] {
+            fence.passes(Arriving, &talk.back(TCP, flags), "by a rule");
+        }
+        revoke(&mut fence);
+        fence.passes(Leaving, &talk.out(TCP, SYN | ACK), "still the node's");
+
         let mut fence = Fence::new();
         fence.allow(Direction::Ingress, UDP, ACCEPTED.0);
         fence.passes(FromNode, &talk.back(UDP, 0), "from the node");
@@ -145,28 +198,53 @@ fn a_flow_to_an_own_address_ends_with_its_ownership() {
             fence.passes(Hairpin, &talk.back(number, more), "and back");
             fence.passes(Leaving, &talk.out(number, more), "goes on");
             own(&mut fence, None);
-            for (way, frame) in [
-                (Leaving, talk.out(number, more)),
-                (Arriving, talk.back(number, more)),
-            ] {
+            let more = talk.out(number, more);
+            fence.refuses(Leaving, &more, DropReason::Policy, "another's now");
+        }
+        for way in [Leaving, Arriving] {
+            for (number, first, more) in [(TCP, SYN, ACK), (UDP, 0, 0)] {
+                let talk = talk(v6, OTHER, ACCEPTED);
+                let mut fence = Fence::new();
+                own(&mut fence, Some(OTHER));
+                fence.passes(Hairpin, &talk.back(number, first), "from an own address");
+                own(&mut fence, None);
+                let frame = if way == Leaving {
+                    talk.out(number, more)
+                } else {
+                    talk.back(number, more)
+                };
                 fence.refuses(way, &frame, DropReason::Policy, "another's now");
             }
         }
-        let back = |way: Way| {
-            let talk = talk(v6, OTHER, ACCEPTED);
-            let mut fence = Fence::new();
-            own(&mut fence, Some(OTHER));
-            fence.passes(Hairpin, &talk.back(UDP, 0), "from a further own address");
-            own(&mut fence, None);
+    }
+}
+
+#[test]
+fn lockdown_takes_nothing_from_the_node() {
+    for v6 in [false, true] {
+        let talk = talk(v6, FRIEND, ACCEPTED);
+        let mut fence = Fence::new();
+        fence.allow(Direction::Ingress, TCP, ACCEPTED.0);
+        for (way, flags) in [
+            (FromNode, SYN),
+            (Leaving, SYN | ACK),
+            (FromNode, ACK),
+            (FromNode, ACK | PSH),
+        ] {
             let frame = if way == Leaving {
-                talk.out(UDP, 0)
+                talk.out(TCP, flags)
             } else {
-                talk.back(UDP, 0)
+                talk.back(TCP, flags)
             };
-            fence.refuses(way, &frame, DropReason::Policy, "another's now");
-        };
-        back(Leaving);
-        back(Arriving);
+            fence.passes(way, &frame, "opened and used");
+        }
+        assert_eq!(fence.proven(), 1);
+        fence.set_mode(Mode::Lockdown);
+        assert_eq!(fence.arriving(&talk.back(TCP, SYN)), Dropped, "lockdown");
+        assert_eq!(fence.proven(), 1, "dropped, it takes nothing over");
+        fence.set_mode(Mode::Enforce);
+        fence.passes(Arriving, &talk.back(TCP, SYN), "control: by a rule");
+        assert_eq!(fence.proven(), 0, "and takes over");
     }
 }
 

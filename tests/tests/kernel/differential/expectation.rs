@@ -185,17 +185,18 @@ impl<'a> Expectation<'a> {
                 return self.conclude(judgement, why, ip);
             }
         }
-        if way == FromNode && self.may_answer(ip) && !own.contains(&ip.source) {
+        let mid_flow = ip.protocol == 6 && !ip.opens;
+        if way == FromNode && mid_flow && !own.contains(&ip.source) {
             return self.late_answer(own, ip, key);
         }
-        let from_node = way == FromNode && !self.may_answer(ip);
+        let from_node = way == FromNode && !mid_flow;
         let (judgement, direction, why) = if from_node {
             (Judgement::Allow, here, "from the own node")
         } else {
             self.first(own, way, ip, here)
         };
-        // Whoever a flow does not speak for takes it over only if they may pass.
-        if known.is_none() || judgement == Judgement::Allow {
+        // Whoever a flow does not speak for takes it over only if they may pass, and open one.
+        if known.is_none() || (judgement == Judgement::Allow && !mid_flow) {
             let flow = Flow {
                 judgement,
                 direction,
@@ -206,26 +207,33 @@ impl<'a> Expectation<'a> {
         self.conclude(judgement, why, ip)
     }
 
-    /// Whether a packet of the node, whose flow nobody remembers, may be an answer to the workload: TCP that
-    /// opens nothing, unless connections may be older than the fence and the node looks like the client.
-    fn may_answer(&self, ip: &Ip) -> bool {
-        let client = ip.ports.0 >= 32_768 || ip.ports.0 >= ip.ports.1;
-        ip.protocol == 6 && !ip.opens && !(self.around.pickup && client)
-    }
-
-    /// What may be an answer of the node passes. The workload may go on only if it might have asked.
+    /// A TCP packet of the node that opens nothing may be an answer. It passes, and the workload may go on
+    /// if it might have asked; or if the node seems to be the client of a connection older than the fence.
     fn late_answer(&mut self, own: &[IpAddr], ip: &Ip, key: Ends) -> Expected {
+        if ip.accepts || ip.is_reset {
+            return Pass("from the own node, and opens nothing");
+        }
         let asked = self.judge(own, FromNode, ip, (Direction::Egress, ip.ports.0));
-        if asked != Judgement::Allow {
+        let by_workload = asked == Judgement::Allow;
+        let by_node = self.around.pickup && ip.ports.0 >= 32_768;
+        if !by_workload && !by_node {
             return Pass("from the own node, and opens nothing");
         }
         let flow = Flow {
-            judgement: asked,
-            direction: Direction::Egress,
-            from_node: false,
+            judgement: Judgement::Allow,
+            direction: if by_workload {
+                Direction::Egress
+            } else {
+                Direction::Ingress
+            },
+            from_node: !by_workload,
         };
         self.remember(key, flow, false);
-        Pass("from the own node, as an answer")
+        Pass(if by_workload {
+            "from the own node, as an answer"
+        } else {
+            "from the own node, older"
+        })
     }
 
     /// Judges a packet that no flow is recorded for.

@@ -47,6 +47,8 @@ pub(super) struct Ip {
     /// A SYN and nothing that contradicts it.
     pub(super) opens: bool,
     pub(super) is_reset: bool,
+    /// A SYN that answers another.
+    pub(super) accepts: bool,
     /// Identification, of what came with one.
     pub(super) id: u32,
     /// Where in the fragmented packet a later fragment begins, or where the headers end.
@@ -147,6 +149,7 @@ fn ipv4(bytes: &[u8], gso: bool) -> Result<Ip, Refusal> {
         ports: (0, 0),
         opens: false,
         is_reset: false,
+        accepts: false,
         id: header.identification().into(),
         place: 0,
         kind: Kind::Whole,
@@ -185,6 +188,7 @@ fn ipv6(bytes: &[u8], gso: bool) -> Result<Ip, Refusal> {
         ports: (0, 0),
         opens: false,
         is_reset: false,
+        accepts: false,
         id: chain.id,
         place: chain.place,
         kind: chain.kind,
@@ -298,6 +302,7 @@ fn transport(ip: &mut Ip, body: &[u8], gso: bool) -> Result<(), Refusal> {
             ip.ports = (tcp.source_port(), tcp.destination_port());
             ip.opens = tcp.syn() && !tcp.ack();
             ip.is_reset = tcp.rst();
+            ip.accepts = tcp.syn() && tcp.ack();
             ip.place += tcp.slice().len();
         }
         (17, _) => {

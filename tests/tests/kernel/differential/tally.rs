@@ -15,7 +15,7 @@ const UNREACHABLE: [DropReason; 3] = [
     DropReason::FragmentTableFull,
 ];
 /// Ways to pass that a run must have seen.
-const PASSES: [&str; 14] = [
+const PASSES: [&str; 15] = [
     "ARP arrives",
     "ARP in the own name",
     "DHCP",
@@ -27,6 +27,7 @@ const PASSES: [&str; 14] = [
     "from the own node",
     "from the own node, and opens nothing",
     "from the own node, as an answer",
+    "from the own node, older",
     "neighbour discovery",
     "opened again",
     "to the own address",

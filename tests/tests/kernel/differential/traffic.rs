@@ -288,7 +288,7 @@ fn begin(dice: &mut Dice, places: &Places) -> Talk {
         protocol = icmp_of(own);
     }
     let opened_by_workload = dice.often(50);
-    let high = 20_000 + dice.short() % 10_000;
+    let high = 20_000 + dice.short() % 40_000;
     let ports = if opened_by_workload {
         (high, port)
     } else {
@@ -313,7 +313,7 @@ pub(super) fn way(dice: &mut Dice, places: &Places, peer: IpAddr, by_workload: b
         Leaving
     } else if places.own.contains(&peer) && dice.often(80) {
         Hairpin
-    } else if dice.often(8) {
+    } else if dice.often(16) {
         FromNode
     } else {
         Arriving
