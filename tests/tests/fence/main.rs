@@ -17,6 +17,7 @@ mod failures;
 mod interfaces;
 mod live;
 mod modes;
+mod node;
 mod peers;
 mod ports;
 mod refused;
