@@ -11,7 +11,7 @@ use ringfence_common::{
     ids::{IdentityId, RuleSlot},
     mode::{Action, Direction, Verdict},
     mutant,
-    packet::{Packet, protocol},
+    packet::Packet,
     reason::DropReason,
     stats::Counter,
 };
@@ -21,7 +21,7 @@ use crate::{
     context::Context,
     exempt::{Exempt, speaks},
     family::Family,
-    first::{Opening, judge_first, opposite, turn},
+    first::{Opening, is_mid_flow, judge_first, opposite, turn},
     judge::{allow, judge},
     maps, place, report,
 };
@@ -317,10 +317,8 @@ fn open<A: Family>(
         Verdict::Allow => Counter::FlowsAllowed,
         Verdict::Deny => Counter::FlowsDenied,
     });
-    let packet = step.packet;
-    let mid_flow = packet.protocol == protocol::TCP && !opens(packet.protocol, packet.tcp);
-    let takes_over =
-        entry.verdict() == Verdict::Allow && mutant!(takes_over_in_the_middle, !mid_flow, true);
+    let may_open = mutant!(takes_over_in_the_middle, !is_mid_flow(step.packet), true);
+    let takes_over = entry.verdict() == Verdict::Allow && may_open;
     let may_keep = !contested || mutant!(denied_syn_takes_over, takes_over, true);
     let keep = may_keep && opening != Opening::Nothing;
     let raw = conclude(context, step, key, entry, (Some(EventKind::New), keep));

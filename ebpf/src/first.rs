@@ -139,7 +139,7 @@ pub fn turn(entry: &mut CtEntry, direction: Direction) {
 /// protocols than TCP do not show which end opened a flow: to believe a datagram would let everything out
 /// that the reverse direction allows in.
 #[inline(always)]
-fn is_mid_flow<A: Family>(packet: &Packet<A>) -> bool {
+pub fn is_mid_flow<A: Family>(packet: &Packet<A>) -> bool {
     mutant!(datagrams_picked_up, packet.protocol == protocol::TCP, true)
         && !opens(packet.protocol, packet.tcp)
 }

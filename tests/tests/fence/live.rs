@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use ringfence_testbed::{Agent, Delivery, End, Stream};
 
-use crate::world::{SHORT, SOON, World, apply, run};
+use crate::world::{SHORT, SHUT, SOON, World, apply, run};
 
 /// The server's fence lets its clients in on one port.
 fn shop(port: u16) -> String {
@@ -125,21 +125,11 @@ fn from_observe_to_enforce_what_is_allowed_lives_and_the_rest_dies() -> Result<(
     Ok(())
 }
 
-/// Closes every direction that no rule opens. Without it a connection that is older than the agent
-/// could as well have been opened by its other end, which nothing forbids.
-const SHUT: &str = r#"
-[[policy]]
-name = "shut"
-namespace = "shop"
-subject = ""
-ingress = []
-egress = []
-"#;
-
 #[test]
 fn a_connection_older_than_the_agent_lives_if_policy_allows_it() -> Result<()> {
     let world = world()?;
     let mut pairs = pairs(&world, STAYS, GOES)?;
+    // Were a direction open, a connection could as well have been opened by its other end.
     let policies = ranged(&shop(STAYS), STAYS) + &ranged(&careful(STAYS), STAYS) + SHUT;
     let _agent = world.agent("enforce", &policies)?;
     outlive(&mut pairs)

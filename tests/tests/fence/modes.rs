@@ -3,16 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::{End, Stream};
 
-use crate::world::{Large, Ping, SHORT, SOON, Tcp, Try, Udp, World, run};
-
-const DENY_ALL: &str = r#"
-[[policy]]
-name = "nothing"
-namespace = "shop"
-subject = ""
-ingress = []
-egress = []
-"#;
+use crate::world::{Large, Ping, SHORT, SHUT, SOON, Tcp, Try, Udp, World, run};
 
 #[test]
 fn observe_drops_nothing_and_counts_what_it_would() -> Result<()> {
@@ -20,7 +11,7 @@ fn observe_drops_nothing_and_counts_what_it_would() -> Result<()> {
         .labelled("shop/a", &[])?
         .labelled("shop/b", &[])?
         .labelled("ext", &[])?;
-    let agent = world.agent("observe", DENY_ALL)?;
+    let agent = world.agent("observe", SHUT)?;
     let mut tries: Vec<Try> = Vec::new();
     for what in [Tcp(8080), Udp(53), Large(53), Ping] {
         tries.extend([("a", "b", what), ("a", "ext", what), ("ext", "b", what)]);

@@ -7,26 +7,17 @@ use anyhow::{Context as _, Result, ensure};
 
 use ringfence_testbed::{End, Stream};
 
-use crate::world::{SHORT, SOON, World, apply};
+use crate::world::{SHORT, SHUT, SOON, World, apply};
 
 /// The workload's ports and the node's, the first of one for each family.
 const SERVED: u16 = 9500;
 const REFUSED: u16 = 9600;
 const GRANTED: u16 = 9700;
 
-const CLOSED: &str = r#"
-[[policy]]
-name = "closed"
-namespace = "shop"
-subject = ""
-ingress = []
-egress = []
-"#;
-
 #[test]
 fn the_node_learns_that_a_port_is_closed() -> Result<()> {
     let world = World::new(&[("shop", &[])])?.labelled("shop/closed", &[])?;
-    let _agent = world.agent("enforce", CLOSED)?;
+    let _agent = world.agent("enforce", SHUT)?;
     for v6 in [false, true] {
         // Nobody serves it.
         let to = SocketAddr::new(world.at("closed").workload.ip(v6), 54);
@@ -48,7 +39,7 @@ fn the_node_learns_that_a_port_is_closed() -> Result<()> {
 fn of_connections_with_the_node_only_its_own_and_allowed_ones_live() -> Result<()> {
     let world = World::new(&[("shop", &[])])?.labelled("shop/closed", &[])?;
     let granted = format!(
-        "{CLOSED}[[policy.egress]]\nto = [{{ entity = \"host\" }}]\nports = [\"tcp/{GRANTED}-{}\"]\n",
+        "{SHUT}[[policy.egress]]\nto = [{{ entity = \"host\" }}]\nports = [\"tcp/{GRANTED}-{}\"]\n",
         GRANTED + 1
     );
     let granted = granted.replace("egress = []\n", "");
@@ -60,6 +51,12 @@ fn of_connections_with_the_node_only_its_own_and_allowed_ones_live() -> Result<(
         let served = Stream::open(&node.ns, &member.ns, member.ip(v6), SERVED + index, SOON)?;
         streams.push((served, open(REFUSED)?, open(GRANTED)?));
     }
+    for (served, refused, granted) in &mut streams {
+        for stream in [served, refused, granted] {
+            stream.expect_delivered(End::Client, SOON)?;
+            stream.expect_delivered(End::Server, SOON)?;
+        }
+    }
     let agent = world.agent("enforce", &granted)?;
     for (served, refused, granted) in &mut streams {
         // The node speaks first: what it sends arrives, whoever opened the connection.
@@ -70,7 +67,7 @@ fn of_connections_with_the_node_only_its_own_and_allowed_ones_live() -> Result<(
         served.expect_delivered(End::Client, SOON)?;
         served.expect_delivered(End::Server, SOON)?;
     }
-    apply(&agent, CLOSED)?;
+    apply(&agent, SHUT)?;
     for (served, _, granted) in &mut streams {
         granted.expect_silent(End::Client, SHORT)?;
         served.expect_delivered(End::Client, SOON)?;

@@ -15,6 +15,16 @@ pub(crate) const SOON: Duration = Duration::from_secs(8);
 /// How long the answer to something denied is waited for.
 pub(crate) const SHORT: Duration = Duration::from_millis(250);
 
+/// A policy that closes both directions of every workload in `shop`.
+pub(crate) const SHUT: &str = r#"
+[[policy]]
+name = "shut"
+namespace = "shop"
+subject = ""
+ingress = []
+egress = []
+"#;
+
 /// A workload with what an inventory says of it, and servers that listen in it.
 pub(crate) struct Member {
     pub(crate) workload: Workload,

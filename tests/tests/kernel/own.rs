@@ -140,6 +140,7 @@ fn attempts_of_the_workload_do_not_stop_the_node() {
         fence.leaving(&attempt) == Dropped
     });
     assert!(spent.is_some(), "control: attempts have a limit");
+    assert_eq!(fence.count(DropReason::FlowLimit), (1, 0));
     assert_ne!(fence.booked(), 0);
     let talk = talk(false, FRIEND, OPENED);
     fence.passes(FromNode, &talk.back(TCP, ACK), "as all from the node");

@@ -333,6 +333,8 @@ fn an_answer_of_one_family_is_none_of_the_other() {
         "the same but for the family"
     );
     fence.passes(Arriving, &answer, "control: the answer itself");
+    fence.set_mode(Mode::Observe);
+    assert_eq!(fence.arriving(&other), Passed, "control: observed");
 }
 
 #[test]
