@@ -147,6 +147,28 @@ fn attempts_of_the_workload_do_not_stop_the_node() {
 }
 
 #[test]
+fn a_late_answer_is_booked_like_the_attempt_it_answers() {
+    let mut fence = Fence::new();
+    fence.allow_friends();
+    // Far enough ahead of the clock that no time passes between two bookings.
+    for port in 1..=1000 {
+        fence.passes(Leaving, &talk(false, FRIEND, (port, 80)).out(TCP, SYN), "");
+    }
+    let booked = [(Leaving, SYN), (FromNode, ACK), (FromNode, ACK | PSH)].map(|(way, flags)| {
+        let before = fence.booked();
+        let talk = talk(false, FRIEND, (40_000 + u16::from(flags), 443));
+        let frame = match way {
+            Leaving => talk.out(TCP, flags),
+            _ => talk.back(TCP, flags),
+        };
+        fence.passes(way, &frame, "opens a flow");
+        fence.booked() - before
+    });
+    assert_ne!(booked[0], 0, "control: an attempt");
+    assert_eq!(booked, [booked[0]; 3]);
+}
+
+#[test]
 fn a_flow_of_the_node_is_nobody_elses() {
     for v6 in [false, true] {
         let talk = talk(v6, FRIEND, ACCEPTED);
