@@ -8,7 +8,7 @@ pub mod model;
 pub mod observe;
 #[cfg(any(test, feature = "oracle"))]
 pub mod oracle;
-pub mod persistent;
+pub mod ordmap;
 pub mod plan;
 pub mod policy;
 pub mod reconcile;

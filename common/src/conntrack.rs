@@ -4,23 +4,23 @@
 //! the workload's end before its peer's, whichever of them sent the packet; so an entry is about the
 //! peer in its key and no other. The entry's verdict holds for exactly one policy table, one peer
 //! epoch and up to its recheck time, and is judged anew when any of them moved. Lookups, inserts
-//! and clocks belong to the caller; what a packet does to an entry's state is in [`step`].
+//! and clocks belong to the caller; what a packet does to an entry's state is in [`next_state`].
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub mod state;
 
-pub use state::{has_begun, is_answered, is_proven, opens, restarts, step, timeout};
+pub use state::{is_assured, is_open, is_replied, next_state, opens, restarts, timeout};
 
 use crate::{
     SECOND,
+    drop_reason::DropReason,
     ids::{IdentityId, RuleSlot, TableId},
+    layout::shared_layout,
     mode::{Direction, Verdict},
     mutant,
     net::{Ip4, Ip6, Port},
-    pod::shared_layout,
     policy::{Decision, FOREVER},
-    reason::DropReason,
 };
 
 /// Key of `CT4`, 20 bytes.
@@ -28,13 +28,13 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct CtKey4 {
     /// The workload's end.
-    pub own: Ip4,
+    pub local: Ip4,
     /// The other end.
     pub peer: Ip4,
     /// The endpoint's interface.
     pub ifindex: u32,
-    /// Port of `own`.
-    pub own_port: Port,
+    /// Port of `local`.
+    pub local_port: Port,
     /// Port of `peer`.
     pub peer_port: Port,
     /// IP protocol number.
@@ -43,7 +43,7 @@ pub struct CtKey4 {
     pub reserved: [u8; 3],
 }
 shared_layout!(
-    CtKey4, size 20, own at 0, peer at 4, ifindex at 8, own_port at 12, peer_port at 14,
+    CtKey4, size 20, local at 0, peer at 4, ifindex at 8, local_port at 12, peer_port at 14,
     protocol at 16,
 );
 
@@ -52,13 +52,13 @@ shared_layout!(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct CtKey6 {
     /// The workload's end.
-    pub own: Ip6,
+    pub local: Ip6,
     /// The other end.
     pub peer: Ip6,
     /// The endpoint's interface.
     pub ifindex: u32,
-    /// Port of `own`.
-    pub own_port: Port,
+    /// Port of `local`.
+    pub local_port: Port,
     /// Port of `peer`.
     pub peer_port: Port,
     /// IP protocol number.
@@ -67,7 +67,7 @@ pub struct CtKey6 {
     pub reserved: [u8; 7],
 }
 shared_layout!(
-    CtKey6, size 48, own at 0, peer at 16, ifindex at 32, own_port at 36, peer_port at 38,
+    CtKey6, size 48, local at 0, peer at 16, ifindex at 32, local_port at 36, peer_port at 38,
     protocol at 40,
 );
 
@@ -76,14 +76,14 @@ pub mod flags {
     /// The workload sent the first packet: the flow is judged as its egress.
     pub const FROM_WORKLOAD: u8 = 1;
     /// The first packet came from a socket of this node: allowed before every tier.
-    pub const OWN_NODE: u8 = 2;
+    pub const HOST_INGRESS: u8 = 2;
     /// The direction is a guess: the connection was picked up in the middle, within the window
     /// after the fence was put up. Judged the other way too before it is denied.
     pub const PICKED_UP: u8 = 4;
     /// Whoever sends a packet of the flow is told that it is denied.
     pub const REJECTED: u8 = 8;
-    /// The entry lives where nothing evicts it ([`super::is_proven`]).
-    pub const PROVEN: u8 = 16;
+    /// The entry lives where nothing evicts it ([`super::is_assured`]).
+    pub const ASSURED: u8 = 16;
 }
 
 /// Value of `CT4` and `CT6`, one cache line.
@@ -112,7 +112,7 @@ pub struct CtEntry {
     pub state: u8,
     /// Bits of [`flags`].
     pub flags: u8,
-    /// The [`crate::reason::DropReason`] of a deny, else 0.
+    /// The [`crate::drop_reason::DropReason`] of a deny, else 0.
     pub reason: u8,
     /// Zero.
     pub reserved: [u8; 4],
@@ -151,7 +151,7 @@ impl CtEntry {
     }
 
     /// Whether the sender of a packet is to be told that it is dropped, if the mode says so
-    /// ([`Mode::answers`]).
+    /// ([`Mode::sends_rejects`]).
     #[inline(always)]
     #[must_use]
     pub const fn is_rejected(&self) -> bool {
@@ -161,15 +161,15 @@ impl CtEntry {
     /// Whether the entry lives among the proven ones.
     #[inline(always)]
     #[must_use]
-    pub const fn lives_proven(&self) -> bool {
-        self.flags & flags::PROVEN != 0
+    pub const fn is_in_assured(&self) -> bool {
+        self.flags & flags::ASSURED != 0
     }
 
     /// Whether the entry lives where its state says it should not.
     #[inline(always)]
     #[must_use]
     pub fn is_misplaced(&self) -> bool {
-        self.lives_proven() != is_proven(self.state)
+        self.is_in_assured() != is_assured(self.state)
     }
 
     /// Takes over what policy decided.
@@ -191,7 +191,7 @@ impl CtEntry {
 
     /// Takes over that nobody could decide, which denies.
     #[inline(always)]
-    pub const fn doubt(&mut self, reason: DropReason, peer: IdentityId) {
+    pub const fn fail_closed(&mut self, reason: DropReason, peer: IdentityId) {
         self.decide(&Decision::lasting(Verdict::Deny, RuleSlot::NONE), peer);
         self.reason = reason as u8;
     }

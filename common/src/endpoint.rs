@@ -7,8 +7,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     ids::{IdentityId, NamespaceSlot, TableId},
+    layout::shared_layout,
     net::{Address, Ip4, Ip6},
-    pod::shared_layout,
 };
 
 /// How many IPv4 addresses an endpoint may own.

@@ -7,8 +7,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     ids::{IdentityId, RuleSlot, TableId},
+    layout::shared_layout,
     net::{Ip6, Port},
-    pod::shared_layout,
 };
 
 /// What happened.
@@ -77,7 +77,7 @@ pub struct FlowEvent {
     pub verdict: u8,
     /// A [`crate::mode::Action`].
     pub action: u8,
-    /// A [`crate::reason::DropReason`], or 0.
+    /// A [`crate::drop_reason::DropReason`], or 0.
     pub reason: u8,
     /// An [`EventKind`].
     pub kind: u8,

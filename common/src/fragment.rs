@@ -7,9 +7,10 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
-    SECOND, mutant,
+    SECOND,
+    layout::shared_layout,
+    mutant,
     net::{Ip4, Ip6, Port},
-    pod::shared_layout,
 };
 
 /// `net.ipv4.ipfrag_time`'s default; later pieces could not be reassembled anyway.

@@ -5,7 +5,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::pod::shared_layout;
+use crate::layout::shared_layout;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -70,14 +70,14 @@ impl NamespaceSlot {
 }
 
 impl RuleSlot {
-    /// Nothing decided: the packet was dropped for its [`crate::reason::DropReason`] alone.
+    /// Nothing decided: the packet was dropped for its [`crate::drop_reason::DropReason`] alone.
     pub const NONE: Self = Self(0);
     /// The endpoint is isolated in this direction and no rule allowed the flow.
     pub const DEFAULT_DENY: Self = Self(1);
     /// No policy isolates the endpoint in this direction.
     pub const DEFAULT_ALLOW: Self = Self(2);
     /// Sent by a socket of the workload's own node.
-    pub const OWN_NODE: Self = Self(3);
+    pub const HOST_INGRESS: Self = Self(3);
     /// Traffic of a workload to its own address.
     pub const OWN_ADDRESS: Self = Self(4);
     /// Tunnels and raw protocols from a workload need an explicit rule.
@@ -88,9 +88,9 @@ impl RuleSlot {
     /// Whether this allows what no policy is asked about.
     #[must_use]
     #[inline(always)]
-    pub const fn is_exempt(self) -> bool {
-        const _: () = assert!(RuleSlot::OWN_ADDRESS.0 == RuleSlot::OWN_NODE.0 + 1);
-        self.0.wrapping_sub(Self::OWN_NODE.0) < 2
+    pub const fn is_implicit_allow(self) -> bool {
+        const _: () = assert!(RuleSlot::OWN_ADDRESS.0 == RuleSlot::HOST_INGRESS.0 + 1);
+        self.0.wrapping_sub(Self::HOST_INGRESS.0) < 2
     }
 
     /// The stable name of a reserved slot, `None` for a policy's rule.
@@ -100,7 +100,7 @@ impl RuleSlot {
             0 => "none",
             1 => "default-deny",
             2 => "default-allow",
-            3 => "own-node",
+            3 => "host-ingress",
             4 => "own-address",
             5 => "raw-protocol",
             6..16 => "reserved",

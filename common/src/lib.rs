@@ -11,20 +11,20 @@
 )]
 
 pub mod conntrack;
-pub mod deny;
+pub mod deny_aggregate;
+pub mod drop_reason;
 pub mod endpoint;
 pub mod event;
 pub mod fragment;
 pub mod ids;
+mod layout;
 pub mod maps;
 pub mod mode;
 pub mod mutant;
 pub mod net;
 pub mod packet;
-mod pod;
 pub mod policy;
 pub mod quota;
-pub mod reason;
 pub mod reject;
 pub mod stats;
 

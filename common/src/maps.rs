@@ -27,20 +27,20 @@ pub const CT4: &str = "CT4";
 /// Hash: [`crate::conntrack::CtKey6`] → [`crate::conntrack::CtEntry`] of flows that are proven.
 pub const CT6: &str = "CT6";
 /// LRU hash: [`crate::conntrack::CtKey4`] → [`crate::conntrack::CtEntry`] of attempts.
-pub const ATTEMPTS4: &str = "ATTEMPTS4";
+pub const CT_UNREPLIED4: &str = "CT_UNREPLIED4";
 /// LRU hash: [`crate::conntrack::CtKey6`] → [`crate::conntrack::CtEntry`] of attempts.
-pub const ATTEMPTS6: &str = "ATTEMPTS6";
-/// Hash: ifindex → [`crate::quota::Holding`], made by the kernel programs, removed by the agent.
-pub const HOLDINGS: &str = "HOLDINGS";
-/// Hash: ifindex → [`crate::quota::Holding::excess`] at the agent's last sweep.
-pub const SWEPT: &str = "SWEPT";
+pub const CT_UNREPLIED6: &str = "CT_UNREPLIED6";
+/// Hash: ifindex → [`crate::quota::Usage`], made by the kernel programs, removed by the agent.
+pub const CT_USAGE: &str = "CT_USAGE";
+/// Hash: ifindex → [`crate::quota::Usage::excess`] at the agent's last sweep.
+pub const CT_USAGE_SWEEP: &str = "CT_USAGE_SWEEP";
 /// LRU hash: [`crate::fragment::FragmentKey4`] → [`crate::fragment::FragmentPorts`].
 pub const FRAG4: &str = "FRAG4";
 /// LRU hash: [`crate::fragment::FragmentKey6`] → [`crate::fragment::FragmentPorts`].
 pub const FRAG6: &str = "FRAG6";
 /// Per-CPU array: [`crate::ids::RuleSlot`] → [`RuleHit`].
 pub const RULE_HITS: &str = "RULE_HITS";
-/// LRU hash: [`crate::deny::DenyKey`] → [`crate::deny::DenyCount`].
+/// LRU hash: [`crate::deny_aggregate::DenyKey`] → [`crate::deny_aggregate::DenyCount`].
 pub const DENIES: &str = "DENIES";
 /// Ring buffer of [`crate::event::FlowEvent`].
 pub const EVENTS: &str = "EVENTS";
@@ -63,10 +63,10 @@ pub const ALL: [&str; 22] = [
     IDENTITY_EPOCH,
     CT4,
     CT6,
-    ATTEMPTS4,
-    ATTEMPTS6,
-    HOLDINGS,
-    SWEPT,
+    CT_UNREPLIED4,
+    CT_UNREPLIED6,
+    CT_USAGE,
+    CT_USAGE_SWEEP,
     FRAG4,
     FRAG6,
     RULE_HITS,
@@ -92,8 +92,8 @@ pub const POLICY_CAPACITY: u32 = 65_536;
 pub const EPOCHS: u32 = 4096;
 /// Default capacity of [`CT4`] and of [`CT6`].
 pub const CONNTRACK_CAPACITY: u32 = 131_072;
-/// Default capacity of [`ATTEMPTS4`] and of [`ATTEMPTS6`].
-pub const ATTEMPTS_CAPACITY: u32 = crate::quota::attempts_capacity(CONNTRACK_CAPACITY);
+/// Default capacity of [`CT_UNREPLIED4`] and of [`CT_UNREPLIED6`].
+pub const UNREPLIED_CAPACITY: u32 = crate::quota::unreplied_capacity(CONNTRACK_CAPACITY);
 /// Default capacity of [`FRAG4`] and of [`FRAG6`]: pieces follow each other within milliseconds, and
 /// a flood of first ones takes longer than that to push a record out.
 pub const FRAGMENT_CAPACITY: u32 = 32_768;
@@ -106,7 +106,7 @@ pub const EVENTS_BYTES: u32 = 2 << 20;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::pod::shared_layout;
+use crate::layout::shared_layout;
 
 /// Value of [`RULE_HITS`].
 #[repr(C)]

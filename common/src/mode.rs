@@ -74,7 +74,7 @@ impl Mode {
     /// drops nothing, `lockdown` is silent.
     #[must_use]
     #[inline(always)]
-    pub const fn answers(self) -> bool {
+    pub const fn sends_rejects(self) -> bool {
         matches!(self, Self::Enforce)
     }
 

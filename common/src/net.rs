@@ -5,7 +5,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{maps::EPOCHS, pod::shared_layout};
+use crate::{layout::shared_layout, maps::EPOCHS};
 
 /// A TCP, UDP or SCTP port (or ICMP echo identifier) in network byte order.
 #[repr(transparent)]

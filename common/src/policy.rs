@@ -7,12 +7,12 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
+    drop_reason::DropReason,
     ids::{ClassId, RuleSlot, TableId},
+    layout::shared_layout,
     mode::{Direction, Verdict},
     mutant,
     net::Port,
-    pod::shared_layout,
-    reason::DropReason,
 };
 
 /// LPM key data, 12 bytes after the prefix length.
@@ -23,7 +23,7 @@ pub struct PolicyKey {
     pub table: TableId,
     /// The peer's class, or [`ClassId::ANY`].
     pub class: ClassId,
-    /// A [`Direction`]; rows of a later step have [`PolicyKey::STEP`] added for each step.
+    /// A [`Direction`]; rows of a later step have [`PolicyKey::PERIOD`] added for each step.
     pub direction: u8,
     /// IP protocol number, ignored by rows of [`PolicyKey::ANY_PROTOCOL_BITS`].
     pub protocol: u8,
@@ -42,7 +42,7 @@ impl PolicyKey {
     /// Prefix length of a row for one port, and of every lookup.
     pub const FULL_BITS: u32 = 96;
     /// What a step through time adds to the direction.
-    pub const STEP: u8 = 4;
+    pub const PERIOD: u8 = 4;
 
     /// The key as words in memory order: table, class, and the rest.
     #[must_use]
@@ -86,12 +86,12 @@ pub mod row {
     /// The same for the second verdict.
     pub const THEN_REJECT: u8 = 2;
     /// The second verdict is not the last: afterwards the row of the next step decides.
-    pub const LATER: u8 = 4;
+    pub const NEXT_PERIOD: u8 = 4;
 }
 
 /// How many rows in a row [`decide`] follows through time. Each step adds a change; behind the
 /// last step nothing is allowed.
-pub const MAX_STEPS: u8 = 8;
+pub const MAX_PERIODS: u8 = 8;
 
 impl PolicyRow {
     /// A row that holds until it is replaced.
@@ -146,7 +146,7 @@ impl PolicyRow {
                 reject: self.flags & row::REJECT != 0,
             });
         }
-        if self.flags & row::LATER != 0 {
+        if self.flags & row::NEXT_PERIOD != 0 {
             return None;
         }
         Some(Decision {
@@ -225,25 +225,29 @@ impl Decision {
 ///
 /// # Errors
 /// [`DropReason::NoPolicyRow`] when neither has a row: the table does not exist (yet). Likewise when
-/// a row of a later step is missing, or lies beyond [`MAX_STEPS`].
+/// a row of a later step is missing, or lies beyond [`MAX_PERIODS`].
 pub fn decide(table: &impl PolicyTable, query: &Query, now: u64) -> Result<Decision, DropReason> {
     let mut key = query.key();
     let time = mutant!(valid_until_included, now, now.saturating_sub(1));
-    let decision = match first(table, &mut key, || time)? {
+    let decision = match lookup_current(table, &mut key, || time)? {
         Some(decision) => Some(decision),
-        None => mutant!(later_steps_ignored, later(table, &mut key, time), None),
+        None => mutant!(
+            later_steps_ignored,
+            lookup_later(table, &mut key, time),
+            None
+        ),
     };
     decision.ok_or(DropReason::NoPolicyRow)
 }
 
 /// The first half of [`decide`]: the row of the first step. Leaves the class whose row it is in
-/// `key`; an answer of none is to be had from [`later`]. Two halves, because the kernel's programs
+/// `key`; an answer of none is to be had from [`lookup_later`]. Two halves, because the kernel's programs
 /// have no stack for both at once.
 ///
 /// # Errors
 /// As for [`decide`].
 #[inline(always)]
-pub fn first(
+pub fn lookup_current(
     table: &impl PolicyTable,
     key: &mut PolicyKey,
     now: impl FnOnce() -> u64,
@@ -258,13 +262,13 @@ pub fn first(
         .ok_or(DropReason::NoPolicyRow)
 }
 
-/// The second half: follows rows through time, from the one that [`first`] found. Every row of a
+/// The second half: follows rows through time, from the one that [`lookup_current`] found. Every row of a
 /// later step has one of the step before under the same prefix, so the longest prefix of each step
-/// is the same. None when a row is missing, or lies beyond [`MAX_STEPS`].
+/// is the same. None when a row is missing, or lies beyond [`MAX_PERIODS`].
 #[inline(always)]
-pub fn later(table: &impl PolicyTable, key: &mut PolicyKey, now: u64) -> Option<Decision> {
-    for _ in 1..MAX_STEPS {
-        key.direction += PolicyKey::STEP;
+pub fn lookup_later(table: &impl PolicyTable, key: &mut PolicyKey, now: u64) -> Option<Decision> {
+    for _ in 1..MAX_PERIODS {
+        key.direction += PolicyKey::PERIOD;
         if let Some(decision) = table.row(key)?.at(|| now) {
             return Some(decision);
         }
@@ -352,10 +356,10 @@ mod tests {
         let deny = (Verdict::Deny, RuleSlot::DEFAULT_DENY);
         let allow = (Verdict::Allow, RuleSlot(20));
         let later = PolicyKey {
-            direction: Direction::Ingress as u8 + PolicyKey::STEP,
+            direction: Direction::Ingress as u8 + PolicyKey::PERIOD,
             ..key(0, 6, 0)
         };
-        let first = PolicyRow::until(deny, 1000, allow).with(row::LATER);
+        let first = PolicyRow::until(deny, 1000, allow).with(row::NEXT_PERIOD);
         let second = PolicyRow::until(allow, 2000, deny).with(row::THEN_REJECT);
         let mut rows = Rows(vec![(PolicyKey::PROTOCOL_BITS, key(0, 6, 0), first)]);
         assert_eq!(ask(&rows, 1, 6, 443, 1000), None, "the step is not there");

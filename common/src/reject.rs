@@ -2,24 +2,24 @@
 //!
 //! An answer leaves by the interface that the packet came by, so it meets the endpoint's own fence
 //! at the other hook. There it is recognised by what it is, never by a mark that others could set:
-//! every byte that is not fixed by its kind is in [`AnswerKey`], directly or through its checksum.
+//! every byte that is not fixed by its kind is in [`RejectKey`], directly or through its checksum.
 //! A record lets one packet pass, once, and soon.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{SECOND, mutant, net::Ip6, pod::shared_layout};
+use crate::{SECOND, layout::shared_layout, mutant, net::Ip6};
 
 /// The most answers an endpoint's rejections cause in a second.
-pub const ANSWERS_PER_SECOND: u64 = 1000;
+pub const REJECTS_PER_SECOND: u64 = 1000;
 /// How long an answer may take to the other hook.
-pub const ON_THE_WAY: u64 = SECOND;
+pub const REJECT_LIFETIME: u64 = SECOND;
 /// How many answers can be on the way at once.
-pub const ANSWERS_CAPACITY: u32 = 1024;
+pub const REJECTS_CAPACITY: u32 = 1024;
 
 /// An answer on its way, 64 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct AnswerKey {
+pub struct RejectKey {
     /// Source address, widened to sixteen bytes.
     pub source: Ip6,
     /// Destination address likewise.
@@ -41,7 +41,7 @@ pub struct AnswerKey {
     pub reserved: [u8; 3],
 }
 shared_layout!(
-    AnswerKey, size 64, source at 0, destination at 16, head at 32, ifindex at 52, payload at 56,
+    RejectKey, size 64, source at 0, destination at 16, head at 32, ifindex at 52, payload at 56,
     protocol at 58, from_workload at 59, version at 60,
 );
 
@@ -50,15 +50,15 @@ shared_layout!(
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
-pub struct Allowance {
+pub struct RejectLimit {
     /// Tick-clock time from which answers are counted.
     pub since: u64,
     /// Answers given since then.
     pub given: u64,
 }
-shared_layout!(Allowance, size 16, since at 0, given at 8);
+shared_layout!(RejectLimit, size 16, since at 0, given at 8);
 
-impl Allowance {
+impl RejectLimit {
     /// Takes one answer, if there is one left.
     #[inline(always)]
     pub fn take(&mut self, now: u64) -> bool {
@@ -68,7 +68,7 @@ impl Allowance {
         }
         if mutant!(
             answers_are_unlimited,
-            self.given >= ANSWERS_PER_SECOND,
+            self.given >= REJECTS_PER_SECOND,
             false
         ) {
             return false;
@@ -84,15 +84,15 @@ mod tests {
 
     #[test]
     fn an_allowance_lasts_a_second() {
-        let mut allowance = Allowance::default();
+        let mut allowance = RejectLimit::default();
         let start = 10 * SECOND;
-        let taken = |allowance: &mut Allowance, now| {
-            (0..2 * ANSWERS_PER_SECOND)
+        let taken = |allowance: &mut RejectLimit, now| {
+            (0..2 * REJECTS_PER_SECOND)
                 .filter(|_| allowance.take(now))
                 .count() as u64
         };
-        assert_eq!(taken(&mut allowance, start), ANSWERS_PER_SECOND);
+        assert_eq!(taken(&mut allowance, start), REJECTS_PER_SECOND);
         assert_eq!(taken(&mut allowance, start + SECOND - 1), 0);
-        assert_eq!(taken(&mut allowance, start + SECOND), ANSWERS_PER_SECOND);
+        assert_eq!(taken(&mut allowance, start + SECOND), REJECTS_PER_SECOND);
     }
 }

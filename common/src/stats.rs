@@ -3,7 +3,7 @@
 //! Invariants: every drop has a counter of its own reason, and a twin for what `observe` would have
 //! dropped; every place where telemetry can be lost has one too. Counters only grow.
 
-use crate::{mode::Action, reason::DropReason};
+use crate::{drop_reason::DropReason, mode::Action};
 
 /// Upper bound of reason numbers.
 pub const REASONS: u8 = 64;
@@ -22,15 +22,15 @@ pub enum Counter {
     /// New flows that policy denied.
     FlowsDenied = 131,
     /// Known flows that were judged again.
-    FlowsRejudged = 132,
+    FlowsReevaluated = 132,
     /// Flow records written.
     EventsWritten = 133,
     /// Rejected packets whose sender was told.
-    RejectsAnswered = 134,
+    RejectsSent = 134,
     /// Rejected packets whose sender was not told, because it had been told too often.
     RejectsLimited = 135,
     /// Rejected packets that could not be answered.
-    RejectsUnanswered = 136,
+    RejectsFailed = 136,
 }
 
 impl Counter {
@@ -40,11 +40,11 @@ impl Counter {
         (Self::DeniesWritten, "denies-written"),
         (Self::FlowsAllowed, "flows-allowed"),
         (Self::FlowsDenied, "flows-denied"),
-        (Self::FlowsRejudged, "flows-rejudged"),
+        (Self::FlowsReevaluated, "flows-reevaluated"),
         (Self::EventsWritten, "events-written"),
-        (Self::RejectsAnswered, "rejects-answered"),
+        (Self::RejectsSent, "rejects-sent"),
         (Self::RejectsLimited, "rejects-limited"),
-        (Self::RejectsUnanswered, "rejects-unanswered"),
+        (Self::RejectsFailed, "rejects-failed"),
     ];
 }
 

@@ -6,33 +6,34 @@
 //! was denied and dropped is not recorded at all.
 
 use ringfence_common::{
-    conntrack::{CtEntry, flags, opens, restarts, step, timeout, worth_storing},
+    conntrack::{CtEntry, flags, next_state, opens, restarts, timeout, worth_storing},
+    drop_reason::DropReason,
     event::EventKind,
     ids::{IdentityId, RuleSlot},
     mode::{Action, Direction, Verdict},
     mutant,
     packet::Packet,
-    reason::DropReason,
     stats::Counter,
 };
 
 use crate::{
     clock,
     context::Context,
-    exempt::{Exempt, speaks},
+    ct_new::{Opening, evaluate_new, is_mid_flow, opposite, set_direction},
+    ct_store, events,
     family::Family,
-    first::{Opening, is_mid_flow, judge_first, opposite, turn},
-    judge::{allow, judge},
-    maps, place, report,
+    implicit_allow::{EntryUse, entry_use},
+    maps,
+    policy::{allow, evaluate},
 };
 
 /// One packet of a flow, oriented.
-pub struct Step<'a, A> {
+pub struct FlowPacket<'a, A> {
     pub packet: &'a Packet<A>,
     pub from_workload: bool,
 }
 
-impl<A: Family> Step<'_, A> {
+impl<A: Family> FlowPacket<'_, A> {
     /// The end that is not the workload.
     #[inline(always)]
     pub fn peer(&self) -> A {
@@ -53,12 +54,12 @@ impl<A: Family> Step<'_, A> {
             self.from_workload,
             packet.source_port.number() < packet.destination_port.number()
         );
-        let (own, peer) = if leaves {
+        let (local, peer) = if leaves {
             (source, destination)
         } else {
             (destination, source)
         };
-        A::ct_key(ifindex, packet.protocol, own, peer)
+        A::ct_key(ifindex, packet.protocol, local, peer)
     }
 
     #[inline(always)]
@@ -82,7 +83,7 @@ const UNREPORTED: u32 = 1 << 8;
 
 /// Reports what was left to report: here, because a deeper frame has no stack left for it.
 #[inline(always)]
-fn finish<A: Family>(context: &Context, step: &Step<A>, raw: u32) -> Action {
+fn finish<A: Family>(context: &Context, flow: &FlowPacket<A>, raw: u32) -> Action {
     let action = if raw & !UNREPORTED == Action::Pass as u32 {
         Action::Pass
     } else {
@@ -91,111 +92,119 @@ fn finish<A: Family>(context: &Context, step: &Step<A>, raw: u32) -> Action {
     if raw & UNREPORTED != 0
         && let Some(entry) = maps::scratch_entry()
     {
-        deny(context, step, entry, action);
+        report_deny(context, flow, entry, action);
     }
     action
 }
 
 /// What becomes of a packet whose flow there is no place to write down.
 #[inline(always)]
-fn unrecordable(context: &Context) -> u32 {
+fn deny_without_entry(context: &Context) -> u32 {
     let action = Action::of(Verdict::Deny, context.mode);
-    report::untold(DropReason::ConntrackFull, action);
+    events::count_unreported(DropReason::ConntrackFull, action);
     action as u32
 }
 
 /// Judges a recorded flow again, in its original direction.
 #[inline(always)]
-fn judge_again<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry) {
-    if entry.flags & flags::OWN_NODE != 0 {
-        return allow(entry, RuleSlot::OWN_NODE, IdentityId::HOST);
+fn reevaluate<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &mut CtEntry) {
+    if entry.flags & flags::HOST_INGRESS != 0 {
+        return allow(entry, RuleSlot::HOST_INGRESS, IdentityId::HOST);
     }
-    if step.peer().owned_by(context.endpoint) {
+    if flow.peer().owned_by(context.endpoint) {
         return allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
     }
-    let port = if step.is_reply_of(entry) {
+    let port = if flow.is_reply_of(entry) {
         mutant!(
             rejudged_by_the_wrong_port,
-            step.packet.source_port,
-            step.packet.destination_port
+            flow.packet.source_port,
+            flow.packet.destination_port
         )
     } else {
-        step.packet.destination_port
+        flow.packet.destination_port
     };
-    judge(context, step, (entry.direction(), port), entry);
+    evaluate(context, flow, (entry.direction(), port), entry);
 }
 
 /// Whether the flow that a quoted packet belongs to is recorded, live, and allowed now. A stale
 /// entry does not speak for it: the packet that caused the error passed here and refreshed it, and
 /// if policy changed since then, the next one will.
 #[inline(never)]
-pub fn is_allowed<A: Family>(context: &Context, step: &Step<A>) -> bool {
-    let Some(entry) = place::find::<A>(context, &step.key(context.ifindex)) else {
+pub fn is_allowed<A: Family>(context: &Context, flow: &FlowPacket<A>) -> bool {
+    let Some(entry) = ct_store::find::<A>(context, &flow.key(context.ifindex)) else {
         return false;
     };
-    let epoch = maps::epoch(step.peer().epoch_slot());
+    let epoch = maps::epoch(flow.peer().epoch_slot());
     entry.is_fresh(context.endpoint.table, epoch, clock::boot)
         && entry.verdict() == Verdict::Allow
-        && speaks(context, step, entry) != Exempt::Ended
+        && entry_use(context, flow, entry) != EntryUse::Stale
 }
 
 /// Judges a packet of a flow and keeps the record. Returns what to do with the packet.
 #[inline(always)]
-pub fn flow<A: Family>(context: &Context, step: &Step<A>) -> Action {
-    let key = step.key(context.ifindex);
-    let epoch = maps::epoch(step.peer().epoch_slot());
+pub fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> Action {
+    let key = flow.key(context.ifindex);
+    let epoch = maps::epoch(flow.peer().epoch_slot());
     let mut contested = false;
-    if let Some(entry) = place::find::<A>(context, &key)
-        && mutant!(replies_need_a_rule, true, !step.is_reply_of(entry))
+    if let Some(entry) = ct_store::find::<A>(context, &key)
+        && mutant!(replies_need_a_rule, true, !flow.is_reply_of(entry))
     {
         let opening = mutant!(
             syn_judged_by_its_entry,
-            opens(step.packet.protocol, step.packet.tcp),
+            opens(flow.packet.protocol, flow.packet.tcp),
             false
         );
-        let speaks = speaks(context, step, entry);
+        let entry_use = entry_use(context, flow, entry);
         if mutant!(
             reverse_syn_accepted,
-            !(opening && step.is_reply_of(entry)),
+            !(opening && flow.is_reply_of(entry)),
             true
-        ) && speaks != Exempt::NotThis
+        ) && entry_use != EntryUse::OtherSender
         {
             if !opening
-                && speaks == Exempt::Holds
+                && entry_use == EntryUse::Usable
                 && entry.is_fresh(context.endpoint.table, epoch, clock::boot)
             {
-                return proceed(context, step, &key, entry);
+                return established(context, flow, &key, entry);
             }
-            return finish(context, step, renew(context, step, &key, entry, epoch));
+            return finish(
+                context,
+                flow,
+                reevaluate_entry(context, flow, &key, entry, epoch),
+            );
         }
         contested = true;
     }
-    finish(context, step, open(context, step, &key, epoch, contested))
+    finish(
+        context,
+        flow,
+        create_entry(context, flow, &key, epoch, contested),
+    )
 }
 
 /// A packet of a flow whose stored verdict holds: the established path.
 #[inline(always)]
-fn proceed<A: Family>(
+fn established<A: Family>(
     context: &Context,
-    step: &Step<A>,
+    flow: &FlowPacket<A>,
     key: &A::CtKey,
     entry: &mut CtEntry,
 ) -> Action {
     let action = Action::of(entry.verdict(), context.mode);
     if entry.verdict() == Verdict::Deny || matches!(action, Action::Drop) {
-        deny(context, step, entry, action);
+        report_deny(context, flow, entry, action);
     }
     if matches!(action, Action::Pass) {
         let before = entry.state;
-        let longer = advance(context, step, entry);
+        let longer = update_entry(context, flow, entry);
         if longer && entry.verdict() == Verdict::Allow {
-            report::hit(entry.rule, context.now);
+            events::hit(entry.rule, context.now);
         }
         let moved = entry.state != before;
-        if (moved && place::is_answer_to(entry, before, step.packet.protocol))
+        if (moved && ct_store::is_first_reply(entry, before, flow.packet.protocol))
             || ((moved || longer) && entry.is_misplaced())
         {
-            place::settle::<A>(context, key, entry, before, step.packet.protocol);
+            ct_store::promote::<A>(context, key, entry, before, flow.packet.protocol);
         }
     }
     action
@@ -204,10 +213,10 @@ fn proceed<A: Family>(
 /// Moves state, expiry and counters of an entry for one packet that passes. True if the entry lives
 /// longer for it, which happens once per second at most: a hit of the rule that keeps it alive.
 #[inline(always)]
-fn advance<A: Family>(context: &Context, packet_step: &Step<A>, entry: &mut CtEntry) -> bool {
-    let packet = packet_step.packet;
-    let reply = mutant!(replies_unnoticed, packet_step.is_reply_of(entry), false);
-    let after = step(entry.state, packet.protocol, reply, packet.tcp);
+fn update_entry<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &mut CtEntry) -> bool {
+    let packet = flow.packet;
+    let reply = mutant!(replies_unnoticed, flow.is_reply_of(entry), false);
+    let after = next_state(entry.state, packet.protocol, reply, packet.tcp);
     if after != entry.state {
         entry.state = after;
     }
@@ -230,42 +239,42 @@ fn advance<A: Family>(context: &Context, packet_step: &Step<A>, entry: &mut CtEn
 
 /// A recorded flow whose verdict is stale, or that a SYN of the original direction opens again.
 #[inline(never)]
-fn renew<A: Family>(
+fn reevaluate_entry<A: Family>(
     context: &Context,
-    step: &Step<A>,
+    flow: &FlowPacket<A>,
     key: &A::CtKey,
     old: &CtEntry,
     epoch: u32,
 ) -> u32 {
     let Some(entry) = maps::scratch_entry() else {
-        return unrecordable(context);
+        return deny_without_entry(context);
     };
     *entry = *old;
     let verdict = entry.verdict;
-    if opens(step.packet.protocol, step.packet.tcp) {
+    if opens(flow.packet.protocol, flow.packet.tcp) {
         // Now it is known who opens it.
         entry.flags &= !flags::PICKED_UP;
     }
-    judge_again(context, step, entry);
+    reevaluate(context, flow, entry);
     if entry.verdict() == Verdict::Deny && entry.flags & flags::PICKED_UP != 0 {
         let before = entry.direction();
-        turn(entry, opposite(before));
-        judge_again(context, step, entry);
+        set_direction(entry, opposite(before));
+        reevaluate(context, flow, entry);
         if entry.verdict() == Verdict::Deny {
-            turn(entry, before);
-            judge_again(context, step, entry);
+            set_direction(entry, before);
+            reevaluate(context, flow, entry);
         }
     }
-    let packet = step.packet;
-    let reply = step.is_reply_of(old);
+    let packet = flow.packet;
+    let reply = flow.is_reply_of(old);
     if mutant!(
         a_restart_is_free,
         restarts(old.state, packet.protocol, reply, packet.tcp),
         false
     ) {
-        book(context, entry);
+        charge(context, entry);
     }
-    report::count(Counter::FlowsRejudged);
+    events::count(Counter::FlowsReevaluated);
     let changed = entry.verdict != verdict;
     stamp(entry, context, epoch);
     let kind = if changed {
@@ -273,22 +282,22 @@ fn renew<A: Family>(
     } else {
         None
     };
-    conclude(context, step, key, entry, (kind, true))
+    commit(context, flow, key, entry, (kind, true))
 }
 
 /// A packet that no live entry speaks for, or (`contested`) that the one there is does not speak for: a
 /// SYN against its direction, or a stranger's packet over a flow of the node. What opens a flow, or may,
 /// takes the entry over if policy allows it, and leaves it alone if not, also in `observe`.
 #[inline(never)]
-fn open<A: Family>(
+fn create_entry<A: Family>(
     context: &Context,
-    step: &Step<A>,
+    flow: &FlowPacket<A>,
     key: &A::CtKey,
     epoch: u32,
     contested: bool,
 ) -> u32 {
     let Some(entry) = maps::scratch_entry() else {
-        return unrecordable(context);
+        return deny_without_entry(context);
     };
     *entry = CtEntry {
         expires: 0,
@@ -301,7 +310,7 @@ fn open<A: Family>(
         peer: IdentityId::UNKNOWN,
         verdict: Verdict::Deny as u8,
         state: 0,
-        flags: if step.from_workload {
+        flags: if flow.from_workload {
             flags::FROM_WORKLOAD
         } else {
             0
@@ -309,35 +318,35 @@ fn open<A: Family>(
         reason: 0,
         reserved: [0; 4],
     };
-    let opening = judge_first(context, step, entry);
+    let opening = evaluate_new(context, flow, entry);
     if opening == Opening::Flow {
-        book(context, entry);
+        charge(context, entry);
     }
-    report::count(match entry.verdict() {
+    events::count(match entry.verdict() {
         Verdict::Allow => Counter::FlowsAllowed,
         Verdict::Deny => Counter::FlowsDenied,
     });
-    let may_open = mutant!(takes_over_in_the_middle, !is_mid_flow(step.packet), true);
+    let may_open = mutant!(takes_over_in_the_middle, !is_mid_flow(flow.packet), true);
     let takes_over = entry.verdict() == Verdict::Allow && may_open;
     let may_keep = !contested || mutant!(denied_syn_takes_over, takes_over, true);
     let keep = may_keep && opening != Opening::Nothing;
-    let raw = conclude(context, step, key, entry, (Some(EventKind::New), keep));
+    let raw = commit(context, flow, key, entry, (Some(EventKind::New), keep));
     let passes = mutant!(a_drop_takes_over, raw == Action::Pass as u32, true);
     if contested && takes_over && passes {
         // What it takes over may be a proven flow, which would go on to speak before it.
-        place::bury::<A>(context, key);
+        ct_store::remove::<A>(context, key);
     }
     raw
 }
 
 /// Books an attempt of the workload's that policy allows, and denies one too many.
 #[inline(always)]
-fn book(context: &Context, entry: &mut CtEntry) {
+fn charge(context: &Context, entry: &mut CtEntry) {
     if entry.flags & flags::FROM_WORKLOAD != 0
         && entry.verdict() == Verdict::Allow
-        && let Err(reason) = mutant!(attempts_unlimited, place::book(context), Ok(()))
+        && let Err(reason) = mutant!(attempts_unlimited, ct_store::charge(context), Ok(()))
     {
-        entry.doubt(reason, entry.peer);
+        entry.fail_closed(reason, entry.peer);
         // In `observe` the flow goes on, and is no excess for ever.
         entry.recheck = 0;
     }
@@ -352,9 +361,9 @@ fn stamp(entry: &mut CtEntry, context: &Context, epoch: u32) {
 /// Stores an entry, whole, if its packet passes or if the flow was known before, and reports it if
 /// it is allowed. A flow that cannot be recorded is denied: its replies could not be told from an attack.
 #[inline(always)]
-fn conclude<A: Family>(
+fn commit<A: Family>(
     context: &Context,
-    step: &Step<A>,
+    flow: &FlowPacket<A>,
     key: &A::CtKey,
     entry: &mut CtEntry,
     (kind, keep): (Option<EventKind>, bool),
@@ -363,9 +372,9 @@ fn conclude<A: Family>(
     let known = entry.expires != 0;
     let passes = mutant!(denied_flow_recorded, matches!(action, Action::Pass), true);
     if passes {
-        advance(context, step, entry);
+        update_entry(context, flow, entry);
     }
-    if keep && (passes || known) && !place::store::<A>(key, entry) {
+    if keep && (passes || known) && !ct_store::store::<A>(key, entry) {
         entry.verdict = Verdict::Deny as u8;
         entry.reason = DropReason::ConntrackFull as u8;
         entry.flags &= !flags::REJECTED;
@@ -374,31 +383,36 @@ fn conclude<A: Family>(
     if entry.verdict() == Verdict::Deny || matches!(action, Action::Drop) {
         return action as u32 | UNREPORTED;
     }
-    report::hit(entry.rule, context.now);
+    events::hit(entry.rule, context.now);
     if let Some(kind) = kind
-        && let Some(event) = report::blank(context, step.from_workload, A::VERSION)
+        && let Some(event) = events::new_event(context, flow.from_workload, A::VERSION)
     {
-        report::describe(event, step.packet);
-        report::attribute(event, entry, action);
-        report::flow(event, kind);
+        events::set_packet(event, flow.packet);
+        events::set_decision(event, entry, action);
+        events::report_flow(event, kind);
     }
     action as u32
 }
 
 #[inline(never)]
-fn deny<A: Family>(context: &Context, step: &Step<A>, entry: &CtEntry, action: Action) -> u32 {
-    let Some(event) = report::blank(context, step.from_workload, A::VERSION) else {
-        report::untold(
+fn report_deny<A: Family>(
+    context: &Context,
+    flow: &FlowPacket<A>,
+    entry: &CtEntry,
+    action: Action,
+) -> u32 {
+    let Some(event) = events::new_event(context, flow.from_workload, A::VERSION) else {
+        events::count_unreported(
             DropReason::from_raw(entry.reason).unwrap_or(DropReason::Lockdown),
             action,
         );
         return 0;
     };
-    report::describe(event, step.packet);
-    report::attribute(event, entry, action);
+    events::set_packet(event, flow.packet);
+    events::set_decision(event, entry, action);
     event.verdict = Verdict::Deny as u8;
     if event.reason == 0 {
         event.reason = DropReason::Lockdown as u8;
     }
-    report::denied(context, event)
+    events::report_denied(context, event)
 }

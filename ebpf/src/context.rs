@@ -2,7 +2,7 @@
 
 use ringfence_common::{endpoint::Endpoint, mode::Mode, mutant, packet::Frame};
 
-use crate::{clock, frame::Skb, maps};
+use crate::{clock, maps, skb::Skb};
 
 /// The packet's surroundings.
 pub struct Context<'a> {
@@ -16,7 +16,7 @@ pub struct Context<'a> {
 }
 
 /// Stands for an interface that the kernel forgot.
-const ELSEWHERE: u32 = u32::MAX;
+const UNKNOWN_INTERFACE: u32 = u32::MAX;
 
 impl<'a> Context<'a> {
     /// Takes in that the packet is a fragment. A node that tracks connections reassembles what it
@@ -25,7 +25,7 @@ impl<'a> Context<'a> {
     #[inline(always)]
     pub fn note_fragment(&mut self, skb: &Skb) {
         if self.ingress_ifindex == 0 && !skb.has_socket() {
-            self.ingress_ifindex = ELSEWHERE;
+            self.ingress_ifindex = UNKNOWN_INTERFACE;
         }
     }
 

@@ -16,17 +16,17 @@ use ringfence_common::{
     packet::{
         Packet, Parse,
         neighbour::{Announce, OwnSource},
-        reply::Reply,
+        reject::Reject,
     },
 };
 
-use crate::{maps, reject::Draft};
+use crate::{maps, reject::RejectBuffer};
 
 const ONLY_NEW: u64 = BPF_NOEXIST as u64;
 const ONLY_EXISTING: u64 = BPF_EXIST as u64;
 
 /// An IP version with its maps.
-pub trait Family: Parse + Announce + OwnSource + Reply {
+pub trait Family: Parse + Announce + OwnSource + Reject {
     /// 4 or 6.
     const VERSION: u8;
     type CtKey;
@@ -34,22 +34,22 @@ pub trait Family: Parse + Announce + OwnSource + Reply {
 
     fn owned_by(self, endpoint: &Endpoint) -> bool;
     /// Where a packet to be answered is quoted.
-    fn quote(draft: &mut Draft) -> &mut Self::Quote;
+    fn quote(buffer: &mut RejectBuffer) -> &mut Self::Quote;
     /// Exact address, then longest prefix; [`IdentityId::UNKNOWN`] when neither knows it.
     fn identity(self) -> IdentityId;
-    fn ct_key(ifindex: u32, protocol: u8, own: (Self, Port), peer: (Self, Port)) -> Self::CtKey;
+    fn ct_key(ifindex: u32, protocol: u8, local: (Self, Port), peer: (Self, Port)) -> Self::CtKey;
     /// Among the proven flows.
-    fn proven(key: &Self::CtKey) -> Option<*mut CtEntry>;
+    fn assured(key: &Self::CtKey) -> Option<*mut CtEntry>;
     /// Among the attempts.
-    fn attempt(key: &Self::CtKey) -> Option<*mut CtEntry>;
+    fn unreplied(key: &Self::CtKey) -> Option<*mut CtEntry>;
     /// Adds a proven flow that was not there.
-    fn add_proven(key: &Self::CtKey, entry: &CtEntry) -> bool;
+    fn add_assured(key: &Self::CtKey, entry: &CtEntry) -> bool;
     /// Replaces a proven flow that is there.
-    fn replace_proven(key: &Self::CtKey, entry: &CtEntry) -> bool;
-    fn store_attempt(key: &Self::CtKey, entry: &CtEntry) -> bool;
+    fn replace_assured(key: &Self::CtKey, entry: &CtEntry) -> bool;
+    fn store_unreplied(key: &Self::CtKey, entry: &CtEntry) -> bool;
     /// Whether it was there to be removed.
-    fn remove_proven(key: &Self::CtKey) -> bool;
-    fn remove_attempt(key: &Self::CtKey);
+    fn remove_assured(key: &Self::CtKey) -> bool;
+    fn remove_unreplied(key: &Self::CtKey);
     fn fragment_key(ifindex: u32, from_workload: bool, packet: &Packet<Self>) -> Self::FragmentKey;
     fn fragment_find(key: &Self::FragmentKey) -> Option<FragmentPorts>;
     fn fragment_store(key: &Self::FragmentKey, ports: &FragmentPorts) -> bool;
@@ -66,8 +66,8 @@ impl Family for Ip4 {
     }
 
     #[inline(always)]
-    fn quote(draft: &mut Draft) -> &mut Self::Quote {
-        &mut draft.quote4
+    fn quote(buffer: &mut RejectBuffer) -> &mut Self::Quote {
+        &mut buffer.quote4
     }
 
     #[inline(always)]
@@ -83,12 +83,12 @@ impl Family for Ip4 {
     }
 
     #[inline(always)]
-    fn ct_key(ifindex: u32, protocol: u8, own: (Self, Port), peer: (Self, Port)) -> CtKey4 {
+    fn ct_key(ifindex: u32, protocol: u8, local: (Self, Port), peer: (Self, Port)) -> CtKey4 {
         CtKey4 {
-            own: own.0,
+            local: local.0,
             peer: peer.0,
             ifindex,
-            own_port: own.1,
+            local_port: local.1,
             peer_port: peer.1,
             protocol,
             reserved: [0; 3],
@@ -96,38 +96,38 @@ impl Family for Ip4 {
     }
 
     #[inline(always)]
-    fn proven(key: &CtKey4) -> Option<*mut CtEntry> {
+    fn assured(key: &CtKey4) -> Option<*mut CtEntry> {
         maps::CT4.get_ptr_mut(key)
     }
 
     #[inline(always)]
-    fn attempt(key: &CtKey4) -> Option<*mut CtEntry> {
-        maps::ATTEMPTS4.get_ptr_mut(key)
+    fn unreplied(key: &CtKey4) -> Option<*mut CtEntry> {
+        maps::CT_UNREPLIED4.get_ptr_mut(key)
     }
 
     #[inline(always)]
-    fn add_proven(key: &CtKey4, entry: &CtEntry) -> bool {
+    fn add_assured(key: &CtKey4, entry: &CtEntry) -> bool {
         maps::CT4.insert(key, entry, ONLY_NEW).is_ok()
     }
 
     #[inline(always)]
-    fn replace_proven(key: &CtKey4, entry: &CtEntry) -> bool {
+    fn replace_assured(key: &CtKey4, entry: &CtEntry) -> bool {
         maps::CT4.insert(key, entry, ONLY_EXISTING).is_ok()
     }
 
     #[inline(always)]
-    fn store_attempt(key: &CtKey4, entry: &CtEntry) -> bool {
-        maps::ATTEMPTS4.insert(key, entry, 0).is_ok()
+    fn store_unreplied(key: &CtKey4, entry: &CtEntry) -> bool {
+        maps::CT_UNREPLIED4.insert(key, entry, 0).is_ok()
     }
 
     #[inline(always)]
-    fn remove_proven(key: &CtKey4) -> bool {
+    fn remove_assured(key: &CtKey4) -> bool {
         maps::CT4.remove(key).is_ok()
     }
 
     #[inline(always)]
-    fn remove_attempt(key: &CtKey4) {
-        let _ = maps::ATTEMPTS4.remove(key);
+    fn remove_unreplied(key: &CtKey4) {
+        let _ = maps::CT_UNREPLIED4.remove(key);
     }
 
     #[inline(always)]
@@ -167,8 +167,8 @@ impl Family for Ip6 {
     }
 
     #[inline(always)]
-    fn quote(draft: &mut Draft) -> &mut Self::Quote {
-        &mut draft.quote6
+    fn quote(buffer: &mut RejectBuffer) -> &mut Self::Quote {
+        &mut buffer.quote6
     }
 
     #[inline(always)]
@@ -184,12 +184,12 @@ impl Family for Ip6 {
     }
 
     #[inline(always)]
-    fn ct_key(ifindex: u32, protocol: u8, own: (Self, Port), peer: (Self, Port)) -> CtKey6 {
+    fn ct_key(ifindex: u32, protocol: u8, local: (Self, Port), peer: (Self, Port)) -> CtKey6 {
         CtKey6 {
-            own: own.0,
+            local: local.0,
             peer: peer.0,
             ifindex,
-            own_port: own.1,
+            local_port: local.1,
             peer_port: peer.1,
             protocol,
             reserved: [0; 7],
@@ -197,38 +197,38 @@ impl Family for Ip6 {
     }
 
     #[inline(always)]
-    fn proven(key: &CtKey6) -> Option<*mut CtEntry> {
+    fn assured(key: &CtKey6) -> Option<*mut CtEntry> {
         maps::CT6.get_ptr_mut(key)
     }
 
     #[inline(always)]
-    fn attempt(key: &CtKey6) -> Option<*mut CtEntry> {
-        maps::ATTEMPTS6.get_ptr_mut(key)
+    fn unreplied(key: &CtKey6) -> Option<*mut CtEntry> {
+        maps::CT_UNREPLIED6.get_ptr_mut(key)
     }
 
     #[inline(always)]
-    fn add_proven(key: &CtKey6, entry: &CtEntry) -> bool {
+    fn add_assured(key: &CtKey6, entry: &CtEntry) -> bool {
         maps::CT6.insert(key, entry, ONLY_NEW).is_ok()
     }
 
     #[inline(always)]
-    fn replace_proven(key: &CtKey6, entry: &CtEntry) -> bool {
+    fn replace_assured(key: &CtKey6, entry: &CtEntry) -> bool {
         maps::CT6.insert(key, entry, ONLY_EXISTING).is_ok()
     }
 
     #[inline(always)]
-    fn store_attempt(key: &CtKey6, entry: &CtEntry) -> bool {
-        maps::ATTEMPTS6.insert(key, entry, 0).is_ok()
+    fn store_unreplied(key: &CtKey6, entry: &CtEntry) -> bool {
+        maps::CT_UNREPLIED6.insert(key, entry, 0).is_ok()
     }
 
     #[inline(always)]
-    fn remove_proven(key: &CtKey6) -> bool {
+    fn remove_assured(key: &CtKey6) -> bool {
         maps::CT6.remove(key).is_ok()
     }
 
     #[inline(always)]
-    fn remove_attempt(key: &CtKey6) {
-        let _ = maps::ATTEMPTS6.remove(key);
+    fn remove_unreplied(key: &CtKey6) {
+        let _ = maps::CT_UNREPLIED6.remove(key);
     }
 
     #[inline(always)]

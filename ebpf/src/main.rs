@@ -26,17 +26,17 @@
 mod clock;
 mod conntrack;
 mod context;
-mod exempt;
+mod ct_new;
+mod ct_store;
+mod events;
 mod family;
-mod first;
-mod frame;
-mod judge;
+mod implicit_allow;
 mod maps;
-mod path;
-mod place;
-mod recent;
+mod pipeline;
+mod policy;
+mod policy_cache;
 mod reject;
-mod report;
+mod skb;
 
 use aya_ebpf::{
     macros::{classifier, map},
@@ -47,13 +47,13 @@ use aya_ebpf::{
 /// Packets leaving a workload: TC ingress of its host-side interface.
 #[classifier]
 pub fn from_workload(ctx: TcContext) -> i32 {
-    path::run::<true>(&ctx)
+    pipeline::run::<true>(&ctx)
 }
 
 /// Packets on their way to a workload: TC egress of its host-side interface.
 #[classifier]
 pub fn to_workload(ctx: TcContext) -> i32 {
-    path::run::<false>(&ctx)
+    pipeline::run::<false>(&ctx)
 }
 
 #[map]

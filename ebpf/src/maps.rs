@@ -11,27 +11,27 @@ use aya_ebpf::{
 };
 use ringfence_common::{
     conntrack::{CtEntry, CtKey4, CtKey6},
-    deny::{DenyCount, DenyKey},
+    deny_aggregate::{DenyCount, DenyKey},
     endpoint::Endpoint,
     event::FlowEvent,
     fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
     ids::{ClassId, IdentityId, NamespaceSlot},
     maps::{
-        ATTEMPTS_CAPACITY, CIDR_CAPACITY, CONNTRACK_CAPACITY, DENIES_CAPACITY, ENDPOINTS_CAPACITY,
-        EPOCHS, EVENTS_BYTES, FRAGMENT_CAPACITY, IDENTITIES, IPCACHE_CAPACITY, NAMESPACES,
-        POLICY_CAPACITY, RULES, RuleHit,
+        CIDR_CAPACITY, CONNTRACK_CAPACITY, DENIES_CAPACITY, ENDPOINTS_CAPACITY, EPOCHS,
+        EVENTS_BYTES, FRAGMENT_CAPACITY, IDENTITIES, IPCACHE_CAPACITY, NAMESPACES, POLICY_CAPACITY,
+        RULES, RuleHit, UNREPLIED_CAPACITY,
     },
     net::{Ip4, Ip6},
     policy::{PolicyKey, PolicyRow, PolicyTable},
-    quota::Holding,
-    reject::{ANSWERS_CAPACITY, Allowance, AnswerKey},
+    quota::Usage,
+    reject::{REJECTS_CAPACITY, RejectKey, RejectLimit},
     stats::STATS as COUNTERS,
 };
 
 use crate::{
-    judge::Question,
-    recent::{Recent, SLOTS},
-    reject::Draft,
+    policy::PolicyLookup,
+    policy_cache::{CachedDecision, SLOTS},
+    reject::RejectBuffer,
 };
 
 #[map]
@@ -65,18 +65,18 @@ pub static CT4: HashMap<CtKey4, CtEntry> =
 pub static CT6: HashMap<CtKey6, CtEntry> =
     HashMap::with_max_entries(CONNTRACK_CAPACITY, BPF_F_NO_PREALLOC);
 #[map]
-pub static ATTEMPTS4: LruHashMap<CtKey4, CtEntry> =
-    LruHashMap::with_max_entries(ATTEMPTS_CAPACITY, 0);
+pub static CT_UNREPLIED4: LruHashMap<CtKey4, CtEntry> =
+    LruHashMap::with_max_entries(UNREPLIED_CAPACITY, 0);
 #[map]
-pub static ATTEMPTS6: LruHashMap<CtKey6, CtEntry> =
-    LruHashMap::with_max_entries(ATTEMPTS_CAPACITY, 0);
+pub static CT_UNREPLIED6: LruHashMap<CtKey6, CtEntry> =
+    LruHashMap::with_max_entries(UNREPLIED_CAPACITY, 0);
 /// What each endpoint holds of conntrack.
 #[map]
-pub static HOLDINGS: HashMap<u32, Holding> =
+pub static CT_USAGE: HashMap<u32, Usage> =
     HashMap::with_max_entries(ENDPOINTS_CAPACITY, BPF_F_NO_PREALLOC);
-/// By how much `HOLDINGS` exceeded the truth at the agent's last sweep.
+/// By how much `CT_USAGE` exceeded the truth at the agent's last sweep.
 #[map]
-pub static SWEPT: HashMap<u32, u64> =
+pub static CT_USAGE_SWEEP: HashMap<u32, u64> =
     HashMap::with_max_entries(ENDPOINTS_CAPACITY, BPF_F_NO_PREALLOC);
 #[map]
 pub static FRAG4: LruHashMap<FragmentKey4, FragmentPorts> =
@@ -100,22 +100,22 @@ pub static SCRATCH: PerCpuArray<FlowEvent> = PerCpuArray::with_max_entries(1, 0)
 static SCRATCH_ENTRY: PerCpuArray<CtEntry> = PerCpuArray::with_max_entries(1, 0);
 /// Likewise, for a question to policy.
 #[map]
-static SCRATCH_QUESTION: PerCpuArray<Question> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH_LOOKUP: PerCpuArray<PolicyLookup> = PerCpuArray::with_max_entries(1, 0);
 /// Likewise, for an answer to a rejected packet.
 #[map]
-static SCRATCH_DRAFT: PerCpuArray<Draft> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH_REJECT: PerCpuArray<RejectBuffer> = PerCpuArray::with_max_entries(1, 0);
 /// Answers of policy, by what was asked.
 #[map]
-static RECENT: PerCpuArray<Recent> = PerCpuArray::with_max_entries(SLOTS, 0);
+static POLICY_CACHE: PerCpuArray<CachedDecision> = PerCpuArray::with_max_entries(SLOTS, 0);
 /// Answers on their way from one hook to the other, and when they were sent.
 #[map]
-pub static ANSWERS: LruHashMap<AnswerKey, u64> = LruHashMap::with_max_entries(ANSWERS_CAPACITY, 0);
+pub static REJECTS: LruHashMap<RejectKey, u64> = LruHashMap::with_max_entries(REJECTS_CAPACITY, 0);
 /// When the last one was sent, whoever's it was.
 #[map]
-pub static LAST_ANSWER: Array<u64> = Array::with_max_entries(1, 0);
+pub static LAST_REJECT: Array<u64> = Array::with_max_entries(1, 0);
 /// What is left of each endpoint's answers.
 #[map]
-pub static ALLOWANCES: LruHashMap<u32, Allowance> =
+pub static REJECT_LIMITS: LruHashMap<u32, RejectLimit> =
     LruHashMap::with_max_entries(ENDPOINTS_CAPACITY, 0);
 #[map]
 pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
@@ -149,25 +149,25 @@ pub fn scratch_entry() -> Option<&'static mut CtEntry> {
 
 /// This CPU's question to policy.
 #[inline(always)]
-pub fn question() -> Option<&'static mut Question> {
-    let slot = SCRATCH_QUESTION.get_ptr_mut(0)?;
+pub fn policy_lookup() -> Option<&'static mut PolicyLookup> {
+    let slot = SCRATCH_LOOKUP.get_ptr_mut(0)?;
     // SAFETY: as for `scratch_entry`, except that it is asked for by one function after another:
     // each lets go of its reference before it calls or returns.
     Some(unsafe { &mut *slot })
 }
 
-/// One of this CPU's recent answers of policy.
+/// One of this CPU's cached answers of policy.
 #[inline(always)]
-pub fn recent(slot: u32) -> Option<&'static mut Recent> {
-    let recent = RECENT.get_ptr_mut(slot)?;
-    // SAFETY: as for `question`; a slot of zeroes is a question in direction 0, which there is not.
-    Some(unsafe { &mut *recent })
+pub fn cached_decision(slot: u32) -> Option<&'static mut CachedDecision> {
+    let cached = POLICY_CACHE.get_ptr_mut(slot)?;
+    // SAFETY: as for `policy_lookup`; a slot of zeroes is a question in direction 0, which there is not.
+    Some(unsafe { &mut *cached })
 }
 
 /// This CPU's answer to write.
 #[inline(always)]
-pub fn draft() -> Option<&'static mut Draft> {
-    let slot = SCRATCH_DRAFT.get_ptr_mut(0)?;
+pub fn reject_buffer() -> Option<&'static mut RejectBuffer> {
+    let slot = SCRATCH_REJECT.get_ptr_mut(0)?;
     // SAFETY: as for `scratch_entry`: asked for once per packet and hook.
     Some(unsafe { &mut *slot })
 }

@@ -51,7 +51,7 @@ pub(super) struct Shared {
     applied: Mutex<Applied>,
     telemetry: Mutex<Telemetry>,
     directory: Mutex<Arc<Directory>>,
-    proven: AtomicU64,
+    assured: AtomicU64,
     denies_lost: AtomicU64,
 }
 
@@ -84,7 +84,7 @@ impl Shared {
             applied: Mutex::new(applied),
             telemetry: Mutex::new(telemetry),
             directory: Mutex::new(Arc::new(Directory::default())),
-            proven: AtomicU64::new(0),
+            assured: AtomicU64::new(0),
             denies_lost: AtomicU64::new(0),
         }
     }
@@ -106,12 +106,12 @@ impl Shared {
     }
 
     /// How many proven flows conntrack held at the last sweep.
-    pub(super) fn proven(&self) -> u64 {
-        self.proven.load(Ordering::Relaxed)
+    pub(super) fn assured(&self) -> u64 {
+        self.assured.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_proven(&self, flows: u64) {
-        self.proven.store(flows, Ordering::Relaxed);
+    pub(super) fn set_assured(&self, flows: u64) {
+        self.assured.store(flows, Ordering::Relaxed);
     }
 
     /// The kernel's counters, empty if they cannot be read: that is an error of its own elsewhere.

@@ -41,9 +41,9 @@ impl Sweeper {
                 Ok(sweep) => {
                     debug!(
                         "conntrack: {} proven, {} swept",
-                        sweep.proven, sweep.removed
+                        sweep.assured, sweep.removed
                     );
-                    shared.set_proven(sweep.proven);
+                    shared.set_assured(sweep.assured);
                 }
                 Err(error) => warn!("sweeping conntrack: {error}"),
             }

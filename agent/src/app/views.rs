@@ -276,7 +276,7 @@ impl Shared {
             (names::IPCACHE6, count(v6), ipcache),
             (
                 "CT",
-                self.proven(),
+                self.assured(),
                 2 * or(set.conntrack, names::CONNTRACK_CAPACITY),
             ),
             (

@@ -1,4 +1,4 @@
-//! Spans of time as people write them: `90s`, `5m`, `2h`, `30d`, `1h30m`.
+//! PortVerdicts of time as people write them: `90s`, `5m`, `2h`, `30d`, `1h30m`.
 //!
 //! Invariants: whole seconds, above zero, at most what the API takes. A day is 24 hours.
 

@@ -1,6 +1,6 @@
 //! Sweeping conntrack: proven entries that died of silence go, because nothing evicts them.
 //!
-//! Invariants: a live entry of an endpoint is never removed; this is the only writer of `SWEPT`, which
+//! Invariants: a live entry of an endpoint is never removed; this is the only writer of `CT_USAGE_SWEEP`, which
 //! puts right what the kernel programs count. Connections that end in order are moved by the kernel programs
 //! themselves, so a missing sweep costs room and never a verdict.
 
@@ -13,7 +13,7 @@ use aya::{
 use ringfence_common::{
     conntrack::{CtEntry, CtKey4, CtKey6},
     maps as names,
-    quota::Holding,
+    quota::Usage,
 };
 
 use super::{
@@ -28,7 +28,7 @@ const BATCH: usize = 16_384;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sweep {
     /// Live proven entries.
-    pub proven: u64,
+    pub assured: u64,
     /// Entries removed.
     pub removed: u64,
 }
@@ -37,7 +37,7 @@ pub struct Sweep {
 pub struct Conntrack {
     proven4: HashMap<MapData, CtKey4, CtEntry>,
     proven6: HashMap<MapData, CtKey6, CtEntry>,
-    holdings: HashMap<MapData, u32, Holding>,
+    usages: HashMap<MapData, u32, Usage>,
     swept: HashMap<MapData, u32, u64>,
     /// The most steps of a walk: while others write, a walk may begin again.
     steps: usize,
@@ -65,8 +65,8 @@ impl Conntrack {
         Ok(Self {
             proven4: take(ebpf, names::CT4)?,
             proven6: take(ebpf, names::CT6)?,
-            holdings: take(ebpf, names::HOLDINGS)?,
-            swept: take(ebpf, names::SWEPT)?,
+            usages: take(ebpf, names::CT_USAGE)?,
+            swept: take(ebpf, names::CT_USAGE_SWEEP)?,
             steps: 2 * capacity as usize,
         })
     }
@@ -85,18 +85,18 @@ impl Conntrack {
         census.walk(names::CT4, &mut self.proven4)?;
         census.walk(names::CT6, &mut self.proven6)?;
         for (ifindex, live) in &census.live {
-            match self.holdings.get(ifindex, 0) {
-                Ok(holding) => self
+            match self.usages.get(ifindex, 0) {
+                Ok(usage) => self
                     .swept
-                    .insert(ifindex, holding.excess(*live), 0)
-                    .map_err(failed(names::SWEPT, "write an excess"))?,
+                    .insert(ifindex, usage.excess(*live), 0)
+                    .map_err(failed(names::CT_USAGE_SWEEP, "write an excess"))?,
                 Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(failed(names::HOLDINGS, "read a holding")(error)),
+                Err(error) => return Err(failed(names::CT_USAGE, "read a usage")(error)),
             }
         }
         self.forget_strangers(endpoints)?;
         Ok(Sweep {
-            proven: census.live.values().sum(),
+            assured: census.live.values().sum(),
             removed: census.removed,
         })
     }
@@ -104,16 +104,16 @@ impl Conntrack {
     /// An interface number may come back, and then begins with nothing.
     fn forget_strangers(&mut self, endpoints: &BTreeSet<u32>) -> Result<(), DatapathError> {
         let strangers: Vec<u32> = self
-            .holdings
+            .usages
             .keys()
             .filter_map(Result::ok)
             .filter(|ifindex| !endpoints.contains(ifindex))
             .collect();
         for ifindex in strangers {
-            gone_is_fine(self.holdings.remove(&ifindex))
-                .map_err(failed(names::HOLDINGS, "forget an endpoint"))?;
+            gone_is_fine(self.usages.remove(&ifindex))
+                .map_err(failed(names::CT_USAGE, "forget an endpoint"))?;
             gone_is_fine(self.swept.remove(&ifindex))
-                .map_err(failed(names::SWEPT, "forget an endpoint"))?;
+                .map_err(failed(names::CT_USAGE_SWEEP, "forget an endpoint"))?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use aya::{
 use nix::net::if_::if_indextoname;
 use ringfence_common::{
     maps as names,
-    quota::{Quota, attempts_capacity},
+    quota::{Quota, unreplied_capacity},
 };
 
 use super::{
@@ -72,9 +72,9 @@ impl KernelDatapath {
         }
         let conntrack_capacity = capacity_of(names::CT4, options);
         let quota = Quota::of(conntrack_capacity);
-        let price = quota.price();
-        loader.override_global("ATTEMPT_PRICE", &price, true);
-        loader.override_global("PROVEN_QUOTA", &quota.proven, true);
+        let cost = quota.cost();
+        loader.override_global("UNREPLIED_COST", &cost, true);
+        loader.override_global("ASSURED_QUOTA", &quota.assured, true);
         let tick = clock::tick()?;
         loader.override_global("TICK", &tick, true);
         let debug = u8::from(options.debug);
@@ -203,13 +203,13 @@ fn check_pinned(pins: &Pins, options: &LoadOptions) -> Result<(), DatapathError>
 
 /// The capacity of every map that has none fixed by an index type.
 fn capacities(options: &LoadOptions) -> Vec<(&'static str, u32)> {
-    let attempts = |proven| attempts_capacity(capacity_of(proven, options));
+    let attempts = |assured| unreplied_capacity(capacity_of(assured, options));
     let endpoints = capacity_of(names::ENDPOINTS, options);
     let derived = [
-        (names::ATTEMPTS4, attempts(names::CT4)),
-        (names::ATTEMPTS6, attempts(names::CT6)),
-        (names::HOLDINGS, endpoints),
-        (names::SWEPT, endpoints),
+        (names::CT_UNREPLIED4, attempts(names::CT4)),
+        (names::CT_UNREPLIED6, attempts(names::CT6)),
+        (names::CT_USAGE, endpoints),
+        (names::CT_USAGE_SWEEP, endpoints),
     ];
     let own = DEFAULTS.map(|(map, _)| (map, capacity_of(map, options)));
     [&derived[..], &own[..]].concat()

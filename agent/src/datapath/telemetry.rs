@@ -8,12 +8,12 @@ use aya::{
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
 };
 use ringfence_common::{
-    deny::{self, DenyCount, DenyKey},
+    deny_aggregate::{self, DenyCount, DenyKey},
+    drop_reason::DropReason,
     event::FlowEvent,
     ids::RuleSlot,
     maps::{self, RuleHit},
     mode::Action,
-    reason::DropReason,
     stats::{Counter, of_reason},
 };
 use zerocopy::FromBytes as _;
@@ -116,10 +116,10 @@ impl Telemetry {
             events_written: self.counter(Counter::EventsWritten as u32)?,
             flows_allowed: self.counter(Counter::FlowsAllowed as u32)?,
             flows_denied: self.counter(Counter::FlowsDenied as u32)?,
-            flows_rejudged: self.counter(Counter::FlowsRejudged as u32)?,
-            rejects_answered: self.counter(Counter::RejectsAnswered as u32)?,
+            flows_rejudged: self.counter(Counter::FlowsReevaluated as u32)?,
+            rejects_answered: self.counter(Counter::RejectsSent as u32)?,
             rejects_limited: self.counter(Counter::RejectsLimited as u32)?,
-            rejects_unanswered: self.counter(Counter::RejectsUnanswered as u32)?,
+            rejects_unanswered: self.counter(Counter::RejectsFailed as u32)?,
         })
     }
 
@@ -140,7 +140,7 @@ impl Telemetry {
         Ok(Denials {
             written,
             waiting,
-            lost: deny::lost(denied, waiting, written),
+            lost: deny_aggregate::lost(denied, waiting, written),
         })
     }
 

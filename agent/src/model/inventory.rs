@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::name::{NamespaceName, NodeName, WorkloadId};
 use super::policy::Policy;
 use super::workload::{Namespace, NodeEntry, Workload};
-use crate::persistent::Map;
+use crate::ordmap::Map;
 
 /// The most IPv4 addresses the kernel's endpoint record holds.
 pub const MAX_ENDPOINT_IPV4: usize = 3;

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
+use ringfence_common::drop_reason::DropReason;
 use ringfence_common::event::{EventKind, FlowEvent};
 use ringfence_common::ids::IdentityId;
 use ringfence_common::mode::{Action, Direction, Verdict};
 use ringfence_common::net::Ip6;
-use ringfence_common::reason::DropReason;
 
 use super::names::{Decider, Directory, Owner};
 

@@ -7,9 +7,9 @@
 
 use std::io::{self, Write};
 
+use ringfence_common::drop_reason::DropReason;
 use ringfence_common::event::EventKind;
 use ringfence_common::mode::Direction;
-use ringfence_common::reason::DropReason;
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 

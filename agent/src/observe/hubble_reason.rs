@@ -3,7 +3,7 @@
 //! Invariants: every reason has the nearest of Hubble's; our own name travels beside it. Nothing
 //! is decided by these numbers.
 
-use ringfence_common::reason::DropReason;
+use ringfence_common::drop_reason::DropReason;
 
 use super::flow::FlowRecord;
 use super::names::Decider;

@@ -14,8 +14,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use ringfence_common::drop_reason::DropReason;
 use ringfence_common::mode::{Direction, Mode};
-use ringfence_common::reason::DropReason;
 
 use super::flow::{FlowRecord, FlowVerdict};
 use super::names::Owner;

@@ -100,7 +100,7 @@ impl<'a> Oracle<'a> {
             return Said::of(true, "own-address");
         }
         if direction == Direction::Ingress && self.is_node(other, true) {
-            return Said::of(true, "own-node");
+            return Said::of(true, "host-ingress");
         }
         self.pair(subject, other, direction).say(protocol, port)
     }

@@ -18,7 +18,7 @@ use ringfence_common::{
 };
 
 use super::action::Action;
-use crate::persistent::Map;
+use crate::ordmap::Map;
 
 /// A policy row with the length of its prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -23,7 +23,7 @@ use super::{
     selector::Selector,
     table::TableSpec,
 };
-use crate::persistent::Map;
+use crate::ordmap::Map;
 
 /// The selectors that the identities of a class match, sorted.
 pub(crate) type Matched = Arc<[Digest]>;

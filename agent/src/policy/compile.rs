@@ -23,19 +23,19 @@ use ringfence_common::{
 use super::{
     cidr::{Prefixes, named_by, of_peer},
     classes::Classes,
+    compiled_tables::CompiledTables,
     desired::{Clock, Compiled, EndpointInfo, Inputs, Modes},
     layouts::Layouts,
     lockdown::mode_override,
     numbers::{Exhausted, Numbers, Space, digest_of},
     resolve::Resolver,
     rulebook::{PolicyChange, Rulebook},
-    sheets::Sheets,
     table::TableSpec,
     workload_kinds::KindNumber,
 };
 use crate::{
     model::{Namespace, NamespaceName, Workload},
-    persistent::Map,
+    ordmap::Map,
     plan::State,
 };
 
@@ -67,7 +67,7 @@ struct Past {
     carried: Tables,
     resolver: Resolver,
     layouts: Layouts,
-    sheets: Sheets,
+    sheets: CompiledTables,
     classes: Classes,
     modes: Option<(Arc<Namespaces>, Modes, Map<NamespaceSlot, Mode>)>,
 }

@@ -16,7 +16,7 @@ use crate::{
         Inventory, Lockdown, NamespaceName, Policy, PolicyId, PolicySet, RuleAction, WallTime,
         Workload, WorkloadId,
     },
-    persistent::Map,
+    ordmap::Map,
     plan::State,
 };
 

@@ -17,14 +17,14 @@ use ringfence_common::{
 };
 use serde::Serialize;
 
-pub use super::groups::{GroupKind, GroupName};
+pub use super::peer_groups::{GroupKind, GroupName};
 use super::{
     evaluate::Evaluator,
-    groups::{Group, Set, groups},
-    kinds::{Looks, reduce},
+    inventory_reduction::{Looks, reduce},
     numbers::Exhausted,
+    peer_groups::{Group, Set, groups},
     port_list::PortList,
-    spans::{By, Ruling, SpanReader, Spans, Stretch, overlay},
+    port_verdicts::{By, PortVerdicts, Ruling, Stretch, VerdictReader, overlay},
 };
 use crate::model::{Inventory, PolicySet, WallTime};
 
@@ -117,7 +117,7 @@ pub fn difference(
         words: HashMap::new(),
         known: HashMap::new(),
         lists: Vec::new(),
-        own_node: allowed(By::Rule(RuleSlot::OWN_NODE)),
+        own_node: allowed(By::Rule(RuleSlot::HOST_INGRESS)),
         outside: allowed(By::NotAWorkload),
     };
     let compared: usize = groups.iter().map(|group| group.members.len()).sum();
@@ -179,14 +179,14 @@ impl Differing {
 
 struct Comparison<'a> {
     evaluators: [&'a Evaluator; 2],
-    readers: [SpanReader<'a>; 2],
+    readers: [VerdictReader<'a>; 2],
     /// Every pair of classes that a face has.
     classes: BTreeSet<[ClassId; 2]>,
-    words: HashMap<[*const Spans; 4], WordsId>,
+    words: HashMap<[*const PortVerdicts; 4], WordsId>,
     known: HashMap<Vec<Words>, WordsId>,
     lists: Vec<Vec<Words>>,
-    own_node: Rc<Spans>,
-    outside: Rc<Spans>,
+    own_node: Rc<PortVerdicts>,
+    outside: Rc<PortVerdicts>,
 }
 
 /// By a target and what changes, the sources.
@@ -308,8 +308,8 @@ impl Comparison<'_> {
     }
 
     /// What changes between two ends, given what each says: old and new, out and in.
-    fn words(&mut self, spans: &[Rc<Spans>; 4]) -> WordsId {
-        // Spans live as long as their readers, so that their places name them.
+    fn words(&mut self, spans: &[Rc<PortVerdicts>; 4]) -> WordsId {
+        // PortVerdicts live as long as their readers, so that their places name them.
         let key = spans.each_ref().map(Rc::as_ptr);
         if let Some(known) = self.words.get(&key) {
             return *known;
@@ -347,7 +347,7 @@ impl Comparison<'_> {
         old.verdicts() != new.verdicts()
     }
 
-    fn both(&mut self, (tables, classes, direction): Asked) -> [Rc<Spans>; 2] {
+    fn both(&mut self, (tables, classes, direction): Asked) -> [Rc<PortVerdicts>; 2] {
         let mut at = self.readers.iter_mut().zip(tables).zip(classes);
         [(); 2].map(|()| match at.next() {
             Some(((reader, Some(table)), class)) => reader.spans(table, class, direction),
@@ -356,9 +356,9 @@ impl Comparison<'_> {
     }
 }
 
-fn allowed(by: By) -> Rc<Spans> {
+fn allowed(by: By) -> Rc<PortVerdicts> {
     let verdict = Verdict::Allow;
-    Rc::new(Spans::all(Ruling { verdict, by }))
+    Rc::new(PortVerdicts::all(Ruling { verdict, by }))
 }
 
 fn said(evaluator: &Evaluator, [egress, ingress]: [Ruling; 2]) -> Said {

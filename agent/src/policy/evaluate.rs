@@ -25,7 +25,7 @@ use super::{
     flow::{Flow, Party, Register},
     host_table::HostTable,
     numbers::Exhausted,
-    spans::{By, SpanReader},
+    port_verdicts::{By, VerdictReader},
 };
 use crate::model::{
     Inventory, PolicySet, PortMatch, TestEnd, WallTime, Workload, WorkloadId, quote,
@@ -225,7 +225,7 @@ impl Evaluator {
             };
         };
         if direction == Direction::Ingress && self.own_node.contains(&other) {
-            return reserved(Verdict::Allow, RuleSlot::OWN_NODE);
+            return reserved(Verdict::Allow, RuleSlot::HOST_INGRESS);
         }
         let query = policy::Query {
             table,
@@ -277,8 +277,8 @@ impl Evaluator {
     }
 
     /// Reads what the tables say at every port.
-    pub(crate) fn spans(&self) -> SpanReader<'_> {
-        SpanReader::new(&self.compiled.state, &self.rows, self.now)
+    pub(crate) fn spans(&self) -> VerdictReader<'_> {
+        VerdictReader::new(&self.compiled.state, &self.rows, self.now)
     }
 
     /// `ingress[0] of shop/orders`, or a default's name.

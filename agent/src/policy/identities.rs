@@ -16,7 +16,7 @@ use super::{
     resolve::Resolved,
     workload_kinds::KindNumber,
 };
-use crate::persistent::Map;
+use crate::ordmap::Map;
 
 /// Who owns an address.
 #[derive(Debug, Clone)]

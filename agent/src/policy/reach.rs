@@ -17,15 +17,15 @@ use ringfence_common::{
 };
 use serde::Serialize;
 
-pub use super::groups::{GroupKind, GroupName};
+pub use super::peer_groups::{GroupKind, GroupName};
 use super::{
     evaluate::{Evaluator, QueryError},
-    groups::{Group, Set, groups},
-    kinds::{Looks, reduce},
+    inventory_reduction::{Looks, reduce},
     numbers::Exhausted,
+    peer_groups::{Group, Set, groups},
     port_list::PortList,
+    port_verdicts::{By, PortVerdicts, Ruling, Stretch, VerdictReader, overlay},
     ports::{self, PortRange},
-    spans::{By, Ruling, SpanReader, Spans, Stretch, overlay},
 };
 use crate::model::{Inventory, PolicySet, PortMatch, Ports, WallTime, WorkloadId};
 
@@ -129,7 +129,7 @@ pub fn reach(
 struct Search<'a> {
     groups: &'a [Group<1>],
     evaluator: &'a Evaluator,
-    reader: SpanReader<'a>,
+    reader: VerdictReader<'a>,
     question: &'a Question,
 }
 
@@ -235,11 +235,11 @@ impl Search<'_> {
         (!way.ports.is_empty()).then_some(way)
     }
 
-    fn spans(&mut self, group: &Group<1>, peer: ClassId, direction: Direction) -> Rc<Spans> {
+    fn spans(&mut self, group: &Group<1>, peer: ClassId, direction: Direction) -> Rc<PortVerdicts> {
         let [table]: [Option<TableId>; 1] = group.tables;
         match table {
             Some(table) => self.reader.spans(table, peer, direction),
-            None => Rc::new(Spans::all(Ruling {
+            None => Rc::new(PortVerdicts::all(Ruling {
                 verdict: Verdict::Allow,
                 by: By::NotAWorkload,
             })),

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     model::{Inventory, NodeEntry, Workload},
-    persistent::Map,
+    ordmap::Map,
     plan::Addresses,
 };
 

@@ -22,7 +22,7 @@ use ringfence_common::{
 use super::{
     numbers::Digest,
     outcome::{Decider, default_of, timeline},
-    steps::{Course, Courses},
+    schedules::{ScheduleId, Schedules},
     table::{Edge, Fence, FenceRule, TableSpec},
 };
 use crate::plan::TableRows;
@@ -48,7 +48,7 @@ pub(crate) struct Peers<'a> {
 pub(crate) fn for_anyone(table: TableId, spec: &TableSpec) -> TableRows {
     let mut rows = TableRows::new();
     for direction in [Direction::Ingress, Direction::Egress] {
-        let courses = RefCell::new(Courses::default());
+        let courses = RefCell::new(Schedules::default());
         let mut writer = Writer {
             table,
             direction,
@@ -89,7 +89,7 @@ pub(crate) fn add_classes<'a>(
         if alike.is_empty() {
             continue;
         }
-        let courses = RefCell::new(Courses::default());
+        let courses = RefCell::new(Schedules::default());
         let mut writer = Writer {
             table,
             direction,
@@ -128,17 +128,17 @@ struct View<'a> {
     default: Decider,
     plain_only: bool,
     edge: Option<Edge>,
-    courses: &'a RefCell<Courses>,
+    courses: &'a RefCell<Schedules>,
 }
 
 /// Outcomes over all ports of a protocol: each holds from its port to before the next one's.
-type Pieces = Vec<(u32, Course)>;
+type Pieces = Vec<(u32, ScheduleId)>;
 
 impl<'a> View<'a> {
     fn of(
         spec: &'a TableSpec,
         direction: Direction,
-        courses: &'a RefCell<Courses>,
+        courses: &'a RefCell<Schedules>,
         sees: impl Fn(usize, &FenceRule) -> bool,
     ) -> Self {
         let fence = spec.fence(direction);
@@ -165,7 +165,7 @@ impl<'a> View<'a> {
         }
     }
 
-    fn course(&self, plain: bool, matches: impl Fn(&FenceRule) -> bool) -> Course {
+    fn course(&self, plain: bool, matches: impl Fn(&FenceRule) -> bool) -> ScheduleId {
         let matching: Vec<&FenceRule> = self
             .rules
             .iter()
@@ -177,7 +177,7 @@ impl<'a> View<'a> {
     }
 
     /// The outcome of a protocol that no rule names.
-    fn elsewhere(&self) -> Course {
+    fn elsewhere(&self) -> ScheduleId {
         self.course(false, |rule| rule.ports.is_none())
     }
 
@@ -211,7 +211,7 @@ impl<'a> View<'a> {
 
 /// All that a view says: of protocols that no rule names, and of each that one does.
 struct Outcomes {
-    elsewhere: Course,
+    elsewhere: ScheduleId,
     named: Vec<(u8, Pieces)>,
 }
 
@@ -237,13 +237,13 @@ fn covers(rule: &FenceRule, number: u8, port: u32) -> bool {
 }
 
 /// The outcome at a port.
-fn at(pieces: &Pieces, port: u32) -> Option<Course> {
+fn at(pieces: &Pieces, port: u32) -> Option<ScheduleId> {
     let after = pieces.partition_point(|(start, _)| *start <= port);
     pieces.get(after.checked_sub(1)?).map(|(_, row)| *row)
 }
 
 /// The one outcome of a block of ports, if it has only one.
-fn constant(pieces: &Pieces, first: u32, size: u32) -> Option<Course> {
+fn constant(pieces: &Pieces, first: u32, size: u32) -> Option<ScheduleId> {
     let next = pieces.partition_point(|(start, _)| *start <= first);
     let ends_inside = pieces
         .get(next)
@@ -252,8 +252,8 @@ fn constant(pieces: &Pieces, first: u32, size: u32) -> Option<Course> {
 }
 
 /// The outcome that most ports have.
-fn commonest(pieces: &Pieces) -> Option<Course> {
-    let mut spans: Vec<(Course, u32)> = Vec::new();
+fn commonest(pieces: &Pieces) -> Option<ScheduleId> {
+    let mut spans: Vec<(ScheduleId, u32)> = Vec::new();
     for (index, (start, row)) in pieces.iter().enumerate() {
         let end = pieces.get(index + 1).map_or(0x1_0000, |(next, _)| *next);
         match spans.iter_mut().find(|(known, _)| known == row) {
@@ -271,7 +271,7 @@ struct Writer<'a> {
     table: TableId,
     direction: Direction,
     rows: &'a mut TableRows,
-    courses: &'a RefCell<Courses>,
+    courses: &'a RefCell<Schedules>,
 }
 
 impl Writer<'_> {
@@ -298,7 +298,13 @@ impl Writer<'_> {
         }
     }
 
-    fn protocol(&mut self, classes: &[ClassId], number: u8, pieces: &Pieces, inherited: Course) {
+    fn protocol(
+        &mut self,
+        classes: &[ClassId],
+        number: u8,
+        pieces: &Pieces,
+        inherited: ScheduleId,
+    ) {
         let Some(base) = commonest(pieces) else {
             return;
         };
@@ -313,7 +319,7 @@ impl Writer<'_> {
         classes: &[ClassId],
         number: u8,
         pieces: &Pieces,
-        base: Course,
+        base: ScheduleId,
         (first, size): (u32, u32),
     ) {
         match constant(pieces, first, size) {
@@ -348,12 +354,19 @@ impl Writer<'_> {
         self.differing(classes, number, (own, any), first + half, half);
     }
 
-    fn block(&mut self, classes: &[ClassId], number: u8, first: u32, size: u32, course: Course) {
+    fn block(
+        &mut self,
+        classes: &[ClassId],
+        number: u8,
+        first: u32,
+        size: u32,
+        course: ScheduleId,
+    ) {
         let bits = PolicyKey::FULL_BITS - size.trailing_zeros();
         self.put(classes, bits, number, first, course);
     }
 
-    fn put(&mut self, classes: &[ClassId], bits: u32, number: u8, port: u32, course: Course) {
+    fn put(&mut self, classes: &[ClassId], bits: u32, number: u8, port: u32, course: ScheduleId) {
         for class in classes {
             let mut key = PolicyKey {
                 table: self.table,
@@ -364,7 +377,7 @@ impl Writer<'_> {
             };
             for row in self.courses.borrow().steps(course) {
                 self.rows.insert((bits, key), row);
-                key.direction += PolicyKey::STEP;
+                key.direction += PolicyKey::PERIOD;
             }
         }
     }

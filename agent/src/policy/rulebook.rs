@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     model::{NamespaceName, Policy, PolicyId, PolicySet, Scope},
-    persistent::Map,
+    ordmap::Map,
 };
 
 const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     model::{Inventory, Workload, WorkloadId},
-    persistent::Map,
+    ordmap::Map,
 };
 
 /// Few among many: found once, then by what changed.

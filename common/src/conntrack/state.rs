@@ -20,21 +20,21 @@ pub const FIN_REPLY: u8 = 8;
 /// RST from either side.
 pub const RESET: u8 = 16;
 /// The originator went on after the RST.
-pub const WENT_ON_ORIGINAL: u8 = 32;
+pub const CONTINUED_ORIGINAL: u8 = 32;
 /// The answering side went on after the RST.
-pub const WENT_ON_REPLY: u8 = 64;
+pub const CONTINUED_REPLY: u8 = 64;
 /// Either end went on after the connection stood, before any end closed it.
 pub const USED: u8 = 128;
 
 const FINS: u8 = FIN_ORIGINAL | FIN_REPLY;
-const WENT_ON: u8 = WENT_ON_ORIGINAL | WENT_ON_REPLY;
+const CONTINUED: u8 = CONTINUED_ORIGINAL | CONTINUED_REPLY;
 
 /// Whether the originator went on after an answer, something followed, and the ends have not ended it:
 /// an entry worth more than any number of attempts. One side alone cannot make a flow look so, unless it is
 /// both. A connection that is opened and closed without data, as health checks do, is never worth moving.
 #[inline(always)]
 #[must_use]
-pub fn is_proven(state: u8) -> bool {
+pub fn is_assured(state: u8) -> bool {
     mutant!(
         a_handshake_is_proof,
         state & USED != 0,
@@ -47,7 +47,7 @@ pub fn is_proven(state: u8) -> bool {
 /// handshake is complete.
 #[inline(always)]
 #[must_use]
-pub fn has_begun(state: u8) -> bool {
+pub fn is_open(state: u8) -> bool {
     mutant!(
         a_reset_is_a_handshake,
         state & ESTABLISHED != 0 && state & (RESET | FINS) == 0,
@@ -60,7 +60,7 @@ pub fn has_begun(state: u8) -> bool {
 /// until a SYN [`restarts`] it.
 #[inline(always)]
 #[must_use]
-pub const fn is_answered(state: u8, proto: u8) -> bool {
+pub const fn is_replied(state: u8, proto: u8) -> bool {
     if proto != protocol::TCP {
         return state & REPLIED != 0;
     }
@@ -84,7 +84,7 @@ pub const fn opens(proto: u8, tcp: TcpFlags) -> bool {
 /// The state after a packet. A pure SYN of the original direction starts over.
 #[inline(always)]
 #[must_use]
-pub const fn step(before: u8, proto: u8, reply: bool, tcp: TcpFlags) -> u8 {
+pub const fn next_state(before: u8, proto: u8, reply: bool, tcp: TcpFlags) -> u8 {
     if restarts(before, proto, reply, tcp) {
         return 0;
     }
@@ -103,16 +103,16 @@ pub const fn step(before: u8, proto: u8, reply: bool, tcp: TcpFlags) -> u8 {
             after |= if reply { FIN_REPLY } else { FIN_ORIGINAL };
         }
         if tcp.has(TcpFlags::RST) {
-            after = (after | RESET) & !WENT_ON;
+            after = (after | RESET) & !CONTINUED;
         } else if before & RESET != 0 && before & ESTABLISHED != 0 {
             after |= if reply {
-                WENT_ON_REPLY
+                CONTINUED_REPLY
             } else {
-                WENT_ON_ORIGINAL
+                CONTINUED_ORIGINAL
             };
-            if after & WENT_ON == WENT_ON {
+            if after & CONTINUED == CONTINUED {
                 // Neither end has believed it: it was not for this connection.
-                after &= !(RESET | WENT_ON);
+                after &= !(RESET | CONTINUED);
             }
         }
     }

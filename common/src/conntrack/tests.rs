@@ -14,9 +14,9 @@ fn seconds(entry_state: u8, proto: u8) -> u64 {
 }
 
 fn walk(packets: &[(bool, TcpFlags)]) -> u8 {
-    packets
-        .iter()
-        .fold(0, |s, (reply, tcp)| step(s, protocol::TCP, *reply, *tcp))
+    packets.iter().fold(0, |s, (reply, tcp)| {
+        next_state(s, protocol::TCP, *reply, *tcp)
+    })
 }
 
 #[test]
@@ -64,11 +64,11 @@ fn a_syn_after_the_close_starts_over() {
 fn other_protocols_have_their_own_patience() {
     let none = TcpFlags(0);
     assert_eq!(
-        seconds(step(0, protocol::UDP, false, none), protocol::UDP),
+        seconds(next_state(0, protocol::UDP, false, none), protocol::UDP),
         30
     );
     assert_eq!(
-        seconds(step(0, protocol::UDP, true, none), protocol::UDP),
+        seconds(next_state(0, protocol::UDP, true, none), protocol::UDP),
         180
     );
     assert_eq!(seconds(0, protocol::ICMP), 30);
@@ -115,7 +115,7 @@ proptest! {
         let mut replied = false;
         for (reply, bits) in packets {
             let tcp = TcpFlags(bits);
-            now = step(now, protocol::TCP, reply, tcp);
+            now = next_state(now, protocol::TCP, reply, tcp);
             replied = (replied && now != 0) || reply;
             prop_assert_eq!(now & state::REPLIED != 0, replied);
             if now & state::ESTABLISHED != 0 {
@@ -128,27 +128,27 @@ proptest! {
 #[test]
 fn only_two_ends_make_a_flow_proven() {
     let one_sided = [(false, SYN), (false, ACK), (false, ACK), (false, FIN)];
-    assert!(!is_proven(walk(&one_sided)));
+    assert!(!is_assured(walk(&one_sided)));
     let asked = [(false, SYN), (true, SYN_ACK)];
-    assert!(!is_proven(walk(&asked)) && !is_answered(walk(&asked), protocol::TCP));
-    assert!(is_answered(walk(&asked), protocol::UDP));
+    assert!(!is_assured(walk(&asked)) && !is_replied(walk(&asked), protocol::TCP));
+    assert!(is_replied(walk(&asked), protocol::UDP));
     let standing = [asked[0], asked[1], (false, ACK)];
-    assert!(!is_proven(walk(&standing)) && is_answered(walk(&standing), protocol::TCP));
-    assert!(has_begun(walk(&standing)));
+    assert!(!is_assured(walk(&standing)) && is_replied(walk(&standing), protocol::TCP));
+    assert!(is_open(walk(&standing)));
     for end in [FIN, RST] {
         let ended = walk(&[&standing[..], &[(false, end), (true, ACK)]].concat());
-        assert!(!is_proven(ended) && !has_begun(ended));
+        assert!(!is_assured(ended) && !is_open(ended));
     }
     let scanned = walk(&[asked[0], asked[1], (false, RST)]);
-    assert!(is_answered(scanned, protocol::TCP) && !has_begun(scanned));
+    assert!(is_replied(scanned, protocol::TCP) && !is_open(scanned));
     let used = [asked[0], asked[1], (false, ACK), (true, ACK)];
-    assert!(is_proven(walk(&used)) && is_answered(walk(&used), protocol::TCP));
+    assert!(is_assured(walk(&used)) && is_replied(walk(&used), protocol::TCP));
     let refused = [(false, SYN), (true, RST)];
-    assert!(!is_proven(walk(&refused)) && is_answered(walk(&refused), protocol::TCP));
+    assert!(!is_assured(walk(&refused)) && is_replied(walk(&refused), protocol::TCP));
     let half_closed = [&used[..], &[(true, FIN)]].concat();
-    assert!(is_proven(walk(&half_closed)));
+    assert!(is_assured(walk(&half_closed)));
     for end in [FIN, RST] {
-        assert!(!is_proven(walk(
+        assert!(!is_assured(walk(
             &[&half_closed[..], &[(false, end)]].concat()
         )));
     }
@@ -159,15 +159,15 @@ fn a_reset_that_neither_end_believes_is_forgotten() {
     let standing = [(false, SYN), (true, SYN_ACK), (false, ACK), (true, ACK)];
     let after = |more: &[(bool, TcpFlags)]| walk(&[&standing[..], more].concat());
     let reset = (true, RST);
-    assert!(!is_proven(after(&[reset])));
+    assert!(!is_assured(after(&[reset])));
     assert!(
-        !is_proven(after(&[reset, (false, ACK), (false, ACK)])),
+        !is_assured(after(&[reset, (false, ACK), (false, ACK)])),
         "data under way"
     );
     let gone_on = after(&[reset, (false, ACK), (true, ACK)]);
     assert_eq!(gone_on, walk(&standing));
     assert_eq!(seconds(gone_on, protocol::TCP), 8000);
-    assert!(!is_proven(after(&[
+    assert!(!is_assured(after(&[
         reset,
         (false, ACK),
         reset,
@@ -185,9 +185,9 @@ proptest! {
         let mut now = 0;
         for (reply, flags) in packets {
             let tcp = TcpFlags(if proto == protocol::TCP { flags } else { 0 });
-            let after = step(now, proto, reply, tcp);
-            if is_answered(now, proto) && !restarts(now, proto, reply, tcp) {
-                prop_assert!(is_answered(after, proto), "{now:#x} {reply} {tcp:?} {after:#x}");
+            let after = next_state(now, proto, reply, tcp);
+            if is_replied(now, proto) && !restarts(now, proto, reply, tcp) {
+                prop_assert!(is_replied(after, proto), "{now:#x} {reply} {tcp:?} {after:#x}");
             }
             now = after;
         }

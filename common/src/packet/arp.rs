@@ -5,10 +5,10 @@
 
 use super::{ETHERNET, Frame, be16};
 use crate::{
+    drop_reason::DropReason,
     endpoint::{Endpoint, Owns},
     mutant,
     net::{Address, Ip4},
-    reason::DropReason,
 };
 
 /// Whether the workload may send the ARP packet of this frame.

@@ -5,7 +5,7 @@
 //! (RFC 3128). Options are skipped, not interpreted.
 
 use super::{ETHERNET, Frame, Kind, Packet, Parse, be16, protocol, transport};
-use crate::{mutant, net::Ip4, reason::DropReason};
+use crate::{drop_reason::DropReason, mutant, net::Ip4};
 
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
@@ -45,7 +45,7 @@ impl Parse for Ip4 {
                 return Err(DropReason::TinyFragment);
             }
             packet.kind = Kind::LaterFragment;
-            packet.place = u32::from(fragment & OFFSET) * 8;
+            packet.datagram_offset = u32::from(fragment & OFFSET) * 8;
             return Ok(());
         }
         if mutant!(

@@ -6,7 +6,7 @@
 //! An atomic fragment (RFC 6946) is no fragment.
 
 use super::{ETHERNET, Frame, Kind, Packet, Parse, be16, protocol, transport};
-use crate::{mutant, net::Ip6, reason::DropReason};
+use crate::{drop_reason::DropReason, mutant, net::Ip6};
 
 /// How many extension headers a packet may have.
 const MAX_EXTENSIONS: u32 = 8;
@@ -74,7 +74,7 @@ fn step_over<F: Frame>(
         return Err(DropReason::ExtensionHeaders);
     }
     if *fragmented {
-        packet.place += size;
+        packet.datagram_offset += size;
     }
     if next == FRAGMENT {
         if mutant!(second_fragment_header_passes, *fragmented, false) {
@@ -90,7 +90,7 @@ fn step_over<F: Frame>(
         }
         if mutant!(later_fragment_has_ports, field & 0xfff8 != 0, false) {
             packet.kind = Kind::LaterFragment;
-            packet.place = u32::from(field & 0xfff8);
+            packet.datagram_offset = u32::from(field & 0xfff8);
         } else if mutant!(first_fragment_not_recorded, field & 1 != 0, false) {
             packet.kind = Kind::FirstFragment;
         }

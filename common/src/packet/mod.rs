@@ -5,8 +5,8 @@
 //! parse has a [`DropReason`]. Parsing allows nothing: policy, source check and conntrack decide.
 
 use crate::{
+    drop_reason::DropReason,
     net::{Address, Port},
-    reason::DropReason,
 };
 
 pub mod arp;
@@ -14,7 +14,7 @@ mod ipv4;
 mod ipv6;
 mod link_local;
 pub mod neighbour;
-pub mod reply;
+pub mod reject;
 mod transport;
 
 /// Bytes of an Ethernet header without tags.
@@ -154,7 +154,7 @@ pub struct Packet<A> {
     pub fragment_id: u32,
     /// Of a later fragment, its offset. Otherwise the bytes from the start of what is, or could be,
     /// fragmented to the end of the transport header.
-    pub place: u32,
+    pub datagram_offset: u32,
     /// Length of the IP packet.
     pub length: u32,
     /// IP protocol number of the transport header.
@@ -182,7 +182,7 @@ impl<A: Address> Packet<A> {
             transport: 0,
             end: 0,
             fragment_id: 0,
-            place: 0,
+            datagram_offset: 0,
             length: 0,
             protocol: 0,
             tcp: TcpFlags(0),

@@ -7,10 +7,10 @@
 
 use super::{Frame, Kind, Packet, link_local, transport::icmp4, transport::icmp6};
 use crate::{
+    drop_reason::DropReason,
     endpoint::{Endpoint, Owns},
     mutant,
     net::{Address, Ip4, Ip6},
-    reason::DropReason,
 };
 
 /// Judges ICMP that a workload sends and that can change how others reach addresses.

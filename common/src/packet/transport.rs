@@ -5,9 +5,9 @@
 
 use super::{ETHERNET, Frame, Kind, Packet, TcpFlags, be16, protocol};
 use crate::{
+    drop_reason::DropReason,
     mutant,
     net::{Address, Port},
-    reason::DropReason,
 };
 
 /// ICMP for IPv4 types (RFC 792, RFC 950).
@@ -72,7 +72,7 @@ pub(super) fn parse<F: Frame, A: Address>(
             if mutant!(tcp_flags_unchecked, !packet.tcp.are_sane(), false) {
                 return Err(DropReason::TcpFlags);
             }
-            packet.place += header;
+            packet.datagram_offset += header;
             set_ports(packet, [h[0], h[1], h[2], h[3]]);
         }
         protocol::UDP => {
@@ -91,7 +91,7 @@ pub(super) fn parse<F: Frame, A: Address>(
             {
                 return Err(DropReason::UdpHeader);
             }
-            packet.place += 8;
+            packet.datagram_offset += 8;
             set_ports(packet, [h[0], h[1], h[2], h[3]]);
         }
         protocol::SCTP => {
@@ -100,7 +100,7 @@ pub(super) fn parse<F: Frame, A: Address>(
             }
             let mut h = [0u8; 4];
             load(frame, packet, &mut h)?;
-            packet.place += 12;
+            packet.datagram_offset += 12;
             set_ports(packet, h);
         }
         protocol::ICMP if !A::V6 => parse_icmp(frame, packet)?,
@@ -122,7 +122,7 @@ fn parse_icmp<F: Frame, A: Address>(frame: &F, packet: &mut Packet<A>) -> Result
     let mut h = [0u8; 8];
     load(frame, packet, &mut h)?;
     packet.icmp_type = h[0];
-    packet.place += 8;
+    packet.datagram_offset += 8;
     let whole = packet.kind == Kind::Flow;
     if is_error::<A>(h[0]) {
         packet.kind = Kind::Error;

@@ -14,9 +14,9 @@ use ringfence_common::conntrack::{CtEntry, CtKey4, CtKey6};
 use ringfence_common::endpoint::Endpoint;
 use ringfence_common::fragment::{FragmentKey4, FragmentKey6, FragmentPorts};
 use ringfence_common::maps::{
-    ATTEMPTS4, ATTEMPTS6, CT4, CT6, ENDPOINTS, FRAG4, FRAG6, HOLDINGS, SWEPT,
+    CT_UNREPLIED4, CT_UNREPLIED6, CT_USAGE, CT_USAGE_SWEEP, CT4, CT6, ENDPOINTS, FRAG4, FRAG6,
 };
-use ringfence_common::quota::Holding;
+use ringfence_common::quota::Usage;
 
 use super::ground::{self, Lane};
 use super::wire::Station;
@@ -88,16 +88,16 @@ impl Arena {
         let Some(agent) = &self.agent else {
             return Ok(());
         };
-        for name in [CT4, ATTEMPTS4] {
+        for name in [CT4, CT_UNREPLIED4] {
             wipe::<CtKey4, CtEntry>(agent, name)?;
         }
-        for name in [CT6, ATTEMPTS6] {
+        for name in [CT6, CT_UNREPLIED6] {
             wipe::<CtKey6, CtEntry>(agent, name)?;
         }
         wipe::<FragmentKey4, FragmentPorts>(agent, FRAG4)?;
         wipe::<FragmentKey6, FragmentPorts>(agent, FRAG6)?;
-        wipe::<u32, Holding>(agent, HOLDINGS)?;
-        wipe::<u32, u64>(agent, SWEPT)
+        wipe::<u32, Usage>(agent, CT_USAGE)?;
+        wipe::<u32, u64>(agent, CT_USAGE_SWEEP)
     }
 
     /// Where they end.

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use ringfence_common::reason::DropReason;
+use ringfence_common::drop_reason::DropReason;
 
 use super::craft::{self, flag};
 use super::dice::Dice;

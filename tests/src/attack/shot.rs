@@ -1,6 +1,6 @@
 //! One frame with what should become of it, and the sequence of frames that makes a case.
 
-use ringfence_common::reason::DropReason;
+use ringfence_common::drop_reason::DropReason;
 
 use super::ground::Lane;
 

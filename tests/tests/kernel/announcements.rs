@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ringfence_common::{mode::Mode, reason::DropReason};
+use ringfence_common::{drop_reason::DropReason, mode::Mode};
 use ringfence_testbed::frame::ARP;
 
 use crate::fence::{Arriving, Dropped, FRIEND, Fence, FromNode, LOCAL, Leaving, OTHER, STRANGER};

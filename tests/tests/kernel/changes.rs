@@ -2,11 +2,11 @@
 
 use ringfence::plan::Action;
 use ringfence_common::{
+    drop_reason::DropReason,
     event::EventKind,
     ids::{RuleSlot, TableId},
     mode::{Direction, Mode, Verdict},
     policy::PolicyRow,
-    reason::DropReason,
 };
 
 use crate::fence::{

@@ -1,9 +1,9 @@
 //! Known flows: both directions on one entry, who may open what, connections older than the fence.
 
 use ringfence_common::{
+    drop_reason::DropReason,
     mode::{Direction, Mode, Verdict},
     policy::PolicyRow,
-    reason::DropReason,
 };
 
 use crate::fence::{

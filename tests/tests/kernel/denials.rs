@@ -6,12 +6,12 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use ringfence_common::{
+    drop_reason::DropReason,
     event::{EventKind, FlowEvent},
     maps::EVENTS_BYTES,
     mode::{Direction, Mode, Verdict},
     net::Port,
-    quota::{KINDS_AT_ONCE, KINDS_PER_SECOND},
-    reason::DropReason,
+    quota::{AGGREGATE_BURST, AGGREGATES_PER_SECOND},
 };
 
 use crate::fence::{Arriving, Dropped, FRIEND, Fence, LOCAL, Leaving, OTHER, Passed, Way};
@@ -168,9 +168,9 @@ fn a_scan_is_told_of_by_rule_and_protocol() {
         assert_eq!(fence.leaving(&frame), Dropped);
     }
     let events = fence.events();
-    let kinds = KINDS_AT_ONCE + 10 * KINDS_PER_SECOND;
+    let kinds = AGGREGATE_BURST + 10 * AGGREGATES_PER_SECOND;
     assert!(
-        (KINDS_AT_ONCE..kinds).contains(&(events.len() as u64)),
+        (AGGREGATE_BURST..kinds).contains(&(events.len() as u64)),
         "{}",
         events.len()
     );

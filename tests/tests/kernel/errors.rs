@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use ringfence_common::{
+    drop_reason::DropReason,
     ids::TableId,
     mode::{Direction, Mode},
-    reason::DropReason,
 };
 
 use crate::fence::{

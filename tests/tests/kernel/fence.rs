@@ -12,14 +12,14 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use ringfence::datapath::{Clocks, Counters, Datapath as _, Denials, Sweep, Telemetry};
 use ringfence::plan::{Action, Plan, Row};
 use ringfence_common::{
-    deny::DenyKey,
+    deny_aggregate::DenyKey,
+    drop_reason::DropReason,
     endpoint::Endpoint,
     event::FlowEvent,
     ids::{ClassId, IdentityId, NamespaceSlot, RuleSlot, TableId},
     mode::{Action as Outcome, Direction, Mode, Verdict},
     net::{Ip4, Ip6, Port},
     policy::{PolicyKey, PolicyRow},
-    reason::DropReason,
 };
 
 use ringfence_testbed::eventually;
@@ -176,13 +176,13 @@ impl Fence {
     }
 
     /// How many proven flows conntrack holds.
-    pub(crate) fn proven(&mut self) -> usize {
-        self.loaded().proven()
+    pub(crate) fn assured(&mut self) -> usize {
+        self.loaded().assured()
     }
 
     /// Up to when the endpoint's attempts are booked.
-    pub(crate) fn booked(&mut self) -> u64 {
-        self.loaded().booked(IFINDEX)
+    pub(crate) fn charged_until(&mut self) -> u64 {
+        self.loaded().charged_until(IFINDEX)
     }
 
     /// What the agent does to conntrack now and then.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ringfence_common::{fragment::LIFETIME, mode::Direction, reason::DropReason};
+use ringfence_common::{drop_reason::DropReason, fragment::LIFETIME, mode::Direction};
 
 use crate::fence::{Arriving, Dropped, FRIEND, Fence, FromNode, Hairpin, LOCAL, Leaving, Way};
 use crate::frames::{SYN, TCP, UDP, echo, fragment, icmp_of, tcp, udp};

@@ -16,13 +16,13 @@ use ringfence::datapath::{
 use ringfence::plan::{Action, State, plan};
 use ringfence_common::{
     conntrack::{CtEntry, CtKey4, CtKey6},
-    deny::{DenyCount, DenyKey},
+    deny_aggregate::{DenyCount, DenyKey},
+    drop_reason::DropReason,
     fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
     ids::{ClassId, IdentityId},
     maps::{self, RuleHit},
     mode::Action as Outcome,
-    quota::Holding,
-    reason::DropReason,
+    quota::Usage,
     stats::{STATS, of_reason},
 };
 use ringfence_testbed::Bpffs;
@@ -42,7 +42,7 @@ pub(crate) struct Loaded {
     attempts4: HashMap<MapData, CtKey4, CtEntry>,
     attempts6: HashMap<MapData, CtKey6, CtEntry>,
     conntrack: Conntrack,
-    holdings: HashMap<MapData, u32, Holding>,
+    usages: HashMap<MapData, u32, Usage>,
     swept: HashMap<MapData, u32, u64>,
     fragments4: HashMap<MapData, FragmentKey4, FragmentPorts>,
     fragments6: HashMap<MapData, FragmentKey6, FragmentPorts>,
@@ -113,10 +113,10 @@ impl Loaded {
             telemetry,
             ct4: opened(pins, maps::CT4),
             ct6: opened(pins, maps::CT6),
-            attempts4: opened(pins, maps::ATTEMPTS4),
-            attempts6: opened(pins, maps::ATTEMPTS6),
-            holdings: opened(pins, maps::HOLDINGS),
-            swept: opened(pins, maps::SWEPT),
+            attempts4: opened(pins, maps::CT_UNREPLIED4),
+            attempts6: opened(pins, maps::CT_UNREPLIED6),
+            usages: opened(pins, maps::CT_USAGE),
+            swept: opened(pins, maps::CT_USAGE_SWEEP),
             fragments4: opened(pins, maps::FRAG4),
             fragments6: opened(pins, maps::FRAG6),
             denies: opened(pins, maps::DENIES),
@@ -142,14 +142,14 @@ impl Loaded {
     }
 
     /// How many proven flows there are.
-    pub(crate) fn proven(&self) -> usize {
+    pub(crate) fn assured(&self) -> usize {
         self.ct4.keys().count() + self.ct6.keys().count()
     }
 
     /// Up to when an endpoint's attempts are booked.
-    pub(crate) fn booked(&self, ifindex: u32) -> u64 {
-        let holding = self.holdings.get(&ifindex, 0);
-        holding.map_or(0, |holding| holding.booked)
+    pub(crate) fn charged_until(&self, ifindex: u32) -> u64 {
+        let usage = self.usages.get(&ifindex, 0);
+        usage.map_or(0, |usage| usage.charged_until)
     }
 
     pub(crate) fn sweep(&mut self, now: u64, endpoints: &BTreeSet<u32>) -> Sweep {
@@ -162,7 +162,7 @@ impl Loaded {
         forget(&mut self.ct6);
         forget(&mut self.attempts4);
         forget(&mut self.attempts6);
-        forget(&mut self.holdings);
+        forget(&mut self.usages);
         forget(&mut self.swept);
         forget(&mut self.denies);
     }

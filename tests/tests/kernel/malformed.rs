@@ -2,7 +2,7 @@
 //!
 //! Policy allows friends everything here, so that nothing else could be the reason.
 
-use ringfence_common::reason::DropReason;
+use ringfence_common::drop_reason::DropReason;
 use ringfence_testbed::frame::{IPV4, IPV6};
 
 use crate::fence::{Arriving, Dropped, FRIEND, Fence, LOCAL, Leaving, Passed, Way};

@@ -2,10 +2,10 @@
 
 use ringfence::plan::Action;
 use ringfence_common::{
+    drop_reason::DropReason,
     ids::{ClassId, IdentityId, NamespaceSlot, RuleSlot, TableId},
     mode::{Direction, Mode, Verdict},
     policy::{PolicyKey, PolicyRow},
-    reason::DropReason,
 };
 use ringfence_testbed::eventually;
 
@@ -249,7 +249,7 @@ fn the_node_and_the_own_address_need_no_rule() {
         fence.passes(Leaving, &own.out(TCP, SYN), "to the own address");
         fence.passes(Way::Hairpin, &own.back(TCP, SYN | ACK), "and back from it");
     }
-    assert_eq!(fence.hits(RuleSlot::OWN_NODE), 2);
+    assert_eq!(fence.hits(RuleSlot::HOST_INGRESS), 2);
     assert_eq!(fence.hits(RuleSlot::OWN_ADDRESS), 2);
 }
 

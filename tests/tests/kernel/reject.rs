@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use ringfence::plan::Action;
 use ringfence_common::{
+    drop_reason::DropReason,
     ids::TableId,
     mode::{Direction, Mode, Verdict},
     policy::{PolicyRow, row},
-    reason::DropReason,
-    reject::ANSWERS_PER_SECOND,
+    reject::REJECTS_PER_SECOND,
 };
 use ringfence_testbed::{eventually, frame::checksum};
 
@@ -342,7 +342,7 @@ fn answers_have_a_limit() {
     let mut fence = rejecting();
     let syn = sent(Leaving, false, TCP, &tcp(40000, 443, SYN));
     let start = fence.now();
-    let asked = 3 * ANSWERS_PER_SECOND;
+    let asked = 3 * REJECTS_PER_SECOND;
     for _ in 0..asked {
         fence.run(Leaving, &syn);
     }
@@ -351,7 +351,7 @@ fn answers_have_a_limit() {
     let (answered, limited) = (counters.rejects_answered, counters.rejects_limited);
     // An earlier test may have used up a part of the first second.
     assert!(
-        answered > 0 && answered <= seconds * ANSWERS_PER_SECOND,
+        answered > 0 && answered <= seconds * REJECTS_PER_SECOND,
         "{answered}"
     );
     assert_eq!(answered + limited, asked);

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ringfence_common::{
+    drop_reason::DropReason,
     ids::{ClassId, TableId},
     mode::{Direction, Verdict},
     policy::PolicyRow,
-    reason::DropReason,
 };
 
 use crate::fence::{

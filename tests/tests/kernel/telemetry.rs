@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use ringfence_common::{
+    drop_reason::DropReason,
     event::EventKind,
     ids::{IdentityId, RuleSlot},
     mode::{Action, Direction, Mode, Verdict},
     net::{Address as _, Ip4, Ip6, Port},
-    reason::DropReason,
 };
 
 use crate::fence::{

@@ -12,10 +12,10 @@ use super::source::SourceFile;
 
 /// The pure modules, each with the others it may use.
 const MODULES: [(&str, &[&str]); 4] = [
-    ("persistent", &[]),
-    ("model", &["persistent"]),
-    ("plan", &["persistent"]),
-    ("policy", &["model", "persistent", "plan"]),
+    ("ordmap", &[]),
+    ("model", &["ordmap"]),
+    ("plan", &["ordmap"]),
+    ("policy", &["model", "ordmap", "plan"]),
 ];
 /// Crates that do nothing but compute.
 const CRATES: [&str; 5] = ["ipnet", "ringfence_common", "serde", "sha2", "thiserror"];

@@ -12,7 +12,7 @@ const PLACES: [&str; 8] = [
     "agent/src/app/memory.rs",
     "agent/src/datapath/",
     "common/src/mutant.rs",
-    "common/src/pod.rs",
+    "common/src/layout.rs",
     "ebpf/src/",
     "tests/src/bin/ringfence-bench/bpf/mod.rs",
     "tests/src/frame.rs",
@@ -55,8 +55,8 @@ mod tests {
     fn unsafe_is_found_outside_its_places_only() {
         let text = "fn f() { unsafe { g() } }";
         assert_eq!(findings("agent/src/app.rs", text), 1);
-        assert_eq!(findings("common/src/pod.rs.rs", text), 1);
-        assert_eq!(findings("common/src/pod.rs", text), 0);
+        assert_eq!(findings("common/src/layout.rs.rs", text), 1);
+        assert_eq!(findings("common/src/layout.rs", text), 0);
         assert_eq!(findings("agent/src/datapath/maps.rs", text), 0);
     }
 

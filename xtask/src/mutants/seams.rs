@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(area("agent/src/policy/rows.rs"), Some(Area::Policy));
         assert_eq!(area("common/src/policy.rs"), Some(Area::Policy));
         assert_eq!(area("common/src/packet/ipv4.rs"), Some(Area::Datapath));
-        assert_eq!(area("ebpf/src/path.rs"), Some(Area::Datapath));
+        assert_eq!(area("ebpf/src/pipeline.rs"), Some(Area::Datapath));
         assert_eq!(area("tests/src/lib.rs"), None);
     }
 }

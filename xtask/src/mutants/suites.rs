@@ -49,7 +49,7 @@ const DATAPATH: [Suite; 2] = [
             "--skip",
             "differential",
             "--skip",
-            "steps::",
+            "schedules::",
         ],
     ),
     ("ringfence_common", &[]),

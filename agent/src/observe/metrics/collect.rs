@@ -9,7 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use ringfence_common::reason::DropReason;
+use ringfence_common::drop_reason::DropReason;
 
 use super::{LossStage, Totals};
 

@@ -9,10 +9,10 @@ use ringfence_common::mode::{Direction, Verdict};
 
 use super::{
     super::table::Stage,
-    asked::{Asked, Hearing, Imagined, Outcome},
+    flow_side::FlowSide,
     miss::Miss,
     report::{Advice, Way},
-    scene::Scene,
+    rule_order::{Asked, Hearing, Imagined, Outcome},
     snippet,
 };
 use crate::model::RuleAction;
@@ -226,7 +226,7 @@ fn mendable<'h, 'a>(
 }
 
 /// What to do about every miss of a rule; a further peer makes up for all of the present one.
-fn mend_all(scene: &Scene<'_>, asked: &Asked<'_>) -> Vec<String> {
+fn mend_all(scene: &FlowSide<'_>, asked: &Asked<'_>) -> Vec<String> {
     let foreign = asked.misses.iter().any(wants_another_peer);
     let mut steps: Vec<String> = Vec::new();
     for miss in &asked.misses {
@@ -257,7 +257,7 @@ const fn is_about_peer(miss: &Miss) -> bool {
 }
 
 /// What to do about one miss.
-fn mend(scene: &Scene<'_>, asked: &Asked<'_>, miss: &Miss) -> String {
+fn mend(scene: &FlowSide<'_>, asked: &Asked<'_>, miss: &Miss) -> String {
     let title = asked.title(scene.direction);
     let key = snippet::peers_key(scene.direction);
     match miss {
@@ -295,7 +295,7 @@ fn mend(scene: &Scene<'_>, asked: &Asked<'_>, miss: &Miss) -> String {
     }
 }
 
-fn is_of_namespace(asked: &Asked<'_>, scene: &Scene<'_>) -> bool {
+fn is_of_namespace(asked: &Asked<'_>, scene: &FlowSide<'_>) -> bool {
     asked.policy.id().namespace.as_ref() == Some(&scene.subject.id.namespace)
 }
 

@@ -9,8 +9,8 @@ use std::{fmt, net::IpAddr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    moment,
-    scene::{Scene, Stands},
+    flow_side::{FlowSide, PartyKind},
+    rfc3339,
 };
 use crate::model::{
     Entity, LabelSelector, Labels, NamespaceMatch, Operator, Peer, Peers, Rule, WallTime, Window,
@@ -139,14 +139,14 @@ pub enum Miss {
 }
 
 /// Everything of a rule that does not match.
-pub(super) fn misses(scene: &Scene<'_>, rule: &Rule) -> Vec<Miss> {
+pub(super) fn misses(scene: &FlowSide<'_>, rule: &Rule) -> Vec<Miss> {
     let mut misses = peers(scene, &rule.peers);
     misses.extend(super::port::miss(scene, &rule.ports));
     misses.extend(window(rule.window, scene.now));
     misses
 }
 
-fn peers(scene: &Scene<'_>, peers: &Peers) -> Vec<Miss> {
+fn peers(scene: &FlowSide<'_>, peers: &Peers) -> Vec<Miss> {
     match peers {
         Peers::Any => Vec::new(),
         Peers::Nobody => vec![Miss::Nobody],
@@ -158,14 +158,14 @@ fn peers(scene: &Scene<'_>, peers: &Peers) -> Vec<Miss> {
     }
 }
 
-fn of_peer(scene: &Scene<'_>, peer: &Peer) -> Vec<Miss> {
+fn of_peer(scene: &FlowSide<'_>, peer: &Peer) -> Vec<Miss> {
     match peer {
         Peer::Workloads {
             namespaces,
             pods,
             service_account,
         } => {
-            let Stands::Workload(workload) = scene.other else {
+            let PartyKind::Workload(workload) = scene.other else {
                 let who = scene.other.to_string();
                 return vec![Miss::NotAWorkload { who }];
             };
@@ -195,9 +195,9 @@ fn of_peer(scene: &Scene<'_>, peer: &Peer) -> Vec<Miss> {
         Peer::Entity(entity) => {
             let is = matches!(
                 (entity, scene.other),
-                (Entity::World, Stands::World)
-                    | (Entity::Host, Stands::Host(_))
-                    | (Entity::RemoteNode, Stands::RemoteNode(_))
+                (Entity::World, PartyKind::World)
+                    | (Entity::Host, PartyKind::Host(_))
+                    | (Entity::RemoteNode, PartyKind::RemoteNode(_))
             );
             let miss = || Miss::Entity {
                 who: scene.other.to_string(),
@@ -208,8 +208,8 @@ fn of_peer(scene: &Scene<'_>, peer: &Peer) -> Vec<Miss> {
     }
 }
 
-fn namespace(scene: &Scene<'_>, wanted: &NamespaceMatch) -> Vec<Miss> {
-    let Stands::Workload(workload) = scene.other else {
+fn namespace(scene: &FlowSide<'_>, wanted: &NamespaceMatch) -> Vec<Miss> {
+    let PartyKind::Workload(workload) = scene.other else {
         return Vec::new();
     };
     let name = &workload.id.namespace;
@@ -282,11 +282,11 @@ fn cidr(address: IpAddr, net: ipnet::IpNet, except: &[ipnet::IpNet]) -> Option<M
 
 fn window(window: Window, now: WallTime) -> Option<Miss> {
     if let Some(end) = window.expires.filter(|end| *end <= now) {
-        let expires = moment::text(end);
+        let expires = rfc3339::text(end);
         return Some(Miss::Lapsed { expires });
     }
     let start = window.not_before.filter(|start| *start > now)?;
-    let not_before = moment::text(start);
+    let not_before = rfc3339::text(start);
     Some(Miss::NotBegun { not_before })
 }
 

@@ -5,13 +5,13 @@
 //! said not to match does not match. Modes are for the caller to add.
 
 mod advice;
-mod asked;
+mod flow_side;
 mod miss;
-mod moment;
 mod port;
 mod render;
 mod report;
-mod scene;
+mod rfc3339;
+mod rule_order;
 mod snippet;
 
 #[cfg(test)]
@@ -25,13 +25,13 @@ use super::{
     table::Stage,
 };
 use crate::model::{Inventory, PolicySet, WallTime};
-use asked::{Asked, Hearing, Imagined, Outcome, tier_text};
+use flow_side::{FlowSide, PartyKind, port_text};
 pub use miss::Miss;
 pub use render::render;
 pub use report::{
     Advice, Decider, Explanation, Live, Side, Speaks, Standing, Tried, Way, Who, WhoKind,
 };
-use scene::{Scene, Stands, port_text};
+use rule_order::{Asked, Hearing, Imagined, Outcome, tier_text};
 
 /// How many rules that do not match, and how many policies, are listed unless all are.
 pub const NEAREST: usize = 10;
@@ -61,7 +61,7 @@ pub fn explain(
         from: who(&flow.from, inventory),
         to: who(&flow.to, inventory),
         port: port_text(&flow),
-        at: moment::text(now),
+        at: rfc3339::text(now),
         verdict: egress.verdict.max(ingress.verdict),
         egress,
         ingress,
@@ -69,11 +69,11 @@ pub fn explain(
 }
 
 fn who(party: &Party<'_>, inventory: &Inventory) -> Who {
-    let (name, kind) = match Stands::of(party, inventory) {
-        Stands::Workload(workload) => (workload.id.to_string(), WhoKind::Workload),
-        Stands::Host(name) => (name.to_string(), WhoKind::Host),
-        Stands::RemoteNode(name) => (name.to_string(), WhoKind::RemoteNode),
-        Stands::World => ("world".to_owned(), WhoKind::World),
+    let (name, kind) = match PartyKind::of(party, inventory) {
+        PartyKind::Workload(workload) => (workload.id.to_string(), WhoKind::Workload),
+        PartyKind::Host(name) => (name.to_string(), WhoKind::Host),
+        PartyKind::RemoteNode(name) => (name.to_string(), WhoKind::RemoteNode),
+        PartyKind::World => ("world".to_owned(), WhoKind::World),
     };
     let address = party.address.to_string();
     Who {
@@ -99,11 +99,11 @@ impl<'a> Case<'a> {
         let Some(subject) = own.workload else {
             return reserved(direction, "not-a-workload");
         };
-        let stands = Stands::of(other, self.inventory);
-        if direction == Direction::Ingress && matches!(stands, Stands::Host(_)) {
-            return reserved(direction, "own-node");
+        let stands = PartyKind::of(other, self.inventory);
+        if direction == Direction::Ingress && matches!(stands, PartyKind::Host(_)) {
+            return reserved(direction, "host-ingress");
         }
-        let scene = Scene {
+        let scene = FlowSide {
             inventory: self.inventory,
             now: self.now,
             direction,
@@ -200,7 +200,7 @@ fn decider_view(asked: &Asked<'_>) -> Decider {
         justification: about.justification.clone(),
         ticket: about.ticket.clone(),
         review_by: about.review_by.clone(),
-        expires: asked.rule.window.expires.map(moment::text),
+        expires: asked.rule.window.expires.map(rfc3339::text),
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! Invariant: a name is looked up on the destination by name *and* protocol.
 
-use super::{miss::Miss, scene::Scene};
+use super::{flow_side::FlowSide, miss::Miss};
 use crate::model::{NamedPort, PortMatch, PortName, Ports, Protocol};
 
 /// Nothing if the ports cover the flow.
-pub(super) fn miss(scene: &Scene<'_>, ports: &Ports) -> Option<Miss> {
+pub(super) fn miss(scene: &FlowSide<'_>, ports: &Ports) -> Option<Miss> {
     let Ports::Of(entries) = ports else {
         return None;
     };
@@ -31,7 +31,7 @@ pub(super) fn miss(scene: &Scene<'_>, ports: &Ports) -> Option<Miss> {
     })
 }
 
-fn covers(scene: &Scene<'_>, entry: &PortMatch) -> bool {
+fn covers(scene: &FlowSide<'_>, entry: &PortMatch) -> bool {
     let (protocol, port) = (Protocol::from_number(scene.flow.protocol), scene.flow.port);
     match entry {
         PortMatch::Protocol(its) => *its == protocol,
@@ -49,7 +49,7 @@ fn covers(scene: &Scene<'_>, entry: &PortMatch) -> bool {
 }
 
 fn declared<'a>(
-    scene: &Scene<'a>,
+    scene: &FlowSide<'a>,
     protocol: Option<Protocol>,
     name: &'a PortName,
 ) -> impl Iterator<Item = &'a NamedPort> {
@@ -61,7 +61,7 @@ fn declared<'a>(
         .filter(move |port| port.name == *name && protocol.is_none_or(|its| its == port.protocol))
 }
 
-fn named(scene: &Scene<'_>, protocol: Option<Protocol>, name: &PortName) -> Miss {
+fn named(scene: &FlowSide<'_>, protocol: Option<Protocol>, name: &PortName) -> Miss {
     let actual = scene.port();
     let on = scene
         .destination()
@@ -88,7 +88,7 @@ fn one(port: &NamedPort) -> String {
 }
 
 /// A rule's ports, names with what they stand for here.
-fn list(scene: &Scene<'_>, entries: &[PortMatch]) -> String {
+fn list(scene: &FlowSide<'_>, entries: &[PortMatch]) -> String {
     let texts = entries.iter().map(|entry| {
         let PortMatch::Named { protocol, name } = entry else {
             return entry.to_string();

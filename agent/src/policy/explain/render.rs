@@ -92,7 +92,7 @@ fn side_lines(page: &mut Page, side: &Side, own: &Who) {
 fn decided_before(rule: &str, name: &str) -> Option<String> {
     Some(match rule {
         "own-address" => "traffic to the own address is always allowed; no policy is asked".into(),
-        "own-node" => format!(
+        "host-ingress" => format!(
             "it comes from a socket of {name}'s own node, which is allowed before every policy"
         ),
         "not-a-workload" => format!("{name} is no workload, so no policy selects it"),

@@ -5,7 +5,7 @@
 
 use ringfence_common::mode::Direction;
 
-use super::scene::{Scene, Stands};
+use super::flow_side::{FlowSide, PartyKind};
 use crate::model::workload::NAMESPACE_NAME_LABEL;
 use crate::model::{Labels, RuleAction, Workload};
 
@@ -13,7 +13,7 @@ use crate::model::{Labels, RuleAction, Workload};
 const TELLING: [&str; 4] = ["app", "app.kubernetes.io/name", "k8s-app", "name"];
 
 /// A rule for the flow: the lines of a `[[policy.ingress]]` or `[[policy.egress]]`.
-pub(super) fn rule(scene: &Scene<'_>, action: RuleAction, own_namespace: bool) -> Vec<String> {
+pub(super) fn rule(scene: &FlowSide<'_>, action: RuleAction, own_namespace: bool) -> Vec<String> {
     let mut lines = vec![format!("[[policy.{}]]", scene.direction.name())];
     if action != RuleAction::Allow {
         lines.push(format!("action = \"{action}\""));
@@ -33,19 +33,19 @@ pub(super) const fn peers_key(direction: Direction) -> &'static str {
 }
 
 /// The other side as a peer; in a policy of the subject's namespace, that one goes without saying.
-pub(super) fn peer(scene: &Scene<'_>, own_namespace: bool) -> String {
+pub(super) fn peer(scene: &FlowSide<'_>, own_namespace: bool) -> String {
     match scene.other {
-        Stands::Workload(workload) => workload_peer(scene, workload, own_namespace),
-        Stands::Host(_) => "{ entity = \"host\" }".to_owned(),
-        Stands::RemoteNode(_) => "{ entity = \"remote-node\" }".to_owned(),
-        Stands::World => {
+        PartyKind::Workload(workload) => workload_peer(scene, workload, own_namespace),
+        PartyKind::Host(_) => "{ entity = \"host\" }".to_owned(),
+        PartyKind::RemoteNode(_) => "{ entity = \"remote-node\" }".to_owned(),
+        PartyKind::World => {
             let length = if scene.address.is_ipv6() { 128 } else { 32 };
             format!("{{ cidr = \"{}/{length}\" }}", scene.address)
         }
     }
 }
 
-fn workload_peer(scene: &Scene<'_>, workload: &Workload, own_namespace: bool) -> String {
+fn workload_peer(scene: &FlowSide<'_>, workload: &Workload, own_namespace: bool) -> String {
     let mut parts = Vec::new();
     if !own_namespace || workload.id.namespace != scene.subject.id.namespace {
         let namespace = &workload.id.namespace;

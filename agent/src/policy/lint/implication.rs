@@ -114,13 +114,13 @@ pub(super) fn covers(
 
 fn outlasts(wide: &Window, narrow: &Window, now: WallTime) -> bool {
     let from = narrow.not_before.map_or(now, |start| start.max(now));
-    let has_begun = wide.not_before.is_none_or(|start| start <= from);
+    let is_open = wide.not_before.is_none_or(|start| start <= from);
     let lasts = match (wide.expires, narrow.expires) {
         (None, _) => true,
         (Some(_), None) => false,
         (Some(wide), Some(narrow)) => wide >= narrow,
     };
-    has_begun && lasts
+    is_open && lasts
 }
 
 fn covers_ports(wide: &Ports, narrow: &Ports) -> bool {

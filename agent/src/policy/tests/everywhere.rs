@@ -16,8 +16,8 @@ use crate::{
     policy::{
         Evaluator, Query,
         difference::{GroupKind, GroupName, Version, difference},
+        port_verdicts::overlay,
         reach::{Question, reach},
-        spans::overlay,
     },
 };
 

@@ -92,7 +92,7 @@ fn courses(rules: Vec<FenceRule>) -> impl Iterator<Item = PolicyRow> {
         let key = PolicyKey {
             table: TableId(1),
             class: ClassId::ANY,
-            direction: Direction::Ingress as u8 + step * PolicyKey::STEP,
+            direction: Direction::Ingress as u8 + step * PolicyKey::PERIOD,
             protocol: 0,
             port: Port::NONE,
         };

@@ -6,7 +6,7 @@
 
 mod cluster_network_policy;
 mod cluster_peers;
-mod former;
+mod legacy_fields;
 mod metadata;
 mod network_policy;
 mod node;
@@ -19,7 +19,7 @@ mod yaml;
 
 use std::sync::Arc;
 
-use former::{CLUSTER_API, NETWORKING_API};
+use legacy_fields::{CLUSTER_API, NETWORKING_API};
 use node::Node;
 use object::Object;
 
@@ -154,7 +154,7 @@ fn role(document: &mut Document<'_>, root: &Node<'_>, default: Option<Kind>) -> 
                 quote(kind),
                 quote(name),
                 quote(api),
-                former::instead(api, kind)
+                legacy_fields::instead(api, kind)
             );
             document.refuse(yaml::place(root.offset), message);
             None

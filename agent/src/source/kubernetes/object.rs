@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::former;
+use super::legacy_fields;
 use super::node::{Node, Value};
 use super::yaml::place;
 use crate::model::quote;
@@ -81,8 +81,8 @@ impl<'d, 'a> Object<'d, 'a> {
             if names.contains(&&*entry.key) {
                 any_known = true;
             } else {
-                let expected =
-                    former::hint(what, &entry.key).map_or_else(|| names.join(", "), str::to_owned);
+                let expected = legacy_fields::hint(what, &entry.key)
+                    .map_or_else(|| names.join(", "), str::to_owned);
                 let key = quote(&entry.key);
                 let message = format!("unknown field {key} in {what}: expected {expected}");
                 self.refuse_at(entry.offset, message);

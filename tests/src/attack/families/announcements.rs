@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use ringfence_common::reason::DropReason::{
+use ringfence_common::drop_reason::DropReason::{
     ArpHeader, ArpSpoof, IcmpErrorUnmatched, NeighbourSpoof, Redirect, RouterAdvertisement,
     SpoofedSource, Truncated,
 };
@@ -340,12 +340,15 @@ pub(super) const HIDDEN: Family = Family {
                 let id = s.port;
                 let options = craft::extension(number::ICMPV6, 0);
                 s.deny(
-                    ringfence_common::reason::DropReason::TinyFragment,
+                    ringfence_common::drop_reason::DropReason::TinyFragment,
                     craft::fragment(ends, 60, (0, true), id, &options),
                 );
                 let rest =
                     craft::fragment(ends, 60, (1, false), id, &craft::discovery(134, s.own()));
-                s.deny(ringfence_common::reason::DropReason::OrphanFragment, rest);
+                s.deny(
+                    ringfence_common::drop_reason::DropReason::OrphanFragment,
+                    rest,
+                );
             },
         ),
     ],
@@ -360,7 +363,7 @@ fn split_advertisement(s: &mut Scene<'_>) {
     s.deny(NeighbourSpoof, craft::with(first, IP + 7, &[255]));
     let second = craft::fragment(ends, number::ICMPV6, (1, false), id, rest);
     s.deny(
-        ringfence_common::reason::DropReason::OrphanFragment,
+        ringfence_common::drop_reason::DropReason::OrphanFragment,
         craft::with(second, IP + 7, &[255]),
     );
 }

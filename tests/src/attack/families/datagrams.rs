@@ -1,6 +1,6 @@
 //! UDP: replies from elsewhere, lengths that lie, and what policy simply denies.
 
-use ringfence_common::reason::DropReason::{Policy, UdpHeader};
+use ringfence_common::drop_reason::DropReason::{Policy, UdpHeader};
 
 use crate::attack::craft;
 use crate::attack::family::{ANY, Family, IN, Member, OUT};

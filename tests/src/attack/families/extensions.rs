@@ -1,6 +1,6 @@
 //! IPv6 extension headers: every order, up to ten of them, with lengths that lie.
 
-use ringfence_common::reason::DropReason::{
+use ringfence_common::drop_reason::DropReason::{
     ExtensionHeaders, Policy, RoutingHeader, TcpHeader, Truncated,
 };
 

@@ -1,6 +1,6 @@
 //! Fragments: headers cut in two, pieces that overwrite others, pieces of nothing.
 
-use ringfence_common::reason::DropReason::{
+use ringfence_common::drop_reason::DropReason::{
     ExtensionHeaders, OrphanFragment, Policy, TcpHeader, TinyFragment,
 };
 
@@ -75,7 +75,7 @@ fn tiny(s: &mut Scene<'_>, protocol: u8, length: usize) {
 
 fn first(
     s: &mut Scene<'_>,
-    reason: ringfence_common::reason::DropReason,
+    reason: ringfence_common::drop_reason::DropReason,
     protocol: u8,
     payload: &[u8],
 ) {
@@ -172,7 +172,7 @@ fn allowed_first(s: &mut Scene<'_>, protocol: u8) {
 
 fn later(
     s: &mut Scene<'_>,
-    reason: ringfence_common::reason::DropReason,
+    reason: ringfence_common::drop_reason::DropReason,
     protocol: u8,
     place: u16,
     payload: &[u8],

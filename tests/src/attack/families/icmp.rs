@@ -1,6 +1,6 @@
 //! ICMP: errors about flows that are not there, answers to questions nobody asked.
 
-use ringfence_common::reason::DropReason::{IcmpErrorUnmatched, Policy, Truncated};
+use ringfence_common::drop_reason::DropReason::{IcmpErrorUnmatched, Policy, Truncated};
 
 use crate::attack::craft;
 use crate::attack::family::{ANY, Family, IN, Member, OUT};

@@ -1,6 +1,8 @@
 //! IPv4 headers: options with decoys, lengths and header lengths that lie.
 
-use ringfence_common::reason::DropReason::{IpLength, Ipv4Header, Ipv6Header, Policy, Truncated};
+use ringfence_common::drop_reason::DropReason::{
+    IpLength, Ipv4Header, Ipv6Header, Policy, Truncated,
+};
 
 use crate::attack::craft::{self, IP, flag};
 use crate::attack::family::{ANY, ANY4, ANY6, Family, Member};
@@ -145,7 +147,7 @@ fn lengthened(
     s: &mut Scene<'_>,
     frame: Vec<u8>,
     length: u16,
-    reason: Option<ringfence_common::reason::DropReason>,
+    reason: Option<ringfence_common::drop_reason::DropReason>,
 ) {
     let at = if s.v6 { IP + 4 } else { IP + 2 };
     let expect = crate::attack::shot::Expect::Denied(reason);

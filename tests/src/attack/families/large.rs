@@ -1,6 +1,6 @@
 //! Large frames: headers outside linear data, and packets that the kernel is to cut up.
 
-use ringfence_common::reason::DropReason::{ExtensionHeaders, IpLength, Policy, TcpHeader};
+use ringfence_common::drop_reason::DropReason::{ExtensionHeaders, IpLength, Policy, TcpHeader};
 
 use crate::attack::craft::{self, AFTER_IP4, AFTER_IP6, IP, flag};
 use crate::attack::family::{ANY, ANY6, Family, Member};

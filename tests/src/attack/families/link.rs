@@ -1,6 +1,6 @@
 //! Below IP: tags, types and lengths that hide a packet from whoever looks for IPv4 and IPv6 only.
 
-use ringfence_common::reason::DropReason::{
+use ringfence_common::drop_reason::DropReason::{
     Ethertype, Ipv4Header, Ipv6Header, Policy, Truncated, Vlan,
 };
 

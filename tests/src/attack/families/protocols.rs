@@ -99,7 +99,7 @@ fn inside(s: &Scene<'_>, v6: bool) -> Vec<u8> {
 fn tunnel(s: &mut Scene<'_>, protocol: u8, header: &[u8], v6: bool) {
     let payload = [header, &inside(s, v6)].concat();
     s.deny(
-        ringfence_common::reason::DropReason::Policy,
+        ringfence_common::drop_reason::DropReason::Policy,
         s.frame(protocol, &payload),
     );
 }
@@ -107,7 +107,7 @@ fn tunnel(s: &mut Scene<'_>, protocol: u8, header: &[u8], v6: bool) {
 fn over_udp(s: &mut Scene<'_>, port: u16) {
     let payload = [&[8, 0, 0, 0, 0, 0, 1, 0], inside(s, false).as_slice()].concat();
     let frame = s.frame(number::UDP, &craft::udp(s.port, port, &payload));
-    s.deny(ringfence_common::reason::DropReason::Policy, frame);
+    s.deny(ringfence_common::drop_reason::DropReason::Policy, frame);
 }
 
 /// Destinations that are everybody, a group, the host itself, or what clouds keep secrets at.
@@ -167,7 +167,10 @@ pub(super) const DESTINATIONS: Family = Family {
                 .dice
                 .one(&[(68, 68), (67, 68), (1068, 67), (68, 53)], (67, 68));
             let frame = craft::ip_frame(none, all, number::UDP, &craft::udp(from, to, b"offer"));
-            s.deny(ringfence_common::reason::DropReason::SpoofedSource, frame);
+            s.deny(
+                ringfence_common::drop_reason::DropReason::SpoofedSource,
+                frame,
+            );
         }),
         Member::new("control: itself", OUT, |s| {
             s.peer = s.own();

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ringfence_common::reason::DropReason::SpoofedSource;
+use ringfence_common::drop_reason::DropReason::SpoofedSource;
 
 use crate::attack::craft::{self, flag};
 use crate::attack::family::{ANY, Family, IN, Member, OUT};
@@ -80,7 +80,7 @@ pub(super) const FORGED_MAC: Family = Family {
         Member::new("to a denied port", ANY, |s| {
             let port = s.closed();
             let frame = readdressed(s, s.datagram(port));
-            s.deny(ringfence_common::reason::DropReason::Policy, frame);
+            s.deny(ringfence_common::drop_reason::DropReason::Policy, frame);
         }),
         Member::new("with a forged IP address", OUT, |s| {
             let (_, to) = s.ends();
@@ -101,7 +101,7 @@ pub(super) const FORGED_MAC: Family = Family {
         Member::new("to everybody, a denied packet", ANY, |s| {
             let port = s.closed();
             let frame = craft::with(s.datagram(port), 0, &[0xff; 6]);
-            s.deny(ringfence_common::reason::DropReason::Policy, frame);
+            s.deny(ringfence_common::drop_reason::DropReason::Policy, frame);
         }),
     ],
 };

@@ -1,6 +1,6 @@
 //! TCP: headers that are too short, flags that nobody sends, and segments that no connection expects.
 
-use ringfence_common::reason::DropReason::{Policy, TcpFlags, TcpHeader};
+use ringfence_common::drop_reason::DropReason::{Policy, TcpFlags, TcpHeader};
 
 use crate::attack::craft::{
     self,

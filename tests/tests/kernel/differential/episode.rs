@@ -15,9 +15,9 @@ use ringfence::{
     policy::Compiled,
 };
 use ringfence_common::{
+    drop_reason::DropReason,
     ids::{IdentityId, NamespaceSlot, TableId},
     mode::{Action, Direction, Mode},
-    reason::DropReason,
 };
 
 use super::expectation::{Expectation, Expected, Judgement, Surroundings};

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ringfence_common::{
+    drop_reason::DropReason::{self, *},
     mode::{Direction, Mode},
-    reason::DropReason::{self, *},
 };
 
 use super::reading::{Discovery, Ip, Kind, Quote, Reading, Refusal, read};

@@ -11,7 +11,7 @@ use etherparse::{
     Ipv6FragmentHeaderSlice, Ipv6HeaderSlice, Ipv6RawExtHeaderSlice, TcpHeaderSlice,
     UdpHeaderSlice, err,
 };
-use ringfence_common::reason::DropReason::{self, *};
+use ringfence_common::drop_reason::DropReason::{self, *};
 
 /// Any of these reasons is right.
 pub(super) type Refusal = &'static [DropReason];

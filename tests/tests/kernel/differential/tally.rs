@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use ringfence_common::{mode::Mode, reason::DropReason};
+use ringfence_common::{drop_reason::DropReason, mode::Mode};
 
 use super::expectation::Expected;
 use crate::fence::Fate;

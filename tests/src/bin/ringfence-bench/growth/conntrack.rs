@@ -81,10 +81,10 @@ fn key(number: u32, peers: u32) -> Result<CtKey4> {
     };
     let (own, peer) = (wire(server)?, wire(client)?);
     Ok(CtKey4 {
-        own: own.0,
+        local: own.0,
         peer: peer.0,
         ifindex: IFINDEX,
-        own_port: own.1,
+        local_port: own.1,
         peer_port: peer.1,
         protocol: TCP,
         reserved: [0; 3],

@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result};
 use aya::Pod;
 use aya::maps::{HashMap, Map, MapData};
 use ringfence_common::conntrack::{CtEntry, CtKey4, CtKey6};
-use ringfence_common::maps::{ATTEMPTS4, ATTEMPTS6, HOLDINGS};
-use ringfence_common::quota::Holding;
+use ringfence_common::maps::{CT_UNREPLIED4, CT_UNREPLIED6, CT_USAGE};
+use ringfence_common::quota::Usage;
 use ringfence_testbed::{Agent, AgentSpec, Node, Workload};
 
 use super::hooks::{self, Hooks, Limits, On, Pair};
@@ -244,9 +244,9 @@ fn forget_attempts(agent: &Agent) -> Result<()> {
         let pin = hooks::pin(agent.bpffs(), &format!("maps/{name}"))?;
         Ok(MapData::from_pin(pin)?)
     };
-    empty::<u32, Holding>(Map::HashMap(pin(HOLDINGS)?))?;
-    empty::<CtKey4, CtEntry>(Map::LruHashMap(pin(ATTEMPTS4)?))?;
-    empty::<CtKey6, CtEntry>(Map::LruHashMap(pin(ATTEMPTS6)?))
+    empty::<u32, Usage>(Map::HashMap(pin(CT_USAGE)?))?;
+    empty::<CtKey4, CtEntry>(Map::LruHashMap(pin(CT_UNREPLIED4)?))?;
+    empty::<CtKey6, CtEntry>(Map::LruHashMap(pin(CT_UNREPLIED6)?))
 }
 
 /// Removes every entry of a map.

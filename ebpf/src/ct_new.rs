@@ -16,11 +16,11 @@ use ringfence_common::{
 
 use crate::{
     clock,
-    conntrack::Step,
+    conntrack::FlowPacket,
     context::Context,
+    ct_store,
     family::Family,
-    judge::{allow, judge},
-    place,
+    policy::{allow, evaluate},
 };
 
 /// What a packet opens, whatever its verdict.
@@ -30,37 +30,41 @@ pub enum Opening {
     /// A flow.
     Flow,
     /// A flow that is booked already, if it is the workload's attempt.
-    Booked,
+    Charged,
     /// Nothing, though it passes.
     Nothing,
 }
 
 /// Judges the first packet of a flow; may find that the flow runs the other way.
 #[inline(always)]
-pub fn judge_first<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry) -> Opening {
+pub fn evaluate_new<A: Family>(
+    context: &Context,
+    flow: &FlowPacket<A>,
+    entry: &mut CtEntry,
+) -> Opening {
     let local = mutant!(everybody_is_the_node, context.ingress_ifindex == 0, true);
-    let mid_flow = is_mid_flow(step.packet);
-    if !step.from_workload && local {
+    let mid_flow = is_mid_flow(flow.packet);
+    if !flow.from_workload && local {
         if mutant!(late_answers_open, mid_flow, false) {
-            return judge_answer(context, step, entry);
+            return host_mid_flow(context, flow, entry);
         }
-        entry.flags |= flags::OWN_NODE;
-        allow(entry, RuleSlot::OWN_NODE, IdentityId::HOST);
+        entry.flags |= flags::HOST_INGRESS;
+        allow(entry, RuleSlot::HOST_INGRESS, IdentityId::HOST);
         return Opening::Flow;
     }
-    if step.peer().owned_by(context.endpoint) {
+    if flow.peer().owned_by(context.endpoint) {
         allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
         return Opening::Flow;
     }
-    let forward = (step.direction(), step.packet.destination_port);
-    if !(mid_flow && in_window(context)) {
-        judge(context, step, forward, entry);
+    let forward = (flow.direction(), flow.packet.destination_port);
+    if !(mid_flow && in_pickup_window(context)) {
+        evaluate(context, flow, forward, entry);
         return Opening::Flow;
     }
     // Nobody saw who opened this connection. Servers mostly have the lower port; the other
     // direction is asked if policy does not allow the likely one, now or after a change.
-    let backward = (opposite(forward.0), step.packet.source_port);
-    let answers = step.packet.source_port.number() < step.packet.destination_port.number();
+    let backward = (opposite(forward.0), flow.packet.source_port);
+    let answers = flow.packet.source_port.number() < flow.packet.destination_port.number();
     let (likely, other) = if answers {
         (backward, forward)
     } else {
@@ -68,8 +72,8 @@ pub fn judge_first<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtE
     };
     entry.flags |= flags::PICKED_UP;
     for guess in [likely, other, likely] {
-        turn(entry, guess.0);
-        judge(context, step, guess, entry);
+        set_direction(entry, guess.0);
+        evaluate(context, flow, guess, entry);
         if entry.verdict() == Verdict::Allow {
             break;
         }
@@ -84,9 +88,13 @@ const EPHEMERAL: u16 = 32_768;
 /// the node sends, but makes a flow only of what policy lets the workload open; of what it does not, within
 /// the pick-up window and only if the node's port is a client's.
 #[inline(always)]
-fn judge_answer<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntry) -> Opening {
-    let packet = step.packet;
-    if step.peer().owned_by(context.endpoint) {
+fn host_mid_flow<A: Family>(
+    context: &Context,
+    flow: &FlowPacket<A>,
+    entry: &mut CtEntry,
+) -> Opening {
+    let packet = flow.packet;
+    if flow.peer().owned_by(context.endpoint) {
         allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
         return Opening::Flow;
     }
@@ -97,24 +105,24 @@ fn judge_answer<A: Family>(context: &Context, step: &Step<A>, entry: &mut CtEntr
         !packet.tcp.has(TcpFlags::SYN) && !packet.tcp.has(TcpFlags::RST),
         true
     ) {
-        turn(entry, Direction::Egress);
+        set_direction(entry, Direction::Egress);
         let asked = (Direction::Egress, packet.source_port);
-        judge(context, step, asked, entry);
-        if entry.verdict() == Verdict::Allow && place::book(context).is_ok() {
-            return Opening::Booked;
+        evaluate(context, flow, asked, entry);
+        if entry.verdict() == Verdict::Allow && ct_store::charge(context).is_ok() {
+            return Opening::Charged;
         }
-        turn(entry, Direction::Ingress);
+        set_direction(entry, Direction::Ingress);
         let client = mutant!(
             servers_are_clients,
             packet.source_port.number() >= EPHEMERAL,
             true
         );
-        if client && in_window(context) {
-            entry.flags |= flags::OWN_NODE;
+        if client && in_pickup_window(context) {
+            entry.flags |= flags::HOST_INGRESS;
             opening = Opening::Flow;
         }
     }
-    allow(entry, RuleSlot::OWN_NODE, IdentityId::HOST);
+    allow(entry, RuleSlot::HOST_INGRESS, IdentityId::HOST);
     opening
 }
 
@@ -128,7 +136,7 @@ pub fn opposite(direction: Direction) -> Direction {
 
 /// Gives an entry its original direction.
 #[inline(always)]
-pub fn turn(entry: &mut CtEntry, direction: Direction) {
+pub fn set_direction(entry: &mut CtEntry, direction: Direction) {
     match direction {
         Direction::Egress => entry.flags |= flags::FROM_WORKLOAD,
         Direction::Ingress => entry.flags &= !flags::FROM_WORKLOAD,
@@ -145,7 +153,7 @@ pub fn is_mid_flow<A: Family>(packet: &Packet<A>) -> bool {
 }
 
 #[inline(always)]
-fn in_window(context: &Context) -> bool {
+fn in_pickup_window(context: &Context) -> bool {
     mutant!(
         pick_up_without_end,
         clock::boot() < u64::from(context.endpoint.pickup_until) * SECOND,

@@ -1,4 +1,4 @@
-//! Courses through time, and the rows that hold one.
+//! Schedules through time, and the rows that hold one.
 //!
 //! Invariants: equal courses have equal numbers within one table, so outcomes compare as numbers;
 //! a row holds one change, a course with more has a row for each step after it. A course with more
@@ -8,41 +8,41 @@ use std::collections::HashMap;
 
 use ringfence_common::{
     mutant,
-    policy::{FOREVER, MAX_STEPS, PolicyRow, row},
+    policy::{FOREVER, MAX_PERIODS, PolicyRow, row},
 };
 
 use super::outcome::{Decider, Timeline};
 
 /// The number of a course.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Course(usize);
+pub(crate) struct ScheduleId(usize);
 
 /// Every course of a table.
 #[derive(Debug, Default)]
-pub(crate) struct Courses {
-    known: HashMap<Timeline, Course>,
+pub(crate) struct Schedules {
+    known: HashMap<Timeline, ScheduleId>,
     all: Vec<Timeline>,
 }
 
-impl Courses {
+impl Schedules {
     /// The number of a timeline, which is never empty.
-    pub(crate) fn of(&mut self, timeline: Timeline) -> Course {
+    pub(crate) fn of(&mut self, timeline: Timeline) -> ScheduleId {
         if let Some(known) = self.known.get(&timeline) {
             return *known;
         }
-        let course = Course(self.all.len());
+        let course = ScheduleId(self.all.len());
         self.all.push(timeline.clone());
         self.known.insert(timeline, course);
         course
     }
 
     /// The rows of a course, step by step.
-    pub(crate) fn steps(&self, course: Course) -> impl Iterator<Item = PolicyRow> {
+    pub(crate) fn steps(&self, course: ScheduleId) -> impl Iterator<Item = PolicyRow> {
         let timeline = self.all.get(course.0).map_or(&[][..], Vec::as_slice);
         let last = timeline.len().saturating_sub(1);
         let rows = if timeline.len() == 1 { 1 } else { last };
         (0..rows)
-            .take(usize::from(MAX_STEPS))
+            .take(usize::from(MAX_PERIODS))
             .filter_map(move |step| {
                 let (_, now) = timeline.get(step)?;
                 let Some((until, then)) = timeline.get(step + 1) else {
@@ -50,7 +50,7 @@ impl Courses {
                 };
                 let row = row_of(*now, *until, *then);
                 Some(if mutant!(changes_end_early, step + 1 < last, false) {
-                    row.with(row::LATER)
+                    row.with(row::NEXT_PERIOD)
                 } else {
                     row
                 })
@@ -78,7 +78,7 @@ mod tests {
     }
 
     fn steps(changes: u32) -> Vec<PolicyRow> {
-        let mut courses = Courses::default();
+        let mut courses = Schedules::default();
         let timeline = (0..=changes)
             .map(|n| (u64::from(n) * 100, decider(16 + n)))
             .collect();
@@ -90,7 +90,7 @@ mod tests {
     fn a_row_holds_one_change_and_each_further_one_takes_a_row() {
         assert_eq!(steps(0), [PolicyRow::lasting(Verdict::Allow, RuleSlot(16))]);
         assert_eq!(steps(1).len(), 1);
-        assert_eq!(steps(1)[0].flags & row::LATER, 0);
+        assert_eq!(steps(1)[0].flags & row::NEXT_PERIOD, 0);
         let rows = steps(3);
         assert_eq!(rows.len(), 3);
         assert_eq!(
@@ -99,14 +99,14 @@ mod tests {
                 .collect::<Vec<_>>(),
             [(100, 16), (200, 17), (300, 18)]
         );
-        assert_eq!(rows[1].flags & row::LATER, row::LATER);
-        assert_eq!(rows[2].flags & row::LATER, 0);
+        assert_eq!(rows[1].flags & row::NEXT_PERIOD, row::NEXT_PERIOD);
+        assert_eq!(rows[2].flags & row::NEXT_PERIOD, 0);
     }
 
     #[test]
     fn a_course_beyond_the_last_step_leads_nowhere() {
         let rows = steps(20);
-        assert_eq!(rows.len(), usize::from(MAX_STEPS));
-        assert!(rows.iter().all(|row| row.flags & row::LATER != 0));
+        assert_eq!(rows.len(), usize::from(MAX_PERIODS));
+        assert!(rows.iter().all(|row| row.flags & row::NEXT_PERIOD != 0));
     }
 }

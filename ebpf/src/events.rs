@@ -7,23 +7,23 @@
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use ringfence_common::{
     conntrack::CtEntry,
-    deny::{DenyCount, DenyKey, REPORT_INTERVAL},
+    deny_aggregate::{DenyCount, DenyKey, REPORT_INTERVAL},
+    drop_reason::DropReason,
     event::{EventKind, FlowEvent},
     ids::{IdentityId, RuleSlot},
     mode::{Action, Direction, Verdict},
     mutant,
     net::{Address, Ip4, Ip6, Port},
     packet::Packet,
-    reason::DropReason,
     stats::{Counter, of_reason},
 };
 
 use crate::{
     clock,
     context::Context,
+    ct_store,
     family::Family,
     maps::{DENIES, EVENTS, RULE_HITS, SCRATCH, STATS},
-    place,
 };
 
 /// Counts by the index of a counter.
@@ -59,7 +59,11 @@ pub fn hit(rule: RuleSlot, now: u64) {
 
 /// This CPU's record to fill, cleared of the last packet's facts.
 #[inline(always)]
-pub fn blank(context: &Context, from_workload: bool, family: u8) -> Option<&'static mut FlowEvent> {
+pub fn new_event(
+    context: &Context,
+    from_workload: bool,
+    family: u8,
+) -> Option<&'static mut FlowEvent> {
     let slot = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: this CPU's slot of a preallocated per-CPU array; programs do not nest, and the one
     // reference made here ends with the report.
@@ -82,29 +86,29 @@ pub fn blank(context: &Context, from_workload: bool, family: u8) -> Option<&'sta
 }
 
 /// Whether the packet that this CPU reported last was denied by a rule that rejects. Every packet
-/// that is dropped is reported first, or counted by [`untold`], which makes no one rejected.
+/// that is dropped is reported first, or counted by [`count_unreported`], which makes no one rejected.
 #[inline(always)]
 pub fn is_rejected() -> bool {
     let Some(event) = SCRATCH.get_ptr_mut(0) else {
         return false;
     };
-    // SAFETY: as in `blank`.
+    // SAFETY: as in `new_event`.
     unsafe { (*event).rejected != 0 }
 }
 
 /// Counts a packet that was dropped, or would have been, of which no record can be made.
 #[inline(always)]
-pub fn untold(reason: DropReason, action: Action) {
+pub fn count_unreported(reason: DropReason, action: Action) {
     add(of_reason(reason, action));
     if let Some(event) = SCRATCH.get_ptr_mut(0) {
-        // SAFETY: as in `blank`.
+        // SAFETY: as in `new_event`.
         unsafe { (*event).rejected = 0 };
     }
 }
 
 /// Fills in the ends of a parsed packet.
 #[inline(always)]
-pub fn describe<A: Family>(event: &mut FlowEvent, packet: &Packet<A>) {
+pub fn set_packet<A: Family>(event: &mut FlowEvent, packet: &Packet<A>) {
     event.protocol = packet.protocol;
     event.tcp = packet.tcp.0;
     if event.from_workload == 1 {
@@ -122,7 +126,7 @@ pub fn describe<A: Family>(event: &mut FlowEvent, packet: &Packet<A>) {
 
 /// Fills in who decided, and what came of it.
 #[inline(always)]
-pub fn attribute(event: &mut FlowEvent, entry: &CtEntry, action: Action) {
+pub fn set_decision(event: &mut FlowEvent, entry: &CtEntry, action: Action) {
     event.rule = entry.rule;
     event.peer_identity = entry.peer;
     event.verdict = entry.verdict;
@@ -145,7 +149,7 @@ fn service_port(event: &FlowEvent) -> Port {
 /// A packet that was dropped, or would have been: counted by reason, aggregated by kind, reported
 /// with the first of its kind and then once per interval.
 #[inline(never)]
-pub fn denied(context: &Context, event: &mut FlowEvent) -> u32 {
+pub fn report_denied(context: &Context, event: &mut FlowEvent) -> u32 {
     let action = if event.action == Action::Drop as u8 {
         Action::Drop
     } else {
@@ -168,9 +172,10 @@ pub fn denied(context: &Context, event: &mut FlowEvent) -> u32 {
     };
     event.kind = EventKind::Denied as u8;
     if let Some(count) = DENIES.get_ptr_mut(key) {
-        return another(context, event, count);
+        return update_aggregate(context, event, count);
     }
-    let named = place::holding(context.ifindex).is_some_and(|holding| holding.name(context.now));
+    let named =
+        ct_store::usage(context.ifindex).is_some_and(|usage| usage.may_aggregate(context.now));
     if mutant!(a_flood_is_told_of_packet_by_packet, !named, false) {
         // A scan or a flood: everything of a rule and protocol is one kind, and peers and ports go
         // unnamed.
@@ -184,15 +189,15 @@ pub fn denied(context: &Context, event: &mut FlowEvent) -> u32 {
         event.local_port = Port::NONE;
         (key.peer, key.port) = (event.peer, Port::NONE);
         if let Some(count) = DENIES.get_ptr_mut(key) {
-            return another(context, event, count);
+            return update_aggregate(context, event, count);
         }
     }
-    let written = tell(event);
+    let written = emit_denied(event);
     let first = DenyCount {
         packets: 1,
         bytes: event.bytes,
-        told_packets: u64::from(written),
-        told_bytes: if written { event.bytes } else { 0 },
+        reported_packets: u64::from(written),
+        reported_bytes: if written { event.bytes } else { 0 },
         reported: context.now,
     };
     // Nothing is lost if there is no room, except what waits for a later report.
@@ -202,29 +207,29 @@ pub fn denied(context: &Context, event: &mut FlowEvent) -> u32 {
 
 /// Counts a packet of a known kind, and reports those that no record stands for if it is time.
 #[inline(always)]
-fn another(context: &Context, event: &mut FlowEvent, count: *mut DenyCount) -> u32 {
+fn update_aggregate(context: &Context, event: &mut FlowEvent, count: *mut DenyCount) -> u32 {
     // SAFETY: an LRU value stays mapped memory for the run. What CPUs count over each other, or in a
     // slot that became another kind's, is told of by no record and therefore counts as lost.
     let count = unsafe { &mut *count };
     count.packets += 1;
     count.bytes += event.bytes;
-    let recent = context.now.saturating_sub(count.reported) < REPORT_INTERVAL;
-    if mutant!(every_denial_reported, recent, false) {
+    let within_interval = context.now.saturating_sub(count.reported) < REPORT_INTERVAL;
+    if mutant!(every_denial_reported, within_interval, false) {
         return 0;
     }
     count.reported = context.now;
     let (packets, bytes) = (count.packets, count.bytes);
-    event.packets = packets.saturating_sub(count.told_packets);
-    event.bytes = bytes.saturating_sub(count.told_bytes);
-    if tell(event) {
-        (count.told_packets, count.told_bytes) = (packets, bytes);
+    event.packets = packets.saturating_sub(count.reported_packets);
+    event.bytes = bytes.saturating_sub(count.reported_bytes);
+    if emit_denied(event) {
+        (count.reported_packets, count.reported_bytes) = (packets, bytes);
     }
     0
 }
 
 /// Writes the record of a denial, and counts the packets that it stands for.
 #[inline(always)]
-fn tell(event: &mut FlowEvent) -> bool {
+fn emit_denied(event: &mut FlowEvent) -> bool {
     let written = write(event);
     if written {
         add_many(Counter::DeniesWritten as u32, event.packets);
@@ -234,7 +239,7 @@ fn tell(event: &mut FlowEvent) -> bool {
 
 /// A flow seen for the first time, or judged anew with another outcome.
 #[inline(always)]
-pub fn flow(event: &mut FlowEvent, kind: EventKind) {
+pub fn report_flow(event: &mut FlowEvent, kind: EventKind) {
     event.kind = kind as u8;
     write(event);
 }

@@ -6,21 +6,21 @@
 
 use ringfence_common::{
     conntrack::CtEntry,
+    drop_reason::DropReason,
     ids::{IdentityId, RuleSlot},
     mode::{Direction, Verdict},
     mutant,
     net::Port,
     policy::{self, Decision, PolicyKey, Query},
-    reason::DropReason,
 };
 
 use crate::{
     clock,
-    conntrack::Step,
+    conntrack::FlowPacket,
     context::Context,
     family::Family,
     maps::{self, Policy},
-    recent,
+    policy_cache,
 };
 
 /// Writes an allow that needs no table.
@@ -29,61 +29,61 @@ pub fn allow(entry: &mut CtEntry, rule: RuleSlot, peer: IdentityId) {
     entry.decide(&Decision::lasting(Verdict::Allow, rule), peer);
 }
 
-/// A question that this CPU asks: [`judge_now`] leaves it where [`judge_later`] finds it.
-pub struct Question {
+/// A question that this CPU asks: [`lookup_current`] leaves it where [`lookup_later`] finds it.
+pub struct PolicyLookup {
     key: PolicyKey,
-    /// What [`judge_later`] found.
+    /// What [`lookup_later`] found.
     decision: Decision,
 }
 
 /// Asks the endpoint's table about a flow with the packet's peer. `port` is the destination port of
 /// the flow's first packet.
 #[inline(always)]
-pub fn judge<A: Family>(
+pub fn evaluate<A: Family>(
     context: &Context,
-    step: &Step<A>,
+    flow: &FlowPacket<A>,
     (direction, port): (Direction, Port),
     entry: &mut CtEntry,
 ) {
-    if judge_now(context, step, direction, port, entry) != 0 {
-        judge_ahead(entry);
+    if lookup_current(context, flow, direction, port, entry) != 0 {
+        evaluate_later(entry);
     }
 }
 
-/// Takes over what the row of a later step says.
+/// Takes over what the row of a later flow says.
 #[inline(never)]
-fn judge_ahead(entry: &mut CtEntry) -> u32 {
-    let found = judge_later(clock::boot()) != 0;
-    match maps::question() {
-        Some(question) if found => entry.decide(&question.decision, entry.peer),
-        _ => entry.doubt(DropReason::NoPolicyRow, entry.peer),
+fn evaluate_later(entry: &mut CtEntry) -> u32 {
+    let found = lookup_later(clock::boot()) != 0;
+    match maps::policy_lookup() {
+        Some(lookup) if found => entry.decide(&lookup.decision, entry.peer),
+        _ => entry.fail_closed(DropReason::NoPolicyRow, entry.peer),
     }
     0
 }
 
-/// Returns 1 when a row of a later step has the answer.
+/// Returns 1 when a row of a later flow has the answer.
 #[inline(never)]
-fn judge_now<A: Family>(
+fn lookup_current<A: Family>(
     context: &Context,
-    step: &Step<A>,
+    flow: &FlowPacket<A>,
     direction: Direction,
     port: Port,
     entry: &mut CtEntry,
 ) -> u32 {
     let identity = mutant!(
         unknown_peer_is_world,
-        step.peer().identity(),
-        match step.peer().identity() {
+        flow.peer().identity(),
+        match flow.peer().identity() {
             IdentityId::UNKNOWN => IdentityId::WORLD,
             identity => identity,
         }
     );
     if identity == IdentityId::UNKNOWN {
-        entry.doubt(DropReason::UnknownPeer, identity);
+        entry.fail_closed(DropReason::UnknownPeer, identity);
         return 0;
     }
-    let Some(question) = maps::question() else {
-        entry.doubt(DropReason::NoPolicyRow, identity);
+    let Some(lookup) = maps::policy_lookup() else {
+        entry.fail_closed(DropReason::NoPolicyRow, identity);
         return 0;
     };
     let asked = mutant!(direction_forgotten, direction, Direction::Egress);
@@ -91,42 +91,42 @@ fn judge_now<A: Family>(
         table: context.endpoint.table,
         class: maps::class(identity),
         direction: asked,
-        protocol: step.packet.protocol,
+        protocol: flow.packet.protocol,
         port,
     };
     let asked = query.key();
-    if let Some(decision) = recent::recall(&asked, context.now) {
+    if let Some(decision) = policy_cache::get(&asked, context.now) {
         entry.decide(&decision, identity);
         return 0;
     }
-    question.key = asked;
-    match policy::first(&Policy, &mut question.key, clock::boot) {
+    lookup.key = asked;
+    match policy::lookup_current(&Policy, &mut lookup.key, clock::boot) {
         Ok(Some(decision)) => {
-            recent::keep(&asked, context.now, &decision);
+            policy_cache::put(&asked, context.now, &decision);
             entry.decide(&decision, identity);
         }
         Ok(None) => {
             entry.peer = identity;
             return 1;
         }
-        Err(reason) => entry.doubt(reason, identity),
+        Err(reason) => entry.fail_closed(reason, identity),
     }
     0
 }
 
-/// Follows the row that [`judge_now`] found through time; 1 when it found the one that holds.
+/// Follows the row that [`lookup_current`] found through time; 1 when it found the one that holds.
 ///
 /// Exported, because the verifier then walks the loop once and not for every way that leads here;
 /// what such a function is given must be a number.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn judge_later(now: u64) -> u32 {
-    let Some(question) = maps::question() else {
+pub extern "C" fn lookup_later(now: u64) -> u32 {
+    let Some(lookup) = maps::policy_lookup() else {
         return 0;
     };
-    let Some(decision) = policy::later(&Policy, &mut question.key, now) else {
+    let Some(decision) = policy::lookup_later(&Policy, &mut lookup.key, now) else {
         return 0;
     };
-    question.decision = decision;
+    lookup.decision = decision;
     1
 }

@@ -7,6 +7,7 @@
 use aya_ebpf::{Global, bindings::TC_ACT_UNSPEC, programs::TcContext};
 use aya_log_ebpf::debug;
 use ringfence_common::{
+    drop_reason::DropReason,
     endpoint::Endpoint,
     event::FlowEvent,
     fragment::FragmentPorts,
@@ -18,21 +19,20 @@ use ringfence_common::{
         Kind, Packet, TcpFlags, arp, ethertype,
         neighbour::{is_dhcp4, is_dhcp6},
     },
-    reason::DropReason,
 };
 
 use crate::{
-    conntrack::{Step, flow, is_allowed},
+    conntrack::{FlowPacket, is_allowed, track},
     context::Context,
+    events,
     family::Family,
-    frame::Skb,
     maps,
-    reject::{answers_are_under_way, drop_or_reject, is_answer},
-    report,
+    reject::{drop_or_reject, is_sent_reject, rejects_in_flight},
+    skb::Skb,
 };
 
 /// An endpoint nobody told us about: no policy, no address, the node's default mode.
-static NOBODY: Endpoint = Endpoint {
+static UNKNOWN_ENDPOINT: Endpoint = Endpoint {
     ip6: [Ip6::UNSPECIFIED; 2],
     ip4: [Ip4::UNSPECIFIED; 3],
     identity: IdentityId::UNKNOWN,
@@ -62,7 +62,7 @@ fn log_drop(ctx: &TcContext, from_workload: bool) -> u32 {
 /// Runs one frame through the fence.
 #[inline(always)]
 pub fn run<const FROM: bool>(ctx: &TcContext) -> i32 {
-    let action = judge_frame::<FROM>(ctx);
+    let action = filter_frame::<FROM>(ctx);
     if matches!(action, Action::Drop) && DEBUG.load() != 0 {
         log_drop(ctx, FROM);
     }
@@ -73,46 +73,46 @@ pub fn run<const FROM: bool>(ctx: &TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn judge_frame<const FROM: bool>(ctx: &TcContext) -> Action {
+fn filter_frame<const FROM: bool>(ctx: &TcContext) -> Action {
     let skb = Skb::of(ctx);
     let ifindex = skb.ifindex();
     // SAFETY: ENDPOINTS is not preallocated, so the value outlives this program's run (RCU).
     let Some(endpoint) = (unsafe { maps::ENDPOINTS.get(ifindex) }) else {
-        let context = Context::new(&skb, ifindex, &NOBODY);
+        let context = Context::new(&skb, ifindex, &UNKNOWN_ENDPOINT);
         return mutant!(
             unknown_endpoint_passes,
-            refuse::<FROM>(&context, DropReason::UnknownEndpoint, 0),
+            deny_frame::<FROM>(&context, DropReason::UnknownEndpoint, 0),
             Action::Pass
         );
     };
     let mut context = Context::new(&skb, ifindex, endpoint);
     if mutant!(vlan_frame_passes, skb.has_vlan_tag(), false) {
-        return refuse::<FROM>(&context, DropReason::Vlan, 0);
+        return deny_frame::<FROM>(&context, DropReason::Vlan, 0);
     }
     match skb.ethertype() {
-        ethertype::IPV4 => internet::<Ip4, FROM>(&skb, &mut context, is_dhcp4),
-        ethertype::IPV6 => internet::<Ip6, FROM>(&skb, &mut context, is_dhcp6),
+        ethertype::IPV4 => filter_ip::<Ip4, FROM>(&skb, &mut context, is_dhcp4),
+        ethertype::IPV6 => filter_ip::<Ip6, FROM>(&skb, &mut context, is_dhcp6),
         ethertype::ARP => {
             if FROM && let Err(reason) = arp::may_send(&skb, endpoint) {
-                refuse::<FROM>(&context, reason, 0)
+                deny_frame::<FROM>(&context, reason, 0)
             } else if mutant!(
                 lockdown_lets_arp_pass,
                 context.mode == Mode::Lockdown,
                 false
             ) {
-                refuse::<FROM>(&context, DropReason::Lockdown, 0)
+                deny_frame::<FROM>(&context, DropReason::Lockdown, 0)
             } else {
                 Action::Pass
             }
         }
         ethertype::VLAN | ethertype::QINQ => mutant!(
             vlan_frame_passes,
-            refuse::<FROM>(&context, DropReason::Vlan, 0),
+            deny_frame::<FROM>(&context, DropReason::Vlan, 0),
             Action::Pass
         ),
         _ => mutant!(
             unknown_ethertype_passes,
-            refuse::<FROM>(&context, DropReason::Ethertype, 0),
+            deny_frame::<FROM>(&context, DropReason::Ethertype, 0),
             Action::Pass
         ),
     }
@@ -124,44 +124,44 @@ fn parse_quoted<A: Family>(skb: &Skb, at: u32, quoted: &mut Packet<A>) -> Result
 }
 
 #[inline(always)]
-fn internet<A: Family, const FROM: bool>(
+fn filter_ip<A: Family, const FROM: bool>(
     skb: &Skb,
     context: &mut Context,
     is_dhcp: fn(&Packet<A>) -> bool,
 ) -> Action {
     let mut packet = Packet::unknown();
     if let Err(reason) = A::parse(skb, &mut packet) {
-        return refuse::<FROM>(context, reason, A::VERSION);
+        return deny_frame::<FROM>(context, reason, A::VERSION);
     }
     if !FROM && matches!(packet.kind, Kind::FirstFragment | Kind::LaterFragment) {
         context.note_fragment(skb);
     }
     if let Err(reason) = check_source::<A, FROM>(skb, context, &packet) {
-        return refuse_packet::<A, FROM>(context, &packet, reason);
+        return deny_packet::<A, FROM>(context, &packet, reason);
     }
     if packet.kind == Kind::Discovery || (FROM && is_dhcp(&packet)) {
-        return beside_flows::<A, FROM>(context, &packet);
+        return pass_stateless::<A, FROM>(context, &packet);
     }
     if (packet.kind == Kind::Error || packet.tcp.has(TcpFlags::RST))
-        && answers_are_under_way(context.now)
-        && is_answer(skb.raw(), u32::from(FROM)) != 0
+        && rejects_in_flight(context.now)
+        && is_sent_reject(skb.raw(), u32::from(FROM)) != 0
     {
-        return beside_flows::<A, FROM>(context, &packet);
+        return pass_stateless::<A, FROM>(context, &packet);
     }
     if packet.kind == Kind::Error {
-        return match error::<A, FROM>(skb, context, &packet) {
-            Ok(()) => beside_flows::<A, FROM>(context, &packet),
-            Err(reason) => refuse_packet::<A, FROM>(context, &packet, reason),
+        return match check_icmp_error::<A, FROM>(skb, context, &packet) {
+            Ok(()) => pass_stateless::<A, FROM>(context, &packet),
+            Err(reason) => deny_packet::<A, FROM>(context, &packet, reason),
         };
     }
     if packet.kind != Kind::Flow
-        && let Err(reason) = fragment::<A>(context, FROM, &mut packet)
+        && let Err(reason) = track_fragment::<A>(context, FROM, &mut packet)
     {
-        return refuse_packet::<A, FROM>(context, &packet, reason);
+        return deny_packet::<A, FROM>(context, &packet, reason);
     }
-    flow(
+    track(
         context,
-        &Step {
+        &FlowPacket {
             packet: &packet,
             from_workload: FROM,
         },
@@ -207,20 +207,20 @@ fn check_source<A: Family, const FROM: bool>(
 
 /// What belongs to no flow of its own passes, except under lockdown.
 #[inline(always)]
-fn beside_flows<A: Family, const FROM: bool>(context: &Context, packet: &Packet<A>) -> Action {
+fn pass_stateless<A: Family, const FROM: bool>(context: &Context, packet: &Packet<A>) -> Action {
     if mutant!(
         lockdown_lets_discovery_pass,
         context.mode == Mode::Lockdown,
         false
     ) {
-        return refuse_packet::<A, FROM>(context, packet, DropReason::Lockdown);
+        return deny_packet::<A, FROM>(context, packet, DropReason::Lockdown);
     }
     Action::Pass
 }
 
 /// Records the ports of a first fragment, or takes those of the first for a later one.
 #[inline(never)]
-fn fragment<A: Family>(
+fn track_fragment<A: Family>(
     context: &Context,
     from_workload: bool,
     packet: &mut Packet<A>,
@@ -233,7 +233,7 @@ fn fragment<A: Family>(
             destination: packet.destination_port,
             protocol: packet.protocol,
             reserved: 0,
-            headers: u16::try_from(packet.place).unwrap_or(u16::MAX),
+            headers: u16::try_from(packet.datagram_offset).unwrap_or(u16::MAX),
         };
         return if A::fragment_store(&key, &ports) {
             Ok(())
@@ -243,7 +243,7 @@ fn fragment<A: Family>(
     }
     match A::fragment_find(&key) {
         Some(ports) if ports.is_current(context.now) => {
-            let overwrites = packet.place < u32::from(ports.headers);
+            let overwrites = packet.datagram_offset < u32::from(ports.headers);
             if mutant!(fragment_overwrites_headers, overwrites, false) {
                 return Err(DropReason::TinyFragment);
             }
@@ -262,7 +262,7 @@ fn fragment<A: Family>(
 
 /// An ICMP error passes if the packet inside belongs to a live flow that policy allows now.
 #[inline(never)]
-fn error<A: Family, const FROM: bool>(
+fn check_icmp_error<A: Family, const FROM: bool>(
     skb: &Skb,
     context: &Context,
     packet: &Packet<A>,
@@ -280,7 +280,7 @@ fn error<A: Family, const FROM: bool>(
     } else {
         quoted.source
     };
-    let step = Step {
+    let flow = FlowPacket {
         packet: &quoted,
         from_workload: !FROM,
     };
@@ -292,7 +292,7 @@ fn error<A: Family, const FROM: bool>(
         icmp_error_about_others,
         ours.owned_by(context.endpoint),
         true
-    ) && mutant!(icmp_error_always_passes, is_allowed(context, &step), true)
+    ) && mutant!(icmp_error_always_passes, is_allowed(context, &flow), true)
     {
         return Ok(());
     }
@@ -300,47 +300,47 @@ fn error<A: Family, const FROM: bool>(
 }
 
 #[inline(always)]
-fn refuse<const FROM: bool>(context: &Context, reason: DropReason, family: u8) -> Action {
-    refuse_described(context, report::blank(context, FROM, family), reason)
+fn deny_frame<const FROM: bool>(context: &Context, reason: DropReason, family: u8) -> Action {
+    deny_reported(context, events::new_event(context, FROM, family), reason)
 }
 
 #[inline(always)]
-fn refuse_packet<A: Family, const FROM: bool>(
+fn deny_packet<A: Family, const FROM: bool>(
     context: &Context,
     packet: &Packet<A>,
     reason: DropReason,
 ) -> Action {
-    describe_refused::<A, FROM>(context, packet, reason);
+    report_denied_packet::<A, FROM>(context, packet, reason);
     Action::of(Verdict::Deny, context.mode)
 }
 
 #[inline(never)]
-fn describe_refused<A: Family, const FROM: bool>(
+fn report_denied_packet<A: Family, const FROM: bool>(
     context: &Context,
     packet: &Packet<A>,
     reason: DropReason,
 ) -> u32 {
-    let mut event = report::blank(context, FROM, A::VERSION);
+    let mut event = events::new_event(context, FROM, A::VERSION);
     if let Some(event) = &mut event {
-        report::describe(event, packet);
+        events::set_packet(event, packet);
     }
-    refuse_described(context, event, reason) as u32
+    deny_reported(context, event, reason) as u32
 }
 
 /// Drops a packet for a reason that is not policy's, or, in `observe`, only says so.
 #[inline(always)]
-fn refuse_described(
+fn deny_reported(
     context: &Context,
     event: Option<&'static mut FlowEvent>,
     reason: DropReason,
 ) -> Action {
     let action = Action::of(Verdict::Deny, context.mode);
     let Some(event) = event else {
-        report::untold(reason, action);
+        events::count_unreported(reason, action);
         return action;
     };
     event.reason = reason as u8;
     event.action = action as u8;
-    report::denied(context, event);
+    events::report_denied(context, event);
     action
 }

@@ -37,7 +37,7 @@ pub(crate) struct Ruling {
 
 /// Ports `first` to `last`, both included, and what is said of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Span {
+pub(crate) struct PortVerdict {
     pub(crate) first: u16,
     pub(crate) last: u16,
     pub(crate) ruling: Ruling,
@@ -45,13 +45,13 @@ pub(crate) struct Span {
 
 /// Everything a table says to a class in one direction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Spans {
-    pub(crate) protocols: BTreeMap<u8, Vec<Span>>,
+pub(crate) struct PortVerdicts {
+    pub(crate) protocols: BTreeMap<u8, Vec<PortVerdict>>,
     /// Every other protocol.
     pub(crate) elsewhere: Ruling,
 }
 
-impl Spans {
+impl PortVerdicts {
     /// One ruling for everything.
     pub(crate) const fn all(ruling: Ruling) -> Self {
         Self {
@@ -116,14 +116,14 @@ pub(crate) struct Stretch<const N: usize> {
 }
 
 /// Lays spans over each other: named protocols in order, then every other one.
-pub(crate) fn overlay<const N: usize>(layers: [&Spans; N]) -> Vec<Stretch<N>> {
+pub(crate) fn overlay<const N: usize>(layers: [&PortVerdicts; N]) -> Vec<Stretch<N>> {
     let protocols: BTreeSet<u8> = layers
         .iter()
         .flat_map(|spans| spans.protocols.keys().copied())
         .collect();
     let mut stretches = Vec::new();
     for protocol in protocols.into_iter().map(Some).chain([None]) {
-        let named = |spans: &&Spans| protocol.and_then(|p| spans.protocols.get(&p).cloned());
+        let named = |spans: &&PortVerdicts| protocol.and_then(|p| spans.protocols.get(&p).cloned());
         let mut starts: BTreeSet<u16> = layers
             .iter()
             .filter_map(named)
@@ -151,22 +151,22 @@ type Asked = (TableId, ClassId, Direction);
 type Marks = BTreeMap<u8, BTreeSet<u32>>;
 
 /// Reads spans off compiled rows, each only once.
-pub(crate) struct SpanReader<'a> {
+pub(crate) struct VerdictReader<'a> {
     rows: &'a HostTable,
     now: u64,
     marks: HashMap<Asked, Marks>,
     own: HashMap<(TableId, Direction), Vec<ClassId>>,
-    read: HashMap<Asked, Rc<Spans>>,
+    read: HashMap<Asked, Rc<PortVerdicts>>,
     /// Equal spans are one, so that their places tell them apart.
-    distinct: HashSet<Rc<Spans>>,
+    distinct: HashSet<Rc<PortVerdicts>>,
 }
 
-impl<'a> SpanReader<'a> {
+impl<'a> VerdictReader<'a> {
     /// For the rows of a state, as of a moment of the boot clock.
     pub(crate) fn new(state: &State, rows: &'a HostTable, now: u64) -> Self {
         let mut marks: HashMap<Asked, Marks> = HashMap::new();
         for (bits, key) in state.tables.values().flat_map(|rows| rows.keys()) {
-            let Some(direction) = Direction::from_raw(key.direction % PolicyKey::STEP) else {
+            let Some(direction) = Direction::from_raw(key.direction % PolicyKey::PERIOD) else {
                 continue;
             };
             let own = marks.entry((key.table, key.class, direction)).or_default();
@@ -205,7 +205,7 @@ impl<'a> SpanReader<'a> {
         table: TableId,
         class: ClassId,
         direction: Direction,
-    ) -> Rc<Spans> {
+    ) -> Rc<PortVerdicts> {
         let own = self.marks.contains_key(&(table, class, direction));
         let class = if own { class } else { ClassId::ANY };
         let asked = (table, class, direction);
@@ -225,7 +225,7 @@ impl<'a> SpanReader<'a> {
         spans
     }
 
-    fn look(&self, (table, class, direction): Asked) -> Spans {
+    fn look(&self, (table, class, direction): Asked) -> PortVerdicts {
         let mut marks = Marks::new();
         for class in [class, ClassId::ANY] {
             for (number, own) in self
@@ -255,7 +255,7 @@ impl<'a> SpanReader<'a> {
         for (number, mut starts) in marks {
             starts.insert(0);
             starts.remove(&0x1_0000);
-            let mut spans: Vec<Span> = Vec::new();
+            let mut spans: Vec<PortVerdict> = Vec::new();
             for start in starts {
                 let ruling = ask(number, start);
                 let first = u16::try_from(start).unwrap_or(u16::MAX);
@@ -264,7 +264,7 @@ impl<'a> SpanReader<'a> {
                     Some(last) => last.last = first.saturating_sub(1),
                     None => {}
                 }
-                spans.push(Span {
+                spans.push(PortVerdict {
                     first,
                     last: u16::MAX,
                     ruling,
@@ -272,7 +272,7 @@ impl<'a> SpanReader<'a> {
             }
             protocols.insert(number, spans);
         }
-        Spans {
+        PortVerdicts {
             protocols,
             elsewhere: ask(unnamed.unwrap_or(u8::MAX), 0),
         }

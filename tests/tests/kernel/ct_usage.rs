@@ -5,11 +5,11 @@
 use std::collections::BTreeSet;
 
 use ringfence_common::{
+    drop_reason::DropReason,
     ids::TableId,
     mode::{Direction, Mode, Verdict},
     policy::PolicyRow,
-    quota::{PATIENCE, Quota, attempts_capacity},
-    reason::DropReason,
+    quota::{Quota, UNREPLIED_TIMEOUT, unreplied_capacity},
 };
 
 use crate::fence::{Arriving, FRIEND, FRIENDS, Fate, Fence, IFINDEX, LOCAL, Leaving, RULE, exact};
@@ -65,7 +65,7 @@ fn a_flood_of_attempts_costs_no_proven_flow_its_entry() {
         fence.passes(Leaving, &unused.out(TCP, SYN), "opening");
         fence.passes(Arriving, &unused.back(TCP, SYN | ACK), "answering");
         fence.passes(Leaving, &unused.out(TCP, ACK), "going on, and no more");
-        assert_eq!(fence.proven(), standing.len());
+        assert_eq!(fence.assured(), standing.len());
 
         flood_from_outside(&mut fence, v6, 65_536);
         let answer = half_open.back(TCP, SYN | ACK);
@@ -82,7 +82,7 @@ fn a_flood_of_attempts_costs_no_proven_flow_its_entry() {
             fence.passes(Arriving, &data, "only its entry lets it in");
             fence.passes(Leaving, &talk.out(TCP, ACK), "the other way");
         }
-        assert_eq!(fence.proven(), standing.len() + 1);
+        assert_eq!(fence.assured(), standing.len() + 1);
     }
 }
 
@@ -91,7 +91,7 @@ fn unanswered_attempts_of_a_workload_are_limited_and_counted() {
     for number in [TCP, UDP] {
         let mut fence = Fence::new();
         fence.allow(Direction::Egress, number, 443);
-        let sent = 4 * QUOTA.attempts;
+        let sent = 4 * QUOTA.unreplied;
         let mut passed = 0;
         for port in 0..sent {
             let talk = connection(port % 2 == 1, u16::try_from(port).unwrap());
@@ -99,7 +99,7 @@ fn unanswered_attempts_of_a_workload_are_limited_and_counted() {
         }
         // Some were forgotten while the others were sent.
         assert!(
-            (QUOTA.attempts..QUOTA.attempts * 2).contains(&passed),
+            (QUOTA.unreplied..QUOTA.unreplied * 2).contains(&passed),
             "{passed}"
         );
         let limited = (u64::from(sent - passed), 0);
@@ -116,14 +116,14 @@ fn observe_reports_the_limit_and_passes() {
     fence.allow(Direction::Egress, UDP, 443);
     fence.set_mode(Mode::Observe);
     let mut last = None;
-    for port in 0..3 * QUOTA.attempts {
+    for port in 0..3 * QUOTA.unreplied {
         let talk = connection(false, u16::try_from(port).unwrap());
         assert_eq!(fence.leaving(&talk.out(UDP, 0)), Fate::Passed);
         last = Some(talk);
     }
     let (dropped, observed) = fence.count(DropReason::FlowLimit);
     assert_eq!(dropped, 0);
-    assert!(observed > u64::from(QUOTA.attempts), "{observed}");
+    assert!(observed > u64::from(QUOTA.unreplied), "{observed}");
     // What went on in spite of the limit is no excess for ever.
     fence.passes(Arriving, &last.unwrap().back(UDP, 0), "its answer");
 }
@@ -132,12 +132,12 @@ fn observe_reports_the_limit_and_passes() {
 fn answered_attempts_do_not_count() {
     let mut fence = Fence::new();
     fence.allow(Direction::Egress, TCP, 443);
-    for port in 0..2 * QUOTA.attempts {
+    for port in 0..2 * QUOTA.unreplied {
         let talk = connection(false, u16::try_from(port).unwrap());
         establish(&mut fence, &talk);
         fence.passes(Arriving, &talk.back(TCP, RST), "refused after all");
     }
-    assert_eq!(fence.proven(), 0);
+    assert_eq!(fence.assured(), 0);
     let ping = |fence: &mut Fence, id: u32| {
         let id = u16::try_from(id).unwrap();
         let request = echo(false, id);
@@ -147,7 +147,7 @@ fn answered_attempts_do_not_count() {
         fence.passes(Arriving, &frame(friend, local, 1, &answer), "an answer");
     };
     fence.allow_friends();
-    for id in 0..2 * QUOTA.attempts {
+    for id in 0..2 * QUOTA.unreplied {
         ping(&mut fence, id);
     }
 }
@@ -159,21 +159,21 @@ fn a_connection_that_restarts_is_booked_again() {
     fence.allow(Direction::Egress, TCP, 443);
     let refused = connection(false, 1);
     let mut passed = 0;
-    for port in 2..2 + 2 * QUOTA.attempts {
+    for port in 2..2 + 2 * QUOTA.unreplied {
         let attempt = connection(false, u16::try_from(port).unwrap());
         passed += u32::from(fence.leaving(&attempt.out(TCP, SYN)) == Fate::Passed);
         if fence.leaving(&refused.out(TCP, SYN)) == Fate::Passed {
             fence.passes(Arriving, &refused.back(TCP, RST | ACK), "refused");
         }
     }
-    assert!(passed < QUOTA.attempts * 3 / 2, "{passed}");
+    assert!(passed < QUOTA.unreplied * 3 / 2, "{passed}");
 }
 
 #[test]
 fn refused_attempts_hardly_count() {
     let mut fence = Fence::new();
     fence.allow(Direction::Egress, TCP, 443);
-    for port in 0..4 * QUOTA.attempts {
+    for port in 0..4 * QUOTA.unreplied {
         let talk = connection(false, u16::try_from(port).unwrap());
         fence.passes(Leaving, &talk.out(TCP, SYN), "an attempt");
         fence.passes(Arriving, &talk.back(TCP, RST | ACK), "refused");
@@ -185,18 +185,18 @@ fn refused_attempts_hardly_count() {
 fn an_attempt_that_its_originator_resets_counts_a_little() {
     for (last, kept) in [
         (ACK, 0),
-        (RST, QUOTA.price() / 64),
-        (RST | ACK, QUOTA.price() / 64),
+        (RST, QUOTA.cost() / 64),
+        (RST | ACK, QUOTA.cost() / 64),
     ] {
         let mut fence = Fence::new();
         fence.allow(Direction::Egress, TCP, 443);
         let talk = connection(false, 1000);
         fence.passes(Leaving, &talk.out(TCP, SYN), "an attempt");
-        let booked = fence.booked();
+        let booked = fence.charged_until();
         fence.passes(Arriving, &talk.back(TCP, SYN | ACK), "an answer");
-        assert_eq!(fence.booked(), booked, "it is not known to be heard");
+        assert_eq!(fence.charged_until(), booked, "it is not known to be heard");
         fence.passes(Leaving, &talk.out(TCP, last), "gone on, or not wanted");
-        assert_eq!(booked - fence.booked(), QUOTA.price() - kept);
+        assert_eq!(booked - fence.charged_until(), QUOTA.cost() - kept);
     }
 }
 
@@ -209,16 +209,16 @@ fn a_connection_that_ends_leaves_the_proven_ones() {
         fence.passes(Leaving, &talk.out(TCP, SYN), "opening");
         fence.passes(Arriving, &talk.back(TCP, SYN | ACK), "answering");
         fence.passes(Leaving, &talk.out(TCP, ACK), "going on");
-        assert_eq!(fence.proven(), 0, "of no use yet");
+        assert_eq!(fence.assured(), 0, "of no use yet");
         fence.passes(Arriving, &talk.back(TCP, ACK | PSH), "the first data");
-        assert_eq!(fence.proven(), 1);
+        assert_eq!(fence.assured(), 1);
         fence.passes(Arriving, &talk.back(TCP, FIN | ACK), "half closed");
-        assert_eq!(fence.proven(), 1);
+        assert_eq!(fence.assured(), 1);
         fence.passes(Leaving, &talk.out(TCP, FIN | ACK), "closed");
-        assert_eq!(fence.proven(), 0);
+        assert_eq!(fence.assured(), 0);
         fence.passes(Arriving, &talk.back(TCP, ACK), "the last word");
         establish(&mut fence, &talk);
-        assert_eq!(fence.proven(), 1, "the same ports again");
+        assert_eq!(fence.assured(), 1, "the same ports again");
     }
 }
 
@@ -231,7 +231,7 @@ fn a_connection_against_a_proven_one_takes_its_place() {
         let talk = connection(v6, 1000);
         establish(&mut fence, &talk);
         fence.passes(Arriving, &talk.back(TCP, SYN), "allowed the other way");
-        assert_eq!(fence.proven(), 0, "it is an attempt like any other");
+        assert_eq!(fence.assured(), 0, "it is an attempt like any other");
         fence.deny_by_default(NEXT);
         fence.put(
             exact(NEXT, FRIENDS, Direction::Egress, TCP, 443),
@@ -251,53 +251,57 @@ fn a_reset_that_neither_end_believes_changes_nothing() {
     let talk = connection(false, 1000);
     establish(&mut fence, &talk);
     fence.passes(Arriving, &talk.back(TCP, RST), "out of the window, say");
-    assert_eq!(fence.proven(), 0);
+    assert_eq!(fence.assured(), 0);
     fence.passes(Leaving, &talk.out(TCP, ACK | PSH), "going on");
     fence.passes(Arriving, &talk.back(TCP, ACK | PSH), "going on");
-    assert_eq!(fence.proven(), 1);
+    assert_eq!(fence.assured(), 1);
 }
 
 #[test]
 fn one_endpoint_holds_its_part_of_the_proven_flows_and_no_more() {
     let mut fence = Fence::new();
     fence.allow(Direction::Egress, TCP, 443);
-    let quota = usize::try_from(QUOTA.proven).unwrap();
+    let quota = usize::try_from(QUOTA.assured).unwrap();
     let last = u16::try_from(quota + 10).unwrap();
     for port in 0..last {
         establish(&mut fence, &connection(false, port));
     }
-    assert_eq!(fence.proven(), quota);
+    assert_eq!(fence.assured(), quota);
     let beyond = connection(false, last - 1);
     fence.passes(Arriving, &beyond.back(TCP, ACK | PSH), "it works as before");
     let closed = connection(false, 0);
     fence.passes(Arriving, &closed.back(TCP, RST), "one less");
     establish(&mut fence, &connection(false, last));
-    assert_eq!(fence.proven(), quota, "its room is taken");
+    assert_eq!(fence.assured(), quota, "its room is taken");
 }
 
 #[test]
 fn a_sweep_removes_the_dead_and_the_strangers() {
     let mut fence = Fence::new();
     fence.allow(Direction::Egress, TCP, 443);
-    let quota = u64::from(QUOTA.proven);
+    let quota = u64::from(QUOTA.assured);
     for port in 0..u16::try_from(quota).unwrap() {
         establish(&mut fence, &connection(port % 2 == 0, port));
     }
     let ours = BTreeSet::from([IFINDEX]);
     let now = fence.clocks().ticks;
     let sweep = fence.sweep(now, &ours);
-    assert_eq!((sweep.proven, sweep.removed), (quota, 0), "all alive");
-    let sweep = fence.sweep(now + 9000 * PATIENCE / 30, &ours);
+    assert_eq!((sweep.assured, sweep.removed), (quota, 0), "all alive");
+    let sweep = fence.sweep(now + 9000 * UNREPLIED_TIMEOUT / 30, &ours);
     assert_eq!(
-        (sweep.proven, sweep.removed),
+        (sweep.assured, sweep.removed),
         (0, quota),
         "all dead by then"
     );
     let talk = connection(false, 60_000);
     establish(&mut fence, &talk);
-    assert_eq!(fence.proven(), 1, "there is room again");
+    assert_eq!(fence.assured(), 1, "there is room again");
     let sweep = fence.sweep(now, &BTreeSet::new());
-    assert_eq!((sweep.proven, sweep.removed), (0, 1), "no endpoint of ours");
+    assert_eq!(
+        (sweep.assured, sweep.removed),
+        (0, 1),
+        "no endpoint of ours"
+    );
     fence.refuses(
         Arriving,
         &talk.back(TCP, ACK | PSH),
@@ -308,6 +312,6 @@ fn a_sweep_removes_the_dead_and_the_strangers() {
 
 #[test]
 fn the_maps_of_attempts_follow_the_configured_capacity() {
-    assert_eq!(attempts_capacity(CONNTRACK), CONNTRACK / 2);
-    assert_eq!(QUOTA.attempts, CONNTRACK / 16);
+    assert_eq!(unreplied_capacity(CONNTRACK), CONNTRACK / 2);
+    assert_eq!(QUOTA.unreplied, CONNTRACK / 16);
 }

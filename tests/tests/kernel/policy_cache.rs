@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use ringfence_common::{
+    drop_reason::DropReason,
     ids::TableId,
     mode::{Direction, Verdict},
     policy::PolicyRow,
-    reason::DropReason,
 };
 use ringfence_testbed::eventually;
 

@@ -9,14 +9,14 @@ use crate::model::{Inventory, NodeName, Protocol, WallTime, Workload};
 
 /// What an address is in this inventory.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Stands<'a> {
+pub(super) enum PartyKind<'a> {
     Workload(&'a Workload),
     Host(&'a NodeName),
     RemoteNode(&'a NodeName),
     World,
 }
 
-impl<'a> Stands<'a> {
+impl<'a> PartyKind<'a> {
     pub(super) fn of(party: &Party<'a>, inventory: &'a Inventory) -> Self {
         if let Some(workload) = party.workload {
             return Self::Workload(workload);
@@ -30,7 +30,7 @@ impl<'a> Stands<'a> {
     }
 }
 
-impl fmt::Display for Stands<'_> {
+impl fmt::Display for PartyKind<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Workload(workload) => write!(out, "{}", workload.id),
@@ -43,25 +43,25 @@ impl fmt::Display for Stands<'_> {
 
 /// One direction of a workload and one flow.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Scene<'a> {
+pub(super) struct FlowSide<'a> {
     pub(super) inventory: &'a Inventory,
     pub(super) now: WallTime,
     pub(super) direction: Direction,
     /// The workload whose policies are asked.
     pub(super) subject: &'a Workload,
     /// The other side.
-    pub(super) other: Stands<'a>,
+    pub(super) other: PartyKind<'a>,
     /// The other side's address.
     pub(super) address: IpAddr,
     pub(super) flow: &'a Flow<'a>,
 }
 
-impl<'a> Scene<'a> {
+impl<'a> FlowSide<'a> {
     /// The receiving workload, on which port names are looked up.
     pub(super) fn destination(&self) -> Option<&'a Workload> {
         match (self.direction, self.other) {
             (Direction::Ingress, _) => Some(self.subject),
-            (Direction::Egress, Stands::Workload(workload)) => Some(workload),
+            (Direction::Egress, PartyKind::Workload(workload)) => Some(workload),
             (Direction::Egress, _) => None,
         }
     }

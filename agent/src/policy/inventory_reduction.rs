@@ -103,14 +103,14 @@ struct Kind<'w> {
 }
 
 /// An inventory with one workload of each kind.
-pub(crate) struct Reduced {
+pub(crate) struct ReducedInventory {
     pub(crate) inventory: Arc<Inventory>,
     /// Who stands for each workload.
     pub(crate) stands_for: BTreeMap<WorkloadId, WorkloadId>,
 }
 
 /// Keeps the first workload of each kind.
-pub(crate) fn reduce(inventory: &Inventory, looks: &Looks) -> Reduced {
+pub(crate) fn reduce(inventory: &Inventory, looks: &Looks) -> ReducedInventory {
     let mut known: HashMap<Kind<'_>, &WorkloadId> = HashMap::new();
     let mut stands_for = BTreeMap::new();
     let mut workloads = BTreeMap::new();
@@ -121,7 +121,7 @@ pub(crate) fn reduce(inventory: &Inventory, looks: &Looks) -> Reduced {
         });
         stands_for.insert(id.clone(), first.clone());
     }
-    Reduced {
+    ReducedInventory {
         inventory: Arc::new(Inventory {
             namespaces: inventory.namespaces.clone(),
             workloads: workloads.into_iter().collect(),

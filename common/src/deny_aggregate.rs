@@ -4,7 +4,7 @@
 //! packet and then at most once per [`REPORT_INTERVAL`], each time with the packets that no report
 //! stands for yet. Every denied packet is therefore counted in a record that was written, or waits
 //! in its kind, or is lost because its kind had to make room: [`lost`] says how many. An endpoint whose
-//! denials are of too many kinds ([`crate::quota::KINDS_AT_ONCE`]) is told of by rule and protocol
+//! denials are of too many kinds ([`crate::quota::AGGREGATE_BURST`]) is told of by rule and protocol
 //! only.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -12,8 +12,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{
     SECOND,
     ids::RuleSlot,
+    layout::shared_layout,
     net::{Ip6, Port},
-    pod::shared_layout,
 };
 
 /// Least time between two reports of one kind.
@@ -35,7 +35,7 @@ pub struct DenyKey {
     pub port: Port,
     /// IP protocol number.
     pub protocol: u8,
-    /// A [`crate::reason::DropReason`].
+    /// A [`crate::drop_reason::DropReason`].
     pub reason: u8,
     /// A [`crate::mode::Direction`].
     pub direction: u8,
@@ -60,14 +60,14 @@ pub struct DenyCount {
     /// Bytes (frame length).
     pub bytes: u64,
     /// Packets that written records stand for.
-    pub told_packets: u64,
+    pub reported_packets: u64,
     /// Bytes likewise.
-    pub told_bytes: u64,
+    pub reported_bytes: u64,
     /// Tick-clock time of the last attempt to report.
     pub reported: u64,
 }
 shared_layout!(
-    DenyCount, size 40, packets at 0, bytes at 8, told_packets at 16, told_bytes at 24,
+    DenyCount, size 40, packets at 0, bytes at 8, reported_packets at 16, reported_bytes at 24,
     reported at 32,
 );
 
@@ -75,7 +75,7 @@ impl DenyCount {
     /// Packets that no record stands for yet.
     #[must_use]
     pub const fn waiting(&self) -> u64 {
-        self.packets.saturating_sub(self.told_packets)
+        self.packets.saturating_sub(self.reported_packets)
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
     fn every_packet_is_written_or_waits_or_is_lost() {
         let count = DenyCount {
             packets: 10,
-            told_packets: 4,
+            reported_packets: 4,
             ..DenyCount::default()
         };
         assert_eq!(count.waiting(), 6);

@@ -3,51 +3,51 @@
 //! Invariants: such an entry speaks for a packet only while its reason does: the node's flow for the
 //! node's packets and for what answers them, the flow with an own address while that is the workload's.
 //! Neither is part of what makes an entry stale, so it is asked of every packet of such a flow. Which
-//! packets open one is in [`crate::first`].
+//! packets open one is in [`crate::ct_new`].
 
 use ringfence_common::{conntrack::CtEntry, ids::RuleSlot, mutant};
 
-use crate::{conntrack::Step, context::Context, family::Family};
+use crate::{conntrack::FlowPacket, context::Context, family::Family};
 
 /// For whom an entry that needs no rule speaks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Exempt {
+pub enum EntryUse {
     /// For this packet.
-    Holds,
+    Usable,
     /// For none any more: its peer was the workload's own address, which it is not now. That may leave table
     /// and epoch as they were.
-    Ended,
+    Stale,
     /// For the node's packets and what answers them, and this one comes from elsewhere: what the node may
     /// do without a rule, nobody else may who has its address.
-    NotThis,
+    OtherSender,
 }
 
 /// Asked of the few flows that no rule allowed; out of line, because the verifier follows every comparison.
 #[inline(never)]
-fn exempt<A: Family>(context: &Context, step: &Step<A>, entry: &CtEntry) -> Exempt {
+fn check_implicit<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &CtEntry) -> EntryUse {
     if entry.rule == RuleSlot::OWN_ADDRESS {
-        let own = step.peer().owned_by(context.endpoint);
+        let own = flow.peer().owned_by(context.endpoint);
         return if mutant!(once_own_always_own, own, true) {
-            Exempt::Holds
+            EntryUse::Usable
         } else {
-            Exempt::Ended
+            EntryUse::Stale
         };
     }
-    let foreign = !step.from_workload && context.ingress_ifindex != 0;
+    let foreign = !flow.from_workload && context.ingress_ifindex != 0;
     if mutant!(anybody_goes_on_for_the_node, foreign, false) {
-        Exempt::NotThis
+        EntryUse::OtherSender
     } else {
-        Exempt::Holds
+        EntryUse::Usable
     }
 }
 
-/// What [`exempt`] says, if it is to be asked at all: the one comparison that an established packet costs.
+/// What [`check_implicit`] says, if it is to be asked at all: the one comparison that an established packet costs.
 #[inline(always)]
-pub fn speaks<A: Family>(context: &Context, step: &Step<A>, entry: &CtEntry) -> Exempt {
-    if entry.rule.is_exempt() {
-        exempt(context, step, entry)
+pub fn entry_use<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &CtEntry) -> EntryUse {
+    if entry.rule.is_implicit_allow() {
+        check_implicit(context, flow, entry)
     } else {
-        Exempt::Holds
+        EntryUse::Usable
     }
 }

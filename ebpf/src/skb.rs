@@ -12,7 +12,7 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use ringfence_common::packet::{Frame, reply::Checksum};
+use ringfence_common::packet::{Frame, reject::Checksum};
 
 /// One packet at one hook.
 pub struct Skb {
@@ -64,7 +64,7 @@ impl Skb {
     /// Bytes that lie where a program can see them without a call: the linear part of the packet,
     /// which holds the headers of nearly all.
     #[inline(always)]
-    fn near<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+    fn linear<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         // SAFETY: as in `ifindex`.
         let (data, end) = unsafe { ((*self.raw).data as usize, (*self.raw).data_end as usize) };
         let start = data + offset as usize;
@@ -90,7 +90,7 @@ impl Skb {
         Some(if probe == [0; 2] {
             Checksum::Partial
         } else {
-            Checksum::Whole
+            Checksum::Complete
         })
     }
 
@@ -157,7 +157,7 @@ impl Frame for Skb {
 
     #[inline(always)]
     fn peek<const N: usize, const OFFSET: u32>(&self, into: &mut [u8; N]) -> bool {
-        if let Some(bytes) = self.near(OFFSET) {
+        if let Some(bytes) = self.linear(OFFSET) {
             *into = bytes;
             return true;
         }

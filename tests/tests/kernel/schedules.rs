@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use ringfence_common::{
+    drop_reason::DropReason,
     ids::{ClassId, RuleSlot},
     mode::{Direction, Verdict},
-    policy::{FOREVER, MAX_STEPS, PolicyKey, PolicyRow, row},
-    reason::DropReason,
+    policy::{FOREVER, MAX_PERIODS, PolicyKey, PolicyRow, row},
 };
 use ringfence_testbed::eventually;
 
@@ -24,7 +24,7 @@ const MOMENT: u64 = 150_000_000;
 
 /// The same row at a later step.
 fn later((bits, mut key): (u32, PolicyKey), step: u8) -> (u32, PolicyKey) {
-    key.direction += step * PolicyKey::STEP;
+    key.direction += step * PolicyKey::PERIOD;
     (bits, key)
 }
 
@@ -32,7 +32,11 @@ fn later((bits, mut key): (u32, PolicyKey), step: u8) -> (u32, PolicyKey) {
 fn course(fence: &mut Fence, at: (u32, PolicyKey), rows: &[PolicyRow]) {
     for (step, row) in (0..).zip(rows) {
         let leads_on = usize::from(step) + 1 < rows.len();
-        let row = if leads_on { row.with(row::LATER) } else { *row };
+        let row = if leads_on {
+            row.with(row::NEXT_PERIOD)
+        } else {
+            *row
+        };
         fence.put(later(at, step), row);
     }
 }
@@ -170,17 +174,21 @@ fn past(fence: &mut Fence, at: (u32, PolicyKey), steps: u8) {
 #[test]
 fn steps_are_followed_to_the_last() {
     for (way, direction) in WAYS {
-        for steps in 1..=MAX_STEPS + 1 {
+        for steps in 1..=MAX_PERIODS + 1 {
             let mut fence = Fence::new();
             past(&mut fence, protocol(TABLE, FRIENDS, direction, TCP), steps);
             for v6 in [false, true] {
                 let talk = talk(way, v6, 40000);
                 let fate = send(&mut fence, &talk, way, SYN);
-                let expected = if steps <= MAX_STEPS { Passed } else { Dropped };
+                let expected = if steps <= MAX_PERIODS {
+                    Passed
+                } else {
+                    Dropped
+                };
                 assert_eq!(fate, expected, "{way:?}, {steps} steps");
             }
             let doubts = fence.count(DropReason::NoPolicyRow).0;
-            assert_eq!(doubts, if steps <= MAX_STEPS { 0 } else { 2 });
+            assert_eq!(doubts, if steps <= MAX_PERIODS { 0 } else { 2 });
         }
     }
 }
@@ -196,7 +204,7 @@ fn a_missing_step_denies() {
             fence.put(any, PolicyRow::lasting(Verdict::Allow, RuleSlot(41)));
         }
         let at = exact(TABLE, FRIENDS, direction, TCP, 80);
-        let leads_on = PolicyRow::until(ALLOW, now, ALLOW).with(row::LATER);
+        let leads_on = PolicyRow::until(ALLOW, now, ALLOW).with(row::NEXT_PERIOD);
         fence.put(at, leads_on);
         for v6 in [false, true] {
             let talk = talk(way, v6, 40000);

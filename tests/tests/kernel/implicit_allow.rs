@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use ringfence_common::{
+    drop_reason::DropReason,
     ids::TableId,
     mode::{Direction, Mode},
     net::{Ip4, Ip6},
-    reason::DropReason,
 };
 
 use crate::fence::{
@@ -22,10 +22,10 @@ const OPENED: (u16, u16) = (40000, 443);
 /// As if the peer had.
 const ACCEPTED: (u16, u16) = (443, 40000);
 
-fn talk(v6: bool, peer: Both, (own_port, peer_port): (u16, u16)) -> Talk {
+fn talk(v6: bool, peer: Both, (local_port, peer_port): (u16, u16)) -> Talk {
     Talk {
         v6,
-        local: (LOCAL, own_port),
+        local: (LOCAL, local_port),
         peer: (peer, peer_port),
     }
 }
@@ -104,9 +104,9 @@ fn opens_nothing(v6: bool, ports: (u16, u16), window: bool, flags: u8) {
 fn a_late_answer_of_the_node_makes_nothing_irrevocable() {
     for v6 in [false, true] {
         // The workload chooses its port.
-        for own_port in [40_000, 1000] {
+        for local_port in [40_000, 1000] {
             for (peer_port, window) in [(443, false), (8443, false), (443, true), (40_443, true)] {
-                let talk = talk(v6, FRIEND, (own_port, peer_port));
+                let talk = talk(v6, FRIEND, (local_port, peer_port));
                 let mut fence = fence(window);
                 fence.allow(Direction::Egress, TCP, peer_port);
                 // The connection was opened by the workload; its entry is gone.
@@ -133,7 +133,7 @@ fn attempts_of_the_workload_do_not_stop_the_node() {
         &talk(false, FRIEND, OPENED).back(TCP, SYN | ACK),
         "",
     );
-    assert_eq!(fence.booked(), 0, "the SYN may have been forged");
+    assert_eq!(fence.charged_until(), 0, "the SYN may have been forged");
     let mut ports = 1..=u16::MAX;
     let spent = ports.find(|port| {
         let attempt = talk(false, FRIEND, (*port, 80)).out(TCP, SYN);
@@ -141,7 +141,7 @@ fn attempts_of_the_workload_do_not_stop_the_node() {
     });
     assert!(spent.is_some(), "control: attempts have a limit");
     assert_eq!(fence.count(DropReason::FlowLimit), (1, 0));
-    assert_ne!(fence.booked(), 0);
+    assert_ne!(fence.charged_until(), 0);
     let talk = talk(false, FRIEND, OPENED);
     fence.passes(FromNode, &talk.back(TCP, ACK), "as all from the node");
 }
@@ -155,14 +155,14 @@ fn a_late_answer_is_booked_like_the_attempt_it_answers() {
         fence.passes(Leaving, &talk(false, FRIEND, (port, 80)).out(TCP, SYN), "");
     }
     let booked = [(Leaving, SYN), (FromNode, ACK), (FromNode, ACK | PSH)].map(|(way, flags)| {
-        let before = fence.booked();
+        let before = fence.charged_until();
         let talk = talk(false, FRIEND, (40_000 + u16::from(flags), 443));
         let frame = match way {
             Leaving => talk.out(TCP, flags),
             _ => talk.back(TCP, flags),
         };
         fence.passes(way, &frame, "opens a flow");
-        fence.booked() - before
+        fence.charged_until() - before
     });
     assert_ne!(booked[0], 0, "control: an attempt");
     assert_eq!(booked, [booked[0]; 3]);
@@ -261,13 +261,13 @@ fn lockdown_takes_nothing_from_the_node() {
             };
             fence.passes(way, &frame, "opened and used");
         }
-        assert_eq!(fence.proven(), 1);
+        assert_eq!(fence.assured(), 1);
         fence.set_mode(Mode::Lockdown);
         assert_eq!(fence.arriving(&talk.back(TCP, SYN)), Dropped, "lockdown");
-        assert_eq!(fence.proven(), 1, "dropped, it takes nothing over");
+        assert_eq!(fence.assured(), 1, "dropped, it takes nothing over");
         fence.set_mode(Mode::Enforce);
         fence.passes(Arriving, &talk.back(TCP, SYN), "control: by a rule");
-        assert_eq!(fence.proven(), 0, "and takes over");
+        assert_eq!(fence.assured(), 0, "and takes over");
     }
 }
 

@@ -34,14 +34,14 @@ pub type TcpHeader = [u8; 20];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
     /// It is whole.
-    Whole,
+    Complete,
     /// The kernel will, as it was asked to do for the packet that is answered: from the transport
     /// header on, into the place of that packet's checksum (`CHECKSUM_PARTIAL`).
     Partial,
 }
 
 /// An address family in which packets can be answered.
-pub trait Reply: Address {
+pub trait Reject: Address {
     /// Bytes of an IP header without options or extensions.
     const HEADER: u32;
     /// The protocol number of its ICMP.
@@ -77,7 +77,7 @@ pub trait Reply: Address {
 /// of what follows the IP header. A TCP segment is asked about by [`may_be_reset`], too.
 #[inline(always)]
 #[must_use]
-pub fn is_answerable<A: Reply>(destination_mac: u8, head: &Head<A>, first: u8) -> bool {
+pub fn may_reject<A: Reject>(destination_mac: u8, head: &Head<A>, first: u8) -> bool {
     destination_mac & 1 == 0
         && head.source.is_host()
         && head.destination.is_host()
@@ -95,7 +95,7 @@ pub const fn may_be_reset(tcp: &TcpHeader) -> bool {
 /// header.
 #[inline(always)]
 #[must_use]
-pub fn reset<A: Reply>(
+pub fn reset<A: Reject>(
     quote: &A::Quote,
     payload: u16,
     tcp: &TcpHeader,
@@ -119,7 +119,7 @@ pub fn reset<A: Reply>(
     let control = u32::from_ne_bytes([5 << 4, answer, 0, 0]);
     let pseudo = pseudo::<A>(quote, protocol::TCP, 20);
     let sum = match checksum {
-        Checksum::Whole => !fold(pseudo + total(&[ports, seq, ack, control])),
+        Checksum::Complete => !fold(pseudo + total(&[ports, seq, ack, control])),
         Checksum::Partial => fold(pseudo),
     };
     let [high, low] = sum.to_ne_bytes();
@@ -134,7 +134,7 @@ pub fn reset<A: Reply>(
 /// what stands there makes the message's sum right with and without that.
 #[inline(always)]
 #[must_use]
-pub fn unreachable<A: Reply>(quote: &A::Quote, number: u8, checksum: Checksum) -> [u8; 8] {
+pub fn unreachable<A: Reject>(quote: &A::Quote, number: u8, checksum: Checksum) -> [u8; 8] {
     let (kind, port, prohibited) = A::UNREACHABLE;
     let code = if number == protocol::UDP {
         port
@@ -150,7 +150,7 @@ pub fn unreachable<A: Reply>(quote: &A::Quote, number: u8, checksum: Checksum) -
     let sum = pseudo + total(&[start]) + A::sum_of_quote(quote);
     let [a, b] = (!fold(sum)).to_ne_bytes();
     let [c, d] = match checksum {
-        Checksum::Whole => [0; 2],
+        Checksum::Complete => [0; 2],
         Checksum::Partial => fold(pseudo).to_ne_bytes(),
     };
     [kind, code, a, b, 0, 0, c, d]
@@ -160,13 +160,13 @@ pub fn unreachable<A: Reply>(quote: &A::Quote, number: u8, checksum: Checksum) -
 #[inline(always)]
 #[must_use]
 #[allow(clippy::cast_possible_truncation, reason = "at most 56")]
-pub const fn message_length<A: Reply>() -> u16 {
+pub const fn message_length<A: Reject>() -> u16 {
     8 + A::HEADER as u16 + 8
 }
 
 /// The sum of the pseudo-header of an answer (RFC 9293 §3.1, RFC 8200 §8.1).
 #[inline(always)]
-fn pseudo<A: Reply>(quote: &A::Quote, number: u8, length: u16) -> u64 {
+fn pseudo<A: Reject>(quote: &A::Quote, number: u8, length: u16) -> u64 {
     let [high, low] = length.to_be_bytes();
     A::sum_of_ends(quote) + u64::from(u32::from_ne_bytes([0, number, high, low]))
 }
@@ -191,7 +191,7 @@ const fn fold(sum: u64) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
-impl Reply for Ip4 {
+impl Reject for Ip4 {
     const HEADER: u32 = 20;
     const ICMP: u8 = protocol::ICMP;
     const UNREACHABLE: (u8, u8, u8) = (3, 3, 13);
@@ -250,7 +250,7 @@ impl Reply for Ip4 {
     }
 }
 
-impl Reply for Ip6 {
+impl Reject for Ip6 {
     const HEADER: u32 = 40;
     const ICMP: u8 = protocol::ICMPV6;
     const UNREACHABLE: (u8, u8, u8) = (1, 4, 1);

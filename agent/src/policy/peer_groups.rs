@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::{
     evaluate::Evaluator,
-    kinds::{Looks, Reduced},
+    inventory_reduction::{Looks, ReducedInventory},
 };
 use crate::model::{Inventory, NamedPort, NamespaceName, Workload, WorkloadId};
 
@@ -77,7 +77,7 @@ pub(crate) struct Group<const N: usize> {
 pub(crate) struct Set<'a> {
     pub(crate) evaluator: &'a Evaluator,
     pub(crate) inventory: &'a Inventory,
-    pub(crate) reduced: &'a Reduced,
+    pub(crate) reduced: &'a ReducedInventory,
 }
 
 /// All groups: workloads that every set has, by namespace; then nodes; then the world.

@@ -11,9 +11,9 @@ use ringfence_common::mode::{Direction, Verdict};
 
 use super::{
     super::table::Stage,
+    flow_side::{FlowSide, is_raw},
     miss::{Miss, misses},
     report::Standing,
-    scene::{Scene, is_raw},
 };
 use crate::model::{Policy, PolicySet, Rule, RuleAction};
 
@@ -65,14 +65,14 @@ pub(super) struct Imagined {
 
 /// Everything that is asked about one direction of a flow.
 pub(super) struct Hearing<'a> {
-    pub(super) scene: Scene<'a>,
+    pub(super) scene: FlowSide<'a>,
     pub(super) speakers: Vec<Speaker<'a>>,
     pub(super) asked: Vec<Asked<'a>>,
     pub(super) isolated: bool,
 }
 
 impl<'a> Hearing<'a> {
-    pub(super) fn of(scene: Scene<'a>, policies: &'a PolicySet) -> Self {
+    pub(super) fn of(scene: FlowSide<'a>, policies: &'a PolicySet) -> Self {
         let mut speakers: Vec<Speaker<'a>> = policies
             .iter()
             .filter(|policy| policy.rules(scene.direction).is_some())

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::plan::TableRows;
 
-struct Sheet {
+struct CompiledTable {
     spec: Arc<TableSpec>,
     asked: HashSet<Digest>,
     classes: BTreeSet<ClassId>,
@@ -27,11 +27,11 @@ struct Sheet {
 
 /// The rows of all tables.
 #[derive(Default)]
-pub(crate) struct Sheets {
-    sheets: BTreeMap<TableId, Sheet>,
+pub(crate) struct CompiledTables {
+    sheets: BTreeMap<TableId, CompiledTable>,
 }
 
-impl Sheets {
+impl CompiledTables {
     /// Whether exactly these tables stand.
     pub(crate) fn are(&self, tables: &BTreeMap<TableId, Arc<TableSpec>>) -> bool {
         self.sheets.keys().eq(tables.keys())
@@ -53,7 +53,7 @@ impl Sheets {
         for (id, spec) in tables {
             self.sheets.entry(*id).or_insert_with(|| {
                 came.push(Arc::clone(spec));
-                Sheet {
+                CompiledTable {
                     spec: Arc::clone(spec),
                     asked: spec.selectors().map(|selector| selector.digest).collect(),
                     classes: BTreeSet::new(),

@@ -1,4 +1,4 @@
-//! Answers of policy that this CPU got within the tick: bursts of new flows ask the same question.
+//! Answers of policy that this CPU got within the tick: bursts of new flows ask the same lookup.
 //!
 //! Invariants: an answer is used for exactly the question it was given to, and only until the tick
 //! ends; answers that change with time are not kept, nor is that there was no answer. A table's rows
@@ -19,7 +19,7 @@ pub const SLOTS: u32 = 64;
 
 /// One question and its answer, 32 bytes.
 #[repr(C)]
-pub struct Recent {
+pub struct CachedDecision {
     /// Tick-clock time of the answer.
     now: u64,
     key: PolicyKey,
@@ -33,18 +33,18 @@ pub struct Recent {
 
 /// Where the answer to a question is kept.
 #[inline(always)]
-fn slot(key: &PolicyKey) -> Option<&'static mut Recent> {
+fn slot(key: &PolicyKey) -> Option<&'static mut CachedDecision> {
     let [table, class, flow] = key.words();
     let mixed = table ^ class.rotate_left(16) ^ flow.rotate_left(8);
     // Fibonacci hashing: the top bits of the product depend on all of the word.
-    maps::recent(mixed.wrapping_mul(0x9e37_79b1) >> (32 - SLOTS.trailing_zeros()))
+    maps::cached_decision(mixed.wrapping_mul(0x9e37_79b1) >> (32 - SLOTS.trailing_zeros()))
 }
 
 /// The answer that this CPU got to this question within the tick.
 #[inline(always)]
-pub fn recall(key: &PolicyKey, now: u64) -> Option<Decision> {
-    let recent = slot(key)?;
-    let ([table, class, flow], kept) = (key.words(), recent.key.words());
+pub fn get(key: &PolicyKey, now: u64) -> Option<Decision> {
+    let cached = slot(key)?;
+    let ([table, class, flow], kept) = (key.words(), cached.key.words());
     let table = mutant!(recent_answer_of_any_table, table ^ kept[0], 0);
     let flow = mutant!(
         recent_answer_to_any_question,
@@ -53,28 +53,28 @@ pub fn recall(key: &PolicyKey, now: u64) -> Option<Decision> {
     );
     let old = mutant!(
         recent_answer_never_old,
-        recent.now ^ now,
-        u64::from(recent.now == 0)
+        cached.now ^ now,
+        u64::from(cached.now == 0)
     );
     // One comparison: the verifier follows each way out of here.
     let differs = old | u64::from(table | flow);
     (differs == 0).then(|| Decision {
-        verdict: Verdict::from_raw(recent.verdict),
-        rule: recent.rule,
+        verdict: Verdict::from_raw(cached.verdict),
+        rule: cached.rule,
         recheck: FOREVER,
-        reject: recent.reject != 0,
+        reject: cached.reject != 0,
     })
 }
 
 /// Keeps an answer, unless it changes with time.
 #[inline(always)]
-pub fn keep(key: &PolicyKey, now: u64, decision: &Decision) {
+pub fn put(key: &PolicyKey, now: u64, decision: &Decision) {
     let changes = decision.recheck != FOREVER;
     if mutant!(a_passing_answer_is_kept, changes, false) {
         return;
     }
-    if let Some(recent) = slot(key) {
-        *recent = Recent {
+    if let Some(cached) = slot(key) {
+        *cached = CachedDecision {
             now,
             key: *key,
             rule: decision.rule,
