@@ -1,10 +1,10 @@
-//! Conntrack: key, entry, and the pure step that a packet makes in it.
+//! Conntrack: key, entry, and the pure state transition.
 //!
 //! Invariants: one entry per endpoint and connection serves both directions, because the key holds
-//! the workload's end before its peer's, whichever of them sent the packet; so an entry is about the
-//! peer in its key and no other. The entry's verdict holds for exactly one policy table, one peer
-//! epoch and up to its recheck time, and is judged anew when any of them moved. Lookups, inserts
-//! and clocks belong to the caller; what a packet does to an entry's state is in [`next_state`].
+//! the workload's end before the peer's, whichever of them sent the packet; so an entry is about
+//! the peer in its key and no other. The entry's verdict is valid for one policy table, one peer
+//! epoch and until its recheck time; otherwise the flow is re-evaluated. Lookups, inserts and
+//! clocks are the caller's. State transitions are in [`next_state`].
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -29,7 +29,7 @@ use crate::{
 pub struct CtKey4 {
     /// The workload's end.
     pub local: Ip4,
-    /// The other end.
+    /// The peer's end.
     pub peer: Ip4,
     /// The endpoint's interface.
     pub ifindex: u32,
@@ -53,7 +53,7 @@ shared_layout!(
 pub struct CtKey6 {
     /// The workload's end.
     pub local: Ip6,
-    /// The other end.
+    /// The peer's end.
     pub peer: Ip6,
     /// The endpoint's interface.
     pub ifindex: u32,
@@ -73,16 +73,16 @@ shared_layout!(
 
 /// Bits of [`CtEntry::flags`].
 pub mod flags {
-    /// The workload sent the first packet: the flow is judged as its egress.
+    /// The workload sent the first packet: the flow is evaluated as its egress.
     pub const FROM_WORKLOAD: u8 = 1;
-    /// The first packet came from a socket of this node: allowed before every tier.
+    /// The first packet came from a socket of this host: allowed before every tier.
     pub const HOST_INGRESS: u8 = 2;
-    /// The direction is a guess: the connection was picked up in the middle, within the window
-    /// after the fence was put up. Judged the other way too before it is denied.
+    /// The direction is a guess: the connection was picked up mid-flow, within the pick-up window.
+    /// It is evaluated in the other direction too before it is denied.
     pub const PICKED_UP: u8 = 4;
-    /// Whoever sends a packet of the flow is told that it is denied.
+    /// The rule rejects: the sender of a packet of the flow gets a reject packet.
     pub const REJECTED: u8 = 8;
-    /// The entry lives where nothing evicts it ([`super::is_assured`]).
+    /// The entry is in the assured map ([`super::is_assured`]).
     pub const ASSURED: u8 = 16;
 }
 
@@ -96,15 +96,15 @@ pub struct CtEntry {
     pub recheck: u64,
     /// Bytes (IP length), original direction then reply; updated without locks, so approximate.
     pub bytes: [u64; 2],
-    /// Packets likewise.
+    /// Packets, in the same order and precision.
     pub packets: [u32; 2],
-    /// The policy table that judged.
+    /// The policy table of the last evaluation.
     pub table: TableId,
-    /// The peer's epoch when it judged.
+    /// The peer's epoch at the last evaluation.
     pub epoch: u32,
     /// The rule, or default, that decided.
     pub rule: RuleSlot,
-    /// The peer's identity then.
+    /// The peer's identity at the last evaluation.
     pub peer: IdentityId,
     /// A [`Verdict`].
     pub verdict: u8,
@@ -123,14 +123,15 @@ shared_layout!(
 );
 
 impl CtEntry {
-    /// Whether the entry still speaks for its connection, at a time of the tick clock.
+    /// Whether the entry is live at a tick-clock time.
     #[inline(always)]
     #[must_use]
     pub fn is_live(&self, now: u64) -> bool {
         mutant!(dead_entry_speaks, now < self.expires, true)
     }
 
-    /// Whether the stored verdict still holds. The boot clock is asked only if it matters.
+    /// Whether the stored verdict is current. The boot clock is read only if the verdict has a
+    /// recheck time.
     #[inline(always)]
     #[must_use]
     pub fn is_fresh(&self, table: TableId, epoch: u32, boot: impl FnOnce() -> u64) -> bool {
@@ -150,29 +151,28 @@ impl CtEntry {
         Verdict::from_raw(self.verdict)
     }
 
-    /// Whether the sender of a packet is to be told that it is dropped, if the mode says so
-    /// ([`Mode::sends_rejects`]).
+    /// Whether the sender gets a reject packet, if the mode sends them ([`Mode::sends_rejects`]).
     #[inline(always)]
     #[must_use]
     pub const fn is_rejected(&self) -> bool {
         self.flags & flags::REJECTED != 0
     }
 
-    /// Whether the entry lives among the proven ones.
+    /// Whether the entry is in the assured map.
     #[inline(always)]
     #[must_use]
     pub const fn is_in_assured(&self) -> bool {
         self.flags & flags::ASSURED != 0
     }
 
-    /// Whether the entry lives where its state says it should not.
+    /// Whether the entry is in a different map than its state requires.
     #[inline(always)]
     #[must_use]
     pub fn is_misplaced(&self) -> bool {
         self.is_in_assured() != is_assured(self.state)
     }
 
-    /// Takes over what policy decided.
+    /// Stores a decision of policy.
     #[inline(always)]
     pub const fn decide(&mut self, decision: &Decision, peer: IdentityId) {
         self.recheck = decision.recheck;
@@ -189,14 +189,14 @@ impl CtEntry {
         }
     }
 
-    /// Takes over that nobody could decide, which denies.
+    /// Stores a deny because no decision could be made.
     #[inline(always)]
     pub const fn fail_closed(&mut self, reason: DropReason, peer: IdentityId) {
         self.decide(&Decision::lasting(Verdict::Deny, RuleSlot::NONE), peer);
         self.reason = reason as u8;
     }
 
-    /// Direction in which the flow is judged.
+    /// Direction in which the flow is evaluated.
     #[inline(always)]
     #[must_use]
     pub const fn direction(&self) -> Direction {
@@ -208,7 +208,7 @@ impl CtEntry {
     }
 }
 
-/// Whether a new expiry is worth a store: later by a second, or earlier.
+/// Whether a new expiry is worth a store: at least a second later, or earlier.
 #[inline(always)]
 #[must_use]
 pub const fn worth_storing(stored: u64, wanted: u64) -> bool {

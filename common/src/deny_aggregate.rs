@@ -1,11 +1,11 @@
-//! Deny aggregation: one record per kind of denied packet, so that a flood makes one line.
+//! Deny aggregates: denied packets counted under one key, so that a flood makes one line.
 //!
-//! Invariants: counts are totals and never reset in the kernel; a kind is reported with its first
-//! packet and then at most once per [`REPORT_INTERVAL`], each time with the packets that no report
-//! stands for yet. Every denied packet is therefore counted in a record that was written, or waits
-//! in its kind, or is lost because its kind had to make room: [`lost`] says how many. An endpoint whose
-//! denials are of too many kinds ([`crate::quota::AGGREGATE_BURST`]) is told of by rule and protocol
-//! only.
+//! Invariants: counts are totals and are never reset in the kernel. An aggregate is reported with
+//! its first packet and then at most once per [`REPORT_INTERVAL`], each time with the packets that
+//! no report covers yet. So every denied packet is covered by a written record, waits in its
+//! aggregate, or is lost because its aggregate was evicted; [`lost`] gives the number. The denials
+//! of an endpoint with too many aggregates ([`crate::quota::AGGREGATE_BURST`]) are aggregated by
+//! rule and protocol only.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -16,10 +16,10 @@ use crate::{
     net::{Ip6, Port},
 };
 
-/// Least time between two reports of one kind.
+/// Least time between two reports of one aggregate.
 pub const REPORT_INTERVAL: u64 = 5 * SECOND;
 
-/// What makes two denied packets the same kind, 32 bytes.
+/// Key of a deny aggregate, 32 bytes.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -49,7 +49,7 @@ shared_layout!(
     reason at 27, direction at 28, action at 29,
 );
 
-/// Totals of one kind, 40 bytes.
+/// Totals of one aggregate, 40 bytes.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -59,11 +59,11 @@ pub struct DenyCount {
     pub packets: u64,
     /// Bytes (frame length).
     pub bytes: u64,
-    /// Packets that written records stand for.
+    /// Packets that written records cover.
     pub reported_packets: u64,
-    /// Bytes likewise.
+    /// Bytes that written records cover.
     pub reported_bytes: u64,
-    /// Tick-clock time of the last attempt to report.
+    /// Tick-clock time of the last report, written or lost.
     pub reported: u64,
 }
 shared_layout!(
@@ -72,16 +72,16 @@ shared_layout!(
 );
 
 impl DenyCount {
-    /// Packets that no record stands for yet.
+    /// Packets that no record covers yet.
     #[must_use]
     pub const fn waiting(&self) -> u64 {
         self.packets.saturating_sub(self.reported_packets)
     }
 }
 
-/// Of `denied` packets, those that neither a written record nor a kind in the map accounts for.
-/// While packets are being denied, read `denied` first, then the map, then what was written: the
-/// answer is then too small rather than too large.
+/// The number of `denied` packets that neither a written record nor an aggregate in the map covers.
+/// While packets are being denied, read `denied` first, then the map, then the written count: the
+/// result is then too small rather than too large.
 #[must_use]
 pub const fn lost(denied: u64, waiting: u64, written: u64) -> u64 {
     denied.saturating_sub(waiting).saturating_sub(written)
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn every_packet_is_written_or_waits_or_is_lost() {
+    fn every_denied_packet_is_reported_or_waiting_or_lost() {
         let count = DenyCount {
             packets: 10,
             reported_packets: 4,

@@ -1,6 +1,7 @@
 //! Why a packet was denied or malformed: one list for kernel, metrics, flows and docs.
 //!
-//! Invariants: numbers are stable (dashboards and pinned counters hold them); 0 is "no reason".
+//! Invariants: numbers are stable, because dashboards and pinned counters contain them; 0 is "no
+//! reason".
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
@@ -43,15 +44,15 @@ reasons! {
     SpoofedSource = 5, "spoofed-source";
     /// The namespace or the endpoint is locked down.
     Lockdown = 6, "lockdown";
-    /// Conntrack could not record the flow.
+    /// Conntrack could not store the flow.
     ConntrackFull = 7, "conntrack-full";
-    /// The workload has too many attempts under way that nobody answered.
+    /// The workload has too many unreplied flows.
     FlowLimit = 8, "flow-limit";
     /// The frame ends before a header it announces.
     Truncated = 10, "truncated";
     /// Neither IPv4, IPv6 nor ARP.
     Ethertype = 11, "ethertype";
-    /// A VLAN tag, in the frame or beside it.
+    /// A VLAN tag, in the frame or in its metadata.
     Vlan = 12, "vlan";
     /// Wrong version or header length in an IPv4 header.
     Ipv4Header = 13, "ipv4-header";
@@ -59,13 +60,13 @@ reasons! {
     Ipv6Header = 14, "ipv6-header";
     /// The length in the IP header disagrees with the frame.
     IpLength = 15, "ip-length";
-    /// More than eight IPv6 extension headers, or one out of place.
+    /// More than eight IPv6 extension headers, or one out of order.
     ExtensionHeaders = 16, "extension-headers";
     /// An IPv6 routing header of type 0 (RFC 5095).
     RoutingHeader = 17, "routing-header";
     /// A first fragment without the whole transport header, or one that would overwrite it.
     TinyFragment = 18, "tiny-fragment";
-    /// A later fragment whose first one was not seen.
+    /// A later fragment whose first fragment was not seen.
     OrphanFragment = 19, "orphan-fragment";
     /// A TCP header shorter than it may be.
     TcpHeader = 20, "tcp-header";
@@ -73,7 +74,7 @@ reasons! {
     TcpFlags = 21, "tcp-flags";
     /// A UDP length that disagrees with the packet.
     UdpHeader = 22, "udp-header";
-    /// An ICMP error about a flow that is not live and allowed.
+    /// An ICMP error about a flow that is not live or not allowed.
     IcmpErrorUnmatched = 24, "icmp-error-unmatched";
     /// An ICMP or ICMPv6 redirect from a workload.
     Redirect = 25, "redirect";

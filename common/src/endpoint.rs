@@ -1,7 +1,7 @@
-//! The `ENDPOINTS` value: everything the packet path must know of a workload's attachment.
+//! The `ENDPOINTS` value: what the pipeline needs to know about a workload's attachment.
 //!
 //! Invariants: one cache line; an unused address slot is the unspecified address, which no packet
-//! may carry as its source outside address configuration. What the numbers mean is elsewhere.
+//! may carry as its source outside address configuration.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -11,9 +11,9 @@ use crate::{
     net::{Address, Ip4, Ip6},
 };
 
-/// How many IPv4 addresses an endpoint may own.
+/// How many own IPv4 addresses an endpoint may have.
 pub const MAX_IP4: usize = 3;
-/// How many IPv6 addresses an endpoint may own.
+/// How many own IPv6 addresses an endpoint may have.
 pub const MAX_IP6: usize = 2;
 
 /// One endpoint, 64 bytes. Key: ifindex.
@@ -30,9 +30,9 @@ pub struct Endpoint {
     pub identity: IdentityId,
     /// The policy table in force; one write of it flips the endpoint.
     pub table: TableId,
-    /// Where its namespace's mode stands.
+    /// Index of its namespace's mode.
     pub namespace: NamespaceSlot,
-    /// Boot-clock second until which mid-flow packets may be judged by the reverse direction's
+    /// Boot-clock second until which mid-flow packets may be evaluated by the reverse direction's
     /// policy, so that connections older than the agent survive.
     pub pickup_until: u32,
     /// A [`crate::mode::Mode`] that overrides the namespace's, or 0.
@@ -45,9 +45,9 @@ shared_layout!(
     pickup_until at 56, mode_override at 60,
 );
 
-/// Addresses that an endpoint can be asked about.
+/// Addresses that can be compared with an endpoint's own addresses.
 pub trait Owns<A> {
-    /// Whether the address is the workload's own.
+    /// Whether the address is one of the workload's own.
     fn owns(&self, address: A) -> bool;
 }
 
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_slot_owns_nothing() {
+    fn an_unused_address_slot_matches_no_address() {
         let mut endpoint = Endpoint::default();
         assert!(!endpoint.owns(Ip4::UNSPECIFIED) && !endpoint.owns(Ip6::UNSPECIFIED));
         endpoint.ip4[2] = Ip4::from_wire([10, 0, 0, 9]);

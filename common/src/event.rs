@@ -1,4 +1,4 @@
-//! The record that the kernel puts into `EVENTS` for every new, changed or denied flow.
+//! The flow event: the kernel's record in `EVENTS` of a new, changed or denied flow.
 //!
 //! Invariants: fixed size; addresses are sixteen bytes (IPv4 mapped); "local" is the workload the
 //! interface belongs to, whatever the packet's direction. Names are looked up by the agent.
@@ -11,16 +11,16 @@ use crate::{
     net::{Ip6, Port},
 };
 
-/// What happened.
+/// The kind of a flow event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum EventKind {
-    /// A flow was judged for the first time.
+    /// A new flow was evaluated.
     New = 1,
-    /// A known flow was judged again and its verdict changed.
+    /// A flow was re-evaluated and its verdict changed.
     Changed = 2,
-    /// A packet was denied (or would have been); `packets` counts those of its kind that no earlier
-    /// record stands for.
+    /// A packet was denied (or would have been); `packets` counts the packets of its aggregate that
+    /// no earlier event covers.
     Denied = 3,
 }
 
@@ -37,7 +37,7 @@ impl EventKind {
     }
 }
 
-/// One flow record, 96 bytes.
+/// One flow event, 96 bytes.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -45,13 +45,13 @@ impl EventKind {
 pub struct FlowEvent {
     /// Tick-clock time.
     pub time: u64,
-    /// Packets this record stands for: any number for [`EventKind::Denied`], else 1.
+    /// Packets this event covers: any number for [`EventKind::Denied`], else 1.
     pub packets: u64,
-    /// Bytes likewise.
+    /// Bytes of these packets.
     pub bytes: u64,
     /// The workload's address in the packet.
     pub local: Ip6,
-    /// The other end; unspecified, with both ports, when a denial stands for many of them.
+    /// The peer's address; unspecified, with both ports, when the event covers many peers.
     pub peer: Ip6,
     /// The endpoint's interface.
     pub ifindex: u32,
@@ -59,9 +59,9 @@ pub struct FlowEvent {
     pub identity: IdentityId,
     /// The peer's identity.
     pub peer_identity: IdentityId,
-    /// Who decided.
+    /// The rule, or default, that decided.
     pub rule: RuleSlot,
-    /// The policy table that was asked.
+    /// The policy table that was used.
     pub table: TableId,
     /// The workload's port.
     pub local_port: Port,
@@ -71,7 +71,7 @@ pub struct FlowEvent {
     pub protocol: u8,
     /// 4, 6, or 0 for frames that are neither.
     pub family: u8,
-    /// The [`crate::mode::Direction`] in which the flow was judged.
+    /// The [`crate::mode::Direction`] in which the flow was evaluated.
     pub direction: u8,
     /// A [`crate::mode::Verdict`].
     pub verdict: u8,
@@ -83,10 +83,10 @@ pub struct FlowEvent {
     pub kind: u8,
     /// TCP flags of the packet.
     pub tcp: u8,
-    /// 1 when the packet left the workload, 0 when it was on its way to it.
+    /// 1 if the packet left the workload, 0 if it was addressed to it.
     pub from_workload: u8,
-    /// 1 when the rule that denied the packet rejects: unless the mode forbids it, or there were
-    /// too many, its sender is told.
+    /// 1 if the rule that denied the packet rejects. Its sender gets a reject packet unless the
+    /// mode or the rate limit forbids it.
     pub rejected: u8,
     /// Zero.
     pub reserved: [u8; 6],
@@ -97,7 +97,7 @@ shared_layout!(
 );
 
 impl FlowEvent {
-    /// Whether the packet ran against the flow's original direction.
+    /// Whether the packet's direction is the flow's reply direction.
     #[must_use]
     pub const fn is_reply(&self) -> bool {
         (self.from_workload == 1) != (self.direction == crate::mode::Direction::Egress as u8)

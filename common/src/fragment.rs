@@ -1,8 +1,9 @@
-//! Fragments: what the first one tells the later ones.
+//! Fragments: later fragments use the ports of the first one.
 //!
-//! Invariants: only a first fragment that holds the whole transport header is recorded, and no later
-//! one may begin before the end of that header, which it would overwrite; a record speaks at the hook that
-//! saw the first, for [`LIFETIME`] at most, the kernel's own reassembly time. Reassembly is not done here.
+//! Invariants: only a first fragment that holds the whole transport header is recorded. No later
+//! fragment may begin before the end of that header, which it would overwrite. A record is valid at
+//! the hook that saw the first fragment, for at most [`LIFETIME`], the kernel's own reassembly
+//! timeout. Fragments are not reassembled here.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -13,7 +14,7 @@ use crate::{
     net::{Ip4, Ip6, Port},
 };
 
-/// `net.ipv4.ipfrag_time`'s default; later pieces could not be reassembled anyway.
+/// Default of `net.ipv4.ipfrag_time`; after that the kernel does not reassemble the fragments.
 pub const LIFETIME: u64 = 30 * SECOND;
 
 /// Key of `FRAG4`, 20 bytes.
@@ -30,7 +31,7 @@ pub struct FragmentKey4 {
     pub id: u32,
     /// IP protocol number.
     pub protocol: u8,
-    /// 1 for what leaves the workload, 0 for what is on its way to it.
+    /// 1 for packets from the workload, 0 for packets to it.
     pub from_workload: u8,
     /// Zero.
     pub reserved: [u8; 2],
@@ -49,14 +50,14 @@ pub struct FragmentKey6 {
     pub ifindex: u32,
     /// Identification field.
     pub id: u32,
-    /// 1 for what leaves the workload, 0 for what is on its way to it.
+    /// 1 for packets from the workload, 0 for packets to it.
     pub from_workload: u8,
     /// Zero. IPv6 reassembles by addresses and identification alone (RFC 8200 §4.5).
     pub reserved: [u8; 7],
 }
 shared_layout!(FragmentKey6, size 48, id at 36, from_workload at 40);
 
-/// Value of both, 16 bytes.
+/// Value of `FRAG4` and `FRAG6`, 16 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct FragmentPorts {
@@ -70,7 +71,7 @@ pub struct FragmentPorts {
     pub protocol: u8,
     /// Zero.
     pub reserved: u8,
-    /// Bytes from the start of what is fragmented to the end of the transport header.
+    /// Bytes from the start of the fragmented data to the end of the transport header.
     pub headers: u16,
 }
 shared_layout!(
@@ -78,8 +79,8 @@ shared_layout!(
 );
 
 impl FragmentPorts {
-    /// Whether the first fragment was seen so lately that this record speaks for later ones. Another CPU
-    /// may have seen it a tick after this one read the time.
+    /// Whether the record is recent enough for later fragments. Another CPU may have stored it a
+    /// tick after this one read the time.
     #[inline(always)]
     #[must_use]
     pub fn is_current(&self, now: u64) -> bool {
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_speaks_for_its_lifetime_also_to_a_clock_a_tick_behind() {
+    fn a_record_is_current_for_its_lifetime_even_if_the_clock_is_a_tick_behind() {
         let record = FragmentPorts {
             seen: 100 * SECOND,
             source: Port::new(1),

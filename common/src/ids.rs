@@ -1,7 +1,7 @@
-//! Numbers that stand for things in the maps.
+//! Numbers used in the maps.
 //!
-//! Invariants: a number is node-local; 0 never names anything but "none". Reserved numbers are
-//! fixed here; the agent allocates above them. What a number stands for is the agent's knowledge.
+//! Invariants: numbers are node-local; 0 always means "none". Reserved numbers are fixed here; the
+//! agent allocates the others and knows what they stand for.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -21,7 +21,7 @@ macro_rules! id {
 }
 
 id!(
-    /// One distinct kind of peer; index into `CLASSES`.
+    /// A set of indistinguishable peers; index into `CLASSES`.
     IdentityId
 );
 id!(
@@ -29,11 +29,11 @@ id!(
     ClassId
 );
 id!(
-    /// The compiled outcome shared by a set of endpoints; new whenever its content changes.
+    /// A compiled policy table shared by endpoints; new whenever its content changes.
     TableId
 );
 id!(
-    /// Index into `RULE_HITS`; names the rule, or the default, that decided.
+    /// Index into `RULE_HITS`; the rule, or the default, that decided.
     RuleSlot
 );
 id!(
@@ -42,25 +42,25 @@ id!(
 );
 
 impl IdentityId {
-    /// No map knew the address. Never matched by any selector, never `world`.
+    /// The address is in no map. Matched by no selector, never `world`.
     pub const UNKNOWN: Self = Self(0);
     /// This node's own addresses and sockets.
     pub const HOST: Self = Self(1);
     /// Any other node.
     pub const REMOTE_NODE: Self = Self(2);
-    /// Every address that is neither a workload's nor a node's.
+    /// Every address that belongs to neither a workload nor a node.
     pub const WORLD: Self = Self(3);
-    /// First number the agent hands out.
+    /// First number that the agent allocates.
     pub const FIRST_FREE: Self = Self(16);
 }
 
 impl ClassId {
-    /// The row that holds for every class which has none of its own.
+    /// The rows for every class without rows of its own.
     pub const ANY: Self = Self(0);
 }
 
 impl TableId {
-    /// An endpoint whose policy is not known yet: no rows, hence no allowed packet.
+    /// The table of an endpoint whose policy is not known yet: no rows, so nothing is allowed.
     pub const NONE: Self = Self(0);
 }
 
@@ -76,16 +76,17 @@ impl RuleSlot {
     pub const DEFAULT_DENY: Self = Self(1);
     /// No policy isolates the endpoint in this direction.
     pub const DEFAULT_ALLOW: Self = Self(2);
-    /// Sent by a socket of the workload's own node.
+    /// Sent by a socket of this host to a workload.
     pub const HOST_INGRESS: Self = Self(3);
-    /// Traffic of a workload to its own address.
+    /// A workload's traffic to its own address.
     pub const OWN_ADDRESS: Self = Self(4);
-    /// Tunnels and raw protocols from a workload need an explicit rule.
+    /// The default egress rule does not allow tunnels and raw protocols; they need an explicit
+    /// rule.
     pub const RAW_PROTOCOL: Self = Self(5);
-    /// First slot the agent hands out to rules of policies.
+    /// First slot that the agent allocates to rules of policies.
     pub const FIRST_FREE: Self = Self(16);
 
-    /// Whether this allows what no policy is asked about.
+    /// Whether this slot allows without a policy lookup.
     #[must_use]
     #[inline(always)]
     pub const fn is_implicit_allow(self) -> bool {

@@ -1,7 +1,8 @@
-//! The one place that promises the loader "these types are plain bytes".
+//! The only place that declares shared types as plain bytes to the loader.
 //!
-//! Invariant: every type handed to [`shared_layout!`] also derives zerocopy's `IntoBytes`, which
-//! the compiler only grants to types without padding, so the promise is checked, not hoped for.
+//! Invariant: every type passed to [`shared_layout!`] also derives zerocopy's `IntoBytes`, which
+//! the compiler accepts only for types without padding. So the declaration is checked at compile
+//! time.
 
 /// Asserts size and field offsets of a shared struct and, for the agent, implements `aya::Pod`.
 macro_rules! shared_layout {

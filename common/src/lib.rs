@@ -1,10 +1,10 @@
-//! Everything the kernel programs and the agent must agree on: the layout of every map, and every
-//! decision that needs no kernel (policy lookup, conntrack, verdict × mode, packet parsing).
+//! Everything the kernel programs and the agent share: the layout of every map, and every decision
+//! that needs no kernel (policy lookup, conntrack, verdict × mode, packet parsing).
 //!
-//! Invariants: `no_std`, no allocation, no panics; shared structs are `#[repr(C)]`, fully padded
-//! and asserted at compile time; addresses and ports are in network byte order in types that say
-//! so; times are nanoseconds, of the kernel's boot clock
-//! where people wrote the moment and of its tick clock where only a duration counts. It does no I/O and holds no state.
+//! Invariants: `no_std`, no allocation, no panics. Shared structs are `#[repr(C)]`, fully padded
+//! and asserted at compile time. Addresses and ports are in network byte order, in types that say
+//! so. Times are nanoseconds: of the kernel's boot clock for points in time, of its tick clock for
+//! durations. This crate does no I/O and holds no state.
 #![cfg_attr(
     not(any(test, all(feature = "mutants", not(target_arch = "bpf")))),
     no_std
@@ -28,8 +28,8 @@ pub mod quota;
 pub mod reject;
 pub mod stats;
 
-/// Layout version of everything pinned; part of the pin path, so that two incompatible agents
-/// never share a map. Bump it with every change of a map's key, value or meaning.
+/// Layout version of everything that is pinned; part of the pin path, so that two incompatible
+/// agents never share a map. Bump it with every change of a map's key, value or meaning.
 pub const ABI_VERSION: u32 = 6;
 
 /// Nanoseconds in a second, the unit of every time in a map.

@@ -1,8 +1,8 @@
 //! Names and default capacities of the maps.
 //!
-//! Invariants: a name here is a map in the object (a test checks every one); arrays and LRU maps
-//! are preallocated, so their capacity is memory; the others grow as they fill. Capacities can be
-//! changed in the configuration except where an index type fixes them.
+//! Invariants: every name here is a map in the object (checked by a test). Arrays and LRU maps are
+//! preallocated, so their capacity costs memory; the others grow as they fill. Capacities are
+//! configurable except where an index type fixes them.
 
 /// Hash: ifindex → [`crate::endpoint::Endpoint`].
 pub const ENDPOINTS: &str = "ENDPOINTS";
@@ -22,17 +22,17 @@ pub const CLASSES: &str = "CLASSES";
 pub const POLICY: &str = "POLICY";
 /// Array: epoch slot of an address → epoch.
 pub const IDENTITY_EPOCH: &str = "IDENTITY_EPOCH";
-/// Hash: [`crate::conntrack::CtKey4`] → [`crate::conntrack::CtEntry`] of flows that are proven.
+/// Hash: [`crate::conntrack::CtKey4`] → [`crate::conntrack::CtEntry`], assured entries.
 pub const CT4: &str = "CT4";
-/// Hash: [`crate::conntrack::CtKey6`] → [`crate::conntrack::CtEntry`] of flows that are proven.
+/// Hash: [`crate::conntrack::CtKey6`] → [`crate::conntrack::CtEntry`], assured entries.
 pub const CT6: &str = "CT6";
-/// LRU hash: [`crate::conntrack::CtKey4`] → [`crate::conntrack::CtEntry`] of attempts.
+/// LRU hash: [`crate::conntrack::CtKey4`] → [`crate::conntrack::CtEntry`], unreplied entries.
 pub const CT_UNREPLIED4: &str = "CT_UNREPLIED4";
-/// LRU hash: [`crate::conntrack::CtKey6`] → [`crate::conntrack::CtEntry`] of attempts.
+/// LRU hash: [`crate::conntrack::CtKey6`] → [`crate::conntrack::CtEntry`], unreplied entries.
 pub const CT_UNREPLIED6: &str = "CT_UNREPLIED6";
-/// Hash: ifindex → [`crate::quota::Usage`], made by the kernel programs, removed by the agent.
+/// Hash: ifindex → [`crate::quota::Usage`], added by the kernel programs, removed by the agent.
 pub const CT_USAGE: &str = "CT_USAGE";
-/// Hash: ifindex → [`crate::quota::Usage::excess`] at the agent's last sweep.
+/// Hash: ifindex → [`crate::quota::Usage::excess`] at the agent's last usage sweep.
 pub const CT_USAGE_SWEEP: &str = "CT_USAGE_SWEEP";
 /// LRU hash: [`crate::fragment::FragmentKey4`] → [`crate::fragment::FragmentPorts`].
 pub const FRAG4: &str = "FRAG4";
@@ -44,13 +44,13 @@ pub const RULE_HITS: &str = "RULE_HITS";
 pub const DENIES: &str = "DENIES";
 /// Ring buffer of [`crate::event::FlowEvent`].
 pub const EVENTS: &str = "EVENTS";
-/// Per-CPU array of `u64`, indexed as [`crate::stats`] says.
+/// Per-CPU array of `u64`, indexed by [`crate::stats`].
 pub const STATS: &str = "STATS";
-/// Array of two `u64`: the boot clock and the tick clock as the kernel programs see them, written by
-/// the program `clocks`.
+/// Array of two `u64`: the boot clock and the tick clock as the kernel programs read them, written
+/// by the program `clocks`.
 pub const CLOCK: &str = "CLOCK";
 
-/// Every map of the object, apart from what the compiler adds.
+/// Every map of the object, except those that the compiler adds.
 pub const ALL: [&str; 22] = [
     ENDPOINTS,
     NAMESPACE_MODE,
@@ -84,7 +84,7 @@ pub const NAMESPACES: u32 = 4096;
 pub const IPCACHE_CAPACITY: u32 = 131_072;
 /// Default capacity of [`CIDR4`] and of [`CIDR6`].
 pub const CIDR_CAPACITY: u32 = 16_384;
-/// Size of [`CLASSES`]: the most identities a node may know.
+/// Size of [`CLASSES`]: the maximum number of identities on a node.
 pub const IDENTITIES: u32 = 65_536;
 /// Default capacity of [`POLICY`].
 pub const POLICY_CAPACITY: u32 = 65_536;
@@ -94,10 +94,10 @@ pub const EPOCHS: u32 = 4096;
 pub const CONNTRACK_CAPACITY: u32 = 131_072;
 /// Default capacity of [`CT_UNREPLIED4`] and of [`CT_UNREPLIED6`].
 pub const UNREPLIED_CAPACITY: u32 = crate::quota::unreplied_capacity(CONNTRACK_CAPACITY);
-/// Default capacity of [`FRAG4`] and of [`FRAG6`]: pieces follow each other within milliseconds, and
-/// a flood of first ones takes longer than that to push a record out.
+/// Default capacity of [`FRAG4`] and of [`FRAG6`]. Fragments of a packet follow each other within
+/// milliseconds; a flood of first fragments takes longer than that to evict a record.
 pub const FRAGMENT_CAPACITY: u32 = 32_768;
-/// Size of [`RULE_HITS`]: the most rules a node may enforce.
+/// Size of [`RULE_HITS`]: the maximum number of rules on a node.
 pub const RULES: u32 = 16_384;
 /// Default capacity of [`DENIES`].
 pub const DENIES_CAPACITY: u32 = 16_384;
@@ -114,10 +114,10 @@ use crate::layout::shared_layout;
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 pub struct RuleHit {
-    /// Verdicts this rule made: one per new or re-judged flow, per denied packet, and one per
-    /// second of every flow it keeps alive.
+    /// Verdicts of this rule: one per new or re-evaluated flow, one per denied packet, and one per
+    /// second for every flow that it keeps alive.
     pub hits: u64,
-    /// Tick-clock time of the last one.
+    /// Tick-clock time of the last verdict.
     pub last: u64,
 }
 shared_layout!(RuleHit, size 16, hits at 0, last at 8);

@@ -1,9 +1,9 @@
-//! Verdict, mode and the action that follows from the two.
+//! Verdict, mode, and the action that results from them.
 //!
-//! Invariants: the verdict never depends on the mode; in `observe` nothing is ever dropped; a mode
-//! byte nobody wrote reads as `enforce`, so that a forgotten map entry fails closed.
+//! Invariants: the verdict never depends on the mode. In `observe` nothing is ever dropped. A zero
+//! mode byte reads as `enforce`, so that a missing map entry fails closed.
 
-/// What policy says of a flow.
+/// The result of policy for a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Verdict {
@@ -14,7 +14,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// From a map byte; anything but an explicit allow is a deny.
+    /// From a map byte; everything except an explicit allow is a deny.
     #[must_use]
     #[inline(always)]
     pub const fn from_raw(raw: u8) -> Self {
@@ -39,9 +39,9 @@ impl Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Mode {
-    /// Decide and report, never drop.
+    /// Evaluate and report, never drop.
     Observe = 1,
-    /// Drop what policy denies, and every doubt.
+    /// Drop what policy denies, and fail closed.
     Enforce = 2,
     /// Drop everything.
     Lockdown = 3,
@@ -59,7 +59,7 @@ impl Mode {
         }
     }
 
-    /// The endpoint's override if it has one (non-zero), else its namespace's mode.
+    /// The endpoint's override if it has one (non-zero), otherwise its namespace's mode.
     #[must_use]
     #[inline(always)]
     pub const fn effective(endpoint_override: u8, namespace: u8) -> Self {
@@ -70,8 +70,8 @@ impl Mode {
         })
     }
 
-    /// Whether the sender of a rejected packet is told: only where the verdict decides. `observe`
-    /// drops nothing, `lockdown` is silent.
+    /// Whether reject packets are sent: only in `enforce`. `observe` drops nothing, and `lockdown`
+    /// drops silently.
     #[must_use]
     #[inline(always)]
     pub const fn sends_rejects(self) -> bool {
@@ -93,14 +93,14 @@ impl Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Action {
-    /// It goes on.
+    /// It passes.
     Pass = 1,
     /// It is dropped.
     Drop = 2,
 }
 
 impl Action {
-    /// The action that a mode makes of a verdict.
+    /// The action for a verdict in this mode.
     #[must_use]
     #[inline(always)]
     pub const fn of(verdict: Verdict, mode: Mode) -> Self {
@@ -115,9 +115,9 @@ impl Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Direction {
-    /// Towards the workload.
+    /// To the workload.
     Ingress = 1,
-    /// Away from the workload.
+    /// From the workload.
     Egress = 2,
 }
 
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_nobody_wrote_fail_closed() {
+    fn a_zero_byte_fails_closed() {
         assert_eq!(Mode::effective(0, 0), Mode::Enforce);
         assert_eq!(Mode::from_raw(77), Mode::Enforce);
         assert_eq!(Verdict::from_raw(0), Verdict::Deny);

@@ -1,7 +1,7 @@
-//! Addresses and ports as the wire and the maps hold them: network byte order, always.
+//! Addresses and ports as on the wire and in the maps: always in network byte order.
 //!
-//! Invariants: the raw integers are memory images of the wire bytes, so their numeric order is
-//! meaningless.
+//! Invariant: the raw integers are memory images of the wire bytes, so their numeric order has no
+//! meaning.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -19,7 +19,7 @@ impl Port {
     /// No port: protocols without ports, and both ends of an ICMP message other than echo.
     pub const NONE: Self = Self(0);
 
-    /// From a number as people write it.
+    /// From a number in host byte order.
     #[must_use]
     pub const fn new(number: u16) -> Self {
         Self(number.to_be())
@@ -32,7 +32,7 @@ impl Port {
         Self(u16::from_ne_bytes(bytes))
     }
 
-    /// The number as people write it.
+    /// The number in host byte order.
     #[must_use]
     #[inline(always)]
     pub const fn number(self) -> u16 {
@@ -48,7 +48,8 @@ impl Port {
 pub struct Ip4(pub u32);
 shared_layout!(Ip4, size 4);
 
-/// An IPv6 address in network byte order, as two halves so that comparing costs two instructions.
+/// An IPv6 address in network byte order, in two halves, so that a comparison takes two
+/// instructions.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -121,7 +122,7 @@ impl Ip6 {
     }
 }
 
-/// What the packet path needs to know of an address, whatever its family.
+/// What the pipeline needs from an address of either family.
 pub trait Address: Copy + Eq {
     /// True for IPv6.
     const V6: bool;
@@ -169,7 +170,7 @@ impl Address for Ip6 {
     }
 }
 
-/// Multiplicative hashing onto the epoch slots. A collision costs one needless re-evaluation.
+/// Multiplicative hashing to the epoch slots. A collision costs one unnecessary re-evaluation.
 #[inline(always)]
 #[allow(
     clippy::cast_possible_truncation,

@@ -1,8 +1,8 @@
-//! The `POLICY` map and the order in which it is asked.
+//! The `POLICY` map and the order of its lookups.
 //!
-//! Invariants: a row of the peer's class beats the any-class row, whatever their prefixes; within
-//! a class the longest prefix wins; no row at all is an error, never an allow. Compiling rules into
-//! rows is the agent's business.
+//! Invariants: a row of the peer's class takes precedence over an any-class row, whatever their
+//! prefixes. Within a class the longest prefix wins. A missing row is an error, never an allow.
+//! Rules are compiled into rows by the agent.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -23,7 +23,7 @@ pub struct PolicyKey {
     pub table: TableId,
     /// The peer's class, or [`ClassId::ANY`].
     pub class: ClassId,
-    /// A [`Direction`]; rows of a later step have [`PolicyKey::PERIOD`] added for each step.
+    /// A [`Direction`]; rows of a later period have [`PolicyKey::PERIOD`] added for each period.
     pub direction: u8,
     /// IP protocol number, ignored by rows of [`PolicyKey::ANY_PROTOCOL_BITS`].
     pub protocol: u8,
@@ -41,7 +41,7 @@ impl PolicyKey {
     pub const PROTOCOL_BITS: u32 = 80;
     /// Prefix length of a row for one port, and of every lookup.
     pub const FULL_BITS: u32 = 96;
-    /// What a step through time adds to the direction.
+    /// Added to the direction for each period after the first.
     pub const PERIOD: u8 = 4;
 
     /// The key as words in memory order: table, class, and the rest.
@@ -52,18 +52,18 @@ impl PolicyKey {
     }
 }
 
-/// No time: the row holds until it is replaced.
+/// No end: the row is valid until it is replaced.
 pub const FOREVER: u64 = u64::MAX;
 
 /// LPM value, 24 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct PolicyRow {
-    /// Boot-clock time at which the second verdict takes over, or [`FOREVER`].
+    /// Boot-clock time at which the second verdict takes effect, or [`FOREVER`].
     pub valid_until: u64,
-    /// Who decides until then.
+    /// The rule that decides until then.
     pub rule: RuleSlot,
-    /// Who decides afterwards.
+    /// The rule that decides afterwards.
     pub then_rule: RuleSlot,
     /// A [`Verdict`].
     pub verdict: u8,
@@ -81,20 +81,20 @@ shared_layout!(
 
 /// Bits of [`PolicyRow::flags`].
 pub mod row {
-    /// The sender of what is denied is told.
+    /// The rule rejects.
     pub const REJECT: u8 = 1;
-    /// The same for the second verdict.
+    /// The second rule rejects.
     pub const THEN_REJECT: u8 = 2;
-    /// The second verdict is not the last: afterwards the row of the next step decides.
+    /// The second verdict does not last: afterwards the row of the next period decides.
     pub const NEXT_PERIOD: u8 = 4;
 }
 
-/// How many rows in a row [`decide`] follows through time. Each step adds a change; behind the
-/// last step nothing is allowed.
+/// How many rows of a schedule [`decide`] follows. Each period adds a change; after the last one
+/// nothing is allowed.
 pub const MAX_PERIODS: u8 = 8;
 
 impl PolicyRow {
-    /// A row that holds until it is replaced.
+    /// A row that is valid until it is replaced.
     #[must_use]
     pub const fn lasting(verdict: Verdict, rule: RuleSlot) -> Self {
         Self {
@@ -108,7 +108,7 @@ impl PolicyRow {
         }
     }
 
-    /// A row whose verdict changes at a time of the boot clock.
+    /// A row whose verdict changes at a boot-clock time.
     #[must_use]
     pub const fn until(
         (verdict, rule): (Verdict, RuleSlot),
@@ -126,15 +126,15 @@ impl PolicyRow {
         }
     }
 
-    /// The row with more [`row`] flags.
+    /// Returns the row with additional [`row`] flags.
     #[must_use]
     pub const fn with(mut self, flags: u8) -> Self {
         self.flags |= flags;
         self
     }
 
-    /// What the row says at a time of the boot clock, which is asked only if it matters; none if a
-    /// row of a later step says it.
+    /// The decision at a boot-clock time; the clock is read only if the row has an end. None if the
+    /// row of a later period decides.
     #[must_use]
     #[inline(always)]
     pub fn at(&self, now: impl FnOnce() -> u64) -> Option<Decision> {
@@ -158,13 +158,13 @@ impl PolicyRow {
     }
 }
 
-/// Longest-prefix lookup; over the kernel's map in the programs, over a host map in the agent.
+/// Longest-prefix lookup, over the kernel's map in the programs and over a host map in the agent.
 pub trait PolicyTable {
-    /// The row with the longest prefix of `key`, of [`PolicyKey::FULL_BITS`] bits.
+    /// The row with the longest prefix of `key`, which has [`PolicyKey::FULL_BITS`] bits.
     fn row(&self, key: &PolicyKey) -> Option<PolicyRow>;
 }
 
-/// One question to a policy table.
+/// One lookup in a policy table.
 #[derive(Clone, Copy, Debug)]
 pub struct Query {
     /// The endpoint's table.
@@ -180,7 +180,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// The key to ask with: of the first step, and of the peer's own class.
+    /// The key of the first period and of the peer's own class.
     #[must_use]
     #[inline(always)]
     pub const fn key(&self) -> PolicyKey {
@@ -194,21 +194,21 @@ impl Query {
     }
 }
 
-/// The answer, with the rule that made it and the time at which to ask again.
+/// The result of a lookup: the verdict, the rule that made it, and when to look up again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// May the flow pass?
+    /// The verdict.
     pub verdict: Verdict,
-    /// Who says so.
+    /// The rule, or default, that decided.
     pub rule: RuleSlot,
-    /// Boot-clock time from which the answer is stale.
+    /// Boot-clock time from which the decision is stale.
     pub recheck: u64,
-    /// True if the sender of what is denied is to be told.
+    /// True if the rule rejects.
     pub reject: bool,
 }
 
 impl Decision {
-    /// An answer that stays until the policy table changes.
+    /// A decision that is valid until the policy table changes.
     #[must_use]
     #[inline(always)]
     pub const fn lasting(verdict: Verdict, rule: RuleSlot) -> Self {
@@ -221,11 +221,11 @@ impl Decision {
     }
 }
 
-/// Asks the class's rows first and the any-class rows when there are none.
+/// Looks up the class's rows first, then the any-class rows.
 ///
 /// # Errors
-/// [`DropReason::NoPolicyRow`] when neither has a row: the table does not exist (yet). Likewise when
-/// a row of a later step is missing, or lies beyond [`MAX_PERIODS`].
+/// [`DropReason::NoPolicyRow`] if neither has a row: the table does not exist (yet). Also if the
+/// row of a later period is missing or lies beyond [`MAX_PERIODS`].
 pub fn decide(table: &impl PolicyTable, query: &Query, now: u64) -> Result<Decision, DropReason> {
     let mut key = query.key();
     let time = mutant!(valid_until_included, now, now.saturating_sub(1));
@@ -240,9 +240,9 @@ pub fn decide(table: &impl PolicyTable, query: &Query, now: u64) -> Result<Decis
     decision.ok_or(DropReason::NoPolicyRow)
 }
 
-/// The first half of [`decide`]: the row of the first step. Leaves the class whose row it is in
-/// `key`; an answer of none is to be had from [`lookup_later`]. Two halves, because the kernel's programs
-/// have no stack for both at once.
+/// The first part of [`decide`]: the row of the first period. Stores the class of the row in `key`.
+/// If the result is `None`, [`lookup_later`] continues. Two parts, because the stack of the kernel
+/// programs does not hold both.
 ///
 /// # Errors
 /// As for [`decide`].
@@ -262,9 +262,9 @@ pub fn lookup_current(
         .ok_or(DropReason::NoPolicyRow)
 }
 
-/// The second half: follows rows through time, from the one that [`lookup_current`] found. Every row of a
-/// later step has one of the step before under the same prefix, so the longest prefix of each step
-/// is the same. None when a row is missing, or lies beyond [`MAX_PERIODS`].
+/// The second part: follows the schedule from the row that [`lookup_current`] found. Every row of a
+/// later period has a row of the period before under the same prefix, so the longest prefix of each
+/// period is the same. None if a row is missing or lies beyond [`MAX_PERIODS`].
 #[inline(always)]
 pub fn lookup_later(table: &impl PolicyTable, key: &mut PolicyKey, now: u64) -> Option<Decision> {
     for _ in 1..MAX_PERIODS {
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wide_row_of_the_class_beats_a_narrow_one_of_any_class() {
+    fn a_row_of_the_class_precedes_a_longer_any_class_row() {
         let rows = Rows(vec![
             (
                 PolicyKey::FULL_BITS,
@@ -334,7 +334,11 @@ mod tests {
         ]);
         assert_eq!(ask(&rows, 3, 6, 80, 0).map(|d| d.rule), Some(RuleSlot(21)));
         assert_eq!(ask(&rows, 4, 6, 80, 0).map(|d| d.rule), Some(RuleSlot(20)));
-        assert_eq!(ask(&rows, 4, 6, 81, 0), None, "no row is no answer");
+        assert_eq!(
+            ask(&rows, 4, 6, 81, 0),
+            None,
+            "without a row there is no decision"
+        );
     }
 
     #[test]
@@ -352,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_later_steps_are_followed_until_they_end() {
+    fn rows_of_later_periods_are_followed_to_the_last_one() {
         let deny = (Verdict::Deny, RuleSlot::DEFAULT_DENY);
         let allow = (Verdict::Allow, RuleSlot(20));
         let later = PolicyKey {
@@ -362,7 +366,11 @@ mod tests {
         let first = PolicyRow::until(deny, 1000, allow).with(row::NEXT_PERIOD);
         let second = PolicyRow::until(allow, 2000, deny).with(row::THEN_REJECT);
         let mut rows = Rows(vec![(PolicyKey::PROTOCOL_BITS, key(0, 6, 0), first)]);
-        assert_eq!(ask(&rows, 1, 6, 443, 1000), None, "the step is not there");
+        assert_eq!(
+            ask(&rows, 1, 6, 443, 1000),
+            None,
+            "the row of the period is missing"
+        );
         rows.0.push((PolicyKey::PROTOCOL_BITS, later, second));
         let at = |now| ask(&rows, 1, 6, 443, now).map(|d| (d.verdict, d.recheck, d.reject));
         assert_eq!(at(999), Some((Verdict::Deny, 1000, false)));

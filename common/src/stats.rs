@@ -1,35 +1,35 @@
 //! Indices of `STATS`, the per-CPU counters.
 //!
-//! Invariants: every drop has a counter of its own reason, and a twin for what `observe` would have
-//! dropped; every place where telemetry can be lost has one too. Counters only grow.
+//! Invariants: every drop reason has a counter, and a second one for packets that `observe` let
+//! pass; every place where telemetry can be lost has one too. Counters only grow.
 
 use crate::{drop_reason::DropReason, mode::Action};
 
 /// Upper bound of reason numbers.
 pub const REASONS: u8 = 64;
 
-/// Counters that are no drop reason.
+/// Counters other than drop reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Counter {
-    /// Flow records lost because the ring was full. The packets of one that reports a denial wait
-    /// for the next report of their kind.
+    /// Flow events lost because the ring buffer was full. The packets of a lost deny event wait for
+    /// the next report of their aggregate.
     EventsLost = 128,
-    /// Denied packets that written flow records stand for.
+    /// Denied packets that written flow events cover.
     DeniesWritten = 129,
     /// New flows that policy allowed.
     FlowsAllowed = 130,
     /// New flows that policy denied.
     FlowsDenied = 131,
-    /// Known flows that were judged again.
+    /// Flows that were re-evaluated.
     FlowsReevaluated = 132,
-    /// Flow records written.
+    /// Flow events written.
     EventsWritten = 133,
-    /// Rejected packets whose sender was told.
+    /// Rejected packets whose sender got a reject packet.
     RejectsSent = 134,
-    /// Rejected packets whose sender was not told, because it had been told too often.
+    /// Rejected packets whose reject packet exceeded the rate limit.
     RejectsLimited = 135,
-    /// Rejected packets that could not be answered.
+    /// Rejected packets for which no reject packet could be sent.
     RejectsFailed = 136,
 }
 

@@ -1,21 +1,22 @@
 //! The two clocks of the packet path.
 //!
-//! Invariants: durations (how long an entry lives, how often something is told) go by [`ticks`], and
-//! moments that people wrote go by [`boot`]. The two are never compared. Ticks cost a load, the boot
-//! clock a call that was the dearest of an established packet's, so it is read only where it matters.
+//! Invariants: durations (entry timeouts, report intervals) use [`ticks`]; points in time written
+//! by people (rule validity) use [`boot`]. The two are never compared. `ticks` is a load; `boot` is
+//! a helper call and was the most expensive call of an established packet, so it is read only where
+//! it is needed.
 
 use aya_ebpf::{
     Global,
     helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns},
 };
 
-/// Set at load time: nanoseconds per tick of the kernel's.
+/// Set at load time: nanoseconds per kernel tick (jiffy).
 #[unsafe(no_mangle)]
 static TICK: Global<u64> = Global::new(4_000_000);
 
-/// Nanoseconds by the kernel's tick counter: as fine as a tick, 1 to 10 ms, and still while the
-/// machine sleeps, like the timeouts of the kernel's own conntrack. The verifier makes a load of the
-/// call since Linux 5.6.
+/// Nanoseconds by the kernel's tick counter. The resolution is one tick, 1 to 10 ms. The counter
+/// stops during suspend, as the timeouts of nf_conntrack do. Since Linux 5.6 the verifier inlines
+/// the helper call as a load.
 #[inline(always)]
 pub fn ticks() -> u64 {
     // SAFETY: the helper takes no argument and reads a counter.
@@ -23,7 +24,7 @@ pub fn ticks() -> u64 {
     jiffies.wrapping_mul(TICK.load())
 }
 
-/// Nanoseconds since the machine started, sleep included.
+/// Nanoseconds since boot, including suspend.
 #[inline(always)]
 pub fn boot() -> u64 {
     // SAFETY: the helper takes no argument and reads a clock.

@@ -1,9 +1,10 @@
-//! Conntrack in the packet path: a known flow's stored verdict, or a new judgement.
+//! Conntrack in the pipeline: use an entry's stored verdict, or evaluate policy and store the
+//! result.
 //!
-//! Invariants: a stored verdict is used only while table, epoch and time say so; otherwise the flow
-//! is judged again *in its original direction*, whichever side sent the packet, so a revocation
-//! bites on the next packet both ways. A denied flow is never recorded as allowed, and a flow that
-//! was denied and dropped is not recorded at all.
+//! Invariants: a stored verdict is used only while its table, epoch and recheck time are current.
+//! Otherwise the flow is re-evaluated *in its original direction*, whichever end sent the packet,
+//! so a revocation takes effect on the next packet in both directions. A denied flow is never
+//! stored as allowed. A flow that was denied and dropped is not stored.
 
 use ringfence_common::{
     conntrack::{CtEntry, flags, next_state, opens, restarts, timeout, worth_storing},
@@ -27,14 +28,14 @@ use crate::{
     policy::{allow, evaluate},
 };
 
-/// One packet of a flow, oriented.
+/// A packet with its direction relative to the workload.
 pub struct FlowPacket<'a, A> {
     pub packet: &'a Packet<A>,
     pub from_workload: bool,
 }
 
 impl<A: Family> FlowPacket<'_, A> {
-    /// The end that is not the workload.
+    /// The peer's address: the end that is not the workload.
     #[inline(always)]
     pub fn peer(&self) -> A {
         if self.from_workload {
@@ -77,11 +78,11 @@ impl<A: Family> FlowPacket<'_, A> {
     }
 }
 
-/// Set beside the [`Action`] that a function of its own returns in a register: the entry it left in
-/// this CPU's scratch denies the packet, which is still to be reported.
+/// Flag next to the [`Action`] that an out-of-line function returns in a register: the entry in
+/// this CPU's scratch slot denies the packet and must still be reported.
 const UNREPORTED: u32 = 1 << 8;
 
-/// Reports what was left to report: here, because a deeper frame has no stack left for it.
+/// Reports what the callee left to report. Done here because a deeper frame has no stack left.
 #[inline(always)]
 fn finish<A: Family>(context: &Context, flow: &FlowPacket<A>, raw: u32) -> Action {
     let action = if raw & !UNREPORTED == Action::Pass as u32 {
@@ -97,7 +98,7 @@ fn finish<A: Family>(context: &Context, flow: &FlowPacket<A>, raw: u32) -> Actio
     action
 }
 
-/// What becomes of a packet whose flow there is no place to write down.
+/// Action for a packet whose entry cannot be built: this CPU's scratch slot is missing.
 #[inline(always)]
 fn deny_without_entry(context: &Context) -> u32 {
     let action = Action::of(Verdict::Deny, context.mode);
@@ -105,7 +106,7 @@ fn deny_without_entry(context: &Context) -> u32 {
     action as u32
 }
 
-/// Judges a recorded flow again, in its original direction.
+/// Re-evaluates the flow of an existing entry in its original direction.
 #[inline(always)]
 fn reevaluate<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &mut CtEntry) {
     if entry.flags & flags::HOST_INGRESS != 0 {
@@ -126,9 +127,9 @@ fn reevaluate<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &mut Ct
     evaluate(context, flow, (entry.direction(), port), entry);
 }
 
-/// Whether the flow that a quoted packet belongs to is recorded, live, and allowed now. A stale
-/// entry does not speak for it: the packet that caused the error passed here and refreshed it, and
-/// if policy changed since then, the next one will.
+/// Whether the flow of a quoted packet has a live, fresh entry that allows it. A stale entry does
+/// not count: the packet that caused the error passed here and refreshed the entry; if policy has
+/// changed since, the next packet refreshes it again.
 #[inline(never)]
 pub fn is_allowed<A: Family>(context: &Context, flow: &FlowPacket<A>) -> bool {
     let Some(entry) = ct_store::find::<A>(context, &flow.key(context.ifindex)) else {
@@ -140,7 +141,7 @@ pub fn is_allowed<A: Family>(context: &Context, flow: &FlowPacket<A>) -> bool {
         && entry_use(context, flow, entry) != EntryUse::Stale
 }
 
-/// Judges a packet of a flow and keeps the record. Returns what to do with the packet.
+/// Tracks one packet of a flow and returns what to do with it.
 #[inline(always)]
 pub fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> Action {
     let key = flow.key(context.ifindex);
@@ -182,7 +183,7 @@ pub fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> Action {
     )
 }
 
-/// A packet of a flow whose stored verdict holds: the established path.
+/// A packet whose entry has a current verdict: the established path.
 #[inline(always)]
 fn established<A: Family>(
     context: &Context,
@@ -210,8 +211,8 @@ fn established<A: Family>(
     action
 }
 
-/// Moves state, expiry and counters of an entry for one packet that passes. True if the entry lives
-/// longer for it, which happens once per second at most: a hit of the rule that keeps it alive.
+/// Updates state, expiry and counters of an entry for a packet that passes. Returns true if the
+/// expiry was extended, at most once per second; the caller counts that as a hit of the rule.
 #[inline(always)]
 fn update_entry<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &mut CtEntry) -> bool {
     let packet = flow.packet;
@@ -237,7 +238,7 @@ fn update_entry<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &mut 
     longer
 }
 
-/// A recorded flow whose verdict is stale, or that a SYN of the original direction opens again.
+/// An entry whose verdict is stale, or that a SYN of the original direction reopens.
 #[inline(never)]
 fn reevaluate_entry<A: Family>(
     context: &Context,
@@ -252,7 +253,7 @@ fn reevaluate_entry<A: Family>(
     *entry = *old;
     let verdict = entry.verdict;
     if opens(flow.packet.protocol, flow.packet.tcp) {
-        // Now it is known who opens it.
+        // This SYN shows which end opens the connection.
         entry.flags &= !flags::PICKED_UP;
     }
     reevaluate(context, flow, entry);
@@ -285,9 +286,10 @@ fn reevaluate_entry<A: Family>(
     commit(context, flow, key, entry, (kind, true))
 }
 
-/// A packet that no live entry speaks for, or (`contested`) that the one there is does not speak for: a
-/// SYN against its direction, or a stranger's packet over a flow of the node. What opens a flow, or may,
-/// takes the entry over if policy allows it, and leaves it alone if not, also in `observe`.
+/// A packet without a live entry, or (`contested`) with an entry that does not cover it: a SYN
+/// against the entry's direction, or a packet from another host over a host flow. A packet that can
+/// open a flow replaces the entry if policy allows it. Otherwise the entry stays as it is, also in
+/// `observe`.
 #[inline(never)]
 fn create_entry<A: Family>(
     context: &Context,
@@ -333,13 +335,14 @@ fn create_entry<A: Family>(
     let raw = commit(context, flow, key, entry, (Some(EventKind::New), keep));
     let passes = mutant!(a_drop_takes_over, raw == Action::Pass as u32, true);
     if contested && takes_over && passes {
-        // What it takes over may be a proven flow, which would go on to speak before it.
+        // The replaced entry may be in the assured map, which is searched first.
         ct_store::remove::<A>(context, key);
     }
     raw
 }
 
-/// Books an attempt of the workload's that policy allows, and denies one too many.
+/// Charges an allowed flow that the workload opens to its usage; denies it if the quota is
+/// exceeded.
 #[inline(always)]
 fn charge(context: &Context, entry: &mut CtEntry) {
     if entry.flags & flags::FROM_WORKLOAD != 0
@@ -347,7 +350,7 @@ fn charge(context: &Context, entry: &mut CtEntry) {
         && let Err(reason) = mutant!(attempts_unlimited, ct_store::charge(context), Ok(()))
     {
         entry.fail_closed(reason, entry.peer);
-        // In `observe` the flow goes on, and is no excess for ever.
+        // In `observe` the packet passes, so check the quota again on the next packet.
         entry.recheck = 0;
     }
 }
@@ -358,8 +361,9 @@ fn stamp(entry: &mut CtEntry, context: &Context, epoch: u32) {
     entry.epoch = epoch;
 }
 
-/// Stores an entry, whole, if its packet passes or if the flow was known before, and reports it if
-/// it is allowed. A flow that cannot be recorded is denied: its replies could not be told from an attack.
+/// Stores the whole entry if its packet passes or if the flow had an entry before, and reports it
+/// if it is allowed. A flow that cannot be stored is denied, because its replies could not be
+/// recognised.
 #[inline(always)]
 fn commit<A: Family>(
     context: &Context,

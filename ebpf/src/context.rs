@@ -1,27 +1,27 @@
-//! What stays the same while one packet is judged.
+//! Facts that stay constant while one packet is processed.
 
 use ringfence_common::{endpoint::Endpoint, mode::Mode, mutant, packet::Frame};
 
 use crate::{clock, maps, skb::Skb};
 
-/// The packet's surroundings.
+/// Endpoint, interfaces, clock and mode of one packet.
 pub struct Context<'a> {
     pub endpoint: &'a Endpoint,
     pub ifindex: u32,
     pub ingress_ifindex: u32,
     pub length: u32,
-    /// By the tick clock.
+    /// Tick-clock time.
     pub now: u64,
     pub mode: Mode,
 }
 
-/// Stands for an interface that the kernel forgot.
+/// Stands for an ingress interface that the kernel did not preserve.
 const UNKNOWN_INTERFACE: u32 = u32::MAX;
 
 impl<'a> Context<'a> {
-    /// Takes in that the packet is a fragment. A node that tracks connections reassembles what it
-    /// forwards and cuts it anew, and the new pieces of IPv6 do not tell the interface they came
-    /// by: without one they are this host's own only if a socket of it owns them.
+    /// Corrects `ingress_ifindex` for a fragment. nf_defrag reassembles forwarded packets and the
+    /// node fragments them again; the new IPv6 fragments have no ingress interface. Without one, a
+    /// fragment is the host's own only if a socket of this host owns it.
     #[inline(always)]
     pub fn note_fragment(&mut self, skb: &Skb) {
         if self.ingress_ifindex == 0 && !skb.has_socket() {

@@ -1,9 +1,9 @@
-//! The first packet of a flow: who opens it, and may they?
+//! The first packet of a flow: which end opens the flow, and does policy allow it?
 //!
-//! Invariants: a pure SYN is of who sends it, and so is a packet of a protocol that does not show which end
-//! opened its flow. A TCP packet from the middle of a connection may be an answer: within the pick-up window
-//! policy is asked both ways, and of the node's packets it is asked whether the workload may have
-//! asked. What is known of a flow is not asked here.
+//! Invariants: a pure SYN opens the flow for its sender, and so does a packet of a protocol that
+//! does not show which end opened the flow. A mid-flow TCP packet may be a reply. Within the
+//! pick-up window both directions are evaluated. For packets from the host, policy is checked for
+//! whether the workload may have opened the flow. Existing entries are not considered here.
 
 use ringfence_common::{
     SECOND,
@@ -27,15 +27,15 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Opening {
-    /// A flow.
+    /// A flow, to be stored and charged.
     Flow,
-    /// A flow that is booked already, if it is the workload's attempt.
+    /// A flow that is already charged, if the workload opened it.
     Charged,
-    /// Nothing, though it passes.
+    /// Nothing: the packet may pass, but no entry is stored.
     Nothing,
 }
 
-/// Judges the first packet of a flow; may find that the flow runs the other way.
+/// Evaluates the first packet of a flow. May decide that the flow runs in the other direction.
 #[inline(always)]
 pub fn evaluate_new<A: Family>(
     context: &Context,
@@ -61,11 +61,12 @@ pub fn evaluate_new<A: Family>(
         evaluate(context, flow, forward, entry);
         return Opening::Flow;
     }
-    // Nobody saw who opened this connection. Servers mostly have the lower port; the other
-    // direction is asked if policy does not allow the likely one, now or after a change.
+    // The SYN of this connection was not seen. Servers usually have the lower port, so that
+    // direction is tried first. The other direction is tried if policy does not allow the first
+    // one, now or after a change.
     let backward = (opposite(forward.0), flow.packet.source_port);
-    let answers = flow.packet.source_port.number() < flow.packet.destination_port.number();
-    let (likely, other) = if answers {
+    let is_reply = flow.packet.source_port.number() < flow.packet.destination_port.number();
+    let (likely, other) = if is_reply {
         (backward, forward)
     } else {
         (forward, backward)
@@ -81,12 +82,12 @@ pub fn evaluate_new<A: Family>(
     Opening::Flow
 }
 
-/// The least port that Linux gives a client (`net.ipv4.ip_local_port_range`).
+/// First port of Linux's default client port range (`net.ipv4.ip_local_port_range`).
 const EPHEMERAL: u16 = 32_768;
 
-/// What may be an answer of the node's to the workload, late or after a revocation. It passes, as all that
-/// the node sends, but makes a flow only of what policy lets the workload open; of what it does not, within
-/// the pick-up window and only if the node's port is a client's.
+/// A mid-flow packet from the host, which may be a late reply or one after a revocation. It passes,
+/// as all host traffic does. It creates an entry only if policy allows the workload to have opened
+/// the flow, or, within the pick-up window, if the host's port is a client port.
 #[inline(always)]
 fn host_mid_flow<A: Family>(
     context: &Context,
@@ -98,7 +99,7 @@ fn host_mid_flow<A: Family>(
         allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
         return Opening::Flow;
     }
-    // A SYN that is answered may have been forged, and after a reset nothing goes on.
+    // A SYN-ACK may reply to a forged SYN, and nothing follows a reset.
     let mut opening = Opening::Nothing;
     if mutant!(
         any_answer_opens,
@@ -106,8 +107,8 @@ fn host_mid_flow<A: Family>(
         true
     ) {
         set_direction(entry, Direction::Egress);
-        let asked = (Direction::Egress, packet.source_port);
-        evaluate(context, flow, asked, entry);
+        let reverse = (Direction::Egress, packet.source_port);
+        evaluate(context, flow, reverse, entry);
         if entry.verdict() == Verdict::Allow && ct_store::charge(context).is_ok() {
             return Opening::Charged;
         }
@@ -134,7 +135,7 @@ pub fn opposite(direction: Direction) -> Direction {
     }
 }
 
-/// Gives an entry its original direction.
+/// Sets an entry's original direction.
 #[inline(always)]
 pub fn set_direction(entry: &mut CtEntry, direction: Direction) {
     match direction {
@@ -143,9 +144,9 @@ pub fn set_direction(entry: &mut CtEntry, direction: Direction) {
     }
 }
 
-/// Whether a packet may belong to a connection that is older than the fence: a SYN never does. Other
-/// protocols than TCP do not show which end opened a flow: to believe a datagram would let everything out
-/// that the reverse direction allows in.
+/// Whether a packet may belong to a TCP connection that is older than the fence; a SYN never does.
+/// Other protocols do not show which end opened the flow: accepting a datagram as a reply would
+/// allow to leave everything that the reverse direction allows to enter.
 #[inline(always)]
 pub fn is_mid_flow<A: Family>(packet: &Packet<A>) -> bool {
     mutant!(datagrams_picked_up, packet.protocol == protocol::TCP, true)

@@ -1,9 +1,10 @@
-//! Where a flow's entry lives: among the proven flows, which nothing evicts, or among the attempts.
+//! Where entries are stored: assured flows in `CT4`/`CT6`, which are never evicted, all others in
+//! the LRU maps `CT_UNREPLIED4`/`CT_UNREPLIED6`.
 //!
-//! Invariants: a live proven entry speaks before an attempt; an entry moves by being written whole to
-//! its new place before it leaves the old one, so that no packet finds neither. When there is no room
-//! among the proven, the entry stays where it is, works as before, and may be evicted. `CT_USAGE`
-//! counts without locks; what that costs in precision, the agent's next sweep puts right.
+//! Invariants: a live assured entry takes precedence over an unreplied one. An entry is written in
+//! full to its new map before it is removed from the old one, so no packet misses both. If the
+//! assured quota is used up, the entry stays where it is, works as before, and may be evicted.
+//! `CT_USAGE` counts without locks; the agent's next usage sweep corrects the error.
 
 use aya_ebpf::Global;
 use ringfence_common::{
@@ -17,10 +18,10 @@ use ringfence_common::{
 use crate::{context::Context, family::Family, maps};
 
 const DEFAULT: Quota = Quota::of(CONNTRACK_CAPACITY);
-/// Set at load time: what one attempt of an endpoint costs ([`Quota::price`]).
+/// Set at load time: the charge for one unreplied flow of an endpoint ([`Quota::cost`]).
 #[unsafe(no_mangle)]
 static UNREPLIED_COST: Global<u64> = Global::new(DEFAULT.cost());
-/// Set at load time: how many proven flows an endpoint may have.
+/// Set at load time: how many assured entries an endpoint may have.
 #[unsafe(no_mangle)]
 static ASSURED_QUOTA: Global<u32> = Global::new(DEFAULT.assured);
 
@@ -28,9 +29,9 @@ static ASSURED_QUOTA: Global<u32> = Global::new(DEFAULT.assured);
 #[inline(always)]
 pub fn find<'a, A: Family>(context: &Context, key: &A::CtKey) -> Option<&'a mut CtEntry> {
     if let Some(found) = A::assured(key) {
-        // SAFETY: the pointer came from a lookup in this run; a recycled slot holds another entry's
-        // values at worst, never unmapped memory. What is written through it is limited to expiry,
-        // state and counters, none of which can turn a deny into an allow.
+        // SAFETY: the pointer comes from a lookup in this run. A recycled slot holds another
+        // entry's values at worst, never unmapped memory. Only expiry, state and counters are
+        // written through it, and none of them can turn a deny into an allow.
         let entry = unsafe { &mut *found };
         if entry.is_live(context.now) {
             return Some(entry);
@@ -42,20 +43,20 @@ pub fn find<'a, A: Family>(context: &Context, key: &A::CtKey) -> Option<&'a mut 
     entry.is_live(context.now).then_some(entry)
 }
 
-/// Stores an entry, whole, where it lives.
+/// Stores the whole entry in the map it belongs to.
 #[inline(always)]
 pub fn store<A: Family>(key: &A::CtKey, entry: &mut CtEntry) -> bool {
     if entry.is_in_assured() {
         if A::replace_assured(key, entry) {
             return true;
         }
-        // Swept this very moment.
+        // The sweep removed it in between.
         entry.flags &= !flags::ASSURED;
     }
     A::store_unreplied(key, entry)
 }
 
-/// Removes an entry that is dead, or was taken over, from the proven ones.
+/// Removes an entry that is dead or was replaced from the assured map.
 #[inline(never)]
 pub fn remove<A: Family>(context: &Context, key: &A::CtKey) -> u32 {
     if A::remove_assured(key)
@@ -66,12 +67,12 @@ pub fn remove<A: Family>(context: &Context, key: &A::CtKey) -> u32 {
     0
 }
 
-/// What an endpoint holds; from nothing, if nothing was known.
+/// An endpoint's usage; created with zeroes if there is none.
 #[inline(always)]
 pub fn usage<'a>(ifindex: u32) -> Option<&'a mut Usage> {
     if let Some(found) = maps::CT_USAGE.get_ptr_mut(ifindex) {
-        // SAFETY: only the agent removes values, and only of endpoints that are gone; another CPU's
-        // write between ours costs precision.
+        // SAFETY: only the agent removes values, and only for endpoints that are gone. A concurrent
+        // write by another CPU costs precision.
         return Some(unsafe { &mut *found });
     }
     let nothing = Usage {
@@ -85,7 +86,7 @@ pub fn usage<'a>(ifindex: u32) -> Option<&'a mut Usage> {
     Some(unsafe { &mut *found })
 }
 
-/// Books an attempt of the workload, unless it has too many under way.
+/// Charges one unreplied flow to the workload, unless its quota is used up.
 #[inline(never)]
 pub fn charge(context: &Context) -> Result<(), DropReason> {
     let usage = usage(context.ifindex).ok_or(DropReason::ConntrackFull)?;
@@ -96,7 +97,8 @@ pub fn charge(context: &Context) -> Result<(), DropReason> {
     }
 }
 
-/// Whether the packet that moved the state from `before` answers an attempt of the workload's.
+/// Whether the packet that changed the state from `before` is the first reply to a flow of the
+/// workload.
 #[inline(always)]
 pub fn is_first_reply(entry: &CtEntry, before: u8, protocol: u8) -> bool {
     entry.flags & flags::FROM_WORKLOAD != 0
@@ -104,8 +106,8 @@ pub fn is_first_reply(entry: &CtEntry, before: u8, protocol: u8) -> bool {
         && is_replied(entry.state, protocol)
 }
 
-/// After an answer, or with a misplaced entry: takes the booking of an answered attempt
-/// back, and moves the entry to where it belongs.
+/// Called after the first reply, or when an entry is in the wrong map: refunds the charge of a flow
+/// that is no longer unreplied, and moves the entry to the map its state requires.
 #[inline(never)]
 pub fn promote<A: Family>(
     context: &Context,
@@ -128,7 +130,7 @@ pub fn promote<A: Family>(
         return 0;
     }
     if is_assured(moved.state) {
-        // SAFETY: copied at once; absent means that no sweep found anything yet.
+        // SAFETY: copied at once. Absent means that no sweep has found an excess yet.
         let swept = unsafe { maps::CT_USAGE_SWEEP.get(context.ifindex) }
             .copied()
             .unwrap_or(0);
@@ -153,8 +155,8 @@ pub fn promote<A: Family>(
     0
 }
 
-/// Whether what was copied was the flow's own entry: one recycled meanwhile is not found by the
-/// flow's key, and its verdict must not be kept under it.
+/// Whether the copied value was the entry of this flow. If it was recycled in between, a lookup by
+/// the flow's key does not find it, and its verdict must not be stored under that key.
 #[inline(always)]
 fn is_same_entry(found: Option<*mut CtEntry>, entry: &CtEntry) -> bool {
     found.is_some_and(|found| core::ptr::eq(found, entry))

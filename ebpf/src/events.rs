@@ -1,8 +1,8 @@
-//! Telemetry: counters, rule hits, deny aggregation and flow records.
+//! Telemetry: counters, rule hits, deny aggregates and flow events.
 //!
-//! Invariants: nothing here changes a verdict; what cannot be recorded is counted as lost; the
-//! reader is never woken, because that multiplies the cost of a new flow: it looks by itself, and often
-//! enough for the size of the ring.
+//! Invariants: nothing here changes a verdict. An event that cannot be written is counted as lost.
+//! The ring buffer's reader is never woken, because a wakeup multiplies the cost of a new flow; the
+//! reader polls often enough for the size of the ring.
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use ringfence_common::{
@@ -26,7 +26,7 @@ use crate::{
     maps::{DENIES, EVENTS, RULE_HITS, SCRATCH, STATS},
 };
 
-/// Counts by the index of a counter.
+/// Increments the counter at an index of `STATS`.
 #[inline(always)]
 pub fn add(index: u32) {
     add_many(index, 1);
@@ -45,7 +45,7 @@ pub fn count(counter: Counter) {
     add(counter as u32);
 }
 
-/// Counts one verdict that a rule made.
+/// Counts one verdict of a rule.
 #[inline(always)]
 pub fn hit(rule: RuleSlot, now: u64) {
     if let Some(hit) = RULE_HITS.get_ptr_mut(rule.0) {
@@ -57,7 +57,7 @@ pub fn hit(rule: RuleSlot, now: u64) {
     }
 }
 
-/// This CPU's record to fill, cleared of the last packet's facts.
+/// This CPU's scratch event, with the fields of the last packet cleared.
 #[inline(always)]
 pub fn new_event(
     context: &Context,
@@ -65,7 +65,7 @@ pub fn new_event(
     family: u8,
 ) -> Option<&'static mut FlowEvent> {
     let slot = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: this CPU's slot of a preallocated per-CPU array; programs do not nest, and the one
+    // SAFETY: this CPU's slot of a preallocated per-CPU array. Programs do not nest, and the only
     // reference made here ends with the report.
     let event = unsafe { &mut *slot };
     *event = FlowEvent::default();
@@ -85,8 +85,8 @@ pub fn new_event(
     Some(event)
 }
 
-/// Whether the packet that this CPU reported last was denied by a rule that rejects. Every packet
-/// that is dropped is reported first, or counted by [`count_unreported`], which makes no one rejected.
+/// Whether the packet that this CPU reported last was denied by a rule that rejects. Every dropped
+/// packet is first reported, or counted by [`count_unreported`], which clears this.
 #[inline(always)]
 pub fn is_rejected() -> bool {
     let Some(event) = SCRATCH.get_ptr_mut(0) else {
@@ -96,7 +96,7 @@ pub fn is_rejected() -> bool {
     unsafe { (*event).rejected != 0 }
 }
 
-/// Counts a packet that was dropped, or would have been, of which no record can be made.
+/// Counts a packet that was dropped, or would have been, and for which no event can be built.
 #[inline(always)]
 pub fn count_unreported(reason: DropReason, action: Action) {
     add(of_reason(reason, action));
@@ -106,7 +106,7 @@ pub fn count_unreported(reason: DropReason, action: Action) {
     }
 }
 
-/// Fills in the ends of a parsed packet.
+/// Sets the addresses, ports and protocol of a parsed packet.
 #[inline(always)]
 pub fn set_packet<A: Family>(event: &mut FlowEvent, packet: &Packet<A>) {
     event.protocol = packet.protocol;
@@ -124,7 +124,7 @@ pub fn set_packet<A: Family>(event: &mut FlowEvent, packet: &Packet<A>) {
     }
 }
 
-/// Fills in who decided, and what came of it.
+/// Sets the decision and the resulting action.
 #[inline(always)]
 pub fn set_decision(event: &mut FlowEvent, entry: &CtEntry, action: Action) {
     event.rule = entry.rule;
@@ -136,7 +136,7 @@ pub fn set_decision(event: &mut FlowEvent, entry: &CtEntry, action: Action) {
     event.action = action as u8;
 }
 
-/// The destination port of the flow's original direction.
+/// The destination port in the flow's original direction.
 #[inline(always)]
 fn service_port(event: &FlowEvent) -> Port {
     if event.direction == Direction::Egress as u8 {
@@ -146,8 +146,8 @@ fn service_port(event: &FlowEvent) -> Port {
     }
 }
 
-/// A packet that was dropped, or would have been: counted by reason, aggregated by kind, reported
-/// with the first of its kind and then once per interval.
+/// A packet that was dropped, or would have been: counted by reason, aggregated by key, and
+/// reported with the first packet of its aggregate and then once per interval.
 #[inline(never)]
 pub fn report_denied(context: &Context, event: &mut FlowEvent) -> u32 {
     let action = if event.action == Action::Drop as u8 {
@@ -177,8 +177,8 @@ pub fn report_denied(context: &Context, event: &mut FlowEvent) -> u32 {
     let named =
         ct_store::usage(context.ifindex).is_some_and(|usage| usage.may_aggregate(context.now));
     if mutant!(a_flood_is_told_of_packet_by_packet, !named, false) {
-        // A scan or a flood: everything of a rule and protocol is one kind, and peers and ports go
-        // unnamed.
+        // A scan or a flood: all packets of one rule and protocol share an aggregate without peer
+        // and ports.
         event.peer = if event.family == 4 {
             Ip4::UNSPECIFIED.widen()
         } else {
@@ -200,16 +200,18 @@ pub fn report_denied(context: &Context, event: &mut FlowEvent) -> u32 {
         reported_bytes: if written { event.bytes } else { 0 },
         reported: context.now,
     };
-    // Nothing is lost if there is no room, except what waits for a later report.
+    // If there is no room, only the packets that wait for a later report are lost.
     _ = DENIES.insert(key, first, 0);
     0
 }
 
-/// Counts a packet of a known kind, and reports those that no record stands for if it is time.
+/// Adds a packet to an existing aggregate, and reports the packets that no event covers yet if the
+/// interval has passed.
 #[inline(always)]
 fn update_aggregate(context: &Context, event: &mut FlowEvent, count: *mut DenyCount) -> u32 {
-    // SAFETY: an LRU value stays mapped memory for the run. What CPUs count over each other, or in a
-    // slot that became another kind's, is told of by no record and therefore counts as lost.
+    // SAFETY: an LRU value stays mapped memory for the run. Packets that CPUs count over each
+    // other, or in a slot that was recycled for another key, are covered by no event and therefore
+    // count as lost.
     let count = unsafe { &mut *count };
     count.packets += 1;
     count.bytes += event.bytes;
@@ -227,7 +229,7 @@ fn update_aggregate(context: &Context, event: &mut FlowEvent, count: *mut DenyCo
     0
 }
 
-/// Writes the record of a denial, and counts the packets that it stands for.
+/// Writes a deny event and counts the packets that it covers.
 #[inline(always)]
 fn emit_denied(event: &mut FlowEvent) -> bool {
     let written = write(event);
@@ -237,14 +239,14 @@ fn emit_denied(event: &mut FlowEvent) -> bool {
     written
 }
 
-/// A flow seen for the first time, or judged anew with another outcome.
+/// Reports a new flow, or one whose verdict changed on re-evaluation.
 #[inline(always)]
 pub fn report_flow(event: &mut FlowEvent, kind: EventKind) {
     event.kind = kind as u8;
     write(event);
 }
 
-/// False when there is no room.
+/// Returns false if the ring buffer is full.
 #[inline(always)]
 fn write(event: &mut FlowEvent) -> bool {
     event.time = clock::ticks();

@@ -1,6 +1,6 @@
-//! What differs between IPv4 and IPv6: keys and the maps they live in.
+//! What differs between IPv4 and IPv6: keys and maps.
 //!
-//! Invariant: nothing here decides; it only finds and stores.
+//! Invariant: no decisions are made here, only lookups and updates.
 
 use aya_ebpf::{
     bindings::{BPF_EXIST, BPF_NOEXIST},
@@ -25,7 +25,7 @@ use crate::{maps, reject::RejectBuffer};
 const ONLY_NEW: u64 = BPF_NOEXIST as u64;
 const ONLY_EXISTING: u64 = BPF_EXIST as u64;
 
-/// An IP version with its maps.
+/// An IP version and its maps.
 pub trait Family: Parse + Announce + OwnSource + Reject {
     /// 4 or 6.
     const VERSION: u8;
@@ -33,21 +33,21 @@ pub trait Family: Parse + Announce + OwnSource + Reject {
     type FragmentKey;
 
     fn owned_by(self, endpoint: &Endpoint) -> bool;
-    /// Where a packet to be answered is quoted.
+    /// The quote buffer of a reject packet.
     fn quote(buffer: &mut RejectBuffer) -> &mut Self::Quote;
-    /// Exact address, then longest prefix; [`IdentityId::UNKNOWN`] when neither knows it.
+    /// Exact address first, then longest prefix; [`IdentityId::UNKNOWN`] if there is neither.
     fn identity(self) -> IdentityId;
     fn ct_key(ifindex: u32, protocol: u8, local: (Self, Port), peer: (Self, Port)) -> Self::CtKey;
-    /// Among the proven flows.
+    /// Looks up an assured entry.
     fn assured(key: &Self::CtKey) -> Option<*mut CtEntry>;
-    /// Among the attempts.
+    /// Looks up an unreplied entry.
     fn unreplied(key: &Self::CtKey) -> Option<*mut CtEntry>;
-    /// Adds a proven flow that was not there.
+    /// Adds an assured entry that must not exist yet.
     fn add_assured(key: &Self::CtKey, entry: &CtEntry) -> bool;
-    /// Replaces a proven flow that is there.
+    /// Replaces an assured entry that must exist.
     fn replace_assured(key: &Self::CtKey, entry: &CtEntry) -> bool;
     fn store_unreplied(key: &Self::CtKey, entry: &CtEntry) -> bool;
-    /// Whether it was there to be removed.
+    /// Returns whether the entry existed.
     fn remove_assured(key: &Self::CtKey) -> bool;
     fn remove_unreplied(key: &Self::CtKey);
     fn fragment_key(ifindex: u32, from_workload: bool, packet: &Packet<Self>) -> Self::FragmentKey;
@@ -145,8 +145,8 @@ impl Family for Ip4 {
 
     #[inline(always)]
     fn fragment_find(key: &FragmentKey4) -> Option<FragmentPorts> {
-        // SAFETY: copied at once; a recycled record costs a wrong port pair of the same endpoint
-        // and address pair at worst, which conntrack then judges like any other.
+        // SAFETY: copied at once. A recycled record gives at worst another port pair of the same
+        // endpoint and address pair, which conntrack then evaluates like any other.
         unsafe { maps::FRAG4.get(key) }.copied()
     }
 

@@ -1,29 +1,30 @@
-//! Flows that no rule allows: those of the own node, and those with an own address.
+//! Entries that were allowed without a rule: host ingress, and flows with an own address.
 //!
-//! Invariants: such an entry speaks for a packet only while its reason does: the node's flow for the
-//! node's packets and for what answers them, the flow with an own address while that is the workload's.
-//! Neither is part of what makes an entry stale, so it is asked of every packet of such a flow. Which
-//! packets open one is in [`crate::ct_new`].
+//! Invariants: such an entry covers a packet only while its reason holds. A host flow covers
+//! packets from the host and their replies. A flow with an own address is covered while the address
+//! belongs to the workload. Table and epoch do not express this, so it is checked for every packet
+//! of such a flow. Which packets open one is decided in [`crate::ct_new`].
 
 use ringfence_common::{conntrack::CtEntry, ids::RuleSlot, mutant};
 
 use crate::{conntrack::FlowPacket, context::Context, family::Family};
 
-/// For whom an entry that needs no rule speaks.
+/// Whether an entry that needed no rule covers a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum EntryUse {
-    /// For this packet.
+    /// The entry covers this packet.
     Usable,
-    /// For none any more: its peer was the workload's own address, which it is not now. That may leave table
-    /// and epoch as they were.
+    /// The entry covers no packet any more: its peer was an own address of the workload and is not
+    /// now. Table and epoch may be unchanged.
     Stale,
-    /// For the node's packets and what answers them, and this one comes from elsewhere: what the node may
-    /// do without a rule, nobody else may who has its address.
+    /// A host flow, and this packet comes from elsewhere: the implicit allow for the host does not
+    /// extend to other senders that use the host's address.
     OtherSender,
 }
 
-/// Asked of the few flows that no rule allowed; out of line, because the verifier follows every comparison.
+/// Checks the few flows that no rule allowed. Out of line, because the verifier follows every
+/// comparison.
 #[inline(never)]
 fn check_implicit<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &CtEntry) -> EntryUse {
     if entry.rule == RuleSlot::OWN_ADDRESS {
@@ -42,7 +43,7 @@ fn check_implicit<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &Ct
     }
 }
 
-/// What [`check_implicit`] says, if it is to be asked at all: the one comparison that an established packet costs.
+/// [`check_implicit`] for entries that need it: a single comparison on the established path.
 #[inline(always)]
 pub fn entry_use<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &CtEntry) -> EntryUse {
     if entry.rule.is_implicit_allow() {

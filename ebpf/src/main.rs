@@ -1,8 +1,8 @@
-//! Ringfence's kernel programs: parse, look up, ask `ringfence_common`, act.
+//! Ringfence's kernel programs: parse, look up, decide with `ringfence_common`, act.
 //!
-//! Three programs: `from_workload` and `to_workload`, one per direction and shared by every
-//! endpoint, and `clocks`, which tells the agent what time the programs have. Passing returns
-//! `TC_ACT_UNSPEC` so that later programs still run; dropping returns `TC_ACT_SHOT`.
+//! Three programs: `from_workload` and `to_workload`, one per direction and shared by all
+//! endpoints, and `clocks`, which shows the agent the programs' clocks. Pass is `TC_ACT_UNSPEC`, so
+//! that later programs still run; drop is `TC_ACT_SHOT`.
 #![no_std]
 #![no_main]
 #![allow(
@@ -50,7 +50,7 @@ pub fn from_workload(ctx: TcContext) -> i32 {
     pipeline::run::<true>(&ctx)
 }
 
-/// Packets on their way to a workload: TC egress of its host-side interface.
+/// Packets to a workload: TC egress of its host-side interface.
 #[classifier]
 pub fn to_workload(ctx: TcContext) -> i32 {
     pipeline::run::<false>(&ctx)
@@ -59,8 +59,8 @@ pub fn to_workload(ctx: TcContext) -> i32 {
 #[map]
 static CLOCK: Array<u64> = Array::with_max_entries(2, 0);
 
-/// Writes both clocks to `CLOCK`, the boot clock first. A process in a time namespace sees another clock than the
-/// programs do, so the agent asks here before it writes a time into a map.
+/// Writes both clocks to `CLOCK`, the boot clock first. A process in a time namespace sees a
+/// different clock than the programs, so the agent reads this map before it writes a time.
 #[classifier]
 pub fn clocks(_ctx: TcContext) -> i32 {
     let written = CLOCK
@@ -75,7 +75,7 @@ fn panic(_info: &core::panic::PanicInfo) -> ! {
     loop {}
 }
 
-/// The kernel lets only GPL-compatible programs use some helpers.
+/// Some helpers are available only to GPL-compatible programs.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

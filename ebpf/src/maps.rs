@@ -1,8 +1,8 @@
-//! The maps as the kernel sees them; names, capacities and layouts are `ringfence_common`'s.
+//! The maps on the kernel side. Names, capacities and layouts come from `ringfence_common`.
 //!
-//! Invariants: control maps are written by the agent alone and never preallocated, so a value found
-//! in them stays valid for the run of the program; values of conntrack and of LRU maps may be
-//! recycled under our feet, hence verdicts in conntrack change by whole replacement only.
+//! Invariants: control maps are written only by the agent and are not preallocated, so a looked-up
+//! value stays valid for the run of the program. Values of conntrack and of LRU maps may be
+//! recycled during the run, so a verdict in conntrack changes only by replacing the whole entry.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -70,11 +70,11 @@ pub static CT_UNREPLIED4: LruHashMap<CtKey4, CtEntry> =
 #[map]
 pub static CT_UNREPLIED6: LruHashMap<CtKey6, CtEntry> =
     LruHashMap::with_max_entries(UNREPLIED_CAPACITY, 0);
-/// What each endpoint holds of conntrack.
+/// Each endpoint's account of conntrack entries.
 #[map]
 pub static CT_USAGE: HashMap<u32, Usage> =
     HashMap::with_max_entries(ENDPOINTS_CAPACITY, BPF_F_NO_PREALLOC);
-/// By how much `CT_USAGE` exceeded the truth at the agent's last sweep.
+/// By how much `CT_USAGE` exceeded the actual number of entries at the agent's last usage sweep.
 #[map]
 pub static CT_USAGE_SWEEP: HashMap<u32, u64> =
     HashMap::with_max_entries(ENDPOINTS_CAPACITY, BPF_F_NO_PREALLOC);
@@ -91,36 +91,36 @@ pub static DENIES: LruHashMap<DenyKey, DenyCount> =
     LruHashMap::with_max_entries(DENIES_CAPACITY, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
-/// Where cold paths build what would not fit their 512 bytes of stack. One per CPU is enough: TC
-/// programs run with bottom halves disabled and never nest.
+/// Scratch space of cold paths for what does not fit the 512-byte stack. One slot per CPU is
+/// enough: TC programs run with bottom halves disabled and do not nest.
 #[map]
 pub static SCRATCH: PerCpuArray<FlowEvent> = PerCpuArray::with_max_entries(1, 0);
-/// Likewise, for a conntrack entry on its way into the map.
+/// Scratch space for a conntrack entry to be stored.
 #[map]
 static SCRATCH_ENTRY: PerCpuArray<CtEntry> = PerCpuArray::with_max_entries(1, 0);
-/// Likewise, for a question to policy.
+/// Scratch space for a policy lookup.
 #[map]
 static SCRATCH_LOOKUP: PerCpuArray<PolicyLookup> = PerCpuArray::with_max_entries(1, 0);
-/// Likewise, for an answer to a rejected packet.
+/// Scratch space for a reject packet.
 #[map]
 static SCRATCH_REJECT: PerCpuArray<RejectBuffer> = PerCpuArray::with_max_entries(1, 0);
-/// Answers of policy, by what was asked.
+/// Recent policy decisions by lookup key.
 #[map]
 static POLICY_CACHE: PerCpuArray<CachedDecision> = PerCpuArray::with_max_entries(SLOTS, 0);
-/// Answers on their way from one hook to the other, and when they were sent.
+/// Reject packets in flight from one hook to the other, with their send time.
 #[map]
 pub static REJECTS: LruHashMap<RejectKey, u64> = LruHashMap::with_max_entries(REJECTS_CAPACITY, 0);
-/// When the last one was sent, whoever's it was.
+/// When the last reject packet was sent, for any endpoint.
 #[map]
 pub static LAST_REJECT: Array<u64> = Array::with_max_entries(1, 0);
-/// What is left of each endpoint's answers.
+/// Rate limit of each endpoint's reject packets.
 #[map]
 pub static REJECT_LIMITS: LruHashMap<u32, RejectLimit> =
     LruHashMap::with_max_entries(ENDPOINTS_CAPACITY, 0);
 #[map]
 pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
 
-/// The mode byte of a namespace; 0, which reads as `enforce`, when the slot does not exist.
+/// The mode byte of a namespace; 0, which reads as `enforce`, if the slot does not exist.
 #[inline(always)]
 pub fn namespace_mode(slot: NamespaceSlot) -> u8 {
     NAMESPACE_MODE.get(slot.0).map_or(0, |mode| *mode as u8)
@@ -132,47 +132,48 @@ pub fn epoch(slot: u32) -> u32 {
     IDENTITY_EPOCH.get(slot).map_or(0, |epoch| *epoch)
 }
 
-/// The class of an identity; [`ClassId::ANY`] when it has none.
+/// The class of an identity; [`ClassId::ANY`] if it has none.
 #[inline(always)]
 pub fn class(identity: IdentityId) -> ClassId {
     CLASSES.get(identity.0).map_or(ClassId::ANY, |class| *class)
 }
 
-/// This CPU's conntrack entry to fill.
+/// This CPU's scratch conntrack entry.
 #[inline(always)]
 pub fn scratch_entry() -> Option<&'static mut CtEntry> {
     let slot = SCRATCH_ENTRY.get_ptr_mut(0)?;
-    // SAFETY: this CPU's slot of a preallocated per-CPU array; programs do not nest, and each asks
-    // once per packet.
+    // SAFETY: this CPU's slot of a preallocated per-CPU array. Programs do not nest, and each takes
+    // it once per packet.
     Some(unsafe { &mut *slot })
 }
 
-/// This CPU's question to policy.
+/// This CPU's scratch policy lookup.
 #[inline(always)]
 pub fn policy_lookup() -> Option<&'static mut PolicyLookup> {
     let slot = SCRATCH_LOOKUP.get_ptr_mut(0)?;
-    // SAFETY: as for `scratch_entry`, except that it is asked for by one function after another:
-    // each lets go of its reference before it calls or returns.
+    // SAFETY: as for `scratch_entry`, except that several functions take it in turn; each ends its
+    // reference before it calls another one or returns.
     Some(unsafe { &mut *slot })
 }
 
-/// One of this CPU's cached answers of policy.
+/// One of this CPU's cached policy decisions.
 #[inline(always)]
 pub fn cached_decision(slot: u32) -> Option<&'static mut CachedDecision> {
     let cached = POLICY_CACHE.get_ptr_mut(slot)?;
-    // SAFETY: as for `policy_lookup`; a slot of zeroes is a question in direction 0, which there is not.
+    // SAFETY: as for `policy_lookup`. A zeroed slot is a lookup with direction 0, which does not
+    // exist.
     Some(unsafe { &mut *cached })
 }
 
-/// This CPU's answer to write.
+/// This CPU's scratch reject packet.
 #[inline(always)]
 pub fn reject_buffer() -> Option<&'static mut RejectBuffer> {
     let slot = SCRATCH_REJECT.get_ptr_mut(0)?;
-    // SAFETY: as for `scratch_entry`: asked for once per packet and hook.
+    // SAFETY: as for `scratch_entry`: taken once per packet and hook.
     Some(unsafe { &mut *slot })
 }
 
-/// The kernel's `POLICY` map as `ringfence_common` asks it.
+/// The kernel's `POLICY` map behind the lookup trait of `ringfence_common`.
 pub struct Policy;
 
 impl PolicyTable for Policy {

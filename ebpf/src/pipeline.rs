@@ -1,8 +1,8 @@
-//! The packet path: what happens to a frame at either hook, in order.
+//! The packet pipeline: the steps for a frame at either hook, in order.
 //!
 //! Endpoint → EtherType → parse → source check → fragments → ICMP errors → conntrack and policy.
-//! Invariants: every way out that is not a pass has a reason and a counter; in `observe` every way
-//! out is a pass; a frame of an unknown endpoint is treated by the node's default mode.
+//! Invariants: every drop has a reason and a counter; in `observe` every packet passes; the node's
+//! default mode applies to frames of an unknown endpoint.
 
 use aya_ebpf::{Global, bindings::TC_ACT_UNSPEC, programs::TcContext};
 use aya_log_ebpf::debug;
@@ -31,7 +31,7 @@ use crate::{
     skb::Skb,
 };
 
-/// An endpoint nobody told us about: no policy, no address, the node's default mode.
+/// An interface without an endpoint record: no policy, no addresses, the node's default mode.
 static UNKNOWN_ENDPOINT: Endpoint = Endpoint {
     ip6: [Ip6::UNSPECIFIED; 2],
     ip4: [Ip4::UNSPECIFIED; 3],
@@ -43,8 +43,8 @@ static UNKNOWN_ENDPOINT: Endpoint = Endpoint {
     reserved: [0; 3],
 };
 
-/// Set at load time: whether drops are logged for debugging. As a constant of the loaded program it
-/// costs nothing when it is off.
+/// Set at load time: whether drops are logged for debugging. A constant of the loaded program, so
+/// it costs nothing when it is off.
 #[unsafe(no_mangle)]
 static DEBUG: Global<u8> = Global::new(0);
 
@@ -59,7 +59,7 @@ fn log_drop(ctx: &TcContext, from_workload: bool) -> u32 {
     0
 }
 
-/// Runs one frame through the fence.
+/// Runs one frame through the pipeline.
 #[inline(always)]
 pub fn run<const FROM: bool>(ctx: &TcContext) -> i32 {
     let action = filter_frame::<FROM>(ctx);
@@ -168,8 +168,9 @@ fn filter_ip<A: Family, const FROM: bool>(
     )
 }
 
-/// From the workload: its own address, and no announcement of another's. To the workload: its own
-/// address as source only if the packet came from itself, or from a socket of this host.
+/// From the workload: the source must be an own address, and no address of others may be announced.
+/// To the workload: an own address as source is accepted only from the workload itself or from a
+/// socket of this host.
 #[inline(always)]
 fn check_source<A: Family, const FROM: bool>(
     skb: &Skb,
@@ -205,7 +206,7 @@ fn check_source<A: Family, const FROM: bool>(
     A::may_arrive(packet)
 }
 
-/// What belongs to no flow of its own passes, except under lockdown.
+/// Passes a packet that belongs to no flow of its own, except under lockdown.
 #[inline(always)]
 fn pass_stateless<A: Family, const FROM: bool>(context: &Context, packet: &Packet<A>) -> Action {
     if mutant!(
@@ -218,7 +219,7 @@ fn pass_stateless<A: Family, const FROM: bool>(context: &Context, packet: &Packe
     Action::Pass
 }
 
-/// Records the ports of a first fragment, or takes those of the first for a later one.
+/// Records the ports of a first fragment, or sets the recorded ports on a later one.
 #[inline(never)]
 fn track_fragment<A: Family>(
     context: &Context,
@@ -260,7 +261,7 @@ fn track_fragment<A: Family>(
     }
 }
 
-/// An ICMP error passes if the packet inside belongs to a live flow that policy allows now.
+/// An ICMP error passes if the quoted packet belongs to a live flow that policy allows now.
 #[inline(never)]
 fn check_icmp_error<A: Family, const FROM: bool>(
     skb: &Skb,
@@ -269,12 +270,12 @@ fn check_icmp_error<A: Family, const FROM: bool>(
 ) -> Result<(), DropReason> {
     let mut quoted = Packet::unknown();
     parse_quoted::<A>(skb, packet.transport + 8, &mut quoted)?;
-    // Padding behind the packet is no part of the error.
+    // Padding after the IP packet is not part of the error.
     if quoted.transport + 8 > packet.end {
         return Err(DropReason::IcmpErrorUnmatched);
     }
-    // The error goes to who sent the quoted packet: the workload's peer when the workload
-    // complains, the workload itself when somebody complains to it.
+    // The error goes to the sender of the quoted packet: to the peer if the workload sent the
+    // error, to the workload if the error arrives.
     let ours = if FROM {
         quoted.destination
     } else {
@@ -327,7 +328,7 @@ fn report_denied_packet<A: Family, const FROM: bool>(
     deny_reported(context, event, reason) as u32
 }
 
-/// Drops a packet for a reason that is not policy's, or, in `observe`, only says so.
+/// Denies a packet for a reason other than policy. In `observe` it is only reported.
 #[inline(always)]
 fn deny_reported(
     context: &Context,

@@ -1,8 +1,8 @@
-//! One question to policy: may this endpoint exchange this kind of flow with this peer?
+//! One policy lookup: may this endpoint exchange this flow with this peer?
 //!
-//! Invariants: the peer is resolved afresh at every question; a peer that no map knows is denied
-//! whatever the rows say; the answer is written into the flow's entry with the rule that made it.
-//! The two halves of the answer are functions of their own because there is no stack for both.
+//! Invariants: the peer's identity is resolved at every lookup. An unknown peer is denied whatever
+//! the policy rows contain. The decision is written into the flow's entry with the rule that made
+//! it. The two parts of a lookup are separate functions because the stack does not hold both.
 
 use ringfence_common::{
     conntrack::CtEntry,
@@ -23,21 +23,21 @@ use crate::{
     policy_cache,
 };
 
-/// Writes an allow that needs no table.
+/// Stores an allow that needs no policy table.
 #[inline(always)]
 pub fn allow(entry: &mut CtEntry, rule: RuleSlot, peer: IdentityId) {
     entry.decide(&Decision::lasting(Verdict::Allow, rule), peer);
 }
 
-/// A question that this CPU asks: [`lookup_current`] leaves it where [`lookup_later`] finds it.
+/// This CPU's policy lookup: [`lookup_current`] writes it, [`lookup_later`] continues it.
 pub struct PolicyLookup {
     key: PolicyKey,
-    /// What [`lookup_later`] found.
+    /// The result of [`lookup_later`].
     decision: Decision,
 }
 
-/// Asks the endpoint's table about a flow with the packet's peer. `port` is the destination port of
-/// the flow's first packet.
+/// Looks up a flow with the packet's peer in the endpoint's policy table. `port` is the destination
+/// port of the flow's first packet.
 #[inline(always)]
 pub fn evaluate<A: Family>(
     context: &Context,
@@ -50,7 +50,7 @@ pub fn evaluate<A: Family>(
     }
 }
 
-/// Takes over what the row of a later flow says.
+/// Stores the decision of a later period's row.
 #[inline(never)]
 fn evaluate_later(entry: &mut CtEntry) -> u32 {
     let found = lookup_later(clock::boot()) != 0;
@@ -61,7 +61,7 @@ fn evaluate_later(entry: &mut CtEntry) -> u32 {
     0
 }
 
-/// Returns 1 when a row of a later flow has the answer.
+/// Returns 1 if the decision is in the row of a later period.
 #[inline(never)]
 fn lookup_current<A: Family>(
     context: &Context,
@@ -86,23 +86,23 @@ fn lookup_current<A: Family>(
         entry.fail_closed(DropReason::NoPolicyRow, identity);
         return 0;
     };
-    let asked = mutant!(direction_forgotten, direction, Direction::Egress);
+    let direction = mutant!(direction_forgotten, direction, Direction::Egress);
     let query = Query {
         table: context.endpoint.table,
         class: maps::class(identity),
-        direction: asked,
+        direction,
         protocol: flow.packet.protocol,
         port,
     };
-    let asked = query.key();
-    if let Some(decision) = policy_cache::get(&asked, context.now) {
+    let key = query.key();
+    if let Some(decision) = policy_cache::get(&key, context.now) {
         entry.decide(&decision, identity);
         return 0;
     }
-    lookup.key = asked;
+    lookup.key = key;
     match policy::lookup_current(&Policy, &mut lookup.key, clock::boot) {
         Ok(Some(decision)) => {
-            policy_cache::put(&asked, context.now, &decision);
+            policy_cache::put(&key, context.now, &decision);
             entry.decide(&decision, identity);
         }
         Ok(None) => {
@@ -114,10 +114,11 @@ fn lookup_current<A: Family>(
     0
 }
 
-/// Follows the row that [`lookup_current`] found through time; 1 when it found the one that holds.
+/// Follows the schedule from the row that [`lookup_current`] found; returns 1 if it found the
+/// current period.
 ///
-/// Exported, because the verifier then walks the loop once and not for every way that leads here;
-/// what such a function is given must be a number.
+/// Exported (global), so that the verifier checks the loop once and not for every call path.
+/// Arguments of a global function must be scalars.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn lookup_later(now: u64) -> u32 {

@@ -1,9 +1,11 @@
-//! Answers of policy that this CPU got within the tick: bursts of new flows ask the same lookup.
+//! Policy decisions that this CPU made within the current tick: bursts of new flows repeat the same
+//! lookup.
 //!
-//! Invariants: an answer is used for exactly the question it was given to, and only until the tick
-//! ends; answers that change with time are not kept, nor is that there was no answer. A table's rows
-//! for a class are written before anything refers to them, stay as they are, and go a grace period,
-//! far longer than a tick, after nothing does, so an answer of this tick is what the trie would say.
+//! Invariants: a decision is used only for exactly the same lookup and only until the tick ends.
+//! Decisions that change with time and failed lookups are not cached. A table's rows for a class
+//! are written before anything refers to them, do not change, and are removed a grace period after
+//! the last reference, which is much longer than a tick. So a decision of this tick equals what the
+//! trie would return.
 
 use ringfence_common::{
     ids::RuleSlot,
@@ -17,30 +19,30 @@ use crate::maps;
 /// Slots per CPU, a power of two.
 pub const SLOTS: u32 = 64;
 
-/// One question and its answer, 32 bytes.
+/// A lookup key and its decision, 32 bytes.
 #[repr(C)]
 pub struct CachedDecision {
-    /// Tick-clock time of the answer.
+    /// Tick-clock time of the lookup.
     now: u64,
     key: PolicyKey,
     rule: RuleSlot,
     /// A [`Verdict`].
     verdict: u8,
-    /// 1 if the sender of what is denied is to be told.
+    /// 1 if the rule rejects.
     reject: u8,
     reserved: [u8; 6],
 }
 
-/// Where the answer to a question is kept.
+/// The slot of a key.
 #[inline(always)]
 fn slot(key: &PolicyKey) -> Option<&'static mut CachedDecision> {
     let [table, class, flow] = key.words();
     let mixed = table ^ class.rotate_left(16) ^ flow.rotate_left(8);
-    // Fibonacci hashing: the top bits of the product depend on all of the word.
+    // Fibonacci hashing: the top bits of the product depend on all bits of the word.
     maps::cached_decision(mixed.wrapping_mul(0x9e37_79b1) >> (32 - SLOTS.trailing_zeros()))
 }
 
-/// The answer that this CPU got to this question within the tick.
+/// The decision that this CPU made for this key within the tick.
 #[inline(always)]
 pub fn get(key: &PolicyKey, now: u64) -> Option<Decision> {
     let cached = slot(key)?;
@@ -56,7 +58,7 @@ pub fn get(key: &PolicyKey, now: u64) -> Option<Decision> {
         cached.now ^ now,
         u64::from(cached.now == 0)
     );
-    // One comparison: the verifier follows each way out of here.
+    // A single comparison, because the verifier follows each branch.
     let differs = old | u64::from(table | flow);
     (differs == 0).then(|| Decision {
         verdict: Verdict::from_raw(cached.verdict),
@@ -66,7 +68,7 @@ pub fn get(key: &PolicyKey, now: u64) -> Option<Decision> {
     })
 }
 
-/// Keeps an answer, unless it changes with time.
+/// Caches a decision, unless it changes with time.
 #[inline(always)]
 pub fn put(key: &PolicyKey, now: u64, decision: &Decision) {
     let changes = decision.recheck != FOREVER;

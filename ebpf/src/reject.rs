@@ -1,11 +1,11 @@
-//! Telling the sender of a rejected packet, and knowing that answer again at the other hook.
+//! Sends reject packets, and recognises them at the other hook.
 //!
-//! The packet becomes its own answer and leaves by the interface it came by. Invariants: an answer
-//! passes the fence by its record alone, once; what cannot be answered is dropped in silence;
-//! endpoints cannot be made to send more than their limit.
+//! The rejected packet is rewritten into the reject packet and sent back out of its interface.
+//! Invariants: a reject packet passes the fence only by its record, once. A packet that cannot be
+//! rejected is dropped silently. Each endpoint's reject packets are rate-limited.
 //!
-//! Both entry points are exported and read the packet for themselves, so that the verifier walks
-//! them once and not for every way that leads here.
+//! Both entry points are exported (global) functions that read the packet themselves, so that the
+//! verifier checks them once and not for every call path.
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
 use ringfence_common::{
@@ -30,7 +30,7 @@ use crate::{
     skb::Skb,
 };
 
-/// Where this CPU builds an answer.
+/// Where this CPU builds a reject packet.
 pub struct RejectBuffer {
     pub quote4: <Ip4 as Reject>::Quote,
     pub quote6: <Ip6 as Reject>::Quote,
@@ -40,8 +40,8 @@ pub struct RejectBuffer {
     key: RejectKey,
 }
 
-/// Ends a packet that is dropped: makes it the answer to itself and sends it back, if it was
-/// rejected and can be answered. Returns the program's return value.
+/// Finishes a dropped packet: if its rule rejects and it can be rejected, rewrites it into the
+/// reject packet and sends that. Returns the program's return value.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn drop_or_reject(raw: *mut __sk_buff, from_workload: u32) -> i32 {
@@ -65,8 +65,8 @@ pub extern "C" fn drop_or_reject(raw: *mut __sk_buff, from_workload: u32) -> i32
     }
 }
 
-/// Whether any answer may be on its way from one hook to the other: of most resets and ICMP errors
-/// nothing further need be asked.
+/// Whether any reject packet may be in flight between the hooks. Skips the lookup for most resets
+/// and ICMP errors.
 #[inline(always)]
 pub fn rejects_in_flight(now: u64) -> bool {
     LAST_REJECT
@@ -74,8 +74,7 @@ pub fn rejects_in_flight(now: u64) -> bool {
         .is_some_and(|sent| now.saturating_sub(*sent) < REJECT_LIFETIME)
 }
 
-/// Whether a packet is an answer that [`drop_or_reject`] sent; 1 if so, and never again for the same
-/// one.
+/// Returns 1 if the packet is a reject packet that [`drop_or_reject`] sent, and only once for each.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn is_sent_reject(raw: *mut __sk_buff, from_workload: u32) -> u32 {
@@ -92,11 +91,11 @@ pub extern "C" fn is_sent_reject(raw: *mut __sk_buff, from_workload: u32) -> u32
         return 0;
     }
     let key = &buffer.key;
-    // SAFETY: copied at once; a recycled record costs an answer, or lets one pass late.
+    // SAFETY: copied at once. A recycled record loses a reject packet, or lets one pass late.
     let Some(sent) = unsafe { REJECTS.get(key) }.copied() else {
         return mutant!(answer_without_record, 0, 1);
     };
-    // Who removes it has it: two packets cannot pass by one record.
+    // Only the CPU whose removal succeeds may pass the packet.
     let taken = mutant!(answer_passes_twice, REJECTS.remove(key).is_ok(), true);
     u32::from(taken && clock::ticks().saturating_sub(sent) < REJECT_LIFETIME)
 }
@@ -109,7 +108,8 @@ fn mode(ifindex: u32) -> Mode {
     })
 }
 
-/// Writes the answer over the packet, and its record. Returns the counter of what came of it.
+/// Writes the reject packet over the rejected one, and its record. Returns the counter for the
+/// outcome.
 #[inline(never)]
 fn send_reject<A: Family>(skb: &Skb, from_workload: bool) -> u32 {
     match write_reject::<A>(skb, from_workload) {
@@ -157,7 +157,7 @@ fn write_reject<A: Family>(skb: &Skb, from_workload: bool) -> Result<(), Counter
             &reset::<A>(A::quote(buffer), head.payload, &tcp, checksum),
         )
     } else if checksum == Checksum::Partial && head.protocol != protocol::UDP {
-        // Where its checksum would go is known of TCP and UDP only.
+        // The checksum offset is known for TCP and UDP only.
         false
     } else {
         let quote = A::quote(buffer);
@@ -172,7 +172,7 @@ fn write_reject<A: Family>(skb: &Skb, from_workload: bool) -> Result<(), Counter
     {
         return Err(failed);
     }
-    // It shows at the other hook.
+    // The other hook will see it.
     if key::<A>(skb, u32::from(!from_workload), buffer) == 0 {
         return Err(failed);
     }
@@ -183,8 +183,8 @@ fn write_reject<A: Family>(skb: &Skb, from_workload: bool) -> Result<(), Counter
         .map_err(|_| failed)
 }
 
-/// Takes one of the endpoint's answers. Inexact if several CPUs reject for one endpoint at the same
-/// moment, by as many answers as there are CPUs.
+/// Takes one reject packet from the endpoint's rate limit. With several CPUs rejecting for one
+/// endpoint at once it may exceed the limit by the number of CPUs.
 #[inline(always)]
 fn within_limit(ifindex: u32) -> bool {
     if let Some(limit) = REJECT_LIMITS.get_ptr_mut(ifindex) {
@@ -196,7 +196,7 @@ fn within_limit(ifindex: u32) -> bool {
     limit.take(clock::ticks()) && REJECT_LIMITS.insert(ifindex, limit, 0).is_ok()
 }
 
-/// Writes down what an answer is known by; 0 if the packet cannot be one.
+/// Fills in the key of a reject packet; returns 0 if the packet cannot be one.
 #[inline(never)]
 fn key<A: Family>(skb: &Skb, from_workload: u32, buffer: &mut RejectBuffer) -> u32 {
     let Some(head) = A::head(skb, A::quote(buffer)) else {

@@ -1,7 +1,7 @@
-//! The skb as a [`Frame`], and the metadata that only an skb has.
+//! The skb as a [`Frame`], with metadata that only an skb has.
 //!
-//! Invariant: packet bytes are read with `bpf_skb_load_bytes` only, which sees non-linear data and
-//! checks bounds.
+//! Invariant: packet bytes are read in the linear part up to `data_end`, or with
+//! `bpf_skb_load_bytes`, which also reads non-linear data and checks bounds.
 
 use aya_ebpf::{
     EbpfContext,
@@ -25,19 +25,19 @@ impl Skb {
         Self { raw: ctx.skb.skb }
     }
 
-    /// From the context as the kernel passes it.
+    /// From the raw context.
     #[inline(always)]
     pub fn at(raw: *mut __sk_buff) -> Self {
         Self { raw }
     }
 
-    /// The context as the kernel passed it.
+    /// The raw context.
     #[inline(always)]
     pub fn raw(&self) -> *mut __sk_buff {
         self.raw
     }
 
-    /// Cuts or lengthens the frame; what the kernel would have cut into segments no longer is.
+    /// Changes the length of the frame. Clears GSO.
     #[inline(always)]
     pub fn resize(&self, length: u32) -> bool {
         // SAFETY: the context is valid; the programs hold no pointer into the packet.
@@ -61,8 +61,8 @@ impl Skb {
         }
     }
 
-    /// Bytes that lie where a program can see them without a call: the linear part of the packet,
-    /// which holds the headers of nearly all.
+    /// Bytes in the linear part of the packet, read without a helper call. It holds the headers of
+    /// nearly all packets.
     #[inline(always)]
     fn linear<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         // SAFETY: as in `ifindex`.
@@ -76,9 +76,9 @@ impl Skb {
         Some(unsafe { *(start as *const [u8; N]) })
     }
 
-    /// Who finishes the checksum. The context does not say, but a replacement outside the
-    /// pseudo-header leaves a checksum alone that the kernel will compute anyway. Writes two bytes
-    /// at the offset to find out.
+    /// Who completes the checksum. The context does not show it, but `bpf_l4_csum_replace` outside
+    /// the pseudo-header leaves a `CHECKSUM_PARTIAL` checksum unchanged. Writes two bytes at the
+    /// offset to find out.
     #[inline(always)]
     pub fn checksum(&self, scratch: u32) -> Option<Checksum> {
         let mut probe = [0; 2];
@@ -94,8 +94,8 @@ impl Skb {
         })
     }
 
-    /// Sends the packet out by the interface it came by: what came from the workload, to it, and
-    /// what was on its way to it, as if it came from it. Returns the program's return value.
+    /// Sends the packet back out of its interface: a packet from the workload to the workload, a
+    /// packet to the workload as if it came from the workload. Returns the program's return value.
     #[inline(always)]
     pub fn send_back(&self, from_workload: bool) -> i32 {
         let flags = if from_workload { 0 } else { BPF_F_INGRESS };
@@ -103,14 +103,14 @@ impl Skb {
         unsafe { bpf_redirect(self.ifindex(), u64::from(flags)) as i32 }
     }
 
-    /// The interface whose hook this is.
+    /// The interface of this hook.
     #[inline(always)]
     pub fn ifindex(&self) -> u32 {
         // SAFETY: the kernel passes a valid context for the whole run.
         unsafe { (*self.raw).ifindex }
     }
 
-    /// The interface the packet entered the host by; 0 when a socket of this host sent it.
+    /// The interface by which the packet entered the host; 0 if a socket of this host sent it.
     #[inline(always)]
     pub fn ingress_ifindex(&self) -> u32 {
         // SAFETY: as in `ifindex`.
@@ -131,7 +131,7 @@ impl Skb {
         u16::from_be(unsafe { (*self.raw).protocol } as u16)
     }
 
-    /// Whether a VLAN tag was taken out of the frame by the kernel.
+    /// Whether the kernel moved a VLAN tag from the frame to metadata.
     #[inline(always)]
     pub fn has_vlan_tag(&self) -> bool {
         // SAFETY: as in `ifindex`.

@@ -1,8 +1,8 @@
-//! The life of a flow: which packets move it where, and how long it may be silent.
+//! Conntrack state: transitions and timeouts.
 //!
 //! Invariants: pure functions of the state and one packet; a state never says whether a flow is
-//! allowed. Windows are not tracked: a reset or FIN that the ends ignore shortens an entry's life
-//! until both ends have gone on, and no more.
+//! allowed. TCP windows are not tracked: a reset or FIN that the ends ignore shortens an entry's
+//! timeout only until both ends have sent more.
 
 use crate::{
     SECOND, mutant,
@@ -11,27 +11,28 @@ use crate::{
 
 /// A packet of the reply direction was seen.
 pub const REPLIED: u8 = 1;
-/// The originator went on after a reply: the connection stands.
+/// The originator sent a packet after a reply: the connection is established.
 pub const ESTABLISHED: u8 = 2;
 /// FIN from the originator.
 pub const FIN_ORIGINAL: u8 = 4;
-/// FIN from the answering side.
+/// FIN from the responder.
 pub const FIN_REPLY: u8 = 8;
 /// RST from either side.
 pub const RESET: u8 = 16;
-/// The originator went on after the RST.
+/// The originator sent a packet after the RST.
 pub const CONTINUED_ORIGINAL: u8 = 32;
-/// The answering side went on after the RST.
+/// The responder sent a packet after the RST.
 pub const CONTINUED_REPLY: u8 = 64;
-/// Either end went on after the connection stood, before any end closed it.
+/// Either end sent a packet after the connection was established and before either end closed it.
 pub const USED: u8 = 128;
 
 const FINS: u8 = FIN_ORIGINAL | FIN_REPLY;
 const CONTINUED: u8 = CONTINUED_ORIGINAL | CONTINUED_REPLY;
 
-/// Whether the originator went on after an answer, something followed, and the ends have not ended it:
-/// an entry worth more than any number of attempts. One side alone cannot make a flow look so, unless it is
-/// both. A connection that is opened and closed without data, as health checks do, is never worth moving.
+/// Whether the flow is assured: established, used afterwards, and not ended by both ends. Such an
+/// entry is worth more than any number of unreplied ones. One end alone cannot make a flow assured,
+/// unless it is both ends. A connection that is opened and closed without data, such as a health
+/// check, is never moved.
 #[inline(always)]
 #[must_use]
 pub fn is_assured(state: u8) -> bool {
@@ -43,8 +44,8 @@ pub fn is_assured(state: u8) -> bool {
         && state & FINS != FINS
 }
 
-/// Whether the originator went on after an answer, and neither end has closed or reset it: with TCP, the
-/// handshake is complete.
+/// Whether the originator sent a packet after a reply and neither end has closed or reset the
+/// connection; for TCP, the handshake is complete.
 #[inline(always)]
 #[must_use]
 pub fn is_open(state: u8) -> bool {
@@ -55,9 +56,9 @@ pub fn is_open(state: u8) -> bool {
     )
 }
 
-/// Whether the flow is no mere attempt any more: the other end answered, and with TCP it refused, or
-/// the originator has shown that it heard, as a SYN flood does not. Once answered, a flow stays so
-/// until a SYN [`restarts`] it.
+/// Whether the flow no longer counts as unreplied: the responder replied, and for TCP it refused
+/// the connection or the originator proved that it received the reply, which a SYN flood does not.
+/// A flow stays replied until a SYN [`restarts`] it.
 #[inline(always)]
 #[must_use]
 pub const fn is_replied(state: u8, proto: u8) -> bool {
@@ -67,14 +68,14 @@ pub const fn is_replied(state: u8, proto: u8) -> bool {
     state & ESTABLISHED != 0 || (state & REPLIED != 0 && state & RESET != 0)
 }
 
-/// Whether the packet begins a new connection in the place of one that ended.
+/// Whether the packet starts a new connection in place of one that ended.
 #[inline(always)]
 #[must_use]
 pub const fn restarts(before: u8, proto: u8, reply: bool, tcp: TcpFlags) -> bool {
     !reply && opens(proto, tcp) && before & (RESET | FINS) != 0
 }
 
-/// Whether the packet opens a connection, whatever conntrack believes: a pure SYN.
+/// Whether the packet opens a connection, whatever the state: a pure SYN.
 #[inline(always)]
 #[must_use]
 pub const fn opens(proto: u8, tcp: TcpFlags) -> bool {
@@ -111,7 +112,7 @@ pub const fn next_state(before: u8, proto: u8, reply: bool, tcp: TcpFlags) -> u8
                 CONTINUED_ORIGINAL
             };
             if after & CONTINUED == CONTINUED {
-                // Neither end has believed it: it was not for this connection.
+                // Neither end accepted the reset: it was not for this connection.
                 after &= !(RESET | CONTINUED);
             }
         }
@@ -119,7 +120,7 @@ pub const fn next_state(before: u8, proto: u8, reply: bool, tcp: TcpFlags) -> u8
     after
 }
 
-/// How long, in nanoseconds, an entry lives after its last packet.
+/// The timeout of an entry after its last packet, in nanoseconds.
 #[inline(always)]
 #[must_use]
 pub const fn timeout(entry_state: u8, proto: u8) -> u64 {

@@ -20,13 +20,13 @@ fn walk(packets: &[(bool, TcpFlags)]) -> u8 {
 }
 
 #[test]
-fn a_tcp_connection_lives_and_dies_by_the_book() {
+fn tcp_states_and_timeouts_follow_the_handshake_and_close() {
     assert_eq!(seconds(walk(&[(false, SYN)]), protocol::TCP), 30);
-    let answered = [(false, SYN), (true, SYN_ACK)];
-    assert_eq!(seconds(walk(&answered), protocol::TCP), 30);
-    let standing = [answered[0], answered[1], (false, ACK)];
-    assert_eq!(seconds(walk(&standing), protocol::TCP), 8000);
-    let half_closed = [standing[0], standing[1], standing[2], (true, FIN)];
+    let replied = [(false, SYN), (true, SYN_ACK)];
+    assert_eq!(seconds(walk(&replied), protocol::TCP), 30);
+    let established = [replied[0], replied[1], (false, ACK)];
+    assert_eq!(seconds(walk(&established), protocol::TCP), 8000);
+    let half_closed = [established[0], established[1], established[2], (true, FIN)];
     assert_eq!(seconds(walk(&half_closed), protocol::TCP), 120);
     let closed = [
         half_closed[0],
@@ -61,7 +61,7 @@ fn a_syn_after_the_close_starts_over() {
 }
 
 #[test]
-fn other_protocols_have_their_own_patience() {
+fn other_protocols_have_their_own_timeouts() {
     let none = TcpFlags(0);
     assert_eq!(
         seconds(next_state(0, protocol::UDP, false, none), protocol::UDP),
@@ -126,17 +126,17 @@ proptest! {
 }
 
 #[test]
-fn only_two_ends_make_a_flow_proven() {
+fn a_flow_is_assured_only_if_both_ends_take_part() {
     let one_sided = [(false, SYN), (false, ACK), (false, ACK), (false, FIN)];
     assert!(!is_assured(walk(&one_sided)));
     let asked = [(false, SYN), (true, SYN_ACK)];
     assert!(!is_assured(walk(&asked)) && !is_replied(walk(&asked), protocol::TCP));
     assert!(is_replied(walk(&asked), protocol::UDP));
-    let standing = [asked[0], asked[1], (false, ACK)];
-    assert!(!is_assured(walk(&standing)) && is_replied(walk(&standing), protocol::TCP));
-    assert!(is_open(walk(&standing)));
+    let established = [asked[0], asked[1], (false, ACK)];
+    assert!(!is_assured(walk(&established)) && is_replied(walk(&established), protocol::TCP));
+    assert!(is_open(walk(&established)));
     for end in [FIN, RST] {
-        let ended = walk(&[&standing[..], &[(false, end), (true, ACK)]].concat());
+        let ended = walk(&[&established[..], &[(false, end), (true, ACK)]].concat());
         assert!(!is_assured(ended) && !is_open(ended));
     }
     let scanned = walk(&[asked[0], asked[1], (false, RST)]);
@@ -155,9 +155,9 @@ fn only_two_ends_make_a_flow_proven() {
 }
 
 #[test]
-fn a_reset_that_neither_end_believes_is_forgotten() {
-    let standing = [(false, SYN), (true, SYN_ACK), (false, ACK), (true, ACK)];
-    let after = |more: &[(bool, TcpFlags)]| walk(&[&standing[..], more].concat());
+fn a_reset_that_both_ends_ignore_is_cleared() {
+    let established = [(false, SYN), (true, SYN_ACK), (false, ACK), (true, ACK)];
+    let after = |more: &[(bool, TcpFlags)]| walk(&[&established[..], more].concat());
     let reset = (true, RST);
     assert!(!is_assured(after(&[reset])));
     assert!(
@@ -165,7 +165,7 @@ fn a_reset_that_neither_end_believes_is_forgotten() {
         "data under way"
     );
     let gone_on = after(&[reset, (false, ACK), (true, ACK)]);
-    assert_eq!(gone_on, walk(&standing));
+    assert_eq!(gone_on, walk(&established));
     assert_eq!(seconds(gone_on, protocol::TCP), 8000);
     assert!(!is_assured(after(&[
         reset,
@@ -176,9 +176,9 @@ fn a_reset_that_neither_end_believes_is_forgotten() {
 }
 
 proptest! {
-    /// Bookings are taken back once: only what restarts a flow makes an attempt of it again.
+    /// Charges are refunded once: only a SYN that restarts the flow makes it unreplied again.
     #[test]
-    fn an_answered_flow_is_no_attempt_again_unless_it_restarts(
+    fn a_replied_flow_stays_replied_until_it_restarts(
         packets in proptest::collection::vec((any::<bool>(), any::<u8>()), 1..40),
         proto in prop_oneof![Just(protocol::TCP), Just(protocol::UDP), Just(protocol::ICMP)],
     ) {

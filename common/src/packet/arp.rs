@@ -1,7 +1,7 @@
-//! ARP (RFC 826) over Ethernet and IPv4: a workload speaks for its own addresses only.
+//! ARP (RFC 826) over Ethernet and IPv4: a workload may announce its own addresses only.
 //!
 //! Invariants: the sender address is the workload's, or unspecified in a probe (RFC 5227 §2.1.1).
-//! Hardware addresses are not checked: the interface says who sent the frame.
+//! Hardware addresses are not checked, because the interface identifies the sender.
 
 use super::{ETHERNET, Frame, be16};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 /// Whether the workload may send the ARP packet of this frame.
 ///
 /// # Errors
-/// The reason for which it is dropped.
+/// The drop reason.
 #[inline(always)]
 pub fn may_send<F: Frame>(frame: &F, endpoint: &Endpoint) -> Result<(), DropReason> {
     let mut h = [0u8; 28];

@@ -1,7 +1,7 @@
 //! IPv4 (RFC 791), options and fragments included.
 //!
-//! Invariants: the header length comes from the header; the packet ends where its total length
-//! says, never at the frame's padding; a fragment that could overwrite a TCP header is refused
+//! Invariants: the header length comes from the header. The packet ends where its total length
+//! says, whatever padding the frame has. A fragment that could overwrite a TCP header is refused
 //! (RFC 3128). Options are skipped, not interpreted.
 
 use super::{ETHERNET, Frame, Kind, Packet, Parse, be16, protocol, transport};

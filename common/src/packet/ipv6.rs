@@ -1,9 +1,9 @@
 //! IPv6 (RFC 8200) with its extension headers.
 //!
 //! Invariants: at most `MAX_EXTENSIONS` headers are walked, and every one must lie inside the
-//! packet; hop-by-hop options come first or not at all; a routing header of type 0 (RFC 5095), a
-//! second fragment header and a fragment that could overwrite a TCP header (RFC 3128) are refused.
-//! An atomic fragment (RFC 6946) is no fragment.
+//! packet. A hop-by-hop header must be the first. A routing header of type 0 (RFC 5095), a second
+//! fragment header and a fragment that could overwrite a TCP header (RFC 3128) are refused. An
+//! atomic fragment (RFC 6946) is not treated as a fragment.
 
 use super::{ETHERNET, Frame, Kind, Packet, Parse, be16, protocol, transport};
 use crate::{drop_reason::DropReason, mutant, net::Ip6};
@@ -26,8 +26,8 @@ pub(super) const fn is_extension(next: u8) -> bool {
     )
 }
 
-/// Walks the chain that starts with `packet.protocol` at `packet.transport`; leaves both at the
-/// transport header, or at the payload of a later fragment.
+/// Walks the header chain that starts with `packet.protocol` at `packet.transport`. Sets both to
+/// the transport header, or to the payload of a later fragment.
 #[inline(always)]
 fn walk<F: Frame>(frame: &F, packet: &mut Packet<Ip6>) -> Result<(), DropReason> {
     let mut fragmented = false;
@@ -43,8 +43,8 @@ fn walk<F: Frame>(frame: &F, packet: &mut Packet<Ip6>) -> Result<(), DropReason>
     Err(DropReason::ExtensionHeaders)
 }
 
-/// One header further. A function of its own in the programs too, so that the loop is not unrolled
-/// into eight copies on their 512 bytes of stack.
+/// Advances by one header. Not inlined in the programs either, so that the loop is not unrolled
+/// into eight copies on the 512-byte stack.
 #[inline(never)]
 fn step_over<F: Frame>(
     frame: &F,

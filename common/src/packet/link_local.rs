@@ -1,15 +1,15 @@
-//! Link-local addresses: whether a workload may call one its own.
+//! Link-local addresses: whether a workload may use one as its own.
 //!
-//! No inventory knows them, and on a shared link whoever claims a router's would take over its
-//! neighbours' traffic. So one is believed if it is made from the hardware address that the frame
-//! comes from (RFC 4291 appendix A), and if the message ties no other hardware address to it. A
-//! workload that makes its link-local address in another way has it among its addresses, or does
-//! without: what it needs of neighbour discovery works from its other addresses.
+//! No inventory lists them, and on a shared link a workload that claims a router's address would
+//! receive its neighbours' traffic. So an address is accepted only if it is derived from the source
+//! hardware address of the frame (RFC 4291 appendix A), and if the message contains no other
+//! hardware address for it. A workload whose link-local address is derived in another way lists it
+//! among its addresses, or does without: neighbour discovery works from its other addresses.
 
 use super::{ETHERNET, Frame};
 use crate::net::Ip6;
 
-/// Where the frame's source hardware address begins.
+/// Offset of the frame's source hardware address.
 const SOURCE: u32 = ETHERNET - 8;
 /// Bytes of a neighbour solicitation or advertisement before its options (RFC 4861 §4.3, §4.4).
 const HEAD: u32 = 24;
@@ -17,10 +17,10 @@ const HEAD: u32 = 24;
 const OPTION: u32 = 8;
 const WITH_OPTION: u32 = HEAD + OPTION;
 
-/// The hardware address that a link-local address is made from, if it is made so.
+/// The hardware address from which a link-local address is derived, if it has that form.
 #[inline(always)]
 #[must_use]
-pub(super) const fn made_from(address: Ip6) -> Option<[u8; 6]> {
+pub(super) const fn hardware_address(address: Ip6) -> Option<[u8; 6]> {
     if address.first != 0xfe80_u64.rotate_right(16).to_be() {
         return None;
     }
@@ -30,15 +30,15 @@ pub(super) const fn made_from(address: Ip6) -> Option<[u8; 6]> {
     Some([a ^ 2, b, c, d, e, f])
 }
 
-/// Whether a solicitation or advertisement at `message`, which ends at `end`, may speak for a
+/// Whether a solicitation or advertisement at `message`, which ends at `end`, may be sent for a
 /// link-local address.
 #[inline(always)]
 pub(super) fn may_claim<F: Frame>(frame: &F, address: Ip6, message: u32, end: u32) -> bool {
-    let Some(made_from) = made_from(address) else {
+    let Some(hardware_address) = hardware_address(address) else {
         return false;
     };
     let mut hardware = [0u8; 6];
-    if !frame.load(SOURCE, &mut hardware) || hardware != made_from {
+    if !frame.load(SOURCE, &mut hardware) || hardware != hardware_address {
         return false;
     }
     match end - message {
@@ -49,7 +49,7 @@ pub(super) fn may_claim<F: Frame>(frame: &F, address: Ip6, message: u32, end: u3
                 return false;
             }
             let [kind, units, a, b, c, d, e, f] = option;
-            matches!(kind, 1 | 2) && units == 1 && [a, b, c, d, e, f] == made_from
+            matches!(kind, 1 | 2) && units == 1 && [a, b, c, d, e, f] == hardware_address
         }
         _ => false,
     }
@@ -63,7 +63,7 @@ mod tests {
     fn an_interface_identifier_holds_a_hardware_address() {
         let made = |text: &str| {
             let address: std::net::Ipv6Addr = text.parse().unwrap();
-            made_from(Ip6::from_wire(address.octets()))
+            hardware_address(Ip6::from_wire(address.octets()))
         };
         let hardware = [0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde];
         assert_eq!(made("fe80::3656:78ff:fe9a:bcde"), Some(hardware));

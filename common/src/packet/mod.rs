@@ -1,8 +1,8 @@
-//! Parsing of one packet into what the packet path asks about it.
+//! Parses one packet into what the pipeline needs.
 //!
-//! Invariants: every byte is read through [`Frame::load`], which checks bounds; nothing assumes
-//! linear data, an IPv4 header without options or a short chain of IPv6 headers; whatever does not
-//! parse has a [`DropReason`]. Parsing allows nothing: policy, source check and conntrack decide.
+//! Invariants: every byte is read through [`Frame::load`], which checks bounds. Nothing assumes
+//! linear data, an IPv4 header without options or a short chain of IPv6 headers. Every parse
+//! failure has a [`DropReason`]. Parsing allows nothing; policy, source check and conntrack decide.
 
 use crate::{
     drop_reason::DropReason,
@@ -80,8 +80,8 @@ impl TcpFlags {
         self.0 & (Self::SYN | Self::ACK | Self::FIN | Self::RST) == Self::SYN
     }
 
-    /// Whether a sane stack may send this combination; PSH, ECE and CWR never matter. The same
-    /// table as Linux's `tcp_valid_flags` (`net/netfilter/nf_conntrack_proto_tcp.c`).
+    /// Whether a sane stack may send this combination; PSH, ECE and CWR are ignored. The same table
+    /// as Linux's `tcp_valid_flags` (`net/netfilter/nf_conntrack_proto_tcp.c`).
     #[inline(always)]
     #[must_use]
     pub const fn are_sane(self) -> bool {
@@ -92,7 +92,7 @@ impl TcpFlags {
     }
 }
 
-/// A frame that can be read piece by piece.
+/// A frame that can be read in parts.
 pub trait Frame {
     /// Length of the frame from its Ethernet header on.
     fn len(&self) -> u32;
@@ -100,23 +100,23 @@ pub trait Frame {
     /// Copies `N` bytes at an offset; false when the frame does not hold them.
     fn load<const N: usize>(&self, offset: u32, into: &mut [u8; N]) -> bool;
 
-    /// The same for a header where most packets have it, which may be cheaper.
+    /// Like [`Self::load`], for an offset where most packets have the header; may be cheaper.
     #[inline(always)]
     fn peek<const N: usize, const OFFSET: u32>(&self, into: &mut [u8; N]) -> bool {
         self.load(OFFSET, into)
     }
 
-    /// Whether the kernel will cut the frame into segments later, in which case a length of zero
-    /// in the IP header is legal (BIG TCP).
+    /// Whether the kernel will segment the frame later. A length of zero in the IP header is then
+    /// legal (BIG TCP).
     fn is_gso(&self) -> bool;
 
-    /// Whether there is no byte at all.
+    /// Whether the frame is empty.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// What a packet is to the packet path.
+/// How the pipeline treats a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -126,7 +126,7 @@ pub enum Kind {
     FirstFragment,
     /// A later fragment; its ports are those of the first.
     LaterFragment,
-    /// An ICMP error; what matters is the packet inside.
+    /// An ICMP error; the quoted packet decides.
     Error,
     /// Neighbour discovery or multicast listener discovery: address configuration.
     Discovery,
@@ -141,19 +141,19 @@ pub struct Packet<A> {
     pub destination: A,
     /// Source port; for ICMP echo see [`Packet::destination_port`].
     pub source_port: Port,
-    /// Destination port. An echo request has its identifier as source port and none here, its
-    /// answer the reverse, so that request and answer are one flow and two requests are not. An
-    /// identifier of 0 counts as 65535: without any port, an answer would look like a request.
-    /// Other ICMP has ports that tell its kinds apart.
+    /// Destination port. An echo request has its identifier as source port and no destination port,
+    /// an echo reply the reverse, so that request and reply are one flow and two requests are not.
+    /// An identifier of 0 counts as 65535, because a reply without any port would look like a
+    /// request. Other ICMP messages have ports that distinguish their types.
     pub destination_port: Port,
     /// Offset of the transport header.
     pub transport: u32,
     /// Offset of the first byte after the IP packet.
     pub end: u32,
-    /// Identification, of fragments.
+    /// Identification field, of fragments.
     pub fragment_id: u32,
-    /// Of a later fragment, its offset. Otherwise the bytes from the start of what is, or could be,
-    /// fragmented to the end of the transport header.
+    /// Of a later fragment, its offset. Otherwise the bytes from the start of the data that is, or
+    /// could be, fragmented to the end of the transport header.
     pub datagram_offset: u32,
     /// Length of the IP packet.
     pub length: u32,
@@ -165,12 +165,12 @@ pub struct Packet<A> {
     pub icmp_type: u8,
     /// TTL or hop limit.
     pub hop_limit: u8,
-    /// What it is.
+    /// How the pipeline treats it.
     pub kind: Kind,
 }
 
 impl<A: Address> Packet<A> {
-    /// A packet about which nothing is known yet, for [`Parse`] to fill in.
+    /// An empty packet, for [`Parse`] to fill in.
     #[must_use]
     #[inline(always)]
     pub fn unknown() -> Self {
@@ -195,17 +195,17 @@ impl<A: Address> Packet<A> {
 
 /// An address family whose packets can be parsed.
 pub trait Parse: Address {
-    /// Parses the IP packet behind the Ethernet header into an unknown packet; in place, because
-    /// the programs have 512 bytes of stack.
+    /// Parses the IP packet after the Ethernet header into an empty packet; in place, because the
+    /// programs have 512 bytes of stack.
     ///
     /// # Errors
-    /// The reason for which such a packet is dropped.
+    /// The drop reason.
     fn parse<F: Frame>(frame: &F, into: &mut Packet<Self>) -> Result<(), DropReason>;
 
-    /// Parses the head of a packet that an ICMP error quotes: addresses, protocol and ports.
+    /// Parses the head of the packet that an ICMP error quotes: addresses, protocol and ports.
     ///
     /// # Errors
-    /// [`DropReason::IcmpErrorUnmatched`] when it does not hold them.
+    /// [`DropReason::IcmpErrorUnmatched`] if the quote does not hold them.
     fn parse_quoted<F: Frame>(
         frame: &F,
         at: u32,

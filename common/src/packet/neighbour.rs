@@ -1,9 +1,9 @@
-//! Neighbour discovery (RFC 4861) and redirects: what a workload may say about addresses.
+//! Neighbour discovery (RFC 4861) and redirects: which addresses a workload may announce.
 //!
-//! Invariants: a workload advertises only its own addresses, and a link-local one that is made from
-//! its hardware address ([`link_local`]); it is never a router. Discovery passes beside policy, so it
-//! keeps to the link, in both directions: it carries nothing to or from further away. Otherwise what
-//! arrives at a workload is not judged here: the sender's own fence did that.
+//! Invariants: a workload advertises only its own addresses, and a link-local address that is
+//! derived from its hardware address ([`link_local`]); it is never a router. Discovery passes
+//! without policy, so it must stay on the link in both directions and carries nothing further. What
+//! arrives at a workload is not checked otherwise: the sender's own fence did that.
 
 use super::{Frame, Kind, Packet, link_local, transport::icmp4, transport::icmp6};
 use crate::{
@@ -13,22 +13,23 @@ use crate::{
     net::{Address, Ip4, Ip6},
 };
 
-/// Judges ICMP that a workload sends and that can change how others reach addresses.
+/// Checks ICMP messages from a workload that can change how others reach addresses.
 pub trait Announce: Address {
-    /// Whether the workload may send this packet; anything else is somebody else's decision.
+    /// Whether the workload may send this packet. Passes every packet that is not about
+    /// announcements.
     ///
     /// # Errors
-    /// The reason for which it is dropped.
+    /// The drop reason.
     fn may_announce<F: Frame>(
         frame: &F,
         packet: &Packet<Self>,
         endpoint: &Endpoint,
     ) -> Result<(), DropReason>;
 
-    /// Whether discovery may arrive at a workload.
+    /// Whether a discovery packet may arrive at a workload.
     ///
     /// # Errors
-    /// The reason for which it is dropped.
+    /// The drop reason.
     fn may_arrive(packet: &Packet<Self>) -> Result<(), DropReason>;
 }
 
@@ -53,19 +54,20 @@ impl Announce for Ip4 {
     }
 }
 
-/// Whether discovery comes from the link and stays on it. Listeners speak to groups, from link-local
-/// addresses or none (RFC 2710 §3, RFC 3810 §5.2.13); everything else has a hop limit that no router
-/// has touched (RFC 4861 §6.1, §7.1, §8.1), and goes to a group if its sender has no address yet.
+/// Whether a discovery packet comes from the link and stays on it. Listener messages go to groups,
+/// from link-local addresses or the unspecified address (RFC 2710 §3, RFC 3810 §5.2.13). Everything
+/// else has hop limit 255, which no router has decremented (RFC 4861 §6.1, §7.1, §8.1), and goes to
+/// a group if its sender has no address yet.
 #[inline(always)]
-fn keeps_to_the_link(packet: &Packet<Ip6>) -> bool {
-    let nobody = packet.source == Ip6::UNSPECIFIED;
+fn stays_on_link(packet: &Packet<Ip6>) -> bool {
+    let unspecified = packet.source == Ip6::UNSPECIFIED;
     let to_group = packet.destination.is_multicast();
     match packet.icmp_type {
         icmp6::ROUTER_SOLICITATION..=icmp6::REDIRECT => {
             mutant!(forwarded_neighbour_passes, packet.hop_limit == 255, true)
-                && (!nobody || to_group)
+                && (!unspecified || to_group)
         }
-        _ => to_group && (nobody || packet.source.is_link_local()),
+        _ => to_group && (unspecified || packet.source.is_link_local()),
     }
 }
 
@@ -90,7 +92,7 @@ impl Announce for Ip6 {
             icmp6::REDIRECT => {
                 return mutant!(redirect6_passes, Err(DropReason::Redirect), Ok(()));
             }
-            _ if !keeps_to_the_link(packet) => return Err(DropReason::NeighbourSpoof),
+            _ if !stays_on_link(packet) => return Err(DropReason::NeighbourSpoof),
             icmp6::ROUTER_SOLICITATION => {
                 let to = packet.destination;
                 return if to.is_multicast() || to.is_link_local() {
@@ -113,19 +115,19 @@ impl Announce for Ip6 {
             let target = Ip6::from_wire(target);
             let own = mutant!(
                 neighbour_advertisement_unchecked,
-                may_speak_for(frame, packet, endpoint, target),
+                may_name(frame, packet, endpoint, target),
                 true
             );
             if !own {
                 return Err(DropReason::NeighbourSpoof);
             }
         }
-        // Whoever hears a solicitation ties its source to the hardware address in it.
+        // A receiver of a solicitation caches its source with the hardware address in it.
         if mutant!(
             foreign_link_local_solicits,
             packet.source.is_link_local(),
             false
-        ) && !may_speak_for(frame, packet, endpoint, packet.source)
+        ) && !may_name(frame, packet, endpoint, packet.source)
         {
             return Err(DropReason::NeighbourSpoof);
         }
@@ -134,27 +136,23 @@ impl Announce for Ip6 {
 
     #[inline(always)]
     fn may_arrive(packet: &Packet<Self>) -> Result<(), DropReason> {
-        if packet.kind == Kind::Discovery && !keeps_to_the_link(packet) {
+        if packet.kind == Kind::Discovery && !stays_on_link(packet) {
             return Err(DropReason::NeighbourSpoof);
         }
         Ok(())
     }
 }
 
-/// Whether a solicitation or advertisement may be about this address.
+/// Whether a solicitation or advertisement may name this address.
 #[inline(always)]
-fn may_speak_for<F: Frame>(
-    frame: &F,
-    packet: &Packet<Ip6>,
-    endpoint: &Endpoint,
-    address: Ip6,
-) -> bool {
+fn may_name<F: Frame>(frame: &F, packet: &Packet<Ip6>, endpoint: &Endpoint, address: Ip6) -> bool {
     endpoint.owns(address) || link_local::may_claim(frame, address, packet.transport, packet.end)
 }
 
-/// Whether the workload may use this source address: its own, or what address configuration needs.
+/// Whether the workload may use this source address: an own address, or what address configuration
+/// needs.
 pub trait OwnSource: Address {
-    /// True when the packet's source is the workload's to use.
+    /// True if the workload may use the packet's source address.
     fn is_own(packet: &Packet<Self>, endpoint: &Endpoint) -> bool;
 }
 
@@ -181,7 +179,7 @@ impl OwnSource for Ip6 {
             return true;
         }
         if packet.source == Self::UNSPECIFIED {
-            // Duplicate address detection and the listener reports that go with it.
+            // Duplicate address detection and its listener reports.
             return packet.kind == Kind::Discovery;
         }
         packet.source.is_link_local()
@@ -193,7 +191,7 @@ impl OwnSource for Ip6 {
     }
 }
 
-/// A DHCPv6 client speaking to ff02::1:2 (RFC 8415 §7).
+/// A DHCPv6 client that sends to ff02::1:2 (RFC 8415 §7).
 #[inline(always)]
 #[must_use]
 pub fn is_dhcp6(packet: &Packet<Ip6>) -> bool {

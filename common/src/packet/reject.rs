@@ -1,46 +1,46 @@
-//! What the sender of a rejected packet is told, byte by byte.
+//! Content of reject packets, byte by byte.
 //!
-//! TCP is reset as if nobody listened (RFC 9293 §3.10.7.1). Everything else gets an ICMP message:
-//! "port unreachable" for UDP, because that alone fails a datagram socket at once, and
+//! TCP gets the reset that a closed port sends (RFC 9293 §3.10.7.1). Everything else gets an ICMP
+//! message: "port unreachable" for UDP, because only that fails a datagram socket at once, and
 //! "administratively prohibited" for the rest (RFC 1812 §5.2.7.1, RFC 4443 §3.1).
 //!
-//! Invariants: an answer is never longer than 28 (IPv6: 48) bytes more than what it answers, of
-//! which it quotes eight bytes behind the IP header; nothing that could be an answer itself is
-//! answered, nor what has no single sender and receiver, nor a packet with IP options or extension
-//! headers. Whether to answer at all is decided elsewhere.
+//! Invariants: a reject packet is at most 28 (IPv6: 48) bytes longer than the rejected packet, of
+//! which it quotes the IP header and eight bytes. No reject packet is sent for a packet that could
+//! itself be one, for one without a single sender and receiver, or for one with IP options or
+//! extension headers. Whether a rule rejects is decided elsewhere.
 
 use zerocopy::IntoBytes as _;
 
 use super::{ETHERNET, Frame, TcpFlags, be16, protocol, transport::is_error};
 use crate::net::{Address, Ip4, Ip6};
 
-/// The part of a packet that decides about the answer.
+/// The part of a packet from which the reject packet is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head<A> {
-    /// Who sent it.
+    /// Source address.
     pub source: A,
-    /// To whom.
+    /// Destination address.
     pub destination: A,
     /// IP protocol number of what follows the IP header.
     pub protocol: u8,
-    /// Bytes behind the IP header.
+    /// Bytes after the IP header.
     pub payload: u16,
 }
 
 /// A TCP header without options.
 pub type TcpHeader = [u8; 20];
 
-/// Who finishes the checksum of an answer.
+/// Who completes the checksum of a reject packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
-    /// It is whole.
+    /// It is complete.
     Complete,
-    /// The kernel will, as it was asked to do for the packet that is answered: from the transport
-    /// header on, into the place of that packet's checksum (`CHECKSUM_PARTIAL`).
+    /// The kernel completes it, as requested for the rejected packet: from the transport header on,
+    /// at the offset of that packet's checksum (`CHECKSUM_PARTIAL`).
     Partial,
 }
 
-/// An address family in which packets can be answered.
+/// An address family whose packets can be rejected.
 pub trait Reject: Address {
     /// Bytes of an IP header without options or extensions.
     const HEADER: u32;
@@ -48,33 +48,33 @@ pub trait Reject: Address {
     const ICMP: u8;
     /// Type and codes of "destination unreachable": for UDP, and for the rest.
     const UNREACHABLE: (u8, u8, u8);
-    /// What a message quotes, in words as on the wire: the IP header and eight bytes more.
+    /// What an ICMP message quotes, in words as on the wire: the IP header and eight bytes more.
     type Quote;
     /// An IP header.
     type Header: Copy + AsRef<[u8]>;
 
-    /// Reads the head of the IP packet in an Ethernet frame. None unless it is one with a plain
-    /// header and holds eight bytes more, and no later fragment.
+    /// Reads the head of the IP packet in an Ethernet frame. None if the packet has options or
+    /// extension headers, holds fewer than eight bytes more, or is a later fragment.
     fn head<F: Frame>(frame: &F, quote: &mut Self::Quote) -> Option<Head<Self>>;
 
-    /// Whether this can be the address of a single machine elsewhere.
+    /// Whether this can be the address of a single remote host.
     fn is_host(self) -> bool;
 
-    /// The IP header of an answer.
+    /// The IP header of a reject packet.
     fn header(quote: &Self::Quote, protocol: u8, payload: u16) -> Self::Header;
 
     /// The sum of both addresses, for checksums.
     fn sum_of_ends(quote: &Self::Quote) -> u64;
 
-    /// The sum of what is quoted.
+    /// The sum of the quote.
     fn sum_of_quote(quote: &Self::Quote) -> u64;
 
-    /// The bytes of what is quoted.
+    /// The bytes of the quote.
     fn bytes_of_quote(quote: &Self::Quote) -> &[u8];
 }
 
-/// Whether a packet may be answered: `destination_mac` is the first byte of the frame, `first` that
-/// of what follows the IP header. A TCP segment is asked about by [`may_be_reset`], too.
+/// Whether a packet may be rejected. `destination_mac` is the first byte of the frame, `first` the
+/// first byte after the IP header. For TCP see also [`may_be_reset`].
 #[inline(always)]
 #[must_use]
 pub fn may_reject<A: Reject>(destination_mac: u8, head: &Head<A>, first: u8) -> bool {
@@ -84,15 +84,14 @@ pub fn may_reject<A: Reject>(destination_mac: u8, head: &Head<A>, first: u8) -> 
         && !(head.protocol == A::ICMP && is_error::<A>(first))
 }
 
-/// Whether a segment may be answered with a reset: a reset never is.
+/// Whether a segment may be reset; a reset never is.
 #[inline(always)]
 #[must_use]
 pub const fn may_be_reset(tcp: &TcpHeader) -> bool {
     !TcpFlags(tcp[13]).has(TcpFlags::RST)
 }
 
-/// The segment that resets the connection of another, which had `payload` bytes behind the IP
-/// header.
+/// The segment that resets the connection of a segment with `payload` bytes after the IP header.
 #[inline(always)]
 #[must_use]
 pub fn reset<A: Reject>(
@@ -104,7 +103,7 @@ pub fn reset<A: Reject>(
     let [ports, seq, ack, control, _]: [u32; 5] = zerocopy::transmute!(*tcp);
     let [offset, raw, ..] = control.to_ne_bytes();
     let flags = TcpFlags(raw);
-    let (seq, ack, answer) = if flags.has(TcpFlags::ACK) {
+    let (seq, ack, reset) = if flags.has(TcpFlags::ACK) {
         (ack, 0, TcpFlags::RST)
     } else {
         let data = payload.wrapping_sub(u16::from(offset >> 4) * 4);
@@ -114,9 +113,9 @@ pub fn reset<A: Reject>(
             .wrapping_add(open);
         (0, next.to_be(), TcpFlags::RST | TcpFlags::ACK)
     };
-    // Both halves change places, whatever the byte order.
+    // Swaps both halves, whatever the byte order.
     let ports = ports.rotate_left(16);
-    let control = u32::from_ne_bytes([5 << 4, answer, 0, 0]);
+    let control = u32::from_ne_bytes([5 << 4, reset, 0, 0]);
     let pseudo = pseudo::<A>(quote, protocol::TCP, 20);
     let sum = match checksum {
         Checksum::Complete => !fold(pseudo + total(&[ports, seq, ack, control])),
@@ -127,11 +126,10 @@ pub fn reset<A: Reject>(
     zerocopy::transmute!([ports, seq, ack, control, last])
 }
 
-/// The head of the message that says a packet of a protocol cannot be delivered; the quoted packet
-/// follows.
+/// The head of the ICMP message for a packet of a protocol; the quote follows.
 ///
-/// Its last two bytes are unused, and where the kernel would put the checksum of a UDP datagram:
-/// what stands there makes the message's sum right with and without that.
+/// Its last two bytes are unused. The kernel would put the checksum of a UDP datagram there; their
+/// value makes the message's sum correct with and without that.
 #[inline(always)]
 #[must_use]
 pub fn unreachable<A: Reject>(quote: &A::Quote, number: u8, checksum: Checksum) -> [u8; 8] {
@@ -156,7 +154,7 @@ pub fn unreachable<A: Reject>(quote: &A::Quote, number: u8, checksum: Checksum) 
     [kind, code, a, b, 0, 0, c, d]
 }
 
-/// Bytes of an ICMP message that quotes a head.
+/// Length of an ICMP message with its quote.
 #[inline(always)]
 #[must_use]
 #[allow(clippy::cast_possible_truncation, reason = "at most 56")]
@@ -164,7 +162,7 @@ pub const fn message_length<A: Reject>() -> u16 {
     8 + A::HEADER as u16 + 8
 }
 
-/// The sum of the pseudo-header of an answer (RFC 9293 §3.1, RFC 8200 §8.1).
+/// The sum of the pseudo-header of a reject packet (RFC 9293 §3.1, RFC 8200 §8.1).
 #[inline(always)]
 fn pseudo<A: Reject>(quote: &A::Quote, number: u8, length: u16) -> u64 {
     let [high, low] = length.to_be_bytes();
@@ -212,7 +210,7 @@ impl Reject for Ip4 {
         })
     }
 
-    /// Neither "this network", loopback, multicast, reserved nor broadcast (RFC 1122 §3.2.2).
+    /// Not "this network", loopback, multicast, reserved or broadcast (RFC 1122 §3.2.2).
     #[inline(always)]
     fn is_host(self) -> bool {
         let [first, ..] = self.to_wire();
@@ -224,7 +222,7 @@ impl Reject for Ip4 {
         let [_, _, _, source, destination, ..] = *quote;
         let [high, low] = (payload + 20).to_be_bytes();
         let start = u32::from_ne_bytes([0x45, 0, high, low]);
-        // Never cut into pieces, so it needs no identification (RFC 6864).
+        // Never fragmented, so it needs no identification (RFC 6864).
         let fragment = u32::from_ne_bytes([0, 0, 0x40, 0]);
         let unsummed = u32::from_ne_bytes([64, number, 0, 0]);
         let sum = total(&[start, fragment, unsummed, source, destination]);
@@ -279,7 +277,7 @@ impl Reject for Ip6 {
         })
     }
 
-    /// Neither unspecified, loopback nor multicast.
+    /// Not unspecified, loopback or multicast.
     #[inline(always)]
     fn is_host(self) -> bool {
         let unspecified_or_loopback = self.first == 0 && u64::from_be(self.last) <= 1;
@@ -295,14 +293,14 @@ impl Reject for Ip6 {
         zerocopy::transmute!([version, next, e, f, g, h, a, b, c, d])
     }
 
-    /// Not inlined into the kernel's programs, which have no stack for so many summands.
+    /// Not inlined into the kernel programs, whose stack does not hold so many summands.
     #[inline(never)]
     fn sum_of_ends(quote: &[u32; 12]) -> u64 {
         let [_, _, a, b, c, d, e, f, g, h, ..] = *quote;
         total(&[a, b, c, d, e, f, g, h])
     }
 
-    /// As above.
+    /// Not inlined, as above.
     #[inline(never)]
     fn sum_of_quote(quote: &[u32; 12]) -> u64 {
         total(quote)

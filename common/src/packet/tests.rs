@@ -212,7 +212,7 @@ fn flags_that_no_stack_sends_are_refused() {
 }
 
 #[test]
-fn an_echo_and_its_answer_are_one_flow_but_two_echoes_are_two() {
+fn an_echo_request_and_its_reply_are_one_flow_and_two_requests_are_two() {
     let request = parse4(ipv4(1, 0, 0, &icmp(8, 77, &[]))).unwrap();
     assert_eq!(
         (request.source_port, request.destination_port),
@@ -228,16 +228,16 @@ fn an_echo_and_its_answer_are_one_flow_but_two_echoes_are_two() {
 }
 
 #[test]
-fn another_question_is_answered_by_its_own_answer_only() {
+fn an_icmp_query_matches_only_its_own_response_type() {
     let ends = |kind| {
         let packet = parse4(ipv4(1, 0, 0, &icmp(kind, 77, &[]))).unwrap();
         (packet.source_port, packet.destination_port)
     };
-    for question in [13, 15, 17] {
-        let (from, to) = ends(question);
-        assert_eq!(ends(question + 1), (to, from));
-        for other in (13..=20).filter(|kind| *kind != question + 1) {
-            assert_ne!(ends(other), (to, from), "{other} answers {question}");
+    for query in [13, 15, 17] {
+        let (from, to) = ends(query);
+        assert_eq!(ends(query + 1), (to, from));
+        for other in (13..=20).filter(|kind| *kind != query + 1) {
+            assert_ne!(ends(other), (to, from), "{other} matches {query}");
         }
     }
     let six = |kind| {
@@ -268,7 +268,7 @@ fn an_error_quotes_the_packet_it_is_about() {
 }
 
 #[test]
-fn the_other_familys_icmp_is_quoted_as_what_it_is_without_ports() {
+fn quoted_icmp_of_the_other_family_has_no_ports() {
     for body in [icmp(8, 77, &[]), icmp(3, 0, &[])] {
         let whole = parse4(ipv4(58, 0, 0, &body)).unwrap();
         let quoted = &ipv4(58, 0, 0, &body)[14..];
@@ -379,7 +379,7 @@ fn the_source_must_be_the_workloads_own() {
 }
 
 #[test]
-fn arp_speaks_for_the_sender() {
+fn arp_is_allowed_for_own_addresses_only() {
     let arp = |operation: u8, sender: [u8; 4]| {
         let mut f = vec![0u8; 12];
         f.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, operation]);

@@ -19,9 +19,9 @@ pub(super) mod icmp4 {
     pub(crate) const ECHO: u8 = 8;
     pub(crate) const TIME_EXCEEDED: u8 = 11;
     pub(crate) const PARAMETER_PROBLEM: u8 = 12;
-    pub(crate) const TIMESTAMP_ANSWER: u8 = 14;
-    pub(crate) const INFORMATION_ANSWER: u8 = 16;
-    pub(crate) const MASK_ANSWER: u8 = 18;
+    pub(crate) const TIMESTAMP_REPLY: u8 = 14;
+    pub(crate) const INFORMATION_REPLY: u8 = 16;
+    pub(crate) const MASK_REPLY: u8 = 18;
 }
 
 /// ICMP for IPv6 types (RFC 4443, 4861, 2710, 3810, 4620).
@@ -36,11 +36,11 @@ pub(super) mod icmp6 {
     pub(crate) const NEIGHBOUR_SOLICITATION: u8 = 135;
     pub(crate) const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
     pub(crate) const REDIRECT: u8 = 137;
-    pub(crate) const NODE_INFORMATION_ANSWER: u8 = 140;
+    pub(crate) const NODE_INFORMATION_REPLY: u8 = 140;
     pub(crate) const LISTENER_REPORT_V2: u8 = 143;
 }
 
-/// Fills in ports, flags and kind from the header at `packet.transport`.
+/// Sets ports, flags and kind from the header at `packet.transport`.
 #[inline(always)]
 pub(super) fn parse<F: Frame, A: Address>(
     frame: &F,
@@ -151,8 +151,8 @@ fn parse_icmp<F: Frame, A: Address>(frame: &F, packet: &mut Packet<A>) -> Result
     Ok(())
 }
 
-/// Ports of the quoted packet at `packet.transport`, of which an error holds eight bytes at least
-/// (RFC 792; RFC 4443 §2.4).
+/// Sets the ports of the quoted packet at `packet.transport`; an error quotes at least eight bytes
+/// of it (RFC 792; RFC 4443 §2.4).
 #[inline(always)]
 pub(super) fn parse_quoted<F: Frame, A: Address>(
     frame: &F,
@@ -166,7 +166,7 @@ pub(super) fn parse_quoted<F: Frame, A: Address>(
         protocol::TCP | protocol::UDP | protocol::SCTP => {
             set_ports(packet, [h[0], h[1], h[2], h[3]]);
         }
-        // The other family's is a raw protocol, and its flows have no ports.
+        // ICMP of the other family is a raw protocol whose flows have no ports.
         protocol::ICMP | protocol::ICMPV6 if (packet.protocol == protocol::ICMPV6) == A::V6 => {
             packet.icmp_type = h[0];
             if is_error::<A>(h[0]) {
@@ -225,22 +225,22 @@ fn set_echo<A: Address>(packet: &mut Packet<A>, id: [u8; 2]) {
     }
 }
 
-/// Each kind of question beside echo is a flow of its own, which only its answer belongs to: an
-/// answer has the type after its question's (RFC 792, RFC 950, RFC 4620). A kind that nobody
-/// answers is one that no reverse packet belongs to.
+/// Each type of query other than echo is a flow of its own, to which only its response belongs: a
+/// response has the type that follows its query's (RFC 792, RFC 950, RFC 4620). To a type without a
+/// response no reverse packet belongs.
 #[inline(always)]
 fn set_other_query<A: Address>(packet: &mut Packet<A>) {
-    let answers = if A::V6 {
-        packet.icmp_type == icmp6::NODE_INFORMATION_ANSWER
+    let is_response = if A::V6 {
+        packet.icmp_type == icmp6::NODE_INFORMATION_REPLY
     } else {
         matches!(
             packet.icmp_type,
-            icmp4::TIMESTAMP_ANSWER | icmp4::INFORMATION_ANSWER | icmp4::MASK_ANSWER
+            icmp4::TIMESTAMP_REPLY | icmp4::INFORMATION_REPLY | icmp4::MASK_REPLY
         )
     };
-    // No echo has two ports, and no two of these are alike.
+    // No echo has two ports, and no two of these are equal.
     let kind = u16::from(packet.icmp_type);
-    if answers {
+    if is_response {
         packet.source_port = Port::new(u16::MAX);
         packet.destination_port = Port::new(kind);
     } else {
@@ -255,11 +255,11 @@ fn load<F: Frame, A: Address, const N: usize>(
     packet: &Packet<A>,
     into: &mut [u8; N],
 ) -> Result<(), DropReason> {
-    const BEHIND_IPV4: u32 = ETHERNET + 20;
-    const BEHIND_IPV6: u32 = ETHERNET + 40;
+    const AFTER_IPV4: u32 = ETHERNET + 20;
+    const AFTER_IPV6: u32 = ETHERNET + 40;
     let loaded = match (A::V6, packet.transport) {
-        (false, BEHIND_IPV4) => frame.peek::<N, BEHIND_IPV4>(into),
-        (true, BEHIND_IPV6) => frame.peek::<N, BEHIND_IPV6>(into),
+        (false, AFTER_IPV4) => frame.peek::<N, AFTER_IPV4>(into),
+        (true, AFTER_IPV6) => frame.peek::<N, AFTER_IPV6>(into),
         (_, elsewhere) => frame.load(elsewhere, into),
     };
     if loaded {

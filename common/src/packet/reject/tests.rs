@@ -1,4 +1,4 @@
-//! Answers checked by summing them up the slow way.
+//! Reject packets, checked with a straightforward checksum.
 
 #![allow(clippy::cast_possible_truncation, reason = "test frames are short")]
 
@@ -69,7 +69,7 @@ fn sum(parts: &[&[u8]]) -> u16 {
     sum as u16
 }
 
-/// What stands before an answer in its checksum: from B to A.
+/// The pseudo-header of a reject packet, from B to A.
 fn pseudo(v6: bool, number: u8, payload: &[u8]) -> Vec<u8> {
     let mut p = Vec::new();
     if v6 {
@@ -109,9 +109,9 @@ fn reset_of(v6: bool, flags: u8, data: usize, checksum: Checksum) -> Option<TcpH
 }
 
 #[test]
-fn a_reset_takes_its_numbers_from_the_segment() {
+fn a_reset_takes_sequence_numbers_from_the_segment() {
     for v6 in [false, true] {
-        for (flags, data, seq, ack, answer) in [
+        for (flags, data, seq, ack, reset_flags) in [
             (SYN, 0, 0, 0xffff_fff1_u32, TcpFlags::RST | ACK),
             (SYN, 20, 0, 5, TcpFlags::RST | ACK),
             (ACK, 20, 0x0102_0304, 0, TcpFlags::RST),
@@ -123,7 +123,7 @@ fn a_reset_takes_its_numbers_from_the_segment() {
                 assert_eq!(s[..4], [1, 0xbb, 0x9c, 0x40], "ports");
                 assert_eq!(s[4..8], u32::to_be_bytes(seq), "{flags:#x}");
                 assert_eq!(s[8..12], ack.to_be_bytes(), "{flags:#x}");
-                assert_eq!(s[12..16], [0x50, answer, 0, 0]);
+                assert_eq!(s[12..16], [0x50, reset_flags, 0, 0]);
                 if checksum == Checksum::Partial {
                     finish(&mut s, 16);
                 }
@@ -156,7 +156,7 @@ fn message_of(v6: bool, number: u8, checksum: Checksum) -> Vec<u8> {
 }
 
 #[test]
-fn a_message_sums_up_whoever_finishes_it() {
+fn an_icmp_checksum_is_right_whoever_completes_it() {
     for v6 in [false, true] {
         for (number, code) in [
             (protocol::UDP, if v6 { [1, 4] } else { [3, 3] }),
@@ -184,7 +184,7 @@ fn a_message_sums_up_whoever_finishes_it() {
 }
 
 #[test]
-fn headers_go_back_with_a_right_sum() {
+fn the_ip_header_of_a_reject_packet_has_a_right_checksum() {
     let mut quote = [0; 7];
     Ip4::head(&frame(false, protocol::TCP, &[0; 8]), &mut quote).unwrap();
     let header = Ip4::header(&quote, protocol::TCP, 20);
@@ -219,7 +219,7 @@ fn only_plain_headers_have_a_head() {
 }
 
 #[test]
-fn what_has_no_single_sender_and_receiver_is_not_answered() {
+fn packets_without_a_single_sender_and_receiver_are_not_rejected() {
     let head = head4(&frame(false, protocol::UDP, &[0; 8])).unwrap();
     assert!(may_reject(2, &head, 0));
     assert!(!may_reject(3, &head, 0), "to many machines");
@@ -268,7 +268,7 @@ fn what_has_no_single_sender_and_receiver_is_not_answered() {
 }
 
 #[test]
-fn an_icmp_error_is_not_answered() {
+fn an_icmp_error_is_not_rejected() {
     let head = head4(&frame(false, protocol::ICMP, &[0; 8])).unwrap();
     for kind in [3, 4, 5, 11, 12] {
         assert!(!may_reject(2, &head, kind));
