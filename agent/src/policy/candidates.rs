@@ -1,6 +1,6 @@
-//! Which identities a selector could match at all, so that it is not asked about every one.
+//! Which identities a selector could match, so that it is not matched against all of them.
 //!
-//! Invariant: whoever a selector matches is among its candidates.
+//! Invariant: every identity that a selector matches is among its candidates.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,7 +22,7 @@ struct Residents {
     all: BTreeSet<IdentityId>,
 }
 
-/// Identities by what selectors ask first.
+/// Identities by the criterion that selectors check first.
 #[derive(Default)]
 pub(crate) struct Candidates {
     namespaces: BTreeMap<NamespaceName, Residents>,
@@ -65,7 +65,7 @@ impl Candidates {
         }
     }
 
-    /// Shows every identity that a selector could match.
+    /// Calls `visit` for every identity that a selector could match.
     pub(crate) fn of(&self, selector: &Selector, show: &mut dyn FnMut(IdentityId)) {
         let mut all = |ids: &BTreeSet<IdentityId>| ids.iter().for_each(|id| show(*id));
         match &selector.question.peer {
@@ -98,7 +98,7 @@ impl Candidates {
                     }
                 }
             }
-            // Only workloads declare ports.
+            // Only workloads declare named ports.
             None => {
                 let everyone = self.namespaces.values();
                 everyone.for_each(|residents| all(&residents.all));

@@ -1,7 +1,7 @@
-//! The prefixes that policies name, and which of them contain an address.
+//! The prefixes in policies, and which of them contain an address.
 //!
-//! Invariants: answers are sorted and complete; a prefix contains itself. A prefix is there for as
-//! long as anybody who added it has not removed it again.
+//! Invariants: results are sorted and complete; a prefix contains itself. A prefix is kept until
+//! every user that added it has removed it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
@@ -15,11 +15,11 @@ use crate::model::{Peer, Peers, Policy, PolicySet};
 /// Every prefix that occurs in a policy, as a network or as an exception.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Prefixes {
-    /// How often each was added.
+    /// How often each prefix was added.
     counts: HashMap<IpNet, usize>,
-    /// How many there are of each length, so that a look-up costs one probe per length in use.
+    /// The number of prefixes of each length, so that a lookup costs one probe per length in use.
     lengths: BTreeMap<(bool, u8), usize>,
-    /// Those that came or went since they were last asked for.
+    /// Prefixes that were added or removed since the last call of `take_changed`.
     flipped: BTreeSet<IpNet>,
 }
 
@@ -70,17 +70,17 @@ impl Prefixes {
         }
     }
 
-    /// The prefixes that came or went since the last call.
+    /// The prefixes that were added or removed since the last call.
     pub(crate) fn take_flipped(&mut self) -> BTreeSet<IpNet> {
         std::mem::take(&mut self.flipped)
     }
 
-    /// Whether it has a prefix.
+    /// Whether the prefix is in the set.
     pub(crate) fn contains(&self, net: &IpNet) -> bool {
         self.counts.contains_key(net)
     }
 
-    /// Every prefix, in no order.
+    /// Every prefix, unordered.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &IpNet> {
         self.counts.keys()
     }
@@ -90,7 +90,7 @@ impl Prefixes {
         self.of_lengths(address, u8::MAX)
     }
 
-    /// The prefixes that contain a network, itself included if it is one of them, sorted.
+    /// The prefixes that contain a network, including the network itself, sorted.
     pub(crate) fn covering(&self, net: &IpNet) -> Vec<IpNet> {
         self.of_lengths(net.network(), net.prefix_len())
     }
@@ -111,7 +111,7 @@ fn length(net: &IpNet) -> (bool, u8) {
     (matches!(net, IpNet::V6(_)), net.prefix_len())
 }
 
-/// The prefixes that a policy names.
+/// The prefixes in a policy.
 pub(crate) fn named_by(policy: &Policy) -> impl Iterator<Item = IpNet> {
     let rules = policy.ingress.iter().chain(&policy.egress).flatten();
     let peers = rules.filter_map(|rule| match &rule.peers {
@@ -121,7 +121,7 @@ pub(crate) fn named_by(policy: &Policy) -> impl Iterator<Item = IpNet> {
     peers.flatten().flat_map(of_peer)
 }
 
-/// The prefixes that a peer names.
+/// The prefixes in a peer.
 pub(crate) fn of_peer(peer: &Peer) -> impl Iterator<Item = IpNet> {
     let named = match peer {
         Peer::Cidr { net, except } => Some(std::iter::once(net).chain(except)),

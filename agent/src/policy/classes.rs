@@ -1,9 +1,9 @@
 //! Peer classes: identities that no selector in use can tell apart.
 //!
 //! Invariants: a class is named by the set of selectors it matches, so an identity that moves to
-//! another class carries its meaning with it; identities that match nothing are in no class of
-//! their own and read the any-class rows at once. An update asks new selectors and new identities
-//! only, and leads where asking all of them again would.
+//! another class keeps its meaning. Identities that match no selector have no class of their own
+//! and use the any-class rows. An update matches only new selectors and new identities, with the
+//! same result as matching all of them again.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -49,7 +49,7 @@ pub(crate) struct Classes {
     pub(crate) of: Map<IdentityId, ClassId>,
 }
 
-/// Selectors that tables began and ceased to ask.
+/// Selectors that tables started and stopped to use.
 #[derive(Default)]
 pub(crate) struct Turn {
     came: Vec<Selector>,
@@ -59,7 +59,7 @@ pub(crate) struct Turn {
 type Identities = Map<IdentityId, Arc<Identity>>;
 
 impl Classes {
-    /// Takes note of tables that ask from now on, and of those that do so no longer.
+    /// Registers the selectors of new tables, and removes those of tables that are gone.
     pub(crate) fn turn(&mut self, came: &[Arc<TableSpec>], gone: &[Arc<TableSpec>]) -> Turn {
         let mut turn = Turn::default();
         for selector in came.iter().flat_map(|spec| spec.selectors()) {
@@ -88,7 +88,7 @@ impl Classes {
         turn
     }
 
-    /// Sorts identities into classes again. Returns whether there are other classes now.
+    /// Updates the class of each identity. Returns whether the set of classes changed.
     pub(crate) fn update(
         &mut self,
         turn: &Turn,
@@ -120,8 +120,7 @@ impl Classes {
         Ok(others)
     }
 
-    /// Every identity whose class may be another now, with the selectors that it did not match
-    /// before.
+    /// Every identity whose class may have changed, with the selectors that it newly matches.
     fn gains(
         &mut self,
         turn: &Turn,
@@ -174,7 +173,7 @@ impl Classes {
         gains
     }
 
-    /// Counts an identity in; returns whether the class is new.
+    /// Adds an identity to its class; returns whether the class is new.
     fn join(&mut self, id: ClassId, matched: Matched) -> bool {
         if let Some(class) = self.classes.get_mut(&id) {
             class.identities += 1;
@@ -194,7 +193,7 @@ impl Classes {
         true
     }
 
-    /// Counts an identity out; returns whether the class is gone.
+    /// Removes an identity from its class; returns whether the class is gone.
     fn leave(&mut self, id: ClassId) -> bool {
         let Some(class) = self.classes.get_mut(&id) else {
             return false;
@@ -217,7 +216,7 @@ impl Classes {
         true
     }
 
-    /// How many classes there are, not counting that of identities that match nothing.
+    /// The number of classes, without that of identities that match nothing.
     pub(crate) fn len(&self) -> usize {
         self.classes.len() - usize::from(self.classes.contains_key(&ClassId::ANY))
     }
@@ -233,7 +232,7 @@ impl Classes {
         classes.flatten().copied().collect()
     }
 
-    /// What the identities of a class match.
+    /// The selectors that the identities of a class match.
     pub(crate) fn matched(&self, id: ClassId) -> &[Digest] {
         self.classes.get(&id).map_or(&[], |class| &class.matched)
     }
@@ -241,7 +240,8 @@ impl Classes {
 
 type From = (Option<ClassId>, Vec<Digest>);
 
-/// Where identities go: those of one class that gain the same go the same way.
+/// New classes of identities: those of one class that newly match the same selectors move to the
+/// same class.
 #[derive(Default)]
 struct Moves {
     known: HashMap<From, (ClassId, Matched)>,

@@ -1,10 +1,10 @@
 //! Compile: from inventory, policies and local endpoints to the desired state of the maps.
 //!
 //! Invariants: inputs and result are whole states, but the cost follows what changed since the last
-//! call; the result is that of a compiler without a past, but for numbers and for tables carried:
-//! the tables of the previous result keep their rows, for the new classes too, until the next call,
-//! because endpoints are flipped to new tables only after addresses have new identities. Calling
-//! again with the same inputs therefore settles to what is needed alone.
+//! call. The result equals that of a new compiler, except for numbers and carried tables: the
+//! tables of the previous result keep their rows, for the new classes too, until the next call,
+//! because endpoints are flipped to new tables only after addresses have new identities. Another
+//! call with the same inputs therefore removes what is no longer needed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -39,12 +39,12 @@ use crate::{
     plan::State,
 };
 
-/// The wall clock may wander by this much before rows are written again, in nanoseconds.
+/// The wall clock may drift by this much before rows are written again, in nanoseconds.
 const CLOCK_SLACK: u64 = 50_000_000;
 
 type Tables = BTreeMap<TableId, Arc<TableSpec>>;
 
-/// The compiler with what it remembers from call to call.
+/// The compiler and the state it keeps between calls.
 #[derive(Default)]
 pub struct Compiler {
     /// All numbers in use.
@@ -58,12 +58,12 @@ pub struct Compiler {
     past: Past,
 }
 
-/// What the last result was made of, each part after those it follows from.
+/// State of the last result; each field depends on those before it.
 #[derive(Default)]
 struct Past {
     rulebook: Rulebook,
     prefixes: Prefixes,
-    /// The tables whose prefixes are among them.
+    /// The tables whose prefixes are included.
     carried: Tables,
     resolver: Resolver,
     layouts: Layouts,
@@ -75,16 +75,16 @@ struct Past {
 type Namespaces = BTreeMap<NamespaceName, Namespace>;
 
 impl Compiler {
-    /// Compiles.
+    /// Compiles a new desired state.
     ///
     /// # Errors
-    /// When the node cannot number that many identities, rules or namespaces. Nothing the caller
-    /// holds has changed then.
+    /// If the node has no numbers left for so many identities, rules or namespaces. The caller's
+    /// state is unchanged.
     pub fn compile(&mut self, inputs: &Inputs<'_>) -> Result<Compiled, Exhausted> {
         let clock = self.steady(inputs.clock);
         let compiled = self.advance(inputs, &clock);
         if compiled.is_err() {
-            // Half way to somewhere else is no place to go on from.
+            // A half-finished update cannot be continued, so start from empty.
             self.past = Past::default();
         }
         compiled
@@ -155,13 +155,13 @@ impl Compiler {
         })
     }
 
-    /// To be called once every endpoint has the table of the last result: until then the tables
-    /// before it stand as well.
+    /// Call this once every endpoint has the table of the last result. Until then the tables of the
+    /// result before are kept as well.
     pub fn in_force(&mut self) {
         self.in_force.clone_from(&self.latest);
     }
 
-    /// The same relation between the clocks as before unless one of them stepped, so that tables
+    /// The same offset between the clocks as before unless one of them was stepped, so that tables
     /// do not change with every reading.
     fn steady(&mut self, read: Clock) -> Clock {
         let steady = self
@@ -246,8 +246,8 @@ fn name_prefixes(prefixes: &mut Prefixes, changes: &[PolicyChange]) {
     old.flat_map(named_by).for_each(|net| prefixes.remove(net));
 }
 
-/// Tables still in force keep asking for the prefixes that they were laid out with: an identity
-/// that forgot one would be another peer to them.
+/// Tables in force keep the prefixes that they were compiled with: without one of them, an identity
+/// would be a different peer to the table.
 fn carry_prefixes(prefixes: &mut Prefixes, carried: &mut Tables, in_force: &Tables) {
     if carried.keys().eq(in_force.keys()) {
         return;
@@ -269,7 +269,7 @@ fn carry_prefixes(prefixes: &mut Prefixes, carried: &mut Tables, in_force: &Tabl
     carried.clone_from(in_force);
 }
 
-/// Every endpoint's table, and the kinds of workloads among them.
+/// Every endpoint's table, and the workload kinds among the endpoints.
 fn lay_out(
     inputs: &Inputs<'_>,
     resolver: &Resolver,
@@ -304,7 +304,7 @@ fn lay_out(
     Ok((endpoints, kinds))
 }
 
-/// The addresses of the endpoint record; the inventory refuses more than fit.
+/// The own addresses for the endpoint record; the inventory refuses more than fit.
 pub(super) fn own_addresses(workload: &Workload) -> ([Ip4; MAX_IP4], [Ip6; MAX_IP6]) {
     let (mut ip4, mut ip6) = ([Ip4::default(); MAX_IP4], [Ip6::default(); MAX_IP6]);
     let v4 = workload

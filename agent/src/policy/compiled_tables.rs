@@ -1,7 +1,7 @@
-//! The rows of every table that stands, kept up as classes come and go.
+//! The rows of every table in force, updated as classes change.
 //!
 //! Invariants: a table's rows are those of its specification for the classes that match any of its
-//! selectors; rows that did not change keep their `Arc`, so that planning can skip them.
+//! selectors. Unchanged rows keep their `Arc`, so that planning can skip them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -32,12 +32,12 @@ pub(crate) struct CompiledTables {
 }
 
 impl CompiledTables {
-    /// Whether exactly these tables stand.
+    /// Whether exactly these tables are present.
     pub(crate) fn are(&self, tables: &BTreeMap<TableId, Arc<TableSpec>>) -> bool {
         self.sheets.keys().eq(tables.keys())
     }
 
-    /// Puts up new tables and takes down those that are not wanted any more; returns both.
+    /// Adds new tables and removes those that are no longer wanted; returns both.
     pub(crate) fn turn(
         &mut self,
         tables: &BTreeMap<TableId, Arc<TableSpec>>,
@@ -64,7 +64,7 @@ impl CompiledTables {
         [came, gone]
     }
 
-    /// Brings the rows up to the classes there are.
+    /// Updates the rows for the current classes.
     pub(crate) fn update(&mut self, classes: &Classes) {
         for (id, sheet) in &mut self.sheets {
             let now = classes.matching(&sheet.asked);

@@ -1,7 +1,7 @@
-//! What compilation takes and gives.
+//! Input and output of compilation.
 //!
-//! Invariants: plain data with no more behaviour than a look-up; the two clocks are only ever read
-//! together. How one becomes the other is `compile`'s business.
+//! Invariants: plain data with no behaviour except lookups; the two clocks are always read
+//! together. The transformation is in `compile`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
     plan::State,
 };
 
-/// The present, on both clocks.
+/// The current time, on both clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     /// Wall-clock time.
@@ -43,7 +43,7 @@ impl Clock {
 pub struct LocalEndpoint {
     /// Its host-side interface.
     pub ifindex: u32,
-    /// Whose it is.
+    /// The workload.
     pub workload: WorkloadId,
     /// Boot-clock second until which older connections are picked up.
     pub pickup_until: u32,
@@ -52,7 +52,7 @@ pub struct LocalEndpoint {
 /// The mode of each namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Modes {
-    /// Of namespaces that have none of their own, and of frames of no endpoint.
+    /// The mode of namespaces without their own, and of frames without an endpoint.
     pub default: Mode,
     /// By namespace.
     pub namespaces: BTreeMap<NamespaceName, Mode>,
@@ -69,7 +69,7 @@ impl Modes {
     }
 }
 
-/// Everything that the desired state follows from.
+/// Everything that the desired state depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
     /// Workloads, namespaces and nodes.
@@ -80,20 +80,20 @@ pub struct Inputs<'a> {
     pub endpoints: &'a [LocalEndpoint],
     /// Modes.
     pub modes: &'a Modes,
-    /// Whose policies were refused before any of their content was in force.
+    /// Subjects of policies that were refused and never had good content.
     pub locked: &'a [Lockdown],
-    /// Now.
+    /// The current time.
     pub clock: Clock,
 }
 
-/// A rule as verdicts name it.
+/// A rule, as verdicts refer to it.
 #[derive(Debug, Clone)]
 pub struct RuleInfo {
     /// Its policy.
     pub policy: Arc<Policy>,
     /// Its direction.
     pub direction: Direction,
-    /// Its place among the policy's rules of that direction, from 0.
+    /// Its index among the policy's rules of that direction, from 0.
     pub index: usize,
     /// Allow or deny.
     pub action: RuleAction,
@@ -102,7 +102,7 @@ pub struct RuleInfo {
 }
 
 impl RuleInfo {
-    /// `ingress[0]` and the like.
+    /// For example `ingress[0]`.
     #[must_use]
     pub fn name(&self) -> String {
         format!("{}[{}]", self.direction.name(), self.index)
@@ -116,7 +116,7 @@ impl RuleInfo {
     }
 }
 
-/// What became of an endpoint.
+/// The compiled state of an endpoint.
 #[derive(Debug, Clone)]
 pub struct EndpointInfo {
     /// The workload.
@@ -131,10 +131,10 @@ pub struct EndpointInfo {
     pub policies: Arc<[PolicyId]>,
 }
 
-/// The outcome of a compilation.
+/// The result of a compilation.
 #[derive(Debug, Clone)]
 pub struct Compiled {
-    /// What the maps should hold.
+    /// The desired content of the maps.
     pub state: State,
     /// Every identity.
     pub identities: Map<IdentityId, Arc<Identity>>,
@@ -142,8 +142,8 @@ pub struct Compiled {
     pub rules: Map<RuleSlot, RuleInfo>,
     /// Local endpoints by ifindex.
     pub endpoints: BTreeMap<u32, EndpointInfo>,
-    /// How many classes there are.
+    /// The number of classes.
     pub classes: usize,
-    /// Boot-clock time of the next change that time alone brings.
+    /// Boot-clock time of the next change that is due to time alone.
     pub next_change: Option<u64>,
 }

@@ -1,9 +1,8 @@
 //! Which flows change their verdict from one policy set to another.
 //!
 //! Invariants: compares every pair of groups of workloads, nodes and outside prefixes at every
-//! port, from compiled rows alone; a change of the deciding rule without one of the verdict is no
-//! change. Workloads that only one of two inventories has are counted, not compared. Modes are
-//! ignored.
+//! port, from compiled rows alone. A different deciding rule with the same verdict is no change.
+//! Workloads that are in only one of two inventories are counted, not compared. Modes are ignored.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -28,7 +27,7 @@ use super::{
 };
 use crate::model::{Inventory, PolicySet, WallTime};
 
-/// What is compared.
+/// One version to compare.
 #[derive(Debug, Clone, Copy)]
 pub struct Version<'a> {
     /// Workloads, namespaces and nodes.
@@ -37,27 +36,27 @@ pub struct Version<'a> {
     pub policies: &'a Arc<PolicySet>,
 }
 
-/// What one version says of a change's flows.
+/// The verdict of one version for the flows of a change.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Said {
     /// `allow` or `deny`.
     pub verdict: &'static str,
-    /// Who decided: the end or ends that deny, or both ends that allow.
+    /// The deciding rules: of the end or ends that deny, or of both ends if they allow.
     pub by: Vec<String>,
 }
 
-/// Flows that change alike.
+/// Flows with the same change.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Change {
-    /// Who opens them: places among the groups.
+    /// Originators: indices of groups.
     pub from: Vec<usize>,
-    /// Whom they are opened to, likewise.
+    /// Responders: indices of groups.
     pub to: Vec<usize>,
     /// Their destination ports.
     pub ports: String,
-    /// What the old version says.
+    /// Verdict of the old version.
     pub old: Said,
-    /// What the new version says.
+    /// Verdict of the new version.
     pub new: Said,
 }
 
@@ -66,24 +65,24 @@ pub struct Change {
 pub struct Difference {
     /// The changes.
     pub changes: Vec<Change>,
-    /// Pairs of groups with flows that are allowed now.
+    /// Pairs of groups with newly allowed flows.
     pub opened: usize,
-    /// Pairs of groups with flows that are denied now.
+    /// Pairs of groups with newly denied flows.
     pub closed: usize,
-    /// Everyone who was compared, in groups that policies treat alike.
+    /// All compared ends, in groups that the policies treat alike.
     pub groups: Vec<GroupName>,
-    /// How many groups of workloads there are.
+    /// The number of groups of workloads.
     pub kinds: usize,
     /// Workloads that were compared.
     pub workloads: usize,
-    /// Workloads of one inventory only.
+    /// Workloads that are in only one inventory.
     pub not_compared: usize,
 }
 
-/// Compares two versions as of a moment.
+/// Compares two versions at a point in time.
 ///
 /// # Errors
-/// When a version has more identities or rules than a node can number.
+/// If a version has more identities or rules than a node can number.
 pub fn difference(
     old: Version<'_>,
     new: Version<'_>,
@@ -137,7 +136,7 @@ pub fn difference(
     Ok(difference)
 }
 
-/// What changes between two groups, in words.
+/// The changes between two groups, as text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Words {
     old: Said,
@@ -145,20 +144,20 @@ struct Words {
     ports: String,
 }
 
-/// The number of a list of words; equal lists have equal numbers.
+/// The number of a list of texts; equal lists have equal numbers.
 type WordsId = usize;
 
 /// The tables of an end in both versions, the other end's classes, and the direction.
 type Asked = ([Option<TableId>; 2], [ClassId; 2], Direction);
 
-/// To which classes two versions of a table say different verdicts.
+/// The classes for which two versions of a table have different verdicts.
 #[derive(Default)]
 struct Differing {
-    /// To those of which neither version has rows of their own.
+    /// For the classes without rows of their own in either version.
     others: bool,
-    /// Classes of which a version has rows of its own, in either version.
+    /// Classes with rows of their own in either version.
     own: [HashSet<ClassId>; 2],
-    /// Those among them, as pairs, to which the verdicts differ.
+    /// Pairs of these classes with different verdicts.
     differ: HashSet<[ClassId; 2]>,
 }
 
@@ -180,7 +179,7 @@ impl Differing {
 struct Comparison<'a> {
     evaluators: [&'a Evaluator; 2],
     readers: [VerdictReader<'a>; 2],
-    /// Every pair of classes that a face has.
+    /// Every pair of classes of a face.
     classes: BTreeSet<[ClassId; 2]>,
     words: HashMap<[*const PortVerdicts; 4], WordsId>,
     known: HashMap<Vec<Words>, WordsId>,
@@ -189,11 +188,11 @@ struct Comparison<'a> {
     outside: Rc<PortVerdicts>,
 }
 
-/// By a target and what changes, the sources.
+/// Sources by target and change.
 type Found = BTreeMap<(usize, WordsId), Vec<usize>>;
 
 impl Comparison<'_> {
-    /// By the places of two groups, what changes between them.
+    /// The change between two groups, by their indices.
     fn all(&mut self, groups: &[Group<2>], difference: &mut Difference) -> Found {
         let mut known: HashMap<([Option<TableId>; 2], Direction), Rc<Differing>> = HashMap::new();
         let mut differing = |comparison: &mut Self, group: &Group<2>, direction| {
@@ -307,9 +306,9 @@ impl Comparison<'_> {
         self.lists.len() - 1
     }
 
-    /// What changes between two ends, given what each says: old and new, out and in.
+    /// The changes between two ends, from their verdicts: old and new, egress and ingress.
     fn words(&mut self, spans: &[Rc<PortVerdicts>; 4]) -> WordsId {
-        // PortVerdicts live as long as their readers, so that their places name them.
+        // The readers own the `PortVerdicts`, so their addresses identify them.
         let key = spans.each_ref().map(Rc::as_ptr);
         if let Some(known) = self.words.get(&key) {
             return *known;
@@ -333,7 +332,7 @@ impl Comparison<'_> {
         words
     }
 
-    /// What is said of a stretch, if the verdict changes.
+    /// The verdicts for a range, if they differ.
     fn said(&self, stretch: &Stretch<4>) -> Option<(Said, Said)> {
         let [old_out, old_in, new_out, new_in] = stretch.rulings;
         let [old, new] = self.evaluators;
@@ -341,7 +340,7 @@ impl Comparison<'_> {
         changes.then(|| (said(old, [old_out, old_in]), said(new, [new_out, new_in])))
     }
 
-    /// Whether the two versions' tables say different verdicts anywhere.
+    /// Whether the tables of the two versions have different verdicts anywhere.
     fn differs(&mut self, asked: Asked) -> bool {
         let [old, new] = self.both(asked);
         old.verdicts() != new.verdicts()
@@ -377,7 +376,8 @@ fn said(evaluator: &Evaluator, [egress, ingress]: [Ruling; 2]) -> Said {
     }
 }
 
-/// One change for all who share it: first the sources of one target, then the targets of these.
+/// One change for all ends that share it: first the sources of one target, then the targets of
+/// these.
 fn merge(found: Found, lists: &[Vec<Words>]) -> Vec<Change> {
     let mut merged: BTreeMap<(Rc<Vec<usize>>, &Words), Vec<usize>> = BTreeMap::new();
     for ((to, words), sources) in found {

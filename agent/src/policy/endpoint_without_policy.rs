@@ -1,7 +1,7 @@
-//! Endpoints whose policy is not known: fenced, with a table that has no rows.
+//! Endpoint records for workloads whose policy is not known: a table without rows.
 //!
 //! Invariant: such an endpoint allows nothing if its namespace enforces, and everything if it
-//! observes; it is never left without a fence.
+//! observes. It is never left without a fence.
 
 use ringfence_common::{
     endpoint::Endpoint,
@@ -17,7 +17,7 @@ use super::{
 
 impl Compiler {
     /// The endpoint record of a workload without a policy, and its namespace's mode. `None` for a
-    /// workload that the inventory lacks.
+    /// workload that is not in the inventory.
     pub fn without_policy(
         &mut self,
         inputs: &Inputs<'_>,
@@ -27,7 +27,7 @@ impl Compiler {
         let name = &workload.id.namespace;
         let (namespace, mode) = match self.namespace(name) {
             Ok(slot) => (slot, inputs.modes.of(name)),
-            // Not even a slot is left: the node's default has to do.
+            // No slot is left: use the node's default mode.
             Err(_) => (NamespaceSlot::NODE_DEFAULT, inputs.modes.default),
         };
         let (ip4, ip6) = own_addresses(workload);

@@ -1,8 +1,8 @@
-//! `policy eval`: asks the compiled rows on the host, as the kernel would ask its maps.
+//! `policy eval`: looks up the compiled rows on the host, as the kernel does in its maps.
 //!
-//! Invariants: both ends are judged, local or not; an address that a workload or node owns is that
-//! owner; modes are ignored; traffic to the own address, and from the own node, is allowed before
-//! every rule.
+//! Invariants: both ends are evaluated, local or not. An address that a workload or node owns
+//! stands for its owner. Modes are ignored. Traffic to the own address, and from the workload's
+//! node, is allowed before every rule.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -34,12 +34,12 @@ use crate::model::{
 /// One end of a query.
 pub type End = TestEnd;
 
-/// A flow to judge.
+/// A flow to evaluate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
-    /// Who opens it.
+    /// The originator.
     pub from: End,
-    /// Whom it is opened to.
+    /// The responder.
     pub to: End,
     /// One port, a named port of the destination, or a protocol without ports.
     pub port: PortMatch,
@@ -47,7 +47,7 @@ pub struct Query {
     pub family: Option<u8>,
 }
 
-/// A query that cannot be answered.
+/// Why a query cannot be evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
     /// The workload does not exist.
@@ -60,7 +60,7 @@ pub enum QueryError {
         from: String,
         /// The other.
         to: String,
-        /// The family that was asked for.
+        /// The requested family.
         family: Option<u8>,
     },
     /// The family is neither 4 nor 6.
@@ -83,7 +83,7 @@ fn asked(family: Option<u8>) -> String {
     family.map_or_else(String::new, |family| format!(" {family}"))
 }
 
-/// What one end says.
+/// The verdict of one end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Side {
     /// Its verdict.
@@ -94,18 +94,18 @@ pub struct Side {
     pub policy: Option<String>,
 }
 
-/// What both ends say.
+/// The verdict of both ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// Allowed only if both ends allow.
     pub verdict: Verdict,
-    /// The opening end.
+    /// The originator's end.
     pub egress: Side,
-    /// The receiving end.
+    /// The responder's end.
     pub ingress: Side,
 }
 
-/// Everything compiled for every workload, to be asked.
+/// The compiled state of every workload.
 pub struct Evaluator {
     compiled: Compiled,
     rows: HostTable,
@@ -126,10 +126,10 @@ impl Register for Evaluator {
 }
 
 impl Evaluator {
-    /// Compiles the policies for every workload of the inventory, as of a moment.
+    /// Compiles the policies for every workload of the inventory, at a point in time.
     ///
     /// # Errors
-    /// When there are more identities or rules than a node can number.
+    /// If there are more identities or rules than a node can number.
     pub fn new(
         inventory: &Arc<Inventory>,
         policies: &Arc<PolicySet>,
@@ -147,7 +147,8 @@ impl Evaluator {
             default: Mode::Enforce,
             namespaces: BTreeMap::new(),
         };
-        // Any fixed point will do for the boot clock: rows are asked at the moment they are made.
+        // Any fixed boot-clock time works: rows are looked up for the time at which they are
+        // compiled.
         let clock = Clock { now, boot: 1 << 62 };
         let inputs = Inputs {
             inventory,
@@ -184,10 +185,10 @@ impl Evaluator {
         })
     }
 
-    /// Judges one flow.
+    /// Evaluates one flow.
     ///
     /// # Errors
-    /// When the query names what does not exist.
+    /// If the query names something that does not exist.
     pub fn ask(&self, query: &Query) -> Result<Answer, QueryError> {
         let flow = Flow::of(query, self)?;
         let itself = flow.is_to_itself();
@@ -266,7 +267,8 @@ impl Evaluator {
         self.class(self.identity(address))
     }
 
-    /// The class of what is in a network, but in no narrower one that policies name, and nobody's.
+    /// The class of addresses in a network that are in no longer prefix of a policy and have no
+    /// owner.
     pub(crate) fn class_within(&self, net: IpNet) -> ClassId {
         self.class(self.of_prefix(net.network(), net.prefix_len()))
     }
@@ -276,7 +278,7 @@ impl Evaluator {
         self.workloads.get(workload).map(|(_, table)| *table)
     }
 
-    /// Reads what the tables say at every port.
+    /// A reader of verdicts at every port.
     pub(crate) fn spans(&self) -> VerdictReader<'_> {
         VerdictReader::new(&self.compiled.state, &self.rows, self.now)
     }

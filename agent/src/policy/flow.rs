@@ -1,7 +1,7 @@
-//! From a query to the flow it is about: two addresses with their owners, a protocol and a port.
+//! Resolves a query to a flow: two addresses with their owners, a protocol and a port.
 //!
-//! Invariants: both addresses are of one family; an address that a workload owns is that workload.
-//! Nothing is judged here.
+//! Invariants: both addresses are of one family; an address that a workload owns stands for that
+//! workload. No verdicts are made here.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -28,15 +28,15 @@ pub(crate) struct Flow<'a> {
     pub(crate) port: u16,
 }
 
-/// Where workloads are found.
+/// Where workloads are looked up.
 pub(crate) trait Register {
-    /// The workload of a name.
+    /// The workload with a name.
     fn named(&self, id: &WorkloadId) -> Option<&Arc<Workload>>;
     /// The workload that owns an address.
     fn owner(&self, address: IpAddr) -> Option<&Arc<Workload>>;
 }
 
-/// Nothing is kept for the next question: whoever has many makes a register of its own.
+/// Scans the inventory at every call; a caller with many queries builds an index.
 impl Register for Inventory {
     fn named(&self, id: &WorkloadId) -> Option<&Arc<Workload>> {
         self.workload(id)
@@ -49,10 +49,10 @@ impl Register for Inventory {
 }
 
 impl<'a> Flow<'a> {
-    /// Finds out what a query is about.
+    /// Resolves a query.
     ///
     /// # Errors
-    /// When the query names what does not exist.
+    /// If the query names something that does not exist.
     pub(crate) fn of(query: &Query, register: &'a impl Register) -> Result<Self, QueryError> {
         if let Some(family) = query.family
             && !matches!(family, 4 | 6)

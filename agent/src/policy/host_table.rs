@@ -1,7 +1,7 @@
-//! Compiled rows as a longest-prefix map on the host, for the look-up that the kernel makes.
+//! Compiled rows as a longest-prefix map on the host, for the same lookup as the kernel's.
 //!
 //! Invariant: finds what the kernel's map would find. Only prefix lengths in use are tried, which
-//! is what makes asking fast.
+//! makes a lookup fast.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,13 +14,13 @@ use ringfence_common::{
 
 use crate::plan::{State, TableRows};
 
-/// All that a look-up has in full whatever row it finds, but for rows of every protocol.
+/// The fields that every row found by a lookup has in full, except in rows of every protocol.
 type Group = (TableId, ClassId, u8, u8);
 
 /// The rows of every table of a state.
 pub(crate) struct HostTable {
     tables: HashMap<TableId, Arc<TableRows>>,
-    /// A bit for each number of free port bits that occurs.
+    /// A bit for each number of free port bits in use.
     widths: HashMap<Group, u32>,
 }
 

@@ -1,6 +1,7 @@
-//! The identities in use, with their numbers and how many addresses and prefixes have each.
+//! The identities in use, with their numbers and the number of addresses and prefixes that have
+//! each.
 //!
-//! Invariant: after `settle` an identity is there exactly if something has it.
+//! Invariant: after `settle` an identity exists exactly if something has it.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::ordmap::Map;
 
-/// Who owns an address.
+/// The owner of an address.
 #[derive(Debug, Clone)]
 pub(crate) enum Owner {
     Host,
@@ -27,7 +28,7 @@ pub(crate) enum Owner {
     Workload(KindNumber, Arc<WorkloadKind>),
 }
 
-/// What identities are told apart by, without looking into kinds of workloads.
+/// What distinguishes identities, without comparing the contents of workload kinds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     owner: (u8, Option<KindNumber>),
@@ -52,7 +53,7 @@ pub(crate) struct Identities {
 }
 
 impl Identities {
-    /// The identity of an owner in these prefixes, with one more holder.
+    /// The identity of an owner in these prefixes; adds one holder.
     pub(crate) fn take(
         &mut self,
         owner: Owner,
@@ -96,8 +97,8 @@ impl Identities {
             owner,
             holders: 1,
         };
-        // The same content under a kind that is new since its last holder left: the old entry is
-        // idle and gives way.
+        // The same content under a workload kind that is newer than its last holder: the old entry
+        // is idle and is replaced.
         if let Some(idle) = self.held.insert(id, held) {
             self.numbers.remove(&idle.key);
         } else {
@@ -108,7 +109,7 @@ impl Identities {
         Ok(id)
     }
 
-    /// One holder less.
+    /// Removes one holder.
     pub(crate) fn give_back(&mut self, id: IdentityId) {
         if let Some(held) = self.held.get_mut(&id) {
             held.holders -= 1;
@@ -118,12 +119,12 @@ impl Identities {
         }
     }
 
-    /// The owner of an identity that is held.
+    /// The owner of an identity that has a holder.
     pub(crate) fn owner(&self, id: IdentityId) -> Option<Owner> {
         self.held.get(&id).map(|held| held.owner.clone())
     }
 
-    /// Forgets what nothing has any more; says what came and what is gone since the last time.
+    /// Removes identities without a holder; returns what was added and removed since the last call.
     pub(crate) fn settle(&mut self) -> Resolved {
         let mut resolved = Resolved {
             came: std::mem::take(&mut self.came),

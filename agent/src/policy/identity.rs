@@ -1,8 +1,8 @@
-//! Identities: the distinct kinds of peers that policy can tell apart at all.
+//! Identities: the distinct peers that policy can tell apart.
 //!
-//! Invariant: two addresses of equal identity are treated alike by every policy there is or could
-//! be without a new CIDR: namespace (with its labels), labels, service account and declared ports
-//! of the workload, or the kind of non-workload, and the set of policy prefixes around the address.
+//! Invariant: every policy without a new CIDR treats two addresses of equal identity alike: same
+//! namespace (with its labels), labels, service account and declared ports of the workload, or same
+//! non-workload kind, and same set of policy prefixes around the address.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::model::{Labels, NamedPort, NamespaceName, ServiceAccountName};
 
-/// What a workload is to a selector.
+/// The properties of a workload that selectors can match.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WorkloadKind {
     /// Its namespace.
@@ -25,20 +25,20 @@ pub struct WorkloadKind {
     pub ports: Vec<NamedPort>,
 }
 
-/// What kind of owner an address has.
+/// The kind of an address's owner.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// This node.
     Host,
     /// Another node.
     RemoteNode,
-    /// Nobody we know.
+    /// No known owner.
     World,
     /// A workload.
     Workload(Arc<WorkloadKind>),
 }
 
-/// One distinct kind of peer.
+/// One distinct peer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The owner's kind.

@@ -1,9 +1,11 @@
-//! Kinds of workloads: those that no policy at hand can tell apart, with one to stand for all.
+//! Reduces an inventory to one representative for each set of workloads that no given policy
+//! distinguishes.
 //!
-//! Invariants: workloads of one kind have the same namespace, the same values of every label that
-//! a policy names, the same service account (if policies name any), the same declared ports and
-//! lie in the same policy prefixes; so whatever is true of the one that stands for them is true of
-//! all. Labels that no policy names, such as those that every pod has its own of, do not count.
+//! Invariants: workloads with the same representative have the same namespace, the same values of
+//! every label key in the policies, the same service account (if policies select by it), the same
+//! declared ports, and lie in the same policy prefixes. So every verdict for the representative
+//! holds for all of them. Labels that are in no policy, such as labels unique to a pod, are
+//! ignored.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,7 +20,7 @@ use crate::model::{
     Workload, WorkloadId,
 };
 
-/// What policies look at.
+/// The workload properties that policies select by.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Looks {
     keys: BTreeSet<String>,
@@ -27,7 +29,7 @@ pub(crate) struct Looks {
 }
 
 impl Looks {
-    /// What any of these sets of policies looks at.
+    /// The properties that any of these policy sets selects by.
     pub(crate) fn of(sets: &[&PolicySet]) -> Self {
         let mut looks = Self::default();
         for set in sets {
@@ -64,7 +66,7 @@ impl Looks {
         self.accounts |= service_account.is_some();
     }
 
-    /// Every prefix that policies name.
+    /// Every prefix in the policies.
     pub(crate) fn prefixes(&self) -> BTreeSet<IpNet> {
         self.prefixes
             .iter()
@@ -102,14 +104,14 @@ struct Kind<'w> {
     faces: Vec<(bool, Vec<Vec<IpNet>>)>,
 }
 
-/// An inventory with one workload of each kind.
+/// An inventory with the representatives only.
 pub(crate) struct ReducedInventory {
     pub(crate) inventory: Arc<Inventory>,
-    /// Who stands for each workload.
+    /// The representative of each workload.
     pub(crate) stands_for: BTreeMap<WorkloadId, WorkloadId>,
 }
 
-/// Keeps the first workload of each kind.
+/// Keeps the first workload of each set as its representative.
 pub(crate) fn reduce(inventory: &Inventory, looks: &Looks) -> ReducedInventory {
     let mut known: HashMap<Kind<'_>, &WorkloadId> = HashMap::new();
     let mut stands_for = BTreeMap::new();

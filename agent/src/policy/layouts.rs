@@ -1,7 +1,7 @@
-//! Which table each kind of local workload has.
+//! The policy table of each kind of local workload.
 //!
-//! Invariants: workloads of one kind have one layout; a layout stands until a policy that concerns
-//! its kind changes, until declared ports change, or until time changes what it says.
+//! Invariants: workloads of one kind have one layout. A layout is kept until a policy that concerns
+//! its kind changes, until declared ports change, or until the passage of time changes it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::model::{NamedPort, PolicyId};
 
-/// What a kind of workload has been given.
+/// The layout of a kind of workload.
 #[derive(Clone)]
 pub(crate) struct LaidOut {
     pub(crate) policies: Arc<[PolicyId]>,
@@ -37,10 +37,10 @@ pub(crate) struct Layouts {
 }
 
 impl Layouts {
-    /// Forgets what time, as of this clock, has changed.
+    /// Removes the layouts that the passage of time, up to this clock, has changed.
     pub(crate) fn pass_time(&mut self, clock: &Clock) {
         let before = self.clock.replace(*clock);
-        // What lapsed before the clock went back may hold again; where it jumped, edges moved.
+        // If the clock went back, lapsed rules may hold again; if it jumped, edges moved.
         let goes_on = before
             .is_some_and(|before| before.now <= clock.now && before.boot(clock.now) == clock.boot);
         if !goes_on {
@@ -56,7 +56,7 @@ impl Layouts {
         self.known.retain(|_, (_, laid_out)| ahead(&laid_out.spec));
     }
 
-    /// Forgets what policies that changed had a part in.
+    /// Removes the layouts that include a changed policy.
     pub(crate) fn change(&mut self, changes: &[PolicyChange]) {
         if !changes.is_empty() {
             let stands = |kind: &WorkloadKind| {
@@ -70,7 +70,7 @@ impl Layouts {
         }
     }
 
-    /// Forgets everything: other ports are declared.
+    /// Removes all layouts, because other ports are declared.
     pub(crate) fn clear(&mut self) {
         self.known.clear();
     }
@@ -123,7 +123,7 @@ impl Layouts {
         Ok((spec, table))
     }
 
-    /// Forgets kinds that no endpoint is of, and tables that do not stand.
+    /// Removes kinds without an endpoint, and tables that are not in force.
     pub(crate) fn retain(
         &mut self,
         kinds: &BTreeSet<KindNumber>,

@@ -1,13 +1,13 @@
 //! Which workloads a refused policy locks down.
 //!
-//! Only where the namespace enforces: in `observe` nothing is ever dropped, and `lockdown` drops
-//! everything as it is.
+//! Only if the namespace enforces: in `observe` nothing is ever dropped, and `lockdown` drops
+//! everything anyway.
 
 use ringfence_common::mode::Mode;
 
 use crate::model::{Inventory, Lockdown, Workload};
 
-/// The refused policy that locks a workload down, if one does.
+/// The refused policy that locks a workload down, if any.
 #[must_use]
 pub fn locked_by<'a>(
     locked: &'a [Lockdown],
@@ -24,7 +24,7 @@ pub fn locked_by<'a>(
     })
 }
 
-/// The override of an endpoint's mode that follows, as the kernel reads it; 0 for none.
+/// The resulting override of an endpoint's mode as a map byte; 0 for none.
 pub(super) fn mode_override(
     locked: &[Lockdown],
     inventory: &Inventory,

@@ -1,8 +1,9 @@
 //! The policy engine: from inventory and policies to identities, classes and policy tables.
 //!
-//! Pure: no clock (now is passed in), no I/O. Resolve gives every address an identity; selectors
-//! sort identities into classes; each endpoint's policies make a table; tables and classes make
-//! rows. `evaluate` asks the same rows on the host that the kernel asks in its maps.
+//! Pure: no clock (the time is an argument), no I/O. Resolve gives every address an identity;
+//! selectors sort identities into classes; each endpoint's policies make a policy table; tables and
+//! classes make policy rows. `evaluate` looks up the same rows on the host as the kernel does in
+//! its maps.
 
 mod candidates;
 mod cidr;

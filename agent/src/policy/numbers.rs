@@ -1,9 +1,9 @@
-//! Numbers for things, by content: the same identity, class, table, rule or namespace has the same
-//! number for as long as anything remembers it, across restarts too.
+//! Numbers by content: the same identity, class, table, rule or namespace keeps its number as long
+//! as it is recorded, across restarts too.
 //!
-//! Invariants: a number is handed out once per content and never for two contents at a time;
-//! allocations are reported so that they can be written down *before* they are used in a map.
-//! Where they are written is not this module's business.
+//! Invariants: a number is allocated once per content and never to two contents at a time.
+//! Allocations are reported, so that they can be written down *before* they are used in a map.
+//! Writing them is the caller's task.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,11 +13,11 @@ use std::{
 use ringfence_common::{ids, maps};
 use sha2::{Digest as _, Sha256};
 
-/// First sixteen bytes of SHA-256 over a value's parts, as `Hash` takes it apart.
+/// First sixteen bytes of SHA-256 over the fields of a value, in the order of its `Hash`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub u128);
 
-/// Feeds what a value consists of to SHA-256, whole numbers in one byte order.
+/// Feeds the fields of a value to SHA-256, with integers in one byte order.
 struct Into256(Sha256);
 
 impl Hasher for Into256 {
@@ -45,14 +45,15 @@ impl Hasher for Into256 {
         self.write_u64(number as u64);
     }
 
-    /// Nobody asks: the digest is taken from the whole sum.
+    /// Unused: the digest is taken from the whole sum.
     fn finish(&self) -> u64 {
         0
     }
 }
 
-/// The digest of a value whose `Hash` takes apart all that makes it equal to another: derived, over
-/// sorted collections. Derived hashes write lengths and variants, so no two values look alike.
+/// The digest of a value whose `Hash` covers everything that its `Eq` compares: derived, over
+/// sorted collections. Derived hashes include lengths and variants, so different values have
+/// different input.
 pub(crate) fn digest_of(value: &impl Hash) -> Digest {
     let mut hasher = Into256(Sha256::new());
     value.hash(&mut hasher);
@@ -65,7 +66,7 @@ pub(crate) fn digest_of(value: &impl Hash) -> Digest {
     )
 }
 
-/// What is numbered.
+/// The number spaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Space {
     /// Identities.
@@ -90,7 +91,7 @@ impl Space {
         Self::Namespace,
     ];
 
-    /// Its name in the record of allocations.
+    /// Its name in the ledger.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -102,7 +103,7 @@ impl Space {
         }
     }
 
-    /// First number handed out, and the first that no longer fits.
+    /// First number to allocate, and the first that no longer fits.
     const fn range(self) -> (u32, u32) {
         match self {
             Self::Identity => (ids::IdentityId::FIRST_FREE.0, maps::IDENTITIES),
@@ -113,10 +114,10 @@ impl Space {
     }
 }
 
-/// One number given to one content.
+/// One number allocated to one content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allocation {
-    /// What is numbered.
+    /// The number space.
     pub space: Space,
     /// The content.
     pub digest: Digest,
@@ -152,7 +153,7 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// Takes over what an earlier run had allocated.
+    /// Restores the allocations of an earlier run.
     pub fn restore(&mut self, allocations: impl IntoIterator<Item = Allocation>) {
         for allocation in allocations {
             let book = self.books.entry(allocation.space).or_default();
@@ -162,7 +163,7 @@ impl Numbers {
         }
     }
 
-    /// Keeps numbers that are found in the maps, but in no record, from being handed out.
+    /// Reserves numbers that are in the maps but not in the ledger.
     pub fn reserve(&mut self, space: Space, numbers: impl IntoIterator<Item = u32>) {
         self.books.entry(space).or_default().taken.extend(numbers);
     }
@@ -179,7 +180,7 @@ impl Numbers {
         let (first, limit) = space.range();
         let span = limit - first;
         let start = book.next.max(first);
-        // Round robin, so that a freed number rests for as long as possible.
+        // Round robin, so that a freed number is reused as late as possible.
         let number = (0..span)
             .map(|step| first + (start - first + step) % span)
             .find(|number| !book.taken.contains(number))
@@ -200,7 +201,7 @@ impl Numbers {
         std::mem::take(&mut self.fresh)
     }
 
-    /// Forgets every number of a space that is not in use any more. Returns how many went.
+    /// Frees every number of a space that is no longer in use. Returns how many.
     pub fn retain(&mut self, space: Space, in_use: &HashSet<u32>) -> usize {
         let book = self.books.entry(space).or_default();
         let before = book.taken.len();
@@ -267,7 +268,7 @@ mod tests {
             digest_of(&(vec![1], vec![2, 3])),
             digest_of(&(vec![1, 2], vec![3]))
         );
-        // Ledgers of this version hold it.
+        // Ledgers of this version contain it.
         let known = Digest(0x9d6f_66dc_ed34_52cf_5f0a_ac2e_e5f4_b051);
         assert_eq!(digest_of(&("namespace", "shop")), known);
     }

@@ -1,15 +1,15 @@
-//! Who decides at one point of a table: tier by tier, now and at every edge ahead.
+//! The deciding rule at one point of a table: tier by tier, now and at every later edge.
 //!
-//! Invariants: in the Admin and Baseline tiers, policies of one priority speak together, each with
-//! its first matching rule, and the strongest action wins; in the namespace tier every matching
-//! rule speaks. Times are converted to the boot clock here and nowhere else.
+//! Invariants: in the Admin and Baseline tiers, policies of one priority are combined, each with
+//! its first matching rule, and the strongest action wins. In the namespace tier all matching rules
+//! are combined. Times are converted to the boot clock here and nowhere else.
 
 use ringfence_common::{ids::RuleSlot, mode::Verdict, mutant};
 
 use super::table::{Edge, Fence, FenceRule, Stage};
 use crate::model::{RuleAction, WallTime};
 
-/// Who decides, and whether the sender is told.
+/// The deciding rule, and whether it rejects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Decider {
     pub(crate) verdict: Verdict,
@@ -28,10 +28,10 @@ impl Decider {
     }
 }
 
-/// Who decides from each moment on, in boot-clock time: the first entry from ever.
+/// The deciding rule from each boot-clock time on; the first entry has no start.
 pub(crate) type Timeline = Vec<(u64, Decider)>;
 
-/// The last word of a direction, when no rule decides.
+/// The default of a direction, if no rule decides.
 pub(crate) fn default_of(fence: &Fence) -> Decider {
     if fence.isolated {
         Decider::of(Verdict::Deny, RuleSlot::DEFAULT_DENY)
@@ -40,7 +40,7 @@ pub(crate) fn default_of(fence: &Fence) -> Decider {
     }
 }
 
-/// Who decides among rules that all match a point, in the order of the fence, over all time.
+/// The deciding rules over time, among rules that all match a point, in the order of the fence.
 pub(crate) fn timeline(matching: &[&FenceRule], default: Decider, edge: Option<Edge>) -> Timeline {
     let Some(edge) = edge else {
         return vec![(0, at(matching, default, None))];
@@ -63,7 +63,7 @@ pub(crate) fn timeline(matching: &[&FenceRule], default: Decider, edge: Option<E
     timeline
 }
 
-/// Who decides at a time; without one, no rule has a window.
+/// The deciding rule at a time; without a time, no rule has a window.
 fn at(matching: &[&FenceRule], default: Decider, time: Option<WallTime>) -> Decider {
     let mut rules = matching
         .iter()

@@ -1,8 +1,9 @@
-//! Everyone who can be an end of a flow, in groups that compiled tables treat alike.
+//! All possible ends of a flow, in groups that the compiled tables treat alike.
 //!
 //! Invariants: members of a group have the same table and, address by address, the same classes in
-//! every policy set at hand, so a verdict about one is a verdict about all; groups keep within a
-//! namespace. What is neither workload nor node is `world`, once for each prefix that policies name.
+//! every policy set, so a verdict for one holds for all. A group does not span namespaces.
+//! Addresses that belong to neither workload nor node are `world`, with one group for each prefix
+//! in the policies.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -20,12 +21,12 @@ use super::{
 };
 use crate::model::{Inventory, NamedPort, NamespaceName, Workload, WorkloadId};
 
-/// How many members a group's name lists for programs.
+/// How many members of a group are listed in JSON.
 const LISTED: usize = 5;
 /// How many labels that all members share are shown.
 const SHARED: usize = 3;
 
-/// Who is in a group.
+/// What a group consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GroupKind {
@@ -39,16 +40,16 @@ pub enum GroupKind {
     World,
 }
 
-/// A group as people and programs are told of it.
+/// The name of a group in output.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct GroupName {
     /// What it is.
     pub kind: GroupKind,
-    /// Its name for people.
+    /// Name for display.
     pub name: String,
     /// How many workloads or nodes it has; 0 for the world.
     pub count: usize,
-    /// The first of them.
+    /// The first members.
     pub members: Vec<String>,
 }
 
@@ -61,7 +62,7 @@ impl fmt::Display for GroupName {
 /// One address of a member as peers see it: its family and its class in each policy set.
 pub(crate) type Face<const N: usize> = (bool, [ClassId; N]);
 
-/// Ends of flows that are treated alike by `N` policy sets.
+/// Ends of flows that `N` policy sets treat alike.
 pub(crate) struct Group<const N: usize> {
     pub(crate) kind: GroupKind,
     pub(crate) tables: [Option<TableId>; N],
@@ -72,7 +73,7 @@ pub(crate) struct Group<const N: usize> {
     pub(crate) name: GroupName,
 }
 
-/// One policy set over one inventory, compiled.
+/// One compiled policy set over one inventory.
 #[derive(Clone, Copy)]
 pub(crate) struct Set<'a> {
     pub(crate) evaluator: &'a Evaluator,
@@ -80,7 +81,7 @@ pub(crate) struct Set<'a> {
     pub(crate) reduced: &'a ReducedInventory,
 }
 
-/// All groups: workloads that every set has, by namespace; then nodes; then the world.
+/// All groups: workloads that are in every set, by namespace; then nodes; then the world.
 pub(crate) fn groups<const N: usize>(sets: [Set<'_>; N], looks: &Looks) -> Vec<Group<N>> {
     let mut groups = workloads(sets);
     groups.extend(nodes(sets));
@@ -139,7 +140,7 @@ fn workloads<const N: usize>(sets: [Set<'_>; N]) -> Vec<Group<N>> {
     groups
 }
 
-/// The classes of the addresses of those who stand for a workload, address by address.
+/// The classes of a representative's addresses, address by address.
 fn faces<const N: usize>(sets: [Set<'_>; N], kinds: [&WorkloadId; N]) -> BTreeSet<Face<N>> {
     let mut faces = BTreeSet::new();
     for v6 in [false, true] {
@@ -279,7 +280,7 @@ fn outsider<const N: usize>(
 }
 
 impl<const N: usize> Group<N> {
-    /// The pairs of classes under which two groups meet: the opening one's and the other's.
+    /// The pairs of classes (originator's, responder's) with which two groups meet.
     pub(crate) fn meet(&self, other: &Self) -> Vec<([ClassId; N], [ClassId; N])> {
         let mut pairs = Vec::new();
         for (v6, own) in &self.faces {

@@ -1,22 +1,22 @@
-//! Ports in words: what of all protocols and ports is meant.
+//! Port lists for display.
 //!
-//! Invariant: the words cover exactly the stretches given, both versions of ICMP being one.
+//! Invariant: the text covers exactly the given ranges; both versions of ICMP are one.
 
 use std::collections::BTreeMap;
 
 use crate::model::Protocol;
 
-/// Stretches of ports by protocol; `None` is every protocol that no other stretch names.
+/// Port ranges by protocol; `None` is every protocol that is in no other range.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PortList {
     named: BTreeMap<Protocol, Vec<(u16, u16)>>,
     elsewhere: bool,
-    /// Protocols of which some stretch is left out.
+    /// Protocols with an excluded range.
     partial: Vec<Protocol>,
 }
 
 impl PortList {
-    /// Takes note of a stretch that is meant, or is not.
+    /// Adds a range that is included or excluded.
     pub(crate) fn add(&mut self, protocol: Option<u8>, (first, last): (u16, u16), meant: bool) {
         let Some(protocol) = protocol.map(Protocol::from_number) else {
             self.elsewhere |= meant;
@@ -38,12 +38,12 @@ impl PortList {
         }
     }
 
-    /// True if no port is meant.
+    /// True if no port is included.
     pub(crate) fn is_empty(&self) -> bool {
         !self.elsewhere && self.named.values().all(Vec::is_empty)
     }
 
-    /// True if every port of every protocol is meant.
+    /// True if every port of every protocol is included.
     pub(crate) fn is_everything(&self) -> bool {
         let whole = |(protocol, stretches): (&Protocol, &Vec<(u16, u16)>)| {
             !stretches.is_empty() && !self.partial.contains(protocol)
@@ -51,7 +51,7 @@ impl PortList {
         self.elsewhere && self.named.iter().all(whole)
     }
 
-    /// True if this port of a protocol is meant.
+    /// True if this port of a protocol is included.
     pub(crate) fn contains(&self, protocol: Protocol, port: u16) -> bool {
         match self.named.get(&protocol) {
             Some(stretches) => stretches

@@ -1,8 +1,8 @@
-//! What a policy table says to one peer class at every port at once.
+//! The verdicts of a policy table for one peer class, at every port.
 //!
-//! Invariants: read off the compiled rows by the same look-up that the kernel makes, at every port
-//! where a row begins or ends; spans of a protocol cover all of its ports, in order, and neighbours
-//! differ. Protocols without rows of their own share one ruling.
+//! Invariants: read from the compiled rows by the same lookup as the kernel's, at every port where
+//! a row begins or ends. The ranges of a protocol cover all of its ports, in order, and adjacent
+//! ranges differ. Protocols without rows of their own share one verdict.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -19,23 +19,23 @@ use ringfence_common::{
 use super::host_table::HostTable;
 use crate::plan::State;
 
-/// Who decides something.
+/// What decided a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum By {
     /// A rule or a default.
     Rule(RuleSlot),
-    /// Nobody: that end is no workload.
+    /// Nothing: that end is not a workload.
     NotAWorkload,
 }
 
-/// A verdict and who decided it.
+/// A verdict and what decided it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Ruling {
     pub(crate) verdict: Verdict,
     pub(crate) by: By,
 }
 
-/// Ports `first` to `last`, both included, and what is said of them.
+/// Ports `first` to `last`, both included, and their verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct PortVerdict {
     pub(crate) first: u16,
@@ -43,7 +43,7 @@ pub(crate) struct PortVerdict {
     pub(crate) ruling: Ruling,
 }
 
-/// Everything a table says to a class in one direction.
+/// All verdicts of a table for a class in one direction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PortVerdicts {
     pub(crate) protocols: BTreeMap<u8, Vec<PortVerdict>>,
@@ -52,7 +52,7 @@ pub(crate) struct PortVerdicts {
 }
 
 impl PortVerdicts {
-    /// One ruling for everything.
+    /// One verdict for everything.
     pub(crate) const fn all(ruling: Ruling) -> Self {
         Self {
             protocols: BTreeMap::new(),
@@ -98,24 +98,24 @@ impl PortVerdicts {
     }
 }
 
-/// Verdicts at every port, without who decides.
+/// Verdicts at every port, without what decided them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Verdicts {
     protocols: BTreeMap<u8, Vec<(u16, Verdict)>>,
     elsewhere: Verdict,
 }
 
-/// A stretch of ports in which each of several tables says one thing.
+/// A port range in which each of several tables has one verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stretch<const N: usize> {
-    /// `None` for every protocol that is not named.
+    /// `None` for every protocol without ranges of its own.
     pub(crate) protocol: Option<u8>,
     pub(crate) first: u16,
     pub(crate) last: u16,
     pub(crate) rulings: [Ruling; N],
 }
 
-/// Lays spans over each other: named protocols in order, then every other one.
+/// Intersects the ranges of several tables: protocols with ranges in order, then all others.
 pub(crate) fn overlay<const N: usize>(layers: [&PortVerdicts; N]) -> Vec<Stretch<N>> {
     let protocols: BTreeSet<u8> = layers
         .iter()
@@ -147,22 +147,22 @@ pub(crate) fn overlay<const N: usize>(layers: [&PortVerdicts; N]) -> Vec<Stretch
 
 type Asked = (TableId, ClassId, Direction);
 
-/// Where rows of a class begin and end, by protocol.
+/// First and last ports of the rows of a class, by protocol.
 type Marks = BTreeMap<u8, BTreeSet<u32>>;
 
-/// Reads spans off compiled rows, each only once.
+/// Reads verdicts from compiled rows, each only once.
 pub(crate) struct VerdictReader<'a> {
     rows: &'a HostTable,
     now: u64,
     marks: HashMap<Asked, Marks>,
     own: HashMap<(TableId, Direction), Vec<ClassId>>,
     read: HashMap<Asked, Rc<PortVerdicts>>,
-    /// Equal spans are one, so that their places tell them apart.
+    /// Equal verdicts are stored once, so that their addresses identify them.
     distinct: HashSet<Rc<PortVerdicts>>,
 }
 
 impl<'a> VerdictReader<'a> {
-    /// For the rows of a state, as of a moment of the boot clock.
+    /// A reader of the rows of a state, at a boot-clock time.
     pub(crate) fn new(state: &State, rows: &'a HostTable, now: u64) -> Self {
         let mut marks: HashMap<Asked, Marks> = HashMap::new();
         for (bits, key) in state.tables.values().flat_map(|rows| rows.keys()) {
@@ -193,13 +193,13 @@ impl<'a> VerdictReader<'a> {
         }
     }
 
-    /// The classes to which a table says other things than to any class.
+    /// The classes for which a table has other verdicts than the any-class ones.
     pub(crate) fn own_classes(&self, table: TableId, direction: Direction) -> &[ClassId] {
         let own = self.own.get(&(table, direction));
         own.map_or(&[][..], Vec::as_slice)
     }
 
-    /// What a table says to a class in a direction.
+    /// The verdicts of a table for a class in a direction.
     pub(crate) fn spans(
         &mut self,
         table: TableId,

@@ -1,7 +1,7 @@
 //! Ports of a rule, resolved to protocol numbers and port ranges.
 //!
-//! Invariants: a name is resolved by name *and* protocol; ICMP stands for both versions; a range
-//! lies within one protocol.
+//! Invariants: a name is resolved by name *and* protocol. `icmp` means both versions. A range lies
+//! within one protocol.
 
 use std::collections::BTreeSet;
 
@@ -32,16 +32,16 @@ pub(crate) fn protocol_numbers(protocol: Protocol) -> Vec<u8> {
     }
 }
 
-/// A rule's ports, split into what holds for every destination and what each must declare.
+/// A rule's ports: ranges for every destination, and names that the destination must declare.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Resolved {
-    /// Ranges whoever the destination is.
+    /// Ranges for every destination.
     pub(crate) fixed: BTreeSet<PortRange>,
-    /// Names to look up on the destination.
+    /// Names to resolve on the destination.
     pub(crate) named: Vec<(Option<Protocol>, crate::model::PortName)>,
 }
 
-/// Splits the ports of a rule; `None` when it covers every protocol.
+/// Splits the ports of a rule; `None` if it covers every protocol.
 pub(crate) fn split(ports: &Ports) -> Option<Resolved> {
     let Ports::Of(matches) = ports else {
         return None;
@@ -64,7 +64,7 @@ pub(crate) fn split(ports: &Ports) -> Option<Resolved> {
     Some(resolved)
 }
 
-/// The declared ports that a name, with or without a protocol, stands for.
+/// The declared ports that match a name, with or without a protocol.
 pub(crate) fn declared<'a>(
     wanted: &'a (Option<Protocol>, crate::model::PortName),
     ports: impl IntoIterator<Item = &'a NamedPort> + 'a,
@@ -85,7 +85,7 @@ pub(crate) fn declared<'a>(
     })
 }
 
-/// The range that a declared port is.
+/// The range of a declared port.
 pub(crate) fn exact(port: &NamedPort) -> BTreeSet<PortRange> {
     let mut ranges = BTreeSet::new();
     add(&mut ranges, port.protocol, port.port, port.port);

@@ -1,9 +1,9 @@
-//! What a workload can reach, and what it could reach through what it reached: hop by hop.
+//! What a workload can reach, directly and through the workloads it reached, hop by hop.
 //!
 //! Invariants: a flow counts if the egress of its source and the ingress of its destination allow
-//! it on some port; every group of workloads is entered once, on a shortest path; nodes and the
-//! world are reached, but nothing goes on from them. Modes are ignored, and so is what an
-//! application lets pass.
+//! it on some port. Every group of workloads is visited once, on a shortest path. Nodes and the
+//! world can be reached, but the search does not continue from them. Modes, and what an application
+//! forwards, are ignored.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -29,10 +29,10 @@ use super::{
 };
 use crate::model::{Inventory, PolicySet, PortMatch, Ports, WallTime, WorkloadId};
 
-/// Why nothing can be said.
+/// Why reach cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReachError {
-    /// There are too many of something.
+    /// More identities or rules than a node can number.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
     /// The workload does not exist.
@@ -40,53 +40,53 @@ pub enum ReachError {
     Query(#[from] QueryError),
 }
 
-/// What to find out.
+/// A reach query.
 #[derive(Debug, Clone)]
 pub struct Question {
-    /// Who is compromised.
+    /// The compromised workload.
     pub from: WorkloadId,
-    /// Whether to go on from what was reached.
+    /// Whether to continue from the workloads that were reached.
     pub transitive: bool,
-    /// Only flows to this port; of a range or protocol any will do.
+    /// Only flows to this port; of a range or protocol, any port counts.
     pub port: Option<PortMatch>,
 }
 
 /// A group that can be reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reached {
-    /// Who it is.
+    /// The group.
     pub to: GroupName,
-    /// How many flows it takes.
+    /// The number of hops.
     pub hop: usize,
-    /// Who opens the last one.
+    /// The source of the last hop.
     pub via: String,
     /// Its destination ports.
     pub ports: String,
     /// Names of declared ports among them, with their numbers.
     pub declared: Vec<String>,
-    /// The rules and defaults that let it out, and in.
+    /// The rules and defaults that allow it: egress, then ingress.
     pub by: Vec<String>,
 }
 
 /// Everything that can be reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reach {
-    /// Who is compromised.
+    /// The compromised workload.
     pub from: String,
-    /// What it reaches, nearest first.
+    /// What it reaches, in order of hops.
     pub reached: Vec<Reached>,
-    /// How many workloads that is.
+    /// The number of workloads reached.
     pub workloads: usize,
-    /// How many of them in one hop.
+    /// The number reached in one hop.
     pub direct: usize,
-    /// How many other workloads there are.
+    /// The number of all other workloads.
     pub of: usize,
 }
 
-/// Finds out what a workload can reach as of a moment.
+/// Computes what a workload can reach at a point in time.
 ///
 /// # Errors
-/// When the workload does not exist, or there are more identities or rules than a node can number.
+/// If the workload does not exist, or there are more identities or rules than a node can number.
 pub fn reach(
     inventory: &Inventory,
     policies: &Arc<PolicySet>,
@@ -133,7 +133,7 @@ struct Search<'a> {
     question: &'a Question,
 }
 
-/// A way from one group to another.
+/// A hop from one group to another.
 struct Way {
     ports: PortList,
     by: BTreeSet<String>,
@@ -154,7 +154,7 @@ impl Search<'_> {
                 continue;
             };
             for (target, group) in groups.iter().enumerate() {
-                // Only the first one's own group has members that are not where the search stands.
+                // Only the first group has members other than the one where the search starts.
                 let alone = target == start && group.members.len() < 2;
                 if entered.contains(&target) || alone {
                     continue;
@@ -196,7 +196,7 @@ impl Search<'_> {
         }
     }
 
-    /// The ports on which one group can open flows to another, and who lets them.
+    /// The ports on which one group can open flows to another, and the rules that allow them.
     fn way(&mut self, source: &Group<1>, target: &Group<1>) -> Option<Way> {
         let mut way = Way {
             ports: PortList::default(),
@@ -258,7 +258,7 @@ impl Search<'_> {
         })
     }
 
-    /// What was asked for as ports of a group; `None` for every one.
+    /// The requested ports for a group; `None` for all.
     fn asked(&self, target: &Group<1>) -> Option<Vec<PortRange>> {
         let matches = self.question.port.clone()?;
         let resolved = ports::split(&Ports::Of(vec![matches]))?;
@@ -272,7 +272,7 @@ impl Search<'_> {
     }
 }
 
-/// What of stretches was asked for, with the place of each among them.
+/// The requested part of each range, with its index.
 fn clip<const N: usize>(
     stretches: &[Stretch<N>],
     asked: &[PortRange],

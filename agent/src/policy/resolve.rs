@@ -1,9 +1,9 @@
-//! Resolve: which identity every address and prefix has.
+//! Resolve: the identity of every address and prefix.
 //!
-//! Invariants: an address of the inventory is its owner, whatever prefix it lies in; everything
-//! else is `world`, with the policy prefixes around it; the reserved identities are those without
-//! any prefix. What an update costs follows what changed; where it leads depends on the inventory
-//! and the prefixes alone, but for the numbers.
+//! Invariants: an address in the inventory has its owner's identity, whatever prefixes contain it.
+//! Every other address is `world`, with the policy prefixes that contain it. The reserved
+//! identities are those without any prefix. The cost of an update follows what changed; its result
+//! depends on inventory and prefixes alone, except for the numbers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +27,7 @@ use crate::{
     plan::Addresses,
 };
 
-/// Every identity there is, and who has it.
+/// Every identity, and the addresses and prefixes that have it.
 #[derive(Default)]
 pub(crate) struct Resolver {
     inventory: Option<Arc<Inventory>>,
@@ -37,7 +37,7 @@ pub(crate) struct Resolver {
     pub(crate) prefixes: Map<IpNet, IdentityId>,
 }
 
-/// What an update did to the identities.
+/// The effect of an update on the identities.
 #[derive(Default)]
 pub(crate) struct Resolved {
     pub(crate) came: BTreeSet<IdentityId>,
@@ -45,7 +45,7 @@ pub(crate) struct Resolved {
 }
 
 impl Resolver {
-    /// Gives every address of the inventory and every policy prefix its identity.
+    /// Assigns identities to every address of the inventory and every policy prefix.
     pub(crate) fn update(
         &mut self,
         inventory: &Arc<Inventory>,
@@ -73,9 +73,9 @@ impl Resolver {
         Ok(self.identities.settle())
     }
 
-    /// What is there whatever the inventory says.
+    /// Identities that exist whatever the inventory contains.
     fn begin(&mut self, prefixes: &Prefixes, numbers: &mut Numbers) -> Result<(), Exhausted> {
-        // Sockets of this node have it whether or not the inventory lists an address.
+        // Sockets of this node have it even if the inventory lists no address for it.
         self.identities.take(Owner::Host, Vec::new(), numbers)?;
         let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
         let all: BTreeSet<IpNet> = prefixes.iter().chain(&everything).copied().collect();
@@ -103,7 +103,7 @@ impl Resolver {
         Ok(())
     }
 
-    /// Takes away the addresses of whoever changed, and says who comes in their place.
+    /// Removes the addresses of changed owners, and returns those to add.
     fn leave<'a>(&mut self, before: &'a Inventory, now: &'a Inventory, fresh: &mut Fresh<'a>) {
         let mut leaving: Vec<Arc<Workload>> = Vec::new();
         now.workloads.since(&before.workloads, |change| {
@@ -149,7 +149,7 @@ impl Resolver {
         }
     }
 
-    /// Resolves anew what lies in a prefix that came or went.
+    /// Resolves the addresses in added and removed prefixes again.
     fn around(
         &mut self,
         flipped: &BTreeSet<IpNet>,
@@ -215,7 +215,7 @@ impl Resolver {
                 placed.push((*address, self.identities.take(owner, cidrs, numbers)?));
             }
         }
-        // Many at once are cheaper sorted in than put in one by one.
+        // Many entries are cheaper to sort in than to insert one by one.
         if placed.len() > self.addresses.len() / 8 {
             let held = self.addresses.iter();
             placed.extend(held.map(|(address, identity)| (*address, *identity)));
@@ -229,7 +229,7 @@ impl Resolver {
     }
 }
 
-/// Who comes, once those who leave are gone.
+/// The owners to add after the removals.
 #[derive(Default)]
 struct Fresh<'a> {
     workloads: Vec<&'a Arc<Workload>>,

@@ -1,9 +1,9 @@
 //! From a table's specification to the rows of the `POLICY` map.
 //!
-//! Invariants: the any-class rows answer every question; a class has rows only where its outcome
-//! differs; every row says what its class's outcome is at every point it covers, so that the
-//! longest prefix is right whichever row it finds. A pure function of the specification and the
-//! classes: the clock was read when the table was laid out.
+//! Invariants: the any-class rows cover every lookup. A class has rows only where its outcome
+//! differs. Every row holds the outcome of its class at every point that it covers, so the longest
+//! prefix is right whichever row it is. A pure function of the specification and the classes: the
+//! clock was read when the table was laid out.
 
 use std::{
     cell::RefCell,
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::plan::TableRows;
 
-/// Protocols that an egress default allows; tunnels and raw protocols need a rule.
+/// Protocols that the egress default allows; tunnels and raw protocols need a rule.
 const PLAIN: [u8; 5] = [
     protocol::TCP,
     protocol::UDP,
@@ -36,7 +36,7 @@ const PLAIN: [u8; 5] = [
     protocol::ICMPV6,
 ];
 
-/// A class of peers as a table sees it.
+/// A peer class with the selectors it matches.
 #[derive(Clone, Copy)]
 pub(crate) struct Peers<'a> {
     pub(crate) id: ClassId,
@@ -44,7 +44,7 @@ pub(crate) struct Peers<'a> {
     pub(crate) matched: &'a [Digest],
 }
 
-/// The rows of one table for all peers that have no rows of their own.
+/// The any-class rows of one table.
 pub(crate) fn for_anyone(table: TableId, spec: &TableSpec) -> TableRows {
     let mut rows = TableRows::new();
     for direction in [Direction::Ingress, Direction::Egress] {
@@ -63,7 +63,7 @@ pub(crate) fn for_anyone(table: TableId, spec: &TableSpec) -> TableRows {
     rows
 }
 
-/// Adds the rows of classes, which follow from the specification and from what each class matches.
+/// Adds the rows of classes, from the specification and the selectors that each class matches.
 pub(crate) fn add_classes<'a>(
     rows: &mut TableRows,
     (table, spec): (TableId, &TableSpec),
@@ -77,7 +77,7 @@ pub(crate) fn add_classes<'a>(
                 asking.entry(selector.digest).or_default().push(index);
             }
         }
-        // Classes that the same rules ask for have the same rows.
+        // Classes that the same rules match have the same rows.
         let mut alike: BTreeMap<BTreeSet<usize>, Vec<ClassId>> = BTreeMap::new();
         for class in classes.clone() {
             let rules = class.matched.iter().filter_map(|digest| asking.get(digest));
@@ -122,7 +122,7 @@ fn protocols_of(fence: &Fence, direction: Direction) -> BTreeSet<u8> {
     protocols
 }
 
-/// A fence as one class of peers sees it.
+/// A fence, restricted to the rules that match one class.
 struct View<'a> {
     rules: Vec<&'a FenceRule>,
     default: Decider,
@@ -131,7 +131,7 @@ struct View<'a> {
     courses: &'a RefCell<Schedules>,
 }
 
-/// Outcomes over all ports of a protocol: each holds from its port to before the next one's.
+/// Outcomes over all ports of a protocol: each holds from its port up to the next one's.
 type Pieces = Vec<(u32, ScheduleId)>;
 
 impl<'a> View<'a> {
@@ -176,7 +176,7 @@ impl<'a> View<'a> {
         self.courses.borrow_mut().of(timeline)
     }
 
-    /// The outcome of a protocol that no rule names.
+    /// The outcome of a protocol that is in no rule.
     fn elsewhere(&self) -> ScheduleId {
         self.course(false, |rule| rule.ports.is_none())
     }
@@ -209,7 +209,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// All that a view says: of protocols that no rule names, and of each that one does.
+/// All outcomes of a view: for protocols in no rule, and for each other protocol.
 struct Outcomes {
     elsewhere: ScheduleId,
     named: Vec<(u8, Pieces)>,
@@ -242,7 +242,7 @@ fn at(pieces: &Pieces, port: u32) -> Option<ScheduleId> {
     pieces.get(after.checked_sub(1)?).map(|(_, row)| *row)
 }
 
-/// The one outcome of a block of ports, if it has only one.
+/// The outcome of a block of ports, if it is uniform.
 fn constant(pieces: &Pieces, first: u32, size: u32) -> Option<ScheduleId> {
     let next = pieces.partition_point(|(start, _)| *start <= first);
     let ends_inside = pieces
@@ -251,7 +251,7 @@ fn constant(pieces: &Pieces, first: u32, size: u32) -> Option<ScheduleId> {
     if ends_inside { None } else { at(pieces, first) }
 }
 
-/// The outcome that most ports have.
+/// The outcome of most ports.
 fn commonest(pieces: &Pieces) -> Option<ScheduleId> {
     let mut spans: Vec<(ScheduleId, u32)> = Vec::new();
     for (index, (start, row)) in pieces.iter().enumerate() {
@@ -275,7 +275,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Every outcome of classes.
+    /// All outcomes of classes.
     fn whole(&mut self, classes: &[ClassId], own: &Outcomes) {
         self.put(classes, PolicyKey::ANY_PROTOCOL_BITS, 0, 0, own.elsewhere);
         for (number, pieces) in &own.named {
@@ -283,10 +283,10 @@ impl Writer<'_> {
         }
     }
 
-    /// Only the outcomes in which classes differ from any class.
+    /// Only the outcomes that differ from the any-class outcome.
     fn difference(&mut self, classes: &[ClassId], own: &Outcomes, any: &Outcomes) {
         if own.elsewhere != any.elsewhere {
-            // A row for every protocol hides the any-class rows, so all has to be said again.
+            // A row for every protocol hides the any-class rows, so all outcomes are needed.
             return mutant!(
                 hidden_rows_not_repeated,
                 self.whole(classes, own),

@@ -1,7 +1,7 @@
 //! The policies in force, with the numbers of their rules and the selectors of their peers.
 //!
-//! Invariants: a policy that did not change is not looked at again; a rule's number follows from
-//! what it says and where it stands, see `number_rule`.
+//! Invariants: an unchanged policy is not processed again. A rule's number follows from its content
+//! and its position, see `number_rule`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -35,7 +35,7 @@ struct Entry {
     rules: [Vec<Numbered>; 2],
 }
 
-/// Every policy, ready to be laid out.
+/// Every policy, ready for layout.
 #[derive(Default)]
 pub(crate) struct Rulebook {
     policies: Arc<PolicySet>,
@@ -45,14 +45,14 @@ pub(crate) struct Rulebook {
     pub(crate) rules: Map<RuleSlot, RuleInfo>,
 }
 
-/// A policy that came, went, or is another one now.
+/// A policy that was added, removed or changed.
 pub(crate) struct PolicyChange {
     pub(crate) old: Option<Arc<Policy>>,
     pub(crate) new: Option<Arc<Policy>>,
 }
 
 impl PolicyChange {
-    /// Whether either version is about workloads of a kind.
+    /// Whether either version selects workloads of a kind.
     pub(crate) fn concerns(&self, kind: &WorkloadKind) -> bool {
         let mut versions = self.old.iter().chain(&self.new);
         versions.any(|policy| selects(policy, kind))
@@ -64,7 +64,7 @@ fn selects(policy: &Policy, kind: &WorkloadKind) -> bool {
 }
 
 impl Rulebook {
-    /// Takes over a set of policies; returns what changed.
+    /// Replaces the set of policies; returns what changed.
     pub(crate) fn update(
         &mut self,
         policies: &Arc<PolicySet>,
@@ -142,7 +142,7 @@ impl Rulebook {
         }
     }
 
-    /// The policies that select workloads of a kind, in the order of their names.
+    /// The policies that select workloads of a kind, ordered by name.
     pub(crate) fn selecting(&self, kind: &WorkloadKind) -> Vec<PolicyId> {
         let here = self.of_namespace.get(&kind.namespace);
         let ids = here.into_iter().flatten().chain(&self.of_cluster);
@@ -155,7 +155,7 @@ impl Rulebook {
         selecting
     }
 
-    /// What these policies ask in a direction; nothing from those that do not speak about it.
+    /// The selectors of these policies in a direction; none from policies without that direction.
     pub(crate) fn asked<'a>(
         &'a self,
         direction: Direction,

@@ -1,8 +1,9 @@
-//! Schedules through time, and the rows that hold one.
+//! Schedules: outcomes that change with time, and the policy rows that hold them.
 //!
-//! Invariants: equal courses have equal numbers within one table, so outcomes compare as numbers;
-//! a row holds one change, a course with more has a row for each step after it. A course with more
-//! changes than the kernel follows ends in a row whose next step is missing, which denies.
+//! Invariants: equal schedules have equal numbers within one table, so outcomes are compared as
+//! numbers. A row holds one change; a schedule with more changes has one row for each further
+//! period. A schedule with more changes than the kernel follows ends in a row whose next period is
+//! missing, which denies.
 
 use std::collections::HashMap;
 
@@ -13,11 +14,11 @@ use ringfence_common::{
 
 use super::outcome::{Decider, Timeline};
 
-/// The number of a course.
+/// The number of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ScheduleId(usize);
 
-/// Every course of a table.
+/// The schedules of a table.
 #[derive(Debug, Default)]
 pub(crate) struct Schedules {
     known: HashMap<Timeline, ScheduleId>,
@@ -36,7 +37,7 @@ impl Schedules {
         course
     }
 
-    /// The rows of a course, step by step.
+    /// The rows of a schedule, one per period.
     pub(crate) fn steps(&self, course: ScheduleId) -> impl Iterator<Item = PolicyRow> {
         let timeline = self.all.get(course.0).map_or(&[][..], Vec::as_slice);
         let last = timeline.len().saturating_sub(1);

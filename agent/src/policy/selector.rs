@@ -1,6 +1,6 @@
-//! Selectors: the questions that rules ask about a peer's identity.
+//! Selectors: what a rule requires of a peer's identity.
 //!
-//! Invariant: a selector looks at the identity alone, so its answer holds for every address of it.
+//! Invariant: a selector depends on the identity alone, so it matches all or none of its addresses.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use super::{
 };
 use crate::model::{Entity, NamedPort, NamespaceMatch, Peer};
 
-/// One question; both parts must hold.
+/// One requirement; both parts must hold.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Question {
-    /// The peer it must be; `None` for anyone.
+    /// The required peer; `None` for any.
     pub(crate) peer: Option<Peer>,
-    /// A port that it must declare; `None` for no such demand.
+    /// A port that the peer must declare; `None` for no such requirement.
     pub(crate) declares: Option<NamedPort>,
 }
 
-/// A question with its content address.
+/// A selector with its digest.
 #[derive(Debug, Clone)]
 pub(crate) struct Selector {
     pub(crate) question: Arc<Question>,
@@ -50,7 +50,7 @@ impl Selector {
         }
     }
 
-    /// Whether an identity is such a peer.
+    /// Whether an identity matches the peer.
     pub(crate) fn matches(&self, identity: &Identity) -> bool {
         let declares = self.question.declares.as_ref().is_none_or(|port| {
             identity.workload().is_some_and(|workload| {

@@ -1,10 +1,10 @@
-//! A policy table's specification: what one endpoint's policies say, before any peer is looked at.
+//! A policy table's specification: the rules of one endpoint's policies, independent of peers.
 //!
 //! Invariants: two endpoints with equal specifications share one table. The rules of a fence are in
-//! the order in which they are asked: by tier, by priority, by policy, by their place in it. Windows
-//! that the moment of layout has settled are gone: a rule that lapsed is left out, one that began
-//! holds without condition. So a specification is new whenever time changed what it says, and the
-//! rows of a table never change but for new classes.
+//! evaluation order: by tier, priority, policy, and index in the policy. Windows that the time of
+//! layout has settled are removed: a lapsed rule is left out, and a rule that has started has no
+//! window. So a specification is new whenever time changed its content, and the rows of a table
+//! change only for new classes.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use crate::model::{
     NamedPort, Peer, Peers, Policy, Rule, RuleAction, Scope, Tier, WallTime, Window,
 };
 
-/// When a rule is asked, before others.
+/// Evaluation order of rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Stage {
     Admin(u16),
@@ -43,7 +43,7 @@ impl Stage {
         }
     }
 
-    /// True for stages of one tier.
+    /// True for stages of the same tier.
     pub(crate) const fn same_tier(self, other: Self) -> bool {
         matches!(
             (self, other),
@@ -54,19 +54,19 @@ impl Stage {
     }
 }
 
-/// One rule as it stands in a table.
+/// One rule of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct FenceRule {
     pub(crate) stage: Stage,
-    /// The policy's place among those of the fence.
+    /// The policy's index among those of the fence.
     pub(crate) policy: u32,
     pub(crate) action: RuleAction,
     pub(crate) slot: RuleSlot,
-    /// Any of these peers; `None` for everyone.
+    /// Any of these peers; `None` for all.
     pub(crate) peers: Option<Vec<Selector>>,
     /// Any of these ports; `None` for every protocol.
     pub(crate) ports: Option<BTreeSet<PortRange>>,
-    /// Edges that lie ahead of the layout.
+    /// Edges after the time of layout.
     pub(crate) window: Window,
 }
 
@@ -81,15 +81,15 @@ pub struct Fence {
 /// Both directions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct TableSpec {
-    /// Towards the workload.
+    /// To the workload.
     pub ingress: Fence,
-    /// Away from the workload.
+    /// From the workload.
     pub egress: Fence,
     /// The first edge of a window, on both clocks; none if time changes nothing.
     pub(crate) edge: Option<Edge>,
 }
 
-/// A moment at which what a table says may change.
+/// A time at which the table's verdicts may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Edge {
     pub(crate) wall: WallTime,
@@ -106,7 +106,7 @@ impl Edge {
 }
 
 impl TableSpec {
-    /// Both directions as of a moment.
+    /// Both directions at a point in time.
     pub(crate) fn new(ingress: Fence, egress: Fence, clock: &Clock) -> Self {
         let edges = ingress.rules.iter().chain(&egress.rules);
         let first = edges
@@ -132,7 +132,7 @@ impl TableSpec {
         }
     }
 
-    /// Every selector that its rules ask.
+    /// Every selector of its rules.
     pub(crate) fn selectors(&self) -> impl Iterator<Item = &Selector> {
         self.ingress
             .rules
@@ -143,8 +143,8 @@ impl TableSpec {
     }
 }
 
-/// Numbers a policy's rule by what it says and where it stands; a changed rule is a new rule, a
-/// moved line is not.
+/// Numbers a policy's rule by its content and position. A changed rule is a new rule; a moved line
+/// is not.
 pub(crate) fn number_rule(
     numbers: &mut Numbers,
     policy: &Policy,
@@ -157,7 +157,7 @@ pub(crate) fn number_rule(
     numbers.number(Space::Rule, digest).map(RuleSlot)
 }
 
-/// The selectors of a rule's peers; `None` if it asks for none.
+/// The selectors of a rule's peers; `None` if it has none.
 pub(crate) fn selectors_of(rule: &Rule) -> Option<Vec<Selector>> {
     match &rule.peers {
         Peers::Of(peers) => select(Some(peers), None),
@@ -165,13 +165,13 @@ pub(crate) fn selectors_of(rule: &Rule) -> Option<Vec<Selector>> {
     }
 }
 
-/// What a fence is laid out for.
+/// The endpoint for which a fence is laid out.
 #[derive(Clone, Copy)]
 pub(crate) struct Layout<'a> {
     pub(crate) direction: Direction,
-    /// The ports that the subject declares by name, for names on the way in.
+    /// Named ports of the subject, for ingress rules.
     pub(crate) subject: &'a [NamedPort],
-    /// All ports that any peer declares by name, for names on the way out.
+    /// Named ports of all peers, for egress rules.
     pub(crate) declared: &'a BTreeSet<NamedPort>,
     pub(crate) now: WallTime,
 }
@@ -182,7 +182,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) rules: Vec<AskedRule<'a>>,
 }
 
-/// A rule with the number under which it counts its hits, and with the selectors of its peers.
+/// A rule with the slot of its hit counter and the selectors of its peers.
 #[derive(Clone, Copy)]
 pub(crate) struct AskedRule<'a> {
     pub(crate) rule: &'a Rule,
@@ -191,18 +191,18 @@ pub(crate) struct AskedRule<'a> {
 }
 
 impl Layout<'_> {
-    /// Lays out the policies that select the subject and speak about the direction.
+    /// Lays out the policies that select the subject and have the direction.
     pub(crate) fn fence(self, mut policies: Vec<Asked<'_>>) -> Fence {
         let isolated = policies.iter().any(|asked| {
             let counts = mutant!(empty_rules_do_not_isolate, true, !asked.rules.is_empty());
             Stage::of(asked.policy) == Stage::Namespace && counts
         });
-        // Nobody asks the Baseline tier after an isolating policy.
+        // The Baseline tier is not evaluated after an isolating policy.
         policies.retain(|asked| {
             let silenced = mutant!(baseline_after_isolation, isolated, false);
             !(silenced && matches!(Stage::of(asked.policy), Stage::Baseline(_)))
         });
-        // Stable: within a stage, the order of the policies' names stays.
+        // The sort is stable: within a stage, policies stay ordered by name.
         policies.sort_by_key(|asked| Stage::of(asked.policy));
         let mut rules = Vec::new();
         for (place, asked) in (0..).zip(&policies) {
@@ -266,7 +266,7 @@ impl Layout<'_> {
     }
 }
 
-/// What of a window lies ahead; `None` if it is over.
+/// The part of a window after a time; `None` if it is over.
 fn ahead(window: Window, now: WallTime) -> Option<Window> {
     let over = mutant!(
         expires_included,
@@ -303,7 +303,7 @@ fn select(peers: Option<&[Peer]>, declares: Option<&NamedPort>) -> Option<Vec<Se
     }
 }
 
-/// The peers, each block with the exceptions of all.
+/// The peers, with every exception applied to each block.
 #[cfg(feature = "mutants")]
 fn sharing_exceptions(peers: &[Peer]) -> Vec<Peer> {
     let holes = peers.iter().filter_map(|peer| match peer {

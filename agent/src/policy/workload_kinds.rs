@@ -1,7 +1,7 @@
-//! Workloads that are alike to every policy there could be share one `WorkloadKind`.
+//! Workload kinds: workloads that no possible policy can distinguish share one `WorkloadKind`.
 //!
-//! Invariants: a kind is there for as long as a workload is of it; its number is not given again.
-//! Ports that any kind declares are counted, because names on the way out may mean any of them.
+//! Invariants: a kind exists while a workload has it; its number is not reused. The ports that
+//! kinds declare are counted, because a named egress port may refer to any of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,23 +22,23 @@ struct Known {
     workloads: usize,
 }
 
-/// Every kind of workload there is.
+/// All workload kinds.
 #[derive(Default)]
 pub(crate) struct WorkloadKinds {
     namespaces: BTreeMap<NamespaceName, Arc<Labels>>,
     hashing: RandomState,
-    /// By the hash of what a workload says itself.
+    /// By the hash of the workload's own properties.
     known: HashMap<u64, Vec<Known>>,
     next: u64,
     declaring: BTreeMap<NamedPort, usize>,
     /// Every port that any kind declares.
     pub(crate) declared: BTreeSet<NamedPort>,
-    /// Whether ports came or went since this was last set to false.
+    /// Whether declared ports changed since this was last set to false.
     pub(crate) declares_others: bool,
 }
 
 impl WorkloadKinds {
-    /// Takes over the labels of namespaces for workloads that are added from now on.
+    /// Sets the labels of namespaces for workloads added from now on.
     pub(crate) fn enter_namespaces(&mut self, inventory: &Inventory) {
         for (name, namespace) in inventory.namespaces.iter() {
             if self.namespaces.get(name).map(Arc::as_ref) != Some(namespace.labels()) {
@@ -71,7 +71,7 @@ impl WorkloadKinds {
         Some((known.number, &known.kind))
     }
 
-    /// Counts a workload in.
+    /// Adds a workload to its kind.
     pub(crate) fn add(&mut self, workload: &Workload) -> (KindNumber, Arc<WorkloadKind>) {
         let hash = self.hash(workload);
         let place = self.place(hash, workload);
@@ -107,7 +107,7 @@ impl WorkloadKinds {
         (number, kind)
     }
 
-    /// Counts a workload out, which must have been counted in with these labels of its namespace.
+    /// Removes a workload that was added with these labels of its namespace.
     pub(crate) fn remove(&mut self, workload: &Workload) {
         let hash = self.hash(workload);
         let Some(place) = self.place(hash, workload) else {
