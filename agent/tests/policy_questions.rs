@@ -90,7 +90,7 @@ fn an_explanation_for_people_and_for_programs() {
     assert_eq!(said["from"]["address"], "fd00:1::2");
     assert_eq!(said["at"], "2026-10-01T00:00:00Z");
     assert_eq!(said["ingress"]["decider"]["owner"], "team-orders");
-    let missed = &said["ingress"]["tried"][0]["misses"][0];
+    let missed = &said["ingress"]["rules"][0]["misses"][0];
     assert_eq!(
         (&missed["kind"], &missed["key"]),
         (&"namespace-label".into(), &"env".into())

@@ -1,13 +1,13 @@
-//! Whether a decision of the rows is one that the oracle allows.
+//! Whether the oracle accepts a decision of the rows.
 //!
-//! Invariant: verdict, rejection and the deciding rule are all compared, the rule by its name.
+//! Invariant: verdict, reject flag and deciding rule are all compared, the rule by its name.
 
 use ringfence_common::{ids::RuleSlot, mode::Verdict, policy::Decision};
 
 use super::Said;
 use crate::policy::Compiled;
 
-/// Who decided, as the oracle names it.
+/// The deciding rule, by the oracle's name for it.
 #[must_use]
 pub fn name(compiled: &Compiled, slot: RuleSlot) -> String {
     match compiled.rules.get(&slot) {
@@ -19,7 +19,7 @@ pub fn name(compiled: &Compiled, slot: RuleSlot) -> String {
 /// Compares a decision.
 ///
 /// # Errors
-/// When it is missing or another one, with both sides.
+/// If it is missing or different, with both sides.
 pub fn agrees(compiled: &Compiled, decision: Option<Decision>, said: &Said) -> Result<(), String> {
     let Some(decision) = decision else {
         return Err("no row".into());

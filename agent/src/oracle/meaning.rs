@@ -1,7 +1,7 @@
-//! A naive evaluator: the meaning of policies read straight off the model.
+//! A naive evaluator, directly on the model.
 //!
-//! Invariants: shares no code with the compiler, not even for selectors, windows or prefixes;
-//! slow and obvious. It says *which* rules may be named as the decider, not which one must be.
+//! Invariants: shares no code with the compiler, not even for selectors, windows or prefixes; slow
+//! and obvious. It returns *which* rules may be named as the deciding one, not which one must be.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -12,14 +12,14 @@ use crate::model::{
     PolicySet, PortMatch, Ports, Protocol, Rule, RuleAction, Scope, Tier, WallTime, Workload,
 };
 
-/// What one end says, and everyone who may be named for it.
+/// The verdict of one end, and all rules that may be named for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
     /// The verdict.
     pub allow: bool,
-    /// Whether the sender is told.
+    /// Whether the deciding rule rejects.
     pub reject: bool,
-    /// By name: one of these decided.
+    /// Names: one of these decided.
     pub deciders: Vec<String>,
 }
 
@@ -33,30 +33,30 @@ impl Said {
     }
 }
 
-/// The world as of a moment.
+/// Inventory and policies at a point in time.
 #[derive(Clone, Copy)]
 pub struct Oracle<'a> {
-    /// Who there is.
+    /// The inventory.
     pub inventory: &'a Inventory,
-    /// What they may do.
+    /// The policies.
     pub policies: &'a PolicySet,
-    /// The moment.
+    /// The time.
     pub now: WallTime,
 }
 
-/// A rule of a side whose peer and time are right, with its name.
+/// A rule of a side whose peer and time match, with its name.
 struct Applicable<'a> {
     rule: &'a Rule,
     name: String,
 }
 
-/// A policy that speaks about a direction, with those of its rules that may apply, in order.
+/// A policy with the direction, and those of its rules that may apply, in order.
 struct Speaker<'a> {
     scope: &'a Scope,
     rules: Vec<Applicable<'a>>,
 }
 
-/// The policies of a workload's direction, as far as they are about one peer.
+/// The policies of a workload's direction, restricted to one peer.
 pub struct Pair<'a> {
     speakers: Vec<Speaker<'a>>,
     direction: Direction,
@@ -79,7 +79,7 @@ impl<'a> Oracle<'a> {
         nodes.any(|node| node.local == local && node.addresses.contains(&address))
     }
 
-    /// The whole answer of one end, what is decided before every tier included.
+    /// The verdict of one end, including what is decided before every tier.
     #[must_use]
     pub fn side(
         &self,
@@ -105,7 +105,7 @@ impl<'a> Oracle<'a> {
         self.pair(subject, other, direction).say(protocol, port)
     }
 
-    /// The rules of a workload's direction that are about a peer.
+    /// The rules of a workload's direction that match a peer.
     #[must_use]
     pub fn pair(&self, subject: &'a Workload, other: IpAddr, direction: Direction) -> Pair<'a> {
         let mut speakers = Vec::new();
@@ -251,7 +251,7 @@ impl Pair<'_> {
         None
     }
 
-    /// Of the policies of a tier, lowest first.
+    /// The policies of a tier, lowest priority first.
     fn priorities(&self, wanted: Tier) -> BTreeSet<u16> {
         let places = self.speakers.iter().filter_map(|it| place(it.scope));
         let of_tier = places.filter(|(tier, _)| *tier == wanted);
@@ -288,8 +288,8 @@ impl Pair<'_> {
     }
 }
 
-/// What rules that speak together say: deny beats reject beats pass beats allow. `None` if they say
-/// nothing, or pass.
+/// The result of rules that are combined: deny beats reject beats pass beats allow. `None` if no
+/// rule matches, or on pass.
 fn strongest(rules: &[&Applicable]) -> Option<Said> {
     let of = |action: RuleAction| -> Vec<String> {
         let those = rules.iter().filter(|it| it.rule.action == action);

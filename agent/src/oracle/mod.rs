@@ -1,9 +1,9 @@
-//! What the compiler and the kernel programs are compared with: a naive evaluator of policies, and
-//! random worlds to ask it about.
+//! The reference for the compiler and the kernel programs: a naive evaluator of policies, and
+//! random worlds to run it on.
 //!
-//! Built for tests alone: for the agent's own, and with the feature `oracle` for those of other
-//! packages. Invariants: the evaluator shares no code with the compiler; every random run has a
-//! seed that repeats it.
+//! Built for tests only: the agent's own, and with the feature `oracle` those of other packages.
+//! Invariants: the evaluator shares no code with the compiler; every random run has a seed that
+//! repeats it.
 
 #![allow(
     clippy::unwrap_used,

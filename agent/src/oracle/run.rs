@@ -1,26 +1,26 @@
-//! How a random run is asked for, repeated and reported.
+//! Settings, seed and report of a random run.
 //!
-//! Invariants: every run has a seed, printed where a failing test shows it, and the same seed makes
-//! the same worlds in the same order; one number sets how long all properties run.
+//! Invariants: every run has a seed, which is printed where a failing test shows it, and the same
+//! seed produces the same worlds in the same order. One number scales all properties.
 
 use std::{env, fs::OpenOptions, hash::BuildHasher as _, io::Write as _, thread};
 
 use proptest::test_runner::{Config, RngSeed};
 
-/// How many policy sets the main property is to be compared on; the others follow in proportion.
+/// How many policy sets the main property compares; the other properties scale with it.
 const CASES: &str = "RINGFENCE_PROPTEST_CASES";
 /// The seed of a run to repeat.
 const SEED: &str = "RINGFENCE_PROPTEST_SEED";
-/// A file that takes a line from each property that wants its totals seen.
+/// A file to which properties append their totals.
 const REPORT: &str = "RINGFENCE_TEST_REPORT";
 
-/// What [`CASES`] is when nobody sets it.
+/// The default of [`CASES`].
 const ORDINARY: u64 = 10_000;
-/// Enough for a world of a few rules; a failure should not take minutes to be told.
+/// Enough for a world of a few rules; a failure must be reported within seconds.
 const LONGEST_SHRINK: u32 = 20_000;
 
 /// The configuration of a property that runs `ordinary` cases in an ordinary run. Prints how to
-/// repeat this one, which is seen if it fails.
+/// repeat the run.
 #[must_use]
 pub fn cases(ordinary: u32) -> Config {
     let asked = number(CASES);
@@ -41,13 +41,13 @@ pub fn cases(ordinary: u32) -> Config {
     }
 }
 
-/// So many of `ordinary` cases as the whole run is of an ordinary one, and at least one.
+/// Scales `ordinary` cases by the size of the run; at least one.
 fn share(ordinary: u32, asked: u64) -> u32 {
     let cases = u64::from(ordinary).saturating_mul(asked) / ORDINARY;
     u32::try_from(cases).unwrap_or(u32::MAX).max(1)
 }
 
-/// Tells a property's totals: to whoever reads the test's output, and to [`REPORT`].
+/// Reports a property's totals in the test's output and in [`REPORT`].
 pub fn report(totals: &str) {
     println!("{totals}");
     if let Some(path) = env::var_os(REPORT) {

@@ -1,4 +1,4 @@
-//! Random worlds: small, and nasty where it counts.
+//! Random worlds: small, with many edge cases.
 //!
 //! Two or three namespaces, up to eight workloads with labels from tiny alphabets and clashing
 //! port names, addresses in nested prefixes, nodes, and policies with every kind of peer, ranges
@@ -25,11 +25,11 @@ use crate::{
     policy::{Clock, Compiled, Compiler, Inputs, LocalEndpoint, Modes},
 };
 
-/// The present of every world.
+/// The current time of every world.
 pub const NOW: WallTime = WallTime(1_700_000_000_000_000_000);
-/// The boot clock at [`NOW`], unless a test has another.
+/// The boot clock at [`NOW`], unless a test sets another.
 pub const BOOT: u64 = 5_000_000_000_000;
-/// IP protocols worth asking about: those with ports, both ICMPs, and two raw ones.
+/// IP protocols to probe: those with ports, both ICMPs, and two raw ones.
 pub const PROTOCOLS: [u8; 7] = [6, 17, 132, 1, 58, 47, 0];
 const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 const PORTS: [u16; 8] = [1, 53, 80, 81, 1023, 1024, 8080, 65535];
@@ -37,9 +37,9 @@ const PORTS: [u16; 8] = [1, 53, 80, 81, 1023, 1024, 8080, 65535];
 /// An inventory and the policies for it.
 #[derive(Debug, Clone)]
 pub struct World {
-    /// Who there is.
+    /// The inventory.
     pub inventory: Arc<Inventory>,
-    /// What they may do.
+    /// The policies.
     pub policies: Arc<PolicySet>,
 }
 
@@ -65,13 +65,13 @@ impl World {
         compiled
     }
 
-    /// Compiles for these endpoints; whether publishing succeeds is left open.
+    /// Compiles for these endpoints; does not say whether publishing succeeds.
     #[must_use]
     pub fn attempt(&self, compiler: &mut Compiler, endpoints: &[LocalEndpoint]) -> Compiled {
         self.attempt_at(compiler, endpoints, BOOT)
     }
 
-    /// The same with a boot clock that reads `boot` at [`NOW`].
+    /// Compiles with a boot clock that reads `boot` at [`NOW`].
     #[must_use]
     pub fn attempt_at(
         &self,
@@ -82,7 +82,7 @@ impl World {
         self.attempt_with(compiler, endpoints, Clock { now: NOW, boot })
     }
 
-    /// Compiles and publishes when so many nanoseconds have passed on both clocks.
+    /// Compiles and publishes after this many nanoseconds on both clocks.
     pub fn compile_later(&self, compiler: &mut Compiler, passed: u32) -> Compiled {
         let clock = Clock {
             now: WallTime(NOW.0 + i64::from(passed)),
@@ -115,7 +115,7 @@ impl World {
         compiler.compile(&inputs).unwrap()
     }
 
-    /// Every owned address, and some of nobody in and around the prefixes that policies name.
+    /// Every owned address, and some without an owner in and around the policy prefixes.
     #[must_use]
     pub fn addresses(&self) -> Vec<IpAddr> {
         let workloads = self.inventory.workloads.values().flat_map(|w| &w.addresses);
@@ -132,7 +132,7 @@ impl World {
         workloads.chain(nodes).chain(&strangers).copied().collect()
     }
 
-    /// The bounds of every port that is named anywhere, and their neighbours.
+    /// The bounds of every port in use, and their neighbours.
     #[must_use]
     pub fn ports(&self) -> BTreeSet<u16> {
         let mut ports = BTreeSet::from([0, 80, u16::MAX]);
@@ -163,7 +163,7 @@ impl World {
         ports
     }
 
-    /// Protocol and port of everything worth asking.
+    /// Protocol and port of every relevant probe.
     #[must_use]
     pub fn flows(&self) -> Vec<(u8, u16)> {
         let ports = self.ports();
@@ -186,8 +186,8 @@ pub fn world() -> impl Strategy<Value = World> {
     })
 }
 
-/// Worlds that follow one another; often only the policies or only the inventory differ, often in a
-/// single policy or workload.
+/// Successive worlds; often only the policies or only the inventory differ, often in a single
+/// policy or workload.
 pub fn history(longest: usize) -> impl Strategy<Value = Vec<World>> {
     let step = (0..6u8, inventory(), policies(), any::<u8>());
     (world(), vec(step, 1..longest)).prop_map(|(first, steps)| {
@@ -208,7 +208,7 @@ pub fn history(longest: usize) -> impl Strategy<Value = Vec<World>> {
     })
 }
 
-/// The namespaces have the labels they have in another inventory; nothing else changes.
+/// The namespaces get the labels of another inventory; nothing else changes.
 fn relabelled(inventory: &Inventory, other: &Inventory) -> Arc<Inventory> {
     let mut next = inventory.clone();
     for (name, namespace) in Arc::make_mut(&mut next.namespaces) {
@@ -219,7 +219,7 @@ fn relabelled(inventory: &Inventory, other: &Inventory) -> Arc<Inventory> {
     Arc::new(next)
 }
 
-/// A workload of another inventory comes in place of the one with its addresses, or that one goes.
+/// A workload of another inventory replaces the one with its addresses, or that one is removed.
 fn with_one_of(inventory: &Inventory, other: &Inventory, pick: u8) -> Arc<Inventory> {
     let mut next = inventory.clone();
     let place = usize::from(pick / 2) % other.workloads.len();
@@ -234,7 +234,7 @@ fn with_one_of(inventory: &Inventory, other: &Inventory, pick: u8) -> Arc<Invent
     Arc::new(next)
 }
 
-/// A policy of another set comes, or one goes.
+/// A policy of another set is added, or one is removed.
 fn with_one_policy_of(policies: &PolicySet, other: &PolicySet, pick: u8) -> Arc<PolicySet> {
     let mut next = policies.clone();
     if pick.is_multiple_of(2) {

@@ -17,7 +17,7 @@ use super::{
 use crate::model::{Labels, NamespaceMatch, NamespaceName, Peer};
 
 #[derive(Default)]
-struct Residents {
+struct NamespaceIdentities {
     labels: Arc<Labels>,
     all: BTreeSet<IdentityId>,
 }
@@ -25,7 +25,7 @@ struct Residents {
 /// Identities by the criterion that selectors check first.
 #[derive(Default)]
 pub(crate) struct Candidates {
-    namespaces: BTreeMap<NamespaceName, Residents>,
+    namespaces: BTreeMap<NamespaceName, NamespaceIdentities>,
     cidrs: HashMap<IpNet, BTreeSet<IdentityId>>,
     entities: BTreeSet<IdentityId>,
 }
@@ -68,7 +68,7 @@ impl Candidates {
     /// Calls `visit` for every identity that a selector could match.
     pub(crate) fn of(&self, selector: &Selector, show: &mut dyn FnMut(IdentityId)) {
         let mut all = |ids: &BTreeSet<IdentityId>| ids.iter().for_each(|id| show(*id));
-        match &selector.question.peer {
+        match &selector.requirement.peer {
             Some(Peer::Cidr { net, .. }) => self.cidrs.get(net).into_iter().for_each(all),
             Some(Peer::Entity(_)) => all(&self.entities),
             Some(Peer::Workloads {
@@ -102,7 +102,7 @@ impl Candidates {
             None => {
                 let everyone = self.namespaces.values();
                 everyone.for_each(|residents| all(&residents.all));
-                if selector.question.declares.is_none() {
+                if selector.requirement.declares.is_none() {
                     all(&self.entities);
                 }
             }

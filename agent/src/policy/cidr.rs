@@ -28,7 +28,7 @@ impl Prefixes {
     pub(crate) fn of(policies: &PolicySet) -> Self {
         let mut prefixes = Self::default();
         for policy in policies.iter() {
-            named_by(policy).for_each(|net| prefixes.add(net));
+            prefixes_in_policy(policy).for_each(|net| prefixes.add(net));
         }
         prefixes
     }
@@ -71,7 +71,7 @@ impl Prefixes {
     }
 
     /// The prefixes that were added or removed since the last call.
-    pub(crate) fn take_flipped(&mut self) -> BTreeSet<IpNet> {
+    pub(crate) fn take_changed(&mut self) -> BTreeSet<IpNet> {
         std::mem::take(&mut self.flipped)
     }
 
@@ -112,17 +112,17 @@ fn length(net: &IpNet) -> (bool, u8) {
 }
 
 /// The prefixes in a policy.
-pub(crate) fn named_by(policy: &Policy) -> impl Iterator<Item = IpNet> {
+pub(crate) fn prefixes_in_policy(policy: &Policy) -> impl Iterator<Item = IpNet> {
     let rules = policy.ingress.iter().chain(&policy.egress).flatten();
     let peers = rules.filter_map(|rule| match &rule.peers {
         Peers::Of(peers) => Some(peers),
         Peers::Any | Peers::Nobody => None,
     });
-    peers.flatten().flat_map(of_peer)
+    peers.flatten().flat_map(prefixes_in_peer)
 }
 
 /// The prefixes in a peer.
-pub(crate) fn of_peer(peer: &Peer) -> impl Iterator<Item = IpNet> {
+pub(crate) fn prefixes_in_peer(peer: &Peer) -> impl Iterator<Item = IpNet> {
     let named = match peer {
         Peer::Cidr { net, except } => Some(std::iter::once(net).chain(except)),
         Peer::Workloads { .. } | Peer::Entity(_) => None,

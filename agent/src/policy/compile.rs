@@ -21,7 +21,7 @@ use ringfence_common::{
 };
 
 use super::{
-    cidr::{Prefixes, named_by, of_peer},
+    cidr::{Prefixes, prefixes_in_peer, prefixes_in_policy},
     classes::Classes,
     compiled_tables::CompiledTables,
     desired::{Clock, Compiled, EndpointInfo, Inputs, Modes},
@@ -55,12 +55,12 @@ pub struct Compiler {
     latest: Tables,
     clock: Option<Clock>,
     slots: HashMap<NamespaceName, NamespaceSlot>,
-    past: Past,
+    last: LastResult,
 }
 
 /// State of the last result; each field depends on those before it.
 #[derive(Default)]
-struct Past {
+struct LastResult {
     rulebook: Rulebook,
     prefixes: Prefixes,
     /// The tables whose prefixes are included.
@@ -81,17 +81,17 @@ impl Compiler {
     /// If the node has no numbers left for so many identities, rules or namespaces. The caller's
     /// state is unchanged.
     pub fn compile(&mut self, inputs: &Inputs<'_>) -> Result<Compiled, Exhausted> {
-        let clock = self.steady(inputs.clock);
+        let clock = self.with_stable_offset(inputs.clock);
         let compiled = self.advance(inputs, &clock);
         if compiled.is_err() {
             // A half-finished update cannot be continued, so start from empty.
-            self.past = Past::default();
+            self.last = LastResult::default();
         }
         compiled
     }
 
     fn advance(&mut self, inputs: &Inputs<'_>, clock: &Clock) -> Result<Compiled, Exhausted> {
-        let Past {
+        let LastResult {
             rulebook,
             prefixes,
             carried,
@@ -100,11 +100,11 @@ impl Compiler {
             sheets,
             classes,
             ..
-        } = &mut self.past;
+        } = &mut self.last;
         let numbers = &mut self.numbers;
         let changes = rulebook.update(inputs.policies, numbers)?;
-        name_prefixes(prefixes, &changes);
-        carry_prefixes(prefixes, carried, &self.in_force);
+        collect_prefixes(prefixes, &changes);
+        keep_prefixes_in_force(prefixes, carried, &self.in_force);
         let resolved = resolver.update(inputs.inventory, prefixes, numbers)?;
         layouts.pass_time(clock);
         layouts.change(&changes);
@@ -147,9 +147,9 @@ impl Compiler {
         let edges = endpoints.values().filter_map(|info| info.spec.edge);
         Ok(Compiled {
             state,
-            identities: self.past.resolver.identities.all.clone(),
-            rules: self.past.rulebook.rules.clone(),
-            classes: self.past.classes.len(),
+            identities: self.last.resolver.identities.all.clone(),
+            rules: self.last.rulebook.rules.clone(),
+            classes: self.last.classes.len(),
             next_change: edges.map(|edge| edge.boot).min(),
             endpoints,
         })
@@ -163,15 +163,15 @@ impl Compiler {
 
     /// The same offset between the clocks as before unless one of them was stepped, so that tables
     /// do not change with every reading.
-    fn steady(&mut self, read: Clock) -> Clock {
-        let steady = self
+    fn with_stable_offset(&mut self, read: Clock) -> Clock {
+        let with_stable_offset = self
             .clock
             .filter(|before| before.boot(read.now).abs_diff(read.boot) < CLOCK_SLACK)
             .map(|before| Clock {
                 now: read.now,
                 boot: before.boot(read.now),
             });
-        let clock = steady.unwrap_or(read);
+        let clock = with_stable_offset.unwrap_or(read);
         self.clock = Some(clock);
         clock
     }
@@ -191,7 +191,7 @@ impl Compiler {
 
     fn modes(&mut self, inputs: &Inputs<'_>) -> Result<Map<NamespaceSlot, Mode>, Exhausted> {
         let namespaces = &inputs.inventory.namespaces;
-        if let Some((of, by, modes)) = &self.past.modes
+        if let Some((of, by, modes)) = &self.last.modes
             && Arc::ptr_eq(of, namespaces)
             && by == inputs.modes
         {
@@ -203,7 +203,7 @@ impl Compiler {
         }
         let modes: Map<NamespaceSlot, Mode> = modes.into_iter().collect();
         let kept = (Arc::clone(namespaces), inputs.modes.clone(), modes.clone());
-        self.past.modes = Some(kept);
+        self.last.modes = Some(kept);
         Ok(modes)
     }
 
@@ -239,22 +239,24 @@ impl Compiler {
     }
 }
 
-fn name_prefixes(prefixes: &mut Prefixes, changes: &[PolicyChange]) {
+fn collect_prefixes(prefixes: &mut Prefixes, changes: &[PolicyChange]) {
     let old = changes.iter().filter_map(|change| change.old.as_deref());
     let new = changes.iter().filter_map(|change| change.new.as_deref());
-    new.flat_map(named_by).for_each(|net| prefixes.add(net));
-    old.flat_map(named_by).for_each(|net| prefixes.remove(net));
+    new.flat_map(prefixes_in_policy)
+        .for_each(|net| prefixes.add(net));
+    old.flat_map(prefixes_in_policy)
+        .for_each(|net| prefixes.remove(net));
 }
 
 /// Tables in force keep the prefixes that they were compiled with: without one of them, an identity
 /// would be a different peer to the table.
-fn carry_prefixes(prefixes: &mut Prefixes, carried: &mut Tables, in_force: &Tables) {
+fn keep_prefixes_in_force(prefixes: &mut Prefixes, carried: &mut Tables, in_force: &Tables) {
     if carried.keys().eq(in_force.keys()) {
         return;
     }
     let named = |spec: &TableSpec| -> Vec<_> {
-        let peers = spec.selectors().filter_map(|s| s.question.peer.as_ref());
-        peers.flat_map(of_peer).collect()
+        let peers = spec.selectors().filter_map(|s| s.requirement.peer.as_ref());
+        peers.flat_map(prefixes_in_peer).collect()
     };
     for (id, spec) in in_force {
         if !carried.contains_key(id) {

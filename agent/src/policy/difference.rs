@@ -19,11 +19,11 @@ use serde::Serialize;
 pub use super::peer_groups::{GroupKind, GroupName};
 use super::{
     evaluate::Evaluator,
-    inventory_reduction::{Looks, reduce},
+    inventory_reduction::{PolicyFeatures, reduce},
     numbers::Exhausted,
     peer_groups::{Group, Set, groups},
     port_list::PortList,
-    port_verdicts::{By, PortVerdicts, Ruling, Stretch, VerdictReader, overlay},
+    port_verdicts::{DecidedBy, DecidedVerdict, PortVerdicts, SharedRange, VerdictReader, overlay},
 };
 use crate::model::{Inventory, PolicySet, WallTime};
 
@@ -88,8 +88,8 @@ pub fn difference(
     new: Version<'_>,
     now: WallTime,
 ) -> Result<Difference, Exhausted> {
-    let looks = Looks::of(&[old.policies, new.policies]);
-    let reduced = [old, new].map(|version| reduce(version.inventory, &looks));
+    let features = PolicyFeatures::of(&[old.policies, new.policies]);
+    let reduced = [old, new].map(|version| reduce(version.inventory, &features));
     let [before, after] = &reduced;
     let old_rules = Evaluator::new(&before.inventory, old.policies, now)?;
     let new_rules = Evaluator::new(&after.inventory, new.policies, now)?;
@@ -105,7 +105,7 @@ pub fn difference(
             reduced: after,
         },
     ];
-    let groups = groups(sets, &looks);
+    let groups = groups(sets, &features);
     let mut comparison = Comparison {
         evaluators: [&old_rules, &new_rules],
         readers: [old_rules.spans(), new_rules.spans()],
@@ -113,11 +113,11 @@ pub fn difference(
             .iter()
             .flat_map(|group| group.faces.iter().map(|(_, classes)| *classes))
             .collect(),
-        words: HashMap::new(),
+        texts: HashMap::new(),
         known: HashMap::new(),
         lists: Vec::new(),
-        own_node: allowed(By::Rule(RuleSlot::HOST_INGRESS)),
-        outside: allowed(By::NotAWorkload),
+        own_node: allowed(DecidedBy::Rule(RuleSlot::HOST_INGRESS)),
+        outside: allowed(DecidedBy::NotAWorkload),
     };
     let compared: usize = groups.iter().map(|group| group.members.len()).sum();
     let all = old.inventory.workloads.len() + new.inventory.workloads.len();
@@ -138,14 +138,14 @@ pub fn difference(
 
 /// The changes between two groups, as text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Words {
+struct Texts {
     old: Said,
     new: Said,
     ports: String,
 }
 
 /// The number of a list of texts; equal lists have equal numbers.
-type WordsId = usize;
+type TextId = usize;
 
 /// The tables of an end in both versions, the other end's classes, and the direction.
 type Asked = ([Option<TableId>; 2], [ClassId; 2], Direction);
@@ -181,15 +181,15 @@ struct Comparison<'a> {
     readers: [VerdictReader<'a>; 2],
     /// Every pair of classes of a face.
     classes: BTreeSet<[ClassId; 2]>,
-    words: HashMap<[*const PortVerdicts; 4], WordsId>,
-    known: HashMap<Vec<Words>, WordsId>,
-    lists: Vec<Vec<Words>>,
+    texts: HashMap<[*const PortVerdicts; 4], TextId>,
+    known: HashMap<Vec<Texts>, TextId>,
+    lists: Vec<Vec<Texts>>,
     own_node: Rc<PortVerdicts>,
     outside: Rc<PortVerdicts>,
 }
 
 /// Sources by target and change.
-type Found = BTreeMap<(usize, WordsId), Vec<usize>>;
+type Found = BTreeMap<(usize, TextId), Vec<usize>>;
 
 impl Comparison<'_> {
     /// The change between two groups, by their indices.
@@ -216,19 +216,19 @@ impl Comparison<'_> {
                 {
                     continue;
                 }
-                if let Some(words) = self.pair((source, out), (target, into)) {
-                    self.count(words, difference);
-                    found.entry((to, words)).or_default().push(from);
+                if let Some(texts) = self.pair((source, out), (target, into)) {
+                    self.count(texts, difference);
+                    found.entry((to, texts)).or_default().push(from);
                 }
             }
         }
         found
     }
 
-    fn count(&self, words: WordsId, difference: &mut Difference) {
-        let list = self.lists.get(words).map_or(&[][..], Vec::as_slice);
+    fn count(&self, texts: TextId, difference: &mut Difference) {
+        let list = self.lists.get(texts).map_or(&[][..], Vec::as_slice);
         let becomes = |verdict: Verdict| {
-            usize::from(list.iter().any(|words| words.new.verdict == verdict.name()))
+            usize::from(list.iter().any(|texts| texts.new.verdict == verdict.name()))
         };
         difference.opened += becomes(Verdict::Allow);
         difference.closed += becomes(Verdict::Deny);
@@ -238,7 +238,7 @@ impl Comparison<'_> {
         let mut at = self.readers.iter().zip(tables);
         let own = [(); 2].map(|()| match at.next() {
             Some((reader, Some(table))) => reader
-                .own_classes(table, direction)
+                .classes_with_rows(table, direction)
                 .iter()
                 .copied()
                 .collect(),
@@ -269,9 +269,9 @@ impl Comparison<'_> {
         &mut self,
         (source, out): (&Group<2>, &Differing),
         (target, into): (&Group<2>, &Differing),
-    ) -> Option<WordsId> {
+    ) -> Option<TextId> {
         let from_host = source.kind == GroupKind::Host;
-        let mut lists: BTreeSet<WordsId> = BTreeSet::new();
+        let mut lists: BTreeSet<TextId> = BTreeSet::new();
         for (own, theirs) in source.meet(target) {
             if !out.includes(theirs) && (from_host || !into.includes(own)) {
                 continue;
@@ -282,22 +282,22 @@ impl Comparison<'_> {
             } else {
                 self.both((target.tables, own, Direction::Ingress))
             };
-            lists.insert(self.words(&[old_out, old_in, new_out, new_in]));
+            lists.insert(self.texts(&[old_out, old_in, new_out, new_in]));
         }
-        let words = match lists.len() {
+        let texts = match lists.len() {
             0 => return None,
             1 => lists.first().copied()?,
             _ => {
                 let lists = lists.iter().filter_map(|list| self.lists.get(*list));
-                let all: BTreeSet<Words> = lists.flatten().cloned().collect();
+                let all: BTreeSet<Texts> = lists.flatten().cloned().collect();
                 self.number(all.into_iter().collect())
             }
         };
-        let is_empty = self.lists.get(words).is_none_or(Vec::is_empty);
-        (!is_empty).then_some(words)
+        let is_empty = self.lists.get(texts).is_none_or(Vec::is_empty);
+        (!is_empty).then_some(texts)
     }
 
-    fn number(&mut self, list: Vec<Words>) -> WordsId {
+    fn number(&mut self, list: Vec<Texts>) -> TextId {
         if let Some(known) = self.known.get(&list) {
             return *known;
         }
@@ -307,17 +307,17 @@ impl Comparison<'_> {
     }
 
     /// The changes between two ends, from their verdicts: old and new, egress and ingress.
-    fn words(&mut self, spans: &[Rc<PortVerdicts>; 4]) -> WordsId {
+    fn texts(&mut self, spans: &[Rc<PortVerdicts>; 4]) -> TextId {
         // The readers own the `PortVerdicts`, so their addresses identify them.
         let key = spans.each_ref().map(Rc::as_ptr);
-        if let Some(known) = self.words.get(&key) {
+        if let Some(known) = self.texts.get(&key) {
             return *known;
         }
         let [old_out, old_in, new_out, new_in] = spans;
         let stretches = overlay([&**old_out, old_in, new_out, new_in]);
         let said: Vec<Option<(Said, Said)>> = stretches.iter().map(|s| self.said(s)).collect();
         let distinct: BTreeSet<&(Said, Said)> = said.iter().flatten().collect();
-        let words = distinct.into_iter().map(|wanted| {
+        let texts = distinct.into_iter().map(|wanted| {
             let mut ports = PortList::default();
             for (stretch, said) in stretches.iter().zip(&said) {
                 let meant = said.as_ref() == Some(wanted);
@@ -325,15 +325,15 @@ impl Comparison<'_> {
             }
             let (old, new) = wanted.clone();
             let ports = ports.to_string();
-            Words { old, new, ports }
+            Texts { old, new, ports }
         });
-        let words = self.number(words.collect());
-        self.words.insert(key, words);
-        words
+        let texts = self.number(texts.collect());
+        self.texts.insert(key, texts);
+        texts
     }
 
     /// The verdicts for a range, if they differ.
-    fn said(&self, stretch: &Stretch<4>) -> Option<(Said, Said)> {
+    fn said(&self, stretch: &SharedRange<4>) -> Option<(Said, Said)> {
         let [old_out, old_in, new_out, new_in] = stretch.rulings;
         let [old, new] = self.evaluators;
         let changes = old_out.verdict.max(old_in.verdict) != new_out.verdict.max(new_in.verdict);
@@ -355,17 +355,17 @@ impl Comparison<'_> {
     }
 }
 
-fn allowed(by: By) -> Rc<PortVerdicts> {
+fn allowed(by: DecidedBy) -> Rc<PortVerdicts> {
     let verdict = Verdict::Allow;
-    Rc::new(PortVerdicts::all(Ruling { verdict, by }))
+    Rc::new(PortVerdicts::all(DecidedVerdict { verdict, by }))
 }
 
-fn said(evaluator: &Evaluator, [egress, ingress]: [Ruling; 2]) -> Said {
+fn said(evaluator: &Evaluator, [egress, ingress]: [DecidedVerdict; 2]) -> Said {
     let verdict = egress.verdict.max(ingress.verdict);
     let ends = [(Direction::Egress, egress), (Direction::Ingress, ingress)];
     let by = ends
         .iter()
-        .filter(|(_, ruling)| ruling.verdict == verdict && ruling.by != By::NotAWorkload)
+        .filter(|(_, ruling)| ruling.verdict == verdict && ruling.by != DecidedBy::NotAWorkload)
         .map(|(direction, ruling)| match evaluator.title(ruling.by) {
             title if title.starts_with(direction.name()) => title,
             title => format!("{} {title}", direction.name()),
@@ -378,23 +378,23 @@ fn said(evaluator: &Evaluator, [egress, ingress]: [Ruling; 2]) -> Said {
 
 /// One change for all ends that share it: first the sources of one target, then the targets of
 /// these.
-fn merge(found: Found, lists: &[Vec<Words>]) -> Vec<Change> {
-    let mut merged: BTreeMap<(Rc<Vec<usize>>, &Words), Vec<usize>> = BTreeMap::new();
-    for ((to, words), sources) in found {
+fn merge(found: Found, lists: &[Vec<Texts>]) -> Vec<Change> {
+    let mut merged: BTreeMap<(Rc<Vec<usize>>, &Texts), Vec<usize>> = BTreeMap::new();
+    for ((to, texts), sources) in found {
         let sources = Rc::new(sources);
-        for words in lists.get(words).into_iter().flatten() {
-            let key = (Rc::clone(&sources), words);
+        for texts in lists.get(texts).into_iter().flatten() {
+            let key = (Rc::clone(&sources), texts);
             merged.entry(key).or_default().push(to);
         }
     }
     merged
         .into_iter()
-        .map(|((from, words), to)| Change {
+        .map(|((from, texts), to)| Change {
             from: from.to_vec(),
             to,
-            ports: words.ports.clone(),
-            old: words.old.clone(),
-            new: words.new.clone(),
+            ports: texts.ports.clone(),
+            old: texts.old.clone(),
+            new: texts.new.clone(),
         })
         .collect()
 }

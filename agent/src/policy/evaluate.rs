@@ -25,7 +25,7 @@ use super::{
     flow::{Flow, Party, Register},
     host_table::HostTable,
     numbers::Exhausted,
-    port_verdicts::{By, VerdictReader},
+    port_verdicts::{DecidedBy, VerdictReader},
 };
 use crate::model::{
     Inventory, PolicySet, PortMatch, TestEnd, WallTime, Workload, WorkloadId, quote,
@@ -284,10 +284,10 @@ impl Evaluator {
     }
 
     /// `ingress[0] of shop/orders`, or a default's name.
-    pub(crate) fn title(&self, by: By) -> String {
+    pub(crate) fn title(&self, by: DecidedBy) -> String {
         let slot = match by {
-            By::Rule(slot) => slot,
-            By::NotAWorkload => return "not-a-workload".to_owned(),
+            DecidedBy::Rule(slot) => slot,
+            DecidedBy::NotAWorkload => return "not-a-workload".to_owned(),
         };
         match self.compiled.rules.get(&slot) {
             Some(info) => format!("{} of {}", info.name(), info.policy.id()),

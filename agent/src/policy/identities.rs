@@ -35,7 +35,7 @@ struct Key {
     cidrs: Vec<IpNet>,
 }
 
-struct Held {
+struct Entry {
     key: Key,
     owner: Owner,
     holders: usize,
@@ -45,7 +45,7 @@ struct Held {
 #[derive(Default)]
 pub(crate) struct Identities {
     numbers: HashMap<Key, IdentityId>,
-    held: HashMap<IdentityId, Held>,
+    held: HashMap<IdentityId, Entry>,
     /// Those with a holder now or since the last `settle`.
     pub(crate) all: Map<IdentityId, Arc<Identity>>,
     came: BTreeSet<IdentityId>,
@@ -92,7 +92,7 @@ impl Identities {
             (Owner::World, true) => IdentityId::WORLD,
             _ => IdentityId(numbers.number(Space::Identity, digest_of(&identity))?),
         };
-        let held = Held {
+        let held = Entry {
             key: key.clone(),
             owner,
             holders: 1,

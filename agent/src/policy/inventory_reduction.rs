@@ -22,28 +22,28 @@ use crate::model::{
 
 /// The workload properties that policies select by.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Looks {
+pub(crate) struct PolicyFeatures {
     keys: BTreeSet<String>,
     accounts: bool,
     prefixes: Vec<Prefixes>,
 }
 
-impl Looks {
+impl PolicyFeatures {
     /// The properties that any of these policy sets selects by.
     pub(crate) fn of(sets: &[&PolicySet]) -> Self {
-        let mut looks = Self::default();
+        let mut features = Self::default();
         for set in sets {
-            looks.prefixes.push(Prefixes::of(set));
+            features.prefixes.push(Prefixes::of(set));
             for policy in set.iter() {
-                looks.selector(&policy.subject);
+                features.selector(&policy.subject);
                 for rule in policy.ingress.iter().chain(&policy.egress).flatten() {
                     if let Peers::Of(peers) = &rule.peers {
-                        peers.iter().for_each(|peer| looks.peer(peer));
+                        peers.iter().for_each(|peer| features.peer(peer));
                     }
                 }
             }
         }
-        looks
+        features
     }
 
     fn selector(&mut self, selector: &LabelSelector) {
@@ -112,12 +112,12 @@ pub(crate) struct ReducedInventory {
 }
 
 /// Keeps the first workload of each set as its representative.
-pub(crate) fn reduce(inventory: &Inventory, looks: &Looks) -> ReducedInventory {
+pub(crate) fn reduce(inventory: &Inventory, features: &PolicyFeatures) -> ReducedInventory {
     let mut known: HashMap<Kind<'_>, &WorkloadId> = HashMap::new();
     let mut stands_for = BTreeMap::new();
     let mut workloads = BTreeMap::new();
     for (id, workload) in &inventory.workloads {
-        let first = *known.entry(looks.kind(workload)).or_insert_with(|| {
+        let first = *known.entry(features.kind(workload)).or_insert_with(|| {
             workloads.insert(id.clone(), Arc::clone(workload));
             id
         });

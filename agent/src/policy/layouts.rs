@@ -22,7 +22,7 @@ use crate::model::{NamedPort, PolicyId};
 
 /// The layout of a kind of workload.
 #[derive(Clone)]
-pub(crate) struct LaidOut {
+pub(crate) struct KindLayout {
     pub(crate) policies: Arc<[PolicyId]>,
     pub(crate) spec: Arc<TableSpec>,
     pub(crate) table: TableId,
@@ -31,7 +31,7 @@ pub(crate) struct LaidOut {
 /// The layouts in use.
 #[derive(Default)]
 pub(crate) struct Layouts {
-    known: HashMap<KindNumber, (Arc<WorkloadKind>, LaidOut)>,
+    known: HashMap<KindNumber, (Arc<WorkloadKind>, KindLayout)>,
     tables: HashMap<Arc<TableSpec>, TableId>,
     clock: Option<Clock>,
 }
@@ -46,14 +46,15 @@ impl Layouts {
         if !goes_on {
             self.known.clear();
         }
-        let ahead = |spec: &TableSpec| {
+        let remaining_window = |spec: &TableSpec| {
             mutant!(
                 layouts_outlive_their_time,
                 spec.edge.is_none_or(|edge| clock.now < edge.wall),
                 true,
             )
         };
-        self.known.retain(|_, (_, laid_out)| ahead(&laid_out.spec));
+        self.known
+            .retain(|_, (_, laid_out)| remaining_window(&laid_out.spec));
     }
 
     /// Removes the layouts that include a changed policy.
@@ -82,7 +83,7 @@ impl Layouts {
         (rulebook, declared): (&Rulebook, &BTreeSet<NamedPort>),
         clock: &Clock,
         numbers: &mut Numbers,
-    ) -> Result<LaidOut, Exhausted> {
+    ) -> Result<KindLayout, Exhausted> {
         if let Some((_, known)) = self.known.get(&number) {
             return Ok(known.clone());
         }
@@ -99,7 +100,7 @@ impl Layouts {
         let (ingress, egress) = (fence(Direction::Ingress), fence(Direction::Egress));
         let spec = TableSpec::new(ingress, egress, clock);
         let (spec, table) = self.table(spec, numbers)?;
-        let laid_out = LaidOut {
+        let laid_out = KindLayout {
             policies,
             spec,
             table,

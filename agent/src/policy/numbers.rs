@@ -128,8 +128,8 @@ pub struct Allocation {
 /// A space without a free number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this node would need more than {limit} distinct values of kind {}: reduce the number of \
-     distinct label sets or rules that its policies see", .space.name()
+    "this node would need more than {limit} distinct values of type {}: reduce the number of \
+     distinct label sets or rules in its policies", .space.name()
 )]
 pub struct Exhausted {
     /// The space.
@@ -139,7 +139,7 @@ pub struct Exhausted {
 }
 
 #[derive(Debug, Default)]
-struct Book {
+struct SpaceNumbers {
     numbers: HashMap<Digest, u32>,
     taken: HashSet<u32>,
     next: u32,
@@ -148,7 +148,7 @@ struct Book {
 /// All numbers in use.
 #[derive(Debug, Default)]
 pub struct Numbers {
-    books: HashMap<Space, Book>,
+    books: HashMap<Space, SpaceNumbers>,
     fresh: Vec<Allocation>,
 }
 
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_space_says_so_and_freed_numbers_return() {
+    fn a_full_space_is_an_error_and_freed_numbers_are_reused() {
         let mut numbers = Numbers::default();
         numbers.reserve(Space::Namespace, 2..maps::NAMESPACES);
         let only = numbers.number(Space::Namespace, Digest(1)).unwrap();

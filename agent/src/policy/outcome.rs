@@ -72,13 +72,13 @@ fn at(matching: &[&FenceRule], default: Decider, time: Option<WallTime>) -> Deci
         .peekable();
     while let Some(first) = rules.peek().copied() {
         let mut strongest = first;
-        let mut spoken = None;
+        let mut last_policy = None;
         while let Some(rule) = rules.next_if(|rule| rule.stage == first.stage) {
             let one_each = mutant!(first_match_ignored, first.stage != Stage::Namespace, false);
-            if one_each && spoken == Some(rule.policy) {
+            if one_each && last_policy == Some(rule.policy) {
                 continue;
             }
-            spoken = Some(rule.policy);
+            last_policy = Some(rule.policy);
             let stronger = if first.stage == Stage::Namespace {
                 mutant!(
                     allow_beats_deny_in_a_namespace,

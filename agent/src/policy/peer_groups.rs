@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::{
     evaluate::Evaluator,
-    inventory_reduction::{Looks, ReducedInventory},
+    inventory_reduction::{PolicyFeatures, ReducedInventory},
 };
 use crate::model::{Inventory, NamedPort, NamespaceName, Workload, WorkloadId};
 
@@ -82,10 +82,13 @@ pub(crate) struct Set<'a> {
 }
 
 /// All groups: workloads that are in every set, by namespace; then nodes; then the world.
-pub(crate) fn groups<const N: usize>(sets: [Set<'_>; N], looks: &Looks) -> Vec<Group<N>> {
+pub(crate) fn groups<const N: usize>(
+    sets: [Set<'_>; N],
+    features: &PolicyFeatures,
+) -> Vec<Group<N>> {
     let mut groups = workloads(sets);
     groups.extend(nodes(sets));
-    groups.extend(world(sets, looks));
+    groups.extend(world(sets, features));
     groups
 }
 
@@ -235,7 +238,7 @@ fn nodes<const N: usize>(sets: [Set<'_>; N]) -> Vec<Group<N>> {
     grouped.into_iter().map(group).collect()
 }
 
-fn world<const N: usize>(sets: [Set<'_>; N], looks: &Looks) -> Vec<Group<N>> {
+fn world<const N: usize>(sets: [Set<'_>; N], features: &PolicyFeatures) -> Vec<Group<N>> {
     let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
     let face = |net: &IpNet| {
         let classes = sets.map(|set| set.evaluator.class_within(*net));
@@ -248,7 +251,7 @@ fn world<const N: usize>(sets: [Set<'_>; N], looks: &Looks) -> Vec<Group<N>> {
         "world".to_owned(),
         Vec::new(),
     )];
-    for net in looks.prefixes() {
+    for net in features.prefixes() {
         if net.prefix_len() > 0 {
             let faces = BTreeSet::from([face(&net)]);
             let name = format!("world in {net}");

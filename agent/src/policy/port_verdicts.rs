@@ -21,7 +21,7 @@ use crate::plan::State;
 
 /// What decided a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum By {
+pub(crate) enum DecidedBy {
     /// A rule or a default.
     Rule(RuleSlot),
     /// Nothing: that end is not a workload.
@@ -30,9 +30,9 @@ pub(crate) enum By {
 
 /// A verdict and what decided it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Ruling {
+pub(crate) struct DecidedVerdict {
     pub(crate) verdict: Verdict,
-    pub(crate) by: By,
+    pub(crate) by: DecidedBy,
 }
 
 /// Ports `first` to `last`, both included, and their verdict.
@@ -40,7 +40,7 @@ pub(crate) struct Ruling {
 pub(crate) struct PortVerdict {
     pub(crate) first: u16,
     pub(crate) last: u16,
-    pub(crate) ruling: Ruling,
+    pub(crate) ruling: DecidedVerdict,
 }
 
 /// All verdicts of a table for a class in one direction.
@@ -48,19 +48,19 @@ pub(crate) struct PortVerdict {
 pub(crate) struct PortVerdicts {
     pub(crate) protocols: BTreeMap<u8, Vec<PortVerdict>>,
     /// Every other protocol.
-    pub(crate) elsewhere: Ruling,
+    pub(crate) elsewhere: DecidedVerdict,
 }
 
 impl PortVerdicts {
     /// One verdict for everything.
-    pub(crate) const fn all(ruling: Ruling) -> Self {
+    pub(crate) const fn all(ruling: DecidedVerdict) -> Self {
         Self {
             protocols: BTreeMap::new(),
             elsewhere: ruling,
         }
     }
 
-    fn at(&self, protocol: Option<u8>, port: u16) -> Ruling {
+    fn at(&self, protocol: Option<u8>, port: u16) -> DecidedVerdict {
         let spans = protocol.and_then(|number| self.protocols.get(&number));
         spans
             .and_then(|spans| spans.iter().find(|span| port <= span.last))
@@ -107,16 +107,16 @@ pub(crate) struct Verdicts {
 
 /// A port range in which each of several tables has one verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stretch<const N: usize> {
+pub(crate) struct SharedRange<const N: usize> {
     /// `None` for every protocol without ranges of its own.
     pub(crate) protocol: Option<u8>,
     pub(crate) first: u16,
     pub(crate) last: u16,
-    pub(crate) rulings: [Ruling; N],
+    pub(crate) rulings: [DecidedVerdict; N],
 }
 
 /// Intersects the ranges of several tables: protocols with ranges in order, then all others.
-pub(crate) fn overlay<const N: usize>(layers: [&PortVerdicts; N]) -> Vec<Stretch<N>> {
+pub(crate) fn overlay<const N: usize>(layers: [&PortVerdicts; N]) -> Vec<SharedRange<N>> {
     let protocols: BTreeSet<u8> = layers
         .iter()
         .flat_map(|spans| spans.protocols.keys().copied())
@@ -134,7 +134,7 @@ pub(crate) fn overlay<const N: usize>(layers: [&PortVerdicts; N]) -> Vec<Stretch
         let starts: Vec<u16> = starts.into_iter().collect();
         let ends = starts.iter().skip(1).map(|next| next - 1).chain([u16::MAX]);
         for (first, last) in starts.iter().copied().zip(ends) {
-            stretches.push(Stretch {
+            stretches.push(SharedRange {
                 protocol,
                 first,
                 last,
@@ -148,13 +148,13 @@ pub(crate) fn overlay<const N: usize>(layers: [&PortVerdicts; N]) -> Vec<Stretch
 type Asked = (TableId, ClassId, Direction);
 
 /// First and last ports of the rows of a class, by protocol.
-type Marks = BTreeMap<u8, BTreeSet<u32>>;
+type RowBounds = BTreeMap<u8, BTreeSet<u32>>;
 
 /// Reads verdicts from compiled rows, each only once.
 pub(crate) struct VerdictReader<'a> {
     rows: &'a HostTable,
     now: u64,
-    marks: HashMap<Asked, Marks>,
+    marks: HashMap<Asked, RowBounds>,
     own: HashMap<(TableId, Direction), Vec<ClassId>>,
     read: HashMap<Asked, Rc<PortVerdicts>>,
     /// Equal verdicts are stored once, so that their addresses identify them.
@@ -164,7 +164,7 @@ pub(crate) struct VerdictReader<'a> {
 impl<'a> VerdictReader<'a> {
     /// A reader of the rows of a state, at a boot-clock time.
     pub(crate) fn new(state: &State, rows: &'a HostTable, now: u64) -> Self {
-        let mut marks: HashMap<Asked, Marks> = HashMap::new();
+        let mut marks: HashMap<Asked, RowBounds> = HashMap::new();
         for (bits, key) in state.tables.values().flat_map(|rows| rows.keys()) {
             let Some(direction) = Direction::from_raw(key.direction % PolicyKey::PERIOD) else {
                 continue;
@@ -194,7 +194,7 @@ impl<'a> VerdictReader<'a> {
     }
 
     /// The classes for which a table has other verdicts than the any-class ones.
-    pub(crate) fn own_classes(&self, table: TableId, direction: Direction) -> &[ClassId] {
+    pub(crate) fn classes_with_rows(&self, table: TableId, direction: Direction) -> &[ClassId] {
         let own = self.own.get(&(table, direction));
         own.map_or(&[][..], Vec::as_slice)
     }
@@ -226,7 +226,7 @@ impl<'a> VerdictReader<'a> {
     }
 
     fn look(&self, (table, class, direction): Asked) -> PortVerdicts {
-        let mut marks = Marks::new();
+        let mut marks = RowBounds::new();
         for class in [class, ClassId::ANY] {
             for (number, own) in self
                 .marks
@@ -278,16 +278,16 @@ impl<'a> VerdictReader<'a> {
         }
     }
 
-    fn ask(&self, query: &policy::Query) -> Ruling {
+    fn ask(&self, query: &policy::Query) -> DecidedVerdict {
         let decision = policy::decide(self.rows, query, self.now);
         decision.map_or(
-            Ruling {
+            DecidedVerdict {
                 verdict: Verdict::Deny,
-                by: By::Rule(RuleSlot::NONE),
+                by: DecidedBy::Rule(RuleSlot::NONE),
             },
-            |decision| Ruling {
+            |decision| DecidedVerdict {
                 verdict: decision.verdict,
-                by: By::Rule(decision.rule),
+                by: DecidedBy::Rule(decision.rule),
             },
         )
     }

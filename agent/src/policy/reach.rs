@@ -20,11 +20,11 @@ use serde::Serialize;
 pub use super::peer_groups::{GroupKind, GroupName};
 use super::{
     evaluate::{Evaluator, QueryError},
-    inventory_reduction::{Looks, reduce},
+    inventory_reduction::{PolicyFeatures, reduce},
     numbers::Exhausted,
     peer_groups::{Group, Set, groups},
     port_list::PortList,
-    port_verdicts::{By, PortVerdicts, Ruling, Stretch, VerdictReader, overlay},
+    port_verdicts::{DecidedBy, DecidedVerdict, PortVerdicts, SharedRange, VerdictReader, overlay},
     ports::{self, PortRange},
 };
 use crate::model::{Inventory, PolicySet, PortMatch, Ports, WallTime, WorkloadId};
@@ -96,15 +96,15 @@ pub fn reach(
     if inventory.workload(&question.from).is_none() {
         return Err(QueryError::UnknownWorkload(question.from.to_string()).into());
     }
-    let looks = Looks::of(&[policies]);
-    let reduced = reduce(inventory, &looks);
+    let features = PolicyFeatures::of(&[policies]);
+    let reduced = reduce(inventory, &features);
     let evaluator = Evaluator::new(&reduced.inventory, policies, now)?;
     let set = Set {
         evaluator: &evaluator,
         inventory,
         reduced: &reduced,
     };
-    let groups = groups([set], &looks);
+    let groups = groups([set], &features);
     let mut search = Search {
         groups: &groups,
         evaluator: &evaluator,
@@ -134,7 +134,7 @@ struct Search<'a> {
 }
 
 /// A hop from one group to another.
-struct Way {
+struct Link {
     ports: PortList,
     by: BTreeSet<String>,
 }
@@ -159,21 +159,21 @@ impl Search<'_> {
                 if entered.contains(&target) || alone {
                     continue;
                 }
-                let Some(way) = self.way(source, group) else {
+                let Some(link) = self.link(source, group) else {
                     continue;
                 };
                 entered.insert(target);
-                let told = self.told(group, target == start, hop + 1, &name, &way);
+                let reached_group = self.describe(group, target == start, hop + 1, &name, &link);
                 if self.question.transitive && !group.members.is_empty() {
-                    next.push_back((target, hop + 1, told.to.name.clone()));
+                    next.push_back((target, hop + 1, reached_group.to.name.clone()));
                 }
-                reached.push(told);
+                reached.push(reached_group);
             }
         }
         reached
     }
 
-    fn told(&self, group: &Group<1>, own: bool, hop: usize, via: &str, way: &Way) -> Reached {
+    fn describe(&self, group: &Group<1>, own: bool, hop: usize, via: &str, link: &Link) -> Reached {
         let mut to = group.name.clone();
         if own {
             let from = self.question.from.to_string();
@@ -184,25 +184,25 @@ impl Search<'_> {
         let declared = group
             .ports
             .iter()
-            .filter(|port| way.ports.contains(port.protocol, port.port))
+            .filter(|port| link.ports.contains(port.protocol, port.port))
             .map(|port| format!("{} {}/{}", port.name, port.protocol, port.port));
         Reached {
             to,
             hop,
             via: via.to_owned(),
-            ports: way.ports.to_string(),
+            ports: link.ports.to_string(),
             declared: declared.collect(),
-            by: way.by.iter().cloned().collect(),
+            by: link.by.iter().cloned().collect(),
         }
     }
 
     /// The ports on which one group can open flows to another, and the rules that allow them.
-    fn way(&mut self, source: &Group<1>, target: &Group<1>) -> Option<Way> {
-        let mut way = Way {
+    fn link(&mut self, source: &Group<1>, target: &Group<1>) -> Option<Link> {
+        let mut link = Link {
             ports: PortList::default(),
             by: BTreeSet::new(),
         };
-        let asked = self.asked(target);
+        let requested = self.requested(target);
         for ([own], [theirs]) in source.meet(target) {
             let egress = self.spans(source, theirs, Direction::Egress);
             let ingress = self.spans(target, own, Direction::Ingress);
@@ -210,8 +210,8 @@ impl Search<'_> {
                 continue;
             }
             let stretches = overlay([&*egress, &ingress]);
-            let pieces = match &asked {
-                Some(asked) => clip(&stretches, asked),
+            let pieces = match &requested {
+                Some(requested) => clip(&stretches, requested),
                 None => (0..)
                     .zip(&stretches)
                     .map(|(place, s)| (s.protocol, (s.first, s.last), place))
@@ -223,31 +223,31 @@ impl Search<'_> {
                 };
                 let mut rulings = stretch.rulings.iter();
                 let allowed = rulings.all(|ruling| ruling.verdict == Verdict::Allow);
-                way.ports.add(protocol, ports, allowed);
+                link.ports.add(protocol, ports, allowed);
                 if allowed {
                     let ends = [Direction::Egress, Direction::Ingress];
                     let by = ends.iter().zip(stretch.rulings);
-                    way.by
+                    link.by
                         .extend(by.filter_map(|(end, ruling)| self.by(*end, ruling)));
                 }
             }
         }
-        (!way.ports.is_empty()).then_some(way)
+        (!link.ports.is_empty()).then_some(link)
     }
 
     fn spans(&mut self, group: &Group<1>, peer: ClassId, direction: Direction) -> Rc<PortVerdicts> {
         let [table]: [Option<TableId>; 1] = group.tables;
         match table {
             Some(table) => self.reader.spans(table, peer, direction),
-            None => Rc::new(PortVerdicts::all(Ruling {
+            None => Rc::new(PortVerdicts::all(DecidedVerdict {
                 verdict: Verdict::Allow,
-                by: By::NotAWorkload,
+                by: DecidedBy::NotAWorkload,
             })),
         }
     }
 
-    fn by(&self, direction: Direction, ruling: Ruling) -> Option<String> {
-        if ruling.by == By::NotAWorkload {
+    fn by(&self, direction: Direction, ruling: DecidedVerdict) -> Option<String> {
+        if ruling.by == DecidedBy::NotAWorkload {
             return None;
         }
         let title = self.evaluator.title(ruling.by);
@@ -259,7 +259,7 @@ impl Search<'_> {
     }
 
     /// The requested ports for a group; `None` for all.
-    fn asked(&self, target: &Group<1>) -> Option<Vec<PortRange>> {
+    fn requested(&self, target: &Group<1>) -> Option<Vec<PortRange>> {
         let matches = self.question.port.clone()?;
         let resolved = ports::split(&Ports::Of(vec![matches]))?;
         let mut ranges = resolved.fixed;
@@ -274,11 +274,11 @@ impl Search<'_> {
 
 /// The requested part of each range, with its index.
 fn clip<const N: usize>(
-    stretches: &[Stretch<N>],
-    asked: &[PortRange],
+    stretches: &[SharedRange<N>],
+    requested: &[PortRange],
 ) -> Vec<(Option<u8>, (u16, u16), usize)> {
     let mut clipped = Vec::new();
-    for range in asked {
+    for range in requested {
         let named = stretches.iter().any(|s| s.protocol == Some(range.protocol));
         let about = named.then_some(range.protocol);
         for (place, stretch) in stretches.iter().enumerate() {

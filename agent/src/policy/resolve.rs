@@ -54,7 +54,7 @@ impl Resolver {
     ) -> Result<Resolved, Exhausted> {
         let before = self.inventory.take().unwrap_or_default();
         let is_first = self.prefixes.is_empty();
-        let flipped = prefixes.take_flipped();
+        let flipped = prefixes.take_changed();
         let mut fresh = Fresh::default();
         if is_first {
             self.begin(prefixes, numbers)?;
@@ -66,7 +66,7 @@ impl Resolver {
             self.around(&flipped, prefixes, numbers)?;
         }
         if !Arc::ptr_eq(&before, inventory) {
-            self.kinds.enter_namespaces(inventory);
+            self.kinds.set_namespace_labels(inventory);
             self.enter(&fresh, prefixes, numbers)?;
         }
         self.inventory = Some(Arc::clone(inventory));
@@ -126,14 +126,14 @@ impl Resolver {
         }
         for workload in &leaving {
             self.kinds.remove(workload);
-            self.vacate(&workload.addresses);
+            self.remove_changed(&workload.addresses);
         }
         if Arc::ptr_eq(&before.nodes, &now.nodes) {
             return;
         }
         for (name, node) in before.nodes.iter() {
             if now.nodes.get(name) != Some(node) {
-                self.vacate(&node.addresses);
+                self.remove_changed(&node.addresses);
             }
         }
         let new = now.nodes.iter();
@@ -141,7 +141,7 @@ impl Resolver {
         fresh.nodes.extend(new.map(|(_, node)| node));
     }
 
-    fn vacate(&mut self, addresses: &[IpAddr]) {
+    fn remove_changed(&mut self, addresses: &[IpAddr]) {
         for address in addresses {
             if let Some(identity) = self.addresses.remove(address) {
                 self.identities.give_back(identity);

@@ -48,14 +48,14 @@ pub(crate) struct Peers<'a> {
 pub(crate) fn for_anyone(table: TableId, spec: &TableSpec) -> TableRows {
     let mut rows = TableRows::new();
     for direction in [Direction::Ingress, Direction::Egress] {
-        let courses = RefCell::new(Schedules::default());
+        let schedules = RefCell::new(Schedules::default());
         let mut writer = Writer {
             table,
             direction,
             rows: &mut rows,
-            courses: &courses,
+            schedules: &schedules,
         };
-        let any = View::of(spec, direction, &courses, |_, rule| rule.peers.is_none());
+        let any = View::of(spec, direction, &schedules, |_, rule| rule.peers.is_none());
         let protocols = protocols_of(spec.fence(direction), direction);
         let outcomes = Outcomes::of(&any, &protocols);
         writer.whole(&[ClassId::ANY], &outcomes);
@@ -89,18 +89,18 @@ pub(crate) fn add_classes<'a>(
         if alike.is_empty() {
             continue;
         }
-        let courses = RefCell::new(Schedules::default());
+        let schedules = RefCell::new(Schedules::default());
         let mut writer = Writer {
             table,
             direction,
             rows,
-            courses: &courses,
+            schedules: &schedules,
         };
         let protocols = protocols_of(fence, direction);
-        let any = View::of(spec, direction, &courses, |_, rule| rule.peers.is_none());
+        let any = View::of(spec, direction, &schedules, |_, rule| rule.peers.is_none());
         let any = Outcomes::of(&any, &protocols);
         for (asking, ids) in alike {
-            let own = View::of(spec, direction, &courses, |index, rule| {
+            let own = View::of(spec, direction, &schedules, |index, rule| {
                 rule.peers.is_none() || asking.contains(&index)
             });
             writer.difference(&ids, &Outcomes::of(&own, &protocols), &any);
@@ -128,7 +128,7 @@ struct View<'a> {
     default: Decider,
     plain_only: bool,
     edge: Option<Edge>,
-    courses: &'a RefCell<Schedules>,
+    schedules: &'a RefCell<Schedules>,
 }
 
 /// Outcomes over all ports of a protocol: each holds from its port up to the next one's.
@@ -138,7 +138,7 @@ impl<'a> View<'a> {
     fn of(
         spec: &'a TableSpec,
         direction: Direction,
-        courses: &'a RefCell<Schedules>,
+        schedules: &'a RefCell<Schedules>,
         sees: impl Fn(usize, &FenceRule) -> bool,
     ) -> Self {
         let fence = spec.fence(direction);
@@ -153,7 +153,7 @@ impl<'a> View<'a> {
             default: default_of(fence),
             plain_only: direction == Direction::Egress && !fence.isolated,
             edge: spec.edge,
-            courses,
+            schedules,
         }
     }
 
@@ -165,7 +165,7 @@ impl<'a> View<'a> {
         }
     }
 
-    fn course(&self, plain: bool, matches: impl Fn(&FenceRule) -> bool) -> ScheduleId {
+    fn schedule(&self, plain: bool, matches: impl Fn(&FenceRule) -> bool) -> ScheduleId {
         let matching: Vec<&FenceRule> = self
             .rules
             .iter()
@@ -173,12 +173,12 @@ impl<'a> View<'a> {
             .filter(|rule| matches(rule))
             .collect();
         let timeline = timeline(&matching, self.default_for(plain), self.edge);
-        self.courses.borrow_mut().of(timeline)
+        self.schedules.borrow_mut().of(timeline)
     }
 
     /// The outcome of a protocol that is in no rule.
     fn elsewhere(&self) -> ScheduleId {
-        self.course(false, |rule| rule.ports.is_none())
+        self.schedule(false, |rule| rule.ports.is_none())
     }
 
     fn pieces(&self, number: u8) -> Pieces {
@@ -200,7 +200,7 @@ impl<'a> View<'a> {
         starts.remove(&0x1_0000);
         let mut pieces: Pieces = Vec::with_capacity(starts.len());
         for start in starts {
-            let row = self.course(PLAIN.contains(&number), |rule| covers(rule, number, start));
+            let row = self.schedule(PLAIN.contains(&number), |rule| covers(rule, number, start));
             if pieces.last().is_none_or(|(_, last)| *last != row) {
                 pieces.push((start, row));
             }
@@ -252,7 +252,7 @@ fn constant(pieces: &Pieces, first: u32, size: u32) -> Option<ScheduleId> {
 }
 
 /// The outcome of most ports.
-fn commonest(pieces: &Pieces) -> Option<ScheduleId> {
+fn most_common(pieces: &Pieces) -> Option<ScheduleId> {
     let mut spans: Vec<(ScheduleId, u32)> = Vec::new();
     for (index, (start, row)) in pieces.iter().enumerate() {
         let end = pieces.get(index + 1).map_or(0x1_0000, |(next, _)| *next);
@@ -271,7 +271,7 @@ struct Writer<'a> {
     table: TableId,
     direction: Direction,
     rows: &'a mut TableRows,
-    courses: &'a RefCell<Schedules>,
+    schedules: &'a RefCell<Schedules>,
 }
 
 impl Writer<'_> {
@@ -305,7 +305,7 @@ impl Writer<'_> {
         pieces: &Pieces,
         inherited: ScheduleId,
     ) {
-        let Some(base) = commonest(pieces) else {
+        let Some(base) = most_common(pieces) else {
             return;
         };
         if base != inherited {
@@ -360,13 +360,13 @@ impl Writer<'_> {
         number: u8,
         first: u32,
         size: u32,
-        course: ScheduleId,
+        schedule: ScheduleId,
     ) {
         let bits = PolicyKey::FULL_BITS - size.trailing_zeros();
-        self.put(classes, bits, number, first, course);
+        self.put(classes, bits, number, first, schedule);
     }
 
-    fn put(&mut self, classes: &[ClassId], bits: u32, number: u8, port: u32, course: ScheduleId) {
+    fn put(&mut self, classes: &[ClassId], bits: u32, number: u8, port: u32, schedule: ScheduleId) {
         for class in classes {
             let mut key = PolicyKey {
                 table: self.table,
@@ -375,7 +375,7 @@ impl Writer<'_> {
                 protocol: number,
                 port: Port::new(u16::try_from(port).unwrap_or(u16::MAX)),
             };
-            for row in self.courses.borrow().steps(course) {
+            for row in self.schedules.borrow().periods(schedule) {
                 self.rows.insert((bits, key), row);
                 key.direction += PolicyKey::PERIOD;
             }

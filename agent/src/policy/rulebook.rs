@@ -15,7 +15,7 @@ use super::{
     identity::WorkloadKind,
     numbers::{Exhausted, Numbers},
     selector::Selector,
-    table::{Asked, AskedRule, number_rule, selectors_of},
+    table::{NumberedRule, PolicyRules, number_rule, selectors_of},
 };
 use crate::{
     model::{NamespaceName, Policy, PolicyId, PolicySet, Scope},
@@ -80,7 +80,7 @@ impl Rulebook {
             if new.is_some_and(|new| Arc::ptr_eq(old, new)) {
                 continue;
             }
-            self.take_out(id, old);
+            self.remove(id, old);
             changes.push(PolicyChange {
                 old: Some(Arc::clone(old)),
                 new: new.cloned(),
@@ -95,13 +95,13 @@ impl Rulebook {
             }
         }
         for policy in changes.iter().filter_map(|change| change.new.as_ref()) {
-            self.put_in(policy, numbers)?;
+            self.insert(policy, numbers)?;
         }
         Ok(changes)
     }
 
-    fn take_out(&mut self, id: &PolicyId, policy: &Policy) {
-        self.shelf(policy).remove(id);
+    fn remove(&mut self, id: &PolicyId, policy: &Policy) {
+        self.bucket(policy).remove(id);
         let Some(entry) = self.entries.remove(id) else {
             return;
         };
@@ -110,7 +110,7 @@ impl Rulebook {
         }
     }
 
-    fn put_in(&mut self, policy: &Arc<Policy>, numbers: &mut Numbers) -> Result<(), Exhausted> {
+    fn insert(&mut self, policy: &Arc<Policy>, numbers: &mut Numbers) -> Result<(), Exhausted> {
         let mut rules = [Vec::new(), Vec::new()];
         for (direction, numbered) in DIRECTIONS.into_iter().zip(&mut rules) {
             let written = policy.rules(direction).unwrap_or_default();
@@ -129,13 +129,13 @@ impl Rulebook {
             }
         }
         let id = policy.id();
-        self.shelf(policy).insert(id.clone());
+        self.bucket(policy).insert(id.clone());
         let policy = Arc::clone(policy);
         self.entries.insert(id, Entry { policy, rules });
         Ok(())
     }
 
-    fn shelf(&mut self, policy: &Policy) -> &mut BTreeSet<PolicyId> {
+    fn bucket(&mut self, policy: &Policy) -> &mut BTreeSet<PolicyId> {
         match &policy.scope {
             Scope::Namespace(name) => self.of_namespace.entry(name.clone()).or_default(),
             Scope::Cluster { .. } => &mut self.of_cluster,
@@ -160,7 +160,7 @@ impl Rulebook {
         &'a self,
         direction: Direction,
         ids: &'a [PolicyId],
-    ) -> impl Iterator<Item = Asked<'a>> {
+    ) -> impl Iterator<Item = PolicyRules<'a>> {
         ids.iter().filter_map(move |id| {
             let Entry { policy, rules } = self.entries.get(id)?;
             let [ingress, egress] = rules;
@@ -169,12 +169,12 @@ impl Rulebook {
                 Direction::Egress => egress,
             };
             let rules = policy.rules(direction)?.iter().zip(numbered);
-            let rules = rules.map(|(rule, numbered)| AskedRule {
+            let rules = rules.map(|(rule, numbered)| NumberedRule {
                 rule,
                 slot: numbered.slot,
                 selectors: numbered.selectors.as_deref(),
             });
-            Some(Asked {
+            Some(PolicyRules {
                 policy,
                 rules: rules.collect(),
             })

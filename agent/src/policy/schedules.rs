@@ -31,15 +31,15 @@ impl Schedules {
         if let Some(known) = self.known.get(&timeline) {
             return *known;
         }
-        let course = ScheduleId(self.all.len());
+        let schedule = ScheduleId(self.all.len());
         self.all.push(timeline.clone());
-        self.known.insert(timeline, course);
-        course
+        self.known.insert(timeline, schedule);
+        schedule
     }
 
     /// The rows of a schedule, one per period.
-    pub(crate) fn steps(&self, course: ScheduleId) -> impl Iterator<Item = PolicyRow> {
-        let timeline = self.all.get(course.0).map_or(&[][..], Vec::as_slice);
+    pub(crate) fn periods(&self, schedule: ScheduleId) -> impl Iterator<Item = PolicyRow> {
+        let timeline = self.all.get(schedule.0).map_or(&[][..], Vec::as_slice);
         let last = timeline.len().saturating_sub(1);
         let rows = if timeline.len() == 1 { 1 } else { last };
         (0..rows)
@@ -78,21 +78,24 @@ mod tests {
         Decider::of(Verdict::Allow, RuleSlot(slot))
     }
 
-    fn steps(changes: u32) -> Vec<PolicyRow> {
-        let mut courses = Schedules::default();
+    fn periods(changes: u32) -> Vec<PolicyRow> {
+        let mut schedules = Schedules::default();
         let timeline = (0..=changes)
             .map(|n| (u64::from(n) * 100, decider(16 + n)))
             .collect();
-        let course = courses.of(timeline);
-        courses.steps(course).collect()
+        let schedule = schedules.of(timeline);
+        schedules.periods(schedule).collect()
     }
 
     #[test]
-    fn a_row_holds_one_change_and_each_further_one_takes_a_row() {
-        assert_eq!(steps(0), [PolicyRow::lasting(Verdict::Allow, RuleSlot(16))]);
-        assert_eq!(steps(1).len(), 1);
-        assert_eq!(steps(1)[0].flags & row::NEXT_PERIOD, 0);
-        let rows = steps(3);
+    fn each_further_change_takes_one_more_row() {
+        assert_eq!(
+            periods(0),
+            [PolicyRow::lasting(Verdict::Allow, RuleSlot(16))]
+        );
+        assert_eq!(periods(1).len(), 1);
+        assert_eq!(periods(1)[0].flags & row::NEXT_PERIOD, 0);
+        let rows = periods(3);
         assert_eq!(rows.len(), 3);
         assert_eq!(
             rows.iter()
@@ -105,8 +108,8 @@ mod tests {
     }
 
     #[test]
-    fn a_course_beyond_the_last_step_leads_nowhere() {
-        let rows = steps(20);
+    fn a_schedule_beyond_the_last_period_denies() {
+        let rows = periods(20);
         assert_eq!(rows.len(), usize::from(MAX_PERIODS));
         assert!(rows.iter().all(|row| row.flags & row::NEXT_PERIOD != 0));
     }

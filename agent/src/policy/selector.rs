@@ -15,7 +15,7 @@ use crate::model::{Entity, NamedPort, NamespaceMatch, Peer};
 
 /// One requirement; both parts must hold.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Question {
+pub(crate) struct Requirement {
     /// The required peer; `None` for any.
     pub(crate) peer: Option<Peer>,
     /// A port that the peer must declare; `None` for no such requirement.
@@ -25,7 +25,7 @@ pub(crate) struct Question {
 /// A selector with its digest.
 #[derive(Debug, Clone)]
 pub(crate) struct Selector {
-    pub(crate) question: Arc<Question>,
+    pub(crate) requirement: Arc<Requirement>,
     pub(crate) digest: Digest,
 }
 
@@ -42,17 +42,17 @@ impl std::hash::Hash for Selector {
 }
 
 impl Selector {
-    pub(crate) fn new(question: Question) -> Self {
-        let digest = digest_of(&question);
+    pub(crate) fn new(requirement: Requirement) -> Self {
+        let digest = digest_of(&requirement);
         Self {
-            question: Arc::new(question),
+            requirement: Arc::new(requirement),
             digest,
         }
     }
 
     /// Whether an identity matches the peer.
     pub(crate) fn matches(&self, identity: &Identity) -> bool {
-        let declares = self.question.declares.as_ref().is_none_or(|port| {
+        let declares = self.requirement.declares.as_ref().is_none_or(|port| {
             identity.workload().is_some_and(|workload| {
                 mutant!(
                     declared_by_name_alone,
@@ -63,7 +63,7 @@ impl Selector {
         });
         declares
             && self
-                .question
+                .requirement
                 .peer
                 .as_ref()
                 .is_none_or(|peer| is_peer(peer, identity))

@@ -14,7 +14,7 @@ use super::desired::Clock;
 use super::{
     numbers::{Exhausted, Numbers, Space, digest_of},
     ports::{self, PortRange},
-    selector::{Question, Selector},
+    selector::{Requirement, Selector},
 };
 use crate::model::{
     NamedPort, Peer, Peers, Policy, Rule, RuleAction, Scope, Tier, WallTime, Window,
@@ -177,14 +177,14 @@ pub(crate) struct Layout<'a> {
 }
 
 /// A policy's rules of one direction.
-pub(crate) struct Asked<'a> {
+pub(crate) struct PolicyRules<'a> {
     pub(crate) policy: &'a Policy,
-    pub(crate) rules: Vec<AskedRule<'a>>,
+    pub(crate) rules: Vec<NumberedRule<'a>>,
 }
 
 /// A rule with the slot of its hit counter and the selectors of its peers.
 #[derive(Clone, Copy)]
-pub(crate) struct AskedRule<'a> {
+pub(crate) struct NumberedRule<'a> {
     pub(crate) rule: &'a Rule,
     pub(crate) slot: RuleSlot,
     pub(crate) selectors: Option<&'a [Selector]>,
@@ -192,7 +192,7 @@ pub(crate) struct AskedRule<'a> {
 
 impl Layout<'_> {
     /// Lays out the policies that select the subject and have the direction.
-    pub(crate) fn fence(self, mut policies: Vec<Asked<'_>>) -> Fence {
+    pub(crate) fn fence(self, mut policies: Vec<PolicyRules<'_>>) -> Fence {
         let isolated = policies.iter().any(|asked| {
             let counts = mutant!(empty_rules_do_not_isolate, true, !asked.rules.is_empty());
             Stage::of(asked.policy) == Stage::Namespace && counts
@@ -208,7 +208,7 @@ impl Layout<'_> {
         for (place, asked) in (0..).zip(&policies) {
             let stage = Stage::of(asked.policy);
             for asked in &asked.rules {
-                let Some(window) = ahead(asked.rule.window, self.now) else {
+                let Some(window) = remaining_window(asked.rule.window, self.now) else {
                     continue;
                 };
                 self.lay_out(*asked, &mut |peers, ports| {
@@ -229,7 +229,7 @@ impl Layout<'_> {
 
     fn lay_out(
         self,
-        asked: AskedRule<'_>,
+        asked: NumberedRule<'_>,
         add: &mut dyn FnMut(Option<Vec<Selector>>, Option<BTreeSet<PortRange>>),
     ) {
         let peers = match &asked.rule.peers {
@@ -267,7 +267,7 @@ impl Layout<'_> {
 }
 
 /// The part of a window after a time; `None` if it is over.
-fn ahead(window: Window, now: WallTime) -> Option<Window> {
+fn remaining_window(window: Window, now: WallTime) -> Option<Window> {
     let over = mutant!(
         expires_included,
         window.expires.is_some_and(|end| end <= now),
@@ -288,7 +288,7 @@ fn ahead(window: Window, now: WallTime) -> Option<Window> {
 
 fn select(peers: Option<&[Peer]>, declares: Option<&NamedPort>) -> Option<Vec<Selector>> {
     let question = |peer: Option<&Peer>| {
-        Selector::new(Question {
+        Selector::new(Requirement {
             peer: peer.cloned(),
             declares: declares.cloned(),
         })
@@ -297,7 +297,11 @@ fn select(peers: Option<&[Peer]>, declares: Option<&NamedPort>) -> Option<Vec<Se
         (None, None) => None,
         (None, Some(_)) => Some(vec![question(None)]),
         (Some(peers), _) => {
-            let asked = mutant!(except_of_another_block, peers, &sharing_exceptions(peers));
+            let asked = mutant!(
+                except_of_another_block,
+                peers,
+                &with_shared_exceptions(peers)
+            );
             Some(asked.iter().map(|peer| question(Some(peer))).collect())
         }
     }
@@ -305,7 +309,7 @@ fn select(peers: Option<&[Peer]>, declares: Option<&NamedPort>) -> Option<Vec<Se
 
 /// The peers, with every exception applied to each block.
 #[cfg(feature = "mutants")]
-fn sharing_exceptions(peers: &[Peer]) -> Vec<Peer> {
+fn with_shared_exceptions(peers: &[Peer]) -> Vec<Peer> {
     let holes = peers.iter().filter_map(|peer| match peer {
         Peer::Cidr { except, .. } => Some(except),
         Peer::Workloads { .. } | Peer::Entity(_) => None,

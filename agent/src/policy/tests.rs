@@ -1,7 +1,7 @@
-//! The policy engine against an oracle that shares no code with it, and against its own promises
-//! about what a change may touch.
+//! The policy engine against an oracle that shares no code with it, and the limits of what a change
+//! may affect.
 //!
-//! `crate::oracle` says how to run more cases and how to repeat a run.
+//! `crate::oracle` describes how to run more cases and how to repeat a run.
 
 mod agreement;
 mod everywhere;

@@ -39,7 +39,7 @@ pub(crate) struct WorkloadKinds {
 
 impl WorkloadKinds {
     /// Sets the labels of namespaces for workloads added from now on.
-    pub(crate) fn enter_namespaces(&mut self, inventory: &Inventory) {
+    pub(crate) fn set_namespace_labels(&mut self, inventory: &Inventory) {
         for (name, namespace) in inventory.namespaces.iter() {
             if self.namespaces.get(name).map(Arc::as_ref) != Some(namespace.labels()) {
                 let labels = Arc::new(namespace.labels().clone());
@@ -59,7 +59,7 @@ impl WorkloadKinds {
 
     fn place(&self, hash: u64, workload: &Workload) -> Option<usize> {
         let labels = self.namespaces.get(&workload.id.namespace);
-        let alike = |known: &Known| is_of(&known.kind, workload, labels);
+        let alike = |known: &Known| has_kind(&known.kind, workload, labels);
         self.known.get(&hash)?.iter().position(alike)
     }
 
@@ -140,7 +140,7 @@ impl WorkloadKinds {
     }
 }
 
-fn is_of(kind: &WorkloadKind, workload: &Workload, labels: Option<&Arc<Labels>>) -> bool {
+fn has_kind(kind: &WorkloadKind, workload: &Workload, labels: Option<&Arc<Labels>>) -> bool {
     let ports = &workload.ports;
     kind.namespace == workload.id.namespace
         && kind.labels == workload.labels

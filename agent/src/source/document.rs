@@ -62,9 +62,9 @@ impl Oddity {
     #[must_use]
     pub const fn remedy(self) -> &'static str {
         match self {
-            Self::HostBits => "write the range that is meant",
+            Self::HostBits => "write the intended range",
             Self::IgnoredRules => "name the direction in policyTypes, or remove its rules",
-            Self::NoPodSelector => "write podSelector: {} if every pod is meant",
+            Self::NoPodSelector => "write podSelector: {} to select every pod",
             Self::FailsClosed => "write peers that this version supports",
             Self::More => "mend those that are shown",
         }

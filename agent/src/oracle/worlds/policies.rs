@@ -159,7 +159,7 @@ fn rule() -> impl Strategy<Value = Rule> {
     })
 }
 
-/// Few priorities, so that policies often speak together.
+/// Few priorities, so that policies often have equal ones.
 fn scope() -> impl Strategy<Value = Scope> {
     let namespace = select(NAMESPACES.to_vec())
         .prop_map(|name| Scope::Namespace(NamespaceName::new(name).unwrap()));
@@ -176,7 +176,7 @@ fn scope() -> impl Strategy<Value = Scope> {
     prop_oneof![namespace, cluster]
 }
 
-/// Nobody passes in the namespace tier.
+/// There is no pass in the namespace tier.
 fn fitting(scope: &Scope, rules: Option<Vec<Rule>>) -> Option<Vec<Rule>> {
     let mut rules = rules?;
     for rule in &mut rules {

@@ -1,9 +1,9 @@
 //! The smallest change that would give the opposite verdict at one end.
 //!
-//! Invariants: a way that changes rules was tried on the rules at hand and gives that verdict at
-//! this end; tiers are respected, so that nobody is sent to write a rule that is never asked. The
-//! other end has to agree by itself. Relabelling may also change which policies select a workload;
-//! that is said, not computed.
+//! Invariants: advice that changes rules was rules against the given rules and yields that verdict
+//! at this end. Tiers are respected, so no advice adds a rule that is never evaluated. The other
+//! end must agree separately. Relabelling may also change which policies select a workload; the
+//! advice says so, but does not compute it.
 
 use ringfence_common::mode::{Direction, Verdict};
 
@@ -11,94 +11,96 @@ use super::{
     super::table::Stage,
     flow_side::FlowSide,
     miss::Miss,
-    report::{Advice, Way},
-    rule_order::{Asked, Hearing, Imagined, Outcome},
+    report::{Advice, Alternative},
+    rule_order::{Hypothesis, Outcome, RankedRule, RuleOrder},
     snippet,
 };
 use crate::model::RuleAction;
 
-/// More rules than these to take away are no small change.
+/// Removing more rules than this is not a small change.
 const MOST_REMOVALS: usize = 5;
 
 /// How to get the opposite verdict.
-pub(super) fn advice(hearing: &Hearing<'_>, outcome: Outcome) -> Advice {
+pub(super) fn advice(order: &RuleOrder<'_>, outcome: Outcome) -> Advice {
     match outcome.verdict() {
-        Verdict::Deny => to_allow(hearing, outcome),
-        Verdict::Allow => to_deny(hearing, outcome),
+        Verdict::Deny => to_allow(order, outcome),
+        Verdict::Allow => to_deny(order, outcome),
     }
 }
 
-/// How far a rule is from matching: first by conditions, then by how hard they are to change.
-pub(super) fn distance(asked: &Asked<'_>) -> (usize, usize) {
-    let hardness = asked.misses.iter().map(|miss| match miss {
-        Miss::Nobody => 100,
+/// How far a rule is from matching: first by the number of conditions, then by how hard they are to
+/// change.
+pub(super) fn distance(ranked: &RankedRule<'_>) -> (usize, usize) {
+    let hardness = ranked.misses.iter().map(|miss| match miss {
+        Miss::UnknownPeer => 100,
         Miss::Port { .. }
         | Miss::Protocol { .. }
         | Miss::Undeclared { .. }
         | Miss::Elsewhere { .. } => 1,
-        Miss::NotBegun { .. } | Miss::Lapsed { .. } => 2,
+        Miss::NotYetValid { .. } | Miss::Lapsed { .. } => 2,
         _ => 3,
     });
-    (asked.misses.len(), hardness.sum())
+    (ranked.misses.len(), hardness.sum())
 }
 
-fn to_allow(hearing: &Hearing<'_>, outcome: Outcome) -> Advice {
+fn to_allow(order: &RuleOrder<'_>, outcome: Outcome) -> Advice {
     let mut advice = Advice::default();
     let stage = match outcome {
-        Outcome::Rule(place, _) => hearing.at(place).map(|asked| asked.stage),
+        Outcome::Rule(place, _) => order.at(place).map(|ranked| ranked.stage),
         _ => None,
     };
     match stage {
         Some(Stage::Admin(priority)) => {
             advice.notes.push(format!(
-                "the admin tier is asked first: no rule of a namespace helps, only one of the \
+                "the admin tier is evaluated first: no rule of a namespace helps, only one of the \
                  admin tier{}",
                 before(priority)
             ));
-            advice.ways.extend(without(hearing, Verdict::Allow));
+            advice.alternatives.extend(without(order, Verdict::Allow));
         }
         Some(Stage::Namespace) => {
             let note = "deny beats allow in the namespace tier: a further allow rule does not help";
             advice.notes.push(note.to_owned());
-            advice.ways.extend(without(hearing, Verdict::Allow));
+            advice.alternatives.extend(without(order, Verdict::Allow));
         }
         Some(Stage::Baseline(_)) => {
-            advice.ways.push(add(hearing, RuleAction::Allow));
-            advice.ways.extend(without(hearing, Verdict::Allow));
+            advice.alternatives.push(add(order, RuleAction::Allow));
+            advice.alternatives.extend(without(order, Verdict::Allow));
         }
         None if outcome == Outcome::RawProtocol => {
-            let note = "tunnels and raw protocols need an explicit rule on the way out";
+            let note = "tunnels and raw protocols need an explicit rule on the alternative out";
             advice.notes.push(note.to_owned());
-            advice.ways.push(add(hearing, RuleAction::Allow));
+            advice.alternatives.push(add(order, RuleAction::Allow));
         }
         None => {
-            advice.ways.extend(nearest(hearing));
-            advice.ways.push(add(hearing, RuleAction::Allow));
+            advice.alternatives.extend(nearest(order));
+            advice.alternatives.push(add(order, RuleAction::Allow));
         }
     }
     advice
 }
 
-fn to_deny(hearing: &Hearing<'_>, outcome: Outcome) -> Advice {
+fn to_deny(order: &RuleOrder<'_>, outcome: Outcome) -> Advice {
     let mut advice = Advice::default();
     let decider = match outcome {
-        Outcome::Rule(place, _) => hearing.at(place),
+        Outcome::Rule(place, _) => order.at(place),
         _ => None,
     };
-    advice.ways.extend(without(hearing, Verdict::Deny));
-    match decider.map(|asked| asked.stage) {
+    advice.alternatives.extend(without(order, Verdict::Deny));
+    match decider.map(|ranked| ranked.stage) {
         Some(Stage::Admin(priority)) => {
             advice.notes.push(
-                "the admin tier is asked first: a deny rule of a namespace is not asked".to_owned(),
+                "the admin tier is evaluated first: a deny rule of a namespace is not evaluated"
+                    .to_owned(),
             );
-            advice.ways.push(Way {
+            advice.alternatives.push(Alternative {
                 steps: vec![format!(
                     "add a deny rule to an admin policy of priority {priority} or lower:"
                 )],
-                snippet: snippet::rule(&hearing.scene, RuleAction::Deny, false),
+                snippet: snippet::rule(&order.scene, RuleAction::Deny, false),
             });
         }
-        _ => advice.ways.push(add(hearing, RuleAction::Deny)),
+        _ => advice.alternatives.push(add(order, RuleAction::Deny)),
     }
     advice
 }
@@ -111,9 +113,9 @@ fn before(priority: u16) -> String {
     }
 }
 
-/// A new rule in the namespace tier, where every rule speaks.
-fn add(hearing: &Hearing<'_>, action: RuleAction) -> Way {
-    let scene = &hearing.scene;
+/// A new rule in the namespace tier, where all matching rules are combined.
+fn add(order: &RuleOrder<'_>, action: RuleAction) -> Alternative {
+    let scene = &order.scene;
     let (direction, id) = (scene.direction.name(), &scene.subject.id);
     let kind = if action == RuleAction::Allow {
         format!("{direction} rule")
@@ -124,7 +126,7 @@ fn add(hearing: &Hearing<'_>, action: RuleAction) -> Way {
         "add an {kind} to a policy of namespace {} that selects {id}:",
         id.namespace
     )];
-    if !hearing.isolated {
+    if !order.isolated {
         steps.push(format!(
             "(it isolates: whatever else {id} {} needs a rule, too)",
             if scene.direction == Direction::Egress {
@@ -134,49 +136,49 @@ fn add(hearing: &Hearing<'_>, action: RuleAction) -> Way {
             }
         ));
     }
-    Way {
+    Alternative {
         steps,
         snippet: snippet::rule(scene, action, true),
     }
 }
 
-/// Rules to take away until the verdict is the wanted one, with the rule to mend if nothing else
-/// is in the way then.
-fn without(hearing: &Hearing<'_>, wanted: Verdict) -> Option<Way> {
-    let mut imagined = Imagined::default();
+/// Rules to remove until the verdict is the wanted one, with the rule to change if nothing else
+/// prevents it then.
+fn without(order: &RuleOrder<'_>, wanted: Verdict) -> Option<Alternative> {
+    let mut hypothesis = Hypothesis::default();
     let mut steps = Vec::new();
     loop {
-        match hearing.decide(&imagined).0 {
+        match order.decide(&hypothesis).0 {
             outcome if outcome.verdict() == wanted => break,
-            Outcome::Rule(place, _) if imagined.gone.len() < MOST_REMOVALS => {
-                let asked = hearing.at(place)?;
+            Outcome::Rule(place, _) if hypothesis.removed.len() < MOST_REMOVALS => {
+                let ranked = order.at(place)?;
                 steps.push(format!(
                     "remove or narrow {}",
-                    asked.title(hearing.scene.direction)
+                    ranked.title(order.scene.direction)
                 ));
                 if wanted == Verdict::Deny {
-                    steps.extend(last_of_its_kind(asked, hearing.scene.direction));
+                    steps.extend(last_of_its_kind(ranked, order.scene.direction));
                 }
-                imagined.gone.insert(place);
+                hypothesis.removed.insert(place);
             }
             Outcome::DefaultDeny => {
-                let (_, mend) = mendable(hearing, &mut imagined)?;
-                steps.extend(mend);
+                let (_, resolve_miss) = resolvable(order, &mut hypothesis)?;
+                steps.extend(resolve_miss);
                 break;
             }
             _ => return None,
         }
     }
-    (!steps.is_empty()).then_some(Way {
+    (!steps.is_empty()).then_some(Alternative {
         steps,
         snippet: Vec::new(),
     })
 }
 
 /// What to keep when a policy loses the rule that makes it isolate.
-fn last_of_its_kind(asked: &Asked<'_>, direction: Direction) -> Option<String> {
-    let rules = asked.policy.rules(direction)?;
-    let isolates = asked.stage == Stage::Namespace && rules.len() == 1;
+fn last_of_its_kind(ranked: &RankedRule<'_>, direction: Direction) -> Option<String> {
+    let rules = ranked.policy.rules(direction)?;
+    let isolates = ranked.stage == Stage::Namespace && rules.len() == 1;
     isolates.then(|| {
         format!(
             "(keep {} = [] there, or the policy no longer isolates)",
@@ -186,9 +188,9 @@ fn last_of_its_kind(asked: &Asked<'_>, direction: Direction) -> Option<String> {
 }
 
 /// The allow rule that is nearest to matching, and what to change.
-fn nearest(hearing: &Hearing<'_>) -> Option<Way> {
-    let (asked, steps) = mendable(hearing, &mut Imagined::default())?;
-    let relabels = asked.misses.iter().any(|miss| {
+fn nearest(order: &RuleOrder<'_>) -> Option<Alternative> {
+    let (ranked, steps) = resolvable(order, &mut Hypothesis::default())?;
+    let relabels = ranked.misses.iter().any(|miss| {
         matches!(
             miss,
             Miss::Label { .. } | Miss::NamespaceLabel { .. } | Miss::ServiceAccount { .. }
@@ -198,40 +200,40 @@ fn nearest(hearing: &Hearing<'_>) -> Option<Way> {
     if relabels {
         steps.push("(labels also choose which policies select a workload)".to_owned());
     }
-    Some(Way {
+    Some(Alternative {
         steps,
         snippet: Vec::new(),
     })
 }
 
-fn mendable<'h, 'a>(
-    hearing: &'h Hearing<'a>,
-    imagined: &mut Imagined,
-) -> Option<(&'h Asked<'a>, Vec<String>)> {
-    let mut candidates: Vec<&Asked<'a>> = hearing
-        .asked
+fn resolvable<'h, 'a>(
+    order: &'h RuleOrder<'a>,
+    hypothesis: &mut Hypothesis,
+) -> Option<(&'h RankedRule<'a>, Vec<String>)> {
+    let mut candidates: Vec<&RankedRule<'a>> = order
+        .rules
         .iter()
-        .filter(|asked| asked.allows() && !asked.misses.is_empty())
-        .filter(|asked| !asked.misses.contains(&Miss::Nobody))
+        .filter(|ranked| ranked.allows() && !ranked.misses.is_empty())
+        .filter(|ranked| !ranked.misses.contains(&Miss::UnknownPeer))
         .collect();
-    candidates.sort_by_key(|asked| (distance(asked), asked.place));
-    for asked in candidates {
-        imagined.mended = Some(asked.place);
-        if hearing.decide(imagined).0.verdict() == Verdict::Allow {
-            return Some((asked, mend_all(&hearing.scene, asked)));
+    candidates.sort_by_key(|ranked| (distance(ranked), ranked.rank));
+    for ranked in candidates {
+        hypothesis.matching = Some(ranked.rank);
+        if order.decide(hypothesis).0.verdict() == Verdict::Allow {
+            return Some((ranked, resolve_all(&order.scene, ranked)));
         }
     }
-    imagined.mended = None;
+    hypothesis.matching = None;
     None
 }
 
-/// What to do about every miss of a rule; a further peer makes up for all of the present one.
-fn mend_all(scene: &FlowSide<'_>, asked: &Asked<'_>) -> Vec<String> {
-    let foreign = asked.misses.iter().any(wants_another_peer);
+/// How to resolve every miss of a rule; one more peer resolves all misses of the present one.
+fn resolve_all(scene: &FlowSide<'_>, ranked: &RankedRule<'_>) -> Vec<String> {
+    let foreign = ranked.misses.iter().any(wants_another_peer);
     let mut steps: Vec<String> = Vec::new();
-    for miss in &asked.misses {
+    for miss in &ranked.misses {
         let made_up_for = foreign && is_about_peer(miss) && !wants_another_peer(miss);
-        let step = mend(scene, asked, miss);
+        let step = resolve_miss(scene, ranked, miss);
         if !made_up_for && !steps.contains(&step) {
             steps.push(step);
         }
@@ -256,9 +258,9 @@ const fn is_about_peer(miss: &Miss) -> bool {
     ) || wants_another_peer(miss)
 }
 
-/// What to do about one miss.
-fn mend(scene: &FlowSide<'_>, asked: &Asked<'_>, miss: &Miss) -> String {
-    let title = asked.title(scene.direction);
+/// How to resolve one miss.
+fn resolve_miss(scene: &FlowSide<'_>, ranked: &RankedRule<'_>, miss: &Miss) -> String {
+    let title = ranked.title(scene.direction);
     let key = snippet::peers_key(scene.direction);
     match miss {
         Miss::Label {
@@ -274,29 +276,29 @@ fn mend(scene: &FlowSide<'_>, asked: &Asked<'_>, miss: &Miss) -> String {
             format!("run {who} as service account {wanted}")
         }
         Miss::InExcept { cidr, except, .. } => {
-            format!("take {except} out of the except of {cidr} in {title}")
+            format!("remove {except} from the except list of {cidr} in {title}")
         }
-        Miss::Nobody
+        Miss::UnknownPeer
         | Miss::NotAWorkload { .. }
         | Miss::Namespace { .. }
         | Miss::OutsideCidr { .. }
         | Miss::Entity { .. } => {
-            let peer = snippet::peer(scene, is_of_namespace(asked, scene));
+            let peer = snippet::peer(scene, is_of_namespace(ranked, scene));
             format!("add {peer} to {key} of {title}")
         }
         Miss::Protocol { actual, .. }
         | Miss::Port { actual, .. }
         | Miss::Undeclared { actual, .. }
         | Miss::Elsewhere { actual, .. } => format!("add port {actual} to {title}"),
-        Miss::NotBegun { not_before } => {
+        Miss::NotYetValid { not_before } => {
             format!("move not-before of {title} from {not_before} to now or earlier")
         }
         Miss::Lapsed { expires } => format!("move expires of {title} from {expires} to later"),
     }
 }
 
-fn is_of_namespace(asked: &Asked<'_>, scene: &FlowSide<'_>) -> bool {
-    asked.policy.id().namespace.as_ref() == Some(&scene.subject.id.namespace)
+fn is_of_namespace(ranked: &RankedRule<'_>, scene: &FlowSide<'_>) -> bool {
+    ranked.policy.id().namespace.as_ref() == Some(&scene.subject.id.namespace)
 }
 
 fn relabel(who: &str, key: &str, remedy: Option<&str>) -> String {

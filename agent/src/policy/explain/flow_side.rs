@@ -1,4 +1,4 @@
-//! What one end of a flow sees: itself, the other side, the port and the time.
+//! A flow from the perspective of one end: itself, the other side, the port and the time.
 
 use std::{fmt, net::IpAddr};
 
@@ -41,13 +41,13 @@ impl fmt::Display for PartyKind<'_> {
     }
 }
 
-/// One direction of a workload and one flow.
+/// One direction of a workload, for one flow.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FlowSide<'a> {
     pub(super) inventory: &'a Inventory,
     pub(super) now: WallTime,
     pub(super) direction: Direction,
-    /// The workload whose policies are asked.
+    /// The workload whose policies are evaluated.
     pub(super) subject: &'a Workload,
     /// The other side.
     pub(super) other: PartyKind<'a>,
@@ -57,7 +57,7 @@ pub(super) struct FlowSide<'a> {
 }
 
 impl<'a> FlowSide<'a> {
-    /// The receiving workload, on which port names are looked up.
+    /// The receiving workload, which declares named ports.
     pub(super) fn destination(&self) -> Option<&'a Workload> {
         match (self.direction, self.other) {
             (Direction::Ingress, _) => Some(self.subject),
@@ -66,7 +66,7 @@ impl<'a> FlowSide<'a> {
         }
     }
 
-    /// The flow's port in the words of policies.
+    /// The flow's port in policy syntax.
     pub(super) fn port(&self) -> String {
         port_text(self.flow)
     }
@@ -82,7 +82,7 @@ pub(super) fn port_text(flow: &Flow<'_>) -> String {
     }
 }
 
-/// True for tunnels and raw protocols, which need an explicit rule on the way out.
+/// True for tunnels and raw protocols, which need an explicit egress rule.
 pub(super) const fn is_raw(number: u8) -> bool {
     !matches!(
         number,

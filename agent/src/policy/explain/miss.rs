@@ -1,8 +1,8 @@
-//! What of a rule does not match a flow, condition by condition.
+//! Why a rule does not match a flow, condition by condition.
 //!
-//! Invariants: no misses exactly if the rule matches; conditions come in the order peer, port,
-//! time. Of several kinds of peers the one with the fewest misses speaks for the rule. Reads the
-//! model as people do and shares nothing with the compiler.
+//! Invariants: there are no misses exactly if the rule matches. Conditions are in the order peer,
+//! port, time. Of several peers, the one with the fewest misses is reported. Works on the model and
+//! shares no code with the compiler.
 
 use std::{fmt, net::IpAddr};
 
@@ -20,18 +20,18 @@ use crate::model::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Miss {
-    /// The rule has a kind of peer that this version does not know.
-    Nobody,
-    /// The rule wants a workload.
+    /// The rule has a peer type that this version does not know.
+    UnknownPeer,
+    /// The rule requires a workload.
     NotAWorkload {
-        /// Who it is.
+        /// The other end.
         who: String,
     },
-    /// The rule wants another namespace.
+    /// The rule requires another namespace.
     Namespace {
-        /// Who it is.
+        /// The other end.
         who: String,
-        /// The namespace wanted.
+        /// The required namespace.
         wanted: String,
     },
     /// The namespace lacks a label.
@@ -42,31 +42,31 @@ pub enum Miss {
         wanted: String,
         /// The key.
         key: String,
-        /// What the namespace has there.
+        /// The namespace's value.
         value: Option<String>,
-        /// The label that would do; `None` if the key must go.
+        /// The label that would match; `None` if the key must be removed.
         remedy: Option<String>,
     },
     /// The workload lacks a label.
     Label {
-        /// Who it is.
+        /// The other end.
         who: String,
         /// The requirement, as a selector.
         wanted: String,
         /// The key.
         key: String,
-        /// What the workload has there.
+        /// The workload's value.
         value: Option<String>,
-        /// The label that would do; `None` if the key must go.
+        /// The label that would match; `None` if the key must be removed.
         remedy: Option<String>,
     },
     /// The workload runs as another service account.
     ServiceAccount {
-        /// Who it is.
+        /// The other end.
         who: String,
-        /// The service account wanted.
+        /// The required service account.
         wanted: String,
-        /// The one it has.
+        /// The workload's service account.
         actual: String,
     },
     /// The address is outside of the range.
@@ -76,30 +76,30 @@ pub enum Miss {
         /// The range.
         cidr: String,
     },
-    /// The address is in a hole of the range.
+    /// The address is in an exception of the range.
     InExcept {
         /// The address.
         address: String,
         /// The range.
         cidr: String,
-        /// The hole.
+        /// The exception.
         except: String,
     },
-    /// The rule wants a reserved kind of peer.
+    /// The rule requires an entity.
     Entity {
-        /// Who it is.
+        /// The other end.
         who: String,
-        /// The kind wanted.
+        /// The required entity.
         wanted: String,
     },
-    /// The rule is about other protocols.
+    /// The rule covers other protocols.
     Protocol {
         /// The flow's.
         actual: String,
         /// The rule's ports.
         wanted: String,
     },
-    /// The rule is about other ports.
+    /// The rule covers other ports.
     Port {
         /// The flow's.
         actual: String,
@@ -121,24 +121,24 @@ pub enum Miss {
         actual: String,
         /// The name.
         name: String,
-        /// What it stands for there.
+        /// The port that it declares.
         resolved: String,
         /// The destination.
         on: String,
     },
-    /// The rule does not hold yet.
-    NotBegun {
-        /// From when on, RFC 3339.
+    /// The rule is not valid yet.
+    NotYetValid {
+        /// Its start, RFC 3339.
         not_before: String,
     },
-    /// The rule holds no longer.
+    /// The rule is no longer valid.
     Lapsed {
-        /// Since when, RFC 3339.
+        /// Its end, RFC 3339.
         expires: String,
     },
 }
 
-/// Everything of a rule that does not match.
+/// All conditions of a rule that do not match.
 pub(super) fn misses(scene: &FlowSide<'_>, rule: &Rule) -> Vec<Miss> {
     let mut misses = peers(scene, &rule.peers);
     misses.extend(super::port::miss(scene, &rule.ports));
@@ -149,12 +149,12 @@ pub(super) fn misses(scene: &FlowSide<'_>, rule: &Rule) -> Vec<Miss> {
 fn peers(scene: &FlowSide<'_>, peers: &Peers) -> Vec<Miss> {
     match peers {
         Peers::Any => Vec::new(),
-        Peers::Nobody => vec![Miss::Nobody],
+        Peers::Nobody => vec![Miss::UnknownPeer],
         Peers::Of(peers) => peers
             .iter()
             .map(|peer| of_peer(scene, peer))
             .min_by_key(Vec::len)
-            .unwrap_or_else(|| vec![Miss::Nobody]),
+            .unwrap_or_else(|| vec![Miss::UnknownPeer]),
     }
 }
 
@@ -236,7 +236,7 @@ fn namespace(scene: &FlowSide<'_>, wanted: &NamespaceMatch) -> Vec<Miss> {
     }
 }
 
-struct Unmet {
+struct FailedRequirement {
     wanted: String,
     key: String,
     value: Option<String>,
@@ -246,12 +246,12 @@ struct Unmet {
 fn failing<'a>(
     selector: &'a LabelSelector,
     labels: &'a Labels,
-) -> impl Iterator<Item = Unmet> + 'a {
+) -> impl Iterator<Item = FailedRequirement> + 'a {
     let unmet = selector
         .requirements()
         .iter()
         .filter(|wanted| !wanted.matches(labels));
-    unmet.map(|wanted| Unmet {
+    unmet.map(|wanted| FailedRequirement {
         wanted: wanted.to_string(),
         key: wanted.key().to_owned(),
         value: labels.get(wanted.key()).map(str::to_owned),
@@ -287,7 +287,7 @@ fn window(window: Window, now: WallTime) -> Option<Miss> {
     }
     let start = window.not_before.filter(|start| *start > now)?;
     let not_before = rfc3339::text(start);
-    Some(Miss::NotBegun { not_before })
+    Some(Miss::NotYetValid { not_before })
 }
 
 fn label_words(
@@ -298,16 +298,18 @@ fn label_words(
     wanted: &str,
 ) -> fmt::Result {
     match value {
-        Some(value) => write!(out, "{who} has {key}={value}, wanted is {wanted}"),
-        None => write!(out, "{who} has no label {key}, wanted is {wanted}"),
+        Some(value) => write!(out, "{who} has {key}={value}, required is {wanted}"),
+        None => write!(out, "{who} has no label {key}, required is {wanted}"),
     }
 }
 
 impl fmt::Display for Miss {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nobody => out.write_str("its peer is of a kind that this version does not know"),
-            Self::NotAWorkload { who } => write!(out, "{who} is no workload"),
+            Self::UnknownPeer => {
+                out.write_str("its peer has a type that this version does not know")
+            }
+            Self::NotAWorkload { who } => write!(out, "{who} is not a workload"),
             Self::Namespace { who, wanted } => {
                 write!(out, "{who} is not in namespace {wanted}")
             }
@@ -338,10 +340,7 @@ impl fmt::Display for Miss {
                 address,
                 cidr,
                 except,
-            } => write!(
-                out,
-                "{address} is in {except}, which is excepted from {cidr}"
-            ),
+            } => write!(out, "{address} is in {except}, an exception of {cidr}"),
             Self::Entity { who, wanted } => write!(out, "{who} is not {wanted}"),
             Self::Protocol { actual, wanted } => {
                 write!(out, "protocol of {actual} is not among {wanted}")
@@ -354,8 +353,8 @@ impl fmt::Display for Miss {
                 resolved,
                 on,
             } => write!(out, "port {name} of {on} is {resolved}, not {actual}"),
-            Self::NotBegun { not_before } => write!(out, "it begins at {not_before}"),
-            Self::Lapsed { expires } => write!(out, "it lapsed at {expires}"),
+            Self::NotYetValid { not_before } => write!(out, "it is valid from {not_before}"),
+            Self::Lapsed { expires } => write!(out, "it expired at {expires}"),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Why a flow is allowed or denied, as a person would find out: policy by policy, rule by rule.
+//! Explains why a flow is allowed or denied: policy by policy, rule by rule.
 //!
-//! Invariants: works on the model alone and compiles nothing, so it costs one walk over the
-//! policies' subjects; says the same verdict and names the same rule as the compiled rows; a rule
-//! said not to match does not match. Modes are for the caller to add.
+//! Invariants: works on the model and compiles nothing, so it costs one walk over the policies'
+//! subjects. It reports the same verdict and rule as the compiled rows. A rule reported as not
+//! matching does not match. The caller adds modes.
 
 mod advice;
 mod flow_side;
@@ -29,17 +29,18 @@ use flow_side::{FlowSide, PartyKind, port_text};
 pub use miss::Miss;
 pub use render::render;
 pub use report::{
-    Advice, Decider, Explanation, Live, Side, Speaks, Standing, Tried, Way, Who, WhoKind,
+    Advice, Alternative, Decider, Explanation, Live, PolicyStanding, RuleStanding, Side, Standing,
+    Who, WhoKind,
 };
-use rule_order::{Asked, Hearing, Imagined, Outcome, tier_text};
+use rule_order::{Hypothesis, Outcome, RankedRule, RuleOrder, tier_text};
 
-/// How many rules that do not match, and how many policies, are listed unless all are.
+/// How many rules that do not match, and how many policies, are listed by default.
 pub const NEAREST: usize = 10;
 
-/// Explains one flow; `all` lists every rule that was tried, not only the nearest.
+/// Explains one flow; `all` lists every rule instead of the nearest ones.
 ///
 /// # Errors
-/// When the query names what does not exist.
+/// If the query names something that does not exist.
 pub fn explain(
     inventory: &Inventory,
     policies: &PolicySet,
@@ -112,25 +113,28 @@ impl<'a> Case<'a> {
             address: other.address,
             flow: self.flow,
         };
-        self.heard(&Hearing::of(scene, self.policies))
+        self.policies(&RuleOrder::of(scene, self.policies))
     }
 
-    fn heard(&self, hearing: &Hearing<'_>) -> Side {
-        let direction = hearing.scene.direction;
-        let (outcome, standings) = hearing.decide(&Imagined::default());
+    fn policies(&self, order: &RuleOrder<'_>) -> Side {
+        let direction = order.scene.direction;
+        let (outcome, standings) = order.decide(&Hypothesis::default());
         let decider = match outcome {
-            Outcome::Rule(place, _) => hearing.at(place),
+            Outcome::Rule(place, _) => order.at(place),
             _ => None,
         };
-        let unasked = |standing: &&Standing| **standing == Standing::Unasked;
-        let (tried, left_out) = self.tried(hearing, &standings);
-        let speaks = hearing.speakers.iter().map(|speaker| Speaks {
-            policy: speaker.policy.id().to_string(),
-            tier: tier_text(speaker.stage),
-            isolates: speaker.stage == Stage::Namespace,
-            asked: !(hearing.isolated && matches!(speaker.stage, Stage::Baseline(_))),
-            place: speaker.policy.origin.to_string(),
-        });
+        let not_evaluated = |standing: &&Standing| **standing == Standing::NotEvaluated;
+        let (rules, rules_left_out) = self.rules(order, &standings);
+        let speaks = order
+            .policies_in_order
+            .iter()
+            .map(|applicable| PolicyStanding {
+                policy: applicable.policy.id().to_string(),
+                tier: tier_text(applicable.stage),
+                isolates: applicable.stage == Stage::Namespace,
+                evaluated: !(order.isolated && matches!(applicable.stage, Stage::Baseline(_))),
+                location: applicable.policy.origin.to_string(),
+            });
         let listed = if self.all { usize::MAX } else { NEAREST };
         Side {
             direction,
@@ -146,65 +150,65 @@ impl<'a> Case<'a> {
             policy: decider.map(|rule| rule.policy.id().to_string()),
             decider: decider.map(decider_view),
             policies: speaks.take(listed).collect(),
-            policies_left_out: hearing.speakers.len().saturating_sub(listed),
-            tried,
-            left_out,
-            unasked: standings.iter().filter(unasked).count(),
-            advice: advice::advice(hearing, outcome),
+            policies_left_out: order.policies_in_order.len().saturating_sub(listed),
+            rules,
+            rules_left_out,
+            not_evaluated: standings.iter().filter(not_evaluated).count(),
+            advice: advice::advice(order, outcome),
             live: None,
         }
     }
 
-    /// The rules that were asked, and how many that missed are not listed.
-    fn tried(&self, hearing: &Hearing<'_>, standings: &[Standing]) -> (Vec<Tried>, usize) {
-        let mut missed: Vec<&Asked<'_>> = hearing
-            .asked
+    /// The evaluated rules, and the number of non-matching rules that are not listed.
+    fn rules(&self, order: &RuleOrder<'_>, standings: &[Standing]) -> (Vec<RuleStanding>, usize) {
+        let mut missed: Vec<&RankedRule<'_>> = order
+            .rules
             .iter()
-            .filter(|asked| standings.get(asked.place) == Some(&Standing::Missed))
+            .filter(|ranked| standings.get(ranked.rank) == Some(&Standing::NoMatch))
             .collect();
-        missed.sort_by_key(|asked| (advice::distance(asked), asked.place));
+        missed.sort_by_key(|ranked| (advice::distance(ranked), ranked.rank));
         let listed = if self.all { usize::MAX } else { NEAREST };
-        let left_out: Vec<usize> = missed
+        let rules_left_out: Vec<usize> = missed
             .iter()
             .skip(listed)
-            .map(|asked| asked.place)
+            .map(|ranked| ranked.rank)
             .collect();
-        let direction = hearing.scene.direction;
-        let tried = hearing.asked.iter().zip(standings);
-        let tried = tried
-            .filter(|(asked, standing)| {
-                **standing != Standing::Unasked && !left_out.contains(&asked.place)
+        let direction = order.scene.direction;
+        let rules = order.rules.iter().zip(standings);
+        let rules = rules
+            .filter(|(ranked, standing)| {
+                **standing != Standing::NotEvaluated && !rules_left_out.contains(&ranked.rank)
             })
-            .map(|(asked, standing)| Tried {
-                tier: tier_text(asked.stage),
-                policy: asked.policy.id().to_string(),
-                rule: asked.name(direction),
-                name: asked.rule.name.clone(),
-                place: asked.origin(),
-                action: asked.rule.action.to_string(),
+            .map(|(ranked, standing)| RuleStanding {
+                tier: tier_text(ranked.stage),
+                policy: ranked.policy.id().to_string(),
+                rule: ranked.name(direction),
+                name: ranked.rule.name.clone(),
+                location: ranked.origin(),
+                action: ranked.rule.action.to_string(),
                 standing: *standing,
-                misses: asked.misses.clone(),
+                misses: ranked.misses.clone(),
             });
-        (tried.collect(), left_out.len())
+        (rules.collect(), rules_left_out.len())
     }
 }
 
-fn decider_view(asked: &Asked<'_>) -> Decider {
-    let about = &asked.policy.about;
+fn decider_view(ranked: &RankedRule<'_>) -> Decider {
+    let about = &ranked.policy.about;
     Decider {
-        tier: tier_text(asked.stage),
-        action: asked.rule.action.to_string(),
-        name: asked.rule.name.clone(),
-        place: asked.origin(),
+        tier: tier_text(ranked.stage),
+        action: ranked.rule.action.to_string(),
+        name: ranked.rule.name.clone(),
+        location: ranked.origin(),
         owner: about.owner.clone(),
         justification: about.justification.clone(),
         ticket: about.ticket.clone(),
         review_by: about.review_by.clone(),
-        expires: asked.rule.window.expires.map(rfc3339::text),
+        expires: ranked.rule.window.expires.map(rfc3339::text),
     }
 }
 
-/// What is decided before policies are asked.
+/// Verdicts that are made before policies are evaluated.
 fn reserved(direction: Direction, rule: &str) -> Side {
     Side {
         direction,
@@ -214,9 +218,9 @@ fn reserved(direction: Direction, rule: &str) -> Side {
         decider: None,
         policies: Vec::new(),
         policies_left_out: 0,
-        tried: Vec::new(),
-        left_out: 0,
-        unasked: 0,
+        rules: Vec::new(),
+        rules_left_out: 0,
+        not_evaluated: 0,
         advice: Advice::default(),
         live: None,
     }

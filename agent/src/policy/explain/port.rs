@@ -1,11 +1,11 @@
-//! Whether a rule's ports cover a flow, and what to say if they do not.
+//! Whether a rule's ports cover a flow, and the miss if they do not.
 //!
-//! Invariant: a name is looked up on the destination by name *and* protocol.
+//! Invariant: a name is resolved on the destination by name *and* protocol.
 
 use super::{flow_side::FlowSide, miss::Miss};
 use crate::model::{NamedPort, PortMatch, PortName, Ports, Protocol};
 
-/// Nothing if the ports cover the flow.
+/// `None` if the ports cover the flow.
 pub(super) fn miss(scene: &FlowSide<'_>, ports: &Ports) -> Option<Miss> {
     let Ports::Of(entries) = ports else {
         return None;
@@ -87,7 +87,7 @@ fn one(port: &NamedPort) -> String {
     format!("{}/{}", port.protocol, port.port)
 }
 
-/// A rule's ports, names with what they stand for here.
+/// A rule's ports, with the resolved names.
 fn list(scene: &FlowSide<'_>, entries: &[PortMatch]) -> String {
     let texts = entries.iter().map(|entry| {
         let PortMatch::Named { protocol, name } = entry else {

@@ -1,15 +1,14 @@
-//! An explanation as text for people.
+//! Renders an explanation as text.
 //!
-//! Invariants: a pure function; every line is safe for a terminal, whatever files and authors put
-//! into it, and what authors wrote freely is quoted and bounded. Says nothing that the explanation
-//! does not hold.
+//! Invariants: a pure function. Every line is safe for a terminal, whatever files and authors
+//! contain; free text by authors is quoted and bounded. Adds no facts to the explanation.
 
 use ringfence_common::mode::Verdict;
 
-use super::report::{Advice, Decider, Explanation, Live, Side, Standing, Tried, Who};
+use super::report::{Advice, Decider, Explanation, Live, RuleStanding, Side, Standing, Who};
 use crate::model::{ModeName, quote, quote::sanitise};
 
-/// The lines of an explanation, each ended.
+/// The lines of an explanation, each with its newline.
 #[must_use]
 pub fn render(explanation: &Explanation) -> String {
     let Explanation {
@@ -74,7 +73,7 @@ fn side_lines(page: &mut Page, side: &Side, own: &Who) {
     if let Some(live) = &side.live {
         page.line(1, &live_words(live, side.verdict));
     }
-    if let Some(words) = decided_before(&side.rule, name) {
+    if let Some(words) = implicit_words(&side.rule, name) {
         page.line(1, &words);
         return;
     }
@@ -88,14 +87,14 @@ fn side_lines(page: &mut Page, side: &Side, own: &Who) {
     }
 }
 
-/// Outcomes that no policy is asked for.
-fn decided_before(rule: &str, name: &str) -> Option<String> {
+/// Verdicts that are made without policies.
+fn implicit_words(rule: &str, name: &str) -> Option<String> {
     Some(match rule {
-        "own-address" => "traffic to the own address is always allowed; no policy is asked".into(),
-        "host-ingress" => format!(
-            "it comes from a socket of {name}'s own node, which is allowed before every policy"
-        ),
-        "not-a-workload" => format!("{name} is no workload, so no policy selects it"),
+        "own-address" => "traffic to an own address is always allowed; no policy applies".into(),
+        "host-ingress" => {
+            format!("it comes from a socket of {name}'s node, which is allowed before every policy")
+        }
+        "not-a-workload" => format!("{name} is not a workload, so no policy selects it"),
         _ => return None,
     })
 }
@@ -134,7 +133,7 @@ fn live_words(live: &Live, verdict: Verdict) -> String {
         }
         (ModeName::Enforce, Verdict::Allow) => format!("namespace {namespace} enforces: it passes"),
         (ModeName::Lockdown, _) => {
-            format!("namespace {namespace} is locked down: it is dropped whatever policies say")
+            format!("namespace {namespace} is locked down: it is dropped whatever the verdict")
         }
     }
 }
@@ -144,7 +143,7 @@ fn decider_lines(page: &mut Page, decider: &Decider) {
         tier,
         action,
         name,
-        place,
+        location,
         ..
     } = decider;
     let name = name
@@ -152,7 +151,7 @@ fn decider_lines(page: &mut Page, decider: &Decider) {
         .map_or_else(String::new, |name| format!(" {}", quote(name)));
     page.line(
         1,
-        &format!("decided by {place}:{name} {action} in tier {tier}"),
+        &format!("decided by {location}:{name} {action} in tier {tier}"),
     );
     for (key, value) in [
         ("owner", &decider.owner),
@@ -172,21 +171,21 @@ fn decider_lines(page: &mut Page, decider: &Decider) {
 fn policy_lines(page: &mut Page, side: &Side) {
     let direction = side.direction.name();
     if side.policies.is_empty() {
-        page.line(1, &format!("no policy speaks about {direction}"));
+        page.line(1, &format!("no policy applies to {direction}"));
         return;
     }
-    page.line(1, &format!("policies that speak about {direction}:"));
+    page.line(1, &format!("policies that apply to {direction}:"));
     for policy in &side.policies {
-        let isolates = match (policy.isolates, policy.asked) {
+        let isolates = match (policy.isolates, policy.evaluated) {
             (true, _) => ", isolates",
             (false, true) => "",
-            (false, false) => ", not asked after one that isolates",
+            (false, false) => ", not evaluated after one that isolates",
         };
         page.line(
             2,
             &format!(
                 "{} ({}{isolates}), {}",
-                policy.policy, policy.tier, policy.place
+                policy.policy, policy.tier, policy.location
             ),
         );
     }
@@ -196,52 +195,52 @@ fn policy_lines(page: &mut Page, side: &Side) {
 }
 
 fn rule_lines(page: &mut Page, side: &Side) {
-    if !side.tried.is_empty() {
-        page.line(1, "rules, in the order in which they are asked:");
+    if !side.rules.is_empty() {
+        page.line(1, "rules, in evaluation order:");
     }
-    for tried in &side.tried {
-        page.line(2, &tried_words(tried));
+    for rules in &side.rules {
+        page.line(2, &tried_words(rules));
     }
-    if side.left_out > 0 {
+    if side.rules_left_out > 0 {
         page.line(
             2,
             &format!(
                 "{} more do not match and are further from it",
-                side.left_out
+                side.rules_left_out
             ),
         );
     }
-    if side.unasked > 0 {
-        page.line(2, &format!("{} more are not asked", side.unasked));
+    if side.not_evaluated > 0 {
+        page.line(2, &format!("{} more are not evaluated", side.not_evaluated));
     }
 }
 
-fn tried_words(tried: &Tried) -> String {
-    let Tried {
+fn tried_words(rules: &RuleStanding) -> String {
+    let RuleStanding {
         tier,
         policy,
         rule,
         name,
-        place,
+        location,
         action,
         standing,
         misses,
-    } = tried;
+    } = rules;
     let name = name
         .as_ref()
         .map_or_else(String::new, |name| format!(" {}", quote(name)));
-    let fate = match (standing, misses.as_slice()) {
-        (Standing::Missed, [first]) => first.to_string(),
-        (Standing::Missed, [first, rest @ ..]) => format!("{first} (and {} more)", rest.len()),
-        (Standing::Missed | Standing::Unasked, _) => "not asked".to_owned(),
+    let standing = match (standing, misses.as_slice()) {
+        (Standing::NoMatch, [first]) => first.to_string(),
+        (Standing::NoMatch, [first, rest @ ..]) => format!("{first} (and {} more)", rest.len()),
+        (Standing::NoMatch | Standing::NotEvaluated, _) => "not asked".to_owned(),
         (Standing::Decides, _) => "matches and decides".to_owned(),
         (Standing::Passes, _) => "matches and skips the rest of its tier".to_owned(),
         (Standing::Outweighed, _) => {
-            "matches, but a stronger or earlier one of its turn speaks".to_owned()
+            "matches, but a stronger or earlier rule of the same order decides".to_owned()
         }
-        (Standing::Spoken, _) => "matches, but its policy has spoken already".to_owned(),
+        (Standing::Superseded, _) => "matches, but its policy has last_policy already".to_owned(),
     };
-    format!("{tier}: {action} {rule} of {policy}{name} ({place}): {fate}")
+    format!("{tier}: {action} {rule} of {policy}{name} ({location}): {standing}")
 }
 
 fn advice_lines(page: &mut Page, advice: &Advice, verdict: Verdict) {
@@ -249,15 +248,15 @@ fn advice_lines(page: &mut Page, advice: &Advice, verdict: Verdict) {
         Verdict::Allow => "to deny it here:",
         Verdict::Deny => "to allow it here:",
     };
-    if advice.notes.is_empty() && advice.ways.is_empty() {
+    if advice.notes.is_empty() && advice.alternatives.is_empty() {
         return;
     }
     page.line(1, goal);
     for note in &advice.notes {
         page.line(2, &format!("({note})"));
     }
-    for (number, way) in advice.ways.iter().enumerate() {
-        for (step, text) in way.steps.iter().enumerate() {
+    for (number, alternative) in advice.alternatives.iter().enumerate() {
+        for (step, text) in alternative.steps.iter().enumerate() {
             let link = match (number, step) {
                 (0, 0) => "",
                 (_, 0) => "or ",
@@ -266,7 +265,7 @@ fn advice_lines(page: &mut Page, advice: &Advice, verdict: Verdict) {
             };
             page.line(2, &format!("{link}{text}"));
         }
-        for line in &way.snippet {
+        for line in &alternative.snippet {
             page.line(4, line);
         }
     }

@@ -1,7 +1,7 @@
-//! What an explanation says: plain data, as JSON between agent and command line.
+//! The content of an explanation: plain data, exchanged as JSON between agent and command line.
 //!
-//! Invariants: a field once published keeps its meaning. Text that people wrote (files, owners,
-//! names of rules) is in here as they wrote it: escape it when shown.
+//! Invariants: a published field keeps its meaning. Text written by people (files, owners, names of
+//! rules) is stored unchanged: escape it for display.
 
 use ringfence_common::mode::{Direction, Verdict};
 use serde::{Deserialize, Serialize};
@@ -12,20 +12,20 @@ use crate::model::ModeName;
 /// Why one flow is allowed or denied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// Who opens it.
+    /// The originator.
     pub from: Who,
-    /// Whom it is opened to.
+    /// The responder.
     pub to: Who,
     /// `tcp/8080`, or a protocol without ports.
     pub port: String,
-    /// The moment it is judged for, RFC 3339.
+    /// The time of the evaluation, RFC 3339.
     pub at: String,
     /// Allowed only if both ends allow.
     #[serde(with = "verdict")]
     pub verdict: Verdict,
-    /// The opening end.
+    /// The originator's end.
     pub egress: Side,
-    /// The receiving end.
+    /// The responder's end.
     pub ingress: Side,
 }
 
@@ -34,13 +34,13 @@ pub struct Explanation {
 pub struct Who {
     /// `namespace/name` of a workload, a node's name, or `world`.
     pub name: String,
-    /// The address that was judged.
+    /// The evaluated address.
     pub address: String,
-    /// What it is.
+    /// The owner type of the address.
     pub kind: WhoKind,
 }
 
-/// What an address is.
+/// The owner type of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WhoKind {
@@ -54,10 +54,10 @@ pub enum WhoKind {
     World,
 }
 
-/// What one end says, and why.
+/// The verdict of one end, with its reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Side {
-    /// Which way, seen from the workload.
+    /// The direction as seen from the workload.
     #[serde(with = "direction")]
     pub direction: Direction,
     /// Its verdict.
@@ -67,21 +67,21 @@ pub struct Side {
     pub rule: String,
     /// The rule's policy.
     pub policy: Option<String>,
-    /// More about the deciding rule.
+    /// Details of the deciding rule.
     pub decider: Option<Decider>,
-    /// The policies that select the workload and speak about the direction.
-    pub policies: Vec<Speaks>,
-    /// Further ones, not listed.
+    /// The policies that select the workload and have the direction.
+    pub policies: Vec<PolicyStanding>,
+    /// The number of further policies that are not listed.
     pub policies_left_out: usize,
-    /// The rules in the order in which they are asked.
-    pub tried: Vec<Tried>,
-    /// Further rules that did not match, not listed because others are nearer.
-    pub left_out: usize,
-    /// Rules that nobody asks any more, because the decision was made before them.
-    pub unasked: usize,
+    /// The rules in evaluation order.
+    pub rules: Vec<RuleStanding>,
+    /// The number of further non-matching rules that are not listed because others are nearer.
+    pub rules_left_out: usize,
+    /// The number of rules that are not evaluated, because the decision is made before them.
+    pub not_evaluated: usize,
     /// How to get the opposite verdict from this end.
     pub advice: Advice,
-    /// What the running agent makes of it; absent when files were asked.
+    /// The action of the running agent; absent if files were evaluated.
     pub live: Option<Live>,
 }
 
@@ -95,37 +95,37 @@ pub struct Decider {
     /// The name its author gave it.
     pub name: Option<String>,
     /// `file:line`.
-    pub place: String,
+    pub location: String,
     /// Who owns its policy.
     pub owner: Option<String>,
     /// Why its policy exists.
     pub justification: Option<String>,
     /// The ticket that asked for it.
     pub ticket: Option<String>,
-    /// The day by which someone looks at it again.
+    /// The review date.
     pub review_by: Option<String>,
     /// When it ends, RFC 3339.
     pub expires: Option<String>,
 }
 
-/// A policy that has a say.
+/// A policy that applies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Speaks {
+pub struct PolicyStanding {
     /// Its full name.
     pub policy: String,
     /// `admin 10`, `namespace` or `baseline 5`.
     pub tier: String,
     /// Whether it isolates the direction.
     pub isolates: bool,
-    /// False for the baseline tier after a policy that isolates.
-    pub asked: bool,
+    /// False for the baseline tier after an isolating policy.
+    pub evaluated: bool,
     /// `file:line`.
-    pub place: String,
+    pub location: String,
 }
 
-/// A rule that was asked.
+/// An evaluated rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tried {
+pub struct RuleStanding {
     /// `admin 10`, `namespace` or `baseline 5`.
     pub tier: String,
     /// The policy's full name.
@@ -135,59 +135,59 @@ pub struct Tried {
     /// The name its author gave it.
     pub name: Option<String>,
     /// `file:line`.
-    pub place: String,
+    pub location: String,
     /// `allow`, `pass`, `reject` or `deny`.
     pub action: String,
-    /// What became of it.
+    /// Whether and how it matched.
     pub standing: Standing,
-    /// What did not match, in the order in which it is looked at; empty if it matches.
+    /// The conditions that do not match, in evaluation order; empty if it matches.
     pub misses: Vec<Miss>,
 }
 
-/// What became of a rule.
+/// Whether and how a rule matched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// It does not match.
-    Missed,
+    NoMatch,
     /// It matches and decides.
     Decides,
     /// It matches and skips the rest of its tier.
     Passes,
-    /// It matches, but a rule that is as early is stronger, or as strong and listed before it.
+    /// It matches, but a rule of the same order is stronger, or as strong and listed before it.
     Outweighed,
-    /// It matches, but an earlier rule of its policy has spoken.
-    Spoken,
-    /// Nobody asked it.
-    Unasked,
+    /// It matches, but an earlier rule of its policy matches too.
+    Superseded,
+    /// It was not evaluated.
+    NotEvaluated,
 }
 
 /// How to get the opposite verdict.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advice {
-    /// What to know first.
+    /// Notes that come first.
     pub notes: Vec<String>,
-    /// Ways to it, each enough by itself.
-    pub ways: Vec<Way>,
+    /// Alternative changes; each one is enough.
+    pub alternatives: Vec<Alternative>,
 }
 
-/// One way to the opposite verdict.
+/// One change that yields the opposite verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Way {
-    /// What to do, all of it.
+pub struct Alternative {
+    /// All steps of the change.
     pub steps: Vec<String>,
-    /// Lines of TOML that the steps speak of.
+    /// The lines of TOML that the steps refer to.
     pub snippet: Vec<String>,
 }
 
-/// What the running agent makes of a verdict.
+/// The effect of a verdict in the running agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Live {
     /// The workload's namespace.
     pub namespace: String,
     /// Its mode.
     pub mode: ModeName,
-    /// Whether the workload is fenced on the agent's node.
+    /// Whether the workload has a fence on the agent's node.
     pub attached: bool,
 }
 

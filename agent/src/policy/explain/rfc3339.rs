@@ -1,6 +1,6 @@
-//! A moment as text: RFC 3339 in UTC.
+//! Formats a time as RFC 3339 in UTC.
 //!
-//! Only what showing a time takes; times are parsed elsewhere.
+//! Formatting only; times are parsed elsewhere.
 
 use crate::model::WallTime;
 
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_the_calendar_says() {
+    fn dates_are_formatted_as_rfc_3339() {
         for (nanoseconds, wanted) in [
             (0, "1970-01-01T00:00:00Z"),
             (-1, "1969-12-31T23:59:59.999999999Z"),

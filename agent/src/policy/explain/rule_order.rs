@@ -1,9 +1,9 @@
-//! The rules of one direction in the order in which they are asked, and who decides among them.
+//! The rules of one direction in evaluation order, and which of them decides.
 //!
-//! Invariants: says what the compiled rows say, from the model alone. Admin and Baseline: policies
-//! of one priority speak together, each with its first matching rule, and the strongest action
-//! wins; the namespace tier: every matching rule speaks; Baseline is not asked after an isolating
-//! policy.
+//! Invariants: agrees with the compiled rows, but works on the model alone. Admin and Baseline:
+//! policies of one priority are combined, each with its first matching rule, and the strongest
+//! action wins. Namespace tier: all matching rules are combined. Baseline is not evaluated after an
+//! isolating policy.
 
 use std::collections::BTreeSet;
 
@@ -17,29 +17,29 @@ use super::{
 };
 use crate::model::{Policy, PolicySet, Rule, RuleAction};
 
-/// A policy that selects the subject and speaks about the direction.
-pub(super) struct Speaker<'a> {
+/// A policy that selects the subject and has the direction.
+pub(super) struct ApplicablePolicy<'a> {
     pub(super) policy: &'a Policy,
     pub(super) stage: Stage,
 }
 
-/// A rule, and what of it does not match.
-pub(super) struct Asked<'a> {
-    /// Its place in the order.
-    pub(super) place: usize,
+/// A rule and its misses.
+pub(super) struct RankedRule<'a> {
+    /// Its index in evaluation order.
+    pub(super) rank: usize,
     pub(super) policy: &'a Policy,
-    /// The policy's place among the speakers.
-    speaker: usize,
+    /// The index of its policy among the applicable ones.
+    policy_index: usize,
     pub(super) stage: Stage,
     pub(super) index: usize,
     pub(super) rule: &'a Rule,
     pub(super) misses: Vec<Miss>,
 }
 
-/// Who decides.
+/// What decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The rule at this place of the order.
+    /// The rule at this index.
     Rule(usize, Verdict),
     DefaultDeny,
     DefaultAllow,
@@ -56,47 +56,49 @@ impl Outcome {
     }
 }
 
-/// A change to imagine: rules that are gone, and one that matches.
+/// A hypothetical change: rules that are removed, and one that matches.
 #[derive(Default)]
-pub(super) struct Imagined {
-    pub(super) gone: BTreeSet<usize>,
-    pub(super) mended: Option<usize>,
+pub(super) struct Hypothesis {
+    pub(super) removed: BTreeSet<usize>,
+    pub(super) matching: Option<usize>,
 }
 
-/// Everything that is asked about one direction of a flow.
-pub(super) struct Hearing<'a> {
+/// All policies and rules that apply to one direction of a flow.
+pub(super) struct RuleOrder<'a> {
     pub(super) scene: FlowSide<'a>,
-    pub(super) speakers: Vec<Speaker<'a>>,
-    pub(super) asked: Vec<Asked<'a>>,
+    pub(super) policies_in_order: Vec<ApplicablePolicy<'a>>,
+    pub(super) rules: Vec<RankedRule<'a>>,
     pub(super) isolated: bool,
 }
 
-impl<'a> Hearing<'a> {
+impl<'a> RuleOrder<'a> {
     pub(super) fn of(scene: FlowSide<'a>, policies: &'a PolicySet) -> Self {
-        let mut speakers: Vec<Speaker<'a>> = policies
+        let mut policies_in_order: Vec<ApplicablePolicy<'a>> = policies
             .iter()
             .filter(|policy| policy.rules(scene.direction).is_some())
             .filter(|policy| scene.inventory.is_subject(policy, scene.subject))
-            .map(|policy| Speaker {
+            .map(|policy| ApplicablePolicy {
                 policy,
                 stage: Stage::of(policy),
             })
             .collect();
-        let isolated = speakers.iter().any(|s| s.stage == Stage::Namespace);
-        // Stable: within a stage, the order of the policies' names stays.
-        speakers.sort_by_key(|speaker| speaker.stage);
-        let mut asked = Vec::new();
-        for (number, speaker) in speakers.iter().enumerate() {
-            if isolated && matches!(speaker.stage, Stage::Baseline(_)) {
+        let isolated = policies_in_order
+            .iter()
+            .any(|s| s.stage == Stage::Namespace);
+        // The sort is stable: within a stage, policies stay ordered by name.
+        policies_in_order.sort_by_key(|policy| policy.stage);
+        let mut rules = Vec::new();
+        for (number, applicable) in policies_in_order.iter().enumerate() {
+            if isolated && matches!(applicable.stage, Stage::Baseline(_)) {
                 continue;
             }
-            let rules = speaker.policy.rules(scene.direction).unwrap_or_default();
-            for (index, rule) in rules.iter().enumerate() {
-                asked.push(Asked {
-                    place: asked.len(),
-                    policy: speaker.policy,
-                    speaker: number,
-                    stage: speaker.stage,
+            let policy_rules = applicable.policy.rules(scene.direction).unwrap_or_default();
+            for (index, rule) in policy_rules.iter().enumerate() {
+                rules.push(RankedRule {
+                    rank: rules.len(),
+                    policy: applicable.policy,
+                    policy_index: number,
+                    stage: applicable.stage,
                     index,
                     rule,
                     misses: misses(&scene, rule),
@@ -105,25 +107,25 @@ impl<'a> Hearing<'a> {
         }
         Self {
             scene,
-            speakers,
-            asked,
+            policies_in_order,
+            rules,
             isolated,
         }
     }
 
-    /// Who decides, and what becomes of each rule.
-    pub(super) fn decide(&self, imagined: &Imagined) -> (Outcome, Vec<Standing>) {
-        let mut standings = vec![Standing::Unasked; self.asked.len()];
+    /// What decides, and the standing of each rule.
+    pub(super) fn decide(&self, hypothesis: &Hypothesis) -> (Outcome, Vec<Standing>) {
+        let mut standings = vec![Standing::NotEvaluated; self.rules.len()];
         let mut passed: Option<Stage> = None;
-        for stage in self.asked.chunk_by(|one, other| one.stage == other.stage) {
-            let here = stage.first().map(|asked| asked.stage);
+        for stage in self.rules.chunk_by(|one, other| one.stage == other.stage) {
+            let here = stage.first().map(|ranked| ranked.stage);
             if passed
                 .zip(here)
                 .is_some_and(|(one, other)| one.same_tier(other))
             {
                 continue;
             }
-            let Some(strongest) = strongest(stage, imagined, &mut standings) else {
+            let Some(strongest) = strongest(stage, hypothesis, &mut standings) else {
                 continue;
             };
             let standing = match strongest.rule.action.verdict() {
@@ -132,7 +134,7 @@ impl<'a> Hearing<'a> {
             };
             note(&mut standings, strongest, standing);
             match strongest.rule.action.verdict() {
-                Some(verdict) => return (Outcome::Rule(strongest.place, verdict), standings),
+                Some(verdict) => return (Outcome::Rule(strongest.rank, verdict), standings),
                 None => passed = here,
             }
         }
@@ -149,45 +151,45 @@ impl<'a> Hearing<'a> {
         }
     }
 
-    /// The rule at a place of the order.
-    pub(super) fn at(&self, place: usize) -> Option<&Asked<'a>> {
-        self.asked.get(place)
+    /// The rule at an index.
+    pub(super) fn at(&self, rank: usize) -> Option<&RankedRule<'a>> {
+        self.rules.get(rank)
     }
 }
 
-/// Of the rules of one stage that match, the first of the strongest action.
+/// The first of the strongest matching rules of one stage.
 fn strongest<'s, 'a>(
-    stage: &'s [Asked<'a>],
-    imagined: &Imagined,
+    stage: &'s [RankedRule<'a>],
+    hypothesis: &Hypothesis,
     standings: &mut [Standing],
-) -> Option<&'s Asked<'a>> {
-    let mut strongest: Option<&Asked<'a>> = None;
-    let mut spoken = None;
-    for asked in stage {
-        let matches = (asked.misses.is_empty() || imagined.mended == Some(asked.place))
-            && !imagined.gone.contains(&asked.place);
+) -> Option<&'s RankedRule<'a>> {
+    let mut strongest: Option<&RankedRule<'a>> = None;
+    let mut last_policy = None;
+    for ranked in stage {
+        let matches = (ranked.misses.is_empty() || hypothesis.matching == Some(ranked.rank))
+            && !hypothesis.removed.contains(&ranked.rank);
         if !matches {
-            note(standings, asked, Standing::Missed);
-        } else if asked.stage != Stage::Namespace && spoken == Some(asked.speaker) {
-            note(standings, asked, Standing::Spoken);
+            note(standings, ranked, Standing::NoMatch);
+        } else if ranked.stage != Stage::Namespace && last_policy == Some(ranked.policy_index) {
+            note(standings, ranked, Standing::Superseded);
         } else {
-            spoken = Some(asked.speaker);
-            note(standings, asked, Standing::Outweighed);
-            if strongest.is_none_or(|best| asked.rule.action > best.rule.action) {
-                strongest = Some(asked);
+            last_policy = Some(ranked.policy_index);
+            note(standings, ranked, Standing::Outweighed);
+            if strongest.is_none_or(|best| ranked.rule.action > best.rule.action) {
+                strongest = Some(ranked);
             }
         }
     }
     strongest
 }
 
-fn note(standings: &mut [Standing], asked: &Asked<'_>, standing: Standing) {
-    if let Some(place) = standings.get_mut(asked.place) {
-        *place = standing;
+fn note(standings: &mut [Standing], ranked: &RankedRule<'_>, standing: Standing) {
+    if let Some(slot) = standings.get_mut(ranked.rank) {
+        *slot = standing;
     }
 }
 
-impl Asked<'_> {
+impl RankedRule<'_> {
     /// `ingress[0]`.
     pub(super) fn name(&self, direction: Direction) -> String {
         format!("{}[{}]", direction.name(), self.index)

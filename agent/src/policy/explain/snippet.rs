@@ -1,7 +1,7 @@
-//! Lines of TOML that would be the rule someone is missing.
+//! TOML lines for a missing rule.
 //!
-//! Invariant: what is written matches the flow it was written for. Names and labels are checked
-//! values, so no quoting is needed inside the strings.
+//! Invariant: the rule matches the flow that it was written for. Names and labels are validated
+//! values, so they need no escaping in strings.
 
 use ringfence_common::mode::Direction;
 
@@ -9,7 +9,7 @@ use super::flow_side::{FlowSide, PartyKind};
 use crate::model::workload::NAMESPACE_NAME_LABEL;
 use crate::model::{Labels, RuleAction, Workload};
 
-/// Labels that say what a workload is, best first.
+/// Label keys that identify a workload, best first.
 const TELLING: [&str; 4] = ["app", "app.kubernetes.io/name", "k8s-app", "name"];
 
 /// A rule for the flow: the lines of a `[[policy.ingress]]` or `[[policy.egress]]`.
@@ -32,7 +32,7 @@ pub(super) const fn peers_key(direction: Direction) -> &'static str {
     }
 }
 
-/// The other side as a peer; in a policy of the subject's namespace, that one goes without saying.
+/// The other side as a peer; without the namespace if it is the subject's.
 pub(super) fn peer(scene: &FlowSide<'_>, own_namespace: bool) -> String {
     match scene.other {
         PartyKind::Workload(workload) => workload_peer(scene, workload, own_namespace),
@@ -53,7 +53,7 @@ fn workload_peer(scene: &FlowSide<'_>, workload: &Workload, own_namespace: bool)
             "namespaces = \"{NAMESPACE_NAME_LABEL}={namespace}\""
         ));
     }
-    match telling(&workload.labels) {
+    match identifying_label(&workload.labels) {
         Some(label) => parts.push(format!("pods = \"{label}\"")),
         None => parts.push(format!(
             "service-account = \"{}\"",
@@ -63,8 +63,8 @@ fn workload_peer(scene: &FlowSide<'_>, workload: &Workload, own_namespace: bool)
     format!("{{ {} }}", parts.join(", "))
 }
 
-/// The label by which a workload is known, or the first one it has.
-fn telling(labels: &Labels) -> Option<String> {
+/// The identifying label of a workload, or its first one.
+fn identifying_label(labels: &Labels) -> Option<String> {
     let known = TELLING
         .iter()
         .find_map(|key| Some((*key, labels.get(key)?)));

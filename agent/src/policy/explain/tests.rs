@@ -1,4 +1,4 @@
-//! Explanations word for word.
+//! Expected texts of explanations.
 
 use std::sync::Arc;
 
@@ -135,7 +135,7 @@ fn a_rule_that_allows_with_everything_about_its_policy() {
 as of 2026-10-01T00:00:00Z
 
 egress of shop/web: allow by default-allow
-  no policy speaks about egress
+  no policy applies to egress
   no rule decides, and no policy isolates egress of shop/web
   to deny it here:
     add an egress deny rule to a policy of namespace shop that selects shop/web:
@@ -152,9 +152,9 @@ ingress of shop/api: allow by ingress[0] of shop/api
     ticket: "SEC-1"
     review by: "2027-02-01"
     expires: 2026-12-01T00:00:00Z
-  policies that speak about ingress:
+  policies that apply to ingress:
     shop/api (namespace, isolates), p.toml:2
-  rules, in the order in which they are asked:
+  rules, in evaluation order:
     namespace: allow ingress[0] of shop/api (p.toml:10): matches and decides
     namespace: allow ingress[1] of shop/api (p.toml:14): 10.1.0.2 is not in 192.0.2.0/24 (and 1 more)
     namespace: allow ingress[2] of shop/api (p.toml:17): namespace shop has env=prod, wanted is env=test (and 1 more)
@@ -176,9 +176,9 @@ fn default_deny_with_the_nearest_rule() {
     assert_eq!(
         ingress,
         r#" of shop/api: deny by default-deny
-  policies that speak about ingress:
+  policies that apply to ingress:
     shop/api (namespace, isolates), p.toml:2
-  rules, in the order in which they are asked:
+  rules, in evaluation order:
     namespace: allow ingress[0] of shop/api (p.toml:10): port http of shop/api is tcp/8080, not tcp/81
     namespace: allow ingress[1] of shop/api (p.toml:14): 10.1.0.2 is not in 192.0.2.0/24 (and 1 more)
     namespace: allow ingress[2] of shop/api (p.toml:17): namespace shop has env=prod, wanted is env=test (and 2 more)
@@ -194,22 +194,22 @@ fn default_deny_with_the_nearest_rule() {
 }
 
 #[test]
-fn an_admin_deny_sends_nobody_to_a_namespace() {
+fn advice_for_an_admin_deny_names_no_namespace_rule() {
     let text = text(TIERS, "lab/probe", "shop/api", "tcp/8080");
     let (_, ingress) = text.split_once("\n\ningress").unwrap();
     assert_eq!(
         ingress,
         r#" of shop/api: deny by ingress[1] of quarantine
   decided by p.toml:11: deny in tier admin 10
-  policies that speak about ingress:
+  policies that apply to ingress:
     quarantine (admin 10), p.toml:2
     late (admin 20), p.toml:14
-  rules, in the order in which they are asked:
+  rules, in evaluation order:
     admin 10: pass ingress[0] of quarantine (p.toml:8): lab/probe has no label app, wanted is app=web
     admin 10: deny ingress[1] of quarantine (p.toml:11): matches and decides
     1 more are not asked
   to allow it here:
-    (the admin tier is asked first: no rule of a namespace helps, only one of the admin tier before priority 10)
+    (the admin tier is evaluated first: no rule of a namespace helps, only one of the admin tier before priority 10)
     remove or narrow ingress[1] of quarantine (p.toml:11)
     and remove or narrow ingress[0] of late (p.toml:20)
 "#
@@ -217,7 +217,7 @@ fn an_admin_deny_sends_nobody_to_a_namespace() {
 }
 
 #[test]
-fn a_baseline_deny_gives_way_to_a_rule_of_the_namespace() {
+fn advice_for_a_baseline_deny_is_a_namespace_rule() {
     let text = text(TIERS, "shop/web", "198.51.100.1", "tcp/25");
     let (_, egress) = text.split_once("\n\negress").unwrap();
     let (egress, ingress) = egress.split_once("\n\n").unwrap();
@@ -225,9 +225,9 @@ fn a_baseline_deny_gives_way_to_a_rule_of_the_namespace() {
         egress,
         r#" of shop/web: deny by egress[0] of floor
   decided by p.toml:28: deny in tier baseline 5
-  policies that speak about egress:
+  policies that apply to egress:
     floor (baseline 5), p.toml:22
-  rules, in the order in which they are asked:
+  rules, in evaluation order:
     baseline 5: deny egress[0] of floor (p.toml:28): matches and decides
   to allow it here:
     add an egress rule to a policy of namespace shop that selects shop/web:
@@ -239,12 +239,11 @@ fn a_baseline_deny_gives_way_to_a_rule_of_the_namespace() {
     );
     assert_eq!(
         ingress,
-        "ingress of world: allow by not-a-workload\n  world is no workload, so no policy selects \
-         it\n"
+        "ingress of world: allow by not-a-workload\n  world is not a workload, so no policy selects it\n"
     );
 }
 
-/// Lines that an explanation must have.
+/// Asserts that an explanation contains these lines.
 fn says(text: &str, lines: &[&str]) {
     for wanted in lines {
         assert!(
@@ -263,14 +262,14 @@ fn a_pass_skips_the_rest_of_its_tier() {
             "admin 10: pass ingress[0] of quarantine (p.toml:8): matches and skips the rest of its \
              tier",
             "admin 10: deny ingress[1] of quarantine (p.toml:11): matches, but its policy has \
-             spoken already",
+             last_policy already",
             "1 more are not asked",
         ],
     );
 }
 
 #[test]
-fn time_and_holes_are_named() {
+fn windows_and_exceptions_are_named() {
     says(
         &text(API, "lab/probe", "shop/api", "tcp/8080"),
         &[
@@ -315,7 +314,7 @@ ports = ["http"]
 }
 
 #[test]
-fn what_is_decided_before_policies_is_said_in_words() {
+fn implicit_verdicts_are_explained() {
     for (from, to, port, line) in [
         (
             "10.0.0.1",
@@ -327,13 +326,13 @@ fn what_is_decided_before_policies_is_said_in_words() {
             "shop/api",
             "10.1.0.3",
             "icmp",
-            "traffic to the own address is always allowed; no policy is asked",
+            "traffic to an own address is always allowed; no policy applies",
         ),
         (
             "shop/web",
             "10.0.0.2",
             "icmp",
-            "node-2 is no workload, so no policy selects it",
+            "node-2 is not a workload, so no policy selects it",
         ),
         (
             "shop/web",
@@ -357,22 +356,22 @@ fn many_rules_are_cut_to_the_nearest() {
     }
     policy.push_str("[[policy.ingress]]\nfrom = [{ pods = \"app=web\" }]\nports = [\"tcp/2\"]\n");
     let few = explained(&policy, "shop/web", "shop/api", "tcp/3", false).ingress;
-    assert_eq!((few.tried.len(), few.left_out), (NEAREST, 21));
-    assert!(few.tried.iter().any(|tried| tried.rule == "ingress[30]"));
+    assert_eq!((few.rules.len(), few.rules_left_out), (NEAREST, 21));
+    assert!(few.rules.iter().any(|rules| rules.rule == "ingress[30]"));
     assert_eq!(
-        few.advice.ways[0].steps,
+        few.advice.alternatives[0].steps,
         ["add port tcp/3 to ingress[30] of shop/many (p.toml:95)"]
     );
     let all = explained(&policy, "shop/web", "shop/api", "tcp/3", true).ingress;
-    assert_eq!((all.tried.len(), all.left_out), (31, 0));
+    assert_eq!((all.rules.len(), all.rules_left_out), (31, 0));
 }
 
 #[test]
-fn hostile_text_is_escaped_and_modes_are_told() {
+fn hostile_text_is_escaped_and_modes_are_shown() {
     let mut explanation = explained(API, "shop/web", "shop/api", "http", false);
     let decider = explanation.ingress.decider.as_mut().unwrap();
     decider.owner = Some("a\u{1b}[2J\"\n".into());
-    decider.place = "p\u{202e}.toml:10\nx".into();
+    decider.location = "p\u{202e}.toml:10\nx".into();
     let observes = |mode, attached| {
         let namespace = "shop".to_owned();
         Some(Live {
@@ -396,14 +395,14 @@ fn hostile_text_is_escaped_and_modes_are_told() {
         &[
             r#"owner: "a\u{1b}[2J\"\n""#,
             r"decided by p\u{202e}.toml:10 x: allow in tier namespace",
-            "namespace shop is locked down: it is dropped whatever policies say",
+            "namespace shop is locked down: it is dropped whatever the verdict",
             "namespace shop observes: it would be dropped, and passes",
         ],
     );
 }
 
 #[test]
-fn a_large_cluster_is_explained_at_once() {
+fn a_large_cluster_is_explained_within_the_limit() {
     let mut inventory = built(INVENTORY);
     let web = inventory.workloads.values().last().unwrap().clone();
     for n in 0..100_000_u32 {
@@ -436,8 +435,8 @@ fn a_large_cluster_is_explained_at_once() {
     let start = std::time::Instant::now();
     let explanation = explain(&inventory, &policies, NOW, &query, false).unwrap();
     let took = start.elapsed();
-    assert_eq!(explanation.ingress.left_out, 1000 - NEAREST);
+    assert_eq!(explanation.ingress.rules_left_out, 1000 - NEAREST);
     println!("explained in {took:?}");
-    // Unoptimised and on a busy machine; it is some milliseconds otherwise.
+    // The limit allows for an unoptimised build on a busy machine; it normally takes milliseconds.
     assert!(took < std::time::Duration::from_secs(2), "{took:?}");
 }

@@ -1,4 +1,4 @@
-//! Who answers for a policy, why it exists, and when someone was to look at it again.
+//! Policy metadata: owner, justification and review date.
 
 use super::code::LintCode;
 use super::finding::Finding;
@@ -20,7 +20,7 @@ pub(super) fn lint(policy: &Policy, now: WallTime) -> Vec<Finding> {
     findings
 }
 
-/// A review is due until the end of its day, UTC.
+/// A review is due by the end of its day, UTC.
 fn overdue(policy: &Policy, now: WallTime) -> Option<Finding> {
     let day = policy.about.review_by.as_deref()?;
     let end = (day_number(day)? + 1).saturating_mul(DAY);
@@ -30,7 +30,7 @@ fn overdue(policy: &Policy, now: WallTime) -> Option<Finding> {
     }
     let what = if late > PATIENCE {
         let days = late.div_euclid(DAY);
-        format!("was to be reviewed by {day}, {days} days ago: nobody looks after it")
+        format!("was to be reviewed by {day}, {days} days ago")
     } else {
         format!("was to be reviewed by {day}")
     };

@@ -1,8 +1,8 @@
-//! Rules by address: ranges that are too wide, that hold the metadata service, that take an
-//! internal address for an identity, or that forget a family.
+//! Rules by address: ranges that are too wide, that contain the metadata service, that use an
+//! internal address as an identity, or that cover only one address family.
 //!
-//! Invariant: of the first three, a range gets the code that says most: every address, then the
-//! metadata service, then width and internal space, which say different things.
+//! Invariant: a range gets the most specific of the first three codes: every address, then the
+//! metadata service, then width and internal space, which are independent.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,7 +19,7 @@ use crate::model::{Peer, Peers, Rule, RuleAction};
 const METADATA_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
-/// The longest prefixes that count as wide.
+/// The longest prefix lengths that count as wide.
 const WIDE_V4: u8 = 8;
 const WIDE_V6: u8 = 24;
 
@@ -55,11 +55,11 @@ fn judge(
     except: &[IpNet],
     population: Option<&Population<'_>>,
 ) -> Vec<(LintCode, String)> {
-    // The metadata service is somewhere to go to; nothing comes from it.
+    // The metadata service only receives connections; it opens none.
     let is_destination = place.direction == Direction::Egress;
     let metadata = metadata_in(net, except).filter(|_| is_destination);
     if place.rule.action != RuleAction::Allow {
-        // To deny the metadata service takes its address; it is no workload's.
+        // A deny rule for the metadata service uses its address; it is not a workload's.
         let aims_at_metadata = metadata.is_some() && (is_host(net) || is_link_local(net));
         if aims_at_metadata {
             return Vec::new();
@@ -67,14 +67,14 @@ fn judge(
         return internal(net, except, population).into_iter().collect();
     }
     if net.prefix_len() == 0 {
-        let mut what = format!("allows {net}, which holds every workload and node");
+        let mut what = format!("allows {net}, which contains every workload and node");
         if metadata.is_some() {
             what.push_str(", and the cloud's metadata service");
         }
         return vec![(LintCode::AnyAddress, what)];
     }
     if let Some(address) = metadata {
-        let what = format!("allows {net}, which holds the metadata address {address}");
+        let what = format!("allows {net}, which contains the metadata address {address}");
         return vec![(LintCode::MetadataAddress, what)];
     }
     let mut found: Vec<_> = internal(net, except, population).into_iter().collect();
@@ -114,7 +114,7 @@ const fn v6(first: u16, length: u8) -> IpNet {
 
 const LINK_LOCAL: [IpNet; 2] = [v4(169, 254, 16), v6(0xfe80, 10)];
 
-/// Ranges that mean other machines in every network.
+/// Ranges that belong to different machines in every network.
 const INTERNAL: [(IpNet, &str); 5] = [
     (v4(10, 0, 8), "private space (RFC 1918)"),
     (v4(172, 16, 12), "private space (RFC 1918)"),
@@ -141,18 +141,18 @@ fn internal(
     population: Option<&Population<'_>>,
 ) -> Option<(LintCode, String)> {
     if let Some(space) = internal_space(net) {
-        let what = format!("names {net} in {space}: a place, not an identity");
+        let what = format!("names {net} in {space}: an address, not an identity");
         return Some((LintCode::InternalCidr, what));
     }
     if net.prefix_len() == 0 {
         return None;
     }
     let workload = population?.workload_in(net, except)?;
-    let what = format!("names {net}, where workload {workload} lives: a place, not an identity");
+    let what = format!("names {net}, where workload {workload} runs: an address, not an identity");
     Some((LintCode::InternalCidr, what))
 }
 
-/// The twin may be another rule of the policy that says the same of the other family.
+/// The counterpart may be another rule of the policy with the same content for the other family.
 fn one_family(place: &Place<'_>) -> Option<Finding> {
     let families = |rule: &Rule| {
         let has = |is_v6: bool| cidrs(rule).any(|(net, _)| net.addr().is_ipv6() == is_v6);
@@ -174,7 +174,7 @@ fn one_family(place: &Place<'_>) -> Option<Finding> {
             && (has_v6 || mine.1)
     });
     (!has_twin).then(|| {
-        let what = format!("has {present} ranges alone and says nothing of {absent}");
+        let what = format!("has {present} ranges only, and none for {absent}");
         place.finding(LintCode::OneFamily, &what)
     })
 }

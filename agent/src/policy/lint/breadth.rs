@@ -1,6 +1,6 @@
-//! Allow rules that are wider than anything a workload needs: every port, everyone.
+//! Allow rules that are wider than any workload needs: every port, every peer.
 //!
-//! A deny rule is never too wide, so only allow rules are asked.
+//! A deny rule is never too wide, so only allow rules are checked.
 
 use super::code::LintCode;
 use super::finding::{Finding, Place};
@@ -17,7 +17,7 @@ pub(super) fn lint(place: &Place<'_>) -> Vec<Finding> {
     }
     match &place.rule.peers {
         Peers::Any => {
-            let what = "allows everyone, because it names no peer";
+            let what = "allows every peer, because it names none";
             findings.push(place.finding(LintCode::AnyPeer, what));
         }
         Peers::Of(peers) => findings.extend(everyone(place, peers)),

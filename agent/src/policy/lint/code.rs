@@ -1,7 +1,7 @@
-//! The codes of all lints, each with what it means and what to do about it.
+//! All lint codes, with their meaning and remedy.
 //!
-//! Invariants: names are stable, because people allow and deny findings by them; `--help`, SARIF
-//! and the manual all show this one table.
+//! Invariants: names are stable, because findings are allowed and denied by name. `--help`, SARIF
+//! and the manual show this table.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use crate::model::{PolicyKind, quote};
 
 macro_rules! codes {
     ($($variant:ident $name:literal: $about:literal => $remedy:literal;)*) => {
-        /// What kind of finding it is.
+        /// The code of a finding.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum LintCode {
             $(#[doc = $about] $variant,)*
@@ -32,7 +32,7 @@ macro_rules! codes {
                 match self { $(Self::$variant => $about,)* }
             }
 
-            /// What to do about it, in one line.
+            /// The remedy, in one line.
             #[must_use]
             pub const fn remedy(self) -> &'static str {
                 match self { $(Self::$variant => $remedy,)* }
@@ -42,76 +42,74 @@ macro_rules! codes {
 }
 
 codes! {
-    MissingOwner "missing-owner": "a policy that nobody answers for"
-        => "name the team that answers for it: owner = \"…\"";
-    MissingJustification "missing-justification": "a policy that does not say why it exists"
-        => "say why it exists: justification = \"…\"";
-    ReviewOverdue "review-overdue": "a policy whose day of review has passed"
-        => "look at it again, then move review-by, or remove the policy";
+    MissingOwner "missing-owner": "a policy without an owner"
+        => "name the team that owns it: owner = \"…\"";
+    MissingJustification "missing-justification": "a policy without a justification"
+        => "state why it exists: justification = \"…\"";
+    ReviewOverdue "review-overdue": "a policy whose review date has passed"
+        => "review it and move review-by, or remove the policy";
     ExpiredRule "expired-rule": "a rule that has expired and matches nothing"
         => "remove the rule, or move expires if it is still needed";
     LongExpiry "long-expiry": "a rule that expires more than 90 days from now"
-        => "let it expire within 90 days and renew it, or drop expires if it is to stay";
+        => "let it expire within 90 days and renew it, or remove expires to keep it";
     NoPorts "no-ports": "an allow rule without ports, which allows every protocol and port"
         => "list the ports that are needed, such as \"tcp/443\"";
-    AnyPeer "any-peer": "an allow rule without from or to, which allows everyone"
-        => "name who is meant by labels or service account, or say { entity = \"world\" }";
+    AnyPeer "any-peer": "an allow rule without from or to, which allows every peer"
+        => "select the peers by labels or service account, or use { entity = \"world\" }";
     EmptySelector "empty-selector": "an allow rule whose peer is every workload"
-        => "name who is meant by labels or service account";
+        => "select the peers by labels or service account";
     AnyAddress "any-address": "an allow rule for 0.0.0.0/0 or ::/0"
         => "use { entity = \"world\" } for what is outside, or a smaller range";
     WideCidr "wide-cidr": "an allow rule for IPv4 /8 or wider, or IPv6 /24 or wider"
         => "use the ranges that the other side publishes, or { entity = \"world\" }";
     MetadataAddress "metadata-address": "an allow rule that lets workloads reach the cloud's metadata service, which hands out credentials"
         => "except 169.254.169.254/32 and fd00:ec2::254/128, or use { entity = \"world\" } with a deny for them";
-    InternalCidr "internal-cidr": "a rule that takes an internal address for an identity"
-        => "name the workloads by labels, namespace or service account: addresses change hands";
-    OneFamily "one-family": "a rule with ranges of IPv4 or IPv6 alone"
+    InternalCidr "internal-cidr": "a rule that uses an internal address as an identity"
+        => "select the workloads by labels, namespace or service account: addresses are reused";
+    OneFamily "one-family": "a rule with ranges of only one address family"
         => "add the ranges of the other family, or what it allows or denies depends on the family";
-    DnsForgotten "dns-forgotten": "a policy that fences egress while no policy lets its workloads ask for names"
+    DnsForgotten "dns-forgotten": "a policy that isolates egress while no policy allows its workloads to use DNS"
         => "allow udp/53 and tcp/53 to the resolver in this or another policy that selects them";
-    NoDefaultDeny "no-default-deny": "a namespace whose workloads are open unless a policy happens to select them"
+    NoDefaultDeny "no-default-deny": "a namespace whose workloads are open unless a policy selects them"
         => "add a policy with subject = \"\", ingress = [] and egress = []";
     UnmatchedSelector "unmatched-selector": "a selector that matches no workload of the inventory"
-        => "mend the labels, or remove what is no longer needed";
+        => "correct the labels, or remove what is no longer needed";
     UnresolvedPort "unresolved-port": "a named port that no destination declares"
         => "use the number, or declare the port on the destination";
     ShadowedRule "shadowed-rule": "a rule that never decides, because another one covers it"
         => "remove it, or narrow the rule that covers it";
-    DuplicateRule "duplicate-rule": "a rule that says what another rule for the same workloads says"
+    DuplicateRule "duplicate-rule": "a rule with the same content as another rule for the same workloads"
         => "remove one of the two";
-    DuplicatePolicy "duplicate-policy": "a policy that equals another one but for its name"
+    DuplicatePolicy "duplicate-policy": "a policy that differs from another one only in its name"
         => "remove one of the two";
     EqualPriority "equal-priority": "cluster policies of one tier and priority that may select the same workloads"
-        => "give each its own priority: at a tie deny beats reject beats pass beats allow";
+        => "give each its own priority: on a tie deny beats reject beats pass beats allow";
     HostBits "host-bits": "a range with host bits, which are ignored"
-        => "write the range that is meant";
-    IgnoredRules "ignored-rules": "rules of a direction that a NetworkPolicy does not speak about"
+        => "write the intended range";
+    IgnoredRules "ignored-rules": "rules of a direction that is not in a NetworkPolicy's policyTypes"
         => "name the direction in policyTypes, or remove its rules";
-    NoPodSelector "no-pod-selector": "a NetworkPolicy about every pod because it does not say about which"
-        => "write podSelector: {} if every pod is meant";
-    FailsClosed "fails-closed": "a rule with a kind of peer that this version does not know"
-        => "write peers that this version supports: until then allow rules match nobody, others everyone";
+    NoPodSelector "no-pod-selector": "a NetworkPolicy without podSelector, which selects every pod"
+        => "write podSelector: {} to select every pod";
+    FailsClosed "fails-closed": "a rule with a peer type that this version does not know"
+        => "write peers that this version supports: until then allow rules match no peer, other rules every peer";
 }
 
 impl LintCode {
-    /// What to do about it in the language of the policy.
+    /// The remedy, in the language of the policy.
     #[must_use]
     pub const fn remedy_in(self, kind: PolicyKind) -> &'static str {
         match (kind, self) {
             (PolicyKind::Ringfence, _) => self.remedy(),
             (_, Self::MissingOwner) => {
-                "name the team that answers for it in the annotation ringfence.io/owner"
+                "name the team that owns it in the annotation ringfence.io/owner"
             }
             (_, Self::MissingJustification) => {
-                "say why it exists in the annotation ringfence.io/justification"
+                "state why it exists in the annotation ringfence.io/justification"
             }
-            (_, Self::ReviewOverdue) => {
-                "look at it again, then move the annotation ringfence.io/review-by"
-            }
+            (_, Self::ReviewOverdue) => "review it and move the annotation ringfence.io/review-by",
             (_, Self::NoPorts) => "list the ports that are needed",
-            (_, Self::AnyPeer) => "name who is meant by podSelector and namespaceSelector",
-            (_, Self::AnyAddress | Self::WideCidr) => "use the ranges that are meant",
+            (_, Self::AnyPeer) => "select the peers by podSelector and namespaceSelector",
+            (_, Self::AnyAddress | Self::WideCidr) => "use the intended ranges",
             (_, Self::MetadataAddress) => {
                 "except 169.254.169.254/32 and fd00:ec2::254/128 from the range"
             }
@@ -129,7 +127,7 @@ impl fmt::Display for LintCode {
     }
 }
 
-/// A name that no lint has.
+/// A name without a lint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown lint {}: expected one of {}", quote(.0), names())]
 pub struct UnknownCode(String);

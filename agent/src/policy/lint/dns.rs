@@ -1,9 +1,9 @@
-//! Egress fenced without a way to ask for names: the commonest cause of an outage after a first
-//! egress policy.
+//! Egress isolated without access to DNS: the most common cause of an outage after a first egress
+//! policy.
 //!
-//! Invariant: reported only for policies that allow something, since others mean to cut their
-//! workloads off, and only if no policy that surely selects the same workloads lets udp/53 out.
-//! With an inventory "the same workloads" are those that exist.
+//! Invariant: reported only for policies that allow something (the others isolate on purpose), and
+//! only if no policy that certainly selects the same workloads allows udp/53. With an inventory,
+//! "the same workloads" are those that exist.
 
 use ringfence_common::mode::Direction;
 
@@ -33,7 +33,7 @@ pub(super) fn lint(
         fences_egress_of_something(policy, now) && !is_helped(policy, &helpful, population)
     });
     let found = forgetful.map(|policy| {
-        let what = "fences egress, and no policy lets its workloads ask for names (udp/53)";
+        let what = "isolates egress, and no policy allows its workloads to use DNS (udp/53)";
         Finding::about(policy, LintCode::DnsForgotten, what)
     });
     found.collect()
@@ -48,7 +48,7 @@ fn fences_egress_of_something(policy: &Policy, now: WallTime) -> bool {
         && places_in(policy, Direction::Egress).any(|place| allows(place.rule, now))
 }
 
-/// The baseline tier is not asked where egress is fenced.
+/// The baseline tier is not evaluated where egress is isolated.
 fn lets_names_be_asked(
     policy: &Policy,
     population: Option<&Population<'_>>,
@@ -73,7 +73,7 @@ fn is_dns(ports: &Ports, population: Option<&Population<'_>>) -> bool {
     covers_port(ports, &DNS) || ports.iter().any(|port| is_dns_name(port, population))
 }
 
-/// A name is taken for DNS if it sounds like it: numbers behind names are for compile to find.
+/// A named port is taken for DNS by its name; the numbers behind names are resolved in `compile`.
 fn is_dns_name(port: &PortMatch, population: Option<&Population<'_>>) -> bool {
     let PortMatch::Named { protocol, name } = port else {
         return false;

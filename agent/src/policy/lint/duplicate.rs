@@ -1,6 +1,6 @@
-//! Policies that are copies of one another.
+//! Policies that are copies of another.
 //!
-//! Equal are scope, subject and rules; name, owner and words about it may differ.
+//! Copies have equal scope, subject and rules; name, owner and other metadata may differ.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,7 +11,7 @@ use crate::model::{
     LabelSelector, Peers, Policy, PolicyId, Ports, Rule, RuleAction, Scope, Window,
 };
 
-/// Which policies are copies, and of which.
+/// Which policies are copies, and their originals.
 pub(super) struct Copies<'a> {
     originals: BTreeMap<PolicyId, (&'a Policy, &'a Policy)>,
 }
@@ -39,7 +39,7 @@ fn statements<'a>(rules: &'a [Rule]) -> Vec<Statement<'a>> {
 }
 
 impl<'a> Copies<'a> {
-    /// Finds the copies: of equal policies, the first written is the original.
+    /// Finds the copies: of equal policies, the first is the original.
     pub(super) fn of(policies: &[&'a Policy]) -> Self {
         let mut ordered = policies.to_vec();
         ordered.sort_by(|one, other| one.origin.cmp(&other.origin));
@@ -54,7 +54,7 @@ impl<'a> Copies<'a> {
         Self { originals }
     }
 
-    /// True for a copy, whose rules need no findings of their own.
+    /// True for a copy; its rules get no findings of their own.
     pub(super) fn has(&self, policy: &Policy) -> bool {
         self.originals.contains_key(&policy.id())
     }
@@ -63,7 +63,7 @@ impl<'a> Copies<'a> {
         let pairs = self.originals.values();
         let found = pairs.map(|(copy, original)| {
             let place = sanitise(&original.origin.to_string());
-            let what = format!("says what {} ({place}) says", original.id());
+            let what = format!("has the same content as {} ({place})", original.id());
             Finding::about(copy, LintCode::DuplicatePolicy, &what)
         });
         found.collect()

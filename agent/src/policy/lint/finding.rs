@@ -1,6 +1,7 @@
-//! What a lint has to say, and the places it says it about.
+//! Lint findings and their locations.
 //!
-//! Invariant: findings sort by file, line and code, so that output is the same for the same files.
+//! Invariant: findings are sorted by file, line and code, so the output for the same files is the
+//! same.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,18 +12,18 @@ use super::code::LintCode;
 use crate::model::quote::sanitise;
 use crate::model::{Policy, Rule};
 
-/// Something about a policy that its author should look at.
+/// Something about a policy that its author should check.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
     /// The file.
     pub file: Arc<str>,
     /// The line, counted from 1.
     pub line: u32,
-    /// What kind of finding it is.
+    /// The lint code.
     pub code: LintCode,
     /// What was found.
     pub message: String,
-    /// What to do about it.
+    /// The remedy.
     pub remedy: &'static str,
 }
 
@@ -53,7 +54,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// One rule and where it stands.
+/// One rule and its location.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) policy: &'a Policy,
@@ -72,7 +73,7 @@ impl Place<'_> {
         }
     }
 
-    /// Its name, its policy, and where both were written.
+    /// Its name, its policy, and both locations.
     pub(super) fn with_origin(&self) -> String {
         let file = sanitise(&self.policy.origin.file);
         format!("{self} ({file}:{})", self.rule.line)

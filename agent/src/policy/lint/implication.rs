@@ -1,8 +1,8 @@
-//! What certainly includes what: selectors, subjects, peers, ports, windows and whole rules.
+//! Inclusion checks: selectors, subjects, peers, ports, windows and whole rules.
 //!
-//! Invariant: sound and not complete. A `true` holds in every inventory (or in the one that is
-//! given); a `false` says nothing. Requirements are compared one by one and ranges are merged;
-//! several peers together are never taken for one larger peer.
+//! Invariant: sound, not complete. `true` holds in every inventory (or in the given one); `false`
+//! means unknown. Requirements are compared one by one and ranges are merged; several peers
+//! together are never taken for one larger peer.
 
 use ipnet::IpNet;
 
@@ -56,7 +56,7 @@ fn contradict(one: &Operator, other: &Operator) -> bool {
     }
 }
 
-/// True if the selector matches the namespace, as far as its name or the inventory tell.
+/// True if the selector matches the namespace, as far as its name or the inventory shows.
 pub(super) fn selects_namespace(
     selector: &LabelSelector,
     namespace: &NamespaceName,
@@ -76,7 +76,7 @@ pub(super) fn selects_namespace(
     })
 }
 
-/// True if every workload that `narrow` is about, `wide` is about.
+/// True if every workload that `narrow` selects is selected by `wide`.
 pub(super) fn includes_subjects(
     wide: &Policy,
     narrow: &Policy,
@@ -100,7 +100,7 @@ pub(super) fn includes_subjects(
     namespaces && includes(&wide.subject, &narrow.subject)
 }
 
-/// True if `wide` matches whatever `narrow` will match from now on, for the same workload.
+/// True if `wide` matches everything that `narrow` will match from now on, for the same workload.
 pub(super) fn covers(
     wide: &Rule,
     narrow: &Rule,
@@ -215,7 +215,7 @@ fn covers_peer(wide: &Peer, narrow: &Peer, inventory: Option<&Inventory>) -> boo
     }
 }
 
-/// True if none of the exceptions takes away more of a range than the range's own do.
+/// True if the exceptions exclude no more of a range than the range's own exceptions do.
 fn spares(except: &[IpNet], narrow: &IpNet, narrow_except: &[IpNet]) -> bool {
     except.iter().all(|hole| {
         let is_outside = !hole.contains(narrow) && !narrow.contains(hole);

@@ -1,7 +1,8 @@
-//! Namespaces without a default deny: whatever no policy happens to select there is open.
+//! Namespaces without a default deny: workloads there that no policy selects are open.
 //!
-//! A default deny is a policy of the namespace that selects every workload and fences a direction,
-//! or a cluster policy that denies everything in every namespace like it. Both directions count.
+//! A default deny is a policy of the namespace that selects every workload and isolates a
+//! direction, or a cluster policy that denies everything in every such namespace. Both directions
+//! count.
 
 use std::collections::BTreeMap;
 
@@ -94,7 +95,7 @@ fn report(
         file: origin.file.clone(),
         line: origin.line,
         code,
-        message: format!("{message}, and no policy at all"),
+        message: format!("{message}, and no policy"),
         remedy: code.remedy(),
     })
 }

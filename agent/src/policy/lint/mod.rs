@@ -1,9 +1,9 @@
-//! Lints: what is valid in policies but probably not meant, or not fit to be kept.
+//! Lints: valid policies that are probably not intended, or not maintainable.
 //!
-//! Invariants: pure functions of the policies, the inventory if there is one, and the time; a
-//! finding says where, what and what to do about it, and is reported only if it is certain. What
-//! takes the inventory is silent without one. Policies are read elsewhere, and so are the parser's
-//! own warnings.
+//! Invariants: pure functions of the policies, the inventory if given, and the time. A finding
+//! names location, problem and remedy, and is reported only if it is certain. Lints that need the
+//! inventory report nothing without one. Policies are parsed elsewhere, and so are the parser's own
+//! warnings.
 
 mod about;
 mod address;
@@ -29,20 +29,20 @@ pub use finding::Finding;
 use crate::model::{Inventory, NamespaceName, Origin, Policy, PolicySet, WallTime};
 use population::Population;
 
-/// What is linted.
+/// The input of the lints.
 #[derive(Debug, Clone, Copy)]
 pub struct LintInput<'a> {
-    /// All policies, judged as one set.
+    /// All policies, checked as one set.
     pub policies: &'a PolicySet,
-    /// The inventory; without one, the lints that need it are silent.
+    /// The inventory; without one, the lints that need it report nothing.
     pub inventory: Option<&'a Inventory>,
-    /// Where the inventory's namespaces are declared.
+    /// Locations of the inventory's namespaces.
     pub namespaces: &'a BTreeMap<NamespaceName, Origin>,
     /// The time.
     pub now: WallTime,
 }
 
-/// Everything to be said about the policies, in the order of files and lines.
+/// All findings, in the order of files and lines.
 #[must_use]
 pub fn lint(input: &LintInput<'_>) -> Vec<Finding> {
     let policies: Vec<&Policy> = input.policies.iter().map(AsRef::as_ref).collect();

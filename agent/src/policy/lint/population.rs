@@ -1,7 +1,8 @@
-//! The inventory as selectors see it: workloads that no selector can tell apart are one group.
+//! The inventory grouped by what selectors can match: workloads that no selector distinguishes form
+//! one group.
 //!
-//! Invariant: questions cost by the groups that a label value narrows them to, not by workloads,
-//! so a large inventory of few kinds is cheap.
+//! Invariant: a query costs as much as the number of groups that a label value leaves, not
+//! workloads, so a large inventory with few distinct workloads is cheap.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -40,14 +41,14 @@ fn has_port(
         .any(|of| ports.contains(&(name, of)))
 }
 
-/// The namespaces that are asked for.
+/// The namespaces of a query.
 #[derive(Clone, Copy)]
 enum Within<'s> {
     One(&'s NamespaceName),
     Like(&'s LabelSelector),
 }
 
-/// All groups, and where their workloads' addresses are.
+/// All groups, and the addresses of their workloads.
 pub(super) struct Population<'a> {
     groups: Vec<Group<'a>>,
     by_namespace: BTreeMap<&'a NamespaceName, Vec<usize>>,
@@ -114,12 +115,12 @@ impl<'a> Population<'a> {
         index
     }
 
-    /// True if any workload at all declares the port.
+    /// True if any workload declares the port.
     pub(super) fn declares(&self, protocol: Option<Protocol>, name: &PortName) -> bool {
         has_port(&self.declared, protocol, name)
     }
 
-    /// The groups that a policy is about.
+    /// The groups that a policy selects.
     pub(super) fn subjects<'s>(
         &'s self,
         policy: &'s Policy,
@@ -134,7 +135,7 @@ impl<'a> Population<'a> {
         })
     }
 
-    /// The groups that a peer matches by what they are; `None` for a peer by address.
+    /// The groups that a peer matches by identity; `None` for a peer by address.
     pub(super) fn peers<'s>(
         &'s self,
         peer: &'s Peer,
@@ -164,7 +165,7 @@ impl<'a> Population<'a> {
         }))
     }
 
-    /// A superset of what is asked for, the smallest that an index gives.
+    /// A superset of the matching groups: the smallest that an index yields.
     fn candidates<'s>(
         &'s self,
         within: Within<'s>,
@@ -201,7 +202,7 @@ impl<'a> Population<'a> {
         }
     }
 
-    /// The groups that can satisfy a requirement, in disjoint lists, if an index knows them.
+    /// The groups that can satisfy a requirement, in disjoint lists, if there is an index for it.
     fn with_label<'s>(&'s self, requirement: &'s Requirement) -> Option<Vec<&'s [usize]>> {
         let key = requirement.key();
         match requirement.operator() {

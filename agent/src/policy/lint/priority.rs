@@ -1,4 +1,4 @@
-//! Cluster policies that speak at the same time.
+//! Cluster policies with equal priority.
 //!
 //! Invariant: one finding for each policy that ties with one before it, not one for each pair.
 

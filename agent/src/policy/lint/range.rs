@@ -1,6 +1,6 @@
-//! Address ranges as intervals: what is left of a CIDR after its exceptions.
+//! Address ranges as intervals: a CIDR without its exceptions.
 //!
-//! Invariant: an interval holds addresses of one family; IPv4 and IPv6 never mix.
+//! Invariant: an interval contains addresses of one family only.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! What a policy names and the inventory lacks: workloads and named ports.
+//! References to workloads and named ports that are not in the inventory.
 
 use ringfence_common::mode::Direction;
 
@@ -92,7 +92,7 @@ fn unresolved_ports(place: &Place<'_>, population: &Population<'_>) -> Vec<Findi
     found.collect()
 }
 
-/// The destinations of ingress are the subjects, those of egress the peers.
+/// The destinations of ingress are the subjects, those of egress are the peers.
 fn is_declared(
     place: &Place<'_>,
     population: &Population<'_>,
@@ -107,7 +107,7 @@ fn is_declared(
         return subjects.any(|group| group.declares(protocol, name));
     }
     match &place.rule.peers {
-        // Of peers that are not known nothing is said.
+        // Unknown peers are not reported.
         Peers::Any | Peers::Nobody => true,
         Peers::Of(peers) => peers.iter().any(|peer| match peer {
             Peer::Cidr { net, except } => population

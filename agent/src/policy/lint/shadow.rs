@@ -1,9 +1,9 @@
-//! Rules that can never decide, because another rule always does before or instead of them.
+//! Rules that can never decide, because another rule always decides before or instead of them.
 //!
-//! Invariants: certain, not complete (see `implication`). Which of two matching rules decides
-//! follows the order of decision: in a cluster tier what speaks first, in the namespace tier the
-//! stronger action, and an admin rule before both other tiers unless a pass may come before it.
-//! A rule that has expired is reported elsewhere; the rules of a copied policy with the copy.
+//! Invariants: sound, not complete (see `implication`). Which of two matching rules decides follows
+//! evaluation order: in a cluster tier the first, in the namespace tier the stronger action, and an
+//! admin rule before both other tiers unless a pass may precede it. Expired rules have their own
+//! lint; the rules of a copied policy are reported with the copy.
 
 use std::collections::BTreeMap;
 
@@ -34,31 +34,31 @@ pub(super) fn lint(
     findings
 }
 
-/// The policies by what they compete with.
+/// The policies by scope in which they compete.
 struct Tiers<'a> {
     admin: Vec<(Priority, &'a Policy)>,
     baseline: Vec<(Priority, &'a Policy)>,
     namespaces: BTreeMap<&'a NamespaceName, Vec<&'a Policy>>,
 }
 
-/// Another policy whose rules may keep a policy's rules from deciding.
+/// Another policy whose rules may prevent a policy's rules from deciding.
 struct Rival<'a> {
     policy: &'a Policy,
     standing: Standing,
-    /// True if both are about exactly the same workloads.
+    /// True if both select exactly the same workloads.
     same_subjects: bool,
 }
 
-/// How another policy's matching rule relates to one's own.
+/// How a matching rule of another policy relates to the rule.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// It is asked first: any match of it settles the tier.
+    /// It is evaluated first: any match decides the tier.
     Before,
-    /// Asked together, the stronger of all matching rules decides.
+    /// Evaluated together: the strongest of all matching rules decides.
     Together,
-    /// Asked together, the stronger of both first matches decides.
+    /// Evaluated together: the stronger of both first matches decides.
     Tied,
-    /// The same cluster policy: its earlier rules come first.
+    /// The same cluster policy: its earlier rules are evaluated first.
     Itself,
 }
 
@@ -134,7 +134,7 @@ impl<'a> Tiers<'a> {
             .collect()
     }
 
-    /// Admin policies before which nothing passes, so that what they match never leaves the tier.
+    /// Admin policies that no pass precedes, so that what they match never leaves the tier.
     fn final_admins(&self, direction: Direction) -> impl Iterator<Item = (&'a Policy, Standing)> {
         let passes = self.admin.iter().filter(move |(_, policy)| {
             places_in(policy, direction).any(|place| place.rule.action == RuleAction::Pass)
@@ -201,12 +201,12 @@ fn shadowed(place: &Place<'_>, rivals: &[Rival<'_>], input: &LintInput<'_>) -> O
         return Some(place.finding(LintCode::ShadowedRule, &what));
     }
     duplicate.map(|other| {
-        let what = format!("says what {} says", other.with_origin());
+        let what = format!("has the same content as {}", other.with_origin());
         place.finding(LintCode::DuplicateRule, &what)
     })
 }
 
-/// True if `other`, where it matches, keeps the rule from deciding.
+/// True if `other`, where it matches, prevents the rule from deciding.
 fn may_overrule(place: &Place<'_>, other: &Place<'_>, standing: Standing) -> bool {
     match standing {
         Standing::Before => true,

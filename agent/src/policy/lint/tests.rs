@@ -1,6 +1,6 @@
-//! Lints over whole policy sets: what is found, and what looks like it and is not.
+//! Lints over whole policy sets: findings, and similar policies without findings.
 //!
-//! The examples in `policies/lint` show each code once; here are the edges.
+//! The examples in `policies/lint` show each code once; these are the edge cases.
 
 use super::*;
 use crate::model::quote::sanitise;
@@ -26,7 +26,7 @@ labels = { app = "db" }
 addresses = ["10.0.0.2"]
 "#;
 
-/// A policy of the shop, with what every policy has.
+/// A policy of namespace shop with complete metadata.
 fn policy(name: &str, rest: &str) -> String {
     format!("[[policy]]\nname = \"{name}\"\nowner = \"a\"\njustification = \"b\"\n{rest}\n")
 }
@@ -60,7 +60,7 @@ fn run(text: &str, inventory: Option<&str>) -> Vec<Finding> {
     })
 }
 
-/// The codes found beside `no-default-deny`, which few of these texts care for.
+/// The codes found, without `no-default-deny`, which most of these texts do not address.
 fn codes_with(text: &str, inventory: Option<&str>) -> Vec<&'static str> {
     let findings = run(text, inventory);
     for finding in &findings {

@@ -1,4 +1,4 @@
-//! Rules that are over, or that are to last for long.
+//! Rules that have ended, or whose end is far ahead.
 
 use super::code::LintCode;
 use super::finding::{Finding, Place};
@@ -7,7 +7,7 @@ use crate::model::WallTime;
 /// A day in nanoseconds.
 pub(super) const DAY: i128 = 86_400 * 1_000_000_000;
 
-/// How long an exception may last, and how late a review may be, before it counts as forgotten.
+/// How long an exception may last, and how late a review may be, before it is reported.
 pub(super) const PATIENCE: i128 = 90 * DAY;
 
 pub(super) fn lint(place: &Place<'_>, now: WallTime) -> Option<Finding> {

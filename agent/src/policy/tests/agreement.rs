@@ -1,4 +1,4 @@
-//! The compiled rows, and the evaluator, say what the oracle says.
+//! The compiled rows, and the evaluator, agree with the oracle.
 
 use std::{
     net::IpAddr,
@@ -18,11 +18,11 @@ use crate::{
     policy::{Compiled, Compiler, Evaluator, Query, QueryError, Side, host_table::HostTable},
 };
 
-/// So many probes of a world are about enough: the next one is another world.
+/// This many probes of one world are enough; further probes use another world.
 const PROBES: usize = 1500;
 
-/// Compares endpoint × peer × direction × protocol × port, all of them in a small world (so that
-/// failures shrink) and evenly spread ones in a large one; returns how many there were.
+/// Compares endpoint × peer × direction × protocol × port: all combinations in a small world (so
+/// that failures shrink), evenly spread ones in a large world. Returns their number.
 pub(super) fn compare(world: &World, compiled: &Compiled, at: i64) -> Result<u64, String> {
     let now = WallTime(NOW.0 + at);
     let oracle = Oracle {
@@ -79,7 +79,7 @@ fn compiled_rows_say_what_the_oracle_says() {
     ));
 }
 
-/// Nobody writes a row again: what was compiled once is right at every later time.
+/// Rows are not rewritten: what was compiled once is right at every later time.
 #[test]
 fn rows_keep_time_with_nobody_there_to_renew_them() {
     proptest!(cases(300), |(world in world())| {

@@ -1,4 +1,4 @@
-//! All ports at once: spans, differences and reach against one question at a time.
+//! All ports at once: port verdicts, differences and reach against one lookup at a time.
 
 use std::{
     collections::BTreeSet,
@@ -71,7 +71,7 @@ fn spans_say_at_every_port_what_the_evaluator_says() {
     println!("{probes:?} probes");
 }
 
-/// The verdicts between two workloads, on every pair of addresses and every port that matters.
+/// The verdicts between two workloads, for every pair of addresses and every relevant port.
 fn verdicts(
     world: &World,
     ports: &BTreeSet<u16>,
@@ -105,7 +105,7 @@ fn version(world: &World) -> Version<'_> {
     }
 }
 
-/// Whether a group has a workload; `None` if its list is cut short.
+/// Whether a group contains a workload; `None` if its list is truncated.
 fn has(group: &GroupName, workload: &WorkloadId) -> Option<bool> {
     let listed = group.members.contains(&workload.to_string());
     let complete = group.kind != GroupKind::Workloads || group.count == group.members.len();

@@ -1,5 +1,5 @@
-//! Explanations: they say what the compiled rows say, a rule said to match matches, one said not
-//! to does not, and advice does what it promises.
+//! Explanations agree with the compiled rows; rules reported as matching match and others do not;
+//! advice yields the verdict it states.
 
 use std::{
     net::IpAddr,
@@ -20,12 +20,12 @@ use crate::{
     oracle::{NOW, Oracle, World, cases, world},
     policy::{
         Evaluator, Query,
-        explain::{Explanation, Side, Standing, Tried, Way, explain},
+        explain::{Alternative, Explanation, RuleStanding, Side, Standing, explain},
     },
     source::policy_toml,
 };
 
-/// Every pair of addresses of one family, on ports around every bound.
+/// Every pair of addresses of one family, with ports around every bound.
 fn flows(world: &World, thin: usize) -> Vec<(IpAddr, IpAddr, Query, (u8, u16))> {
     let addresses = world.addresses();
     let mut flows = Vec::new();
@@ -70,14 +70,14 @@ fn an_explanation_says_what_the_evaluator_says() {
     println!("{judged:?} flows");
 }
 
-fn rule_of<'a>(world: &'a World, direction: Direction, tried: &Tried) -> &'a Rule {
+fn rule_of<'a>(world: &'a World, direction: Direction, tried: &RuleStanding) -> &'a Rule {
     let policies = &mut world.policies.iter();
     let policy = policies.find(|policy| policy.id().to_string() == tried.policy);
     let index = tried.rule.trim_end_matches(']').rsplit('[').next().unwrap();
     &policy.unwrap().rules(direction).unwrap()[index.parse::<usize>().unwrap()]
 }
 
-/// Whether the oracle finds that a rule matches, if it is the only one there is.
+/// Whether the oracle finds that a rule matches when it is the only rule.
 fn matches(
     world: &World,
     (own, other): (IpAddr, IpAddr),
@@ -126,10 +126,10 @@ fn a_rule_matches_exactly_if_nothing_is_said_to_be_missing() {
         for (from, to, query, flow) in flows(&world, 11) {
             let why = asked(&world, &query);
             for (side, ends) in [(&why.egress, (from, to)), (&why.ingress, (to, from))] {
-                for tried in &side.tried {
+                for tried in &side.rules {
                     let rule = rule_of(&world, side.direction, tried);
                     let real = matches(&world, ends, side.direction, flow, rule);
-                    let said = tried.standing != Standing::Missed;
+                    let said = tried.standing != Standing::NoMatch;
                     prop_assert!(real == said && said == tried.misses.is_empty(),
                         "{query:?}: {tried:?}");
                     let count = if real { &hits } else { &misses };
@@ -141,8 +141,13 @@ fn a_rule_matches_exactly_if_nothing_is_said_to_be_missing() {
     println!("{hits:?} rules match, {misses:?} do not");
 }
 
-/// The policies with what a way says done to them; `None` for what only people can do.
-fn followed(world: &World, subject: &Workload, side: &Side, way: &Way) -> Option<PolicySet> {
+/// The policies after the steps of an advice; `None` for steps that need a person.
+fn followed(
+    world: &World,
+    subject: &Workload,
+    side: &Side,
+    way: &Alternative,
+) -> Option<PolicySet> {
     let mut policies: Vec<Arc<Policy>> = world.policies.iter().cloned().collect();
     let removals: Vec<&str> = way
         .steps
@@ -199,7 +204,7 @@ fn advice_that_is_followed_turns_the_verdict() {
                 };
                 let mut workloads = world.inventory.workloads.values();
                 let subject = workloads.find(|workload| workload.id.to_string() == who.name);
-                for way in &side.advice.ways {
+                for way in &side.advice.alternatives {
                     given.fetch_add(1, Ordering::Relaxed);
                     let policies = followed(&world, subject.unwrap(), side, way);
                     let Some(policies) = policies else { continue };
@@ -208,7 +213,7 @@ fn advice_that_is_followed_turns_the_verdict() {
                     prop_assert!(then.verdict != side.verdict, "{query:?}: {way:?}: {then:?}");
                     followed_up.fetch_add(1, Ordering::Relaxed);
                 }
-                let stuck = side.verdict == Verdict::Deny && side.advice.ways.is_empty()
+                let stuck = side.verdict == Verdict::Deny && side.advice.alternatives.is_empty()
                     && side.advice.notes.is_empty();
                 prop_assert!(!stuck, "no advice: {side:?}");
             }

@@ -1,7 +1,7 @@
-//! The kernel's side of a look-up, over a `State`: identity, class, rows.
+//! The kernel's side of a lookup, over a `State`: identity, class, rows.
 //!
-//! Written after the programs, not after `evaluate`, so that the rows are judged by what the
-//! kernel will make of them.
+//! Written after the kernel programs, not after `evaluate`, so that rows are checked by the
+//! kernel's interpretation.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -17,7 +17,7 @@ use crate::plan::State;
 
 type Entries = Vec<(u32, u128, PolicyRow)>;
 
-/// `POLICY`, grouped by what every look-up has in full.
+/// `POLICY`, grouped by the fields that every lookup has in full.
 #[derive(Default)]
 pub(super) struct Rows(HashMap<(TableId, ClassId, u8), Entries>);
 
@@ -106,7 +106,7 @@ pub(super) fn identity(state: &State, address: IpAddr) -> IdentityId {
         .map_or(IdentityId::UNKNOWN, |(_, id)| *id)
 }
 
-/// `CLASSES` is an array of zeroes where nobody wrote.
+/// `CLASSES` is a zeroed array.
 pub(super) fn class(state: &State, address: IpAddr) -> ClassId {
     state
         .classes

@@ -1,4 +1,4 @@
-//! What a change may touch, and what must stay as it is.
+//! What a change may affect, and what must stay the same.
 
 use std::{cell::Cell, net::IpAddr, sync::Arc};
 
@@ -27,7 +27,7 @@ fn the_same_inputs_settle_and_then_share_everything() {
         let asked: std::collections::BTreeSet<_> =
             settled.endpoints.values().map(|endpoint| endpoint.table).collect();
         prop_assert!(settled.state.tables.keys().eq(&asked), "a table is left over");
-        // Nothing of the past is left in it: a fresh compiler needs as many of everything.
+        // No state of the past remains: a fresh compiler needs as many of everything.
         let fresh = last.compile(&mut Compiler::default());
         prop_assert_eq!(sizes(&settled), sizes(&fresh));
     });
@@ -61,7 +61,7 @@ fn sizes(compiled: &Compiled) -> [usize; 6] {
     ]
 }
 
-/// Adds a twin of the first workload, under another name and at another address.
+/// Adds a copy of the first workload with another name and address.
 fn with_twin(world: &World, name: &str, addresses: Vec<IpAddr>) -> World {
     let inventory = &world.inventory;
     let first = inventory.workloads.values().next().unwrap();
@@ -82,7 +82,7 @@ fn with_twin(world: &World, name: &str, addresses: Vec<IpAddr>) -> World {
     }
 }
 
-/// An address beside the first workload's own that lies in the same policy prefixes.
+/// An address in the same policy prefixes as the first workload's.
 fn neighbour(compiled: &Compiled, world: &World) -> Option<IpAddr> {
     let first = world
         .inventory
@@ -113,7 +113,7 @@ fn a_new_workload_with_known_labels_is_one_write() {
         let before = world.compile(&mut compiler);
         let Some(address) = neighbour(&before, &world) else { return Ok(()) };
         let grown = with_twin(&world, "zz-twin", vec![address]);
-        // The twin runs elsewhere: the endpoints of this node are those there were.
+        // The copy runs on another node: the endpoints of this node are unchanged.
         let after = grown.attempt(&mut compiler, &world.endpoints());
         let publish = plan(&before.state, &after.state).publish;
         prop_assert!(

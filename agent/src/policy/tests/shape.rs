@@ -1,4 +1,4 @@
-//! The shape of the rows of chosen tables: how ranges split, what a class repeats, what is timed.
+//! The rows of chosen tables: how ranges split, what a class repeats, what is timed.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -18,7 +18,7 @@ use crate::{
         numbers::Digest,
         ports::PortRange,
         rows::{Peers, add_classes, for_anyone},
-        selector::{Question, Selector},
+        selector::{Requirement, Selector},
         table::{FenceRule, Stage},
     },
 };
@@ -29,7 +29,7 @@ const CLOCK: Clock = Clock {
 };
 
 fn world() -> Selector {
-    Selector::new(Question {
+    Selector::new(Requirement {
         peer: Some(Peer::Entity(Entity::World)),
         declares: None,
     })
@@ -80,7 +80,7 @@ fn ingress(rules: Vec<FenceRule>) -> Vec<(u32, u32, u8, u16, PolicyRow)> {
     rows
 }
 
-/// The rows of all steps of a table's any-class ingress for every protocol.
+/// The rows of all periods of a table's any-class ingress for every protocol.
 fn courses(rules: Vec<FenceRule>) -> impl Iterator<Item = PolicyRow> {
     let ingress = Fence {
         isolated: true,
@@ -130,7 +130,7 @@ fn a_range_becomes_the_fewest_aligned_blocks() {
     };
     assert_eq!(ingress(vec![all]), [NOBODY, (0, 80, 6, 0, allow)]);
 
-    // Most ports are allowed, so that the two which are not are the exceptions.
+    // Most ports are allowed, so the two others are the exceptions.
     let most = FenceRule {
         ports: tcp(2, u16::MAX),
         ..rule(RuleAction::Allow, 20)
@@ -165,7 +165,7 @@ fn a_class_has_rows_only_where_it_differs() {
         [NOBODY, (0, 96, 6, 80, any), (7, 96, 6, 443, own)]
     );
 
-    // A rule for every protocol hides the any-class rows, so the class says those again.
+    // A rule for every protocol hides the any-class rows, so the class repeats them.
     let all = FenceRule {
         peers,
         ..rule(RuleAction::Allow, 20)
@@ -210,7 +210,7 @@ fn a_timed_rule_says_what_comes_after_it() {
         .collect();
     assert_eq!(found, [(10, 21), (20, 20), (30, 21), (40, 20), (60, 1)]);
 
-    // A change that changes nothing is none.
+    // A change to the same outcome is not a change.
     let idle = FenceRule {
         window: Window {
             not_before: None,

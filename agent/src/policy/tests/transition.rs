@@ -1,7 +1,7 @@
-//! From one world to the next: incremental equals fresh, and nobody sees a mixture on the way.
+//! From one world to the next: incremental equals fresh, and no packet sees a mixture in between.
 //!
-//! While a change is published an endpoint asks its old table with classes and addresses that are
-//! partly new. Whatever has been written by then, the old policy must be what answers.
+//! While a change is published, an endpoint uses its old table with classes and addresses that are
+//! partly new. After every single write, the old policy must still decide.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -33,7 +33,7 @@ fn a_compiler_with_a_past_says_what_a_fresh_one_says() {
     });
 }
 
-/// What lapsed is laid out no more, and the agent is not woken for an edge that is past.
+/// A lapsed rule is not laid out, and the agent is not woken for a past edge.
 #[test]
 fn a_compiler_that_time_passes_lays_out_what_lies_ahead() {
     proptest!(cases(80), |(world in world())| {
@@ -47,7 +47,8 @@ fn a_compiler_that_time_passes_lays_out_what_lies_ahead() {
     });
 }
 
-/// What conntrack entries and remembered answers rest on: another content is another number.
+/// The condition for conntrack entries and cached decisions: different content has a different
+/// number.
 #[test]
 fn the_rows_of_a_table_for_a_class_never_change() {
     proptest!(cases(1000), |(worlds in history(5))| {
@@ -72,7 +73,7 @@ fn the_rows_of_a_table_for_a_class_never_change() {
 
 type Answers = Vec<(bool, String)>;
 
-/// All that a table says of all peers, by name, so that tables can be compared across worlds.
+/// All verdicts of a table for all peers, by name, so that tables can be compared across worlds.
 fn answers(
     state: &State,
     rows: &Rows,
@@ -96,8 +97,8 @@ fn answers(
     answers
 }
 
-/// Policies alone change: at every single write, every endpoint still says what it said, until
-/// its own write, from which on it says the new.
+/// Only policies change: after every single write, every endpoint keeps its old verdicts until its
+/// own write, and has the new ones from then on.
 #[test]
 fn a_change_of_policies_is_neutral_until_the_endpoint_flips() {
     proptest!(cases(30), |(worlds in history(3))| {
@@ -106,7 +107,7 @@ fn a_change_of_policies_is_neutral_until_the_endpoint_flips() {
         worlds.iter_mut().for_each(|world| world.inventory = inventory.clone());
         let mut compiler = Compiler::default();
         let mut before = worlds[0].compile(&mut compiler);
-        // The last change comes while the one before has not settled.
+        // The last change comes before the one before it has settled.
         for (step, world) in worlds.iter().enumerate() {
             let after = world.compile(&mut compiler);
             neutral(world, &before, &after).map_err(|why| {
@@ -132,7 +133,7 @@ fn neutral(world: &World, before: &Compiled, after: &Compiled) -> Result<(), Str
         .collect();
     for (place, action) in actions.publish.iter().enumerate() {
         state.record(action);
-        // Rows come first and are many: looking after the last of them is enough.
+        // Rows are written first and are many, so checking after the last of them is enough.
         let next = actions.publish.get(place + 1);
         if matches!((action, next), (Action::PutRow(_), Some(Action::PutRow(_)))) {
             continue;
@@ -171,7 +172,7 @@ fn neutral(world: &World, before: &Compiled, after: &Compiled) -> Result<(), Str
     Ok(())
 }
 
-/// Attempts to publish fail one after the other: the tables in force stay, and stay the same.
+/// Publishing fails several times in a row: the tables in force stay unchanged.
 #[test]
 fn failed_attempts_leave_what_is_in_force() {
     proptest!(cases(30), |(worlds in history(5))| {
@@ -187,7 +188,7 @@ fn failed_attempts_leave_what_is_in_force() {
     });
 }
 
-/// The inventory changes as well: the carried tables judge the new peers by the old policies.
+/// The inventory changes as well: carried tables evaluate the new peers by the old policies.
 #[test]
 fn carried_tables_judge_new_peers_by_the_old_policies() {
     proptest!(cases(100), |(worlds in history(4))| {
@@ -207,7 +208,7 @@ fn carried_tables_judge_new_peers_by_the_old_policies() {
     });
 }
 
-/// A number that nobody had declared for a name before is unknown to tables laid out before.
+/// A number newly declared for a port name is unknown to tables laid out before.
 fn names_ports_on_the_way_out(world: &World) -> bool {
     let rules = world
         .policies
@@ -237,7 +238,7 @@ fn carried(
         now: NOW,
     };
     let rows = Rows::of(&after.state);
-    // The table was laid out for the namespace as it was.
+    // The table was laid out for the namespace before the change.
     let namespace = &info.workload.id.namespace;
     if old.inventory.namespaces.get(namespace) != new.inventory.namespaces.get(namespace) {
         return Ok(());
