@@ -1,4 +1,4 @@
-//! The Ringfence agent as a library: everything behind the `ringfence` binary.
+//! The Ringfence agent as a library; the `ringfence` binary only calls [`cli`].
 
 pub mod app;
 pub mod cli;

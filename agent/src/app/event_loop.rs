@@ -1,8 +1,8 @@
-//! The event loop: one task that owns the sources and the reconciler, and reacts.
+//! The event loop: the one task that owns the sources and the reconciler.
 //!
-//! Invariants: everything that changes desired state ends in one pass of reconcile; a pass that
-//! failed is tried again every second; what time alone changes (expiring rules, retiring rows) has a
-//! timer; telemetry is drained in batches, never per record.
+//! Invariants: every change of the desired state ends in one reconcile pass; a failed pass is
+//! retried after a second; changes that only time brings (rules that begin or end, rows to retire)
+//! have a timer; telemetry is drained in batches, never per record.
 
 use std::{
     sync::Arc,
@@ -19,11 +19,11 @@ use tracing::{error, info, warn};
 
 use super::{
     AppError, Loaded,
-    directory::{address_book, directory},
+    conntrack_sweep::{INTERVAL, Sweeper},
+    flow_names::{address_book, name_directory},
     memory,
     modes::{Modes, kernel_mode},
-    shared::{Applied, Shared, socket_path},
-    sweeping::{PERIOD, Sweeper},
+    shared_state::{Applied, SharedState, socket_path},
 };
 use crate::{
     config::Config,
@@ -35,14 +35,14 @@ use crate::{
     source::{FileSet, Interfaces, Reload, Watcher},
 };
 
-/// How often telemetry is drained.
-const DRAIN: Duration = Duration::from_millis(25);
-/// The most records of one drain, so that a flood does not starve everything else.
-const BATCH: usize = 16_384;
-/// How long after a failed pass the next one is tried.
-const RETRY: Duration = Duration::from_secs(1);
+/// The interval between drains of telemetry.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(25);
+/// The most records of one drain, so that a flood does not starve the rest of the loop.
+const MAX_DRAIN: usize = 16_384;
+/// The delay between a failed pass and the next one.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Configured files, read once before anything is touched.
+/// The configured files, read once before anything is changed.
 pub(super) struct Sources {
     files: FileSet,
     first: Reload,
@@ -61,22 +61,22 @@ impl Sources {
 }
 
 struct Agent {
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     files: FileSet,
     reconciler: Reconciler<KernelDatapath>,
     interfaces: Interfaces,
-    book: (Arc<Inventory>, Arc<AddressBook>),
+    address_book: (Arc<Inventory>, Arc<AddressBook>),
     decoder: Decoder,
-    /// Records of kinds that this version does not know.
-    unknown: u64,
+    /// Records that the decoder refused.
+    unknown_events: u64,
     log: Option<FlowLog>,
     kernel_log: Option<KernelLog>,
     sweeper: Sweeper,
-    /// When to make a pass without being asked.
-    due: Option<Instant>,
+    /// When to make the next pass if nothing else causes one before.
+    next_pass: Option<Instant>,
 }
 
-/// Runs until told to stop.
+/// Runs until SIGTERM or SIGINT.
 pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Result<(), AppError> {
     let Loaded {
         mut reconciler,
@@ -89,7 +89,7 @@ pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Res
     let mut watcher = Watcher::new(watched).map_err(AppError::io("watch the source files"))?;
     let interfaces = Interfaces::watch()
         .await
-        .map_err(AppError::io("follow interfaces"))?;
+        .map_err(AppError::io("watch interfaces"))?;
     let listener = ControlListener::bind(&socket_path(&config))?;
     let health = HealthServer::bind(config.metrics.listen)
         .await
@@ -112,37 +112,37 @@ pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Res
     let attach = reconciler.datapath().attach_kind();
     let log = config.flows.log.clone();
     let (limit, kept) = (config.flows.log_max_bytes, config.flows.log_files);
-    let mut shared = Shared::new(config, node, attach, telemetry, applied);
+    let mut shared = SharedState::new(config, node, attach, telemetry, applied);
     shared.metrics_listen = Some(health.address().to_string());
     let mut agent = Agent {
         shared: Arc::new(shared),
         files: sources.files,
         reconciler,
         interfaces,
-        book: (Arc::default(), Arc::default()),
+        address_book: (Arc::default(), Arc::default()),
         decoder: Decoder::default(),
-        unknown: 0,
+        unknown_events: 0,
         log: log.map(|path| FlowLog::new(&path, limit, kept)),
         kernel_log,
         sweeper: Sweeper::new(conntrack),
-        due: None,
+        next_pass: None,
     };
-    // Files may have changed between their first reading and the watch.
+    // Files may have changed between the first read and the start of the watch.
     agent.reload();
     agent.publish();
 
-    let (commands, mut asked) = mpsc::channel(16);
+    let (commands, mut requests) = mpsc::channel(16);
     let (stop, stopped) = watch::channel(());
     serve(&agent.shared, listener, health, commands, &stopped);
-    let outcome = agent.react(&mut watcher, &mut asked).await;
+    let outcome = agent.run_until_stopped(&mut watcher, &mut requests).await;
     drop(stop);
     agent.drain();
     outcome
 }
 
-/// Starts the servers; they end with `stopped`.
+/// Starts the servers; they stop when `stopped` does.
 fn serve(
-    shared: &Arc<Shared>,
+    shared: &Arc<SharedState>,
     listener: ControlListener,
     health: HealthServer,
     commands: mpsc::Sender<Command>,
@@ -187,7 +187,7 @@ fn node_name(config: &Config, inventory: &Inventory) -> Arc<str> {
         .into()
 }
 
-fn on(kind: SignalKind) -> Result<Signal, AppError> {
+fn listen_for(kind: SignalKind) -> Result<Signal, AppError> {
     signal(kind).map_err(AppError::io("listen for signals"))
 }
 
@@ -199,22 +199,22 @@ fn wall_now() -> WallTime {
 }
 
 impl Agent {
-    async fn react(
+    async fn run_until_stopped(
         &mut self,
         watcher: &mut Watcher,
-        asked: &mut mpsc::Receiver<Command>,
+        requests: &mut mpsc::Receiver<Command>,
     ) -> Result<(), AppError> {
         let (mut term, mut int, mut hup) = (
-            on(SignalKind::terminate())?,
-            on(SignalKind::interrupt())?,
-            on(SignalKind::hangup())?,
+            listen_for(SignalKind::terminate())?,
+            listen_for(SignalKind::interrupt())?,
+            listen_for(SignalKind::hangup())?,
         );
-        let mut drain = time::interval(DRAIN);
+        let mut drain = time::interval(DRAIN_INTERVAL);
         drain.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut sweep = time::interval(PERIOD);
+        let mut sweep = time::interval(INTERVAL);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let due = self.due.map(time::Instant::from_std);
+            let next_pass = self.next_pass.map(time::Instant::from_std);
             tokio::select! {
                 biased;
                 changed = watcher.changed() => {
@@ -224,29 +224,29 @@ impl Agent {
                     }
                 }
                 changed = self.interfaces.changed() => {
-                    changed.map_err(AppError::io("follow interfaces"))?;
+                    changed.map_err(AppError::io("watch interfaces"))?;
                     self.shared.applied().interfaces = self.interfaces.names().clone();
                     self.publish();
                 }
-                Some(command) = asked.recv() => self.obey(command),
+                Some(command) = requests.recv() => self.handle_command(command),
                 _ = hup.recv() => {
-                    info!("SIGHUP: reading every source again");
+                    info!("SIGHUP: rereading all sources");
                     self.reload();
                     self.publish();
                 }
-                () = async { time::sleep_until(due.unwrap_or_else(time::Instant::now)).await },
-                    if due.is_some() => self.publish(),
+                () = async { time::sleep_until(next_pass.unwrap_or_else(time::Instant::now)).await },
+                    if next_pass.is_some() => self.publish(),
                 _ = drain.tick() => self.drain(),
                 _ = sweep.tick() => self.sweep(),
                 _ = term.recv() => break,
                 _ = int.recv() => break,
             }
         }
-        info!("stopping; enforcement stays as it is");
+        info!("stopping; enforcement continues");
         Ok(())
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         match command {
             Command::SetMode {
                 namespace,
@@ -261,19 +261,19 @@ impl Agent {
                     .contains_key(&namespace);
                 let outcome = if known {
                     let set = self.shared.applied().modes.set(namespace, mode);
-                    set.map_err(|error| format!("cannot write the mode down: {error}"))
-                        .and_then(|()| self.publish_or_say())
+                    set.map_err(|error| format!("cannot store the mode: {error}"))
+                        .and_then(|()| self.publish_and_report())
                 } else {
                     Err(format!(
-                        "unknown namespace {namespace}: expected one of the inventory"
+                        "unknown namespace {namespace}: expected a namespace of the inventory"
                     ))
                 };
-                // Whoever asked may have gone.
+                // Fails if the client has disconnected.
                 let _ = reply.send(outcome);
             }
             Command::Reload { reply } => {
                 self.reload();
-                let outcome = self.publish_or_say();
+                let outcome = self.publish_and_report();
                 let first = self
                     .shared
                     .applied()
@@ -285,12 +285,12 @@ impl Agent {
         }
     }
 
-    /// Reads the sources again. True if there is something new to publish.
+    /// Rereads the sources. Returns whether anything changed.
     fn reload(&mut self) -> bool {
         let reload = self.files.reload();
         for problem in &reload.errors {
             if !self.shared.applied().errors.contains(problem) {
-                error!("{problem}; what was in force of it stays");
+                error!("{problem}; its last good content stays in force");
                 self.shared.metrics.count_reload_error("files");
             }
         }
@@ -308,18 +308,18 @@ impl Agent {
         reload.changed
     }
 
-    fn publish_or_say(&mut self) -> Result<(), String> {
+    fn publish_and_report(&mut self) -> Result<(), String> {
         self.publish();
         self.shared.applied().failure.clone().map_or(Ok(()), Err)
     }
 
-    /// Makes one pass, and arranges the next if one will be needed.
+    /// Makes one pass, and schedules the next if one will be needed.
     fn publish(&mut self) {
         let started = Instant::now();
         match self.reconciler.retire() {
             Ok(0) => {}
-            Ok(count) => tracing::debug!("retired {count} rows"),
-            Err(error) => warn!("retiring: {error}"),
+            Ok(count) => tracing::debug!("retired {count} policy rows"),
+            Err(error) => warn!("cannot retire policy rows: {error}"),
         }
         let (inventory, policies, locked, interfaces, modes) = {
             let applied = self.shared.applied();
@@ -349,11 +349,13 @@ impl Agent {
 
     fn published(&mut self, published: Published, now: WallTime, started: Instant) {
         let until = |time: u64| Duration::from_nanos(time.saturating_sub(published.clocks.boot));
-        // Nothing is ripe a moment too early.
-        let settle = published.settles.map(|time| Instant::now() + until(time));
+        // From now, which is after the clock was read: the timer must not fire before rows are due.
+        let retire = published
+            .retire_due
+            .map(|time| Instant::now() + until(time));
         let change = published.compiled.next_change;
         let change = change.map(|time| started + until(time));
-        self.due = [settle, change].into_iter().flatten().min();
+        self.next_pass = [retire, change].into_iter().flatten().min();
         let mut applied = self.shared.applied();
         if applied.failure.take().is_some() {
             info!("the desired state is in force again");
@@ -373,13 +375,13 @@ impl Agent {
         let inventory = Arc::clone(&applied.inventory);
         applied.published = Some(Arc::new(published));
         drop(applied);
-        self.rename(&inventory);
+        self.update_names(&inventory);
     }
 
-    /// Gives telemetry the names of what was published.
-    fn rename(&mut self, inventory: &Arc<Inventory>) {
-        if !Arc::ptr_eq(&self.book.0, inventory) {
-            self.book = (Arc::clone(inventory), Arc::new(address_book(inventory)));
+    /// Updates the names that telemetry shows, from the published state.
+    fn update_names(&mut self, inventory: &Arc<Inventory>) {
+        if !Arc::ptr_eq(&self.address_book.0, inventory) {
+            self.address_book = (Arc::clone(inventory), Arc::new(address_book(inventory)));
             self.shared
                 .metrics
                 .retain_workloads(|id| inventory.workload(id).is_some());
@@ -407,32 +409,36 @@ impl Agent {
             revision: applied.revision,
         });
         drop(applied);
-        self.shared
-            .set_directory(directory(&self.shared.node, &self.book.1, compiled));
+        self.shared.set_directory(name_directory(
+            &self.shared.node,
+            &self.address_book.1,
+            compiled,
+        ));
     }
 
     fn failed(&mut self, reason: &str) {
         let mut applied = self.shared.applied();
         if applied.failure.as_deref() != Some(reason) {
-            error!("{reason}; what was in force before stays");
+            error!("{reason}; the previous state stays in force");
         }
         applied.failure = Some(reason.to_owned());
-        self.due = Some(Instant::now() + RETRY);
+        self.next_pass = Some(Instant::now() + RETRY_DELAY);
     }
 
-    /// Takes flow records off the ring and hands them on.
+    /// Starts a sweep of the conntrack maps.
     fn sweep(&mut self) {
         let datapath = self.reconciler.datapath();
         match datapath.clocks() {
             Ok(now) => {
                 let endpoints = datapath.attached();
                 self.sweeper
-                    .begin(now.ticks, endpoints, Arc::clone(&self.shared));
+                    .start(now.ticks, endpoints, Arc::clone(&self.shared));
             }
-            Err(error) => warn!("sweeping conntrack: {error}"),
+            Err(error) => warn!("conntrack sweep: {error}"),
         }
     }
 
+    /// Takes flow records off the ring: counts them, stores them and writes them to the flow log.
     fn drain(&mut self) {
         if let Some(log) = &mut self.kernel_log {
             log.flush();
@@ -442,7 +448,7 @@ impl Agent {
         let mut records = Vec::new();
         let mut unknown = 0;
         let decoder = &self.decoder;
-        let taken = self.shared.telemetry().drain(BATCH, |event| {
+        let taken = self.shared.telemetry().drain(MAX_DRAIN, |event| {
             match decoder.decode(event, &directory, wall_minus_ticks) {
                 Some(record) => records.push(Arc::new(record)),
                 None => unknown += 1,
@@ -459,8 +465,8 @@ impl Agent {
                 .metrics
                 .set_lost(observe::LossStage::Log, log.lost());
         }
-        self.unknown += unknown;
-        let malformed = self.shared.telemetry().malformed() + self.unknown;
+        self.unknown_events += unknown;
+        let malformed = self.shared.telemetry().malformed() + self.unknown_events;
         self.shared
             .metrics
             .set_lost(observe::LossStage::Decode, malformed);

@@ -1,13 +1,12 @@
-//! Explanations of what is in force, with what the node makes of them.
+//! Explanations from the policies in force, with each end's mode and attachment on this node.
 //!
-//! Invariant: inventory, policies and modes are of one moment; the lock is held for copies of them
-//! alone.
+//! Invariant: the lock is held only to copy the inventory and the policies, and to look up modes.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::shared::{Applied, Shared};
+use super::shared_state::{Applied, SharedState};
 use crate::{
     model::{WallTime, WorkloadId},
     policy::{
@@ -16,9 +15,9 @@ use crate::{
     },
 };
 
-/// Explains a flow by what is in force now.
+/// Explains a flow by the policies in force now.
 pub(super) fn in_force(
-    shared: &Shared,
+    shared: &SharedState,
     query: &Query,
     all: bool,
 ) -> Result<Explanation, QueryError> {

@@ -1,16 +1,16 @@
-//! The agent's life: the only place where sources, reconcile, telemetry and servers meet.
+//! The agent from start to exit. Connects sources, reconcile, telemetry and servers.
 //!
-//! Order of a start: configuration, preflight, load and adopt, give up privileges, then the runtime
-//! with its event loop. SIGTERM and SIGINT end the process and leave enforcement as it is; only
-//! `cleanup` removes it.
+//! Startup order: read the configuration, preflight checks, load the programs and adopt pinned
+//! state, drop privileges, then start the runtime with the event loop. SIGTERM and SIGINT end the
+//! process and leave enforcement running; only `cleanup` removes it.
 
-mod directory;
+mod conntrack_sweep;
 mod event_loop;
 mod explain;
+mod flow_names;
 mod memory;
 mod modes;
-mod shared;
-mod sweeping;
+mod shared_state;
 mod views;
 
 use std::{fs, io, path::Path};
@@ -33,30 +33,30 @@ pub enum AppError {
     /// Configuration, inventory or policies are invalid.
     #[error("{}", lines(.0))]
     Invalid(Vec<SourceError>),
-    /// This machine lacks something.
+    /// A preflight check failed.
     #[error(transparent)]
     Preflight(#[from] PreflightError),
-    /// The kernel side failed.
+    /// An operation on the kernel's programs or maps failed.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
-    /// Publishing failed.
+    /// The reconciler failed.
     #[error(transparent)]
     Reconcile(#[from] ReconcileError),
-    /// Another agent owns the control socket, or it cannot be made.
+    /// Another agent uses the control socket, or it cannot be created.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The system refused something.
+    /// A system call failed.
     #[error("cannot {what}: {error}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         what: String,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
 }
 
 impl AppError {
-    /// 2 for invalid input, else 1.
+    /// 2 for invalid input, 1 otherwise.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -81,13 +81,13 @@ fn lines(errors: &[SourceError]) -> String {
         .join("\n")
 }
 
-/// Runs the agent until it is told to stop.
+/// Runs the agent until it receives SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When it cannot start, or cannot go on.
+/// When it cannot start, or a watch that it depends on fails.
 pub fn run(config: &Path) -> Result<(), AppError> {
     let config = Config::load(config).map_err(AppError::Invalid)?;
-    // Before anything is touched: a bad file must not cost more than an exit code.
+    // Read first, so that a bad file ends the start before anything is changed.
     let sources = event_loop::Sources::load(&config)?;
     datapath::preflight(&config.bpffs)?;
     for dir in [&config.state_dir, &config.run_dir] {
@@ -103,7 +103,7 @@ pub fn run(config: &Path) -> Result<(), AppError> {
     runtime.block_on(event_loop::run(config, sources, loaded))
 }
 
-/// The kernel side, loaded and adopted.
+/// The loaded programs, with the adopted state.
 struct Loaded {
     reconciler: Reconciler<KernelDatapath>,
     telemetry: Telemetry,
@@ -153,16 +153,16 @@ fn capacities(config: &Config) -> Vec<(&'static str, u32)> {
     .collect()
 }
 
-/// Takes every fence off and removes every pin and the agent's state. Returns lines to print.
+/// Detaches every fence and removes every pin and the agent's state. Returns lines to print.
 ///
 /// # Errors
 /// When something cannot be removed.
 pub fn cleanup(config: &Path) -> Result<Vec<String>, AppError> {
     let config = Config::load(config).map_err(AppError::Invalid)?;
-    let socket = shared::socket_path(&config);
+    let socket = shared_state::socket_path(&config);
     if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
         let error = io::Error::other("stop the agent first");
-        let what = format!("clean up while an agent answers on {}", socket.display());
+        let what = format!("clean up while an agent listens on {}", socket.display());
         return Err(AppError::Io { what, error });
     }
     let removed = datapath::remove_all(&config.bpffs)?;

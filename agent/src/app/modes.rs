@@ -1,7 +1,7 @@
-//! Modes of namespaces: as configured, unless `ringfence mode set` said otherwise since.
+//! Modes of namespaces: as configured, unless `ringfence mode set` has changed them since.
 //!
-//! What was set is kept in `<state-dir>/modes.json` and survives restarts. Invariant: a mode that
-//! could not be written down is not put in force.
+//! Modes set at run time are stored in `<state-dir>/modes.json` and survive restarts. Invariant: a
+//! mode that could not be stored is not put in force.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use crate::{
     policy,
 };
 
-/// Configured and set modes.
+/// The configured modes, and those set at run time.
 #[derive(Debug, Clone)]
 pub(super) struct Modes {
     pub(super) default: ModeName,
@@ -26,13 +26,13 @@ pub(super) struct Modes {
     file: PathBuf,
 }
 
-/// Where set modes are kept.
+/// The file that stores modes set at run time.
 pub(super) fn file(config: &Config) -> PathBuf {
     config.state_dir.join("modes.json")
 }
 
 impl Modes {
-    /// Reads what was set earlier.
+    /// Reads the modes that were set earlier.
     pub(super) fn load(config: &Config) -> io::Result<Self> {
         let file = file(config);
         Ok(Self {
@@ -57,7 +57,7 @@ impl Modes {
         )
     }
 
-    /// Sets a namespace's mode, on disk first.
+    /// Sets a namespace's mode, after writing it to disk.
     pub(super) fn set(&mut self, namespace: NamespaceName, mode: ModeName) -> io::Result<()> {
         let mut set = self.set.clone();
         set.insert(namespace, mode);
@@ -66,7 +66,7 @@ impl Modes {
         Ok(())
     }
 
-    /// As the policy engine wants them.
+    /// The modes as the policy compiler takes them.
     pub(super) fn for_policy(&self) -> policy::Modes {
         let all = self.configured.iter().chain(&self.set);
         policy::Modes {
@@ -78,7 +78,7 @@ impl Modes {
     }
 }
 
-/// The datapath's name for a mode.
+/// The datapath's value for a mode.
 pub(super) const fn kernel_mode(mode: ModeName) -> Mode {
     match mode {
         ModeName::Observe => Mode::Observe,

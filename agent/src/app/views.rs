@@ -1,6 +1,6 @@
-//! The application's state as the control API and the health listener show it.
+//! The agent's state in the form that the control API and the health listener return.
 //!
-//! Invariant: nothing here changes anything; every view is taken from one moment's state.
+//! Invariant: a view changes nothing, and the policy state that it shows is of one moment.
 
 use std::collections::HashMap;
 
@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use ringfence_common::ids::{IdentityId, RuleSlot};
 
 use super::{
-    directory::kind_name,
     explain,
+    flow_names::kind_name,
     modes::kernel_mode,
-    shared::{Applied, Shared},
+    shared_state::{Applied, SharedState},
 };
 use crate::{
     model::{Entity, ModeName, NamespaceMatch, Peer, Peers, Ports, Rule, Workload},
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-impl Views for Shared {
+impl Views for SharedState {
     fn status(&self) -> Status {
         let counters = self.counters();
         let applied = self.applied();
@@ -219,7 +219,7 @@ impl Views for Shared {
     }
 }
 
-impl Health for Shared {
+impl Health for SharedState {
     fn metrics(&self) -> String {
         let counters = self.counters();
         self.metrics.set_kernel(KernelTotals {
@@ -227,9 +227,9 @@ impl Health for Shared {
             events_lost: counters.events_lost,
             denies_lost: self.denies_lost(),
             rejects: [
-                ("answered", counters.rejects_answered),
-                ("limited", counters.rejects_limited),
-                ("unanswered", counters.rejects_unanswered),
+                ("sent", counters.rejects_answered),
+                ("rate-limited", counters.rejects_limited),
+                ("failed", counters.rejects_unanswered),
             ],
             maps: self.map_sizes(),
         });
@@ -242,15 +242,15 @@ impl Health for Shared {
         let applied = self.applied();
         match (&applied.published, &applied.failure) {
             (_, Some(failure)) => Err(failure.clone()),
-            (None, None) => Err("nothing published yet".into()),
+            (None, None) => Err("no policy applied yet".into()),
             (Some(_), None) => Ok(()),
         }
     }
 }
 
-impl Shared {
-    /// Entries and capacities of the control maps, as this agent wrote them, and of the proven flows
-    /// of both families at the last sweep.
+impl SharedState {
+    /// Entries and capacities of the control maps, as this agent wrote them, and of the assured
+    /// conntrack entries (IPv4 and IPv6 together) at the last sweep.
     fn map_sizes(&self) -> Vec<(&'static str, u64, u64)> {
         use ringfence_common::maps as names;
         let applied = self.applied();
@@ -303,7 +303,7 @@ fn kernel_version() -> String {
         .unwrap_or_default()
 }
 
-/// Whether every endpoint whose namespace asks for it is really fenced.
+/// Whether every endpoint that should enforce is fenced: all but those in `observe`.
 fn is_enforcing(applied: &Applied) -> bool {
     let Some(published) = &applied.published else {
         return false;
@@ -329,7 +329,7 @@ fn namespaces(applied: &Applied) -> Vec<NamespaceMode> {
         .collect()
 }
 
-fn sources(shared: &Shared, applied: &Applied) -> Vec<SourceStatus> {
+fn sources(shared: &SharedState, applied: &Applied) -> Vec<SourceStatus> {
     let listed = |kind: &str, paths: &[std::path::PathBuf]| {
         paths
             .iter()
@@ -407,7 +407,7 @@ fn rule(slot: RuleSlot, info: &RuleInfo) -> RuleView {
     }
 }
 
-/// A rule in one line, as its author might say it.
+/// A rule in one line: its peers and ports.
 fn describe(info: &RuleInfo) -> String {
     let rules = match info.direction {
         ringfence_common::mode::Direction::Ingress => &info.policy.ingress,
@@ -417,8 +417,8 @@ fn describe(info: &RuleInfo) -> String {
         return String::new();
     };
     let peers = match &rule.peers {
-        Peers::Any => "anyone".to_owned(),
-        Peers::Nobody => "nobody".to_owned(),
+        Peers::Any => "any peer".to_owned(),
+        Peers::Nobody => "no peer".to_owned(),
         Peers::Of(peers) => peers.iter().map(peer).collect::<Vec<_>>().join(" or "),
     };
     let ports = match &rule.ports {

@@ -1,8 +1,8 @@
-//! Attaching the programs: tcx links, pinned; classic clsact filters where there is no tcx.
+//! Attaches the programs: by pinned tcx links, or by clsact filters where the kernel has no tcx.
 //!
-//! Invariants: a fence that is pinned already is never taken off to be replaced, its program is
-//! swapped in place; a clsact filter has a fixed priority and handle, so that a restart replaces it
-//! rather than adding a second one.
+//! Invariants: a pinned fence is never detached to be replaced, its program is swapped in place; a
+//! clsact filter has a fixed priority and handle, so that a restart replaces it rather than adding a
+//! second one.
 
 use std::{fs, io, path::Path};
 
@@ -21,12 +21,12 @@ use super::{
     pins::{Pins, failed},
 };
 
-/// Fixed place of our clsact filter.
+/// The fixed priority and handle of our clsact filter.
 const PRIORITY: u16 = 1;
 const HANDLE: TcHandle = TcHandle::new(0, 0x5246);
 
-/// The programs and the hooks they belong on. What leaves a workload arrives at the TC ingress of
-/// its host-side interface.
+/// The programs and their hooks. A packet that leaves a workload arrives at the TC ingress of its
+/// host-side interface.
 pub(super) const HOOKS: [(&str, TcAttachType); 2] = [
     ("from_workload", TcAttachType::Ingress),
     ("to_workload", TcAttachType::Egress),
@@ -35,9 +35,9 @@ pub(super) const HOOKS: [(&str, TcAttachType); 2] = [
 /// How programs are attached on this kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttachKind {
-    /// tcx links (Linux 6.6): they survive `tc qdisc del`, renames and moves.
+    /// tcx links (Linux 6.6); they survive `tc qdisc del`, and renames and moves of the interface.
     Tcx,
-    /// Filters of a clsact qdisc.
+    /// Filters on a clsact qdisc.
     Clsact,
 }
 
@@ -53,14 +53,14 @@ impl AttachKind {
 }
 
 /// One hook of one interface.
-pub(super) struct Site<'a> {
+pub(super) struct AttachPoint<'a> {
     pub(super) ifindex: u32,
     pub(super) interface: &'a str,
     pub(super) name: &'static str,
     pub(super) hook: TcAttachType,
 }
 
-impl Site<'_> {
+impl AttachPoint<'_> {
     fn failed(&self, operation: &'static str, error: &dyn std::error::Error) -> DatapathError {
         DatapathError::Attach {
             interface: self.interface.to_owned(),
@@ -71,31 +71,31 @@ impl Site<'_> {
     }
 }
 
-/// Attaches by a tcx link, or swaps the program of the link that is pinned already.
+/// Attaches with a tcx link, or swaps the program of a link that is already pinned.
 pub(super) fn tcx(
     program: &mut SchedClassifier,
-    site: &Site<'_>,
+    point: &AttachPoint<'_>,
     pins: &Pins,
 ) -> Result<(), DatapathError> {
-    let pin = pins.link(site.ifindex, site.name);
+    let pin = pins.link(point.ifindex, point.name);
     if let Some(link) = adopt(program, &pin) {
-        return keep(program, link, site);
+        return release(program, link, point);
     }
     remove(&pin)?;
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
     let link = program
-        .attach_with_options(site.interface, site.hook, options)
-        .map_err(|error| site.failed("attach", &error))?;
+        .attach_with_options(point.interface, point.hook, options)
+        .map_err(|error| point.failed("attach", &error))?;
     let link = program
         .take_link(link)
-        .map_err(|error| site.failed("attach", &error))?;
-    let link = FdLink::try_from(link).map_err(|error| site.failed("attach", &error))?;
+        .map_err(|error| point.failed("attach", &error))?;
+    let link = FdLink::try_from(link).map_err(|error| point.failed("attach", &error))?;
     link.pin(&pin)
-        .map_err(|error| site.failed("pin the link of", &error))?;
+        .map_err(|error| point.failed("pin the link of", &error))?;
     Ok(())
 }
 
-/// `BPF_LINK_UPDATE` on a pinned link; `None` when there is none or its interface is gone.
+/// `BPF_LINK_UPDATE` on a pinned link; `None` if there is no link or its interface is gone.
 fn adopt(program: &mut SchedClassifier, pin: &Path) -> Option<SchedClassifierLinkId> {
     let link = FdLink::from(PinnedLink::from_pin(pin).ok()?);
     program
@@ -103,34 +103,34 @@ fn adopt(program: &mut SchedClassifier, pin: &Path) -> Option<SchedClassifierLin
         .ok()
 }
 
-/// Lets go of our handle of a link; its pin keeps it.
-fn keep(
+/// Closes our handle of a link; the pin keeps the link.
+fn release(
     program: &mut SchedClassifier,
     link: SchedClassifierLinkId,
-    site: &Site<'_>,
+    point: &AttachPoint<'_>,
 ) -> Result<(), DatapathError> {
     let link = program
         .take_link(link)
-        .map_err(|error| site.failed("adopt", &error))?;
-    let link = FdLink::try_from(link).map_err(|error| site.failed("adopt", &error))?;
+        .map_err(|error| point.failed("adopt", &error))?;
+    let link = FdLink::try_from(link).map_err(|error| point.failed("adopt", &error))?;
     drop(link);
     Ok(())
 }
 
-/// Attaches as a clsact filter, in place of an earlier one of ours.
+/// Attaches as a clsact filter; replaces an earlier filter of ours.
 pub(super) fn clsact(
     program: &mut SchedClassifier,
-    site: &Site<'_>,
+    point: &AttachPoint<'_>,
     pins: &Pins,
 ) -> Result<(), DatapathError> {
-    match tc::qdisc_add_clsact(site.interface) {
-        // Another's clsact serves us as well.
+    match tc::qdisc_add_clsact(point.interface) {
+        // A clsact qdisc that another program added works for us, too.
         Ok(()) | Err(TcError::AlreadyAttached | TcError::NetlinkError(_)) => {}
-        Err(error) => return Err(site.failed("add clsact to", &error)),
+        Err(error) => return Err(point.failed("add clsact to", &error)),
     }
-    let marker = pins.link(site.ifindex, site.name);
+    let marker = pins.link(point.ifindex, point.name);
     let link = if is_marked(&marker) {
-        SchedClassifierLink::attached(site.interface, site.hook, PRIORITY, HANDLE, None)
+        SchedClassifierLink::attached(point.interface, point.hook, PRIORITY, HANDLE, None)
             .map_err(ProgramError::IOError)
             .and_then(|link| program.attach_to_link(link))
     } else {
@@ -139,18 +139,23 @@ pub(super) fn clsact(
             handle: HANDLE,
             classid: None,
         };
-        program.attach_with_options(site.interface, site.hook, TcAttachOptions::Netlink(options))
+        program.attach_with_options(
+            point.interface,
+            point.hook,
+            TcAttachOptions::Netlink(options),
+        )
     };
-    let link = link.map_err(|error| site.failed("attach", &error))?;
+    let link = link.map_err(|error| point.failed("attach", &error))?;
     let link = program
         .take_link(link)
-        .map_err(|error| site.failed("attach", &error))?;
-    // Dropping the handle would remove the filter, which has to outlive this process.
+        .map_err(|error| point.failed("attach", &error))?;
+    // Dropping the handle would remove the filter, which must outlive this process.
     std::mem::forget(link);
     mark(program, &marker)
 }
 
-/// bpffs holds only BPF objects, so the program itself marks where a filter of ours is.
+/// Marks an interface that has our filter. bpffs holds only BPF objects, so the mark is a pin of the
+/// program.
 fn mark(program: &mut SchedClassifier, marker: &Path) -> Result<(), DatapathError> {
     remove(marker)?;
     program
@@ -162,13 +167,13 @@ fn is_marked(marker: &Path) -> bool {
     fs::symlink_metadata(marker).is_ok()
 }
 
-/// Takes our filter off an interface that still exists.
+/// Removes our filter from an interface that still exists.
 pub(super) fn remove_filter(interface: &str, name: &'static str, hook: TcAttachType) {
-    // Fails when the interface or the filter is gone, which is what was wanted.
+    // Fails if the interface or the filter is already gone, which is the wanted result.
     let _ = tc::qdisc_detach_program(interface, hook, name);
 }
 
-/// Removes a pin; fine if it is gone.
+/// Removes a pin; no error if it does not exist.
 pub(super) fn remove(pin: &Path) -> Result<(), DatapathError> {
     match fs::remove_file(pin) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(pin, "remove", &error)),

@@ -1,9 +1,10 @@
-//! Many entries of one map in one system call (`BPF_MAP_UPDATE_BATCH`), which `aya` does not wrap.
+//! Writes many entries of one map with one system call (`BPF_MAP_UPDATE_BATCH`), which `aya` does
+//! not wrap.
 //!
-//! Invariants: a batch is a shorter way to the same writes in the same order, each still atomic by
-//! itself; how many were made is known whatever the outcome. Why an entry was refused is not told
-//! here: whoever asked goes on with single writes from there, and so with maps that have no batches
-//! (tries have them since Linux 5.13).
+//! Invariants: a batch makes the same writes in the same order as single calls, each still atomic by
+//! itself; the number of writes made is known even after a failure. The cause of a failure is not
+//! reported here: the caller continues with single writes, which also covers maps without batch
+//! operations (LPM tries have them since Linux 5.13).
 
 #![allow(unsafe_code, reason = "aya has no batches and bpf(2) no safe wrapper")]
 
@@ -17,7 +18,7 @@ use aya::{
 /// `BPF_MAP_UPDATE_BATCH` in `enum bpf_cmd`.
 const UPDATE_BATCH: libc::c_int = 26;
 
-/// What batches use of `union bpf_attr`.
+/// The part of `union bpf_attr` that batch operations use.
 #[repr(C)]
 struct Attributes {
     in_batch: u64,
@@ -30,7 +31,7 @@ struct Attributes {
     flags: u64,
 }
 
-/// Writes these entries until the kernel refuses one; returns how many it took.
+/// Writes entries until the kernel refuses one; returns how many were written.
 pub(super) fn update<K: Pod, V: Pod>(map: &impl IterableMap<K, V>, entries: &[(K, V)]) -> usize {
     let keys: Vec<K> = entries.iter().map(|(key, _)| *key).collect();
     let values: Vec<V> = entries.iter().map(|(_, value)| *value).collect();
@@ -51,8 +52,8 @@ pub(super) fn update<K: Pod, V: Pod>(map: &impl IterableMap<K, V>, entries: &[(K
         flags: 0,
     };
     // SAFETY: the kernel reads `count` keys and values of the sizes that the map has; both vectors
-    // live until after the call and have `count` elements of these sizes, which `descriptor`
-    // compared. It writes nothing but `count`, and reads as much of the attributes as it is told.
+    // outlive the call and have `count` elements of these sizes, which `descriptor` compared. It
+    // writes nothing but `count`, and reads no more of the attributes than `size`.
     let refused = unsafe {
         let size = size_of::<Attributes>();
         libc::syscall(libc::SYS_bpf, UPDATE_BATCH, &raw mut attributes, size) != 0
@@ -60,12 +61,12 @@ pub(super) fn update<K: Pod, V: Pod>(map: &impl IterableMap<K, V>, entries: &[(K
     match (refused, attributes.count as usize) {
         (false, _) => entries.len(),
         (true, made) if made < entries.len() => made,
-        // Before it looks at the first entry, a kernel may refuse without touching the count.
+        // A kernel that refuses before the first entry may leave the count unchanged.
         (true, _) => 0,
     }
 }
 
-/// The descriptor of a map whose keys and values have the sizes of these types.
+/// The map's file descriptor, if its keys and values have the sizes of these types.
 fn descriptor<K, V>(map: &MapData) -> Option<u32> {
     let info = map.info().ok()?;
     let fits =

@@ -1,8 +1,8 @@
-//! Asking the kernel programs what time they have.
+//! Reads the clocks of the kernel programs.
 //!
-//! A process in a time namespace sees another boot clock than the programs do, and nobody but them sees the
-//! tick counter; times in maps are compared by the programs: so a program is asked, through
-//! `BPF_PROG_TEST_RUN`.
+//! The programs compare the times in maps with their own clocks. A process in a time namespace has
+//! another boot clock than the programs, and only the programs can read the tick counter; so a
+//! program reads both, through `BPF_PROG_TEST_RUN`.
 
 use aya::{
     Ebpf,
@@ -19,13 +19,13 @@ use super::{DatapathError, error::chain, maps::take};
 
 pub(super) const PROGRAM: &str = "clocks";
 
-/// One moment by the clocks of the kernel programs, in nanoseconds.
+/// A reading of the kernel programs' clocks, in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Clocks {
-    /// Since the machine started, sleep included: what verdicts that end at a time are measured by.
+    /// The boot clock: time since the machine started, sleep included. Periods use it.
     pub boot: u64,
-    /// By the tick counter, from where the kernel begins to count: what lifetimes and the last hits
-    /// of rules are measured by.
+    /// The tick clock: the kernel's tick counter. Lifetimes of entries, times of events and last
+    /// hits of rules use it.
     pub ticks: u64,
 }
 
@@ -43,7 +43,7 @@ impl ProgramClocks {
 
     /// Runs the program once and reads what it wrote.
     pub(super) fn read(&self, program: &SchedClassifier) -> Result<Clocks, DatapathError> {
-        // The least the kernel takes as a frame.
+        // Long enough for the kernel to accept it as a frame.
         let frame = [0u8; 64];
         let options = TestRunOptions {
             data_in: Some(&frame),
@@ -71,5 +71,5 @@ pub(super) fn tick() -> Result<u64, DatapathError> {
     u64::try_from(resolution.num_nanoseconds())
         .ok()
         .filter(|tick| *tick > 0)
-        .ok_or_else(|| DatapathError::Clock("the kernel names no length of a tick".into()))
+        .ok_or_else(|| DatapathError::Clock("the kernel reports no tick length".into()))
 }

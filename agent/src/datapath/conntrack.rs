@@ -1,8 +1,10 @@
-//! Sweeping conntrack: proven entries that died of silence go, because nothing evicts them.
+//! The conntrack sweep: removes expired assured entries, which nothing else evicts, and corrects the
+//! endpoints' usage.
 //!
-//! Invariants: a live entry of an endpoint is never removed; this is the only writer of `CT_USAGE_SWEEP`, which
-//! puts right what the kernel programs count. Connections that end in order are moved by the kernel programs
-//! themselves, so a missing sweep costs room and never a verdict.
+//! Invariants: a live entry of an endpoint is never removed; this is the only writer of
+//! `CT_USAGE_SWEEP`, which corrects what the kernel programs count. The programs themselves move
+//! connections that close properly to the unreplied maps, so a missed sweep costs room and never a
+//! verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,43 +20,43 @@ use ringfence_common::{
 
 use super::{
     DatapathError,
-    maps::{failed, gone_is_fine, take},
+    maps::{failed, ignore_missing, take},
 };
 
 /// The most entries that one sweep removes, which bounds its memory.
 const BATCH: usize = 16_384;
 
-/// What a sweep found.
+/// The result of a sweep.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sweep {
-    /// Live proven entries.
+    /// Live assured entries.
     pub assured: u64,
     /// Entries removed.
     pub removed: u64,
 }
 
-/// Handles of the proven flows.
+/// Handles of the assured entries and the endpoints' usage.
 pub struct Conntrack {
-    proven4: HashMap<MapData, CtKey4, CtEntry>,
-    proven6: HashMap<MapData, CtKey6, CtEntry>,
-    usages: HashMap<MapData, u32, Usage>,
-    swept: HashMap<MapData, u32, u64>,
-    /// The most steps of a walk: while others write, a walk may begin again.
-    steps: usize,
+    assured4: HashMap<MapData, CtKey4, CtEntry>,
+    assured6: HashMap<MapData, CtKey6, CtEntry>,
+    usage: HashMap<MapData, u32, Usage>,
+    usage_sweep: HashMap<MapData, u32, u64>,
+    /// The most keys that one walk visits: concurrent writes can make a walk start over.
+    max_visits: usize,
 }
 
-/// A key of either family.
-trait OfEndpoint {
+/// A conntrack key of either family.
+trait ConntrackKey {
     fn ifindex(&self) -> u32;
 }
 
-impl OfEndpoint for CtKey4 {
+impl ConntrackKey for CtKey4 {
     fn ifindex(&self) -> u32 {
         self.ifindex
     }
 }
 
-impl OfEndpoint for CtKey6 {
+impl ConntrackKey for CtKey6 {
     fn ifindex(&self) -> u32 {
         self.ifindex
     }
@@ -63,85 +65,87 @@ impl OfEndpoint for CtKey6 {
 impl Conntrack {
     pub(super) fn take(ebpf: &mut Ebpf, capacity: u32) -> Result<Self, DatapathError> {
         Ok(Self {
-            proven4: take(ebpf, names::CT4)?,
-            proven6: take(ebpf, names::CT6)?,
-            usages: take(ebpf, names::CT_USAGE)?,
-            swept: take(ebpf, names::CT_USAGE_SWEEP)?,
-            steps: 2 * capacity as usize,
+            assured4: take(ebpf, names::CT4)?,
+            assured6: take(ebpf, names::CT6)?,
+            usage: take(ebpf, names::CT_USAGE)?,
+            usage_sweep: take(ebpf, names::CT_USAGE_SWEEP)?,
+            max_visits: 2 * capacity as usize,
         })
     }
 
-    /// Removes what is dead at a tick-clock time, and what belongs to no endpoint.
+    /// Removes entries that have expired at `now` (tick clock) or belong to no endpoint, and writes
+    /// each endpoint's usage correction.
     ///
     /// # Errors
-    /// When a map cannot be walked or written; what was removed until then stays removed.
+    /// When a map cannot be walked or written; entries already removed stay removed.
     pub fn sweep(&mut self, now: u64, endpoints: &BTreeSet<u32>) -> Result<Sweep, DatapathError> {
-        let mut census = Census {
+        let mut count = SweepCount {
             now,
-            steps: self.steps,
+            max_visits: self.max_visits,
             live: endpoints.iter().map(|ifindex| (*ifindex, 0)).collect(),
             removed: 0,
         };
-        census.walk(names::CT4, &mut self.proven4)?;
-        census.walk(names::CT6, &mut self.proven6)?;
-        for (ifindex, live) in &census.live {
-            match self.usages.get(ifindex, 0) {
+        count.walk(names::CT4, &mut self.assured4)?;
+        count.walk(names::CT6, &mut self.assured6)?;
+        for (ifindex, live) in &count.live {
+            match self.usage.get(ifindex, 0) {
                 Ok(usage) => self
-                    .swept
+                    .usage_sweep
                     .insert(ifindex, usage.excess(*live), 0)
-                    .map_err(failed(names::CT_USAGE_SWEEP, "write an excess"))?,
+                    .map_err(failed(names::CT_USAGE_SWEEP, "write a correction"))?,
                 Err(MapError::KeyNotFound) => {}
                 Err(error) => return Err(failed(names::CT_USAGE, "read a usage")(error)),
             }
         }
-        self.forget_strangers(endpoints)?;
+        self.remove_other_usage(endpoints)?;
         Ok(Sweep {
-            assured: census.live.values().sum(),
-            removed: census.removed,
+            assured: count.live.values().sum(),
+            removed: count.removed,
         })
     }
 
-    /// An interface number may come back, and then begins with nothing.
-    fn forget_strangers(&mut self, endpoints: &BTreeSet<u32>) -> Result<(), DatapathError> {
-        let strangers: Vec<u32> = self
-            .usages
+    /// Removes the usage of interfaces that are no endpoints: if an interface number is reused, its
+    /// usage must start at zero.
+    fn remove_other_usage(&mut self, endpoints: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        let others: Vec<u32> = self
+            .usage
             .keys()
             .filter_map(Result::ok)
             .filter(|ifindex| !endpoints.contains(ifindex))
             .collect();
-        for ifindex in strangers {
-            gone_is_fine(self.usages.remove(&ifindex))
-                .map_err(failed(names::CT_USAGE, "forget an endpoint"))?;
-            gone_is_fine(self.swept.remove(&ifindex))
-                .map_err(failed(names::CT_USAGE_SWEEP, "forget an endpoint"))?;
+        for ifindex in others {
+            ignore_missing(self.usage.remove(&ifindex))
+                .map_err(failed(names::CT_USAGE, "remove an endpoint"))?;
+            ignore_missing(self.usage_sweep.remove(&ifindex))
+                .map_err(failed(names::CT_USAGE_SWEEP, "remove an endpoint"))?;
         }
         Ok(())
     }
 }
 
-/// What one sweep counts.
-struct Census {
+/// The counts of one sweep.
+struct SweepCount {
     now: u64,
-    steps: usize,
-    /// By interface of an endpoint.
+    max_visits: usize,
+    /// Live entries by endpoint interface.
     live: BTreeMap<u32, u64>,
     removed: u64,
 }
 
-impl Census {
-    fn is_dead(&self, key: &impl OfEndpoint, entry: &CtEntry) -> bool {
+impl SweepCount {
+    fn is_dead(&self, key: &impl ConntrackKey, entry: &CtEntry) -> bool {
         !entry.is_live(self.now) || !self.live.contains_key(&key.ifindex())
     }
 
-    fn walk<K: Pod + OfEndpoint>(
+    fn walk<K: Pod + ConntrackKey>(
         &mut self,
         name: &'static str,
         map: &mut HashMap<MapData, K, CtEntry>,
     ) -> Result<(), DatapathError> {
         let mut dead = Vec::new();
-        for key in map.keys().take(self.steps) {
+        for key in map.keys().take(self.max_visits) {
             let key = key.map_err(failed(name, "walk"))?;
-            // Gone meanwhile is gone.
+            // The entry may have been removed since.
             let Ok(entry) = map.get(&key, 0) else {
                 continue;
             };
@@ -152,7 +156,7 @@ impl Census {
             }
         }
         for key in dead {
-            // It may have been replaced since by a connection between the same ports.
+            // A new connection with the same addresses and ports may have replaced it since.
             let still = map.get(&key, 0);
             if still.is_ok_and(|entry| self.is_dead(&key, &entry)) && map.remove(&key).is_ok() {
                 self.removed += 1;

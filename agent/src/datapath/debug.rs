@@ -1,13 +1,13 @@
-//! The kernel programs' debug log, behind `debug-kernel-log`.
+//! The kernel programs' debug log, enabled by `debug-kernel-log`.
 //!
-//! For people who debug the programs; flows are told by `Telemetry`, never by this.
+//! For debugging the programs; flows are reported by `Telemetry`, never by this log.
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
 
 use super::DatapathError;
 
-/// Records that the programs logged.
+/// Reads the programs' log records.
 pub struct KernelLog(EbpfLogger<&'static dyn log::Log>);
 
 impl KernelLog {
@@ -17,7 +17,7 @@ impl KernelLog {
             .map_err(|error| DatapathError::Load(error.to_string()))
     }
 
-    /// Hands everything logged so far to the agent's log.
+    /// Writes everything logged so far to the agent's log.
     pub fn flush(&mut self) {
         self.0.flush();
     }

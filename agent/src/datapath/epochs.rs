@@ -1,6 +1,6 @@
-//! `IDENTITY_EPOCH`: what makes recorded flows of an address be judged again.
+//! `IDENTITY_EPOCH`: a new epoch of an address makes the kernel re-evaluate the address's flows.
 //!
-//! Invariant: there is one writer, so an epoch that was read once is known from then on.
+//! Invariant: there is only one writer, so epochs are read once and tracked from then on.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ use super::{
     maps::{failed, take},
 };
 
-/// The map and what it holds.
+/// The map and a copy of its content.
 pub(super) struct Epochs {
     map: Array<MapData, u32>,
     known: Vec<u32>,
@@ -32,14 +32,14 @@ impl Epochs {
         Ok(Self { map, known })
     }
 
-    /// Begins a new epoch of an address, and of those that share its slot.
+    /// Starts a new epoch of an address, and of every address that shares its slot.
     pub(super) fn bump(&mut self, address: IpAddr) -> Result<(), DatapathError> {
         let slot = slot_of(address);
         let known = self.known.get(slot as usize).copied();
         self.set(slot, known.unwrap_or_default().wrapping_add(1))
     }
 
-    /// Begins a new epoch of every address.
+    /// Starts a new epoch of every address.
     pub(super) fn bump_all(&mut self) -> Result<(), DatapathError> {
         let next = (0..).zip(self.known.iter().map(|epoch| epoch.wrapping_add(1)));
         let next: Vec<(u32, u32)> = next.collect();

@@ -1,8 +1,8 @@
-//! What can go wrong between the agent and the kernel.
+//! Errors between the agent and the kernel.
 
 use std::path::PathBuf;
 
-/// A failed operation on the kernel side, with a remedy.
+/// A failed kernel operation; where possible, the message names a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
     /// The object could not be loaded.
@@ -17,12 +17,12 @@ pub enum DatapathError {
     Program {
         /// Its name.
         program: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         reason: String,
     },
     /// The object lacks a map.
     #[error(
-        "the kernel object has no map {0}: agent and object do not belong together, rebuild with `cargo xtask build`"
+        "the kernel object has no map {0}: agent and object are of different builds; rebuild with `cargo xtask build`"
     )]
     NoSuchMap(&'static str),
     /// A map operation failed.
@@ -30,21 +30,21 @@ pub enum DatapathError {
     Map {
         /// The map.
         map: &'static str,
-        /// What was tried.
+        /// The operation that failed.
         operation: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         reason: String,
     },
-    /// A pinned map has another shape than the configuration asks for.
+    /// A pinned map has another capacity than the configuration.
     #[error(
-        "the pinned map {map} holds {found} entries but the configuration asks for {wanted}: run `ringfence cleanup` and start again, or set it back under [maps]"
+        "the pinned map {map} has capacity {found}, but {wanted} is configured: run `ringfence cleanup` and start again, or restore the old value under [maps]"
     )]
     PinnedCapacity {
         /// The map.
         map: &'static str,
-        /// As pinned.
+        /// The pinned map's capacity.
         found: u32,
-        /// As configured.
+        /// The configured capacity.
         wanted: u32,
     },
     /// An interface could not be fenced.
@@ -54,39 +54,39 @@ pub enum DatapathError {
         interface: String,
         /// Its index.
         ifindex: u32,
-        /// What was tried.
+        /// The operation that failed.
         operation: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         reason: String,
     },
-    /// A pin could not be made, listed or removed.
+    /// A pin could not be created, listed or removed.
     #[error("{}: cannot {operation}: {reason}; check that bpffs is mounted there and writable", path.display())]
     Pin {
-        /// Where.
+        /// Its path.
         path: PathBuf,
-        /// What was tried.
+        /// The operation that failed.
         operation: &'static str,
-        /// What the system said.
+        /// The system's error.
         reason: String,
     },
     /// The kernel's clocks could not be read.
     #[error("cannot read the kernel's clocks: {0}")]
     Clock(String),
-    /// Privileges could not be given up.
+    /// Privileges could not be dropped.
     #[error("cannot drop privileges: {0}")]
     Privileges(String),
 }
 
-/// A write that the kernel refused, and how many of the same list were made before it.
+/// A write that the kernel refused, and how many writes of the same list were made before it.
 #[derive(Debug)]
 pub struct Refused {
-    /// How many.
+    /// The writes made before it.
     pub made: usize,
-    /// Why.
+    /// Why it was refused.
     pub error: DatapathError,
 }
 
-/// The whole chain of an error's causes on one line: aya hides the kernel's word in the source.
+/// The whole chain of an error's causes on one line: aya has the kernel's error in `source`.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

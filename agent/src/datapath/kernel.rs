@@ -1,7 +1,7 @@
-//! The real datapath: the loaded object with its maps, programs and pins.
+//! The datapath in the kernel: the loaded object with its maps, programs and pins.
 //!
-//! Invariants: maps are opened from their pins if those exist, so a restart continues with what the
-//! kernel holds; a pinned map of another size is refused, never resized silently.
+//! Invariants: maps are opened from their pins if those exist, so a restart continues with the
+//! kernel's state; a pinned map with another capacity is refused, never resized silently.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -18,7 +18,7 @@ use ringfence_common::{
 
 use super::{
     AttachKind, Clocks, Datapath, DatapathError, OBJECT, Refused,
-    attach::{self, HOOKS, Site},
+    attach::{self, AttachPoint, HOOKS},
     clock::{self, ProgramClocks},
     conntrack::Conntrack,
     debug::KernelLog,
@@ -29,18 +29,18 @@ use super::{
 };
 use crate::plan::{Action, Capacities, State};
 
-/// How to load.
+/// Options of [`KernelDatapath::load`].
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
     /// Capacities that differ from the defaults, by map name.
     pub capacities: Vec<(&'static str, u32)>,
     /// Use clsact even where tcx is available.
     pub force_clsact: bool,
-    /// Let the programs log what they drop.
+    /// Enable the programs' debug log.
     pub debug: bool,
 }
 
-/// The programs and maps in the kernel.
+/// The loaded programs and maps.
 pub struct KernelDatapath {
     ebpf: Ebpf,
     maps: ControlMaps,
@@ -52,16 +52,17 @@ pub struct KernelDatapath {
 }
 
 impl KernelDatapath {
-    /// Loads the object below a directory on bpffs, adopting what is pinned there.
+    /// Loads the object, with its pins below a directory on bpffs; adopts maps and links that are
+    /// already pinned there.
     ///
     /// # Errors
-    /// When the kernel refuses the object, or pinned maps have other sizes.
+    /// When the kernel refuses the object, or pinned maps have other capacities.
     pub fn load(bpffs: &Path, options: &LoadOptions) -> Result<(Self, Telemetry), DatapathError> {
         let pins = Pins::below(bpffs);
         pins.create()?;
         check_pinned(&pins, options)?;
         let mut loader = EbpfLoader::new();
-        // The programs need no relocation against the kernel's types: 12 MB of them.
+        // The programs need no relocation against the kernel's types, so its 12 MB of BTF is skipped.
         loader.btf(None);
         let paths = names::ALL.map(|name| (name, pins.map(name)));
         for (name, path) in &paths {
@@ -110,35 +111,35 @@ impl KernelDatapath {
         ))
     }
 
-    /// Handles of conntrack, to keep it tidy; only once.
+    /// The conntrack handles, for the sweep. Can be taken once.
     ///
     /// # Errors
-    /// When the object has no conntrack, or it was taken already.
+    /// When the object has no conntrack maps, or they were already taken.
     pub fn take_conntrack(&mut self) -> Result<Conntrack, DatapathError> {
         Conntrack::take(&mut self.ebpf, self.conntrack_capacity)
     }
 
-    /// The programs' log; only once.
+    /// The programs' debug log. Can be taken once.
     ///
     /// # Errors
-    /// When the object has no log, or it was taken already.
+    /// When the object has no log, or it was already taken.
     pub fn take_log(&mut self) -> Result<KernelLog, DatapathError> {
         KernelLog::take(&mut self.ebpf)
     }
 
-    /// How programs are attached here.
+    /// How programs are attached on this kernel.
     #[must_use]
     pub const fn attach_kind(&self) -> AttachKind {
         self.kind
     }
 
-    /// A program of the object, to be run on a frame without an interface (`BPF_PROG_TEST_RUN`).
+    /// A program of the object, to run on a frame without an interface (`BPF_PROG_TEST_RUN`).
     pub fn program(&mut self, name: &'static str) -> Option<&mut SchedClassifier> {
         classifier(&mut self.ebpf, name).ok()
     }
 }
 
-/// Reads a program out of the object by name.
+/// The object's program with this name.
 fn classifier<'a>(
     ebpf: &'a mut Ebpf,
     name: &'static str,
@@ -151,8 +152,8 @@ fn classifier<'a>(
     program.try_into().map_err(|_| missing())
 }
 
-/// Loads every program on a thread of its own: what the verifier takes for one after the other is
-/// most of a start, and for privileged loaders it has no lock.
+/// Loads each program on its own thread: verifying them one after the other takes most of a start,
+/// and the verifier takes no lock for privileged loaders.
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
     let names = HOOKS.map(|(name, _)| name).into_iter();
     let names: Vec<_> = names.chain([clock::PROGRAM]).collect();
@@ -166,7 +167,7 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
                 loading.push((name, scope.spawn(|| load_program(program))));
             }
         }
-        // Every thread is waited for, also after one of them failed.
+        // `fold` joins every thread, even after one has failed.
         let outcomes = loading.into_iter().map(|(program, thread)| {
             let outcome = thread.join();
             let outcome = outcome.unwrap_or_else(|_| Err("its loader panicked".to_owned()));
@@ -182,7 +183,7 @@ fn load_program(program: &mut Program) -> Result<(), String> {
     program.load().map_err(|error| chain(&error))
 }
 
-/// tcx arrived with Linux 6.6 (commit e420bed02507).
+/// tcx exists since Linux 6.6 (commit e420bed02507).
 fn has_tcx() -> bool {
     aya::util::KernelVersion::current()
         .is_ok_and(|version| version >= aya::util::KernelVersion::new(6, 6, 0))
@@ -201,28 +202,28 @@ fn check_pinned(pins: &Pins, options: &LoadOptions) -> Result<(), DatapathError>
     Ok(())
 }
 
-/// The capacity of every map that has none fixed by an index type.
+/// The capacity of every map whose capacity an index type does not fix.
 fn capacities(options: &LoadOptions) -> Vec<(&'static str, u32)> {
-    let attempts = |assured| unreplied_capacity(capacity_of(assured, options));
+    let unreplied = |assured| unreplied_capacity(capacity_of(assured, options));
     let endpoints = capacity_of(names::ENDPOINTS, options);
     let derived = [
-        (names::CT_UNREPLIED4, attempts(names::CT4)),
-        (names::CT_UNREPLIED6, attempts(names::CT6)),
+        (names::CT_UNREPLIED4, unreplied(names::CT4)),
+        (names::CT_UNREPLIED6, unreplied(names::CT6)),
         (names::CT_USAGE, endpoints),
         (names::CT_USAGE_SWEEP, endpoints),
     ];
-    let own = DEFAULTS.map(|(map, _)| (map, capacity_of(map, options)));
-    [&derived[..], &own[..]].concat()
+    let configurable = DEFAULTS.map(|(map, _)| (map, capacity_of(map, options)));
+    [&derived[..], &configurable[..]].concat()
 }
 
-/// What is configured, or the default.
+/// The configured capacity, or the default.
 fn capacity_of(map: &str, options: &LoadOptions) -> u32 {
     let configured = options.capacities.iter().find(|(name, _)| *name == map);
     let default = DEFAULTS.iter().find(|(name, _)| *name == map);
     configured.or(default).map_or(1, |(_, capacity)| *capacity)
 }
 
-/// The maps whose capacity can be configured.
+/// The maps whose capacity can be configured, with their defaults.
 const DEFAULTS: [(&str, u32); 11] = [
     (names::ENDPOINTS, names::ENDPOINTS_CAPACITY),
     (names::IPCACHE4, names::IPCACHE_CAPACITY),
@@ -260,7 +261,7 @@ impl Datapath for KernelDatapath {
 
     fn attach(&mut self, ifindex: u32, interface: &str) -> Result<AttachKind, DatapathError> {
         for (name, hook) in HOOKS {
-            let site = Site {
+            let point = AttachPoint {
                 ifindex,
                 interface,
                 name,
@@ -268,8 +269,8 @@ impl Datapath for KernelDatapath {
             };
             let program = classifier(&mut self.ebpf, name)?;
             match self.kind {
-                AttachKind::Tcx => attach::tcx(program, &site, &self.pins)?,
-                AttachKind::Clsact => attach::clsact(program, &site, &self.pins)?,
+                AttachKind::Tcx => attach::tcx(program, &point, &self.pins)?,
+                AttachKind::Clsact => attach::clsact(program, &point, &self.pins)?,
             }
         }
         self.attached.insert(ifindex);
@@ -297,7 +298,7 @@ impl Datapath for KernelDatapath {
     }
 }
 
-/// Takes clsact filters of ours off every interface that a pin marks.
+/// Removes our clsact filters from every interface that a pin marks.
 pub(super) fn remove_filters(pins: &Pins) -> Result<usize, DatapathError> {
     let mut removed = 0;
     for ifindex in pins.linked()? {

@@ -1,8 +1,7 @@
-//! Typed handles of the control maps, and the translation of actions into writes.
+//! Typed handles of the control maps, and the translation of actions into map writes.
 //!
-//! Invariants: every write is one map operation, atomic by itself, also where many are made in one
-//! system call; removing what is not there is no error, because a plan may be tried again after a
-//! failure.
+//! Invariants: every write is one map operation, atomic by itself, even when one system call makes
+//! many; removing a missing entry is no error, because a plan may be retried after a failure.
 
 use std::{collections::BTreeMap, io, net::IpAddr, sync::Arc};
 
@@ -23,7 +22,7 @@ use ringfence_common::{
 use super::{DatapathError, Refused, batch, epochs::Epochs, error::chain};
 use crate::plan::{Action, Capacities, State, TableRows};
 
-/// Handles of every map that the agent writes.
+/// Handles of the control maps.
 pub(super) struct ControlMaps {
     endpoints: HashMap<MapData, u32, Endpoint>,
     modes: Array<MapData, u32>,
@@ -37,7 +36,7 @@ pub(super) struct ControlMaps {
     capacities: Capacities,
 }
 
-/// Takes a map out of the loaded object, as the type it must have.
+/// Takes a map out of the loaded object, with its expected type.
 pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
@@ -57,8 +56,8 @@ pub(super) fn failed<E: std::error::Error>(
     }
 }
 
-/// Removing what is gone already is what was wanted.
-pub(super) fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+/// Treats the removal of a missing entry as success.
+pub(super) fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
@@ -105,7 +104,7 @@ impl ControlMaps {
                 .insert(&Key::new(row.bits, row.key), row.row, 0)
                 .map_err(failed(names::POLICY, "write a row")),
             Action::DeleteRow(row) => {
-                gone_is_fine(self.policy.remove(&Key::new(row.bits, row.key)))
+                ignore_missing(self.policy.remove(&Key::new(row.bits, row.key)))
                     .map_err(failed(names::POLICY, "remove a row"))
             }
             Action::SetMode(slot, mode) => self
@@ -126,15 +125,15 @@ impl ControlMaps {
                 .endpoints
                 .insert(ifindex, endpoint, 0)
                 .map_err(failed(names::ENDPOINTS, "write an endpoint")),
-            Action::DeleteEndpoint(ifindex) => gone_is_fine(self.endpoints.remove(ifindex))
+            Action::DeleteEndpoint(ifindex) => ignore_missing(self.endpoints.remove(ifindex))
                 .map_err(failed(names::ENDPOINTS, "remove an endpoint")),
         }
     }
 
-    /// Makes writes in their order; those that follow each other into one map take one system call.
+    /// Makes writes in order; consecutive writes to the same map take one system call.
     pub(super) fn write_all(&mut self, actions: &[Action]) -> Result<(), Refused> {
         let mut made = 0;
-        for run in actions.chunk_by(go_together) {
+        for run in actions.chunk_by(same_batch) {
             let in_batch = self.write_run(run);
             made += in_batch;
             for action in run.iter().skip(in_batch) {
@@ -146,7 +145,7 @@ impl ControlMaps {
         Ok(())
     }
 
-    /// Writes what it can of actions of one kind; returns how many were made.
+    /// Writes a run of actions on one map as a batch; returns how many were made.
     fn write_run(&self, run: &[Action]) -> usize {
         match run {
             [_] => 0,
@@ -177,9 +176,9 @@ impl ControlMaps {
 
     fn delete_prefix(&mut self, net: IpNet) -> Result<(), DatapathError> {
         match net {
-            IpNet::V4(net) => gone_is_fine(self.cidr4.remove(&key4(net)))
+            IpNet::V4(net) => ignore_missing(self.cidr4.remove(&key4(net)))
                 .map_err(failed(names::CIDR4, "remove a prefix")),
-            IpNet::V6(net) => gone_is_fine(self.cidr6.remove(&key6(net)))
+            IpNet::V6(net) => ignore_missing(self.cidr6.remove(&key6(net)))
                 .map_err(failed(names::CIDR6, "remove a prefix")),
         }
     }
@@ -199,9 +198,9 @@ impl ControlMaps {
 
     fn delete_address(&mut self, address: IpAddr) -> Result<(), DatapathError> {
         match address {
-            IpAddr::V4(a) => gone_is_fine(self.ipcache4.remove(&Ip4::from_wire(a.octets())))
+            IpAddr::V4(a) => ignore_missing(self.ipcache4.remove(&Ip4::from_wire(a.octets())))
                 .map_err(failed(names::IPCACHE4, "remove an address")),
-            IpAddr::V6(a) => gone_is_fine(self.ipcache6.remove(&Ip6::from_wire(a.octets())))
+            IpAddr::V6(a) => ignore_missing(self.ipcache6.remove(&Ip6::from_wire(a.octets())))
                 .map_err(failed(names::IPCACHE6, "remove an address")),
         }
     }
@@ -283,7 +282,7 @@ impl ControlMaps {
                 .modes
                 .get(&slot.0, 0)
                 .map_err(failed(names::NAMESPACE_MODE, "read a mode"))?;
-            // 0 is "never written": leaving it out makes the first plan write it.
+            // 0 means "never written": leaving it out makes the first plan write it.
             if let Ok(raw @ 1..) = u8::try_from(raw) {
                 modes.insert(slot, Mode::from_raw(raw));
             }
@@ -292,8 +291,8 @@ impl ControlMaps {
     }
 }
 
-/// Whether two writes may be made in one system call.
-fn go_together(one: &Action, next: &Action) -> bool {
+/// Whether two writes can be in one batch.
+fn same_batch(one: &Action, next: &Action) -> bool {
     match (one, next) {
         (Action::PutRow(_), Action::PutRow(_)) | (Action::SetClass(..), Action::SetClass(..)) => {
             true

@@ -1,8 +1,8 @@
-//! The kernel side as the agent handles it: load, attach, write maps, read telemetry.
+//! The agent's access to the kernel: load and attach programs, write maps, read telemetry.
 //!
-//! Invariants: one writer owns the maps; every handle is pinned, so that nothing here ends when the
-//! process does; what to write is decided elsewhere and arrives as [`Action`]s. This is the only
-//! place in the agent that talks to BPF.
+//! Invariants: the agent is the only writer of the control maps; every map and link is pinned, so
+//! enforcement outlives the process; what to write is decided by `plan` and arrives as [`Action`]s.
+//! No other module of the agent uses BPF.
 
 mod attach;
 mod batch;
@@ -36,24 +36,24 @@ pub use preflight::{PreflightError, check as preflight};
 pub use privileges::drop_privileges;
 pub use telemetry::{Counters, Denials, Telemetry};
 
-/// Takes every fence off and removes every pin below a directory. Returns what was removed.
+/// Detaches every fence and removes every pin below a directory. Returns the removed paths.
 ///
 /// # Errors
-/// When something cannot be removed; what was removed stays removed.
+/// When something cannot be removed; what was already removed stays removed.
 pub fn remove_all(bpffs: &Path) -> Result<Vec<PathBuf>, DatapathError> {
     kernel::remove_filters(&Pins::below(bpffs))?;
     pins::remove_all(bpffs)
 }
 
-/// The kernel programs, built by `build.rs`; aligned, because the loader reads it as ELF.
+/// The kernel programs, built by `build.rs`; aligned, because the loader reads them as ELF.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ringfence-ebpf"));
 
-/// What reconcile needs of the kernel, so that it can be tested with injected failures.
+/// The kernel operations that reconcile uses; a trait, so that tests can inject failures.
 pub trait Datapath {
     /// The most entries that each map can hold.
     fn capacities(&self) -> Capacities;
 
-    /// Reads back what the control maps hold.
+    /// Reads back the content of the control maps.
     ///
     /// # Errors
     /// When a map cannot be read.
@@ -62,13 +62,13 @@ pub trait Datapath {
     /// Makes one write.
     ///
     /// # Errors
-    /// When the kernel refuses it; everything written before stays.
+    /// When the kernel refuses it; earlier writes stay.
     fn write(&mut self, action: &Action) -> Result<(), DatapathError>;
 
-    /// Makes writes in their order.
+    /// Makes writes in order.
     ///
     /// # Errors
-    /// When the kernel refuses one; those before it stay, those after it were not tried.
+    /// When the kernel refuses one; those before it stay, those after it are not tried.
     fn write_all(&mut self, actions: &[Action]) -> Result<(), Refused> {
         for (made, action) in actions.iter().enumerate() {
             self.write(action)
@@ -77,22 +77,22 @@ pub trait Datapath {
         Ok(())
     }
 
-    /// Interfaces on which a pinned fence was found or made.
+    /// Interfaces with a pinned fence, adopted or attached.
     fn attached(&self) -> BTreeSet<u32>;
 
-    /// Attaches both programs to an interface, or swaps in ours where a fence is pinned already.
+    /// Attaches both programs to an interface, or swaps the programs of a fence that is pinned there.
     ///
     /// # Errors
     /// When the interface is gone or the kernel refuses.
     fn attach(&mut self, ifindex: u32, interface: &str) -> Result<AttachKind, DatapathError>;
 
-    /// Takes the fence off an interface; fine if it or the interface is gone.
+    /// Detaches the fence from an interface; no error if the fence or the interface is gone.
     ///
     /// # Errors
     /// When a pin cannot be removed.
     fn detach(&mut self, ifindex: u32) -> Result<(), DatapathError>;
 
-    /// What time the kernel programs have, which is what times in maps are measured by.
+    /// Reads the kernel programs' clocks; times in maps are relative to these.
     ///
     /// # Errors
     /// When the clock program cannot be run.

@@ -1,4 +1,4 @@
-//! Where everything is pinned, and how it all goes away.
+//! The paths of pinned maps and links, and their removal.
 //!
 //! Layout: `<bpffs>/v<ABI>/maps/<MAP>` and `<bpffs>/v<ABI>/links/<ifindex>-<program>`. The ABI
 //! version keeps incompatible agents apart. Invariant: nothing outside `<bpffs>` is touched.
@@ -13,14 +13,14 @@ use ringfence_common::ABI_VERSION;
 
 use super::DatapathError;
 
-/// Paths below the configured bpffs directory.
+/// The paths of the pins below the configured bpffs directory.
 #[derive(Debug, Clone)]
 pub struct Pins {
     base: PathBuf,
 }
 
 impl Pins {
-    /// The pins of this ABI below a directory on bpffs.
+    /// The pins of this ABI version below a directory on bpffs.
     #[must_use]
     pub fn below(bpffs: &Path) -> Self {
         Self {
@@ -77,11 +77,11 @@ impl Pins {
     }
 }
 
-/// Removes every pin of every ABI version below the directory, and the directory if nothing else
-/// is in it. Returns what was removed.
+/// Removes every pin of every ABI version below the directory, and the directory if it is empty
+/// then. Returns the removed paths.
 ///
 /// # Errors
-/// When something cannot be removed; what was removed stays removed.
+/// When something cannot be removed; what was already removed stays removed.
 pub(super) fn remove_all(bpffs: &Path) -> Result<Vec<PathBuf>, DatapathError> {
     let mut removed = Vec::new();
     for dir in entries(bpffs)? {
@@ -96,7 +96,7 @@ pub(super) fn remove_all(bpffs: &Path) -> Result<Vec<PathBuf>, DatapathError> {
             remove_below(&dir, &mut removed)?;
         }
     }
-    // Others may have pins there, or a file system may be mounted on it.
+    // Fails if other pins are in it, or a file system is mounted on it.
     let _ = fs::remove_dir(bpffs);
     Ok(removed)
 }
@@ -109,7 +109,7 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>, DatapathError> {
     }
 }
 
-/// Links go first, so that no program runs against maps that are half gone.
+/// Removes links first, so that no program runs while its maps are being removed.
 fn remove_below(dir: &Path, removed: &mut Vec<PathBuf>) -> Result<(), DatapathError> {
     let mut paths = entries(dir)?;
     paths.sort_by_key(|path| (!path.ends_with("links"), path.clone()));

@@ -1,6 +1,6 @@
-//! What must be true of this machine before anything is loaded.
+//! Checks of the machine before anything is loaded.
 //!
-//! Invariant: every refusal is one line with its remedy; nothing is changed here.
+//! Invariants: every error is one line with a remedy; the checks change nothing.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ pub enum PreflightError {
         /// Its release.
         found: String,
     },
-    /// The kernel does not describe its types.
+    /// The kernel has no BTF.
     #[error(
         "the kernel has no BTF (/sys/kernel/btf/vmlinux): use a kernel built with CONFIG_DEBUG_INFO_BTF=y"
     )]
@@ -32,7 +32,7 @@ pub enum PreflightError {
     NoBpffs {
         /// The configured directory.
         dir: PathBuf,
-        /// Where to mount one.
+        /// Where to mount bpffs.
         mount: PathBuf,
     },
     /// A capability is missing.
@@ -43,7 +43,7 @@ pub enum PreflightError {
 /// Checks kernel, BTF, bpffs and privileges.
 ///
 /// # Errors
-/// The first thing that is missing.
+/// The first check that fails.
 pub fn check(bpffs: &Path) -> Result<(), PreflightError> {
     privileges()?;
     kernel()?;
@@ -63,7 +63,7 @@ fn kernel() -> Result<(), PreflightError> {
     }
 }
 
-/// Major and minor number of a release; `None` for one that has no such form.
+/// Major and minor version of a release; `None` if it does not begin with two numbers.
 fn version_of(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))

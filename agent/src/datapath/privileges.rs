@@ -1,20 +1,20 @@
-//! Giving up what is not needed once the programs are loaded.
+//! Drops the capabilities that are not needed once the programs are loaded.
 //!
 //! Invariant: capabilities belong to threads; this must run while there is no other thread, because
-//! only later threads inherit what is left.
+//! only threads started later inherit the reduced set.
 
 use caps::{CapSet, Capability, CapsHashSet};
 
 use super::DatapathError;
 
-/// What the agent needs for the rest of its life: map writes, attaching, loading a program again.
+/// What the agent still needs: to write maps, to attach programs, and to load a program again.
 const KEPT: [Capability; 3] = [
     Capability::CAP_BPF,
     Capability::CAP_NET_ADMIN,
     Capability::CAP_PERFMON,
 ];
 
-/// Drops every capability but those three, for good.
+/// Permanently drops every capability but those three.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -22,7 +22,7 @@ pub fn drop_privileges() -> Result<(), DatapathError> {
     let held = caps::read(None, CapSet::Permitted).map_err(failed)?;
     let kept: CapsHashSet = KEPT.into_iter().filter(|cap| held.contains(cap)).collect();
     if kept.len() < KEPT.len() {
-        // An older set-up gave CAP_SYS_ADMIN in their place; it cannot be dropped then.
+        // An older setup grants CAP_SYS_ADMIN instead of these; it cannot be dropped then.
         return Ok(());
     }
     for set in [CapSet::Ambient, CapSet::Inheritable] {

@@ -1,7 +1,7 @@
-//! What the kernel tells: flow records, counters, rule hits and sizes of maps.
+//! Reads the kernel's telemetry: flow events, counters, rule hits and deny aggregates.
 //!
-//! Invariants: reading changes nothing in the kernel but the ring's read position; a record of an
-//! unexpected size is counted, not guessed at.
+//! Invariants: reading changes nothing in the kernel but the ring's read position; an event of an
+//! unexpected size is counted as malformed, never interpreted.
 
 use aya::{
     Ebpf,
@@ -23,42 +23,42 @@ use super::{
     maps::{failed, take},
 };
 
-/// Sums over all CPUs since the maps were made.
+/// Sums over all CPUs since the maps were created.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// By reason: packets dropped, and packets that `observe` let pass.
+    /// By reason: packets dropped, and packets that passed in `observe` mode.
     pub drops: Vec<(DropReason, u64, u64)>,
-    /// Flow records lost because the ring was full.
+    /// Flow events lost because the ring was full.
     pub events_lost: u64,
-    /// Flow records written.
+    /// Flow events written.
     pub events_written: u64,
     /// New flows that policy allowed.
     pub flows_allowed: u64,
     /// New flows that policy denied.
     pub flows_denied: u64,
-    /// Flows judged again.
+    /// Flows re-evaluated.
     pub flows_rejudged: u64,
-    /// Rejected packets whose sender was told.
+    /// Rejected packets for which a reject packet was sent.
     pub rejects_answered: u64,
-    /// Rejected packets whose sender had been told too often.
+    /// Rejected packets without a reject packet, because the rate limit was reached.
     pub rejects_limited: u64,
-    /// Rejected packets that could not be answered.
+    /// Rejected packets without a reject packet, because it could not be sent.
     pub rejects_unanswered: u64,
 }
 
-/// What became of the packets that were denied, dropped or not. The three add up to all of them; a
-/// few may be missing from `lost` while packets are being denied.
+/// How denied packets are reported, whether they were dropped or passed. The three numbers add up to
+/// all denied packets; `lost` may be a few short while packets are being denied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Denials {
-    /// Told of in records that were written to the ring.
+    /// Reported in events written to the ring.
     pub written: u64,
-    /// To be told of in the next record of their kind.
+    /// Counted in a deny aggregate, to be reported in its next event.
     pub waiting: u64,
-    /// Never to be told of: their kind made room for others before its next record.
+    /// Never reported: their deny aggregate was evicted before its next event.
     pub lost: u64,
 }
 
-/// Handles of everything the kernel reports in.
+/// Handles of the maps that the kernel reports in.
 pub struct Telemetry {
     events: RingBuf<MapData>,
     denies: HashMap<MapData, DenyKey, DenyCount>,
@@ -78,7 +78,7 @@ impl Telemetry {
         })
     }
 
-    /// Takes up to `most` records off the ring.
+    /// Takes up to `most` events off the ring.
     pub fn drain(&mut self, most: usize, mut each: impl FnMut(&FlowEvent)) -> usize {
         let mut taken = 0;
         while taken < most
@@ -93,7 +93,7 @@ impl Telemetry {
         taken
     }
 
-    /// Records that were not of the expected size.
+    /// Events that did not have the expected size.
     #[must_use]
     pub const fn malformed(&self) -> u64 {
         self.malformed
@@ -123,7 +123,7 @@ impl Telemetry {
         })
     }
 
-    /// Accounts for every denied packet; walks the map of kinds.
+    /// Accounts for every denied packet; walks the map of deny aggregates.
     ///
     /// # Errors
     /// When a map cannot be read.
@@ -144,15 +144,15 @@ impl Telemetry {
         })
     }
 
-    /// Walks the kinds. A walk starts over when the kind it stands at is gone; `None` if it would
-    /// not come to an end, because kinds come and go too fast.
+    /// Sums the packets waiting in deny aggregates. A walk starts over if the aggregate it is at is
+    /// evicted; `None` if aggregates change so fast that the walk would not end.
     fn waiting(&self) -> Option<u64> {
         let mut seen = std::collections::HashMap::new();
-        let mut steps = 0;
+        let mut visits = 0;
         for (key, count) in self.denies.iter().filter_map(Result::ok) {
             seen.insert(key, count.waiting());
-            steps += 1;
-            if steps > 2 * seen.len() + 1024 {
+            visits += 1;
+            if visits > 2 * seen.len() + 1024 {
                 return None;
             }
         }
@@ -167,7 +167,7 @@ impl Telemetry {
         Ok(values.iter().sum())
     }
 
-    /// Hits of a rule over all CPUs, and the boot-clock time of the last.
+    /// Hits of a rule over all CPUs, and the tick-clock time of the last.
     ///
     /// # Errors
     /// When the map cannot be read.

@@ -24,26 +24,26 @@ pub enum Action {
     SetClass(IdentityId, ClassId),
     /// Maps a prefix to an identity.
     PutPrefix(IpNet, IdentityId),
-    /// Forgets a prefix.
+    /// Removes a prefix.
     DeletePrefix(IpNet),
     /// Maps an address to an identity.
     PutAddress(IpAddr, IdentityId),
-    /// Forgets an address.
+    /// Removes an address.
     DeleteAddress(IpAddr),
-    /// Makes every recorded flow with this address be judged again.
+    /// Starts a new epoch of an address: its flows are re-evaluated.
     BumpEpoch(IpAddr),
-    /// Makes every recorded flow be judged again whose peer may lie in a prefix that changed.
+    /// Starts a new epoch of every address, when any peer may lie in a changed prefix.
     BumpAllEpochs,
-    /// Writes an endpoint; this is the write that flips it to another table.
+    /// Writes an endpoint; this write switches it to another table.
     PutEndpoint(u32, Endpoint),
-    /// Forgets an endpoint.
+    /// Removes an endpoint.
     DeleteEndpoint(u32),
 }
 
 impl Action {
-    /// Whether it makes recorded flows be judged again.
+    /// Whether it starts a new epoch.
     #[must_use]
-    pub const fn begins_epochs(&self) -> bool {
+    pub const fn bumps_epochs(&self) -> bool {
         matches!(self, Self::BumpEpoch(_) | Self::BumpAllEpochs)
     }
 }

@@ -1,7 +1,7 @@
-//! Whether the desired state fits before anything is written.
+//! Checks, before anything is written, that the desired state fits the maps.
 //!
-//! Invariant: what is checked is the peak, when old and new stand side by side; a state that does
-//! not fit changes nothing.
+//! Invariants: the check is for the peak, when the maps hold old and new entries at once; a state
+//! that does not fit changes nothing.
 
 use std::{
     collections::BTreeSet,
@@ -41,7 +41,7 @@ impl Default for Capacities {
 /// A map too small for the desired state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "map {map} holds {capacity} entries but publishing needs {needed}: nothing was changed; raise \
+    "map {map} has capacity {capacity}, but publishing needs {needed}: nothing was changed; raise \
      `{key}` under [maps] in the configuration, run `ringfence cleanup` and start again, or apply \
      fewer policies"
 )]
@@ -50,9 +50,9 @@ pub struct CapacityError {
     pub map: &'static str,
     /// Its key in the configuration.
     pub key: &'static str,
-    /// What it holds.
+    /// The entries it can hold.
     pub capacity: usize,
-    /// What old and new need together.
+    /// The entries that old and new state need together.
     pub needed: usize,
 }
 

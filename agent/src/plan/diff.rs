@@ -1,8 +1,8 @@
-//! The difference between two states, as writes in the order that keeps every packet right.
+//! The difference between two states, as writes in an order that keeps every packet's verdict right.
 //!
-//! Publishing: rows, modes, classes, prefixes and addresses, epochs, endpoints. Retiring, after packets in flight are done: rows that nobody asks any more.
-//! Invariants: no write of a plan makes an endpoint see a mixture of two policies; nothing is
-//! removed that an endpoint in force still refers to.
+//! Publish: rows, modes, classes, prefixes and addresses, epochs, endpoints. Retire, after packets in
+//! flight are done: rows that no lookup uses any more. Invariants: no write of a plan makes an
+//! endpoint see a mixture of two policies; nothing is removed that an endpoint in force refers to.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -16,9 +16,9 @@ use super::{
 /// Ordered writes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
-    /// To be made now.
+    /// Writes to make now.
     pub publish: Vec<Action>,
-    /// To be made once no packet can still be reading what `publish` replaced.
+    /// Removals to make once no packet can still be reading what `publish` replaced.
     pub retire: Vec<Action>,
 }
 
@@ -30,17 +30,17 @@ impl Plan {
     }
 }
 
-/// Plans the way from one state to another.
+/// Plans the writes from one state to another.
 #[must_use]
 pub fn plan(actual: &State, desired: &State) -> Plan {
     let mut plan = Plan::default();
     rows(actual, desired, &mut plan);
     let publish = &mut plan.publish;
-    // Modes and classes that nobody has any more stay where they are: arrays do not shrink.
+    // Modes and classes that are no longer used stay: arrays do not shrink.
     desired.modes.since(&actual.modes, |change| {
         publish.extend(change.new.map(|mode| Action::SetMode(*change.key, *mode)));
     });
-    // Also when it is the any-class: the slot may hold the class of an identity long gone.
+    // Written even for `ClassId::ANY`: the slot may hold the class of a former identity.
     desired.classes.since(&actual.classes, |change| {
         publish.extend(
             change
@@ -50,7 +50,7 @@ pub fn plan(actual: &State, desired: &State) -> Plan {
     });
     let prefixes = prefixes(actual, desired, publish);
     let addresses = addresses(actual, desired, publish);
-    // Without an endpoint there is no recorded flow to judge again.
+    // Without an endpoint there is no flow to re-evaluate.
     if !actual.endpoints.is_empty() {
         epochs(prefixes, addresses, publish);
     }

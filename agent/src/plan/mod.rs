@@ -1,17 +1,16 @@
-//! From what the kernel holds and what it should hold to the ordered writes between the two.
+//! Plans: the ordered writes from the kernel's actual state to the desired one.
 //!
-//! Pure data: a plan can be printed, tested and replayed. The order of writes is what makes
-//! publishing atomic for each endpoint (design "Publish and revoke"); who executes them, and when,
-//! is not decided here.
+//! Pure data: a plan can be printed, tested and replayed. The order of writes makes publishing atomic
+//! for each endpoint (design "Publish and revoke"); `reconcile` decides when to execute them.
 
 mod action;
 mod capacity;
 mod diff;
-mod retiring;
+mod retire_queue;
 mod state;
 
 pub use action::Action;
 pub use capacity::{Capacities, CapacityError, check};
 pub use diff::{Plan, plan};
-pub use retiring::{GRACE, Retiring};
+pub use retire_queue::{GRACE, RetireQueue};
 pub use state::{Addresses, Row, State, TableRows};

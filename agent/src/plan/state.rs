@@ -1,7 +1,8 @@
-//! What the control maps hold: the same type for the desired and the actual state.
+//! The content of the control maps; one type for the desired and the actual state.
 //!
 //! Invariants: rows are grouped by table and shared, so that an unchanged table costs a pointer
-//! comparison; all other maps share their parts with the states they were made from. Conntrack and telemetry are not state.
+//! comparison; all other maps share their parts with the states they were made from. Conntrack and
+//! telemetry are not part of it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -34,7 +35,7 @@ pub struct Row {
 /// The rows of one table, by prefix.
 pub type TableRows = HashMap<(u32, PolicyKey), PolicyRow>;
 
-/// Addresses and the identities they have.
+/// Addresses and their identities.
 pub type Addresses = Map<IpAddr, IdentityId>;
 
 /// The contents of every control map.
@@ -55,7 +56,7 @@ pub struct State {
 }
 
 impl State {
-    /// Takes note of a write that was made.
+    /// Applies a write that was made to the kernel's maps.
     pub fn record(&mut self, action: &Action) {
         match *action {
             Action::PutRow(Row { bits, key, row }) => {
@@ -98,8 +99,8 @@ impl State {
         }
     }
 
-    /// Takes note that every write was made that a plan publishes to lead to another state: what
-    /// that one has is here now, and its rows stand beside those that are not retired yet.
+    /// Applies a whole publish: takes over the desired state, and keeps rows that are not retired
+    /// yet.
     pub fn overlay(&mut self, desired: &Self) {
         for (table, rows) in &desired.tables {
             let held = self.tables.entry(*table).or_insert_with(|| rows.clone());
@@ -107,7 +108,7 @@ impl State {
                 continue;
             }
             if held.keys().all(|key| rows.contains_key(key)) {
-                // Equal parts may as well be the same.
+                // Share the rows: a later comparison then costs a pointer comparison.
                 held.clone_from(rows);
             } else {
                 let rows = rows.iter().map(|(key, row)| (*key, *row));
@@ -121,7 +122,7 @@ impl State {
         self.endpoints.clone_from(&desired.endpoints);
     }
 
-    /// How many policy rows there are in all tables.
+    /// The number of policy rows in all tables.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.tables.values().map(|rows| rows.len()).sum()

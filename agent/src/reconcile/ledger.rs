@@ -1,8 +1,9 @@
-//! The ledger: which number stands for which content, written down before it is used.
+//! The ledger: a file of allocated numbers and the content that each stands for, written before a
+//! number is used.
 //!
-//! One line per allocation, `<space> <digest in hex> <number>`, appended; rewritten compactly once
-//! after a start. Invariants: a torn last line is ignored; a lost ledger costs new numbers, never a
-//! wrong one. It need not survive a power cut, because the maps do not either, so it is not synced.
+//! One line per allocation, `<space> <digest in hex> <number>`, appended; compacted once after a
+//! start. Invariants: an incomplete last line is ignored; losing the ledger leads to new numbers,
+//! never to a wrong one. The file is not synced: the maps do not survive a power cut either.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -21,7 +22,7 @@ pub struct LedgerError {
     error: io::Error,
 }
 
-/// The file.
+/// The ledger file.
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
@@ -29,7 +30,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The ledger of a state directory; nothing is opened yet.
+    /// The ledger in a state directory; nothing is opened yet.
     #[must_use]
     pub fn in_dir(state_dir: &Path) -> Self {
         Self {
@@ -38,7 +39,7 @@ impl Ledger {
         }
     }
 
-    /// Everything written so far; empty when there is no file.
+    /// All allocations written so far; none if there is no file.
     ///
     /// # Errors
     /// When the file exists but cannot be read.
@@ -50,10 +51,10 @@ impl Ledger {
         }
     }
 
-    /// Adds allocations.
+    /// Appends allocations.
     ///
     /// # Errors
-    /// When they cannot be written; they must not be used then.
+    /// When they cannot be written; the numbers must not be used then.
     pub fn append(&mut self, fresh: &[Allocation]) -> Result<(), LedgerError> {
         if fresh.is_empty() {
             return Ok(());
@@ -66,7 +67,7 @@ impl Ledger {
     /// Replaces the whole ledger, atomically.
     ///
     /// # Errors
-    /// When it cannot be replaced; the old one stays.
+    /// When it cannot be replaced; the old file stays.
     pub fn rewrite(&mut self, all: &[Allocation]) -> Result<(), LedgerError> {
         let staged = self.path.with_extension("new");
         let replaced =
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_appended_or_rewritten_is_loaded() {
+    fn appended_and_rewritten_allocations_are_loaded() {
         let dir = tempfile::tempdir().unwrap();
         let mut ledger = Ledger::in_dir(dir.path());
         assert!(ledger.load().unwrap().is_empty());
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_line_is_ignored() {
+    fn an_incomplete_last_line_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let mut ledger = Ledger::in_dir(dir.path());
         ledger.append(&[allocation(1)]).unwrap();

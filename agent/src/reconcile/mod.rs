@@ -1,12 +1,12 @@
-//! Reconcile: compile what is desired, and bring the kernel there in the right order.
+//! Reconcile: compiles the desired state and brings the kernel's maps to it in a safe order.
 //!
-//! Invariants: one writer; numbers are written to the ledger before a map sees them; a state that
-//! does not fit changes nothing; what could not be written is planned again from what was; nothing
-//! is retired before a grace period has passed since it was last referred to. Where desired state
-//! comes from is not known here.
+//! Invariants: the reconciler is the only writer of the control maps; numbers are written to the
+//! ledger before they appear in a map; a state that does not fit the maps changes nothing; after a
+//! failed write, the next pass plans from the writes that were made; a row is retired only after a
+//! grace period without any reference to it. Where the desired state comes from is decided elsewhere.
 
-mod attachable;
 mod ledger;
+mod workload_interfaces;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -15,26 +15,27 @@ use std::{
 
 use ringfence_common::{SECOND, ids::TableId};
 
-use attachable::Attachable;
 pub use ledger::{Ledger, LedgerError};
+use workload_interfaces::WorkloadInterfaces;
 
 use crate::{
     datapath::{Clocks, Datapath, DatapathError, Refused},
     model::{Inventory, Lockdown, PolicySet, WallTime},
-    plan::{self, Action, CapacityError, GRACE, Retiring, State},
+    plan::{self, Action, CapacityError, GRACE, RetireQueue, State},
     policy::{Clock, Compiled, Compiler, Exhausted, Inputs, LocalEndpoint, Modes, Space},
 };
 
-/// How long connections older than the fence are recognised by their middle, in seconds.
+/// The pick-up window: how long after an endpoint's first fence TCP connections older than the fence
+/// are picked up mid-flow, in seconds.
 pub const PICKUP_WINDOW: u64 = 120;
 
 /// Why the desired state is not in force.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
-    /// It needs too many numbers.
+    /// A number space is exhausted.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
-    /// It does not fit a map.
+    /// The state does not fit a map.
     #[error(transparent)]
     Capacity(#[from] CapacityError),
     /// The kernel refused a write or an attachment.
@@ -45,55 +46,55 @@ pub enum ReconcileError {
     Ledger(#[from] LedgerError),
 }
 
-/// What should be.
+/// The desired state.
 #[derive(Debug, Clone, Copy)]
 pub struct Desired<'a> {
     /// Workloads, namespaces and nodes.
     pub inventory: &'a Arc<Inventory>,
     /// Policies.
     pub policies: &'a Arc<PolicySet>,
-    /// Interfaces of this node by name.
+    /// Interfaces of this node: name to index.
     pub interfaces: &'a BTreeMap<String, u32>,
-    /// Modes.
+    /// Modes of namespaces.
     pub modes: &'a Modes,
-    /// Whose policies were refused before any of their content was in force.
+    /// The workloads to lock down: refused policy files without last good content apply to them.
     pub locked: &'a [Lockdown],
     /// Wall-clock time.
     pub now: WallTime,
 }
 
-/// What is, after a successful pass.
+/// The result of a successful pass.
 #[derive(Debug)]
 pub struct Published {
     /// The compiled state in force.
     pub compiled: Compiled,
-    /// How many map writes it took.
+    /// The number of map writes made.
     pub writes: usize,
     /// When, by the boot clock, another pass has something to retire.
-    pub settles: Option<u64>,
-    /// Interfaces whose fence is in place.
+    pub retire_due: Option<u64>,
+    /// Interfaces with a fence.
     pub fenced: BTreeSet<u32>,
-    /// What time the kernel programs had at the pass.
+    /// The kernel programs' clocks at the start of the pass.
     pub clocks: Clocks,
 }
 
-/// The one writer of the maps.
+/// The only writer of the control maps.
 pub struct Reconciler<D> {
     datapath: D,
     compiler: Compiler,
     ledger: Ledger,
     actual: State,
-    retiring: Retiring,
-    /// Whether a pass failed between writing addresses and beginning their epochs.
-    owes_epochs: bool,
-    attachable: Attachable,
-    pickups: BTreeMap<u32, u32>,
+    retire_queue: RetireQueue,
+    /// Whether a pass failed after writing addresses and before starting their new epochs.
+    epochs_pending: bool,
+    workload_interfaces: WorkloadInterfaces,
+    pickup_deadlines: BTreeMap<u32, u32>,
     fenced: BTreeSet<u32>,
     compacted: bool,
 }
 
 impl<D: Datapath> Reconciler<D> {
-    /// Takes over what the kernel holds and what the ledger knows.
+    /// Adopts the state in the kernel's maps and the numbers in the ledger.
     ///
     /// # Errors
     /// When either cannot be read.
@@ -102,7 +103,7 @@ impl<D: Datapath> Reconciler<D> {
         let mut compiler = Compiler::default();
         compiler.numbers.restore(ledger.load()?);
         reserve(&mut compiler, &actual);
-        let pickups = actual
+        let pickup_deadlines = actual
             .endpoints
             .iter()
             .map(|(i, e)| (*i, e.pickup_until))
@@ -112,25 +113,25 @@ impl<D: Datapath> Reconciler<D> {
             compiler,
             ledger,
             actual,
-            retiring: Retiring::default(),
-            owes_epochs: false,
-            attachable: Attachable::default(),
-            pickups,
+            retire_queue: RetireQueue::default(),
+            epochs_pending: false,
+            workload_interfaces: WorkloadInterfaces::default(),
+            pickup_deadlines,
             fenced: BTreeSet::new(),
             compacted: false,
         })
     }
 
-    /// The datapath, for what is not reconcile's business.
+    /// The datapath, for operations that are not part of reconcile.
     pub fn datapath(&mut self) -> &mut D {
         &mut self.datapath
     }
 
-    /// Makes one pass. Safe to repeat after an error.
+    /// Makes one pass. Can be repeated after an error.
     ///
     /// # Errors
-    /// Why the desired state is not (wholly) in force; endpoints without a policy are fenced all
-    /// the same, so that what appears meanwhile is closed if its namespace enforces.
+    /// Why the desired state is not (wholly) in force. New endpoints are then fenced without a
+    /// policy, so that they are closed if their namespace enforces.
     pub fn publish(&mut self, desired: &Desired<'_>) -> Result<Published, ReconcileError> {
         let clocks = self.datapath.clocks()?;
         let endpoints = self.local_endpoints(desired, clocks.boot);
@@ -145,16 +146,16 @@ impl<D: Datapath> Reconciler<D> {
                 boot: clocks.boot,
             },
         };
-        match self.bring_about(&inputs, desired) {
+        match self.apply(&inputs, desired) {
             Ok((compiled, writes, passed)) => {
-                let carried = carries(&compiled).then(|| passed.saturating_add(GRACE));
-                let settles = [carried, self.retiring.ripens()];
-                self.compact(&compiled)?;
+                let tables = has_unused_tables(&compiled).then(|| passed.saturating_add(GRACE));
+                let retire_due = [tables, self.retire_queue.next_due()];
+                self.compact_ledger(&compiled)?;
                 let fenced = self.fenced.clone();
                 Ok(Published {
                     compiled,
                     writes,
-                    settles: settles.into_iter().flatten().min(),
+                    retire_due: retire_due.into_iter().flatten().min(),
                     fenced,
                     clocks,
                 })
@@ -166,17 +167,17 @@ impl<D: Datapath> Reconciler<D> {
         }
     }
 
-    /// Removes what nothing has referred to for a grace period. To be called before each pass.
+    /// Removes rows that nothing has referred to for a grace period. Call it before each pass.
     ///
     /// # Errors
-    /// When the kernel refuses a removal; the rest is tried again next time.
+    /// When the kernel refuses a removal; the next pass plans the rest again.
     pub fn retire(&mut self) -> Result<usize, ReconcileError> {
-        let ripe = self.retiring.take_ripe(self.datapath.clocks()?.boot);
-        self.write(&ripe)?;
-        Ok(ripe.len())
+        let due = self.retire_queue.take_due(self.datapath.clocks()?.boot);
+        self.write(&due)?;
+        Ok(due.len())
     }
 
-    fn bring_about(
+    fn apply(
         &mut self,
         inputs: &Inputs<'_>,
         desired: &Desired<'_>,
@@ -184,31 +185,31 @@ impl<D: Datapath> Reconciler<D> {
         let compiled = self.compiler.compile(inputs)?;
         plan::check(&self.actual, &compiled.state, &self.datapath.capacities())?;
         self.ledger.append(&self.compiler.numbers.take_fresh())?;
-        self.take_off(&compiled.state)?;
-        self.retiring.spare(&compiled.state);
-        if self.owes_epochs {
+        self.detach_removed(&compiled.state)?;
+        self.retire_queue.keep_referenced(&compiled.state);
+        if self.epochs_pending {
             self.write(&[Action::BumpAllEpochs])?;
-            self.owes_epochs = false;
+            self.epochs_pending = false;
         }
         let plan = plan::plan(&self.actual, &compiled.state);
         let writes = plan.publish.len();
         self.publish_all(&plan.publish, &compiled.state)?;
         self.compiler.in_force();
         let passed = self.datapath.clocks()?.boot;
-        self.retiring.left_by_pass(passed, &plan.retire);
-        self.put_on(&compiled.state, desired)?;
+        self.retire_queue.record_pass(passed, &plan.retire);
+        self.attach_endpoints(&compiled.state, desired)?;
         Ok((compiled, writes, passed))
     }
 
-    /// A workload's interface that exists makes it an endpoint of this node.
+    /// The endpoints of this node: the workloads whose interface exists.
     fn local_endpoints(&mut self, desired: &Desired<'_>, boot: u64) -> Vec<LocalEndpoint> {
         let fresh = u32::try_from(boot / SECOND + PICKUP_WINDOW).unwrap_or(u32::MAX);
         let mut endpoints = Vec::new();
-        for (workload, interface) in self.attachable.of(desired.inventory) {
+        for (workload, interface) in self.workload_interfaces.update(desired.inventory) {
             let Some(ifindex) = desired.interfaces.get(interface).copied() else {
                 continue;
             };
-            let pickup_until = *self.pickups.entry(ifindex).or_insert(fresh);
+            let pickup_until = *self.pickup_deadlines.entry(ifindex).or_insert(fresh);
             endpoints.push(LocalEndpoint {
                 ifindex,
                 workload: workload.clone(),
@@ -216,46 +217,47 @@ impl<D: Datapath> Reconciler<D> {
             });
         }
         let present: BTreeSet<u32> = endpoints.iter().map(|e| e.ifindex).collect();
-        self.pickups.retain(|ifindex, _| present.contains(ifindex));
+        self.pickup_deadlines
+            .retain(|ifindex, _| present.contains(ifindex));
         endpoints
     }
 
-    /// Makes writes, and takes note of those that were made.
+    /// Makes writes, and records those that were made.
     fn write(&mut self, actions: &[Action]) -> Result<(), ReconcileError> {
         let outcome = self.datapath.write_all(actions);
         let made = outcome
             .as_ref()
-            .map_or_else(|it| it.made, |()| actions.len());
-        self.note(actions, made);
+            .map_or_else(|refused| refused.made, |()| actions.len());
+        self.record_writes(actions, made);
         Ok(outcome.map_err(|refused| refused.error)?)
     }
 
-    fn note(&mut self, actions: &[Action], made: usize) {
+    fn record_writes(&mut self, actions: &[Action], made: usize) {
         let (made, left) = actions.split_at(made.min(actions.len()));
         for action in made {
             self.actual.record(action);
         }
-        // Addresses that are written are no difference any more, and no plan asks for their epochs.
-        self.owes_epochs |= left.iter().any(Action::begins_epochs);
+        // The next plan has no difference at addresses already written, so it would not start their
+        // epochs.
+        self.epochs_pending |= left.iter().any(Action::bumps_epochs);
     }
 
-    /// Makes the writes that lead to a state. Once all of them are made, the state is what is, but
-    /// for rows that are still to be retired; noting each write would cost more than making it.
+    /// Makes the writes of a plan. Once all are made, the actual state is the desired one plus the
+    /// rows still to be retired; recording each write would cost more than making it.
     fn publish_all(&mut self, actions: &[Action], state: &State) -> Result<(), ReconcileError> {
         if let Err(Refused { made, error }) = self.datapath.write_all(actions) {
-            self.note(actions, made);
+            self.record_writes(actions, made);
             return Err(error.into());
         }
         self.actual.overlay(state);
         Ok(())
     }
 
-    /// Fences come off before their endpoint is forgotten: a fenced interface without an endpoint
-    /// is treated by the node's default mode, which need not be the namespace's.
-    fn take_off(&mut self, state: &State) -> Result<(), ReconcileError> {
-        let kept = |ifindex: &u32| state.endpoints.contains_key(ifindex);
+    /// Detaches fences before their endpoints are removed: a fenced interface without an endpoint
+    /// has the node's default mode, which may differ from the namespace's.
+    fn detach_removed(&mut self, state: &State) -> Result<(), ReconcileError> {
         for ifindex in self.datapath.attached() {
-            if !kept(&ifindex) {
+            if !state.endpoints.contains_key(&ifindex) {
                 self.datapath.detach(ifindex)?;
                 self.fenced.remove(&ifindex);
             }
@@ -263,7 +265,12 @@ impl<D: Datapath> Reconciler<D> {
         Ok(())
     }
 
-    fn put_on(&mut self, state: &State, desired: &Desired<'_>) -> Result<(), ReconcileError> {
+    /// Attaches a fence to every endpoint that this process has not attached yet.
+    fn attach_endpoints(
+        &mut self,
+        state: &State,
+        desired: &Desired<'_>,
+    ) -> Result<(), ReconcileError> {
         let mut failure = None;
         for (name, ifindex) in desired.interfaces {
             if !state.endpoints.contains_key(ifindex) || self.fenced.contains(ifindex) {
@@ -273,14 +280,14 @@ impl<D: Datapath> Reconciler<D> {
                 Ok(_) => {
                     self.fenced.insert(*ifindex);
                 }
-                // The other interfaces must not stay open because of this one.
+                // A failure here must not leave the other interfaces open.
                 Err(error) => failure = Some(error),
             }
         }
         failure.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Fences endpoints whose policy could not be brought about: they have a table without rows.
+    /// Fences new endpoints whose policy could not be published: their table has no rows.
     fn fence_without_policy(
         &mut self,
         inputs: &Inputs<'_>,
@@ -300,11 +307,11 @@ impl<D: Datapath> Reconciler<D> {
             ])?;
         }
         let state = self.actual.clone();
-        self.put_on(&state, desired)
+        self.attach_endpoints(&state, desired)
     }
 
-    /// Once after a start, forgets numbers of an earlier life that nothing uses any more.
-    fn compact(&mut self, compiled: &Compiled) -> Result<(), ReconcileError> {
+    /// Once after a start, removes numbers from the ledger that nothing uses any more.
+    fn compact_ledger(&mut self, compiled: &Compiled) -> Result<(), ReconcileError> {
         if self.compacted {
             return Ok(());
         }
@@ -312,7 +319,7 @@ impl<D: Datapath> Reconciler<D> {
         for space in [Space::Identity, Space::Class, Space::Table, Space::Rule] {
             let mut used: HashSet<u32> = [&self.actual, &compiled.state]
                 .into_iter()
-                .flat_map(|state| held(state, space))
+                .flat_map(|state| numbers_in_use(state, space))
                 .collect();
             if space == Space::Rule {
                 used.extend(compiled.rules.keys().map(|slot| slot.0));
@@ -325,8 +332,8 @@ impl<D: Datapath> Reconciler<D> {
     }
 }
 
-/// Whether tables stand that no endpoint uses any more.
-fn carries(compiled: &Compiled) -> bool {
+/// Whether the state has tables that no endpoint uses any more.
+fn has_unused_tables(compiled: &Compiled) -> bool {
     let used: BTreeSet<TableId> = compiled.endpoints.values().map(|e| e.table).collect();
     compiled
         .state
@@ -335,21 +342,23 @@ fn carries(compiled: &Compiled) -> bool {
         .any(|table| !used.contains(table))
 }
 
-/// Numbers that are in use in the kernel but may be missing in the ledger.
+/// Reserves numbers that the kernel's maps use: they may be missing in the ledger.
 fn reserve(compiler: &mut Compiler, actual: &State) {
     for space in Space::ALL {
-        compiler.numbers.reserve(space, held(actual, space));
+        compiler
+            .numbers
+            .reserve(space, numbers_in_use(actual, space));
     }
 }
 
-/// The numbers of a space that a state holds, in whatever map: rows outlive the classes and rules that
-/// they are about by a grace period.
-fn held(state: &State, space: Space) -> Vec<u32> {
+/// The numbers of a space that a state uses in any map: rows remain for a grace period after the
+/// classes and rules that they refer to.
+fn numbers_in_use(state: &State, space: Space) -> Vec<u32> {
     let rows = || state.tables.values().flat_map(|rows| rows.iter());
     match space {
         Space::Identity => {
-            let held = state.addresses.values().chain(state.prefixes.values());
-            held.chain(state.classes.keys()).map(|id| id.0).collect()
+            let used = state.addresses.values().chain(state.prefixes.values());
+            used.chain(state.classes.keys()).map(|id| id.0).collect()
         }
         Space::Class => {
             let classes = state.classes.values().map(|id| id.0);

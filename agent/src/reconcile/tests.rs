@@ -1,4 +1,4 @@
-//! Reconcile against a kernel in memory that fails on demand.
+//! Reconcile with an in-memory kernel that fails on demand.
 
 use std::{cell::RefCell, net::IpAddr, path::Path, rc::Rc};
 
@@ -11,7 +11,7 @@ use crate::{
 use ringfence_common::mode::Mode;
 
 #[derive(Debug, Clone, PartialEq)]
-enum Step {
+enum Call {
     Write(Action),
     Attach(u32),
     Detach(u32),
@@ -21,9 +21,9 @@ enum Step {
 struct Kernel {
     state: State,
     attached: BTreeSet<u32>,
-    steps: Vec<Step>,
-    /// Writes to go until one fails.
-    fuse: Option<usize>,
+    calls: Vec<Call>,
+    /// Writes that succeed before one fails; `None` for no failure.
+    writes_left: Option<usize>,
     capacities: Option<Capacities>,
     /// Nanoseconds that have passed.
     elapsed: u64,
@@ -41,9 +41,9 @@ impl Datapath for Fake {
     }
     fn write(&mut self, action: &Action) -> Result<(), DatapathError> {
         let mut kernel = self.0.borrow_mut();
-        if let Some(left) = &mut kernel.fuse {
+        if let Some(left) = &mut kernel.writes_left {
             if *left == 0 {
-                kernel.fuse = None;
+                kernel.writes_left = None;
                 let reason = "injected".to_owned();
                 return Err(DatapathError::Map {
                     map: "POLICY",
@@ -54,7 +54,7 @@ impl Datapath for Fake {
             *left -= 1;
         }
         kernel.state.record(action);
-        kernel.steps.push(Step::Write(*action));
+        kernel.calls.push(Call::Write(*action));
         Ok(())
     }
     fn attached(&self) -> BTreeSet<u32> {
@@ -63,13 +63,13 @@ impl Datapath for Fake {
     fn attach(&mut self, ifindex: u32, _: &str) -> Result<AttachKind, DatapathError> {
         let mut kernel = self.0.borrow_mut();
         kernel.attached.insert(ifindex);
-        kernel.steps.push(Step::Attach(ifindex));
+        kernel.calls.push(Call::Attach(ifindex));
         Ok(AttachKind::Tcx)
     }
     fn detach(&mut self, ifindex: u32) -> Result<(), DatapathError> {
         let mut kernel = self.0.borrow_mut();
         kernel.attached.remove(&ifindex);
-        kernel.steps.push(Step::Detach(ifindex));
+        kernel.calls.push(Call::Detach(ifindex));
         Ok(())
     }
     fn clocks(&mut self) -> Result<Clocks, DatapathError> {
@@ -128,12 +128,12 @@ impl World {
                 namespaces: BTreeMap::new(),
             },
         };
-        world.move_in(INVENTORY);
-        world.apply(policies);
+        world.set_inventory(INVENTORY);
+        world.set_policies(policies);
         world
     }
 
-    fn move_in(&mut self, inventory: &str) {
+    fn set_inventory(&mut self, inventory: &str) {
         let fragment = inventory_toml::parse("inventory.toml", inventory).unwrap();
         let inventory = Inventory::build(
             plain(fragment.namespaces),
@@ -143,7 +143,7 @@ impl World {
         self.inventory = Arc::new(inventory.unwrap());
     }
 
-    fn apply(&mut self, policies: &str) {
+    fn set_policies(&mut self, policies: &str) {
         let fragment = policy_toml::parse("policies.toml", policies).unwrap();
         self.policies = Arc::new(PolicySet::build(fragment.policies).unwrap());
     }
@@ -164,17 +164,17 @@ fn reconciler(kernel: &Fake, dir: &Path) -> Reconciler<Fake> {
     Reconciler::adopt(kernel.clone(), Ledger::in_dir(dir)).unwrap()
 }
 
-/// Passes until nothing is left to retire, as the event loop does.
-fn settle(reconciler: &mut Reconciler<Fake>, world: &World) {
+/// Makes passes until nothing is left to retire, as the event loop does.
+fn publish_and_retire(reconciler: &mut Reconciler<Fake>, world: &World) {
     for _ in 0..5 {
         let published = reconciler.publish(&world.desired()).unwrap();
-        if published.settles.is_none() {
+        if published.retire_due.is_none() {
             return;
         }
         reconciler.datapath().0.borrow_mut().elapsed += GRACE;
         reconciler.retire().unwrap();
     }
-    panic!("does not settle");
+    panic!("rows are left to retire after 5 passes");
 }
 
 #[test]
@@ -184,38 +184,42 @@ fn an_endpoint_is_fenced_after_its_policy_is_written() {
     let published = reconciler(&kernel, dir.path())
         .publish(&world.desired())
         .unwrap();
-    assert_eq!(published.fenced, BTreeSet::from([7, 9]), "eth0 is nobody's");
+    assert_eq!(
+        published.fenced,
+        BTreeSet::from([7, 9]),
+        "no workload has eth0"
+    );
     let kernel = kernel.0.borrow();
-    let at = |step: fn(&Step) -> bool| kernel.steps.iter().rposition(step).unwrap();
-    let last_write = at(|step| matches!(step, Step::Write(_)));
+    let last = |test: fn(&Call) -> bool| kernel.calls.iter().rposition(test).unwrap();
+    let last_write = last(|call| matches!(call, Call::Write(_)));
     let first_attach = kernel
-        .steps
+        .calls
         .iter()
-        .position(|s| matches!(s, Step::Attach(_)))
+        .position(|s| matches!(s, Call::Attach(_)))
         .unwrap();
     assert!(last_write < first_attach);
     assert_eq!(kernel.state, published.compiled.state);
 }
 
 #[test]
-fn a_failure_at_any_write_is_made_good_by_the_next_pass() {
+fn the_next_pass_completes_a_pass_that_failed_at_any_write() {
     let mut points = 0;
     loop {
         let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
         let mut world = World::new(CLOSED);
         let mut subject = reconciler(&kernel, dir.path());
-        settle(&mut subject, &world);
-        world.apply(OPEN);
-        kernel.0.borrow_mut().fuse = Some(points);
+        publish_and_retire(&mut subject, &world);
+        world.set_policies(OPEN);
+        kernel.0.borrow_mut().writes_left = Some(points);
         let failed = subject.publish(&world.desired()).is_err();
-        kernel.0.borrow_mut().fuse = None;
-        settle(&mut subject, &world);
+        kernel.0.borrow_mut().writes_left = None;
+        publish_and_retire(&mut subject, &world);
         let fresh = Fake::default();
         let elsewhere = tempfile::tempdir().unwrap();
         let mut other = reconciler(&fresh, elsewhere.path());
-        // A kernel of its own numbers differently; what counts is that this one holds what its
-        // own reconciler wants, and nothing else.
-        settle(&mut other, &world);
+        // Another kernel has other numbers, so only the number of rows is compared; this kernel
+        // must hold exactly what its own reconciler compiles.
+        publish_and_retire(&mut other, &world);
         let wanted = subject.publish(&world.desired()).unwrap();
         assert_eq!(wanted.writes, 0, "after a failure at write {points}");
         assert_eq!(kernel.0.borrow().state, wanted.compiled.state);
@@ -232,30 +236,33 @@ fn a_failure_at_any_write_is_made_good_by_the_next_pass() {
 }
 
 #[test]
-fn epochs_that_a_failed_pass_did_not_reach_begin_in_the_next() {
+fn epochs_missed_by_a_failed_pass_start_in_the_next() {
     let mut failures = 0;
-    for fuse in 0.. {
+    for writes_left in 0.. {
         let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
         let mut world = World::new(OPEN);
         let mut subject = reconciler(&kernel, dir.path());
-        settle(&mut subject, &world);
-        world.move_in(&INVENTORY.replace("app = \"b\"", "app = \"c\""));
-        kernel.0.borrow_mut().steps.clear();
-        kernel.0.borrow_mut().fuse = Some(fuse);
+        publish_and_retire(&mut subject, &world);
+        world.set_inventory(&INVENTORY.replace("app = \"b\"", "app = \"c\""));
+        kernel.0.borrow_mut().calls.clear();
+        kernel.0.borrow_mut().writes_left = Some(writes_left);
         let failed = subject.publish(&world.desired()).is_err();
-        kernel.0.borrow_mut().fuse = None;
+        kernel.0.borrow_mut().writes_left = None;
         subject.publish(&world.desired()).unwrap();
         let kernel = kernel.0.borrow();
         for moved in ["10.1.0.2", "fd00::2"] {
             let moved: IpAddr = moved.parse().unwrap();
-            let written = kernel.steps.iter().rposition(
-                |step| matches!(step, Step::Write(Action::PutAddress(at, _)) if *at == moved),
+            let written = kernel.calls.iter().rposition(
+                |call| matches!(call, Call::Write(Action::PutAddress(at, _)) if *at == moved),
             );
-            let begun = kernel.steps.iter().rposition(|step| {
-                matches!(step, Step::Write(Action::BumpAllEpochs))
-                    || *step == Step::Write(Action::BumpEpoch(moved))
+            let bumped = kernel.calls.iter().rposition(|call| {
+                matches!(call, Call::Write(Action::BumpAllEpochs))
+                    || *call == Call::Write(Action::BumpEpoch(moved))
             });
-            assert!(written.is_some() && written < begun, "{moved}, {fuse}");
+            assert!(
+                written.is_some() && written < bumped,
+                "{moved}, {writes_left}"
+            );
         }
         if !failed {
             break;
@@ -266,18 +273,18 @@ fn epochs_that_a_failed_pass_did_not_reach_begin_in_the_next() {
 }
 
 #[test]
-fn what_does_not_fit_changes_nothing_but_new_endpoints_are_closed() {
+fn a_state_that_does_not_fit_changes_nothing_and_new_endpoints_are_closed() {
     let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
     let mut world = World::new(CLOSED);
     world.interfaces.remove("rf-b");
     let mut subject = reconciler(&kernel, dir.path());
-    settle(&mut subject, &world);
+    publish_and_retire(&mut subject, &world);
     let before = kernel.0.borrow().state.clone();
     kernel.0.borrow_mut().capacities = Some(Capacities {
         policy: 3,
         ..Capacities::default()
     });
-    world.apply(OPEN);
+    world.set_policies(OPEN);
     world.interfaces.insert("rf-b".into(), 9);
     let error = subject.publish(&world.desired()).unwrap_err();
     assert!(error.to_string().contains("nothing was changed"), "{error}");
@@ -293,10 +300,10 @@ fn what_does_not_fit_changes_nothing_but_new_endpoints_are_closed() {
 }
 
 #[test]
-fn a_restart_finds_everything_in_place() {
+fn a_restart_with_the_same_state_writes_nothing() {
     let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
     let world = World::new(OPEN);
-    settle(&mut reconciler(&kernel, dir.path()), &world);
+    publish_and_retire(&mut reconciler(&kernel, dir.path()), &world);
     let before = kernel.0.borrow().state.clone();
     let published = reconciler(&kernel, dir.path())
         .publish(&world.desired())
@@ -306,10 +313,10 @@ fn a_restart_finds_everything_in_place() {
 }
 
 #[test]
-fn a_lost_ledger_costs_new_numbers_and_never_a_wrong_one() {
+fn a_lost_ledger_leads_to_new_numbers_and_reuses_none() {
     let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
     let world = World::new(OPEN);
-    settle(&mut reconciler(&kernel, dir.path()), &world);
+    publish_and_retire(&mut reconciler(&kernel, dir.path()), &world);
     let before = kernel.0.borrow().state.clone();
     let fresh = tempfile::tempdir().unwrap();
     let published = reconciler(&kernel, fresh.path())
@@ -318,21 +325,19 @@ fn a_lost_ledger_costs_new_numbers_and_never_a_wrong_one() {
     for table in published.compiled.endpoints.values().map(|e| e.table) {
         assert!(
             !before.tables.contains_key(&table),
-            "{table:?} meant something else"
+            "{table:?} is in use already"
         );
     }
     let used: BTreeSet<_> = before.addresses.values().collect();
     for identity in published.compiled.state.addresses.values() {
-        assert!(
-            !used.contains(identity),
-            "{identity:?} meant something else"
-        );
+        assert!(!used.contains(identity), "{identity:?} is in use already");
     }
 }
 
-/// Else a class that begins right after a restart has rows of one that ended while the agent was dead.
+/// Otherwise a class allocated right after a restart would have the rows of a class that ended
+/// while no agent ran.
 #[test]
-fn a_number_that_old_rows_hold_is_nobody_elses_after_a_restart() {
+fn a_number_that_old_rows_use_is_not_reused_after_a_restart() {
     let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
     let without_a = INVENTORY.replace("app = \"a\"", "app = \"x\"");
     let with_c = INVENTORY.replace("app = \"a\"", "app = \"c\"");
@@ -343,43 +348,43 @@ fn a_number_that_old_rows_hold_is_nobody_elses_after_a_restart() {
     };
     let subject = "[[policy]]\nname = \"p\"\nnamespace = \"shop\"\nsubject = \"app=b\"\n";
     let mut world = World::new(&format!("{subject}{}{}", rule("a", 22), rule("c", 80)));
-    settle(&mut reconciler(&kernel, dir.path()), &world);
+    publish_and_retire(&mut reconciler(&kernel, dir.path()), &world);
     let mut restarted = reconciler(&kernel, dir.path());
     for inventory in [without_a, with_c] {
-        world.move_in(&inventory);
+        world.set_inventory(&inventory);
         let wanted = restarted.publish(&world.desired()).unwrap().compiled.state;
         let kernel = kernel.0.borrow();
         let live: BTreeSet<_> = wanted.classes.values().collect();
         for (table, rows) in &wanted.tables {
-            let known = kernel.state.tables[table].iter();
-            for (place, row) in known.filter(|((_, key), _)| live.contains(&key.class)) {
-                assert_eq!(rows.get(place), Some(row), "{place:?}");
+            let held = kernel.state.tables[table].iter();
+            for (key, row) in held.filter(|((_, key), _)| live.contains(&key.class)) {
+                assert_eq!(rows.get(key), Some(row), "{key:?}");
             }
         }
     }
 }
 
 #[test]
-fn old_rows_stand_until_they_are_retired() {
+fn old_rows_remain_until_they_are_retired() {
     let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
     let mut world = World::new(CLOSED);
     let mut subject = reconciler(&kernel, dir.path());
-    settle(&mut subject, &world);
+    publish_and_retire(&mut subject, &world);
     let old = kernel.0.borrow().state.endpoints[&7].table;
-    world.apply(OPEN);
+    world.set_policies(OPEN);
     let published = subject.publish(&world.desired()).unwrap();
-    assert!(published.settles.is_some());
+    assert!(published.retire_due.is_some());
     assert_ne!(kernel.0.borrow().state.endpoints[&7].table, old);
     assert!(
         kernel.0.borrow().state.tables.contains_key(&old),
         "a packet may still be reading it"
     );
-    settle(&mut subject, &world);
+    publish_and_retire(&mut subject, &world);
     assert!(!kernel.0.borrow().state.tables.contains_key(&old));
 }
 
 #[test]
-fn quick_changes_leave_no_more_behind_than_slow_ones() {
+fn frequent_changes_do_not_accumulate_unretired_tables() {
     let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
     let mut world = World::new(CLOSED);
     let mut subject = reconciler(&kernel, dir.path());
@@ -388,7 +393,7 @@ fn quick_changes_leave_no_more_behind_than_slow_ones() {
         kernel.0.borrow_mut().elapsed += GRACE / 10;
         subject.retire().unwrap();
         let port = format!("tcp/{}", 9000 + change);
-        world.apply(&OPEN.replace("tcp/80", &port));
+        world.set_policies(&OPEN.replace("tcp/80", &port));
         subject.publish(&world.desired()).unwrap();
         most = most.max(kernel.0.borrow().state.tables.len());
     }
@@ -396,20 +401,20 @@ fn quick_changes_leave_no_more_behind_than_slow_ones() {
 }
 
 #[test]
-fn what_a_failed_pass_began_to_use_again_is_not_retired() {
-    let mut flipped = 0;
+fn rows_that_a_failed_pass_uses_again_are_not_retired() {
+    let mut switched = 0;
     for point in 0.. {
         let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
         let mut world = World::new(CLOSED);
         let mut subject = reconciler(&kernel, dir.path());
-        settle(&mut subject, &world);
+        publish_and_retire(&mut subject, &world);
         let closed = kernel.0.borrow().state.endpoints[&7].table;
-        world.apply(OPEN);
-        // The first pass may still carry the old table for what is under way.
+        world.set_policies(OPEN);
+        // The first pass may keep the old table for packets in flight.
         subject.publish(&world.desired()).unwrap();
         subject.publish(&world.desired()).unwrap();
-        world.apply(CLOSED);
-        kernel.0.borrow_mut().fuse = Some(point);
+        world.set_policies(CLOSED);
+        kernel.0.borrow_mut().writes_left = Some(point);
         if subject.publish(&world.desired()).is_ok() {
             break;
         }
@@ -417,34 +422,34 @@ fn what_a_failed_pass_began_to_use_again_is_not_retired() {
         subject.retire().unwrap();
         let kernel = kernel.0.borrow();
         for endpoint in kernel.state.endpoints.values() {
-            flipped += u32::from(endpoint.table == closed);
+            switched += u32::from(endpoint.table == closed);
             let rows = kernel.state.tables.get(&endpoint.table);
             assert!(rows.is_some_and(|rows| !rows.is_empty()), "{endpoint:?}");
         }
     }
-    assert!(flipped > 0, "no pass failed between two endpoints");
+    assert!(switched > 0, "no pass failed between two endpoints");
 }
 
 #[test]
-fn a_fence_comes_off_before_its_endpoint_is_forgotten() {
+fn a_fence_is_detached_before_its_endpoint_is_removed() {
     let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
     let mut world = World::new(CLOSED);
     let mut subject = reconciler(&kernel, dir.path());
-    settle(&mut subject, &world);
+    publish_and_retire(&mut subject, &world);
     world.interfaces.remove("rf-b");
-    kernel.0.borrow_mut().steps.clear();
+    kernel.0.borrow_mut().calls.clear();
     subject.publish(&world.desired()).unwrap();
     let kernel = kernel.0.borrow();
     let detached = kernel
-        .steps
+        .calls
         .iter()
-        .position(|s| *s == Step::Detach(9))
+        .position(|s| *s == Call::Detach(9))
         .unwrap();
-    let forgotten = kernel
-        .steps
+    let removed = kernel
+        .calls
         .iter()
-        .position(|s| *s == Step::Write(Action::DeleteEndpoint(9)))
+        .position(|s| *s == Call::Write(Action::DeleteEndpoint(9)))
         .unwrap();
-    assert!(detached < forgotten);
+    assert!(detached < removed);
     assert_eq!(kernel.attached, BTreeSet::from([7]));
 }

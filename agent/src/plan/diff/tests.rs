@@ -1,7 +1,7 @@
 //! Plans, replayed write by write.
 //!
-//! States are random, but as the compiler makes them: every endpoint's table stands, and its rows
-//! always include the one that answers everything.
+//! States are random, but have the compiler's invariants: every endpoint's table exists, and its rows
+//! include one that matches every lookup.
 
 use std::collections::BTreeSet;
 
@@ -73,12 +73,12 @@ fn state() -> impl Strategy<Value = State> {
                 .into_iter()
                 .map(|(ifindex, drawn)| (ifindex, endpoint(drawn)))
                 .collect::<std::collections::BTreeMap<u32, Endpoint>>();
-            let asked: BTreeSet<TableId> = endpoints.values().map(|e| e.table).collect();
+            let used: BTreeSet<TableId> = endpoints.values().map(|e| e.table).collect();
             let tables = [tables.0, tables.1, tables.2, tables.3];
             State {
                 tables: tables
                     .into_iter()
-                    .filter(|(table, _)| asked.contains(table))
+                    .filter(|(table, _)| used.contains(table))
                     .collect(),
                 modes: modes.into_iter().collect(),
                 classes: classes.into_iter().collect(),
@@ -90,7 +90,7 @@ fn state() -> impl Strategy<Value = State> {
     )
 }
 
-fn stage(action: &Action) -> u8 {
+fn phase(action: &Action) -> u8 {
     match action {
         Action::PutRow(_) => 0,
         Action::SetMode(..) => 1,
@@ -103,8 +103,8 @@ fn stage(action: &Action) -> u8 {
     }
 }
 
-/// Whether every endpoint finds all the rows that a state with that very endpoint promises it.
-fn all_rows_stand(now: &State, promised: [&State; 2]) -> bool {
+/// Whether every endpoint has all the rows that one of the states gives to the same endpoint.
+fn all_rows_present(now: &State, promised: [&State; 2]) -> bool {
     now.endpoints.iter().all(|(ifindex, endpoint)| {
         promised.into_iter().any(|state| {
             let same = state.endpoints.get(ifindex) == Some(endpoint);
@@ -121,7 +121,7 @@ fn assert_same(held: &State, desired: &State) -> Result<(), TestCaseError> {
     prop_assert_eq!(&held.prefixes, &desired.prefixes);
     prop_assert_eq!(&held.addresses, &desired.addresses);
     prop_assert_eq!(&held.endpoints, &desired.endpoints);
-    // Classes and modes of numbers that nobody has are left where they are: arrays do not shrink.
+    // Classes and modes of unused numbers are left: arrays do not shrink.
     for (identity, class) in &desired.classes {
         prop_assert_eq!(
             held.classes.get(identity).copied().unwrap_or_default(),
@@ -140,14 +140,14 @@ proptest! {
     #[test]
     fn a_plan_leads_from_one_state_to_the_other((actual, desired) in (state(), state())) {
         let plan = plan(&actual, &desired);
-        let stages: Vec<u8> = plan.publish.iter().map(stage).collect();
-        prop_assert!(stages.is_sorted(), "{stages:?}");
-        prop_assert!(!stages.contains(&7));
+        let phases: Vec<u8> = plan.publish.iter().map(phase).collect();
+        prop_assert!(phases.is_sorted(), "{phases:?}");
+        prop_assert!(!phases.contains(&7));
 
         let mut held = actual.clone();
         for action in &plan.publish {
             held.record(action);
-            prop_assert!(all_rows_stand(&held, [&desired, &actual]), "after {action:?}");
+            prop_assert!(all_rows_present(&held, [&desired, &actual]), "after {action:?}");
         }
         let mut at_once = actual.clone();
         at_once.overlay(&desired);
@@ -157,21 +157,21 @@ proptest! {
         prop_assert!(after.publish.is_empty() && after.retire.len() == plan.retire.len());
         for action in &plan.retire {
             let Action::DeleteRow(row) = action else {
-                return Err(TestCaseError::fail(format!("{action:?} is no removal of a row")));
+                return Err(TestCaseError::fail(format!("{action:?} does not remove a row")));
             };
             let wanted = desired.tables.get(&row.key.table);
             prop_assert!(!wanted.is_some_and(|rows| rows.contains_key(&(row.bits, row.key))));
             held.record(action);
-            prop_assert!(all_rows_stand(&held, [&desired, &desired]), "after {action:?}");
+            prop_assert!(all_rows_present(&held, [&desired, &desired]), "after {action:?}");
         }
         assert_same(&held, &desired)?;
         prop_assert!(super::plan(&held, &desired).is_empty());
     }
 
     #[test]
-    fn there_is_no_way_from_a_state_to_itself(state in state()) {
+    fn a_plan_from_a_state_to_itself_is_empty(state in state()) {
         prop_assert!(plan(&state, &state).is_empty());
-        // Equal, but none of its parts shared.
+        // Equal, but without shared parts.
         let apart = State {
             tables: state.tables.iter().map(|(t, rows)| (*t, Arc::new((**rows).clone()))).collect(),
             addresses: state.addresses.iter().map(|(a, id)| (*a, *id)).collect(),
@@ -181,7 +181,7 @@ proptest! {
     }
 
     #[test]
-    fn the_peak_must_fit_and_nothing_less((actual, desired) in (state(), state())) {
+    fn exactly_the_peak_must_fit((actual, desired) in (state(), state())) {
         let mut held = actual.clone();
         let mut peak = [0, 0, 0];
         for action in &plan(&actual, &desired).publish {
@@ -202,7 +202,7 @@ proptest! {
 }
 
 #[test]
-fn recorded_flows_are_judged_again_only_where_a_peer_changed() {
+fn epochs_start_only_for_changed_peers() {
     let mut before = State::default();
     before.endpoints.insert(1, Endpoint::default());
     before.addresses = [("10.0.0.1".parse().unwrap(), IdentityId(16))].into();
@@ -220,7 +220,7 @@ fn recorded_flows_are_judged_again_only_where_a_peer_changed() {
     let widened = plan(&before, &after).publish;
     assert_eq!(widened.last(), Some(&Action::BumpAllEpochs));
     assert_eq!(
-        widened.iter().filter(|action| stage(action) == 5).count(),
+        widened.iter().filter(|action| phase(action) == 5).count(),
         1
     );
 
@@ -228,7 +228,7 @@ fn recorded_flows_are_judged_again_only_where_a_peer_changed() {
     after.endpoints.clear();
     let idle = plan(&before, &after).publish;
     assert!(
-        idle.iter().all(|action| stage(action) != 5),
-        "no endpoint, no recorded flow"
+        idle.iter().all(|action| phase(action) != 5),
+        "without an endpoint there is no flow"
     );
 }

@@ -1,7 +1,7 @@
-//! What the event loop writes and the servers read.
+//! State that the event loop writes and the servers read.
 //!
-//! Invariants: locks are held for a copy or a walk over what is listed, never across an await; a
-//! poisoned lock is used all the same, because every write leaves a whole value behind.
+//! Invariants: a lock is held for a copy or for building one listing, never across an await; a
+//! poisoned lock is still used, because every write stores a complete value.
 
 use std::{
     path::PathBuf,
@@ -22,7 +22,7 @@ use crate::{
     source::{SourceError, interfaces::Names},
 };
 
-/// The applied state and the state of its sources.
+/// The desired state, the state of its sources, and what of it is published.
 pub(super) struct Applied {
     pub(super) inventory: Arc<Inventory>,
     pub(super) policies: Arc<PolicySet>,
@@ -33,14 +33,14 @@ pub(super) struct Applied {
     pub(super) revision: u64,
     pub(super) errors: Vec<SourceError>,
     pub(super) warnings: Vec<SourceError>,
-    /// Why the last publish failed, if it did.
+    /// Why the last publish failed; `None` if it succeeded.
     pub(super) failure: Option<String>,
     /// Wall clock minus the kernel's tick clock, in nanoseconds.
     pub(super) wall_minus_ticks: i128,
 }
 
-/// Everything that more than one task looks at.
-pub(super) struct Shared {
+/// The state that more than one task uses.
+pub(super) struct SharedState {
     pub(super) node: Arc<str>,
     pub(super) config: Config,
     pub(super) attach: AttachKind,
@@ -55,7 +55,7 @@ pub(super) struct Shared {
     denies_lost: AtomicU64,
 }
 
-/// Where the control API listens.
+/// The path of the control socket.
 pub(super) fn socket_path(config: &Config) -> PathBuf {
     config.run_dir.join("ringfence.sock")
 }
@@ -64,7 +64,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Shared {
+impl SharedState {
     pub(super) fn new(
         config: Config,
         node: Arc<str>,
@@ -105,22 +105,22 @@ impl Shared {
         *lock(&self.directory) = Arc::new(directory);
     }
 
-    /// How many proven flows conntrack held at the last sweep.
+    /// The number of assured conntrack entries at the last sweep.
     pub(super) fn assured(&self) -> u64 {
         self.assured.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_assured(&self, flows: u64) {
-        self.assured.store(flows, Ordering::Relaxed);
+    pub(super) fn set_assured(&self, entries: u64) {
+        self.assured.store(entries, Ordering::Relaxed);
     }
 
-    /// The kernel's counters, empty if they cannot be read: that is an error of its own elsewhere.
+    /// The kernel's counters; empty if they cannot be read.
     pub(super) fn counters(&self) -> Counters {
         self.telemetry().counters().unwrap_or_default()
     }
 
-    /// Denied packets that no record will tell of: the most that was seen, because what the maps say
-    /// while packets are being denied may be too little.
+    /// Denied packets that no flow record will report. The highest number seen so far, because the
+    /// maps may give too low a number while packets are being denied.
     pub(super) fn denies_lost(&self) -> u64 {
         let seen = self.telemetry().denials().unwrap_or_default().lost;
         self.denies_lost

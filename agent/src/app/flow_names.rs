@@ -1,7 +1,7 @@
-//! Names for telemetry, built from what was published.
+//! Names for flow records, built from the published state.
 //!
-//! Invariant: built after a publish and never changed; the address book is kept while the
-//! inventory stays, because at ten thousand workloads it is what costs.
+//! Invariants: a directory is built after a publish and never changed. The address book is reused
+//! while the inventory is the same, because with ten thousand workloads it is the expensive part.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{
     policy::{Compiled, Identity, Kind, RuleInfo},
 };
 
-/// Who owns which address.
+/// The owner of every address in the inventory.
 pub(super) fn address_book(inventory: &Inventory) -> AddressBook {
     let workloads = inventory.workloads.values().flat_map(|workload| {
         let owner = |address: &IpAddr| (*address, Owner::Workload(Arc::clone(workload)));
@@ -25,8 +25,12 @@ pub(super) fn address_book(inventory: &Inventory) -> AddressBook {
     AddressBook::new(workloads.chain(nodes))
 }
 
-/// Everything a flow record is to be named with.
-pub(super) fn directory(node: &str, book: &Arc<AddressBook>, compiled: &Compiled) -> Directory {
+/// All names that flow records need.
+pub(super) fn name_directory(
+    node: &str,
+    book: &Arc<AddressBook>,
+    compiled: &Compiled,
+) -> Directory {
     let mut directory = Directory::new(node, Arc::clone(book));
     for (ifindex, endpoint) in &compiled.endpoints {
         directory = directory.with_endpoint(*ifindex, Arc::clone(&endpoint.workload));
@@ -66,13 +70,13 @@ fn rule_name(info: &RuleInfo) -> RuleName {
     }
 }
 
-/// To the second; times outside the calendar as a number.
+/// Rounded to the second; times that the calendar cannot express as nanoseconds.
 fn rfc3339(time: WallTime) -> String {
     jiff::Timestamp::from_nanosecond(time.0.into())
         .map_or_else(|_| time.0.to_string(), |time| format!("{time:.0}"))
 }
 
-/// The kind of an identity in the design's words.
+/// The name of an identity's kind.
 pub(super) fn kind_name(identity: &Identity) -> &'static str {
     match identity.kind {
         Kind::Host => "host",

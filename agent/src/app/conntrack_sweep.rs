@@ -1,5 +1,5 @@
-//! When conntrack is swept: now and then, on a thread of its own, because a walk over full maps
-//! takes a good part of a second.
+//! The periodic conntrack sweep. Runs on its own thread, because a walk over full maps takes a good
+//! part of a second.
 
 use std::{
     collections::BTreeSet,
@@ -9,13 +9,13 @@ use std::{
 
 use tracing::{debug, warn};
 
-use super::shared::Shared;
+use super::shared_state::SharedState;
 use crate::datapath::Conntrack;
 
-/// How often. Entries that died of silence take room for so long, and no more than that.
-pub(super) const PERIOD: Duration = Duration::from_secs(15);
+/// The interval between sweeps: an expired entry takes up room for at most this long.
+pub(super) const INTERVAL: Duration = Duration::from_secs(15);
 
-/// What sweeps.
+/// Starts sweeps, one at a time.
 pub(super) struct Sweeper {
     conntrack: Arc<Mutex<Conntrack>>,
 }
@@ -27,25 +27,25 @@ impl Sweeper {
         }
     }
 
-    /// Begins a sweep, unless the last one still goes on. `now` is the kernel's tick clock.
-    pub(super) fn begin(&self, now: u64, endpoints: BTreeSet<u32>, shared: Arc<Shared>) {
+    /// Starts a sweep, unless the previous one is still running. `now` is the kernel's tick clock.
+    pub(super) fn start(&self, now: u64, endpoints: BTreeSet<u32>, shared: Arc<SharedState>) {
         let conntrack = Arc::clone(&self.conntrack);
         tokio::task::spawn_blocking(move || {
             let mut conntrack = match conntrack.try_lock() {
                 Ok(conntrack) => conntrack,
-                // It holds handles of maps and nothing that could be half done.
+                // It holds only map handles, so a panic cannot leave it half changed.
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => return,
             };
             match conntrack.sweep(now, &endpoints) {
                 Ok(sweep) => {
                     debug!(
-                        "conntrack: {} proven, {} swept",
+                        "conntrack sweep: {} assured entries, {} removed",
                         sweep.assured, sweep.removed
                     );
                     shared.set_assured(sweep.assured);
                 }
-                Err(error) => warn!("sweeping conntrack: {error}"),
+                Err(error) => warn!("conntrack sweep: {error}"),
             }
         });
     }
