@@ -1,8 +1,8 @@
 //! The agent's configuration file, `ringfence.toml`.
 //!
-//! Every key has a default, so the empty file is a good configuration. Unknown keys are errors;
-//! every error names file, line and column and what was expected. Relative paths are taken from
-//! the directory of the configuration file. Reading the files it names is not done here.
+//! Every key has a default, so an empty file is a valid configuration. Unknown keys are errors; every
+//! error has file, line and column and says what was expected. Relative paths are relative to the
+//! directory of the configuration file. `source` reads the files that it names.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,13 +22,13 @@ use crate::source::limits::MAX_FILE_SIZE;
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// `node`: this node's name. Default: the inventory's local node, else the host's name.
+    /// `node`: this node's name. Default: the inventory's local node, otherwise the host name.
     pub node: Option<NodeName>,
-    /// `state-dir`: where state that survives a reboot is kept. Default `/var/lib/ringfence`.
+    /// `state-dir`: the directory for state that survives a reboot. Default `/var/lib/ringfence`.
     pub state_dir: PathBuf,
-    /// `run-dir`: where the control socket is. Default `/run/ringfence`.
+    /// `run-dir`: the directory of the control socket. Default `/run/ringfence`.
     pub run_dir: PathBuf,
-    /// `bpffs`: where programs and maps are pinned. Default `/sys/fs/bpf/ringfence`.
+    /// `bpffs`: the directory where programs and maps are pinned. Default `/sys/fs/bpf/ringfence`.
     pub bpffs: PathBuf,
     /// `inventory`: inventory files, or directories of them. Default none.
     pub inventory: Vec<PathBuf>,
@@ -42,19 +42,19 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[maps]`.
     pub maps: MapCapacities,
-    /// `attach`: `"auto"` takes tcx where the kernel has it, `"clsact"` never does. Default auto.
+    /// `attach`: `"auto"` uses tcx where the kernel has it, `"clsact"` never does. Default auto.
     pub force_clsact: bool,
     /// `debug-kernel-log`: whether the kernel programs log. Default false.
     pub debug_kernel_log: bool,
 }
 
-/// `[modes]`: the mode of each namespace, unless `ringfence mode set` said otherwise since.
+/// `[modes]`: the mode of each namespace, unless `ringfence mode set` has changed it since.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Modes {
-    /// `default`: the mode of namespaces that are not named. Default `observe`.
+    /// `default`: the mode of namespaces that are not listed. Default `observe`.
     pub default: ModeName,
-    /// `name = "mode"` for single namespaces; under `[modes.namespaces]` a namespace may also be
-    /// called `default`. Default none.
+    /// `name = "mode"` for single namespaces; a namespace called `default` must be under
+    /// `[modes.namespaces]`. Default none.
     pub namespaces: BTreeMap<NamespaceName, ModeName>,
 }
 
@@ -69,16 +69,16 @@ impl Modes {
     }
 }
 
-/// `[flows]`: what becomes of flow records.
+/// `[flows]`: where flow records are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flows {
-    /// `log`: the file that flow records are appended to as JSON lines. Default none.
+    /// `log`: the file to which flow records are appended as JSON lines. Default none.
     pub log: Option<PathBuf>,
     /// `log-max-bytes`: the size at which the log is rotated. Default 67108864 (64 MiB).
     pub log_max_bytes: u64,
-    /// `log-files`: how many rotated files are kept. Default 3.
+    /// `log-files`: the number of rotated files to keep. Default 3.
     pub log_files: u32,
-    /// `history`: how many recent flows are kept in memory. Default 8192.
+    /// `history`: the number of recent flow records to keep in memory. Default 8192.
     pub history: u32,
 }
 
@@ -89,23 +89,23 @@ pub struct Metrics {
     pub listen: SocketAddr,
 }
 
-/// `[maps]`: capacities of kernel maps, each at least 1. Default of each: the one built in.
+/// `[maps]`: capacities of kernel maps, each at least 1. Absent keys have built-in defaults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MapCapacities {
     /// Endpoints on this node.
     pub endpoints: Option<u32>,
-    /// Exact addresses with an identity, of each family.
+    /// Addresses in the ipcache, for each family.
     pub ipcache: Option<u32>,
-    /// Prefixes with an identity, of each family.
+    /// Prefixes with an identity, for each family.
     pub cidr: Option<u32>,
     /// Rows of policy tables.
     pub policy: Option<u32>,
-    /// Tracked connections, of each family.
+    /// Assured conntrack entries, for each family.
     pub conntrack: Option<u32>,
-    /// Fragmented packets under way, of each family.
+    /// Fragmented packets in flight, for each family.
     pub fragments: Option<u32>,
-    /// Aggregated denials.
+    /// Deny aggregates.
     pub denies: Option<u32>,
 }
 
@@ -134,14 +134,14 @@ struct RawConfig {
     debug_kernel_log: bool,
 }
 
-/// `default`, the table `namespaces`, and any other namespace by its name.
+/// The keys `default` and `namespaces`, and any other namespace by its name.
 #[derive(Default)]
 struct RawModes {
     default: Option<Text>,
     namespaces: Vec<(Text, Text)>,
 }
 
-// By hand, because a flattened map would lose where in the file its keys stand.
+// Written by hand, because a flattened map would lose the position of its keys in the file.
 impl<'de> Deserialize<'de> for RawModes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Keys;
@@ -187,14 +187,14 @@ struct RawMetrics {
     listen: Option<Text>,
 }
 
-/// The smallest size at which the flow log is rotated.
+/// The smallest allowed `log-max-bytes`.
 const MIN_LOG_BYTES: u64 = 4096;
 
 impl Config {
     /// Reads a configuration file.
     ///
     /// # Errors
-    /// When it cannot be read, or everything that is wrong with it.
+    /// When it cannot be read, or all errors in it.
     pub fn load(path: &Path) -> Result<Self, Vec<SourceError>> {
         let name = path.to_string_lossy();
         let bytes = std::fs::read(path).map_err(|error| {
@@ -206,10 +206,10 @@ impl Config {
         Self::parse(&name, text, directory)
     }
 
-    /// Parses a configuration; relative paths in it are taken from `directory`.
+    /// Parses a configuration; relative paths in it are relative to `directory`.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All errors in it.
     pub fn parse(file: &str, text: &str, directory: &Path) -> Result<Self, Vec<SourceError>> {
         let mut document = Document::new(file, text, MAX_FILE_SIZE).map_err(|error| vec![error])?;
         let raw: RawConfig = document.read().map_err(|error| vec![error])?;

@@ -131,7 +131,7 @@ fn a_diff_names_what_changes_and_nothing_else() {
     let same = changed(&folder, &[("team-orders", "team-buy")]);
     assert_eq!(
         text(&diff(&same, &[]), 0),
-        "no verdict changes; 6 workloads in 5 kinds compared\n"
+        "no verdict changes; 6 workloads in 5 groups compared\n"
     );
     let wider = changed(
         &folder,
@@ -148,7 +148,7 @@ fn a_diff_names_what_changes_and_nothing_else() {
         "FROM                                       TO                PORTS      CHANGE        BEFORE                                                  AFTER\n\
          shop/frontend-1 and 1 more (app=frontend)  shop/orders-1     tcp/8080   allow → deny  egress[0] of shop/frontend + ingress[0] of shop/orders  egress default-deny\n\
          shop/orders-1                              shop/orders-db-1  tcp/22-23  deny → allow  egress default-deny + ingress default-deny              egress[1] of shop/orders + ingress[0] of shop/orders-db\n\
-         2 changes: 1 pairs of kinds gain flows, 1 lose flows; 6 workloads in 5 kinds compared\n"
+         2 changes: 1 pairs of groups gain flows, 1 lose flows; 6 workloads in 5 groups compared\n"
     );
     let json: Value = serde_json::from_str(&text(&diff(&wider, &["-o", "json"]), 1)).unwrap();
     let place = json["changes"][0]["from"][0].as_u64().unwrap();

@@ -200,7 +200,10 @@ fn what_cannot_be_judged_fails_and_what_cannot_be_read_is_invalid() {
     let output = setup.run(&[]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let out = text(&output.stdout);
-    assert!(out.contains("cannot be judged: unknown workload"), "{out}");
+    assert!(
+        out.contains("cannot be evaluated: unknown workload"),
+        "{out}"
+    );
     let setup = Setup::new(&test("shop/web-1", "tcp/1-2", "deny"));
     assert_eq!(setup.run(&[]).status.code(), Some(2));
 }

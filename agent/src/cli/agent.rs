@@ -1,6 +1,6 @@
 //! `ringfence agent` and `ringfence cleanup`.
 //!
-//! Thin: both are done by `app`; this starts the log and prints.
+//! Starts the log and prints; `app` does the work.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

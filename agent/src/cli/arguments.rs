@@ -1,7 +1,7 @@
-//! Every command and option, with the text of the manual.
+//! All commands and options, with their help texts.
 //!
-//! Invariants: what can be checked in a single argument is checked here, so that bad usage exits
-//! with 2 before anything happens. Running the commands is done in a file per group.
+//! Invariant: whatever can be checked in a single argument is checked here, so that bad usage exits
+//! with 2 before anything happens. The other modules run the commands, one module per group.
 
 use std::path::PathBuf;
 
@@ -13,15 +13,15 @@ use super::flows::FlowArguments;
 use super::mode::ModeCommand;
 use super::policy::PolicyCommand;
 
-/// Where the agent listens unless told otherwise.
+/// The default control socket.
 const SOCKET: &str = "/run/ringfence/ringfence.sock";
 
 /// Micro-segmentation agent: default-deny between identified workloads, enforced in the kernel.
 ///
-/// `ringfence agent` runs the daemon on a node. The other commands ask the running agent, except
-/// `policy`, which mostly works on files, and `cleanup`, which needs the agent to be stopped.
+/// `ringfence agent` runs the daemon on a node. The other commands query the running agent, except
+/// `policy`, which mostly works on files, and `cleanup`, which requires that the agent is stopped.
 ///
-/// Workloads are written namespace/name, ports as tcp/8080. Exit codes: 0 success, 1 failure,
+/// Workloads are written as namespace/name, ports as tcp/8080. Exit codes: 0 success, 1 failure,
 /// 2 bad usage or invalid input.
 #[derive(Debug, Parser)]
 #[command(
@@ -54,23 +54,23 @@ fn socket_default() -> PathBuf {
 pub(super) enum Subcommand {
     /// Run the daemon.
     ///
-    /// Attaches to the interfaces of the inventory's workloads, applies policies, follows changes
-    /// of the files, and reads them again on SIGHUP. On SIGTERM it ends and leaves enforcement
-    /// running; see `cleanup`. The log goes to stderr, filtered by RINGFENCE_LOG (default: info).
+    /// Attaches to the interfaces of the inventory's workloads, applies policies, watches the files
+    /// for changes, and rereads them on SIGHUP. On SIGTERM it exits and leaves enforcement running;
+    /// see `cleanup`. The log goes to stderr, filtered by RINGFENCE_LOG (default: info).
     Agent(AgentArguments),
-    /// Show how the agent is doing.
+    /// Show the agent's state.
     Status(Listing),
-    /// List the workloads attached on this node.
+    /// List the workloads of this node.
     Endpoints(Listing),
-    /// List the distinct kinds of peers.
+    /// List identities: sets of peers that policy cannot tell apart.
     Identities(Listing),
     /// List the policies in force.
     Policies(Listing),
-    /// List the rules in force and how much they are used.
+    /// List the rules in force and their hits.
     Rules(RuleArguments),
     /// Show flows with their verdicts.
     Flows(FlowArguments),
-    /// Show or change what namespaces do with verdicts.
+    /// Show or change the modes of namespaces.
     Mode {
         #[command(subcommand)]
         command: ModeCommand,
@@ -80,13 +80,13 @@ pub(super) enum Subcommand {
         #[command(subcommand)]
         command: PolicyCommand,
     },
-    /// Detach every program and remove every map: enforcement ends.
+    /// Detach all programs and remove all maps; this ends enforcement.
     ///
-    /// Run it with the agent stopped.
+    /// Stop the agent first.
     Cleanup(AgentArguments),
 }
 
-/// How a listing is printed.
+/// The output format of a listing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     /// For people.
@@ -98,14 +98,14 @@ pub(super) enum Format {
 
 #[derive(Debug, Args)]
 pub(super) struct Listing {
-    /// How to print it.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     pub(super) output: Format,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct RuleArguments {
-    /// Only rules of policies that decided nothing for so long, such as 30d.
+    /// Only rules of policies without a verdict for this long, such as 30d.
     #[arg(long, value_name = "DURATION")]
     pub(super) unused: Option<Duration>,
     #[command(flatten)]
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_command_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_usage_is_refused_early() {
+    fn bad_usage_is_refused() {
         for (line, kind) in [
             ("agent", ErrorKind::MissingRequiredArgument),
             ("rules --unused soon", ErrorKind::ValueValidation),

@@ -1,14 +1,14 @@
-//! PortVerdicts of time as people write them: `90s`, `5m`, `2h`, `30d`, `1h30m`.
+//! Durations as users write them: `90s`, `5m`, `2h`, `30d`, `1h30m`.
 //!
-//! Invariants: whole seconds, above zero, at most what the API takes. A day is 24 hours.
+//! Invariants: whole seconds, above zero, within the API's limit. A day is 24 hours.
 
 use std::str::FromStr;
 
-/// A span of time in whole seconds.
+/// A duration in whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Duration(u32);
 
-/// Text that is no span of time.
+/// A text that is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected a number with a unit of s, m, h or d, for example 5m or 30d")]
 pub(super) struct DurationError;
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units() {
+    fn durations_are_parsed() {
         for (text, seconds) in [
             ("90s", 90),
             ("5m", 300),

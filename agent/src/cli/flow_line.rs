@@ -1,7 +1,7 @@
-//! One flow as one line for people.
+//! A flow record as one line for people.
 //!
-//! Invariants: made from the public JSON alone, so it works for any agent that speaks it; fields
-//! that are missing are left out; everything is escaped. Times are UTC.
+//! Invariants: made only from the public JSON, so that it works with every agent version; missing
+//! fields are left out; everything is escaped. Times are UTC.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -11,11 +11,11 @@ use super::table::escape;
 /// Renders a line of the flow stream.
 pub(super) fn compact(line: &str) -> Result<String> {
     let line: Value =
-        serde_json::from_str(line).context("the agent sent a flow that is no JSON")?;
+        serde_json::from_str(line).context("the agent sent a flow that is not JSON")?;
     let time = clock(text(&line, "/time").unwrap_or_default());
     if let Some(lost) = text(&line, "/lost_events/num_events_lost") {
         return Ok(format!(
-            "{time} LOST {} flows: reading too slowly",
+            "{time} LOST {} flow records: the reader is too slow",
             escape(lost)
         ));
     }
@@ -39,7 +39,9 @@ pub(super) fn compact(line: &str) -> Result<String> {
         if reply { " reply" } else { "" }
     ));
     parts.push(format!(" by {}", decider(flow)));
-    let packets = ours(flow, "packets").and_then(Value::as_u64).unwrap_or(1);
+    let packets = extension(flow, "packets")
+        .and_then(Value::as_u64)
+        .unwrap_or(1);
     if packets > 1 {
         parts.push(format!(" {packets} packets"));
     }
@@ -51,12 +53,12 @@ fn text<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
     value.pointer(pointer).and_then(Value::as_str)
 }
 
-fn ours<'a>(flow: &'a Value, key: &str) -> Option<&'a Value> {
+fn extension<'a>(flow: &'a Value, key: &str) -> Option<&'a Value> {
     flow.pointer("/extensions/value")?.get(key)
 }
 
-fn our_text<'a>(flow: &'a Value, key: &str) -> Option<&'a str> {
-    ours(flow, key).and_then(Value::as_str)
+fn extension_text<'a>(flow: &'a Value, key: &str) -> Option<&'a str> {
+    extension(flow, key).and_then(Value::as_str)
 }
 
 /// `12:03:11.123` of `2026-01-02T12:03:11.123456789Z`.
@@ -66,7 +68,7 @@ fn clock(time: &str) -> String {
 }
 
 fn verdict(flow: &Value) -> String {
-    let word = our_text(flow, "verdict")
+    let word = extension_text(flow, "verdict")
         .or_else(|| text(flow, "/verdict"))
         .unwrap_or("?");
     format!("{:10}", escape(word).to_uppercase())
@@ -113,12 +115,12 @@ fn protocol(flow: &Value) -> Option<String> {
 }
 
 fn decider(flow: &Value) -> String {
-    let rule = our_text(flow, "rule").unwrap_or("?");
-    let decider = match our_text(flow, "policy") {
+    let rule = extension_text(flow, "rule").unwrap_or("?");
+    let decider = match extension_text(flow, "policy") {
         Some(policy) => format!("{policy} {rule}"),
         None => rule.to_owned(),
     };
-    match our_text(flow, "reason") {
+    match extension_text(flow, "reason") {
         Some(reason) => escape(&format!("{decider} ({reason})")),
         None => escape(&decider),
     }
@@ -134,7 +136,7 @@ fn about(flow: &Value) -> Option<String> {
     ];
     let parts: Vec<_> = keys
         .into_iter()
-        .filter_map(|(word, key)| Some(format!("{word} {}", escape(our_text(flow, key)?))))
+        .filter_map(|(word, key)| Some(format!("{word} {}", escape(extension_text(flow, key)?))))
         .collect();
     (!parts.is_empty()).then(|| format!(" — {}", parts.join(", ")))
 }
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_allowed_flow_explains_itself_without_touching_the_terminal() {
+    fn an_allowed_flow_shows_its_rule_with_escaped_text() {
         assert_eq!(
             shown(&event()),
             "03:04:05.000 ALLOWED    shop/frontend-1:43210 → shop/db-1:5432 TCP SYN  egress  by \
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_show_their_address() {
+    fn ends_that_are_not_workloads_show_their_address() {
         let world = FlowEvent {
             peer: ringfence_common::net::Ip6::from_wire([0xfd; 16]),
             peer_identity: IdentityId::WORLD,
@@ -195,11 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn gaps_and_foreign_lines() {
+    fn gaps_and_unknown_lines() {
         let mut line = Vec::new();
         hubble::write_lost(&mut line, 7, "n", jiff::Timestamp::UNIX_EPOCH);
         let line = compact(std::str::from_utf8(&line).unwrap()).unwrap();
-        assert_eq!(line, "00:00:00.000 LOST 7 flows: reading too slowly");
+        assert_eq!(
+            line,
+            "00:00:00.000 LOST 7 flow records: the reader is too slow"
+        );
         assert!(compact("{}").is_ok());
         assert!(compact("{\"flow\":[1]}").is_ok());
         assert!(compact("nonsense").is_err());

@@ -1,7 +1,7 @@
 //! `ringfence flows`.
 //!
-//! Invariants: following ends cleanly on Ctrl-C, on a closed pipe and when the agent ends; gaps
-//! are shown, never hidden. Filtering is done by the agent.
+//! Invariants: following ends without an error on Ctrl-C, on a closed pipe and when the agent exits;
+//! gaps are always shown. The agent does the filtering.
 
 use std::io::{self, Write};
 
@@ -15,13 +15,13 @@ use crate::model::{NamespaceName, WorkloadId};
 use crate::observe::FlowVerdict;
 use crate::server::Client;
 
-/// How flows are printed.
+/// The output format of flows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum FlowFormat {
     /// One line for people; times are UTC.
     #[default]
     Compact,
-    /// One JSON object per line, in Hubble's shape.
+    /// One JSON object per line, in Hubble's format.
     Json,
 }
 
@@ -30,10 +30,10 @@ pub(super) struct FlowArguments {
     /// Keep showing new flows until interrupted.
     #[arg(short, long)]
     follow: bool,
-    /// Only the newest N of the past [default: 20 when following, else all].
+    /// Only the newest N past flows [default: 20 with --follow, otherwise all].
     #[arg(long, value_name = "N")]
     last: Option<usize>,
-    /// Only flows of so long, such as 5m.
+    /// Only flows since this long ago, such as 5m.
     #[arg(long, value_name = "DURATION")]
     since: Option<Duration>,
     /// Only flows from or to this namespace.
@@ -45,7 +45,7 @@ pub(super) struct FlowArguments {
     /// Only flows with this verdict: allowed, denied or would-deny.
     #[arg(long)]
     verdict: Option<FlowVerdict>,
-    /// How to print them.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: FlowFormat,
 }
@@ -59,7 +59,7 @@ impl FlowArguments {
             let since = now - SignedDuration::from_secs(i64::from(since.seconds()));
             format!("since={since}")
         });
-        // None of the values can hold a character that a URL would need escaped.
+        // None of the values can have a character that needs escaping in a URL.
         let parameters = [
             self.follow.then(|| "follow=true".to_owned()),
             last.map(|last| format!("last={last}")),
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters() {
+    fn arguments_become_url_parameters() {
         let mut arguments = FlowArguments {
             follow: true,
             last: None,

@@ -1,7 +1,7 @@
-//! What every listing does: fetch, then print as a table or as JSON.
+//! Fetches a listing and prints it as a table or as JSON.
 //!
-//! Invariants: JSON is printed as the agent sent it, fields that this version does not know
-//! included. Which columns a table has is decided by the caller.
+//! Invariant: JSON is printed as the agent sent it, including fields that this version does not
+//! know. The caller decides the columns of a table.
 
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
@@ -19,29 +19,29 @@ pub(super) async fn show<T: DeserializeOwned>(
     format: Format,
     table: impl FnOnce(Vec<T>) -> Table,
 ) -> Result<()> {
-    let answer: Value = client.get(target).await?;
-    print(answer, format, table)
+    let response: Value = client.get(target).await?;
+    print(response, format, table)
 }
 
-/// Prints an answer.
+/// Prints a response.
 pub(super) fn print<T: DeserializeOwned>(
-    answer: Value,
+    response: Value,
     format: Format,
     table: impl FnOnce(Vec<T>) -> Table,
 ) -> Result<()> {
     match format {
-        Format::Json => output::print_json(&answer),
-        Format::Table => output::print(&table(parse(answer)?).render()),
+        Format::Json => output::print_json(&response),
+        Format::Table => output::print(&table(parse(response)?).render()),
     }
 }
 
-/// Reads an answer as what it should be.
-pub(super) fn parse<T: DeserializeOwned>(answer: Value) -> Result<T> {
-    serde_json::from_value(answer)
-        .context("the agent's answer cannot be read (is it of another version?)")
+/// Parses a response as the expected type.
+pub(super) fn parse<T: DeserializeOwned>(response: Value) -> Result<T> {
+    serde_json::from_value(response)
+        .context("cannot parse the agent's response (does the agent have another version?)")
 }
 
-/// A list in one cell.
+/// The items of a list in one cell.
 pub(super) fn joined(items: &[String]) -> String {
     items.join(",")
 }

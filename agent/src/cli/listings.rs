@@ -1,6 +1,6 @@
 //! `ringfence endpoints`, `identities`, `policies` and `rules`.
 //!
-//! Only columns: fetching and printing is shared by all listings.
+//! The columns of each table; `listing` fetches and prints.
 
 use anyhow::Result;
 
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_in_columns() {
+    fn endpoints_are_shown_in_columns() {
         let view = EndpointView {
             workload: "shop/orders-1".into(),
             interface: "veth-orders".into(),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_without_hits_say_never() {
+    fn the_last_hit_of_an_unused_rule_is_never() {
         let view = RuleView {
             policy: Some("shop/orders".into()),
             rule: "ingress[0]".into(),

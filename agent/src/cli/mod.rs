@@ -1,8 +1,8 @@
-//! The command line: what people and scripts type, and what they get back.
+//! The command line: arguments, commands and their output.
 //!
-//! Invariants: `--help` is the manual; every listing takes `-o json`; text from elsewhere is
-//! escaped before it reaches a terminal; the exit code is 0 for success, 1 for failure and 2 for
-//! bad usage or invalid input. It decides nothing about policy: it asks the agent or the library.
+//! Invariants: `--help` documents every command; every listing takes `-o json`; untrusted text is
+//! escaped before it reaches a terminal; the exit code is 0 for success, 1 for failure and 2 for bad
+//! usage or invalid input. Policy is evaluated by the agent or by the `policy` module, never here.
 
 mod agent;
 mod arguments;
@@ -29,7 +29,7 @@ use arguments::Subcommand;
 use crate::app::AppError;
 use crate::server::Client;
 
-/// What the user gave cannot be used; exit code 2.
+/// The user's input is invalid; exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidInput(pub String);
@@ -37,7 +37,7 @@ pub struct InvalidInput(pub String);
 /// Runs a command.
 ///
 /// # Errors
-/// Why it failed; [`exit_code`] says how to exit then.
+/// Why it failed; [`exit_code`] gives the exit code.
 pub fn run(cli: Cli) -> Result<ExitCode> {
     let client = Client::new(&cli.socket);
     match cli.command {
@@ -54,7 +54,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     }
 }
 
-/// The exit code of a failed command; 0 when the reader of its output has simply gone away.
+/// The exit code of a failed command; 0 if it only failed because the reader of its output closed
+/// the pipe.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if is_broken_pipe(error) {
@@ -66,7 +67,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<InvalidInput>() { 2 } else { 1 }
 }
 
-/// What to tell the user about a failed command, safe for a terminal.
+/// The error message of a failed command, safe for a terminal.
 #[must_use]
 pub fn message(error: &anyhow::Error) -> String {
     let text = format!("error: {error:#}");
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_keep_their_lines_and_nothing_else() {
+    fn messages_keep_line_feeds_and_escape_everything_else() {
         let error = anyhow::anyhow!("a\u{1b}[2J\nb").context("reading");
         assert_eq!(message(&error), "error: reading: a\\u{1b}[2J\nb");
     }

@@ -1,6 +1,6 @@
 //! `ringfence mode get` and `ringfence mode set`.
 //!
-//! What a mode does is decided in the kernel; keeping it across restarts is the agent's.
+//! The kernel programs apply modes; the agent stores them across restarts.
 
 use anyhow::Result;
 use serde_json::Value;
@@ -14,17 +14,17 @@ use crate::server::view::{ModeSource, ModeView, SetMode};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum ModeCommand {
-    /// Show the mode of a namespace, or of all.
+    /// Show the mode of a namespace, or of all namespaces.
     Get {
         /// The namespace.
         namespace: Option<NamespaceName>,
         #[command(flatten)]
         listing: Listing,
     },
-    /// Change the mode of a namespace; it stays across restarts.
+    /// Change the mode of a namespace; the change survives restarts.
     ///
-    /// `observe` decides and reports but never drops. `enforce` drops what policy denies, live
-    /// connections included. `lockdown` drops everything.
+    /// `observe` evaluates and reports, but never drops. `enforce` drops what policy denies,
+    /// established connections included. `lockdown` drops everything.
     Set {
         /// The namespace.
         namespace: NamespaceName,
@@ -41,9 +41,9 @@ pub(super) async fn run(client: &Client, command: &ModeCommand) -> Result<()> {
 }
 
 async fn get(client: &Client, namespace: Option<&NamespaceName>, how: &Listing) -> Result<()> {
-    let mut answer: Value = client.get("/v1/modes").await?;
+    let mut response: Value = client.get("/v1/modes").await?;
     if let Some(namespace) = namespace
-        && let Some(views) = answer.as_array_mut()
+        && let Some(views) = response.as_array_mut()
     {
         let name = Some(namespace.as_str());
         views.retain(|view| view.get("namespace").and_then(Value::as_str) == name);
@@ -51,7 +51,7 @@ async fn get(client: &Client, namespace: Option<&NamespaceName>, how: &Listing) 
             return Err(InvalidInput(format!("unknown namespace {namespace}")).into());
         }
     }
-    listing::print(answer, how.output, table)
+    listing::print(response, how.output, table)
 }
 
 async fn set(client: &Client, namespace: &NamespaceName, mode: ModeName) -> Result<()> {

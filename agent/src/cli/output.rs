@@ -1,7 +1,7 @@
 //! Writing to standard output.
 //!
-//! Invariants: errors come back to the caller, a closed pipe among them, because `println!` would
-//! panic; JSON is escaped for terminals as tables are.
+//! Invariants: the caller gets every error, also that of a closed pipe, on which `println!` would
+//! panic; JSON is escaped for terminals, like tables.
 
 use std::io::{self, Write};
 
@@ -10,14 +10,14 @@ use serde::Serialize;
 
 use crate::model::quote::is_deceptive;
 
-/// Prints text as it is; it must be safe for a terminal already.
+/// Prints text unchanged; the caller must have made it safe for a terminal.
 pub(super) fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
 
-/// Prints a value as JSON over several lines.
+/// Prints a value as indented JSON.
 pub(super) fn print_json(value: &impl Serialize) -> Result<()> {
     print(&json(value)?)
 }
@@ -26,7 +26,7 @@ fn json(value: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(value)?;
     let mut safe = String::with_capacity(text.len() + 1);
     for character in text.chars() {
-        // JSON itself only has line feeds outside of strings, and none inside.
+        // serde_json writes line feeds only between values, never inside strings.
         if character != '\n' && is_deceptive(character) {
             let mut units = [0; 2];
             for unit in character.encode_utf16(&mut units) {
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_is_safe_and_means_the_same() {
+    fn json_is_escaped_and_parses_to_the_same_value() {
         let value = vec!["a\u{202e}\u{9b}\n\u{e0001}"];
         let text = json(&value).unwrap();
         assert!(text.is_ascii(), "{text}");

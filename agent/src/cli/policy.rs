@@ -1,6 +1,6 @@
-//! `ringfence policy …`: work on policies, mostly on files, without an agent.
+//! `ringfence policy …`: commands on policies, mostly on files without an agent.
 //!
-//! Wiring only: parsing, linting and judging are done by the library.
+//! The `source` and `policy` modules parse, lint and evaluate.
 
 mod check;
 mod diff;
@@ -26,33 +26,33 @@ use crate::source::{FileSet, Reload, SourceError};
 pub(super) enum PolicyCommand {
     /// Validate and lint policy files.
     ///
-    /// Exits with 0 if they are clean, 1 if there are findings, 2 if a file is invalid or there are
-    /// findings that --deny names.
+    /// Exits with 0 if there are no findings, 1 if there are findings, 2 if a file is invalid or a
+    /// finding has a code given with --deny.
     Check(check::CheckArguments),
     /// Run the tests in policy files, and files of expected flows, against the policies.
     ///
-    /// Every [[policy.test]] is judged against all the files together, over each address family
+    /// Every [[policy.test]] is evaluated with all the files as one set, over each address family
     /// that both ends have; modes are ignored. Exits with 0 if all pass, 1 if one fails, 2 if a
     /// file is invalid.
     Test(test::TestArguments),
-    /// Judge queries, one JSON object per line, and print one verdict line for each.
+    /// Evaluate queries, one JSON object per line, and print one verdict line for each.
     ///
     /// A query is {"from":"x/a","to":"y/b","port":"tcp/80","family":4}, where `from` and `to` are
-    /// workloads or addresses. Both ends are judged; modes are ignored. Exits with 2 if a query
+    /// workloads or addresses. Both ends are evaluated; modes are ignored. Exits with 2 if a query
     /// is malformed.
     Eval(EvalArguments),
     /// Explain why a flow is allowed or denied, and what would change that.
     ///
-    /// Without files it asks the running agent about what is in force.
+    /// Without files, it uses the running agent's policies in force.
     Explain(explain::ExplainArguments),
     /// Show which flows change their verdict between two sets of policies.
     ///
-    /// Workloads that policies treat alike are one line. Exits with 0 if nothing changes, 1 if
+    /// Workloads that policies treat alike share a line. Exits with 0 if nothing changes, 1 if
     /// something does, 2 if a file is invalid. Modes are ignored.
     Diff(diff::DiffArguments),
-    /// Show what a workload can reach: whom an intruder in it could talk to.
+    /// Show what a workload can reach, and so what an intruder in it could reach.
     ///
-    /// Modes are ignored, and so is what applications themselves let pass.
+    /// Modes are ignored, and so is traffic that applications themselves forward.
     Reach(reach::ReachArguments),
 }
 
@@ -64,10 +64,10 @@ pub(super) struct EvalArguments {
     /// The inventory.
     #[arg(long, value_name = "FILE")]
     inventory: PathBuf,
-    /// The queries, JSON lines; `-` for standard input.
+    /// The queries as JSON lines; `-` for standard input.
     #[arg(long, value_name = "FILE")]
     queries: PathBuf,
-    /// Judge as of this time, such as 2026-12-01T00:00:00Z, instead of now.
+    /// Evaluate as of this time, such as 2026-12-01T00:00:00Z, instead of now.
     #[arg(long, value_name = "TIME")]
     now: Option<Timestamp>,
 }
@@ -83,12 +83,12 @@ pub(super) fn run(client: &Client, command: &PolicyCommand) -> Result<ExitCode> 
     }
 }
 
-/// The exit code for input that cannot be used.
+/// The exit code for invalid input.
 const INVALID: u8 = 2;
 
-/// Reports what is wrong with the files, one line each, and how to exit then.
+/// Prints the errors of files, one line each; returns the exit code.
 fn refuse(errors: &[SourceError]) -> ExitCode {
-    // If stderr is gone, too, the exit code has to do.
+    // If stderr is closed too, only the exit code reports the errors.
     let mut out = std::io::stderr().lock();
     for error in errors {
         let _ = writeln!(out, "{error}");
@@ -96,12 +96,12 @@ fn refuse(errors: &[SourceError]) -> ExitCode {
     ExitCode::from(INVALID)
 }
 
-/// Reads files as the agent would; when they cannot be used, how to exit.
+/// Reads files as the agent would. If they are invalid, prints the errors and returns the exit code.
 fn load(inventory: &Path, policies: &[PathBuf]) -> Result<Reload, ExitCode> {
     match FileSet::load_initial(vec![inventory.to_owned()], policies.to_vec()) {
         Ok((_, reload)) => {
             for warning in &reload.warnings {
-                // What is odd is no reason not to answer.
+                // A warning does not prevent the result.
                 let _ = writeln!(std::io::stderr(), "warning: {warning}");
             }
             Ok(reload)

@@ -1,7 +1,7 @@
 //! `ringfence status`.
 //!
-//! Invariants: never calls a node "enforcing" unless the agent does; what needs attention stands
-//! at the end, where people look.
+//! Invariants: shows "enforcing" only if the agent reports it; errors and warnings come last, where
+//! users look.
 
 use std::fmt::Write;
 
@@ -15,17 +15,17 @@ use crate::server::Client;
 use crate::server::view::{SourceState, Status};
 
 pub(super) async fn run(client: &Client, how: &Listing) -> Result<()> {
-    let answer: Value = client.get("/v1/status").await?;
+    let response: Value = client.get("/v1/status").await?;
     match how.output {
-        Format::Json => output::print_json(&answer),
-        Format::Table => output::print(&text(&listing::parse(answer)?)),
+        Format::Json => output::print_json(&response),
+        Format::Table => output::print(&text(&listing::parse(response)?)),
     }
 }
 
 fn text(status: &Status) -> String {
     let state = match (status.ready, status.enforcing) {
         (false, _) => "starting: no policy applied yet",
-        (true, true) => "ready, enforcing where asked to",
+        (true, true) => "ready, enforcing everywhere it should",
         (true, false) => "ready, but NOT enforcing everywhere it should",
     };
     let mut lines = Lines::default();
@@ -132,7 +132,7 @@ mod tests {
     use crate::server::view::SourceStatus;
 
     #[test]
-    fn says_what_is_wrong() {
+    fn status_shows_missing_enforcement_and_errors() {
         let source = SourceStatus {
             kind: "policies".into(),
             path: "shop.toml".into(),

@@ -1,12 +1,12 @@
-//! Tables for people, and the one way in which text from elsewhere reaches a terminal.
+//! Tables for people, and the escaping of untrusted text for a terminal.
 //!
-//! Invariants: a cell never holds a control, bidirectional or zero-width character, so it can
-//! neither move the cursor nor reorder its line; columns align by characters. Not for programs:
-//! those use JSON.
+//! Invariants: a cell never contains a control, bidirectional or zero-width character, so it can
+//! neither move the cursor nor reorder its line; columns are aligned by characters. Programs use
+//! JSON.
 
 use crate::model::quote::is_deceptive;
 
-/// Text made safe for a terminal: one line, nothing hidden.
+/// Makes text safe for a terminal: one line, with no hidden characters.
 pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
@@ -21,7 +21,7 @@ pub(super) fn escape(text: &str) -> String {
     out
 }
 
-/// Rows under a heading.
+/// A table with a heading.
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
 }
@@ -33,7 +33,7 @@ impl Table {
         }
     }
 
-    /// Adds a row; its cells are escaped, an empty one shows as `-`.
+    /// Adds a row; cells are escaped, and an empty cell is shown as `-`.
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
         let shown = |cell: String| {
             if cell.is_empty() {
@@ -45,7 +45,7 @@ impl Table {
         self.rows.push(cells.map(shown).into());
     }
 
-    /// The lines, each ended.
+    /// The table as text; every line ends with a line feed.
     pub(super) fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
         let width = |column: usize| {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_align_by_characters() {
+    fn columns_are_aligned_by_characters() {
         let mut table = Table::new(&["NAME", "MODE"]);
         table.row(["naïve".into(), "observe".into()]);
         table.row([String::new(), "enforce".into()]);
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_cannot_touch_the_terminal() {
+    fn cells_are_escaped() {
         let mut table = Table::new(&["NAME"]);
         table.row(["a\u{1b}[2Jb\nc\u{202e}d\u{9b}e\u{200b}".into()]);
         assert_eq!(

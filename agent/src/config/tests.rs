@@ -1,4 +1,4 @@
-//! Defaults, every key, and every refusal of the configuration.
+//! The configuration's defaults, keys and errors.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn refusal(text: &str) -> String {
 }
 
 #[test]
-fn the_empty_file_is_the_default() {
+fn an_empty_file_is_the_default_configuration() {
     assert_eq!(parse("").unwrap(), Config::default());
     assert_eq!(
         Config::default().metrics.listen.to_string(),
@@ -22,7 +22,7 @@ fn the_empty_file_is_the_default() {
 }
 
 #[test]
-fn every_key() {
+fn every_key_is_read() {
     let config = parse(
         r#"
         node = "node-1"
@@ -75,7 +75,7 @@ fn every_key() {
 }
 
 #[test]
-fn refusals_name_place_and_expectation() {
+fn errors_have_the_position_and_what_was_expected() {
     for (text, message) in [
         (
             "[modes]\ndefault = \"enforced\"",
@@ -139,7 +139,7 @@ fn a_missing_file_is_an_error() {
 }
 
 #[test]
-fn a_namespace_may_stand_beside_the_default_mode() {
+fn a_namespace_may_be_a_key_next_to_default() {
     let text = "[modes]\ndefault = \"observe\"\nshop = \"enforce\"\n";
     let config = Config::parse("ringfence.toml", text, Path::new("")).unwrap();
     let mode = |name| config.modes.of(&NamespaceName::new(name).unwrap());

@@ -1,8 +1,8 @@
-//! One flow record with names, decoded from what the kernel wrote.
+//! Flow records: the kernel's flow events, decoded and with names.
 //!
 //! Invariants: source and destination are those of the packet; the verdict word is derived from
-//! verdict and action, never from the mode; a record of a kind this version does not know is
-//! refused, not guessed. Formatting is done by `hubble`.
+//! verdict and action, never from the mode; an event of an unknown kind is refused, never
+//! interpreted. `hubble` formats records.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -20,7 +20,7 @@ use ringfence_common::net::Ip6;
 
 use super::names::{Decider, Directory, Owner};
 
-/// IP protocol numbers that records show in a form of their own.
+/// IP protocol numbers with a format of their own in records.
 pub(crate) mod protocol {
     pub(crate) const ICMP: u8 = 1;
     pub(crate) const TCP: u8 = 6;
@@ -29,14 +29,14 @@ pub(crate) mod protocol {
     pub(crate) const SCTP: u8 = 132;
 }
 
-/// What became of a flow.
+/// The result for a flow: its verdict, and whether its packets passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FlowVerdict {
-    /// It passed and may.
+    /// Allowed, and passed.
     Allowed,
-    /// It was dropped.
+    /// Dropped.
     Denied,
-    /// It passed because its namespace only observes.
+    /// Denied, but passed because the namespace is in `observe` mode.
     WouldDeny,
 }
 
@@ -69,7 +69,7 @@ impl fmt::Display for FlowVerdict {
     }
 }
 
-/// A word that is no flow verdict.
+/// A text that is not a flow verdict.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown verdict {}: expected allowed, denied or would-deny", crate::model::quote(.0))]
 pub struct FlowVerdictError(String);
@@ -92,7 +92,7 @@ pub struct End {
     pub port: u16,
     /// Its identity.
     pub identity: IdentityId,
-    /// Who owns the address.
+    /// The owner of the address.
     pub owner: Option<Owner>,
 }
 
@@ -105,38 +105,38 @@ pub struct FlowRecord {
     pub uuid: u128,
     /// What happened.
     pub kind: EventKind,
-    /// What became of the flow.
+    /// The verdict, and whether packets passed.
     pub verdict: FlowVerdict,
     /// Why it was, or would have been, dropped.
     pub reason: Option<DropReason>,
-    /// The direction in which the flow was judged, seen from the workload.
+    /// The direction in which the flow was evaluated, seen from the workload.
     pub direction: Direction,
-    /// Whether the packet ran against the flow's original direction.
+    /// Whether the packet had the flow's reply direction.
     pub is_reply: bool,
-    /// Whether the packet left the workload this node judged for.
+    /// Whether the packet left the endpoint whose policy was evaluated.
     pub from_workload: bool,
-    /// Where the packet came from.
+    /// The packet's source.
     pub source: End,
-    /// Where the packet went.
+    /// The packet's destination.
     pub destination: End,
     /// IP protocol number; 0 if the packet could not be parsed that far.
     pub protocol: u8,
     /// TCP flags of the packet.
     pub tcp_flags: u8,
-    /// The interface of the workload.
+    /// The workload's interface.
     pub ifindex: u32,
-    /// Who decided.
+    /// What decided.
     pub decider: Decider,
-    /// Packets this record stands for.
+    /// The number of packets that this record reports.
     pub packets: u64,
-    /// Bytes likewise.
+    /// Their bytes.
     pub bytes: u64,
     /// The node's name.
     pub node: Arc<str>,
 }
 
 impl FlowRecord {
-    /// The end on this node that was judged.
+    /// The end whose policy was evaluated.
     #[must_use]
     pub fn local(&self) -> &End {
         if self.from_workload {
@@ -147,7 +147,7 @@ impl FlowRecord {
     }
 }
 
-/// Turns kernel records into flow records.
+/// Turns flow events into flow records.
 #[derive(Debug, Default)]
 pub struct Decoder {
     seed: RandomState,
@@ -155,7 +155,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Decodes one record, `None` if it is of a kind that this version does not know.
+    /// Decodes one event; `None` if this version does not know its kind or direction.
     ///
     /// `wall_minus_ticks` is the difference between the wall clock and the tick clock in ns.
     #[must_use]
@@ -197,7 +197,7 @@ impl Decoder {
         })
     }
 
-    /// A version 4 UUID (RFC 9562): unique by a counter, unpredictable by the seed.
+    /// A version 4 UUID (RFC 9562): the counter makes it unique, the seed unpredictable.
     fn next_uuid(&self) -> u128 {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let (high, low) = (

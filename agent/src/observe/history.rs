@@ -1,8 +1,8 @@
-//! The recent past of traffic: a bounded ring, and a feed for those who follow.
+//! Recent flow records: a bounded ring, and a feed for followers.
 //!
 //! Invariants: memory is bounded by the capacity; a slow follower never slows the writer, it loses
-//! the oldest records and is told how many; a follower sees every record exactly once between its
-//! snapshot and its feed. Records are shared, never copied. Nothing is kept across restarts.
+//! the oldest records and gets their number; every record is either in a follower's snapshot or in
+//! its feed, never in both. Records are shared, never copied. Nothing survives a restart.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,21 +17,21 @@ use super::names::Owner;
 /// How many records a follower may lag behind before it loses some.
 const FEED: usize = 1024;
 
-/// Which records someone wants; an absent field accepts all.
+/// Selects records; an absent field accepts all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Either end is in this namespace.
     pub namespace: Option<String>,
     /// Either end is this workload, `namespace/name`.
     pub workload: Option<String>,
-    /// What became of the flow.
+    /// The flow has this verdict.
     pub verdict: Option<FlowVerdict>,
     /// Not before this time.
     pub since: Option<Timestamp>,
 }
 
 impl Filter {
-    /// Whether it accepts a record.
+    /// Whether the filter accepts a record.
     #[must_use]
     pub fn accepts(&self, record: &FlowRecord) -> bool {
         let either =
@@ -63,12 +63,12 @@ fn is_workload(end: &End, name: &str) -> bool {
         })
 }
 
-/// What a follower gets next.
+/// The next item of a follower's feed.
 #[derive(Debug, Clone)]
 pub enum Followed {
     /// A record.
     Flow(Arc<FlowRecord>),
-    /// So many records went by unseen.
+    /// The number of records lost at this point, because the follower was too slow.
     Lost(u64),
 }
 
@@ -93,7 +93,7 @@ impl History {
         }
     }
 
-    /// Takes a batch, oldest first.
+    /// Adds a batch of records, oldest first.
     pub fn push(&self, batch: &[Arc<FlowRecord>]) {
         let mut ring = self.locked();
         for record in batch {
@@ -104,7 +104,7 @@ impl History {
                 ring.push_back(Arc::clone(record));
             }
             if self.feed.receiver_count() > 0 {
-                // An error only says that the last follower just left.
+                // Fails only if the last follower has just gone.
                 let _ = self.feed.send(Arc::clone(record));
             }
         }
@@ -116,7 +116,7 @@ impl History {
         select(&self.locked(), filter, last)
     }
 
-    /// As [`Self::recent`], and a feed of everything that comes after.
+    /// As [`Self::recent`], with a feed of all later records.
     #[must_use]
     pub fn follow(&self, filter: Filter, last: Option<usize>) -> (Vec<Arc<FlowRecord>>, Follower) {
         let ring = self.locked();
@@ -136,7 +136,7 @@ impl History {
     }
 
     fn locked(&self) -> MutexGuard<'_, VecDeque<Arc<FlowRecord>>> {
-        // A reader that panicked left the ring as it was.
+        // A reader that panicked has not changed the ring.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -155,7 +155,7 @@ fn select(
     picked
 }
 
-/// Someone's feed of new records.
+/// A feed of new records.
 #[derive(Debug)]
 pub struct Follower {
     feed: broadcast::Receiver<Arc<FlowRecord>>,
@@ -164,7 +164,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// The next record that the filter accepts, or a gap; `None` once the history is gone.
+    /// The next record that the filter accepts, or a gap; `None` once the history has been dropped.
     ///
     /// Cancel safe.
     pub async fn next(&mut self) -> Option<Followed> {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ring_keeps_the_newest() {
+    fn the_ring_keeps_the_newest_records() {
         let history = History::new(3);
         history.push(&(0..5).map(at).collect::<Vec<_>>());
         let seconds = |last| -> Vec<i64> {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn filters() {
+    fn a_filter_accepts_matching_records_only() {
         let allowed = record(&event());
         let denied = record(&denied(event(), Action::Drop));
         let named = |namespace: &str| Filter {
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_follower_sees_past_and_future_once() {
+    async fn a_follower_gets_past_and_new_records_once() {
         let history = History::new(10);
         history.push(&[at(1)]);
         let (past, mut follower) = history.follow(Filter::default(), None);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_follower_is_told_what_it_lost() {
+    async fn a_slow_follower_gets_the_number_of_lost_records() {
         let history = History::new(10);
         let (_, mut follower) = history.follow(Filter::default(), None);
         let sample = at(1);

@@ -1,9 +1,9 @@
 //! Flow records as JSON lines in Hubble's proto3-JSON shape (`flow.proto`, `observer.proto`).
 //!
-//! Invariants: only fields that Hubble's messages have, so that strict readers accept the lines;
-//! what is ours alone travels in `extensions`, as a `google.protobuf.Struct`. Fields at their
-//! default are absent, as proto3-JSON has it. Control and bidirectional characters are escaped
-//! beyond what JSON asks for. ICMP types are known for echo only; other messages show none.
+//! Invariants: only fields of Hubble's messages are used, so that strict readers accept the lines;
+//! Ringfence's own fields are in `extensions`, a `google.protobuf.Struct`. Fields with their default
+//! value are absent, as in proto3-JSON. Control and bidirectional characters are escaped even where
+//! JSON does not require it. The ICMP type is known for echo only, and absent for other messages.
 
 use std::io::{self, Write};
 
@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
 use self::message::{
-    Endpoint, EventType, Extensions, Flow, Icmp, Interface, Ip, Layer4, Line, Lost, LostLine, Ours,
-    Policy, PortPair, TcpFlags,
+    Endpoint, EventType, Extensions, Flow, Icmp, Interface, Ip, Layer4, Line, Lost, LostLine,
+    Policy, PortPair, RingfenceFields, TcpFlags,
 };
 use super::flow::{End, FlowRecord, FlowVerdict, protocol};
 use super::hubble_reason;
@@ -42,7 +42,7 @@ pub fn write_line(out: &mut Vec<u8>, record: &FlowRecord) {
     );
 }
 
-/// Appends a line which says that a reader missed `count` records.
+/// Appends a line that reports `count` records lost to a slow reader.
 pub fn write_lost(out: &mut Vec<u8>, count: u64, node: &str, time: jiff::Timestamp) {
     let lost = Lost {
         source: "HUBBLE_RING_BUFFER",
@@ -73,7 +73,7 @@ fn time_text(record: &FlowRecord) -> String {
     format!("{:.9}", record.time)
 }
 
-/// JSON without characters that could change how a terminal shows a line.
+/// A JSON formatter that escapes characters which could change how a terminal shows a line.
 struct Escaping;
 
 impl Formatter for Escaping {
@@ -144,12 +144,12 @@ fn flow<'a>(record: &'a FlowRecord, time: &'a str) -> Flow<'a> {
         ingress_denied_by: by(Direction::Ingress, false),
         extensions: Extensions {
             type_url: "type.googleapis.com/google.protobuf.Struct",
-            value: ours(record),
+            value: ringfence_fields(record),
         },
     }
 }
 
-/// Policy and the modes give verdicts; everything else drops packets.
+/// Reasons that come from policy or a mode are policy verdicts; all others are drops.
 fn event_type(reason: Option<DropReason>, number: Option<u32>) -> EventType {
     let verdict = matches!(
         reason,
@@ -269,12 +269,12 @@ fn policy(decider: &Decider) -> Option<Policy<'_>> {
     })
 }
 
-fn ours(record: &FlowRecord) -> Ours<'_> {
+fn ringfence_fields(record: &FlowRecord) -> RingfenceFields<'_> {
     let named = match &record.decider {
         Decider::Rule(rule) => Some(rule),
         Decider::Reserved(_) | Decider::Retired(_) => None,
     };
-    Ours {
+    RingfenceFields {
         verdict: record.verdict.name(),
         event: match record.kind {
             EventKind::New => "new",
@@ -300,7 +300,7 @@ fn ours(record: &FlowRecord) -> Ours<'_> {
     }
 }
 
-/// RFC 9562 §4.
+/// The text form of a UUID (RFC 9562 §4).
 fn uuid_text(uuid: u128) -> String {
     let hex = format!("{uuid:032x}");
     let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default();

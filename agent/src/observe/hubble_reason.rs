@@ -1,14 +1,14 @@
-//! Our drop reasons in Hubble's numbers and names (`flow.proto`, enum `DropReason`).
+//! Our drop reasons as Hubble's numbers and names (`flow.proto`, enum `DropReason`).
 //!
-//! Invariants: every reason has the nearest of Hubble's; our own name travels beside it. Nothing
-//! is decided by these numbers.
+//! Invariants: every reason is mapped to the closest reason of Hubble; the record has our own name in
+//! `extensions`. These numbers are only for output.
 
 use ringfence_common::drop_reason::DropReason;
 
 use super::flow::FlowRecord;
 use super::names::Decider;
 
-/// Number and name of the nearest reason that Hubble has.
+/// Number and name of Hubble's closest reason.
 pub(super) fn of(record: &FlowRecord, reason: DropReason) -> (u32, &'static str) {
     match reason {
         DropReason::Policy if matches!(record.decider, Decider::Rule(_)) => (181, "POLICY_DENY"),

@@ -1,8 +1,8 @@
 //! The flow log: JSON lines in a file that is rotated by size.
 //!
-//! Invariants: whole lines only; a full disk or a missing directory costs records, which are
-//! counted, and never stops the agent; the file is opened anew with the next batch after an
-//! error. Only so many older files stay. Blocking; call it from a thread that may block.
+//! Invariants: the file has whole lines only; on a full disk or without its directory, records are
+//! lost and counted, and the agent continues; after an error, the next batch reopens the file. The
+//! number of rotated files is bounded. Blocking; call it from a thread that may block.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -28,8 +28,8 @@ pub struct FlowLog {
 }
 
 impl FlowLog {
-    /// A log at `path` that is rotated before it grows beyond `limit` bytes. So many rotated files
-    /// are `kept`; `path.1` is the newest.
+    /// A log at `path` that is rotated before it grows beyond `limit` bytes; `kept` is the number of
+    /// rotated files to keep, of which `path.1` is the newest.
     #[must_use]
     pub fn new(path: &Path, limit: u64, kept: u32) -> Self {
         Self {
@@ -44,9 +44,9 @@ impl FlowLog {
         }
     }
 
-    /// Writes a batch and flushes it; what cannot be written is counted as lost.
+    /// Writes and flushes a batch; records that cannot be written are counted as lost.
     pub fn append(&mut self, batch: &[Arc<FlowRecord>]) {
-        // The size of what is there already decides about rotation.
+        // Open first: the size of the existing file counts for rotation.
         if let Err(error) = self.open() {
             self.lost += batch.len() as u64;
             return self.fail(&error);
@@ -75,7 +75,7 @@ impl FlowLog {
         self.lost
     }
 
-    /// What went wrong last, until a batch succeeds.
+    /// The last error; `None` once a batch has been written since.
     #[must_use]
     pub fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
@@ -114,7 +114,7 @@ impl FlowLog {
             return Ok(());
         };
         if let Err(error) = file.write_all(bytes) {
-            // Part of a line may be in the file: cut it off again.
+            // Cut off a partially written line.
             let _ = file.set_len(self.size);
             return Err(error);
         }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn rotates_within_a_batch_and_keeps_three() {
+    fn the_log_rotates_within_a_batch_and_keeps_three_files() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("flows.log");
         let mut log = FlowLog::new(&path, 2 * line_length(), 3);
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn continues_a_file_and_counts_its_size() {
+    fn an_existing_file_is_continued_and_its_size_counts() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("flows.log");
         FlowLog::new(&path, 3 * line_length(), 3).append(&batch(2));
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_above_the_limit_gets_a_file_and_none_is_kept_at_zero() {
+    fn a_line_above_the_limit_is_written_and_no_rotated_file_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("flows.log");
         let mut log = FlowLog::new(&path, 10, 0);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_counted_and_it_recovers() {
+    fn lost_records_are_counted_and_the_log_recovers() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("missing");
         let mut log = FlowLog::new(&missing.join("flows.log"), 1 << 20, 3);

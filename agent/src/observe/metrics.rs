@@ -1,8 +1,8 @@
 //! Metrics for Prometheus, in the OpenMetrics text format.
 //!
-//! Invariants: labels are namespaces, workloads and words of ours, never addresses or ports, so
-//! the number of series is bounded by the inventory; counters that the kernel keeps are shown as
-//! its totals, never counted a second time. Serving them is `server`'s business.
+//! Invariants: label values are namespaces, workloads and fixed words, never addresses or ports, so
+//! the inventory bounds the number of series; the kernel's counters are exported as totals, never
+//! counted a second time. `server` serves the page.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,13 +26,13 @@ mod collect;
 /// Totals that the kernel programs keep.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KernelTotals {
-    /// Packets dropped, and packets that `observe` let pass, for each reason.
+    /// For each reason: packets dropped, and packets that passed in `observe` mode.
     pub drops: Vec<(DropReason, u64, u64)>,
-    /// Flow records lost because the ring was full.
+    /// Flow events lost because the ring was full.
     pub events_lost: u64,
-    /// Denied packets whose kind made room for others before a record told of them.
+    /// Denied packets whose deny aggregate was evicted before an event reported them.
     pub denies_lost: u64,
-    /// Rejected packets by what came of the answer.
+    /// Rejected packets by the outcome of their reject packet.
     pub rejects: [(&'static str, u64); 3],
     /// Entries and capacity of maps, by name.
     pub maps: Vec<(&'static str, u64, u64)>,
@@ -49,14 +49,14 @@ pub struct State {
     pub policies: u64,
     /// Rows in the kernel's policy map.
     pub policy_rows: u64,
-    /// Number of the applied state.
+    /// The revision in force.
     pub revision: u64,
 }
 
 /// Where the agent itself loses flow records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LossStage {
-    /// The record was of a kind that this version does not know.
+    /// The decoder refused the event.
     Decode,
     /// A follower was too slow.
     Follower,
@@ -94,7 +94,7 @@ impl Metrics {
         let reload_errors = Family::<SourceLabel, Counter>::default();
         registry.register(
             "ringfence_build",
-            "The version of this agent",
+            "Version of this agent",
             Info::new([("version", version)]),
         );
         registry.register(
@@ -104,7 +104,7 @@ impl Metrics {
         );
         registry.register(
             "ringfence_reload_errors",
-            "Changes of a source that were refused",
+            "Refused changes of source files",
             reload_errors.clone(),
         );
         registry.register_collector(Box::new(Snapshot(Arc::clone(&totals))));
@@ -130,24 +130,24 @@ impl Metrics {
         }
     }
 
-    /// Drops the series of workloads that are gone.
+    /// Removes the series of workloads that no longer exist.
     pub fn retain_workloads(&self, known: impl Fn(&WorkloadId) -> bool) {
         lock(&self.totals)
             .flows
             .retain(|(workload, ..), _| workload.as_ref().is_none_or(&known));
     }
 
-    /// Takes the kernel's totals.
+    /// Sets the kernel's totals.
     pub fn set_kernel(&self, kernel: KernelTotals) {
         lock(&self.totals).kernel = kernel;
     }
 
-    /// Takes the sizes of the applied state.
+    /// Sets the sizes of the applied state.
     pub fn set_state(&self, state: State) {
         lock(&self.totals).state = state;
     }
 
-    /// Takes the total that a stage has lost.
+    /// Sets the total number of records that a stage has lost.
     pub fn set_lost(&self, stage: LossStage, total: u64) {
         lock(&self.totals).lost.insert(stage, total);
     }
@@ -157,7 +157,7 @@ impl Metrics {
         self.publish.observe(took.as_secs_f64());
     }
 
-    /// Counts a refused change; `source` is a kind such as `policies`, never a path.
+    /// Counts a refused change; `source` is a fixed word such as `policies`, never a path.
     pub fn count_reload_error(&self, source: &'static str) {
         self.reload_errors
             .get_or_create(&[("source", source)])

@@ -1,7 +1,7 @@
-//! What the agent tells people about traffic: names, flow records, their history, log and metrics.
+//! Telemetry for users: names, flow records, their history, the flow log and metrics.
 //!
-//! Invariants: nothing here changes what the kernel enforces; whatever gets lost on the way is
-//! counted. Reading the kernel's maps and serving the results are done elsewhere.
+//! Invariants: nothing here changes what the kernel enforces; every lost record is counted.
+//! `datapath` reads the kernel's maps, `server` serves the results.
 
 pub mod flow;
 pub mod history;

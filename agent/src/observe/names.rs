@@ -1,8 +1,8 @@
-//! Names for the numbers and addresses in the kernel's records.
+//! Names for the numbers and addresses in flow events.
 //!
-//! Invariants: a `Directory` never changes once built, so one flow is named from one revision;
-//! names are shared, never copied per address. The address book is a part of its own because it
-//! changes with the inventory only. It decides nothing: identities and rules are given to it.
+//! Invariants: a `Directory` never changes once built, so all names of a flow are from one revision;
+//! names are shared, never copied per address. The address book is separate, because it changes with
+//! the inventory only.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use ringfence_common::ids::{IdentityId, RuleSlot};
 
 use crate::model::{NodeName, Workload};
 
-/// Who an address or an interface belongs to.
+/// The owner of an address or an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
     /// A workload, on this node or another.
@@ -61,39 +61,39 @@ impl AddressBook {
         self.entries.get(index).map(|(_, owner)| owner)
     }
 
-    /// How many addresses it knows.
+    /// The number of addresses.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// True without any address.
+    /// Whether there are no addresses.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 }
 
-/// A rule of a policy, as people know it. All text but the kind is untrusted.
+/// The names that identify a policy's rule to users. All text but the kind is untrusted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuleName {
     /// The policy's full name.
     pub policy: Arc<str>,
-    /// Its kind: `NetworkPolicy` and the like.
+    /// Its kind, such as `NetworkPolicy`.
     pub kind: &'static str,
-    /// Its namespace; empty in cluster scope.
+    /// Its namespace; empty for cluster scope.
     pub namespace: Arc<str>,
-    /// Its name there.
+    /// Its name in the namespace.
     pub name: Arc<str>,
-    /// The rule within it: `ingress[0]`.
+    /// The rule within the policy: `ingress[0]`.
     pub rule: Arc<str>,
-    /// Who owns the policy.
+    /// The policy's owner.
     pub owner: Option<Arc<str>>,
-    /// Why it exists.
+    /// Why the policy exists.
     pub justification: Option<Arc<str>>,
-    /// The ticket that asked for it.
+    /// The ticket that requested it.
     pub ticket: Option<Arc<str>>,
-    /// The day by which someone looks at it again.
+    /// The day by which it is due for review.
     pub review_by: Option<Arc<str>>,
     /// When the rule ends, RFC 3339.
     pub expires: Option<Arc<str>>,
@@ -101,14 +101,14 @@ pub struct RuleName {
     pub origin: Arc<str>,
 }
 
-/// Who decided about a flow.
+/// What decided about a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decider {
-    /// A default or another fixed slot.
+    /// A reserved slot, such as a default.
     Reserved(&'static str),
     /// A rule of a policy.
     Rule(Arc<RuleName>),
-    /// A slot that no current rule holds.
+    /// A slot that no current rule has.
     Retired(u32),
 }
 
@@ -123,7 +123,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// A directory that knows this node's name and the owners of addresses, and nothing else yet.
+    /// A directory with this node's name and the owners of addresses, and no other names yet.
     #[must_use]
     pub fn new(node: &str, book: Arc<AddressBook>) -> Self {
         Self {
@@ -172,13 +172,13 @@ impl Directory {
         self.book.owner(address)
     }
 
-    /// What an identity stands for; `None` when this revision does not know it.
+    /// The description of an identity; `None` if this revision does not have it.
     #[must_use]
     pub fn identity(&self, identity: IdentityId) -> Option<&str> {
         reserved_identity(identity).or_else(|| self.identities.get(&identity).map(AsRef::as_ref))
     }
 
-    /// Who a rule slot stands for.
+    /// The decider that a rule slot stands for.
     #[must_use]
     pub fn decider(&self, slot: RuleSlot) -> Decider {
         match (slot.reserved_name(), self.rules.get(&slot)) {
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_find_their_owner() {
+    fn the_address_book_finds_owners() {
         let node = |name| Owner::Node(NodeName::new(name).unwrap());
         let (a, b): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap());
         let book = AddressBook::new([(b, node("two")), (a, node("one"))]);

@@ -1,52 +1,53 @@
 //! A sorted map with cheap copies and cheap differences.
 //!
-//! Copying is a reference count; changing a copy costs the logarithm of its size and leaves the
-//! original alone; comparing two copies costs what differs between them, because parts that are
-//! shared are not looked at. Between maps that share nothing everything works, and costs their size.
+//! A copy increments a reference count. A change of a copy costs the logarithm of its size and does
+//! not affect the original. A comparison of two copies costs as much as they differ, because shared
+//! parts are skipped. Maps that share nothing can be compared, too, at a cost of their size.
 
 use std::{borrow::Borrow, cmp::Ordering, fmt, hash::Hash, sync::Arc};
 
 use super::node::{self, Link, Node};
 
-/// One entry of so many that changes is put in or taken out by itself; of more, the map is made anew.
+/// If at most one entry in this many has changed, [`Map::based_on`] changes a copy of the older map
+/// entry by entry; otherwise it shares nothing.
 const FEW: usize = 8;
 
-/// A sorted map; see the module's header.
+/// A sorted map; see the module documentation.
 pub struct Map<K, V> {
     root: Link<K, V>,
 }
 
-/// One entry in which two maps differ.
+/// An entry that differs between two maps.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Change<'a, K, V> {
     /// Its key.
     pub key: &'a K,
-    /// What the older map has there.
+    /// Its value in the older map.
     pub old: Option<&'a V>,
-    /// What the newer map has there.
+    /// Its value in the newer map.
     pub new: Option<&'a V>,
 }
 
 impl<K, V> Map<K, V> {
-    /// A map without entries.
+    /// An empty map.
     #[must_use]
     pub const fn new() -> Self {
         Self { root: None }
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         node::size(&self.root)
     }
 
-    /// True without entries.
+    /// Whether there are no entries.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.root.is_none()
     }
 
-    /// True if the other is an unchanged copy of this one.
+    /// Whether the other map is an unchanged copy of this one.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         same(self.root.as_deref(), other.root.as_deref())
@@ -60,7 +61,7 @@ impl<K, V> Map<K, V> {
         iter
     }
 
-    /// All keys in their order.
+    /// All keys in order.
     pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.iter().map(|(key, _)| key)
     }
@@ -89,7 +90,7 @@ impl<K: Ord, V> Map<K, V> {
         None
     }
 
-    /// Whether it has a key.
+    /// Whether the map has a key.
     #[must_use]
     pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
     where
@@ -98,7 +99,7 @@ impl<K: Ord, V> Map<K, V> {
         self.get(key).is_some()
     }
 
-    /// The entries from a key on, in the order of their keys.
+    /// The entries from a key onwards, in the order of their keys.
     #[must_use]
     pub fn from(&self, first: &K) -> Iter<'_, K, V> {
         let mut ahead = Vec::new();
@@ -114,7 +115,7 @@ impl<K: Ord, V> Map<K, V> {
         Iter { ahead }
     }
 
-    /// How many keys are less than this one.
+    /// The number of keys that are less than this one.
     #[must_use]
     pub fn count_below(&self, key: &K) -> usize {
         let (mut count, mut link) = (0, self.root.as_deref());
@@ -131,17 +132,17 @@ impl<K: Ord, V> Map<K, V> {
 }
 
 impl<K: Ord + Hash + Clone, V: Clone> Map<K, V> {
-    /// Puts an entry in and returns the value it replaces.
+    /// Inserts an entry and returns the value that it replaces.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         node::insert(&mut self.root, key, value)
     }
 
-    /// Takes an entry out.
+    /// Removes an entry and returns its value.
     pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
     {
-        // A key that is not there must not cost a copy of the way to it.
+        // Without the key, `node::remove` would copy the path to its place in vain.
         if !self.contains_key(key) {
             return None;
         }
@@ -150,15 +151,15 @@ impl<K: Ord + Hash + Clone, V: Clone> Map<K, V> {
 }
 
 impl<K: Ord + Hash, V: PartialEq> Map<K, V> {
-    /// Shows every entry in which this map differs from an older one, in the order of their keys.
+    /// Shows every entry that differs from an older map, in the order of their keys.
     pub fn since<'a>(&'a self, older: &'a Self, mut show: impl FnMut(Change<'a, K, V>)) {
         compare(Part::whole(older), Part::whole(self), &mut show);
     }
 }
 
 impl<K: Ord + Hash + Clone, V: PartialEq + Clone> Map<K, V> {
-    /// The same entries, sharing with an older map what has not changed since, unless that is too
-    /// little to be worth it.
+    /// The same entries, sharing the unchanged parts with an older map, unless too many entries have
+    /// changed.
     #[must_use]
     pub fn based_on(&self, older: &Self) -> Self {
         let mut changes = Vec::new();
@@ -185,8 +186,8 @@ fn same<K, V>(one: Option<&Node<K, V>>, other: Option<&Node<K, V>>) -> bool {
     }
 }
 
-/// What of a tree lies between two keys, without these. A limit that the tree's shape sees to by
-/// itself is not among them.
+/// The part of a tree between two keys, both excluded. A bound is `None` if all nodes below `link`
+/// are within it anyway.
 struct Part<'a, K, V> {
     link: Option<&'a Node<K, V>>,
     after: Option<&'a K>,
@@ -211,7 +212,7 @@ impl<'a, K, V> Part<'a, K, V> {
 }
 
 impl<'a, K: Ord, V> Part<'a, K, V> {
-    /// The same part, from its topmost node on.
+    /// The same part, with `link` at its topmost node.
     fn narrowed(mut self) -> Self {
         while let Some(node) = self.link {
             if self.after.is_some_and(|after| node.key <= *after) {
@@ -225,7 +226,7 @@ impl<'a, K: Ord, V> Part<'a, K, V> {
         self
     }
 
-    /// What lies below a key, which is that of the topmost node if `is_top`.
+    /// The part below a key; `is_top` if it is the topmost node's key.
     fn below(self, key: &'a K, is_top: bool) -> Self {
         match self.link {
             Some(node) if is_top => Self {
@@ -240,7 +241,7 @@ impl<'a, K: Ord, V> Part<'a, K, V> {
         }
     }
 
-    /// What lies above it.
+    /// The part above a key; `is_top` if it is the topmost node's key.
     fn above(self, key: &'a K, is_top: bool) -> Self {
         match self.link {
             Some(node) if is_top => Self {
@@ -265,8 +266,8 @@ fn compare<'a, K: Ord + Hash, V: PartialEq>(
     if same(old.link, new.link) {
         return;
     }
-    // The shape follows from the keys: what stands on top on one side is on top on the other, too,
-    // or is not there.
+    // The keys determine the shape: the topmost node of one tree is either the topmost of the other
+    // tree, too, or missing there.
     let (was, is) = match (old.link, new.link) {
         (Some(old), Some(new)) if old.key == new.key => (Some(old), Some(new)),
         (Some(old), Some(new)) if old.is_above(new) => (Some(old), None),
@@ -298,7 +299,7 @@ fn compare<'a, K: Ord + Hash, V: PartialEq>(
 
 /// Entries in the order of their keys.
 pub struct Iter<'a, K, V> {
-    /// Nodes to show, each followed by what is to the right of it.
+    /// The nodes still to visit; each is followed by its right subtree.
     ahead: Vec<&'a Node<K, V>>,
 }
 
@@ -331,7 +332,7 @@ impl<'a, K, V> IntoIterator for &'a Map<K, V> {
 }
 
 impl<K: Ord + Hash, V> FromIterator<(K, V)> for Map<K, V> {
-    /// Of two entries with one key the later one counts.
+    /// Of several entries with the same key, the last one is kept.
     fn from_iter<T: IntoIterator<Item = (K, V)>>(entries: T) -> Self {
         let mut entries: Vec<(K, V)> = entries.into_iter().collect();
         // Stable: the last of equal keys is the last one given.

@@ -1,7 +1,7 @@
-//! Maps whose copies share what they have in common.
+//! Sorted maps whose copies share their common parts.
 //!
-//! State is passed on as a whole, and yet a change of one entry among a hundred thousand must cost
-//! what one entry costs. Pure; what the entries mean is not known here.
+//! The agent passes its state on as a whole, but a change of one entry among a hundred thousand must
+//! cost only what one entry costs. Pure data structure.
 
 mod map;
 mod node;

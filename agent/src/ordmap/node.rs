@@ -1,8 +1,8 @@
 //! The nodes of a treap: sorted by key from left to right, by weight from top to bottom.
 //!
-//! Invariants: a node's weight follows from its key by a keyed hash, and ties are broken by the key,
-//! so the shape of a tree follows from its keys alone, whatever was done in which order, and nobody
-//! who chooses keys can make it deep. A node that two trees share is never changed: it is copied.
+//! Invariants: a node's weight is a keyed hash of its key, and ties are broken by the key; so the
+//! keys alone determine the shape of a tree, whatever the order of changes, and an attacker who
+//! chooses keys cannot make it deep. A node that trees share is never changed: it is copied.
 
 use std::{
     borrow::Borrow,
@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-static WEIGHING: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+static WEIGHT_HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 pub(super) type Link<K, V> = Option<Arc<Node<K, V>>>;
 
@@ -30,7 +30,7 @@ pub(super) fn size<K, V>(link: &Link<K, V>) -> usize {
 }
 
 fn weight<K: Hash>(key: &K) -> u32 {
-    let hash = WEIGHING.hash_one(key).to_le_bytes();
+    let hash = WEIGHT_HASHER.hash_one(key).to_le_bytes();
     let [a, b, c, d, ..] = hash;
     u32::from_le_bytes([a, b, c, d])
 }
@@ -47,7 +47,7 @@ impl<K: Hash + Ord, V> Node<K, V> {
         }
     }
 
-    /// Whether this node stands above another in every tree that has both.
+    /// Whether this node is above another in every tree that has both.
     pub(super) fn is_above(&self, other: &Self) -> bool {
         (self.weight, &self.key) > (other.weight, &other.key)
     }
@@ -58,9 +58,9 @@ impl<K: Hash + Ord, V> Node<K, V> {
     }
 }
 
-/// The tree of entries that are sorted by key and have no key twice.
+/// Builds a tree from entries that are sorted by key and have distinct keys.
 pub(super) fn build<K: Hash + Ord, V>(sorted: impl IntoIterator<Item = (K, V)>) -> Link<K, V> {
-    // The nodes from the root to the greatest key, still without what is to the right of them.
+    // The nodes from the root to the greatest key, still without their right subtrees.
     let mut spine: Vec<Node<K, V>> = Vec::new();
     for (key, value) in sorted {
         let mut node = Node::new(key, value);
@@ -82,7 +82,7 @@ fn finish<K: Hash + Ord, V>(mut node: Node<K, V>, right: Link<K, V>) -> Arc<Node
     Arc::new(node)
 }
 
-/// Puts an entry in and returns the value it replaces.
+/// Inserts an entry and returns the value that it replaces.
 pub(super) fn insert<K: Hash + Ord + Clone, V: Clone>(
     link: &mut Link<K, V>,
     key: K,
@@ -112,7 +112,7 @@ fn put<K: Hash + Ord + Clone, V: Clone>(link: &mut Link<K, V>, mut new: Node<K, 
     replaced
 }
 
-/// What lies below a key that the tree does not have, and what lies above it.
+/// Splits a tree at a key that it does not have: the entries below, and those above.
 fn split<K: Hash + Ord + Clone, V: Clone>(link: Link<K, V>, key: &K) -> (Link<K, V>, Link<K, V>) {
     let Some(mut held) = link else {
         return (None, None);
@@ -131,7 +131,7 @@ fn split<K: Hash + Ord + Clone, V: Clone>(link: Link<K, V>, key: &K) -> (Link<K,
     }
 }
 
-/// Takes out a key that the tree has.
+/// Removes a key that the tree has.
 pub(super) fn remove<K, V, Q>(link: &mut Link<K, V>, key: &Q) -> Option<V>
 where
     K: Hash + Ord + Clone + Borrow<Q>,
@@ -155,6 +155,7 @@ where
     removed
 }
 
+/// Joins two trees; all keys of `left` are less than those of `right`.
 fn join<K: Hash + Ord + Clone, V: Clone>(left: Link<K, V>, right: Link<K, V>) -> Link<K, V> {
     let (Some(mut low), Some(mut high)) = (left.clone(), right.clone()) else {
         return left.or(right);

@@ -1,7 +1,7 @@
 //! Paths, parameters and bodies of the control API.
 //!
-//! Invariants: every answer is JSON, errors as `{"error": …}`; bodies are limited; a command that
-//! the application does not take is answered with 503, never with success. Streams are in `flows`.
+//! Invariants: every response is JSON, errors as `{"error": …}`; request bodies are limited; a command
+//! that the application does not process gets a 503, never a success. `flows` has the flow stream.
 
 use axum::Json;
 use axum::Router;
@@ -38,25 +38,25 @@ pub(super) fn router(control: Control) -> Router {
         .route("/v1/explain", get(explain::explain))
         .route("/v1/flows", get(flows::flows))
         .route("/v1/reload", post(reload))
-        .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "no such path") })
+        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no such path") })
         .method_not_allowed_fallback(|| async {
-            Refusal::new(
+            ApiError::new(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "this path has no such method",
+                "method not allowed for this path",
             )
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(control)
 }
 
-/// An answer that is not a success.
+/// An error response.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ApiError {
     status: StatusCode,
     error: String,
 }
 
-impl Refusal {
+impl ApiError {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
         Self {
             status,
@@ -70,25 +70,25 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.status, Json(ErrorBody { error: self.error })).into_response()
     }
 }
 
-impl From<QueryRejection> for Refusal {
+impl From<QueryRejection> for ApiError {
     fn from(rejection: QueryRejection) -> Self {
         Self::new(rejection.status(), rejection.body_text())
     }
 }
 
-impl From<BytesRejection> for Refusal {
+impl From<BytesRejection> for ApiError {
     fn from(rejection: BytesRejection) -> Self {
         Self::new(rejection.status(), rejection.body_text())
     }
 }
 
-impl From<PathRejection> for Refusal {
+impl From<PathRejection> for ApiError {
     fn from(rejection: PathRejection) -> Self {
         Self::new(rejection.status(), rejection.body_text())
     }
@@ -113,14 +113,14 @@ async fn policies(State(control): State<Control>) -> Json<Vec<PolicyView>> {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RuleQuery {
-    /// Only rules that made no verdict for so many seconds.
+    /// Only rules that made no verdict in this many seconds.
     unused: Option<u32>,
 }
 
 async fn rules(
     State(control): State<Control>,
     query: Result<Query<RuleQuery>, QueryRejection>,
-) -> Result<Json<Vec<RuleView>>, Refusal> {
+) -> Result<Json<Vec<RuleView>>, ApiError> {
     let Query(query) = query?;
     let mut rules = control.views.rules();
     if let Some(seconds) = query.unused {
@@ -138,10 +138,10 @@ async fn set_mode(
     State(control): State<Control>,
     namespace: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<ModeView>, Refusal> {
+) -> Result<Json<ModeView>, ApiError> {
     let Path(namespace) = namespace?;
-    let namespace = NamespaceName::new(&namespace).map_err(Refusal::bad_request)?;
-    let SetMode { mode } = serde_json::from_slice(&body?).map_err(Refusal::bad_request)?;
+    let namespace = NamespaceName::new(&namespace).map_err(ApiError::bad_request)?;
+    let SetMode { mode } = serde_json::from_slice(&body?).map_err(ApiError::bad_request)?;
     let wanted = namespace.clone();
     command(&control, |reply| Command::SetMode {
         namespace: wanted,
@@ -154,14 +154,14 @@ async fn set_mode(
         .into_iter()
         .find(|view| view.namespace == namespace.as_str());
     view.map(Json).ok_or_else(|| {
-        Refusal::new(
+        ApiError::new(
             StatusCode::NOT_FOUND,
-            format!("no namespace {namespace} any more"),
+            format!("namespace {namespace} no longer exists"),
         )
     })
 }
 
-async fn reload(State(control): State<Control>) -> Result<Json<Status>, Refusal> {
+async fn reload(State(control): State<Control>) -> Result<Json<Status>, ApiError> {
     command(&control, |reply| Command::Reload { reply }).await?;
     Ok(Json(control.views.status()))
 }
@@ -169,9 +169,9 @@ async fn reload(State(control): State<Control>) -> Result<Json<Status>, Refusal>
 async fn command(
     control: &Control,
     make: impl FnOnce(oneshot::Sender<Outcome>) -> Command,
-) -> Result<(), Refusal> {
+) -> Result<(), ApiError> {
     let gone = || {
-        Refusal::new(
+        ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "the agent is shutting down",
         )
@@ -184,7 +184,7 @@ async fn command(
         .map_err(|_| gone())?;
     match outcome.await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(reason)) => Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, reason)),
+        Ok(Err(reason)) => Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, reason)),
         Err(_) => Err(gone()),
     }
 }

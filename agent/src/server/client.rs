@@ -1,7 +1,8 @@
 //! The client of the control API, over its Unix socket.
 //!
-//! Invariants: one connection per request; plain requests have a deadline, streams have none; a
-//! line of a stream is bounded. Errors say what to do where we know. It prints nothing.
+//! Invariants: one connection per request; plain requests have a deadline, streams have none; the
+//! length of a line in a stream is bounded. Errors name a remedy where there is one. It prints
+//! nothing.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use tokio::time::timeout;
 
 use super::view::ErrorBody;
 
-/// How long a plain request may take.
+/// The deadline of a plain request.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// The longest line of a stream.
 const MAX_LINE: usize = 1 << 20;
@@ -28,36 +29,36 @@ const MAX_LINE: usize = 1 << 20;
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens there.
-    #[error("no agent answers on {}{}", path.display(), hint(source))]
+    /// The socket cannot be connected to.
+    #[error("cannot connect to the agent on {}{}", path.display(), hint(source))]
     Connect {
         /// The socket.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The agent refused.
+    /// The agent returned an error.
     #[error("{error}")]
     Refused {
         /// HTTP status.
         status: u16,
-        /// What the agent said.
+        /// The agent's error text.
         error: String,
     },
-    /// The connection broke.
-    #[error("the connection to the agent broke")]
+    /// The connection failed.
+    #[error("the connection to the agent failed")]
     Http(#[from] hyper::Error),
-    /// The request cannot be built.
-    #[error("this is no request")]
+    /// The request is invalid.
+    #[error("invalid request")]
     Request(#[from] hyper::http::Error),
-    /// The answer is not what this version expects.
-    #[error("the agent's answer cannot be read (is it of another version?)")]
+    /// The response does not have the expected form.
+    #[error("cannot parse the agent's response (does the agent have another version?)")]
     Json(#[from] serde_json::Error),
-    /// The agent did not answer.
-    #[error("the agent did not answer within {} s", DEADLINE.as_secs())]
+    /// The agent did not respond in time.
+    #[error("the agent did not respond within {} s", DEADLINE.as_secs())]
     Timeout,
-    /// A line of a stream is longer than any of ours.
-    #[error("a line of the agent's answer is longer than {MAX_LINE} bytes")]
+    /// A line of a stream exceeds the limit.
+    #[error("a line of the agent's response is longer than {MAX_LINE} bytes")]
     LongLine,
 }
 
@@ -65,13 +66,13 @@ fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => " (run this as root)",
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            " (does it run? see --socket)"
+            " (is it running? see --socket)"
         }
         _ => "",
     }
 }
 
-/// Talks to the agent behind a socket.
+/// A client of the agent on a control socket.
 #[derive(Debug, Clone)]
 pub struct Client {
     path: PathBuf,
@@ -86,15 +87,15 @@ impl Client {
         }
     }
 
-    /// Fetches something.
+    /// Sends a GET request.
     ///
     /// # Errors
-    /// When the agent cannot be reached, refuses, or answers something else.
+    /// When the agent cannot be reached, returns an error, or the response cannot be parsed.
     pub async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
         self.exchange(Method::GET, target, Bytes::new()).await
     }
 
-    /// Replaces something.
+    /// Sends a PUT request.
     ///
     /// # Errors
     /// As [`Self::get`].
@@ -107,7 +108,7 @@ impl Client {
             .await
     }
 
-    /// Asks for something to be done.
+    /// Sends a POST request.
     ///
     /// # Errors
     /// As [`Self::get`].
@@ -118,7 +119,7 @@ impl Client {
     /// Opens a stream of lines.
     ///
     /// # Errors
-    /// When the agent cannot be reached or refuses.
+    /// When the agent cannot be reached or returns an error.
     pub async fn lines(&self, target: &str) -> Result<Lines, ClientError> {
         let opened = self.request(Method::GET, target, Bytes::new());
         let response = timeout(DEADLINE, opened)
@@ -137,11 +138,11 @@ impl Client {
         target: &str,
         body: Bytes,
     ) -> Result<T, ClientError> {
-        let answer = async {
+        let received = async {
             let response = self.request(method, target, body).await?;
             Ok::<_, ClientError>(response.into_body().collect().await?.to_bytes())
         };
-        let bytes = timeout(DEADLINE, answer)
+        let bytes = timeout(DEADLINE, received)
             .await
             .map_err(|_| ClientError::Timeout)??;
         Ok(serde_json::from_slice(&bytes)?)
@@ -161,7 +162,7 @@ impl Client {
                     source,
                 })?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // Whatever ends the connection also ends the answer, which reports it.
+        // An error that ends the connection also ends the response, which reports it.
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
@@ -175,7 +176,7 @@ impl Client {
         let status = response.status();
         let bytes = response.into_body().collect().await?.to_bytes();
         let error = serde_json::from_slice::<ErrorBody>(&bytes).map_or_else(
-            |_| format!("the agent answered {status}"),
+            |_| format!("the agent responded with {status}"),
             |body| body.error,
         );
         Err(ClientError::Refused {
@@ -194,10 +195,10 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// The next line without its end, `None` at the end of the stream. Cancel safe.
+    /// The next line without its line feed; `None` at the end of the stream. Cancel safe.
     ///
     /// # Errors
-    /// When the connection breaks or a line is too long.
+    /// When the connection fails or a line is too long.
     pub async fn next(&mut self) -> Result<Option<String>, ClientError> {
         loop {
             if let Some(line) = self.take_line() {

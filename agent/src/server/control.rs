@@ -1,7 +1,8 @@
-//! The control API's handle to the application, and the server loop.
+//! The control API's interface to the application, and the server loop.
 //!
-//! Invariants: reading goes through [`Views`], which must not block for long; changing goes through
-//! [`Command`], each answered exactly once, or the request fails. Paths and bodies are in `api`.
+//! Invariants: reads go through [`Views`], which must not block for long; changes go through
+//! [`Command`]s, each with exactly one reply, otherwise the request fails. Paths and bodies are in
+//! `api`.
 
 use std::io;
 use std::sync::Arc;
@@ -15,59 +16,59 @@ use crate::model::{ModeName, NamespaceName};
 use crate::observe::History;
 use crate::policy::{Explanation, Query, QueryError};
 
-/// The present state, as the application sees it.
+/// The application's current state.
 pub trait Views: Send + Sync {
     /// The agent as a whole.
     fn status(&self) -> Status;
-    /// The workloads of this node.
+    /// The endpoints of this node.
     fn endpoints(&self) -> Vec<EndpointView>;
     /// Every identity.
     fn identities(&self) -> Vec<IdentityView>;
     /// Every policy in force.
     fn policies(&self) -> Vec<PolicyView>;
-    /// Every rule in force, with its use.
+    /// Every rule in force, with its hits.
     fn rules(&self) -> Vec<RuleView>;
     /// The mode of every namespace.
     fn modes(&self) -> Vec<ModeView>;
-    /// Why a flow is allowed or denied by what is in force; `all` lists every rule.
+    /// Explains why a flow is allowed or denied by the policies in force; `all` lists every rule.
     ///
     /// # Errors
-    /// When the query names what does not exist.
+    /// When the query names something that does not exist.
     fn explain(&self, query: &Query, all: bool) -> Result<Explanation, QueryError>;
 }
 
-/// What happened to a command: done, or why not.
+/// The result of a command: done, or why not.
 pub type Outcome = Result<(), String>;
 
-/// A change that someone asks for.
+/// A requested change.
 #[derive(Debug)]
 pub enum Command {
-    /// Changes the mode of a namespace, for good.
+    /// Changes the mode of a namespace permanently.
     SetMode {
         /// The namespace.
         namespace: NamespaceName,
         /// The wanted mode.
         mode: ModeName,
-        /// Answer once it is in force.
+        /// Gets the result once the mode is in force.
         reply: oneshot::Sender<Outcome>,
     },
-    /// Reads every source again.
+    /// Rereads every source.
     Reload {
-        /// Answer once the result is in force.
+        /// Gets the result once the sources are in force.
         reply: oneshot::Sender<Outcome>,
     },
 }
 
-/// What the server needs of the application.
+/// The parts of the application that the server uses.
 #[derive(Clone)]
 pub struct Control {
-    /// The present state.
+    /// The current state.
     pub views: Arc<dyn Views>,
-    /// Where changes go.
+    /// Sends changes to the application.
     pub commands: mpsc::Sender<Command>,
-    /// Recent flows.
+    /// Recent flow records.
     pub history: Arc<History>,
-    /// This node's name, for records that are about the stream itself.
+    /// This node's name, for lines that report lost records.
     pub node: Arc<str>,
 }
 
@@ -80,10 +81,10 @@ impl std::fmt::Debug for Control {
 }
 
 impl Control {
-    /// Answers on every connection until `shutdown` completes; open streams do not delay that.
+    /// Serves connections until `shutdown` completes; open streams do not delay that.
     ///
     /// # Errors
-    /// When the listener fails for good.
+    /// When the listener fails permanently.
     pub async fn serve<L>(self, listener: L, shutdown: impl Future<Output = ()>) -> io::Result<()>
     where
         L: Listener,

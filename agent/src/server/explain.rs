@@ -1,13 +1,13 @@
-//! `GET /v1/explain`: why a flow is allowed or denied by what is in force.
+//! `GET /v1/explain`: why a flow is allowed or denied by the policies in force.
 //!
-//! Invariant: a query that names what does not exist is a bad request, never an empty answer.
+//! Invariant: a query that names something unknown is a bad request, never an empty response.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use serde::Deserialize;
 
-use super::api::Refusal;
+use super::api::ApiError;
 use super::control::Control;
 use crate::policy::{self, Explanation};
 use crate::source::value;
@@ -26,17 +26,17 @@ pub(super) struct ExplainQuery {
 pub(super) async fn explain(
     State(control): State<Control>,
     query: Result<Query<ExplainQuery>, QueryRejection>,
-) -> Result<Json<Explanation>, Refusal> {
-    let Query(asked) = query?;
+) -> Result<Json<Explanation>, ApiError> {
+    let Query(parameters) = query?;
     let query = policy::Query {
-        from: value::test_end(&asked.from).map_err(Refusal::bad_request)?,
-        to: value::test_end(&asked.to).map_err(Refusal::bad_request)?,
-        port: value::test_port(&asked.port).map_err(Refusal::bad_request)?,
-        family: asked.family,
+        from: value::test_end(&parameters.from).map_err(ApiError::bad_request)?,
+        to: value::test_end(&parameters.to).map_err(ApiError::bad_request)?,
+        port: value::test_port(&parameters.port).map_err(ApiError::bad_request)?,
+        family: parameters.family,
     };
     control
         .views
-        .explain(&query, asked.all)
+        .explain(&query, parameters.all)
         .map(Json)
-        .map_err(Refusal::bad_request)
+        .map_err(ApiError::bad_request)
 }

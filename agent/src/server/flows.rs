@@ -1,7 +1,8 @@
-//! The stream of flow records: first the past, then, if asked, everything that follows.
+//! `GET /v1/flows`: recent flow records, and new ones if the request has `follow=true`.
 //!
-//! Invariants: JSON lines, as in the flow log; a gap is a line of its own; memory per client is
-//! bounded by the history and the feed, however slowly it reads. It filters, it never samples.
+//! Invariants: JSON lines, as in the flow log; a gap is reported on a separate line; the history and
+//! the feed bound the memory per client, however slowly it reads. Records are filtered, never
+//! sampled.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -16,12 +17,12 @@ use futures_util::stream;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::api::Refusal;
+use super::api::ApiError;
 use super::control::Control;
 use crate::model::{NamespaceName, WorkloadId};
 use crate::observe::{Filter, FlowRecord, Followed, Follower, hubble};
 
-/// Lines are sent in chunks of about so many bytes.
+/// Lines are sent in chunks of about this many bytes.
 const CHUNK: usize = 32 * 1024;
 
 #[derive(Debug, Default, Deserialize)]
@@ -36,16 +37,16 @@ pub(super) struct FlowQuery {
 }
 
 impl FlowQuery {
-    fn filter(&self) -> Result<Filter, Refusal> {
+    fn filter(&self) -> Result<Filter, ApiError> {
         let checked = |name: &String| NamespaceName::new(name).map(|_| name.clone());
         let namespace = self.namespace.as_ref().map(checked);
         let checked = |name: &String| name.parse::<WorkloadId>().map(|_| name.clone());
         let workload = self.workload.as_ref().map(checked);
         let verdict = self.verdict.as_deref().map(str::parse);
         Ok(Filter {
-            namespace: namespace.transpose().map_err(Refusal::bad_request)?,
-            workload: workload.transpose().map_err(Refusal::bad_request)?,
-            verdict: verdict.transpose().map_err(Refusal::bad_request)?,
+            namespace: namespace.transpose().map_err(ApiError::bad_request)?,
+            workload: workload.transpose().map_err(ApiError::bad_request)?,
+            verdict: verdict.transpose().map_err(ApiError::bad_request)?,
             since: self.since,
         })
     }
@@ -54,7 +55,7 @@ impl FlowQuery {
 pub(super) async fn flows(
     State(control): State<Control>,
     query: Result<Query<FlowQuery>, QueryRejection>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let Query(query) = query?;
     let filter = query.filter()?;
     let (past, follower) = if query.follow {
@@ -110,7 +111,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn a_slow_subscriber_reads_what_it_lost_and_all_the_rest() {
+    async fn a_slow_client_gets_the_number_of_lost_records_and_all_others() {
         const SENT: u64 = 50_000;
         let history = History::new(0);
         let (past, follower) = history.follow(Filter::default(), None);

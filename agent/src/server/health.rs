@@ -1,8 +1,8 @@
-//! Metrics and health over TCP, for Prometheus and for whoever restarts us.
+//! Metrics and health over HTTP, for Prometheus and for a supervisor such as the kubelet.
 //!
-//! Invariants: read-only and without secrets, because anyone on the node may ask; `livez` answers
-//! while the runtime turns, `readyz` only once policy is in force. On loopback unless configured
-//! otherwise; it does not encrypt or authenticate.
+//! Invariants: read-only and without secrets, because any process on the node can connect; `livez`
+//! succeeds while the runtime works, `readyz` only once policy is in force. On loopback unless
+//! configured otherwise; without encryption or authentication.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,9 +18,9 @@ use tokio::net::TcpListener;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the server asks of the application.
+/// The parts of the application that this server uses.
 pub trait Health: Send + Sync {
-    /// The page that Prometheus reads, in OpenMetrics text.
+    /// The metrics page, in OpenMetrics text format.
     fn metrics(&self) -> String;
 
     /// Whether policy is in force.
@@ -46,21 +46,21 @@ impl HealthServer {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         if !address.ip().is_loopback() {
-            tracing::warn!("metrics and health are served beyond loopback, on {address}");
+            tracing::warn!("metrics and health are exposed beyond loopback, on {address}");
         }
         Ok(Self { listener, address })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers until `shutdown` completes.
+    /// Serves requests until `shutdown` completes.
     ///
     /// # Errors
-    /// When the listener fails for good.
+    /// When the listener fails permanently.
     pub async fn serve(
         self,
         health: Arc<dyn Health>,
@@ -110,7 +110,7 @@ mod tests {
             if self.0.load(Ordering::Relaxed) {
                 Ok(())
             } else {
-                Err("nothing applied yet".into())
+                Err("no policy applied yet".into())
             }
         }
     }
@@ -119,13 +119,13 @@ mod tests {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        response
     }
 
     #[tokio::test]
-    async fn answers_over_loopback() {
+    async fn health_and_metrics_are_served_on_loopback() {
         let server = HealthServer::bind("127.0.0.1:0".parse().unwrap())
             .await
             .unwrap();
@@ -134,8 +134,8 @@ mod tests {
         let task = tokio::spawn(server.serve(Arc::<Fake>::clone(&fake), std::future::pending()));
 
         assert!(fetch(address, "/livez").await.starts_with("HTTP/1.1 200"));
-        let answer = fetch(address, "/readyz").await;
-        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("nothing applied yet"));
+        let response = fetch(address, "/readyz").await;
+        assert!(response.starts_with("HTTP/1.1 503") && response.contains("no policy applied yet"));
         fake.0.store(true, Ordering::Relaxed);
         assert!(fetch(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         let page = fetch(address, "/metrics").await;

@@ -1,8 +1,9 @@
 //! The Unix socket of the control API.
 //!
-//! Invariants: mode 0600 from the moment it can be found; only root and the agent's own user get
-//! past `accept`; a socket on which someone answers is never replaced, nor is a file that is no
-//! socket; on drop the file is removed if it is still ours. What is said on it is `api`'s.
+//! Invariants: the socket has mode 0600 from the moment its path exists; `accept` only returns
+//! connections of root and of the agent's own user; a socket with a listener is never replaced, nor
+//! is a file that is not a socket; on drop the file is removed if it is still ours. `api` has the
+//! protocol.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -17,12 +18,12 @@ use tokio::net::{UnixListener, UnixStream};
 /// Why the control socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Another agent answers on it.
+    /// Another agent listens on it.
     #[error(
-        "another agent answers on {}: stop it, or give this one another run-dir", .0.display()
+        "another agent listens on {}: stop it, or give this one another run-dir", .0.display()
     )]
     InUse(PathBuf),
-    /// The path holds something else.
+    /// The path is another kind of file.
     #[error("{} is not a socket: remove it, or use another run-dir", .0.display())]
     NotASocket(PathBuf),
     /// The system refused.
@@ -30,7 +31,7 @@ pub enum ListenError {
     Io {
         /// The socket.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -44,10 +45,10 @@ pub struct ControlListener {
 }
 
 impl ControlListener {
-    /// Binds the socket, replacing one that a dead agent left behind.
+    /// Binds the socket; replaces the socket of an agent that no longer runs.
     ///
     /// # Errors
-    /// When another agent answers there, or the file system says no.
+    /// When another agent listens on it, or a file operation fails.
     pub fn bind(path: &Path) -> Result<Self, ListenError> {
         let failed = |source| ListenError::Io {
             path: path.to_owned(),
@@ -61,7 +62,7 @@ impl ControlListener {
                 .map_err(failed)?;
         }
         check_free(path)?;
-        // Permissions first, name second: nobody finds it while it is open to all.
+        // Set the permissions before the final name: the path never refers to an open socket.
         let staging = staging_path(path);
         remove_if_there(&staging).map_err(failed)?;
         let socket = UnixListener::bind(&staging).map_err(failed)?;
@@ -82,7 +83,7 @@ impl ControlListener {
         }
     }
 
-    /// Where it listens.
+    /// The path that it listens on.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -109,9 +110,11 @@ impl Listener for ControlListener {
                     Ok(peer) if may_control(peer.uid()) => return (stream, address),
                     Ok(peer) => {
                         let (uid, pid) = (peer.uid(), peer.pid().unwrap_or_default());
-                        tracing::warn!(uid, pid, "refused a control connection");
+                        tracing::warn!(uid, pid, "control connection refused: wrong user");
                     }
-                    Err(error) => tracing::warn!("control connection without a peer: {error}"),
+                    Err(error) => {
+                        tracing::warn!("control connection without peer credentials: {error}");
+                    }
                 },
                 Err(error) => {
                     tracing::warn!("cannot accept a control connection: {error}");
@@ -147,7 +150,7 @@ fn check_free(path: &Path) -> Result<(), ListenError> {
         Ok(_) => Err(ListenError::InUse(path.to_owned())),
         Err(error) => match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Ok(()),
-            // A full backlog is a sign of life, too.
+            // The backlog is full, so the socket has a listener.
             io::ErrorKind::WouldBlock => Err(ListenError::InUse(path.to_owned())),
             _ => Err(failed(error)),
         },
@@ -172,7 +175,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_the_owner_may_open_it_and_it_goes_away() {
+    async fn the_socket_has_mode_0600_and_is_removed_on_drop() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/ringfence.sock");
         let listener = ControlListener::bind(&path).unwrap();
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_live_agent_keeps_its_socket() {
+    async fn the_socket_of_a_running_agent_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let first = ControlListener::bind(&path).unwrap();
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stale_socket_is_replaced_and_other_files_are_not() {
+    async fn a_stale_socket_is_replaced_and_another_file_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_successor_keeps_its_socket() {
+    async fn drop_does_not_remove_the_socket_of_another_agent() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let first = ControlListener::bind(&path).unwrap();
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_may_not_control() {
+    fn only_root_and_the_own_user_may_control() {
         assert!(may_control(0));
         assert!(may_control(nix::unistd::geteuid().as_raw()));
         assert!(!may_control(u32::MAX - 1));

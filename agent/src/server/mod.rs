@@ -1,8 +1,7 @@
-//! What the agent answers: the control API on a Unix socket, metrics and health on loopback.
+//! The agent's servers: the control API on a Unix socket, metrics and health on loopback.
 //!
-//! Invariants: the server owns no state; it shows views that the application hands it and passes
-//! commands on, so a request can never change a map by itself. It knows nothing of how the state
-//! is applied.
+//! Invariants: the servers own no state; they return views from the application and pass commands to
+//! it, so a request can never change a map by itself.
 
 mod api;
 pub mod client;

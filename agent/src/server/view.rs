@@ -1,7 +1,7 @@
 //! The JSON of the control API, shared by the server and the command line.
 //!
-//! Invariants: keys are snake_case; a field once published keeps its meaning; readers ignore
-//! fields they do not know. Names and labels in here are untrusted text: escape them when shown.
+//! Invariants: keys are snake_case; a released field keeps its meaning; readers ignore unknown
+//! fields. Names and labels are untrusted text: escape them for output.
 
 use std::collections::BTreeMap;
 
@@ -10,36 +10,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::ModeName;
 
-/// The state of the agent as a whole.
+/// The overall state of the agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// The agent's version.
     pub version: String,
-    /// This node.
+    /// This node's name.
     pub node: String,
-    /// Number of the applied state.
+    /// The revision in force.
     pub revision: u64,
-    /// The mode of namespaces that have none of their own.
+    /// The mode of namespaces without a mode of their own.
     pub mode_default: ModeName,
-    /// Where metrics and health are served.
+    /// The address on which metrics and health are served.
     pub metrics_listen: Option<String>,
-    /// Whether a first state has been applied.
+    /// Whether a state has been applied.
     pub ready: bool,
-    /// Whether every endpoint of every namespace that should enforce is attached and in force.
+    /// Whether every endpoint of every namespace that should enforce is attached, and the desired
+    /// state is in force.
     pub enforcing: bool,
-    /// Workloads of this node.
+    /// Endpoints of this node.
     pub endpoints: u64,
-    /// Those of them whose interface has our programs.
+    /// Endpoints with a fence.
     pub attached: u64,
-    /// Workloads known, on any node.
+    /// Workloads in the inventory, on any node.
     pub workloads: u64,
-    /// Distinct kinds of peers.
+    /// Identities.
     pub identities: u64,
     /// Peer classes.
     pub classes: u64,
     /// Policies in force.
     pub policies: u64,
-    /// Their rules.
+    /// Rules of these policies.
     pub rules: u64,
     /// Policy tables.
     pub tables: u64,
@@ -47,19 +48,19 @@ pub struct Status {
     pub policy_rows: u64,
     /// Namespaces with their modes.
     pub namespaces: Vec<NamespaceMode>,
-    /// Where the desired state comes from.
+    /// The sources of the desired state.
     pub sources: Vec<SourceStatus>,
-    /// What an operator should look at.
+    /// Warnings about the sources, for the operator.
     pub warnings: Vec<String>,
-    /// The kernel underneath.
+    /// The node's kernel.
     pub kernel: KernelStatus,
-    /// Packets dropped, or let pass by observe mode, by reason; reasons without any are absent.
+    /// Packets dropped, or passed in `observe` mode, by reason; reasons without packets are absent.
     pub drops: Vec<DropCount>,
-    /// Flow records.
+    /// Flow events.
     pub events: EventCount,
     /// Seconds since the agent started.
     pub uptime_s: u64,
-    /// The last failure to apply a state, until one succeeds.
+    /// Why the desired state is not in force, or the first error of a source; absent without either.
     pub last_error: Option<String>,
 }
 
@@ -72,31 +73,31 @@ pub struct NamespaceMode {
     pub mode: ModeName,
 }
 
-/// How a source is doing.
+/// The state of a source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceState {
     /// Its content is in force.
     #[default]
     Ok,
-    /// Its last good content is in force, the present one is refused.
+    /// Its current content is refused; its last good content stays in force.
     Error,
 }
 
-/// A file or another source of the desired state.
+/// A source of the desired state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStatus {
-    /// `inventory`, `policies` or `config`.
+    /// `inventory` or `policies`.
     pub kind: String,
-    /// The file.
+    /// The file or directory.
     pub path: String,
-    /// How it is doing.
+    /// Its state.
     pub state: SourceState,
     /// Why it is refused, with file, line and column.
     pub error: Option<String>,
 }
 
-/// The kernel underneath.
+/// The node's kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelStatus {
     /// Its release.
@@ -112,16 +113,16 @@ pub struct DropCount {
     pub reason: String,
     /// Packets dropped.
     pub dropped: u64,
-    /// Packets that `observe` let pass.
+    /// Packets that passed in `observe` mode.
     pub observed: u64,
 }
 
-/// Flow records of the kernel.
+/// Flow events of the kernel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventCount {
     /// Written to the ring.
     pub written: u64,
-    /// Lost, because the ring was full or denials could not be aggregated.
+    /// Lost because the ring was full.
     pub lost: u64,
 }
 
@@ -136,7 +137,7 @@ pub enum Isolation {
     Isolated,
 }
 
-/// A workload of this node.
+/// A workload of this node, an endpoint once its interface exists.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointView {
     /// `namespace/name`.
@@ -145,13 +146,13 @@ pub struct EndpointView {
     pub namespace: String,
     /// The host-side interface.
     pub interface: String,
-    /// Its number; absent while the interface does not exist.
+    /// Its index; absent while the interface does not exist.
     pub ifindex: Option<u32>,
-    /// Whether our programs are attached to it.
+    /// Whether the interface has a fence.
     pub attached: bool,
     /// The mode in force.
     pub mode: ModeName,
-    /// Why it is locked down though its namespace is not.
+    /// Why it is locked down even though its namespace is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locked: Option<String>,
     /// Its identity.
@@ -160,22 +161,22 @@ pub struct EndpointView {
     pub table: u32,
     /// Its addresses.
     pub addresses: Vec<String>,
-    /// Isolation towards it.
+    /// Isolation of its ingress.
     pub ingress: Isolation,
-    /// Isolation away from it.
+    /// Isolation of its egress.
     pub egress: Isolation,
     /// The policies that select it, `namespace/name`.
     pub policies: Vec<String>,
 }
 
-/// One distinct kind of peer.
+/// An identity: a set of peers that policy cannot tell apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityView {
     /// Its number.
     pub identity: u32,
     /// Its peer class.
     pub class: u32,
-    /// `workload`, `cidr`, `host`, `remote-node`, `world` or `unknown`.
+    /// `workload`, `host`, `remote-node` or `world`.
     pub kind: String,
     /// The namespace of workloads.
     pub namespace: Option<String>,
@@ -183,9 +184,9 @@ pub struct IdentityView {
     pub labels: BTreeMap<String, String>,
     /// The service account of workloads.
     pub service_account: Option<String>,
-    /// The policy CIDRs it lies in.
+    /// The policy CIDRs that contain its addresses.
     pub cidrs: Vec<String>,
-    /// How many addresses have it.
+    /// The number of its addresses.
     pub addresses_count: u64,
 }
 
@@ -200,26 +201,26 @@ pub struct PolicyView {
     pub ingress_rules: Option<u64>,
     /// Egress rules; absent if it does not isolate egress.
     pub egress_rules: Option<u64>,
-    /// Endpoints of this node that it selects.
+    /// The number of endpoints of this node that it selects.
     pub endpoints: u64,
-    /// The file it comes from.
+    /// Its file.
     pub file: String,
-    /// Its line there.
+    /// Its line in the file.
     pub line: u32,
-    /// Who owns it.
+    /// Its owner.
     pub owner: Option<String>,
     /// Why it exists.
     pub justification: Option<String>,
-    /// The ticket that asked for it.
+    /// The ticket that requested it.
     pub ticket: Option<String>,
-    /// The day by which someone looks at it again.
+    /// The day by which it is due for review.
     pub review_by: Option<String>,
 }
 
-/// A rule in force, or a default, with its use.
+/// A rule in force, or a default, with its hits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleView {
-    /// Its number in the kernel.
+    /// Its rule slot in the kernel.
     pub slot: u32,
     /// The policy, absent for defaults.
     pub policy: Option<String>,
@@ -229,24 +230,24 @@ pub struct RuleView {
     pub action: String,
     /// The rule in words.
     pub description: String,
-    /// Verdicts it made.
+    /// The number of its verdicts.
     pub hits: u64,
-    /// When it made the last one.
+    /// The time of its last verdict.
     pub last_hit: Option<Timestamp>,
-    /// The file it comes from.
+    /// Its file.
     pub file: Option<String>,
-    /// Its line there.
+    /// Its line in the file.
     pub line: Option<u32>,
 }
 
-/// Where a namespace has its mode from.
+/// The source of a namespace's mode.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModeSource {
     /// The configuration, by name or by default.
     #[default]
     Config,
-    /// `mode set`; it outlives restarts.
+    /// `mode set`; survives restarts.
     Set,
 }
 
@@ -257,7 +258,7 @@ pub struct ModeView {
     pub namespace: String,
     /// Its mode.
     pub mode: ModeName,
-    /// Where that comes from.
+    /// The source of the mode.
     pub source: ModeSource,
 }
 
@@ -269,9 +270,9 @@ pub struct SetMode {
     pub mode: ModeName,
 }
 
-/// The body of every answer that is not a success.
+/// The body of every error response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// What went wrong.
+    /// The error text.
     pub error: String,
 }

@@ -98,9 +98,9 @@ fn what_is_rejected_fails_at_once() -> Result<()> {
         .context("what no rule rejects")?;
 
     let page = agent.metrics()?;
-    let answered = "ringfence_rejects_total{outcome=\"answered\"} ";
-    ensure!(page.contains(answered), "{page}");
-    ensure!(!page.contains(&format!("{answered}0\n")), "{page}");
+    let sent = "ringfence_rejects_total{outcome=\"sent\"} ";
+    ensure!(page.contains(sent), "{page}");
+    ensure!(!page.contains(&format!("{sent}0\n")), "{page}");
     world.set_mode(&agent, "lockdown")?;
     world.vanish(&refused).context("lockdown is silent")?;
     world.set_mode(&agent, "enforce")?;

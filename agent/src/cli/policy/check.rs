@@ -1,8 +1,7 @@
-//! `ringfence policy check`: are these files valid, and is there anything to be said about them?
+//! `ringfence policy check`: validates policy files and reports lint findings.
 //!
-//! Invariants: reads what the agent would read, the same way; exits with 0 if all is clean, 1 if
-//! there are findings, 2 if a file is invalid or a finding is denied. The lints themselves are the
-//! policy module's.
+//! Invariants: reads files as the agent would; exits with 0 if there are no findings, 1 if there are
+//! findings, 2 if a file is invalid or a finding is denied. The `policy` module has the lints.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,19 +25,19 @@ pub(in crate::cli) struct CheckArguments {
     /// Policy files or directories of them, checked as one set.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The inventory: checks what policies name against it, too.
+    /// The inventory; names in policies are then checked against it.
     #[arg(long, value_name = "FILE")]
     inventory: Vec<PathBuf>,
     /// Check as of this time, such as 2026-12-01T00:00:00Z, instead of now.
     #[arg(long, value_name = "TIME")]
     now: Option<Timestamp>,
-    /// Report nothing of this code; may be repeated.
+    /// Do not report findings with this code; may be repeated.
     #[arg(long, value_name = "CODE", value_parser = codes())]
     allow: Vec<LintCode>,
-    /// Take findings of this code, any of those below, for errors; may be repeated.
+    /// Treat findings with this code as errors; may be repeated; codes as for --allow.
     #[arg(long, value_name = "CODE", value_parser = codes(), hide_possible_values = true)]
     deny: Vec<LintCode>,
-    /// How to print it.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -54,13 +53,13 @@ enum Format {
     Sarif,
 }
 
-/// Takes the name of a lint; refuses others with the list of all.
+/// Parses the name of a lint; the error for another name lists all lints.
 fn codes() -> impl TypedValueParser<Value = LintCode> {
     let shown = |code: &LintCode| PossibleValue::new(code.name()).help(code.about());
     PossibleValuesParser::new(LintCode::ALL.iter().map(shown)).try_map(|name| name.parse())
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
@@ -68,11 +67,11 @@ pub(super) enum Level {
     Error,
 }
 
-/// A finding, or an error, as it is reported; sorts by file, line and code.
+/// A reported finding or error; sorts by file, line and code.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) struct Reported {
     pub(super) file: String,
-    /// 0 if it is about the file as a whole.
+    /// 0 for the file as a whole.
     pub(super) line: u32,
     pub(super) code: &'static str,
     pub(super) level: Level,
@@ -82,11 +81,8 @@ pub(super) struct Reported {
 }
 
 pub(super) fn run(arguments: &CheckArguments) -> Result<ExitCode> {
-    let contradiction = arguments.allow.iter();
-    if let Some(code) = contradiction
-        .copied()
-        .find(|code| arguments.deny.contains(code))
-    {
+    let mut allowed = arguments.allow.iter().copied();
+    if let Some(code) = allowed.find(|code| arguments.deny.contains(code)) {
         let message = format!("{code} is both allowed and denied: expected one of the two");
         return Err(InvalidInput(message).into());
     }
@@ -123,7 +119,7 @@ fn refuse_as(format: Format, errors: &[SourceError]) -> Result<ExitCode> {
     Ok(ExitCode::from(INVALID))
 }
 
-/// What the lints and the parsers have to say, in the order of files and lines.
+/// The findings of the lints and the warnings of the parsers, ordered by file and line.
 fn findings(
     arguments: &CheckArguments,
     set: &FileSet,
@@ -137,8 +133,8 @@ fn findings(
         namespaces: &set.declared_namespaces(),
         now,
     });
-    let odd = reload.warnings.iter().map(oddity);
-    let mut reported: Vec<Reported> = found.into_iter().map(finding).chain(odd).collect();
+    let warnings = reload.warnings.iter().map(warning);
+    let mut reported: Vec<Reported> = found.into_iter().map(finding).chain(warnings).collect();
     let names = |codes: &[LintCode], code| codes.iter().any(|named| named.name() == code);
     reported.retain(|reported| !names(&arguments.allow, reported.code));
     for reported in &mut reported {
@@ -150,7 +146,7 @@ fn findings(
     reported
 }
 
-fn oddity(warning: &SourceError) -> Reported {
+fn warning(warning: &SourceError) -> Reported {
     let oddity = warning.oddity.unwrap_or(Oddity::More);
     Reported {
         file: warning.file.to_string(),

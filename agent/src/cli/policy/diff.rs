@@ -1,7 +1,7 @@
 //! `ringfence policy diff`: which flows change their verdict between two sets of policies.
 //!
-//! Invariant: exits with 0 if nothing changes, 1 if something does, 2 if a file is invalid.
-//! Comparing is the policy module's.
+//! Invariant: exits with 0 if nothing changes, 1 if something does, 2 if a file is invalid. The
+//! `policy` module compares.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,24 +17,24 @@ use crate::cli::table::Table;
 use crate::policy::difference::{Difference, Said, Version, difference};
 use crate::source::Reload;
 
-/// How many groups a cell names.
+/// The most groups that a cell names.
 const NAMED: usize = 3;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DiffArguments {
-    /// The policies before: a file or a directory of them.
+    /// The old policies: a file or a directory of files.
     #[arg(value_name = "OLD")]
     old: PathBuf,
-    /// The policies after.
+    /// The new policies.
     #[arg(value_name = "NEW")]
     new: PathBuf,
     /// The inventory.
     #[arg(long, value_name = "FILE")]
     inventory: PathBuf,
-    /// The inventory after, if it is another one.
+    /// The new inventory, if it differs.
     #[arg(long, value_name = "FILE")]
     inventory_new: Option<PathBuf>,
-    /// Judge as of this time, such as 2026-12-01T00:00:00Z, instead of now.
+    /// Evaluate as of this time, such as 2026-12-01T00:00:00Z, instead of now.
     #[arg(long, value_name = "TIME")]
     now: Option<Timestamp>,
     #[command(flatten)]
@@ -78,8 +78,8 @@ fn text(found: &Difference) -> String {
                 names(found, &change.to),
                 change.ports.clone(),
                 format!("{} → {}", change.old.verdict, change.new.verdict),
-                by(&change.old),
-                by(&change.new),
+                deciders(&change.old),
+                deciders(&change.new),
             ]);
         }
         text = table.render();
@@ -96,12 +96,12 @@ fn names(found: &Difference, places: &[usize]) -> String {
         .map(ToString::to_string)
         .collect();
     if places.len() > NAMED {
-        names.push(format!("{} more kinds", places.len() - NAMED));
+        names.push(format!("{} more groups", places.len() - NAMED));
     }
     names.join("; ")
 }
 
-fn by(said: &Said) -> String {
+fn deciders(said: &Said) -> String {
     said.by.join(" + ")
 }
 
@@ -119,12 +119,12 @@ fn summary(found: &Difference) -> String {
     } else {
         format!("; {not_compared} workloads are in one inventory only")
     };
-    let compared = format!("{workloads} workloads in {kinds} kinds compared{left}");
+    let compared = format!("{workloads} workloads in {kinds} groups compared{left}");
     if found.changes.is_empty() {
         format!("no verdict changes; {compared}\n")
     } else {
         format!(
-            "{} changes: {opened} pairs of kinds gain flows, {closed} lose flows; {compared}\n",
+            "{} changes: {opened} pairs of groups gain flows, {closed} lose flows; {compared}\n",
             found.changes.len()
         )
     }

@@ -1,8 +1,8 @@
 //! `ringfence policy eval`: one verdict line for each query line.
 //!
-//! Invariants: streams, so that its memory does not grow with the queries; answers come in the
-//! order of the queries; the first malformed query ends it, named by its line, after the answers
-//! to those before it. Judging is the policy module's.
+//! Invariants: queries are streamed, so memory does not grow with their number; results have the order
+//! of the queries; the first malformed query ends the command with an error that names its line, after
+//! the results of earlier queries. The `policy` module evaluates.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -20,12 +20,12 @@ use crate::model::quote::sanitise;
 use crate::policy::{Evaluator, Query, Side};
 use crate::source::{FileSet, value};
 
-/// How much is read and written at once.
+/// The size of the read and write buffers.
 const BUFFER: usize = 128 * 1024;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked<'a> {
+struct QueryFields<'a> {
     #[serde(borrow)]
     from: Cow<'a, str>,
     #[serde(borrow)]
@@ -35,22 +35,22 @@ struct Asked<'a> {
     family: Option<u8>,
 }
 
-/// The query's own fields first; they are names and addresses by then, safe for a terminal.
+/// The query's fields first; they are valid names and addresses, and so safe for a terminal.
 #[derive(Serialize)]
-struct Judged<'a> {
+struct Evaluated<'a> {
     from: &'a str,
     to: &'a str,
     port: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     family: Option<u8>,
     verdict: &'static str,
-    egress: JudgedSide<'a>,
-    ingress: JudgedSide<'a>,
+    egress: EvaluatedSide<'a>,
+    ingress: EvaluatedSide<'a>,
 }
 
-/// What one end said.
+/// The decision at one end.
 #[derive(Serialize)]
-pub(super) struct JudgedSide<'a> {
+pub(super) struct EvaluatedSide<'a> {
     verdict: &'static str,
     rule: &'a str,
     policy: Option<&'a str>,
@@ -67,13 +67,13 @@ pub(super) fn run(arguments: &EvalArguments) -> Result<ExitCode> {
         Err(errors) => return Ok(refuse(&errors)),
     };
     for warning in &reload.warnings {
-        // What is odd is no reason not to answer.
+        // A warning does not prevent the result.
         let _ = writeln!(io::stderr(), "warning: {warning}");
     }
     let evaluator = Evaluator::new(&reload.inventory, &reload.policies, now)?;
     let mut out = BufWriter::with_capacity(BUFFER, io::stdout().lock());
     let outcome = open(&arguments.queries)
-        .and_then(|queries| judge(queries, &arguments.queries, &evaluator, &mut out));
+        .and_then(|queries| evaluate(queries, &arguments.queries, &evaluator, &mut out));
     out.flush()?;
     outcome.map(|()| ExitCode::SUCCESS)
 }
@@ -89,7 +89,7 @@ fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::with_capacity(BUFFER, file)))
 }
 
-fn judge(
+fn evaluate(
     mut queries: impl BufRead,
     path: &Path,
     evaluator: &Evaluator,
@@ -108,7 +108,7 @@ fn judge(
         if line.trim_ascii().is_empty() {
             continue;
         }
-        answer(&line, evaluator, out)?.map_err(|reason| {
+        evaluate_line(&line, evaluator, out)?.map_err(|reason| {
             let path = sanitise(&path.to_string_lossy());
             InvalidInput(format!("{path}:{number}: {}", sanitise(&reason)))
         })?;
@@ -116,44 +116,49 @@ fn judge(
     Ok(())
 }
 
-/// The outer result is about writing, the inner one about the query.
-fn answer(line: &[u8], evaluator: &Evaluator, out: &mut impl Write) -> Result<Result<(), String>> {
-    let asked: Asked<'_> = match serde_json::from_slice(line) {
-        Ok(asked) => asked,
+/// Evaluates one query and writes the result. The outer result is that of writing, the inner one
+/// that of the query.
+fn evaluate_line(
+    line: &[u8],
+    evaluator: &Evaluator,
+    out: &mut impl Write,
+) -> Result<Result<(), String>> {
+    let fields: QueryFields<'_> = match serde_json::from_slice(line) {
+        Ok(fields) => fields,
         Err(error) => return Ok(Err(format!("not a query: {error}"))),
     };
-    let judged =
-        query(&asked).and_then(|query| evaluator.ask(&query).map_err(|error| error.to_string()));
-    let judged = match judged {
-        Ok(judged) => judged,
+    let evaluated =
+        query(&fields).and_then(|query| evaluator.ask(&query).map_err(|error| error.to_string()));
+    let evaluated = match evaluated {
+        Ok(evaluated) => evaluated,
         Err(reason) => return Ok(Err(reason)),
     };
-    let judged = Judged {
-        from: &asked.from,
-        to: &asked.to,
-        port: &asked.port,
-        family: asked.family,
-        verdict: judged.verdict.name(),
-        egress: side(&judged.egress),
-        ingress: side(&judged.ingress),
+    let evaluated = Evaluated {
+        from: &fields.from,
+        to: &fields.to,
+        port: &fields.port,
+        family: fields.family,
+        verdict: evaluated.verdict.name(),
+        egress: side(&evaluated.egress),
+        ingress: side(&evaluated.ingress),
     };
-    serde_json::to_writer(&mut *out, &judged).map_err(io::Error::from)?;
+    serde_json::to_writer(&mut *out, &evaluated).map_err(io::Error::from)?;
     out.write_all(b"\n")?;
     Ok(Ok(()))
 }
 
-fn query(asked: &Asked<'_>) -> Result<Query, String> {
+fn query(fields: &QueryFields<'_>) -> Result<Query, String> {
     let end = |text| value::test_end(text).map_err(|error| error.to_string());
     Ok(Query {
-        from: end(&asked.from)?,
-        to: end(&asked.to)?,
-        port: value::test_port(&asked.port).map_err(|error| error.to_string())?,
-        family: asked.family,
+        from: end(&fields.from)?,
+        to: end(&fields.to)?,
+        port: value::test_port(&fields.port).map_err(|error| error.to_string())?,
+        family: fields.family,
     })
 }
 
-pub(super) fn side(side: &Side) -> JudgedSide<'_> {
-    JudgedSide {
+pub(super) fn side(side: &Side) -> EvaluatedSide<'_> {
+    EvaluatedSide {
         verdict: side.verdict.name(),
         rule: &side.rule,
         policy: side.policy.as_deref(),

@@ -1,7 +1,7 @@
 //! `ringfence policy explain`: why a flow is allowed or denied.
 //!
-//! Invariants: from files and from the running agent comes the same explanation, printed by the
-//! same renderer. Explaining is the policy module's.
+//! Invariant: explanations from files and from the running agent have the same form, and the same
+//! renderer prints them. The `policy` module explains.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,36 +21,36 @@ use crate::source::value;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ExplainArguments {
-    /// Who opens the flow: a workload or an address.
+    /// The originator of the flow: a workload or an address.
     #[arg(long, value_name = "END", value_parser = value::test_end)]
     from: TestEnd,
-    /// Whom it is opened to.
+    /// The responder: a workload or an address.
     #[arg(long, value_name = "END", value_parser = value::test_end)]
     to: TestEnd,
     /// tcp/8080, a port name of the destination, or a protocol without ports such as icmp.
     #[arg(long, value_name = "PORT", value_parser = value::test_port)]
     port: PortMatch,
-    /// 4 or 6; by default what both ends have, IPv4 first.
+    /// 4 or 6; the default is a family that both ends have, preferably IPv4.
     #[arg(long, value_parser = clap::value_parser!(u8).range(4..=6))]
     family: Option<u8>,
-    /// Policy files or directories of them, instead of what the running agent has in force.
+    /// Policy files or directories of them, instead of the running agent's policies in force.
     #[arg(long, value_name = "PATH", num_args = 1.., requires = "inventory")]
     policies: Vec<PathBuf>,
-    /// The inventory that goes with them.
+    /// The inventory for these policies.
     #[arg(long, value_name = "FILE", requires = "policies")]
     inventory: Option<PathBuf>,
-    /// Judge as of this time, such as 2026-12-01T00:00:00Z, instead of now.
+    /// Evaluate as of this time, such as 2026-12-01T00:00:00Z, instead of now.
     #[arg(long, value_name = "TIME", requires = "policies")]
     now: Option<Timestamp>,
-    /// List every rule and policy, not only those that are nearest.
+    /// List every rule and policy, not only the nearest.
     #[arg(long)]
     all: bool,
-    /// How to print it.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: ExplainFormat,
 }
 
-/// How an explanation is printed.
+/// The output format of an explanation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum ExplainFormat {
     /// For people.
@@ -62,7 +62,7 @@ enum ExplainFormat {
 
 pub(super) fn run(client: &Client, arguments: &ExplainArguments) -> Result<ExitCode> {
     let Some(inventory) = &arguments.inventory else {
-        return crate::cli::block_on(async { show(arguments, &ask(client, arguments).await?) });
+        return crate::cli::block_on(async { show(arguments, &fetch(client, arguments).await?) });
     };
     let now = wall_time(arguments.now.unwrap_or_else(Timestamp::now))?;
     let reload = match load(inventory, &arguments.policies) {
@@ -89,8 +89,8 @@ pub(super) fn run(client: &Client, arguments: &ExplainArguments) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ask(client: &Client, arguments: &ExplainArguments) -> Result<Explanation> {
-    // Names, addresses and ports need no escaping in a query.
+async fn fetch(client: &Client, arguments: &ExplainArguments) -> Result<Explanation> {
+    // Names, addresses and ports need no escaping in a URL.
     let mut target = format!(
         "/v1/explain?from={}&to={}&port={}",
         arguments.from, arguments.to, arguments.port

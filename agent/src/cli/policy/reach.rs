@@ -1,6 +1,6 @@
-//! `ringfence policy reach`: what a workload can reach, and what it could reach from there.
+//! `ringfence policy reach`: what a workload can reach, directly or through other workloads.
 //!
-//! Finding out is the policy module's.
+//! The `policy` module computes it.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub(in crate::cli) struct ReachArguments {
     /// The workload to start from.
     #[arg(long, value_name = "WORKLOAD")]
     from: WorkloadId,
-    /// Go on from every workload that was reached.
+    /// Continue from every reached workload.
     #[arg(long)]
     transitive: bool,
     /// Only flows to this port: tcp/8080, tcp/9000-9010, udp, icmp or a port name.
@@ -36,15 +36,15 @@ pub(in crate::cli) struct ReachArguments {
     /// The inventory.
     #[arg(long, value_name = "FILE")]
     inventory: PathBuf,
-    /// Judge as of this time, such as 2026-12-01T00:00:00Z, instead of now.
+    /// Evaluate as of this time, such as 2026-12-01T00:00:00Z, instead of now.
     #[arg(long, value_name = "TIME")]
     now: Option<Timestamp>,
-    /// How to print it.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: ReachFormat,
 }
 
-/// How a reach is printed.
+/// The output format of a reach.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum ReachFormat {
     /// For people.
@@ -132,7 +132,7 @@ fn dot(found: &Reach) -> String {
     text
 }
 
-/// A Graphviz string: backslashes and quotes escaped, nothing that moves a terminal.
+/// A Graphviz string: backslashes, quotes and control characters are escaped.
 fn quoted(text: &str) -> String {
     let escaped = sanitise(text).replace('\\', "\\\\").replace('"', "\\\"");
     format!("\"{escaped}\"")
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn graphviz_strings_stay_closed() {
+    fn graphviz_strings_are_escaped() {
         assert_eq!(quoted("a\"b\\c\u{1b}"), r#""a\"b\\c\\u{1b}""#);
     }
 }

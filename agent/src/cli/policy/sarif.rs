@@ -1,7 +1,7 @@
-//! Findings as a SARIF 2.1.0 log, which code scanning services show beside the lines.
+//! Findings as a SARIF 2.1.0 log, which code scanning services show next to the source lines.
 //!
-//! Invariants: every lint is a rule, whether it found something or not; paths are URI references,
-//! relative as they were given, so that they resolve against the repository's root.
+//! Invariants: every lint is listed as a rule, with or without findings; paths are URI references,
+//! relative if they were given so, and then resolve against the repository's root.
 
 use serde_json::{Value, json};
 
@@ -9,20 +9,20 @@ use super::check::{Level, Reported};
 use crate::policy::LintCode;
 use crate::source::Oddity;
 
-/// The rule of what is no finding but an error in a file.
+/// The rule id for errors in a file, which are not lint findings.
 pub(super) const INVALID_ID: &str = "invalid";
 
-/// What is reported besides lints.
+/// The rules other than lints.
 const OTHERS: [(&str, &str, &str, Level); 2] = [
     (
         INVALID_ID,
         "a file that cannot be read as policies or inventory",
-        "mend the file: the message says what was expected",
+        "correct the file: the message says what was expected",
         Level::Error,
     ),
     (
         Oddity::More.code(),
-        "a file with more to be said about it than is shown",
+        "a file with more warnings than are shown",
         Oddity::More.remedy(),
         Level::Warning,
     ),
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_become_references() {
+    fn paths_become_uri_references() {
         assert_eq!(uri("./policies/a b.toml"), "policies/a%20b.toml");
         assert_eq!(uri("c:d%.toml"), "c%3Ad%25.toml");
         assert_eq!(uri("/etc/ä"), "file:///etc/%C3%A4");

@@ -1,8 +1,8 @@
-//! `ringfence policy test`: does every flow get the verdict that its author expects?
+//! `ringfence policy test`: checks that flows get the verdicts their authors expect.
 //!
-//! Invariants: all tests are judged against all the files together, as of one moment; a test that
-//! names no family must hold over each family that both ends have; what cannot be judged fails.
-//! Judging is the policy module's.
+//! Invariants: all tests are evaluated with all files as one set, as of one moment; a test without a
+//! family must pass over each family that both ends have; a test that cannot be evaluated fails. The
+//! `policy` module evaluates.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -15,7 +15,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::eval::{JudgedSide, side};
+use super::eval::{EvaluatedSide, side};
 use super::{refuse, wall_time};
 use crate::cli::arguments::{Format, Listing};
 use crate::cli::output::{print, print_json};
@@ -28,41 +28,41 @@ use crate::source::{document::decode, limits::MAX_TOML_POLICY_SIZE};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TestArguments {
-    /// Policy files or directories of them, judged as one set.
+    /// Policy files or directories of them, evaluated as one set.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The inventory.
     #[arg(long, required = true, value_name = "FILE")]
     inventory: Vec<PathBuf>,
-    /// More expected flows: [[test]] tables in a .toml file, else JSON lines such as
+    /// More expected flows: [[test]] tables in a .toml file, otherwise JSON lines such as
     /// {"from":"x/a","to":"y/b","port":"tcp/80","expect":"deny"}; may be repeated.
     #[arg(long, value_name = "FILE")]
     flows: Vec<PathBuf>,
-    /// Judge as of this time, such as 2026-12-01T00:00:00Z, instead of now.
+    /// Evaluate as of this time, such as 2026-12-01T00:00:00Z, instead of now.
     #[arg(long, value_name = "TIME")]
     now: Option<Timestamp>,
     #[command(flatten)]
     listing: Listing,
 }
 
-/// An expectation and where it was written.
+/// An expected flow and its place.
 struct Case {
     file: Arc<str>,
-    /// The policy it belongs to, if to any.
+    /// The policy whose test it is; `None` for flows from other files.
     policy: Option<String>,
     flow: ExpectedFlow,
 }
 
-/// What became of a case: the query that decided it, and what was said.
+/// The outcome of a case: the query that decided it, and its result.
 struct Outcome {
     query: Query,
-    answer: Result<Answer, QueryError>,
+    result: Result<Answer, QueryError>,
 }
 
 impl Outcome {
     fn passed(&self, case: &Case) -> bool {
-        let answer = self.answer.as_ref();
-        answer.is_ok_and(|answer| answer.verdict == case.flow.test.expect)
+        let result = self.result.as_ref();
+        result.is_ok_and(|flow| flow.verdict == case.flow.test.expect)
     }
 }
 
@@ -84,11 +84,14 @@ pub(super) fn run(arguments: &TestArguments) -> Result<ExitCode> {
     let outcomes: Vec<(Case, Outcome)> = cases
         .into_iter()
         .map(|case| {
-            let outcome = judge(&case.flow, &evaluator);
+            let outcome = evaluate(&case.flow, &evaluator);
             (case, outcome)
         })
         .collect();
-    let passed = outcomes.iter().filter(|(case, it)| it.passed(case)).count();
+    let passed = outcomes.iter();
+    let passed = passed
+        .filter(|(case, outcome)| outcome.passed(case))
+        .count();
     let failed = outcomes.len() - passed;
     match arguments.listing.output {
         Format::Json => print_json(&report(&outcomes, passed, failed))?,
@@ -109,7 +112,7 @@ pub(super) fn run(arguments: &TestArguments) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed > 0)))
 }
 
-/// The policies' own tests, in the order of files and lines.
+/// The tests in the policies, ordered by file and line.
 fn inline(policies: &PolicySet) -> Vec<Case> {
     let mut cases: Vec<Case> = policies
         .iter()
@@ -156,7 +159,7 @@ fn unreadable(name: &str, error: &std::io::Error) -> Vec<SourceError> {
 
 fn toml_flows(path: &Path, name: &str) -> Result<Vec<ExpectedFlow>, Vec<SourceError>> {
     let mut bytes = Vec::new();
-    // One byte more than is taken shows that the file is too large.
+    // Reading one byte above the limit shows that the file is too large.
     let limit = u64::try_from(MAX_TOML_POLICY_SIZE + 1).unwrap_or(u64::MAX);
     File::open(path)
         .and_then(|file| file.take(limit).read_to_end(&mut bytes))
@@ -185,9 +188,9 @@ fn json_flows(path: &Path, name: &str) -> Result<Vec<ExpectedFlow>, Vec<SourceEr
     }
 }
 
-/// Judges a flow over each family it may take, up to the first that disappoints.
-fn judge(flow: &ExpectedFlow, evaluator: &Evaluator) -> Outcome {
-    let ask = |family| {
+/// Evaluates a flow over each possible family, until one does not give the expected verdict.
+fn evaluate(flow: &ExpectedFlow, evaluator: &Evaluator) -> Outcome {
+    let over = |family| {
         let test = &flow.test;
         let query = Query {
             from: test.from.clone(),
@@ -195,28 +198,28 @@ fn judge(flow: &ExpectedFlow, evaluator: &Evaluator) -> Outcome {
             port: test.port.clone(),
             family,
         };
-        let answer = evaluator.ask(&query);
-        Outcome { query, answer }
+        let result = evaluator.ask(&query);
+        Outcome { query, result }
     };
     if flow.family.is_some() {
-        return ask(flow.family);
+        return over(flow.family);
     }
-    let first = ask(None);
-    let is_settled = match &first.answer {
-        Ok(answer) => answer.verdict != flow.test.expect,
+    let first = over(None);
+    let has_failed = match &first.result {
+        Ok(evaluated) => evaluated.verdict != flow.test.expect,
         Err(_) => true,
     };
-    if is_settled {
+    if has_failed {
         return first;
     }
-    let second = ask(Some(6));
-    match &second.answer {
-        Ok(answer) if answer.verdict != flow.test.expect => second,
+    let second = over(Some(6));
+    match &second.result {
+        Ok(evaluated) if evaluated.verdict != flow.test.expect => second,
         Ok(_) | Err(_) => first,
     }
 }
 
-/// One line about a failed test and, indented, why it was judged so.
+/// One line about a failed test and, indented, the explanation of its verdict.
 fn failure(case: &Case, outcome: &Outcome, why: impl Fn(&Query) -> String) -> String {
     let test = &case.flow.test;
     let place = format!("{}:{}", sanitise(&case.file), test.line);
@@ -232,9 +235,9 @@ fn failure(case: &Case, outcome: &Outcome, why: impl Fn(&Query) -> String) -> St
         family.unwrap_or_default()
     );
     let expected = test.expect.name();
-    match &outcome.answer {
-        Ok(answer) => {
-            let got = answer.verdict.name();
+    match &outcome.result {
+        Ok(evaluated) => {
+            let got = evaluated.verdict.name();
             let mut text = format!("{place}: {flow}: expected {expected}, got {got}\n");
             for line in why(&outcome.query).lines() {
                 let indent = if line.is_empty() { "" } else { "    " };
@@ -244,7 +247,7 @@ fn failure(case: &Case, outcome: &Outcome, why: impl Fn(&Query) -> String) -> St
         }
         Err(error) => {
             let error = sanitise(&error.to_string());
-            format!("{place}: {flow}: expected {expected}, cannot be judged: {error}\n")
+            format!("{place}: {flow}: expected {expected}, cannot be evaluated: {error}\n")
         }
     }
 }
@@ -268,15 +271,15 @@ struct Reported<'a> {
     expect: &'static str,
     passed: bool,
     verdict: Option<&'static str>,
-    egress: Option<JudgedSide<'a>>,
-    ingress: Option<JudgedSide<'a>>,
+    egress: Option<EvaluatedSide<'a>>,
+    ingress: Option<EvaluatedSide<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
 fn report(outcomes: &[(Case, Outcome)], passed: usize, failed: usize) -> Report<'_> {
     let tests = outcomes.iter().map(|(case, outcome)| {
-        let (test, answer) = (&case.flow.test, outcome.answer.as_ref().ok());
+        let (test, evaluated) = (&case.flow.test, outcome.result.as_ref().ok());
         Reported {
             file: &case.file,
             line: test.line,
@@ -287,10 +290,10 @@ fn report(outcomes: &[(Case, Outcome)], passed: usize, failed: usize) -> Report<
             family: outcome.query.family,
             expect: test.expect.name(),
             passed: outcome.passed(case),
-            verdict: answer.map(|answer| answer.verdict.name()),
-            egress: answer.map(|answer| side(&answer.egress)),
-            ingress: answer.map(|answer| side(&answer.ingress)),
-            error: outcome.answer.as_ref().err().map(ToString::to_string),
+            verdict: evaluated.map(|evaluated| evaluated.verdict.name()),
+            egress: evaluated.map(|evaluated| side(&evaluated.egress)),
+            ingress: evaluated.map(|evaluated| side(&evaluated.ingress)),
+            error: outcome.result.as_ref().err().map(ToString::to_string),
         }
     });
     Report {

@@ -1,4 +1,4 @@
-//! Decoding of kernel records, and the sample flows that other tests of `observe` share.
+//! Tests of the decoder, and sample flows for other tests.
 
 use ringfence_common::ids::{RuleSlot, TableId};
 use ringfence_common::net::{Address, Ip4, Port};
@@ -92,7 +92,7 @@ pub(crate) fn event6() -> FlowEvent {
     }
 }
 
-/// Denied by default, dropped or only observed.
+/// Denied by default-deny; dropped, or passed in observe mode.
 pub(crate) fn denied(event: FlowEvent, action: Action) -> FlowEvent {
     FlowEvent {
         verdict: Verdict::Deny as u8,
@@ -106,7 +106,7 @@ pub(crate) fn denied(event: FlowEvent, action: Action) -> FlowEvent {
     }
 }
 
-/// Decodes with a fixed UUID.
+/// Decodes an event, with a fixed UUID.
 pub(crate) fn record(event: &FlowEvent) -> FlowRecord {
     let mut record = Decoder::default()
         .decode(event, &directory(), OFFSET)
@@ -116,7 +116,7 @@ pub(crate) fn record(event: &FlowEvent) -> FlowRecord {
 }
 
 #[test]
-fn source_and_destination_follow_the_packet() {
+fn source_and_destination_are_those_of_the_packet() {
     let out = record(&event());
     assert_eq!(out.source.ip, Some("10.1.0.2".parse().unwrap()));
     assert_eq!((out.source.port, out.destination.port), (43210, 5432));
@@ -134,7 +134,7 @@ fn source_and_destination_follow_the_packet() {
 }
 
 #[test]
-fn verdict_words() {
+fn verdicts_are_derived_from_verdict_and_action() {
     assert_eq!(record(&event()).verdict, FlowVerdict::Allowed);
     assert_eq!(
         record(&denied(event(), Action::Drop)).verdict,
@@ -154,7 +154,7 @@ fn verdict_words() {
 }
 
 #[test]
-fn unknown_kinds_are_refused() {
+fn events_of_unknown_kind_or_direction_are_refused() {
     let refused = FlowEvent {
         kind: 77,
         ..event()
@@ -186,7 +186,7 @@ fn frames_without_addresses_still_name_the_workload() {
 }
 
 #[test]
-fn uuids_are_of_version_4_and_differ() {
+fn uuids_are_unique_and_of_version_4() {
     let decoder = Decoder::default();
     let (a, b) = (decoder.next_uuid(), decoder.next_uuid());
     assert_ne!(a, b);

@@ -1,7 +1,7 @@
-//! Hubble's messages in their proto3-JSON shape, as far as a node without Cilium can fill them.
+//! Hubble's messages in proto3-JSON shape, with the fields that a node without Cilium can fill.
 //!
-//! Invariants: names and order as in `flow.proto`; a field at its default is absent. `Ours` is the
-//! one message that is not Hubble's. Filling them is done by the parent.
+//! Invariants: names and order are those of `flow.proto`; a field with its default value is absent.
+//! `RingfenceFields` is the only message that is not Hubble's. The parent module fills them.
 
 use std::net::IpAddr;
 
@@ -166,11 +166,11 @@ pub(super) struct Policy<'a> {
 pub(super) struct Extensions<'a> {
     #[serde(rename = "@type")]
     pub(super) type_url: &'static str,
-    pub(super) value: Ours<'a>,
+    pub(super) value: RingfenceFields<'a>,
 }
 
 #[derive(Serialize)]
-pub(super) struct Ours<'a> {
+pub(super) struct RingfenceFields<'a> {
     pub(super) verdict: &'static str,
     pub(super) event: &'static str,
     pub(super) rule: String,

@@ -1,4 +1,4 @@
-//! The exact lines for each kind of flow, and the escaping of hostile text.
+//! The exact JSON of different flows, and the escaping of hostile text.
 
 use ringfence_common::event::FlowEvent;
 use ringfence_common::ids::{IdentityId, RuleSlot};
@@ -74,7 +74,7 @@ fn an_allowed_flow() {
 }
 
 #[test]
-fn hostile_text_is_escaped_and_survives() {
+fn hostile_text_is_escaped_and_not_lost() {
     let line = text(&event());
     assert!(
         line.contains(r#"reads \"orders\"\u001b[2J\u202e"#),
@@ -110,7 +110,7 @@ fn a_denied_flow_over_ipv6() {
 }
 
 #[test]
-fn a_rule_that_denies_is_named() {
+fn a_denying_rule_is_named() {
     let line = value(&FlowEvent {
         rule: RuleSlot(16),
         ..denied(event(), Action::Drop)
@@ -158,7 +158,7 @@ fn icmp_and_the_world() {
 }
 
 #[test]
-fn a_frame_that_is_no_ip() {
+fn a_frame_that_is_not_ip() {
     let frame = FlowEvent {
         family: 0,
         protocol: 0,
@@ -188,7 +188,7 @@ fn udp_and_sctp_have_ports() {
 }
 
 #[test]
-fn lost_records_are_a_line_of_their_own() {
+fn lost_records_are_reported_on_a_separate_line() {
     let mut line = Vec::new();
     write_lost(&mut line, 12, "node-1", jiff::Timestamp::UNIX_EPOCH);
     assert_eq!(

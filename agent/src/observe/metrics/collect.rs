@@ -1,7 +1,7 @@
-//! Encodes totals that are kept elsewhere, at the time of a scrape.
+//! Encodes the current totals for a scrape.
 //!
-//! Invariants: every reason, stage and map has a series from the start, so that a rate over the
-//! first event is right. It keeps no numbers itself.
+//! Invariants: every reason, stage and map has a series from the start, so that a rate includes the
+//! first event. This module stores no numbers.
 
 use std::fmt::Error;
 
@@ -62,7 +62,7 @@ fn drops(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Err
         let labels = |action| vec![("reason", reason.name()), ("action", action)];
         [(labels("dropped"), dropped), (labels("observed"), observed)]
     });
-    let help = "Packets dropped, or let pass by observe mode, by reason";
+    let help = "Packets dropped, or passed in observe mode, by reason";
     counters(encoder, "ringfence_drops", help, series)
 }
 
@@ -70,7 +70,7 @@ fn rejects(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), E
     let rejects = totals.kernel.rejects.into_iter();
     let series = rejects.filter(|(outcome, _)| !outcome.is_empty());
     let series = series.map(|(outcome, value)| (vec![("outcome", outcome)], value));
-    let help = "Packets that a rule rejects, by whether their sender was told";
+    let help = "Packets rejected by a rule, by outcome of their reject packet";
     counters(encoder, "ringfence_rejects", help, series)
 }
 
@@ -108,7 +108,7 @@ fn flows(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Err
             ];
             (labels, *count)
         });
-    let help = "Flow records by the workload they were judged for";
+    let help = "Flow records by the workload whose policy was evaluated";
     counters(encoder, "ringfence_flows", help, series)
 }
 
@@ -123,13 +123,13 @@ fn state(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Err
     gauges(
         encoder,
         "ringfence_endpoints",
-        "Workloads attached on this node",
+        "Endpoints on this node",
         endpoints,
     )?;
     for (name, help, value) in [
         (
             "ringfence_identities",
-            "Distinct kinds of peers",
+            "Identities: sets of peers that policy cannot tell apart",
             state.identities,
         ),
         ("ringfence_policies", "Policies in force", state.policies),
@@ -138,11 +138,7 @@ fn state(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Err
             "Rows in the kernel's policy map",
             state.policy_rows,
         ),
-        (
-            "ringfence_revision",
-            "Number of the applied state",
-            state.revision,
-        ),
+        ("ringfence_revision", "Revision in force", state.revision),
     ] {
         let value = i64::try_from(value).unwrap_or(i64::MAX);
         let gauge = ConstGauge::new(value);

@@ -1,4 +1,4 @@
-//! The text of the page: names, values, and no address anywhere.
+//! Tests of the metrics page: names and values, and that it contains no address.
 
 use ringfence_common::event::FlowEvent;
 use ringfence_common::mode::Action;
@@ -19,7 +19,7 @@ fn filled() -> Metrics {
         drops: vec![(DropReason::Policy, 3, 4)],
         events_lost: 5,
         denies_lost: 6,
-        rejects: [("answered", 14), ("limited", 15), ("unanswered", 16)],
+        rejects: [("sent", 14), ("rate-limited", 15), ("failed", 16)],
         maps: vec![("POLICY", 7, 65_536)],
     });
     metrics.set_state(State {
@@ -38,16 +38,16 @@ fn filled() -> Metrics {
 }
 
 #[test]
-fn the_page_holds_every_metric() {
+fn the_page_has_every_metric() {
     let page = filled().encode();
     for line in [
         r#"ringfence_build_info{version="1.2.3"} 1"#,
         r#"ringfence_drops_total{reason="policy",action="dropped"} 3"#,
         r#"ringfence_drops_total{reason="policy",action="observed"} 4"#,
         r#"ringfence_drops_total{reason="vlan",action="dropped"} 0"#,
-        r#"ringfence_rejects_total{outcome="answered"} 14"#,
-        r#"ringfence_rejects_total{outcome="limited"} 15"#,
-        r#"ringfence_rejects_total{outcome="unanswered"} 16"#,
+        r#"ringfence_rejects_total{outcome="sent"} 14"#,
+        r#"ringfence_rejects_total{outcome="rate-limited"} 15"#,
+        r#"ringfence_rejects_total{outcome="failed"} 16"#,
         r#"ringfence_events_lost_total{stage="kernel-ring"} 5"#,
         r#"ringfence_events_lost_total{stage="kernel-denies"} 6"#,
         r#"ringfence_events_lost_total{stage="decode"} 17"#,
@@ -72,7 +72,7 @@ fn the_page_holds_every_metric() {
 }
 
 #[test]
-fn the_page_holds_no_address() {
+fn the_page_has_no_address() {
     let page = filled().encode();
     for part in ["10.1.0", "fd00", "43210", "5432", "veth"] {
         assert!(!page.contains(part), "{part}\n{page}");
@@ -80,7 +80,7 @@ fn the_page_holds_no_address() {
 }
 
 #[test]
-fn series_of_gone_workloads_disappear() {
+fn series_of_removed_workloads_disappear() {
     let metrics = filled();
     metrics.retain_workloads(|_| false);
     let page = metrics.encode();

@@ -1,4 +1,4 @@
-//! Maps against the standard library's, and what copies share.
+//! Maps compared with the standard library's, and the parts that copies share.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,21 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 
-type Step = (bool, u8, u8);
+/// Whether to insert or remove, key, value.
+type Edit = (bool, u8, u8);
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn edits() -> impl Strategy<Value = Vec<Edit>> {
     vec((any::<bool>(), 0..60u8, 0..4u8), 0..120)
 }
 
-fn apply(map: &mut Map<u8, u8>, model: &mut BTreeMap<u8, u8>, steps: &[Step]) {
-    for (put, key, value) in steps {
-        let (ours, theirs) = if *put {
+fn apply(map: &mut Map<u8, u8>, model: &mut BTreeMap<u8, u8>, edits: &[Edit]) {
+    for (insert, key, value) in edits {
+        let (replaced, expected) = if *insert {
             (map.insert(*key, *value), model.insert(*key, *value))
         } else {
             (map.remove(key), model.remove(key))
         };
-        assert_eq!(ours, theirs);
+        assert_eq!(replaced, expected);
         assert_eq!(map.len(), model.len());
     }
 }
@@ -38,7 +39,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
 
     #[test]
-    fn a_map_is_a_map((first, second) in (steps(), steps())) {
+    fn a_map_behaves_like_a_btree_map((first, second) in (edits(), edits())) {
         let (mut map, mut model) = (Map::new(), BTreeMap::new());
         apply(&mut map, &mut model, &first);
         let (copy, copied) = (map.clone(), model.clone());
@@ -59,7 +60,7 @@ proptest! {
         prop_assert_eq!(shown, differences(&copied, &model));
         prop_assert_eq!(map == copy, model == copied);
 
-        // Built at once or step by step, it is the same tree.
+        // Built at once or edit by edit, it is the same tree.
         let built: Map<u8, u8> = model.iter().map(|(key, value)| (*key, *value)).collect();
         prop_assert_eq!(&built, &map);
         prop_assert!(map.based_on(&copy).iter().eq(&model));
@@ -69,21 +70,21 @@ proptest! {
 }
 
 #[test]
-fn the_last_of_equal_keys_counts() {
+fn the_last_of_equal_keys_is_kept() {
     let map: Map<u8, u8> = [(1, 1), (2, 2), (1, 3), (1, 4)].into();
     assert!(map.iter().eq(&BTreeMap::from([(1, 4), (2, 2)])));
 }
 
 #[test]
-fn a_difference_costs_what_differs() {
+fn a_comparison_only_compares_changed_parts() {
     use std::cell::Cell;
 
-    thread_local!(static ASKED: Cell<usize> = const { Cell::new(0) });
+    thread_local!(static COMPARED: Cell<usize> = const { Cell::new(0) });
     #[derive(Clone)]
     struct Counted(u32);
     impl PartialEq for Counted {
         fn eq(&self, other: &Self) -> bool {
-            ASKED.set(ASKED.get() + 1);
+            COMPARED.set(COMPARED.get() + 1);
             self.0 == other.0
         }
     }
@@ -96,28 +97,28 @@ fn a_difference_costs_what_differs() {
     let mut shown = Vec::new();
     after.since(&before, |change| shown.push(*change.key));
     assert_eq!(shown, [7, 5000, 20_000]);
-    assert!(ASKED.get() < 500, "{} values compared", ASKED.get());
+    assert!(COMPARED.get() < 500, "{} values compared", COMPARED.get());
 }
 
-/// How many entries of a map lie in the same memory as those of another.
+/// The number of entries that two maps share in memory.
 fn shared(map: &Map<u32, u32>, other: &Map<u32, u32>) -> usize {
     let both = map.iter().zip(other.iter());
     both.filter(|(one, two)| std::ptr::eq(one.1, two.1)).count()
 }
 
 #[test]
-fn what_has_not_changed_is_shared_if_it_is_much() {
+fn unchanged_parts_are_shared_if_few_entries_have_changed() {
     let before: Map<u32, u32> = (0..10_000).map(|n| (n, n)).collect();
     for (every, shares) in [(1000, true), (9, true), (7, false), (1, false)] {
         let changed = |n: u32| if n.is_multiple_of(every) { n + 1 } else { n };
         let after: Map<u32, u32> = (0..10_000).map(|n| (n, changed(n))).collect();
-        assert_eq!(shared(&after, &before), 0, "made anew");
+        assert_eq!(shared(&after, &before), 0, "built separately");
         let based = after.based_on(&before);
         assert_eq!(based, after);
         assert_eq!(
             shared(&based, &before) > 0,
             shares,
-            "one of {every} changed"
+            "one entry in {every} changed"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The control API over a real Unix socket, with a fake application behind it.
+//! The control API over a Unix socket, with a fake application.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -90,7 +90,7 @@ impl Running {
     }
 }
 
-/// A server whose application knows one namespace, `shop`.
+/// A server whose application has one namespace, `shop`.
 fn start() -> Running {
     let dir = tempfile::tempdir().unwrap();
     let view = ModeView {
@@ -164,7 +164,7 @@ async fn views_are_served() {
 }
 
 #[tokio::test]
-async fn unused_rules_are_those_of_policies() {
+async fn unused_lists_rules_of_policies_only() {
     let running = start();
     let slots = async |target: &str| -> Vec<u32> {
         let rules: Vec<RuleView> = running.client().get(target).await.unwrap();
@@ -176,7 +176,7 @@ async fn unused_rules_are_those_of_policies() {
 }
 
 #[tokio::test]
-async fn modes_make_the_round_trip() {
+async fn a_mode_that_was_set_is_listed() {
     let running = start();
     let client = running.client();
     let body = SetMode {
@@ -209,7 +209,7 @@ async fn modes_make_the_round_trip() {
 }
 
 #[tokio::test]
-async fn refusals_are_json_with_a_fitting_status() {
+async fn errors_are_json_with_the_right_status() {
     let running = start();
     let client = running.client();
     let error = client.post::<Status>("/v1/reload").await.unwrap_err();
@@ -226,7 +226,7 @@ async fn refusals_are_json_with_a_fitting_status() {
         let error = client.get::<Status>(target).await.unwrap_err();
         let (found, text) = refused(error);
         assert_eq!(found, status, "{target}");
-        assert!(!text.contains("the agent answered"), "{target}: {text}");
+        assert!(!text.contains("the agent responded"), "{target}: {text}");
     }
     let huge = "x".repeat(65 * 1024);
     let error = client
@@ -265,7 +265,7 @@ async fn flows_are_filtered_and_followed() {
 }
 
 #[tokio::test]
-async fn many_flows_arrive_whole_and_in_order() {
+async fn many_flows_arrive_as_whole_lines() {
     let running = start();
     for _ in 0..100 {
         running.history.push(&batch());
@@ -287,26 +287,26 @@ async fn a_broken_request_does_not_stop_the_server() {
     let running = start();
     let mut stream = UnixStream::connect(running.path()).await.unwrap();
     stream.write_all(b"\x00\xffnonsense\r\n\r\n").await.unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await.unwrap();
     assert!(running.client().get::<Status>("/v1/status").await.is_ok());
     running.server.abort();
 }
 
 #[tokio::test]
-async fn without_an_agent_the_error_says_so() {
+async fn without_an_agent_the_error_has_a_hint() {
     let dir = tempfile::tempdir().unwrap();
     let client = Client::new(&dir.path().join("none.sock"));
     let error = client.get::<Status>("/v1/status").await.unwrap_err();
     assert!(error.to_string().contains("none.sock"), "{error}");
     assert!(
-        error.to_string().ends_with("(does it run? see --socket)"),
+        error.to_string().ends_with("(is it running? see --socket)"),
         "{error}"
     );
 }
 
 #[tokio::test]
-async fn explanations_come_over_the_socket() {
+async fn explanations_are_served() {
     let running = start();
     let client = running.client();
     let target = "/v1/explain?from=192.0.2.1&to=2001:db8::1&port=tcp/80";
