@@ -1,8 +1,8 @@
 //! The agent's configuration file, `ringfence.toml`.
 //!
-//! Every key has a default, so an empty file is a valid configuration. Unknown keys are errors; every
-//! error has file, line and column and says what was expected. Relative paths are relative to the
-//! directory of the configuration file. `source` reads the files that it names.
+//! Every key has a default, so an empty file is a valid configuration. Unknown keys are errors;
+//! every error has file, line and column and says what was expected. Relative paths are relative to
+//! the directory of the configuration file. `source` reads the files that it names.
 
 use std::collections::BTreeMap;
 use std::fmt;

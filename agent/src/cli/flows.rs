@@ -1,7 +1,7 @@
 //! `ringfence flows`.
 //!
-//! Invariants: following ends without an error on Ctrl-C, on a closed pipe and when the agent exits;
-//! gaps are always shown. The agent does the filtering.
+//! Invariants: following ends without an error on Ctrl-C, on a closed pipe and when the agent
+//! exits; gaps are always shown. The agent does the filtering.
 
 use std::io::{self, Write};
 

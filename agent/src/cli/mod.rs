@@ -1,8 +1,9 @@
 //! The command line: arguments, commands and their output.
 //!
 //! Invariants: `--help` documents every command; every listing takes `-o json`; untrusted text is
-//! escaped before it reaches a terminal; the exit code is 0 for success, 1 for failure and 2 for bad
-//! usage or invalid input. Policy is evaluated by the agent or by the `policy` module, never here.
+//! escaped before it reaches a terminal; the exit code is 0 for success, 1 for failure and 2 for
+//! bad usage or invalid input. Policy is evaluated by the agent or by the `policy` module, never
+//! here.
 
 mod agent;
 mod arguments;

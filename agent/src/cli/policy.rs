@@ -96,7 +96,8 @@ fn refuse(errors: &[SourceError]) -> ExitCode {
     ExitCode::from(INVALID)
 }
 
-/// Reads files as the agent would. If they are invalid, prints the errors and returns the exit code.
+/// Reads files as the agent would. If they are invalid, prints the errors and returns the exit
+/// code.
 fn load(inventory: &Path, policies: &[PathBuf]) -> Result<Reload, ExitCode> {
     match FileSet::load_initial(vec![inventory.to_owned()], policies.to_vec()) {
         Ok((_, reload)) => {

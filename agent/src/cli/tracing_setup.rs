@@ -1,7 +1,7 @@
 //! The daemon's log: stderr, filtered by `RINGFENCE_LOG`.
 //!
-//! Invariants: colours only on a terminal; an invalid filter is bad usage. Flow records are not part
-//! of this log.
+//! Invariants: colours only on a terminal; an invalid filter is bad usage. Flow records are not
+//! part of this log.
 
 use std::io::{self, IsTerminal};
 

@@ -1,8 +1,8 @@
 //! Attaches the programs: by pinned tcx links, or by clsact filters where the kernel has no tcx.
 //!
 //! Invariants: a pinned fence is never detached to be replaced, its program is swapped in place; a
-//! clsact filter has a fixed priority and handle, so that a restart replaces it rather than adding a
-//! second one.
+//! clsact filter has a fixed priority and handle, so that a restart replaces it rather than adding
+//! a second one.
 
 use std::{fs, io, path::Path};
 
@@ -154,8 +154,8 @@ pub(super) fn clsact(
     mark(program, &marker)
 }
 
-/// Marks an interface that has our filter. bpffs holds only BPF objects, so the mark is a pin of the
-/// program.
+/// Marks an interface that has our filter. bpffs holds only BPF objects, so the mark is a pin of
+/// the program.
 fn mark(program: &mut SchedClassifier, marker: &Path) -> Result<(), DatapathError> {
     remove(marker)?;
     program

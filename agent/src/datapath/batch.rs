@@ -1,9 +1,9 @@
 //! Writes many entries of one map with one system call (`BPF_MAP_UPDATE_BATCH`), which `aya` does
 //! not wrap.
 //!
-//! Invariants: a batch makes the same writes in the same order as single calls, each still atomic by
-//! itself; the number of writes made is known even after a failure. The cause of a failure is not
-//! reported here: the caller continues with single writes, which also covers maps without batch
+//! Invariants: a batch makes the same writes in the same order as single calls, each still atomic
+//! by itself; the number of writes made is known even after a failure. The cause of a failure is
+//! not reported here: the caller continues with single writes, which also covers maps without batch
 //! operations (LPM tries have them since Linux 5.13).
 
 #![allow(unsafe_code, reason = "aya has no batches and bpf(2) no safe wrapper")]

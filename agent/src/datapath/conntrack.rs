@@ -1,5 +1,5 @@
-//! The conntrack sweep: removes expired assured entries, which nothing else evicts, and corrects the
-//! endpoints' usage.
+//! The conntrack sweep: removes expired assured entries, which nothing else evicts, and corrects
+//! the endpoints' usage.
 //!
 //! Invariants: a live entry of an endpoint is never removed; this is the only writer of
 //! `CT_USAGE_SWEEP`, which corrects what the kernel programs count. The programs themselves move

@@ -21,31 +21,31 @@ use super::{
 /// The map and a copy of its content.
 pub(super) struct Epochs {
     map: Array<MapData, u32>,
-    known: Vec<u32>,
+    current: Vec<u32>,
 }
 
 impl Epochs {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
         let map: Array<_, u32> = take(ebpf, names::IDENTITY_EPOCH)?;
-        let known = map.iter().collect::<Result<_, _>>();
-        let known = known.map_err(failed(names::IDENTITY_EPOCH, "read an epoch"))?;
-        Ok(Self { map, known })
+        let current = map.iter().collect::<Result<_, _>>();
+        let current = current.map_err(failed(names::IDENTITY_EPOCH, "read an epoch"))?;
+        Ok(Self { map, current })
     }
 
     /// Starts a new epoch of an address, and of every address that shares its slot.
     pub(super) fn bump(&mut self, address: IpAddr) -> Result<(), DatapathError> {
         let slot = slot_of(address);
-        let known = self.known.get(slot as usize).copied();
-        self.set(slot, known.unwrap_or_default().wrapping_add(1))
+        let current = self.current.get(slot as usize).copied();
+        self.set(slot, current.unwrap_or_default().wrapping_add(1))
     }
 
     /// Starts a new epoch of every address.
     pub(super) fn bump_all(&mut self) -> Result<(), DatapathError> {
-        let next = (0..).zip(self.known.iter().map(|epoch| epoch.wrapping_add(1)));
+        let next = (0..).zip(self.current.iter().map(|epoch| epoch.wrapping_add(1)));
         let next: Vec<(u32, u32)> = next.collect();
         let made = batch::update(&self.map, &next);
-        for (known, (_, epoch)) in self.known.iter_mut().zip(&next).take(made) {
-            *known = *epoch;
+        for (current, (_, epoch)) in self.current.iter_mut().zip(&next).take(made) {
+            *current = *epoch;
         }
         let mut rest = next.into_iter().skip(made);
         rest.try_for_each(|(slot, epoch)| self.set(slot, epoch))
@@ -55,8 +55,8 @@ impl Epochs {
         self.map
             .set(slot, epoch, 0)
             .map_err(failed(names::IDENTITY_EPOCH, "bump an epoch"))?;
-        if let Some(known) = self.known.get_mut(slot as usize) {
-            *known = epoch;
+        if let Some(current) = self.current.get_mut(slot as usize) {
+            *current = epoch;
         }
         Ok(())
     }

@@ -62,7 +62,8 @@ impl KernelDatapath {
         pins.create()?;
         check_pinned(&pins, options)?;
         let mut loader = EbpfLoader::new();
-        // The programs need no relocation against the kernel's types, so its 12 MB of BTF is skipped.
+        // The programs need no relocation against the kernel's types, so its 12 MB of BTF is
+        // skipped.
         loader.btf(None);
         let paths = names::ALL.map(|name| (name, pins.map(name)));
         for (name, path) in &paths {

@@ -80,7 +80,8 @@ pub trait Datapath {
     /// Interfaces with a pinned fence, adopted or attached.
     fn attached(&self) -> BTreeSet<u32>;
 
-    /// Attaches both programs to an interface, or swaps the programs of a fence that is pinned there.
+    /// Attaches both programs to an interface, or swaps the programs of a fence that is pinned
+    /// there.
     ///
     /// # Errors
     /// When the interface is gone or the kernel refuses.

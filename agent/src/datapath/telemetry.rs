@@ -46,8 +46,8 @@ pub struct Counters {
     pub rejects_unanswered: u64,
 }
 
-/// How denied packets are reported, whether they were dropped or passed. The three numbers add up to
-/// all denied packets; `lost` may be a few short while packets are being denied.
+/// How denied packets are reported, whether they were dropped or passed. The three numbers add up
+/// to all denied packets; `lost` may be a few short while packets are being denied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Denials {
     /// Reported in events written to the ring.

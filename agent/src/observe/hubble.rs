@@ -1,9 +1,10 @@
 //! Flow records as JSON lines in Hubble's proto3-JSON shape (`flow.proto`, `observer.proto`).
 //!
 //! Invariants: only fields of Hubble's messages are used, so that strict readers accept the lines;
-//! Ringfence's own fields are in `extensions`, a `google.protobuf.Struct`. Fields with their default
-//! value are absent, as in proto3-JSON. Control and bidirectional characters are escaped even where
-//! JSON does not require it. The ICMP type is known for echo only, and absent for other messages.
+//! Ringfence's own fields are in `extensions`, a `google.protobuf.Struct`. Fields with their
+//! default value are absent, as in proto3-JSON. Control and bidirectional characters are escaped
+//! even where JSON does not require it. The ICMP type is known for echo only, and absent for other
+//! messages.
 
 use std::io::{self, Write};
 

@@ -1,7 +1,7 @@
 //! Our drop reasons as Hubble's numbers and names (`flow.proto`, enum `DropReason`).
 //!
-//! Invariants: every reason is mapped to the closest reason of Hubble; the record has our own name in
-//! `extensions`. These numbers are only for output.
+//! Invariants: every reason is mapped to the closest reason of Hubble; the record has our own name
+//! in `extensions`. These numbers are only for output.
 
 use ringfence_common::drop_reason::DropReason;
 

@@ -28,8 +28,8 @@ pub struct FlowLog {
 }
 
 impl FlowLog {
-    /// A log at `path` that is rotated before it grows beyond `limit` bytes; `kept` is the number of
-    /// rotated files to keep, of which `path.1` is the newest.
+    /// A log at `path` that is rotated before it grows beyond `limit` bytes; `kept` is the number
+    /// of rotated files to keep, of which `path.1` is the newest.
     #[must_use]
     pub fn new(path: &Path, limit: u64, kept: u32) -> Self {
         Self {

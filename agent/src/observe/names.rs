@@ -1,8 +1,8 @@
 //! Names for the numbers and addresses in flow events.
 //!
-//! Invariants: a `Directory` never changes once built, so all names of a flow are from one revision;
-//! names are shared, never copied per address. The address book is separate, because it changes with
-//! the inventory only.
+//! Invariants: a `Directory` never changes once built, so all names of a flow are from one
+//! revision; names are shared, never copied per address. The address book is separate, because it
+//! changes with the inventory only.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

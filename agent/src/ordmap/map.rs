@@ -158,8 +158,8 @@ impl<K: Ord + Hash, V: PartialEq> Map<K, V> {
 }
 
 impl<K: Ord + Hash + Clone, V: PartialEq + Clone> Map<K, V> {
-    /// The same entries, sharing the unchanged parts with an older map, unless too many entries have
-    /// changed.
+    /// The same entries, sharing the unchanged parts with an older map, unless too many entries
+    /// have changed.
     #[must_use]
     pub fn based_on(&self, older: &Self) -> Self {
         let mut changes = Vec::new();

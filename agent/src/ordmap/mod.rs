@@ -1,7 +1,7 @@
 //! Sorted maps whose copies share their common parts.
 //!
-//! The agent passes its state on as a whole, but a change of one entry among a hundred thousand must
-//! cost only what one entry costs. Pure data structure.
+//! The agent passes its state on as a whole, but a change of one entry among a hundred thousand
+//! must cost only what one entry costs. Pure data structure.
 
 mod map;
 mod node;

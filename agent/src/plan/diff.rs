@@ -1,7 +1,8 @@
-//! The difference between two states, as writes in an order that keeps every packet's verdict right.
+//! The difference between two states, as writes in an order that keeps every packet's verdict
+//! right.
 //!
-//! Publish: rows, modes, classes, prefixes and addresses, epochs, endpoints. Retire, after packets in
-//! flight are done: rows that no lookup uses any more. Invariants: no write of a plan makes an
+//! Publish: rows, modes, classes, prefixes and addresses, epochs, endpoints. Retire, after packets
+//! in flight are done: rows that no lookup uses any more. Invariants: no write of a plan makes an
 //! endpoint see a mixture of two policies; nothing is removed that an endpoint in force refers to.
 
 use std::{net::IpAddr, sync::Arc};

@@ -1,7 +1,8 @@
 //! Plans: the ordered writes from the kernel's actual state to the desired one.
 //!
-//! Pure data: a plan can be printed, tested and replayed. The order of writes makes publishing atomic
-//! for each endpoint (design "Publish and revoke"); `reconcile` decides when to execute them.
+//! Pure data: a plan can be printed, tested and replayed. The order of writes makes publishing
+//! atomic for each endpoint (design "Publish and revoke"); `reconcile` decides when to execute
+//! them.
 
 mod action;
 mod capacity;

@@ -3,7 +3,8 @@
 //! Invariants: the reconciler is the only writer of the control maps; numbers are written to the
 //! ledger before they appear in a map; a state that does not fit the maps changes nothing; after a
 //! failed write, the next pass plans from the writes that were made; a row is retired only after a
-//! grace period without any reference to it. Where the desired state comes from is decided elsewhere.
+//! grace period without any reference to it. Where the desired state comes from is decided
+//! elsewhere.
 
 mod ledger;
 mod workload_interfaces;
@@ -25,8 +26,8 @@ use crate::{
     policy::{Clock, Compiled, Compiler, Exhausted, Inputs, LocalEndpoint, Modes, Space},
 };
 
-/// The pick-up window: how long after an endpoint's first fence TCP connections older than the fence
-/// are picked up mid-flow, in seconds.
+/// The pick-up window: how long after an endpoint's first fence TCP connections older than the
+/// fence are picked up mid-flow, in seconds.
 pub const PICKUP_WINDOW: u64 = 120;
 
 /// Why the desired state is not in force.

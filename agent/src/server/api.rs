@@ -1,7 +1,8 @@
 //! Paths, parameters and bodies of the control API.
 //!
-//! Invariants: every response is JSON, errors as `{"error": …}`; request bodies are limited; a command
-//! that the application does not process gets a 503, never a success. `flows` has the flow stream.
+//! Invariants: every response is JSON, errors as `{"error": …}`; request bodies are limited; a
+//! command that the application does not process gets a 503, never a success. `flows` has the flow
+//! stream.
 
 use axum::Json;
 use axum::Router;

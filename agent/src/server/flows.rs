@@ -1,7 +1,7 @@
 //! `GET /v1/flows`: recent flow records, and new ones if the request has `follow=true`.
 //!
-//! Invariants: JSON lines, as in the flow log; a gap is reported on a separate line; the history and
-//! the feed bound the memory per client, however slowly it reads. Records are filtered, never
+//! Invariants: JSON lines, as in the flow log; a gap is reported on a separate line; the history
+//! and the feed bound the memory per client, however slowly it reads. Records are filtered, never
 //! sampled.
 
 use std::collections::VecDeque;

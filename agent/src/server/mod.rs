@@ -1,7 +1,7 @@
 //! The agent's servers: the control API on a Unix socket, metrics and health on loopback.
 //!
-//! Invariants: the servers own no state; they return views from the application and pass commands to
-//! it, so a request can never change a map by itself.
+//! Invariants: the servers own no state; they return views from the application and pass commands
+//! to it, so a request can never change a map by itself.
 
 mod api;
 pub mod client;

@@ -60,7 +60,8 @@ pub struct Status {
     pub events: EventCount,
     /// Seconds since the agent started.
     pub uptime_s: u64,
-    /// Why the desired state is not in force, or the first error of a source; absent without either.
+    /// Why the desired state is not in force, or the first error of a source; absent without
+    /// either.
     pub last_error: Option<String>,
 }
 

@@ -1,7 +1,7 @@
 //! `ringfence policy check`: validates policy files and reports lint findings.
 //!
-//! Invariants: reads files as the agent would; exits with 0 if there are no findings, 1 if there are
-//! findings, 2 if a file is invalid or a finding is denied. The `policy` module has the lints.
+//! Invariants: reads files as the agent would; exits with 0 if there are no findings, 1 if there
+//! are findings, 2 if a file is invalid or a finding is denied. The `policy` module has the lints.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

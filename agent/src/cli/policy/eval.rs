@@ -1,8 +1,8 @@
 //! `ringfence policy eval`: one verdict line for each query line.
 //!
-//! Invariants: queries are streamed, so memory does not grow with their number; results have the order
-//! of the queries; the first malformed query ends the command with an error that names its line, after
-//! the results of earlier queries. The `policy` module evaluates.
+//! Invariants: queries are streamed, so memory does not grow with their number; results have the
+//! order of the queries; the first malformed query ends the command with an error that names its
+//! line, after the results of earlier queries. The `policy` module evaluates.
 
 use std::borrow::Cow;
 use std::fs::File;

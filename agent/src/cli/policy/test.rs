@@ -1,8 +1,8 @@
 //! `ringfence policy test`: checks that flows get the verdicts their authors expect.
 //!
-//! Invariants: all tests are evaluated with all files as one set, as of one moment; a test without a
-//! family must pass over each family that both ends have; a test that cannot be evaluated fails. The
-//! `policy` module evaluates.
+//! Invariants: all tests are evaluated with all files as one set, as of one moment; a test without
+//! a family must pass over each family that both ends have; a test that cannot be evaluated fails.
+//! The `policy` module evaluates.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};

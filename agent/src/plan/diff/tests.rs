@@ -1,7 +1,7 @@
 //! Plans, replayed write by write.
 //!
-//! States are random, but have the compiler's invariants: every endpoint's table exists, and its rows
-//! include one that matches every lookup.
+//! States are random, but have the compiler's invariants: every endpoint's table exists, and its
+//! rows include one that matches every lookup.
 
 use std::collections::BTreeSet;
 
