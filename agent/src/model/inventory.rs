@@ -135,7 +135,7 @@ pub enum InventoryFault {
 
 /// Why an address cannot belong to a workload or node; `None` if it can.
 #[must_use]
-pub fn unusable_kind(address: IpAddr) -> Option<&'static str> {
+pub fn unusable_reason(address: IpAddr) -> Option<&'static str> {
     if address.is_unspecified() {
         return Some("unspecified");
     }
@@ -294,7 +294,7 @@ impl<'a> Builder<'a> {
 
     fn claim_addresses(&mut self, item: Item, claimant: Claimant<'a>, addresses: &[IpAddr]) {
         for &address in addresses {
-            if let Some(kind) = unusable_kind(address) {
+            if let Some(kind) = unusable_reason(address) {
                 let claimant = claimant.to_string();
                 let fault = InventoryFault::UnusableAddress {
                     address,

@@ -44,12 +44,17 @@ impl Lockdown {
 
     /// True if it is about workloads with these labels in this namespace.
     #[must_use]
-    pub fn selects(&self, namespace: &NamespaceName, of_namespace: &Labels, own: &Labels) -> bool {
+    pub fn selects(
+        &self,
+        namespace: &NamespaceName,
+        namespace_labels: &Labels,
+        labels: &Labels,
+    ) -> bool {
         let here = match &self.scope {
             LockedScope::Namespace(name) => name == namespace,
-            LockedScope::Namespaces(selector) => selector.matches(of_namespace),
+            LockedScope::Namespaces(selector) => selector.matches(namespace_labels),
         };
-        here && self.subject.matches(own)
+        here && self.subject.matches(labels)
     }
 }
 

@@ -217,16 +217,21 @@ impl Policy {
 
     /// True if it is about workloads with these labels in this namespace.
     #[must_use]
-    pub fn selects(&self, namespace: &NamespaceName, of_namespace: &Labels, own: &Labels) -> bool {
+    pub fn selects(
+        &self,
+        namespace: &NamespaceName,
+        namespace_labels: &Labels,
+        labels: &Labels,
+    ) -> bool {
         let here = match &self.scope {
             Scope::Namespace(its) => its == namespace,
             Scope::Cluster { namespaces, .. } => mutant!(
                 subject_namespaces_ignored,
-                namespaces.matches(of_namespace),
+                namespaces.matches(namespace_labels),
                 true,
             ),
         };
-        here && self.subject.matches(own)
+        here && self.subject.matches(labels)
     }
 }
 

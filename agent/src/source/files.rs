@@ -14,7 +14,7 @@ use super::document::SourceError;
 use super::inventory_toml::{self, InventoryFragment};
 use super::limits::MAX_FILE_SIZE;
 use super::policy_file::PolicyFragment;
-use super::tracked::{Entry, Fragment, Tracked};
+use super::tracked_files::{Fragment, TrackedFile, TrackedFiles};
 use crate::model::{
     Inventory, InventoryError, InventoryFault, Item, Lockdown, NamespaceName, Origin, PolicySet,
     check_namespaces,
@@ -35,8 +35,8 @@ impl Fragment for InventoryFragment {
         &self.warnings
     }
 
-    fn share_with(&mut self, older: &Self) {
-        Self::share_with(self, older);
+    fn reuse_equal(&mut self, older: &Self) {
+        Self::reuse_equal(self, older);
     }
 }
 
@@ -63,8 +63,8 @@ pub struct Reload {
 /// Inventory and policy files under the configured paths.
 #[derive(Debug)]
 pub struct FileSet {
-    inventory_files: Tracked<InventoryFragment>,
-    policy_files: Tracked<PolicyFragment>,
+    inventory_files: TrackedFiles<InventoryFragment>,
+    policy_files: TrackedFiles<PolicyFragment>,
     inventory: Arc<Inventory>,
     policies: Arc<PolicySet>,
     locked: Arc<Vec<Lockdown>>,
@@ -99,7 +99,7 @@ impl Selection {
 #[derive(Debug, Default)]
 struct Conflict {
     errors: Vec<SourceError>,
-    blamed: Selection,
+    involved: Selection,
 }
 
 impl FileSet {
@@ -133,7 +133,7 @@ impl FileSet {
         policies: Vec<PathBuf>,
     ) -> Result<(Self, Reload), Vec<SourceError>> {
         let (set, reload) = Self::load(inventory, policies);
-        if set.has_ground() {
+        if set.can_start() {
             Ok((set, reload))
         } else {
             Err(reload.errors)
@@ -142,8 +142,8 @@ impl FileSet {
 
     fn load(inventory: Vec<PathBuf>, policies: Vec<PathBuf>) -> (Self, Reload) {
         let mut set = Self {
-            inventory_files: Tracked::new(inventory),
-            policy_files: Tracked::new(policies),
+            inventory_files: TrackedFiles::new(inventory),
+            policy_files: TrackedFiles::new(policies),
             inventory: Arc::default(),
             policies: Arc::default(),
             locked: Arc::default(),
@@ -153,18 +153,18 @@ impl FileSet {
     }
 
     /// True if the inventory is what its files say, and every configured path could be read.
-    fn has_ground(&self) -> bool {
+    fn can_start(&self) -> bool {
         let inventory = &self.inventory_files;
         inventory.errors().next().is_none()
-            && !inventory.entries.values().any(Entry::is_pending)
+            && !inventory.files.values().any(TrackedFile::is_pending)
             && self.policy_files.root_errors().is_empty()
     }
 
     /// Finds the files of which nothing was ever in force, with an error for each that says what
     /// comes of it. True if whom they are about is other than before.
-    fn lock_down(&mut self, errors: &mut Vec<SourceError>) -> bool {
+    fn find_locked(&mut self, errors: &mut Vec<SourceError>) -> bool {
         let mut locked = Vec::new();
-        for (path, about) in self.policy_files.never_good() {
+        for (path, about) in self.policy_files.without_good_content() {
             let outcome = if about.is_empty() {
                 "whom it is about cannot be read, so nobody is locked down"
             } else {
@@ -203,7 +203,7 @@ impl FileSet {
     /// Where the namespaces in force are declared.
     #[must_use]
     pub fn declared_namespaces(&self) -> BTreeMap<NamespaceName, Origin> {
-        let parts = self.inventory_files.entries.iter();
+        let parts = self.inventory_files.files.iter();
         let parts = parts.filter_map(|(path, entry)| Some((path, entry.in_force()?)));
         let declared = parts.flat_map(|(path, part)| {
             let file: Arc<str> = Arc::from(&*path.to_string_lossy());
@@ -220,11 +220,11 @@ impl FileSet {
         self.inventory_files.scan();
         self.policy_files.scan();
         let (before_inventory, before_policies) = (self.inventory.clone(), self.policies.clone());
-        let mut conflicts = self.settle();
+        let mut conflicts = self.commit_pending();
         let mut errors: Vec<_> = self.inventory_files.errors().cloned().collect();
         errors.extend(self.policy_files.errors().cloned());
         errors.append(&mut conflicts);
-        let relocked = self.lock_down(&mut errors);
+        let relocked = self.find_locked(&mut errors);
         errors.sort();
         errors.dedup();
         let warnings = self
@@ -245,7 +245,7 @@ impl FileSet {
 
     /// Takes as many pending files into force as fit together. Files that have a part in a
     /// conflict are held back, the others are tried again without them.
-    fn settle(&mut self) -> Vec<SourceError> {
+    fn commit_pending(&mut self) -> Vec<SourceError> {
         let mut selection = Selection {
             inventory: pending(&self.inventory_files),
             policies: pending(&self.policy_files),
@@ -262,11 +262,11 @@ impl FileSet {
                 }
                 Err(conflict) => {
                     errors.extend(conflict.errors);
-                    let blamed = selection.intersection(&conflict.blamed);
-                    let held_back = if blamed.is_empty() {
+                    let involved = selection.intersection(&conflict.involved);
+                    let held_back = if involved.is_empty() {
                         selection.clone()
                     } else {
-                        blamed
+                        involved
                     };
                     selection.remove(&held_back);
                 }
@@ -296,10 +296,10 @@ impl FileSet {
         {
             for error in &unknown {
                 conflict
-                    .blamed
+                    .involved
                     .policies
                     .insert(PathBuf::from(&*error.origin.file));
-                self.blame_declarers(&error.namespace, &mut conflict.blamed);
+                self.involve_declaring_files(&error.namespace, &mut conflict.involved);
                 conflict.errors.push(SourceError::at_line(
                     &error.origin.file,
                     error.origin.line,
@@ -344,20 +344,20 @@ impl FileSet {
         error: &InventoryError,
         conflict: &mut Conflict,
     ) {
-        let Some((path, line)) = place(parts, error.item) else {
+        let Some((path, line)) = location(parts, error.item) else {
             return;
         };
         let mut message = error.to_string();
-        conflict.blamed.inventory.insert(path.to_owned());
-        if let Some((other, other_line)) = error.other.and_then(|item| place(parts, item)) {
-            conflict.blamed.inventory.insert(other.to_owned());
+        conflict.involved.inventory.insert(path.to_owned());
+        if let Some((other, other_line)) = error.other.and_then(|item| location(parts, item)) {
+            conflict.involved.inventory.insert(other.to_owned());
             message = format!(
                 "{message} (the other is at {}:{other_line})",
                 other.display()
             );
         }
         if let InventoryFault::UnknownNamespace { workload } = &error.fault {
-            self.blame_declarers(&workload.namespace, &mut conflict.blamed);
+            self.involve_declaring_files(&workload.namespace, &mut conflict.involved);
         }
         let file = Arc::from(&*path.to_string_lossy());
         conflict
@@ -366,14 +366,14 @@ impl FileSet {
     }
 
     /// Blames the files that declare a namespace as things are: one of them is about to drop it.
-    fn blame_declarers(&self, namespace: &NamespaceName, blamed: &mut Selection) {
-        for (path, entry) in &self.inventory_files.entries {
+    fn involve_declaring_files(&self, namespace: &NamespaceName, involved: &mut Selection) {
+        for (path, entry) in &self.inventory_files.files {
             let mut declared = entry
                 .in_force()
                 .into_iter()
                 .flat_map(|part| &part.namespaces);
             if declared.any(|declared| declared.item.name() == namespace) {
-                blamed.inventory.insert(path.clone());
+                involved.inventory.insert(path.clone());
             }
         }
     }
@@ -391,7 +391,7 @@ impl FileSet {
                 for error in &duplicates {
                     for origin in [&error.first, &error.second] {
                         conflict
-                            .blamed
+                            .involved
                             .policies
                             .insert(PathBuf::from(&*origin.file));
                     }
@@ -407,27 +407,27 @@ impl FileSet {
     }
 }
 
-fn pending<F: Fragment>(files: &Tracked<F>) -> BTreeSet<PathBuf> {
-    let pending = files.entries.iter().filter(|(_, entry)| entry.is_pending());
+fn pending<F: Fragment>(files: &TrackedFiles<F>) -> BTreeSet<PathBuf> {
+    let pending = files.files.iter().filter(|(_, entry)| entry.is_pending());
     pending.map(|(path, _)| path.clone()).collect()
 }
 
 fn proposed<'a, F: Fragment>(
-    files: &'a Tracked<F>,
+    files: &'a TrackedFiles<F>,
     selection: &'a BTreeSet<PathBuf>,
 ) -> impl Iterator<Item = (&'a Path, &'a F)> {
-    files.entries.iter().filter_map(|(path, entry)| {
+    files.files.iter().filter_map(|(path, entry)| {
         let chosen = if selection.contains(path) {
-            Entry::proposed
+            TrackedFile::proposed
         } else {
-            Entry::in_force
+            TrackedFile::in_force
         };
         chosen(entry).map(|fragment| (path.as_path(), &**fragment))
     })
 }
 
 /// The file and line of an item of the concatenated fragments.
-fn place<'a>(parts: &[(&'a Path, &InventoryFragment)], item: Item) -> Option<(&'a Path, u32)> {
+fn location<'a>(parts: &[(&'a Path, &InventoryFragment)], item: Item) -> Option<(&'a Path, u32)> {
     let (Item::Namespace(mut index) | Item::Workload(mut index) | Item::Node(mut index)) = item;
     for (path, part) in parts {
         let lines: Vec<u32> = match item {

@@ -10,7 +10,7 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::inventory_toml::{InventoryFragment, parse_plain};
+use super::inventory_toml::{InventoryFragment, parse_sequentially};
 use super::limits::MAX_FILE_SIZE;
 
 /// The least bytes of a part but the last.
@@ -38,7 +38,7 @@ fn parse_with(file_name: &str, text: &str, least: usize) -> Option<InventoryFrag
             let Some(part) = parts.get(index) else {
                 return Some(done);
             };
-            match parse_plain(file_name, part) {
+            match parse_sequentially(file_name, part) {
                 Ok(fragment) if fragment.warnings.is_empty() => done.push((index, fragment)),
                 _ => {
                     // Nobody needs the rest.
@@ -101,7 +101,11 @@ mod tests {
     fn agree(text: &str) -> Option<InventoryFragment> {
         let parts = parse_with("i.toml", text, 1);
         if let Some(parts) = &parts {
-            assert_eq!(parse_plain("i.toml", text).as_ref(), Ok(parts), "{text}");
+            assert_eq!(
+                parse_sequentially("i.toml", text).as_ref(),
+                Ok(parts),
+                "{text}"
+            );
         }
         parts
     }

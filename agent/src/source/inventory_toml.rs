@@ -73,7 +73,7 @@ impl InventoryFragment {
     }
 
     /// Takes over the workloads that are equal in an older fragment.
-    pub(super) fn share_with(&mut self, older: &Self) {
+    pub(super) fn reuse_equal(&mut self, older: &Self) {
         let known: HashMap<&WorkloadId, &Arc<Workload>> = older
             .workloads
             .iter()
@@ -146,14 +146,14 @@ struct RawNode<'a> {
 pub fn parse(file_name: &str, text: &str) -> Result<InventoryFragment, Vec<SourceError>> {
     let mut fragment = match inventory_parts::parse(file_name, text) {
         Some(fragment) => fragment,
-        None => parse_plain(file_name, text)?,
+        None => parse_sequentially(file_name, text)?,
     };
-    share_parts(&mut fragment.workloads);
+    intern_common_values(&mut fragment.workloads);
     Ok(fragment)
 }
 
 /// Parses a file, or a part of one, in one go; nothing of what it says is shared yet.
-pub(super) fn parse_plain(
+pub(super) fn parse_sequentially(
     file_name: &str,
     text: &str,
 ) -> Result<InventoryFragment, Vec<SourceError>> {
@@ -175,7 +175,7 @@ pub(super) fn parse_plain(
 }
 
 /// Keeps what workloads have in common once: replicas differ in little more than their names.
-fn share_parts(workloads: &mut [Declared<Arc<Workload>>]) {
+fn intern_common_values(workloads: &mut [Declared<Arc<Workload>>]) {
     let mut labels = HashSet::new();
     let mut namespaces = HashSet::new();
     let mut accounts = HashSet::new();
@@ -184,16 +184,16 @@ fn share_parts(workloads: &mut [Declared<Arc<Workload>>]) {
         let Some(workload) = Arc::get_mut(&mut declared.item) else {
             continue;
         };
-        share(&mut labels, &mut workload.labels);
-        share(&mut namespaces, &mut workload.id.namespace);
-        share(&mut accounts, &mut workload.service_account);
+        intern(&mut labels, &mut workload.labels);
+        intern(&mut namespaces, &mut workload.id.namespace);
+        intern(&mut accounts, &mut workload.service_account);
         for port in &mut workload.ports {
-            share(&mut ports, &mut port.name);
+            intern(&mut ports, &mut port.name);
         }
     }
 }
 
-fn share<T: Clone + Eq + Hash>(known: &mut HashSet<T>, value: &mut T) {
+fn intern<T: Clone + Eq + Hash>(known: &mut HashSet<T>, value: &mut T) {
     match known.get(value) {
         Some(same) => value.clone_from(same),
         None => {

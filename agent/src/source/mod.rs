@@ -1,9 +1,9 @@
 //! Where the desired state comes from: TOML files for inventory and policies, Kubernetes objects
 //! for policies.
 //!
-//! A source turns outside text, which is hostile until parsed, into values of `model`. A file is
-//! taken whole or not at all; a bad one leaves its last good content in force. Deciding what the
-//! values mean for the kernel is not done here.
+//! A source parses untrusted text into values of `model`. A file is accepted as a whole or refused
+//! as a whole; the last good content of a refused file stays in force. What the values mean for the
+//! kernel is decided elsewhere.
 
 mod cidr_block;
 pub mod document;
@@ -18,9 +18,9 @@ pub mod policy_file;
 mod policy_raw;
 mod policy_scope;
 pub mod policy_toml;
-mod salvage;
-mod toml_object;
-mod tracked;
+mod refused_subjects;
+mod toml_error_names;
+mod tracked_files;
 pub mod value;
 pub mod watch;
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::document::SourceError;
 use super::limits::{MAX_KUBERNETES_SIZE, MAX_TOML_POLICY_SIZE};
-use super::tracked::Fragment;
-use super::{kubernetes, policy_toml, salvage, toml_object};
+use super::tracked_files::Fragment;
+use super::{kubernetes, policy_toml, refused_subjects, toml_error_names};
 use crate::model::{Lockdown, Policy};
 
 /// What one policy file says.
@@ -36,15 +36,16 @@ impl Fragment for PolicyFragment {
         if is_kubernetes(file_name) {
             kubernetes::parse(file_name, text)
         } else {
-            policy_toml::parse(file_name, text).map_err(|errors| toml_object::named(text, errors))
+            policy_toml::parse(file_name, text)
+                .map_err(|errors| toml_error_names::add_policy_names(text, errors))
         }
     }
 
-    fn salvage(file_name: &str, text: &str) -> Vec<Lockdown> {
+    fn refused_subjects(file_name: &str, text: &str) -> Vec<Lockdown> {
         let mut found = if is_kubernetes(file_name) {
-            kubernetes::salvage::subjects(file_name, text)
+            kubernetes::refused_subjects::subjects(file_name, text)
         } else {
-            salvage::toml(file_name, text)
+            refused_subjects::in_toml(file_name, text)
         };
         found.sort();
         found.dedup();
@@ -56,7 +57,7 @@ impl Fragment for PolicyFragment {
         policies.map(|policy| Lockdown::of(policy)).collect()
     }
 
-    fn share_with(&mut self, older: &Self) {
+    fn reuse_equal(&mut self, older: &Self) {
         let known: HashMap<crate::model::PolicyId, &Arc<Policy>> = older
             .policies
             .iter()

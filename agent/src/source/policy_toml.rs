@@ -246,14 +246,14 @@ fn peer_of(
     match (&raw.cidr, &raw.entity) {
         (Some(cidr), entity) => {
             if of_workloads || entity.is_some() {
-                refuse_company(document, span, "cidr (with except)");
+                refuse_combination(document, span, "cidr (with except)");
                 return None;
             }
             cidr_peer(document, cidr, raw.except.as_ref())
         }
         (None, Some(entity)) => {
             if of_workloads {
-                refuse_company(document, span, "entity");
+                refuse_combination(document, span, "entity");
                 return None;
             }
             document
@@ -271,7 +271,7 @@ fn peer_of(
     }
 }
 
-fn refuse_company(document: &mut Document<'_>, span: Range<usize>, key: &str) {
+fn refuse_combination(document: &mut Document<'_>, span: Range<usize>, key: &str) {
     let message = format!("{key} stands alone: expected a peer of its own for each condition");
     document.refuse(span, message);
 }

@@ -10,7 +10,7 @@ use toml::Value;
 use ringfence_common::mode::Verdict;
 
 use super::limits::{MAX_FREE_TEXT, MAX_RULE_NAME};
-use crate::model::inventory::unusable_kind;
+use crate::model::inventory::unusable_reason;
 use crate::model::quote::is_deceptive;
 use crate::model::{
     Entity, NameError, PortMatch, PortName, Protocol, RuleAction, TestEnd, Tier, WallTime,
@@ -200,7 +200,7 @@ pub fn owned_address(text: &str) -> Result<IpAddr, ValueError> {
             quote(text)
         ));
     };
-    match unusable_kind(address) {
+    match unusable_reason(address) {
         None => Ok(address),
         Some(kind) => refuse(format!(
             "address {address} is {kind}: expected a unicast address of its own"

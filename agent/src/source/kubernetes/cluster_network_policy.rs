@@ -4,7 +4,7 @@
 //! from here) fails closed: an Accept rule with one matches nobody, a Deny or Pass rule denies
 //! everything. Unknown *fields* are refused like everywhere.
 
-use super::cluster_peers::{self, Fails};
+use super::cluster_peers::{self, UnsupportedPeer};
 use super::metadata::{self, Metadata};
 use super::node::Node;
 use super::object::Object;
@@ -56,8 +56,8 @@ pub(super) fn policy(object: &mut Object<'_, '_>, root: &Node<'_>) -> Option<Pol
         "subject: {namespaces: …} or {pods: …}",
     )
     .and_then(|node| subject_of(object, node));
-    let ingress = Side::Ingress.rules(object, ingress);
-    let egress = Side::Egress.rules(object, egress);
+    let ingress = Direction::Ingress.rules(object, ingress);
+    let egress = Direction::Egress.rules(object, egress);
     let (namespaces, subject) = subject?;
     let Metadata { name, about, .. } = metadata?;
     Some(Policy {
@@ -124,12 +124,12 @@ pub(super) fn subject_of(
 
 /// A direction.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
+enum Direction {
     Ingress,
     Egress,
 }
 
-impl Side {
+impl Direction {
     /// `None` without rules: the policy then says nothing about the direction.
     fn rules(self, object: &mut Object<'_, '_>, node: Option<&Node<'_>>) -> Option<Vec<Rule>> {
         let what = match self {
@@ -212,7 +212,7 @@ fn fail_closed(
     action: RuleAction,
     name: Option<&str>,
     ports: Ports,
-    fails: &Fails<'_>,
+    fails: &UnsupportedPeer<'_>,
 ) -> (RuleAction, Peers, Ports) {
     let rule = name.map_or_else(
         || "the rule".to_owned(),

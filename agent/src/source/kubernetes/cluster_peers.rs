@@ -9,23 +9,23 @@ use crate::source::cidr_block;
 use crate::source::limits::MAX_CLUSTER_ITEMS;
 
 /// The peers of a rule.
-pub(super) struct ReadPeers<'n> {
+pub(super) struct RulePeers<'n> {
     /// The peers, or the first one that cannot be told.
-    pub(super) outcome: Result<Vec<Peer>, Fails<'n>>,
+    pub(super) outcome: Result<Vec<Peer>, UnsupportedPeer<'n>>,
     /// The name of a kind of peer among them that declares no ports.
     pub(super) without_named_ports: Option<&'static str>,
 }
 
 /// A peer that this version cannot tell, so that its rule fails closed.
-pub(super) struct Fails<'n> {
+pub(super) struct UnsupportedPeer<'n> {
     pub(super) place: &'n Node<'n>,
     pub(super) why: &'static str,
 }
 
 /// What one item of `from` or `to` comes to.
-enum Read<'n> {
+enum PeerItem<'n> {
     Peers(Vec<Peer>, Option<&'static str>),
-    Fails(Fails<'n>, Option<&'static str>),
+    Unsupported(UnsupportedPeer<'n>, Option<&'static str>),
 }
 
 /// Reads `from` or `to`.
@@ -33,47 +33,47 @@ pub(super) fn peers<'n>(
     object: &mut Object<'_, '_>,
     node: &'n Node<'n>,
     key: &str,
-) -> Option<ReadPeers<'n>> {
+) -> Option<RulePeers<'n>> {
     let items = object.items_up_to(node, key, MAX_CLUSTER_ITEMS)?;
     if items.is_empty() {
         object.refuse(node, format!("{key} is empty: expected at least one peer"));
         return None;
     }
     let (mut peers, mut fails, mut without_named_ports) = (Vec::new(), None, None);
-    let mut sound = true;
+    let mut valid = true;
     for item in items {
         let read = match key {
             "from" => ingress_peer(object, item),
             _ => egress_peer(object, item),
         };
         match read {
-            Some(Read::Peers(more, kind)) => {
+            Some(PeerItem::Peers(more, kind)) => {
                 peers.extend(more);
                 without_named_ports = without_named_ports.or(kind);
             }
-            Some(Read::Fails(why, kind)) => {
+            Some(PeerItem::Unsupported(why, kind)) => {
                 fails = fails.or(Some(why));
                 without_named_ports = without_named_ports.or(kind);
             }
-            None => sound = false,
+            None => valid = false,
         }
     }
-    sound.then_some(ReadPeers {
+    valid.then_some(RulePeers {
         outcome: fails.map_or(Ok(peers), Err),
         without_named_ports,
     })
 }
 
-fn ingress_peer<'n>(object: &mut Object<'_, '_>, node: &'n Node<'n>) -> Option<Read<'n>> {
+fn ingress_peer<'n>(object: &mut Object<'_, '_>, node: &'n Node<'n>) -> Option<PeerItem<'n>> {
     match object.fields(node, "a cluster policy's peer", ["namespaces", "pods"])? {
         [None, None] => Some(empty(node)),
         [Some(namespaces), None] => of_namespaces(object, namespaces),
         [None, Some(pods)] => of_pods(object, pods),
-        [Some(_), Some(_)] => refuse_two(object, node),
+        [Some(_), Some(_)] => refuse_several_fields(object, node),
     }
 }
 
-fn egress_peer<'n>(object: &mut Object<'_, '_>, node: &'n Node<'n>) -> Option<Read<'n>> {
+fn egress_peer<'n>(object: &mut Object<'_, '_>, node: &'n Node<'n>) -> Option<PeerItem<'n>> {
     let names = ["namespaces", "pods", "nodes", "networks", "domainNames"];
     match object.fields(node, "a cluster policy's peer of egress", names)? {
         [None, None, None, None, None] => Some(empty(node)),
@@ -82,16 +82,16 @@ fn egress_peer<'n>(object: &mut Object<'_, '_>, node: &'n Node<'n>) -> Option<Re
         [None, None, Some(nodes), None, None] => of_nodes(object, nodes),
         [None, None, None, Some(networks), None] => of_networks(object, networks),
         [None, None, None, None, Some(domains)] => of_domains(object, domains),
-        _ => refuse_two(object, node),
+        _ => refuse_several_fields(object, node),
     }
 }
 
-fn empty<'n>(place: &'n Node<'n>) -> Read<'n> {
+fn empty<'n>(place: &'n Node<'n>) -> PeerItem<'n> {
     let why = "an empty peer, or one of a kind this version does not know";
-    Read::Fails(Fails { place, why }, None)
+    PeerItem::Unsupported(UnsupportedPeer { place, why }, None)
 }
 
-fn refuse_two<'n>(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<Read<'n>> {
+fn refuse_several_fields<'n>(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<PeerItem<'n>> {
     object.refuse(
         node,
         "a peer of several kinds: expected a peer of its own for each",
@@ -99,21 +99,21 @@ fn refuse_two<'n>(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<Read<'
     None
 }
 
-fn workloads(namespaces: LabelSelector, pods: LabelSelector) -> Read<'static> {
+fn workloads(namespaces: LabelSelector, pods: LabelSelector) -> PeerItem<'static> {
     let peer = Peer::Workloads {
         namespaces: NamespaceMatch::Selector(namespaces),
         pods: Some(pods).filter(|pods| !pods.is_everything()),
         service_account: None,
     };
-    Read::Peers(vec![peer], None)
+    PeerItem::Peers(vec![peer], None)
 }
 
-fn of_namespaces<'n>(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<Read<'n>> {
+fn of_namespaces<'n>(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<PeerItem<'n>> {
     let namespaces = selector(object, node, "a cluster policy's namespaces")?;
     Some(workloads(namespaces, LabelSelector::everything()))
 }
 
-fn of_pods<'n>(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<Read<'n>> {
+fn of_pods<'n>(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<PeerItem<'n>> {
     let (namespaces, pods) = namespaced_pods(object, node)?;
     Some(workloads(namespaces, pods))
 }
@@ -138,17 +138,20 @@ pub(super) fn namespaced_pods(
     Some((namespaces?, pods?))
 }
 
-fn of_nodes<'n>(object: &mut Object<'_, '_>, node: &'n Node<'n>) -> Option<Read<'n>> {
+fn of_nodes<'n>(object: &mut Object<'_, '_>, node: &'n Node<'n>) -> Option<PeerItem<'n>> {
     let nodes = selector(object, node, "a cluster policy's nodes")?;
     if nodes.is_everything() {
         let all = [Entity::Host, Entity::RemoteNode].map(Peer::Entity);
-        return Some(Read::Peers(all.into(), Some("nodes")));
+        return Some(PeerItem::Peers(all.into(), Some("nodes")));
     }
     let why = "nodes by their labels, which this version does not know";
-    Some(Read::Fails(Fails { place: node, why }, Some("nodes")))
+    Some(PeerItem::Unsupported(
+        UnsupportedPeer { place: node, why },
+        Some("nodes"),
+    ))
 }
 
-fn of_networks<'n>(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<Read<'n>> {
+fn of_networks<'n>(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<PeerItem<'n>> {
     let items = some_items(object, node, "networks")?;
     let nets: Vec<_> = items
         .iter()
@@ -157,15 +160,18 @@ fn of_networks<'n>(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<Read<
     let peers = nets
         .into_iter()
         .map(|net| cidr_block::peer(net, Vec::new()));
-    Some(Read::Peers(peers.collect(), Some("networks")))
+    Some(PeerItem::Peers(peers.collect(), Some("networks")))
 }
 
-fn of_domains<'n>(object: &mut Object<'_, '_>, node: &'n Node<'n>) -> Option<Read<'n>> {
+fn of_domains<'n>(object: &mut Object<'_, '_>, node: &'n Node<'n>) -> Option<PeerItem<'n>> {
     for item in some_items(object, node, "domainNames")? {
         object.text(item, "a domain name")?;
     }
     let why = "domainNames, which this version does not follow";
-    Some(Read::Fails(Fails { place: node, why }, Some("domainNames")))
+    Some(PeerItem::Unsupported(
+        UnsupportedPeer { place: node, why },
+        Some("domainNames"),
+    ))
 }
 
 fn some_items<'n>(

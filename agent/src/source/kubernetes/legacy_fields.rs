@@ -14,7 +14,7 @@ const SELECTOR: &str = "matchLabels or matchExpressions themselves, without name
 const SAME: &str = "matchLabels or matchExpressions; one policy for each value takes its place";
 
 /// What to write instead of a field that an older or another kind of policy has there.
-pub(super) fn hint(what: &str, key: &str) -> Option<&'static str> {
+pub(super) fn replacement_field(what: &str, key: &str) -> Option<&'static str> {
     let in_cluster_policy = what.contains("cluster");
     let in_selector = what.ends_with("namespaces");
     Some(match key {
@@ -37,7 +37,7 @@ pub(super) fn hint(what: &str, key: &str) -> Option<&'static str> {
 }
 
 /// What to write instead of an object of this kind.
-pub(super) fn instead(api: &str, kind: &str) -> String {
+pub(super) fn replacement_object(api: &str, kind: &str) -> String {
     let networking = || format!("apiVersion: {NETWORKING_API}");
     let cluster = |tier: &str| {
         format!("kind: ClusterNetworkPolicy of apiVersion: {CLUSTER_API} with tier: {tier}")

@@ -12,7 +12,7 @@ mod network_policy;
 mod node;
 mod object;
 mod ports;
-pub(super) mod salvage;
+pub(super) mod refused_subjects;
 mod scalar;
 mod selector;
 mod yaml;
@@ -154,15 +154,15 @@ fn role(document: &mut Document<'_>, root: &Node<'_>, default: Option<Kind>) -> 
                 quote(kind),
                 quote(name),
                 quote(api),
-                legacy_fields::instead(api, kind)
+                legacy_fields::replacement_object(api, kind)
             );
-            document.refuse(yaml::place(root.offset), message);
+            document.refuse(yaml::span_at(root.offset), message);
             None
         }
         (None, None) if default.is_some() => default.map(Role::Object),
         _ => {
             let message = "not a Kubernetes object: expected apiVersion and kind";
-            document.refuse(yaml::place(root.offset), message);
+            document.refuse(yaml::span_at(root.offset), message);
             None
         }
     }

@@ -41,8 +41,8 @@ pub(super) fn policy(object: &mut Object<'_, '_>, root: &Node<'_>) -> Option<Pol
         }
     };
     let isolated = isolated(object, types, egress);
-    let ingress = Side::INGRESS.rules(object, namespace.as_ref(), ingress);
-    let egress = Side::EGRESS.rules(object, namespace.as_ref(), egress);
+    let ingress = Direction::INGRESS.rules(object, namespace.as_ref(), ingress);
+    let egress = Direction::EGRESS.rules(object, namespace.as_ref(), egress);
     let (in_ingress, in_egress) = isolated?;
     let Metadata { name, about, .. } = metadata?;
     Some(Policy {
@@ -51,8 +51,8 @@ pub(super) fn policy(object: &mut Object<'_, '_>, root: &Node<'_>) -> Option<Pol
         scope: Scope::Namespace(namespace?),
         subject: subject?,
         about,
-        ingress: Side::INGRESS.in_force(object, spec, in_ingress, ingress),
-        egress: Side::EGRESS.in_force(object, spec, in_egress, egress),
+        ingress: Direction::INGRESS.rules_if_isolated(object, spec, in_ingress, ingress),
+        egress: Direction::EGRESS.rules_if_isolated(object, spec, in_egress, egress),
         tests: Vec::new(),
         origin: Origin {
             file: object.document().file().clone(),
@@ -95,14 +95,14 @@ fn isolated(
 }
 
 /// A direction and what its parts are called.
-struct Side {
+struct Direction {
     rules: &'static str,
     rule: &'static str,
     peers: &'static str,
     kind: &'static str,
 }
 
-impl Side {
+impl Direction {
     const INGRESS: Self = Self {
         rules: "ingress",
         rule: "an ingress rule",
@@ -172,7 +172,7 @@ impl Side {
     }
 
     /// The rules if the policy speaks about the direction; rules that do not count are reported.
-    fn in_force(
+    fn rules_if_isolated(
         &self,
         object: &mut Object<'_, '_>,
         spec: &Node<'_>,

@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::legacy_fields;
 use super::node::{Node, Value};
-use super::yaml::place;
+use super::yaml::span_at;
 use crate::model::quote;
 use crate::source::document::{Document, Oddity};
 
@@ -30,13 +30,13 @@ impl<'d, 'a> Object<'d, 'a> {
 
     /// The line of a node.
     pub(super) fn line(&self, node: &Node<'_>) -> u32 {
-        self.document.line(place(node.offset).start)
+        self.document.line(span_at(node.offset).start)
     }
 
     /// Notes an error at a place.
     pub(super) fn refuse_at(&mut self, offset: u32, message: impl fmt::Display) {
         let message = format!("{}: {message}", self.name);
-        self.document.refuse(place(offset), message);
+        self.document.refuse(span_at(offset), message);
     }
 
     /// Notes an error at a node.
@@ -47,7 +47,7 @@ impl<'d, 'a> Object<'d, 'a> {
     /// Notes a warning at a node.
     pub(super) fn warn(&mut self, node: &Node<'_>, oddity: Oddity, message: impl fmt::Display) {
         let message = format!("{}: {message}", self.name);
-        self.document.warn(place(node.offset), oddity, message);
+        self.document.warn(span_at(node.offset), oddity, message);
     }
 
     /// Takes the value, or notes the error at the node and takes nothing.
@@ -81,7 +81,7 @@ impl<'d, 'a> Object<'d, 'a> {
             if names.contains(&&*entry.key) {
                 any_known = true;
             } else {
-                let expected = legacy_fields::hint(what, &entry.key)
+                let expected = legacy_fields::replacement_field(what, &entry.key)
                     .map_or_else(|| names.join(", "), str::to_owned);
                 let key = quote(&entry.key);
                 let message = format!("unknown field {key} in {what}: expected {expected}");

@@ -17,20 +17,20 @@ pub(super) fn selector(
     let names = ["matchLabels", "matchExpressions"];
     let [labels, expressions] = object.fields(node, what, names)?;
     let mut requirements = Vec::new();
-    let mut sound = true;
+    let mut valid = true;
     if let Some(labels) = labels {
-        sound &= match_labels(object, labels, &mut requirements).is_some();
+        valid &= match_labels(object, labels, &mut requirements).is_some();
     }
     if let Some(expressions) = expressions {
         let items = object.items_up_to(expressions, "matchExpressions", MAX_REQUIREMENTS)?;
         for item in items {
             match expression(object, item) {
                 Some(requirement) => requirements.push(requirement),
-                None => sound = false,
+                None => valid = false,
             }
         }
     }
-    sound.then(|| LabelSelector::new(requirements))
+    valid.then(|| LabelSelector::new(requirements))
 }
 
 fn match_labels(

@@ -3,7 +3,7 @@
 mod cluster;
 mod files;
 mod namespaced;
-mod salvage;
+mod refused_subjects;
 mod selectors;
 
 use super::*;

@@ -52,7 +52,7 @@ enum Content<'a> {
 }
 
 /// Why a document, or the rest of the text, is not read on.
-enum Stop {
+enum Abort {
     Document(u32, String),
     Text(u32, String),
 }
@@ -78,12 +78,12 @@ impl<'a> Reader<'a> {
         while !self.exhausted {
             match self.build(document) {
                 Ok(root) => return root,
-                Err(Stop::Text(at, message)) => {
-                    document.refuse(place(at), message);
+                Err(Abort::Text(at, message)) => {
+                    document.refuse(span_at(at), message);
                     self.exhausted = true;
                 }
-                Err(Stop::Document(at, message)) => {
-                    document.refuse(place(at), message);
+                Err(Abort::Document(at, message)) => {
+                    document.refuse(span_at(at), message);
                     self.exhausted = !matches!(self.parser.proceed_next_document(), Ok(true));
                 }
             }
@@ -91,7 +91,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    fn build(&mut self, document: &mut Document<'_>) -> Result<Option<Node<'a>>, Stop> {
+    fn build(&mut self, document: &mut Document<'_>) -> Result<Option<Node<'a>>, Abort> {
         let mut builder = Builder::default();
         let built = self.build_with(&mut builder, document);
         if built.is_err() {
@@ -109,14 +109,14 @@ impl<'a> Reader<'a> {
         &mut self,
         builder: &mut Builder<'a>,
         document: &mut Document<'_>,
-    ) -> Result<Option<Node<'a>>, Stop> {
+    ) -> Result<Option<Node<'a>>, Abort> {
         loop {
             let (event, span) = match self.parser.next_event() {
                 Some(Ok(next)) => next,
                 Some(Err(error)) => {
                     let at = error.marker().byte_offset().unwrap_or(0);
                     let message = format!("not YAML: {}", sanitise(&error.info()));
-                    return Err(Stop::Document(offset_of(at), message));
+                    return Err(Abort::Document(offset_of(at), message));
                 }
                 None => {
                     self.exhausted = true;
@@ -139,7 +139,7 @@ impl<'a> Reader<'a> {
                     return Ok(Some(builder.root.take().unwrap_or(nothing)));
                 }
                 event => {
-                    self.grow(builder, document, event, at, span)?;
+                    self.add_event(builder, document, event, at, span)?;
                     let copied = std::mem::take(&mut builder.copied);
                     self.count(at, 1 + copied)?;
                 }
@@ -147,20 +147,20 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn grow(
+    fn add_event(
         &mut self,
         builder: &mut Builder<'a>,
         document: &mut Document<'_>,
         event: Event<'a>,
         at: u32,
         span: Span,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Abort> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let value = scalar_value(text, style, tag.as_deref(), at)?;
                 let node = Node { offset: at, value };
-                builder.keep(anchor, &node);
-                builder.place(node, document)
+                builder.record_anchor(anchor, &node);
+                builder.insert(node, document)
             }
             Event::SequenceStart(_, anchor, tag) => {
                 check_tag(tag.as_deref(), "seq", at)?;
@@ -175,22 +175,22 @@ impl<'a> Reader<'a> {
             Event::Alias(anchor) => {
                 let Some(mut node) = builder.anchors.get(&anchor).cloned() else {
                     let message = "an alias inside what it stands for: expected the value itself";
-                    return Err(Stop::Document(at, message.to_owned()));
+                    return Err(Abort::Document(at, message.to_owned()));
                 };
                 self.count(at, node.count())?;
                 node.offset = at;
-                builder.place(node, document)
+                builder.insert(node, document)
             }
             _ => {
                 let end = span.end.line();
                 let message = format!("a construct up to line {end} that is not data");
-                Err(Stop::Document(at, message))
+                Err(Abort::Document(at, message))
             }
         }
     }
 
     /// Counts values, those that aliases stand for included.
-    fn count(&mut self, at: u32, more: usize) -> Result<(), Stop> {
+    fn count(&mut self, at: u32, more: usize) -> Result<(), Abort> {
         self.nodes = self.nodes.saturating_add(more);
         if self.nodes <= MAX_NODES {
             return Ok(());
@@ -198,24 +198,24 @@ impl<'a> Reader<'a> {
         let message = format!(
             "more than {MAX_NODES} values, counting aliases: expected less, split the file"
         );
-        Err(Stop::Text(at, message))
+        Err(Abort::Text(at, message))
     }
 
-    fn count_document(&mut self, at: u32) -> Result<(), Stop> {
+    fn count_document(&mut self, at: u32) -> Result<(), Abort> {
         self.documents += 1;
         if self.documents <= MAX_DOCUMENTS {
             return Ok(());
         }
         let message = format!("more than {MAX_DOCUMENTS} documents: expected less, split the file");
-        Err(Stop::Text(at, message))
+        Err(Abort::Text(at, message))
     }
 }
 
 impl<'a> Builder<'a> {
-    fn open(&mut self, offset: u32, anchor: usize, content: Content<'a>) -> Result<(), Stop> {
+    fn open(&mut self, offset: u32, anchor: usize, content: Content<'a>) -> Result<(), Abort> {
         if self.open.len() >= MAX_DEPTH {
             let message = format!("nested more than {MAX_DEPTH} deep: expected a policy");
-            return Err(Stop::Document(offset, message));
+            return Err(Abort::Document(offset, message));
         }
         self.open.push(Open {
             offset,
@@ -225,7 +225,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn close(&mut self, document: &mut Document<'_>) -> Result<(), Stop> {
+    fn close(&mut self, document: &mut Document<'_>) -> Result<(), Abort> {
         let Some(open) = self.open.pop() else {
             return Ok(());
         };
@@ -240,12 +240,12 @@ impl<'a> Builder<'a> {
             offset: open.offset,
             value,
         };
-        self.keep(open.anchor, &node);
-        self.place(node, document)
+        self.record_anchor(open.anchor, &node);
+        self.insert(node, document)
     }
 
     /// Remembers what an anchor names.
-    fn keep(&mut self, anchor: usize, node: &Node<'a>) {
+    fn record_anchor(&mut self, anchor: usize, node: &Node<'a>) {
         if anchor != 0 {
             self.copied += node.count();
             self.anchors.insert(anchor, node.clone());
@@ -274,7 +274,7 @@ impl<'a> Builder<'a> {
         inner.or(self.root)
     }
 
-    fn place(&mut self, node: Node<'a>, document: &mut Document<'_>) -> Result<(), Stop> {
+    fn insert(&mut self, node: Node<'a>, document: &mut Document<'_>) -> Result<(), Abort> {
         match self.open.last_mut().map(|open| &mut open.content) {
             None => self.root = Some(node),
             Some(Content::List(items)) => items.push(node),
@@ -291,20 +291,20 @@ impl<'a> Builder<'a> {
     }
 }
 
-fn key_of<'a>(node: Node<'a>, document: &mut Document<'_>) -> Result<(u32, Cow<'a, str>), Stop> {
+fn key_of<'a>(node: Node<'a>, document: &mut Document<'_>) -> Result<(u32, Cow<'a, str>), Abort> {
     let at = node.offset;
     match node.value {
         Value::Text(key) => {
             if key == "<<" {
                 let message = "a merge key: expected the merged fields themselves";
-                document.refuse(place(at), message);
+                document.refuse(span_at(at), message);
             }
             Ok((at, key))
         }
         _ => {
             let kind = node.kind();
             let message = format!("{kind} as a key: expected text, in quotes if need be");
-            Err(Stop::Document(at, message))
+            Err(Abort::Document(at, message))
         }
     }
 }
@@ -316,19 +316,19 @@ fn refuse_duplicates(entries: &[Entry<'_>], document: &mut Document<'_>) {
         if let [first, second] = pair
             && first.key == second.key
         {
-            let line = document.line(place(first.offset).start);
+            let line = document.line(span_at(first.offset).start);
             let message = format!(
                 "key {} is already given in line {line}: expected each key once",
                 quote(&second.key)
             );
-            document.refuse(place(second.offset), message);
+            document.refuse(span_at(second.offset), message);
         }
     }
 }
 
-fn check_tag(tag: Option<&Tag>, wanted: &str, at: u32) -> Result<(), Stop> {
+fn check_tag(tag: Option<&Tag>, wanted: &str, at: u32) -> Result<(), Abort> {
     match tag {
-        Some(tag) if tag.core_suffix() != Some(wanted) => Err(foreign(tag, at)),
+        Some(tag) if tag.core_suffix() != Some(wanted) => Err(unsupported_tag(tag, at)),
         _ => Ok(()),
     }
 }
@@ -338,18 +338,18 @@ fn scalar_value<'a>(
     style: ScalarStyle,
     tag: Option<&Tag>,
     at: u32,
-) -> Result<Value<'a>, Stop> {
+) -> Result<Value<'a>, Abort> {
     match tag {
         None if style == ScalarStyle::Plain => Ok(scalar::plain(text)),
         None => Ok(Value::Text(text)),
         Some(tag) if tag.core_suffix() == Some("str") => Ok(Value::Text(text)),
-        Some(tag) => Err(foreign(tag, at)),
+        Some(tag) => Err(unsupported_tag(tag, at)),
     }
 }
 
-fn foreign(tag: &Tag, at: u32) -> Stop {
+fn unsupported_tag(tag: &Tag, at: u32) -> Abort {
     let message = format!("tag {}: expected no tags", quote(&tag.original()));
-    Stop::Document(at, message)
+    Abort::Document(at, message)
 }
 
 fn offset_of(byte: usize) -> u32 {
@@ -357,7 +357,7 @@ fn offset_of(byte: usize) -> u32 {
 }
 
 /// A place as findings want it.
-pub(super) fn place(offset: u32) -> std::ops::Range<usize> {
+pub(super) fn span_at(offset: u32) -> std::ops::Range<usize> {
     let at = usize::try_from(offset).unwrap_or(usize::MAX);
     at..at
 }

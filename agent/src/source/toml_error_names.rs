@@ -14,7 +14,7 @@ use crate::model::quote::sanitise;
 const MAX_NAME: usize = 320;
 
 /// The errors, each with the policy whose table it lies in.
-pub(super) fn named(text: &str, mut errors: Vec<SourceError>) -> Vec<SourceError> {
+pub(super) fn add_policy_names(text: &str, mut errors: Vec<SourceError>) -> Vec<SourceError> {
     let (root, _) = DeTable::parse_recoverable(text);
     let policies = match root.get_ref().get("policy").map(Spanned::get_ref) {
         Some(DeValue::Array(policies)) => policies.iter(),
@@ -68,7 +68,7 @@ mod tests {
 
     fn messages(text: &str) -> Vec<String> {
         let errors = policy_toml::parse("p.toml", text).unwrap_err();
-        let named = named(text, errors);
+        let named = add_policy_names(text, errors);
         named.iter().map(ToString::to_string).collect()
     }
 

@@ -12,7 +12,7 @@ use super::limits::MAX_TOML_POLICY_SIZE;
 use crate::model::{LabelSelector, Lockdown, LockedScope, NamespaceName, Origin};
 
 /// The subjects of the policies of a file.
-pub(super) fn toml(file_name: &str, text: &str) -> Vec<Lockdown> {
+pub(super) fn in_toml(file_name: &str, text: &str) -> Vec<Lockdown> {
     let Ok(document) = Document::new(file_name, text, MAX_TOML_POLICY_SIZE) else {
         return Vec::new();
     };
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> Vec<String> {
-        toml("p.toml", text)
+        in_toml("p.toml", text)
             .iter()
             .map(|lockdown| {
                 let scope = match &lockdown.scope {

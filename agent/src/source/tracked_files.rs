@@ -33,7 +33,7 @@ pub(super) trait Fragment: Sized + PartialEq {
     fn warnings(&self) -> &[SourceError];
 
     /// Whom a refused file is about, as far as it can be read.
-    fn salvage(_: &str, _: &str) -> Vec<Lockdown> {
+    fn refused_subjects(_: &str, _: &str) -> Vec<Lockdown> {
         Vec::new()
     }
 
@@ -43,7 +43,7 @@ pub(super) trait Fragment: Sized + PartialEq {
     }
 
     /// Takes over what is equal in older content, so that it is there once and known to be equal.
-    fn share_with(&mut self, _older: &Self) {}
+    fn reuse_equal(&mut self, _older: &Self) {}
 }
 
 /// What tells one state of a file from another without reading it.
@@ -68,7 +68,7 @@ impl Stamp {
     }
 
     /// True if a change after `now` is sure to give another stamp.
-    fn is_settled(&self, now: SystemTime) -> bool {
+    fn is_conclusive(&self, now: SystemTime) -> bool {
         let (Ok(seconds), Ok(nanoseconds)) =
             (u64::try_from(self.changed.0), u32::try_from(self.changed.1))
         else {
@@ -93,17 +93,17 @@ pub(super) enum Pending<F> {
 
 /// One file.
 #[derive(Debug)]
-pub(super) struct Entry<F> {
+pub(super) struct TrackedFile<F> {
     stamp: Option<Stamp>,
     digest: Option<[u8; 32]>,
     in_force: Option<Arc<F>>,
     pending: Pending<F>,
     errors: Vec<SourceError>,
     /// Whom the present content is about if it is refused and nothing is in force.
-    salvaged: Vec<Lockdown>,
+    refused_subjects: Vec<Lockdown>,
 }
 
-impl<F> Entry<F> {
+impl<F> TrackedFile<F> {
     fn new() -> Self {
         let (stamp, digest, in_force, errors) = (None, None, None, Vec::new());
         Self {
@@ -112,7 +112,7 @@ impl<F> Entry<F> {
             in_force,
             pending: Pending::Nothing,
             errors,
-            salvaged: Vec::new(),
+            refused_subjects: Vec::new(),
         }
     }
 
@@ -138,17 +138,17 @@ impl<F> Entry<F> {
 
 /// All files of one kind under the configured paths.
 #[derive(Debug)]
-pub(super) struct Tracked<F> {
+pub(super) struct TrackedFiles<F> {
     roots: Vec<PathBuf>,
-    pub(super) entries: BTreeMap<PathBuf, Entry<F>>,
+    pub(super) files: BTreeMap<PathBuf, TrackedFile<F>>,
     root_errors: Vec<SourceError>,
 }
 
-impl<F: Fragment> Tracked<F> {
+impl<F: Fragment> TrackedFiles<F> {
     pub(super) fn new(roots: Vec<PathBuf>) -> Self {
         Self {
             roots,
-            entries: BTreeMap::new(),
+            files: BTreeMap::new(),
             root_errors: Vec::new(),
         }
     }
@@ -161,16 +161,19 @@ impl<F: Fragment> Tracked<F> {
     pub(super) fn scan(&mut self) {
         let (present, kept) = self.list();
         for path in &present {
-            let entry = self.entries.entry(path.clone()).or_insert_with(Entry::new);
+            let entry = self
+                .files
+                .entry(path.clone())
+                .or_insert_with(TrackedFile::new);
             refresh(path, entry);
         }
-        for (path, entry) in &mut self.entries {
+        for (path, entry) in &mut self.files {
             if !present.contains(path) && !kept.iter().any(|root| path.starts_with(root)) {
                 mark_removed(entry);
             }
         }
-        self.entries
-            .retain(|_, entry| entry.in_force.is_some() || entry.stamp_known());
+        self.files
+            .retain(|_, entry| entry.in_force.is_some() || entry.is_known());
     }
 
     /// The files that exist, and the roots that cannot be read: their files stay as they are.
@@ -210,18 +213,18 @@ impl<F: Fragment> Tracked<F> {
     pub(super) fn errors(&self) -> impl Iterator<Item = &SourceError> {
         self.root_errors
             .iter()
-            .chain(self.entries.values().flat_map(|entry| &entry.errors))
+            .chain(self.files.values().flat_map(|entry| &entry.errors))
     }
 
     /// The files of which nothing was ever in force, and whom they are about.
-    pub(super) fn never_good(&self) -> impl Iterator<Item = (&Path, Vec<Lockdown>)> {
-        let waiting = self.entries.iter().filter(|(_, entry)| {
+    pub(super) fn without_good_content(&self) -> impl Iterator<Item = (&Path, Vec<Lockdown>)> {
+        let waiting = self.files.iter().filter(|(_, entry)| {
             entry.in_force.is_none() && (!entry.errors.is_empty() || entry.is_pending())
         });
         waiting.map(|(path, entry)| {
             let about = match &entry.pending {
                 Pending::Content(fragment) => fragment.subjects(),
-                Pending::Nothing | Pending::Removal => entry.salvaged.clone(),
+                Pending::Nothing | Pending::Removal => entry.refused_subjects.clone(),
             };
             (path.as_path(), about)
         })
@@ -234,29 +237,29 @@ impl<F: Fragment> Tracked<F> {
 
     /// What is odd in what is in force.
     pub(super) fn warnings(&self) -> impl Iterator<Item = &SourceError> {
-        let fragments = self.entries.values().filter_map(Entry::in_force);
+        let fragments = self.files.values().filter_map(TrackedFile::in_force);
         fragments.flat_map(|fragment| fragment.warnings())
     }
 
     /// Takes the pending content of these files into force.
     pub(super) fn commit(&mut self, paths: &BTreeSet<PathBuf>) {
         for path in paths {
-            let Some(entry) = self.entries.get_mut(path) else {
+            let Some(entry) = self.files.get_mut(path) else {
                 continue;
             };
             match std::mem::replace(&mut entry.pending, Pending::Nothing) {
                 Pending::Nothing => {}
                 Pending::Content(fragment) => entry.in_force = Some(fragment),
                 Pending::Removal => {
-                    self.entries.remove(path);
+                    self.files.remove(path);
                 }
             }
         }
     }
 }
 
-impl<F> Entry<F> {
-    fn stamp_known(&self) -> bool {
+impl<F> TrackedFile<F> {
+    fn is_known(&self) -> bool {
         self.digest.is_some() || !self.errors.is_empty() || self.is_pending()
     }
 }
@@ -281,10 +284,10 @@ fn list_directory(
     Ok(())
 }
 
-fn mark_removed<F>(entry: &mut Entry<F>) {
+fn mark_removed<F>(entry: &mut TrackedFile<F>) {
     (entry.stamp, entry.digest) = (None, None);
     entry.errors.clear();
-    entry.salvaged.clear();
+    entry.refused_subjects.clear();
     entry.pending = if entry.in_force.is_some() {
         Pending::Removal
     } else {
@@ -293,7 +296,7 @@ fn mark_removed<F>(entry: &mut Entry<F>) {
 }
 
 /// Brings an entry up to date with its file.
-fn refresh<F: Fragment>(path: &Path, entry: &mut Entry<F>) {
+fn refresh<F: Fragment>(path: &Path, entry: &mut TrackedFile<F>) {
     let unchanged =
         std::fs::metadata(path).is_ok_and(|metadata| entry.stamp == Some(Stamp::of(&metadata)));
     if unchanged {
@@ -307,7 +310,7 @@ fn refresh<F: Fragment>(path: &Path, entry: &mut Entry<F>) {
         Err(error) => {
             let message = format!("cannot be read: {error}; expected a readable regular file");
             (entry.stamp, entry.digest) = (None, None);
-            entry.salvaged.clear();
+            entry.refused_subjects.clear();
             entry.errors = vec![SourceError::whole_file(&name, message)];
             entry.pending = Pending::Nothing;
             return;
@@ -323,8 +326,8 @@ fn refresh<F: Fragment>(path: &Path, entry: &mut Entry<F>) {
     let parsed = text.clone().and_then(|text| F::parse(&name, text));
     entry.pending = Pending::Nothing;
     entry.errors.clear();
-    entry.salvaged = match (&parsed, text) {
-        (Err(_), Ok(text)) if entry.in_force.is_none() => F::salvage(&name, text),
+    entry.refused_subjects = match (&parsed, text) {
+        (Err(_), Ok(text)) if entry.in_force.is_none() => F::refused_subjects(&name, text),
         _ => Vec::new(),
     };
     match parsed {
@@ -332,7 +335,7 @@ fn refresh<F: Fragment>(path: &Path, entry: &mut Entry<F>) {
         Ok(fragment) if entry.in_force.as_deref() == Some(&fragment) => {}
         Ok(mut fragment) => {
             if let Some(older) = &entry.in_force {
-                fragment.share_with(older);
+                fragment.reuse_equal(older);
             }
             entry.pending = Pending::Content(Arc::new(fragment));
         }
@@ -358,6 +361,6 @@ fn read(path: &Path, limit: usize) -> io::Result<(Vec<u8>, Option<Stamp>)> {
     let limit = u64::try_from(limit + 1).unwrap_or(u64::MAX);
     Read::take(&file, limit).read_to_end(&mut bytes)?;
     let (before, after) = (Stamp::of(&before), Stamp::of(&file.metadata()?));
-    let settled = before == after && before.is_settled(now);
-    Ok((bytes, settled.then_some(before)))
+    let conclusive = before == after && before.is_conclusive(now);
+    Ok((bytes, conclusive.then_some(before)))
 }

@@ -9,7 +9,7 @@ use super::metadata;
 use super::node::{Node, Value};
 use super::object::Object;
 use super::selector::selector;
-use super::yaml::{Reader, place};
+use super::yaml::{Reader, span_at};
 use crate::model::{LabelSelector, Lockdown, LockedScope, Origin};
 use crate::source::document::Document;
 use crate::source::limits::MAX_KUBERNETES_SIZE;
@@ -95,6 +95,6 @@ fn cluster(document: &mut Document<'_>, root: &Node<'_>, whole: bool) -> Option<
 fn origin(document: &Document<'_>, root: &Node<'_>) -> Origin {
     Origin {
         file: document.file().clone(),
-        line: document.line(place(root.offset).start),
+        line: document.line(span_at(root.offset).start),
     }
 }

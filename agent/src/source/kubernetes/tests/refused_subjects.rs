@@ -1,7 +1,7 @@
 //! What a refused file still says of whom it is about.
 
 use crate::model::LockedScope;
-use crate::source::kubernetes::salvage::subjects;
+use crate::source::kubernetes::refused_subjects::subjects;
 
 fn shown(text: &str) -> Vec<String> {
     subjects("k.yaml", text)
