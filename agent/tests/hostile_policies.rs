@@ -1,6 +1,6 @@
-//! Policy files made to hurt: each is refused with its reason, soon, and in bounded memory.
+//! Malicious policy files: each is refused with a reason, quickly, and in bounded memory.
 //!
-//! One test, because the memory of child processes is only known as the most of all of them.
+//! This is a single test, because the kernel only reports the peak memory over all child processes.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,19 +17,20 @@ use std::{
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-/// The most memory that a file may cost, in KiB.
-const MEMORY: i64 = 64 * 1024;
-/// The most time: a second, but builds without optimisation and busy machines are slow.
-const TIME: Duration = Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 5 });
+/// The maximum memory for checking a file, in KiB.
+const MAX_MEMORY: i64 = 64 * 1024;
+/// The maximum time for checking a file. The goal is one second, but builds without optimisation
+/// and busy machines are slow.
+const MAX_TIME: Duration = Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 5 });
 
 const KUBERNETES: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: \
                           p, namespace: shop}\nspec:\n  podSelector: {}\n";
 const TOML: &str = "[[policy]]\nname = \"p\"\nnamespace = \"shop\"\nsubject = \"\"\n";
 
-/// What is refused in a file, or nothing if it is valid.
+/// A part of the expected error; `None` if the file is valid.
 type Refusal = Option<&'static str>;
 
-/// A file, written piece by piece: what this process holds counts as its children's peak.
+/// A file, written in small pieces: memory of this process would count towards its children's peak.
 struct Attack {
     name: &'static str,
     head: String,
@@ -87,7 +88,7 @@ fn ip_block(i: usize) -> String {
     format!("{{ipBlock: {{cidr: {}}}}},", cidr(i))
 }
 
-/// Anchors: bombs of aliases, and copies within copies.
+/// Anchors: alias bombs, and anchors nested in anchors.
 fn aliases() -> Vec<Attack> {
     let level = |i: usize| match i {
         0 => "a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned(),
@@ -110,7 +111,7 @@ fn aliases() -> Vec<Attack> {
     ]
 }
 
-/// Too much of something in YAML.
+/// YAML files that exceed a limit.
 fn yaml() -> Vec<Attack> {
     let in_rule = |head: &str| format!("{KUBERNETES}  ingress: [{{{head}: [");
     let (too_large, too_deep) = (
@@ -222,7 +223,7 @@ fn yaml() -> Vec<Attack> {
     ]
 }
 
-/// Too much of something in TOML.
+/// TOML files that exceed a limit.
 fn toml() -> Vec<Attack> {
     let rule = format!("{TOML}[[policy.ingress]]\n");
     let in_rule = |head: &str| format!("{rule}{head} = [");
@@ -304,7 +305,7 @@ fn toml() -> Vec<Attack> {
     ]
 }
 
-/// Small, but not what it seems.
+/// Small files with deceptive content.
 fn deceptions() -> Vec<Attack> {
     let named = |name: &str| KUBERNETES.replace("name: p", name);
     let label = "podSelector: {matchLabels: {a: \"\u{202e}\"}}";
@@ -328,7 +329,7 @@ fn deceptions() -> Vec<Attack> {
         small(
             "bidi.toml",
             &format!("{TOML}owner = \"a\u{202e}b\"\n"),
-            "the text holds \\u{202e}",
+            "the text contains \\u{202e}",
         ),
         small(
             "bidi.yaml",
@@ -338,7 +339,7 @@ fn deceptions() -> Vec<Attack> {
     ]
 }
 
-/// Checks a file; the code and everything printed.
+/// Checks a file; returns the exit code and the combined output.
 fn check(path: &Path) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_ringfence"))
         .args(["policy", "check"])
@@ -354,7 +355,7 @@ fn children_peak() -> i64 {
 }
 
 #[test]
-fn hostile_files_are_refused_soon_and_in_bounded_memory() {
+fn hostile_files_are_refused_quickly_and_in_bounded_memory() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     fs::write(path("good.toml"), TOML).unwrap();
@@ -367,7 +368,7 @@ fn hostile_files_are_refused_soon_and_in_bounded_memory() {
         let start = Instant::now();
         let (code, printed) = check(&path(name));
         let taken = start.elapsed();
-        // Together they would fill a small disk.
+        // All files together would fill a small disk.
         fs::remove_file(path(name)).unwrap();
         let peak = children_peak() - base;
         println!("{name}: {taken:?}, at most {peak} KiB so far");
@@ -387,8 +388,8 @@ fn hostile_files_are_refused_soon_and_in_bounded_memory() {
             !printed.contains(|c: char| c.is_control() && c != '\n'),
             "{name}: {head}"
         );
-        assert!(taken < TIME, "{name} took {taken:?}");
-        assert!(peak < MEMORY, "{name} took {peak} KiB");
+        assert!(taken < MAX_TIME, "{name} took {taken:?}");
+        assert!(peak < MAX_MEMORY, "{name} took {peak} KiB");
     }
     fs::write(path("bytes.yaml"), b"a: \xff\n").unwrap();
     let (code, printed) = check(&path("bytes.yaml"));

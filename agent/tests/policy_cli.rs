@@ -1,4 +1,4 @@
-//! `ringfence policy check` and `policy eval`, run as people and scripts run them.
+//! `ringfence policy check` and `policy eval`, run as commands.
 
 #![allow(
     clippy::unwrap_used,
@@ -60,7 +60,7 @@ fn the_example_is_clean() {
 }
 
 #[test]
-fn the_kubernetes_examples_are_clean_and_mean_what_they_say() {
+fn the_kubernetes_examples_are_clean_and_give_the_expected_verdicts() {
     let folder = example("kubernetes");
     let folder = folder.to_str().unwrap();
     let output = ringfence(&["check", folder], "");
@@ -93,18 +93,18 @@ fn the_kubernetes_examples_are_clean_and_mean_what_they_say() {
             "-",
         ];
         let output = ringfence(&[&["eval"], &arguments[..]].concat(), &query);
-        let answer: Value = serde_json::from_slice(&output.stdout)
+        let response: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {output:?}"));
-        assert_eq!(answer["verdict"], verdict, "{answer}");
+        assert_eq!(response["verdict"], verdict, "{response}");
     }
 }
 
 #[test]
-fn what_is_odd_in_kubernetes_policies_is_a_finding() {
+fn warnings_about_kubernetes_policies_are_findings() {
     let folder = tempfile::tempdir().unwrap();
     let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\nspec: \
                 {policyTypes: [Egress], ingress: [{}]}\n";
-    let path = file(&folder, "odd.yaml", text);
+    let path = file(&folder, "warnings.yaml", text);
     let output = ringfence(&["check", &path, "-o", "json"], "");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -146,7 +146,7 @@ to = [{ cidr = "10.0.0.1/8" }, { cidr = "::/0" }]
 "#;
 
 #[test]
-fn every_finding_has_its_place_and_its_remedy() {
+fn every_finding_has_a_place_and_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(&folder, "lax.toml", LAX);
     let output = ringfence(&["check", &path], "");
@@ -250,7 +250,7 @@ fn eval(queries: &str, more: &[&str]) -> Output {
 }
 
 #[test]
-fn one_verdict_line_for_each_query_line() {
+fn each_query_line_results_in_one_verdict_line() {
     let queries = concat!(
         r#"{"from":"shop/frontend-1","to":"shop/orders-1","port":"tcp/8080","family":4}"#,
         "\n",
@@ -262,12 +262,12 @@ fn one_verdict_line_for_each_query_line() {
     );
     let output = eval(queries, &[]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let answers: Vec<Value> = lines(&output.stdout)
+    let verdicts: Vec<Value> = lines(&output.stdout)
         .iter()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(
-        answers[0],
+        verdicts[0],
         json!({
             "from": "shop/frontend-1", "to": "shop/orders-1", "port": "tcp/8080", "family": 4,
             "verdict": "allow",
@@ -275,19 +275,19 @@ fn one_verdict_line_for_each_query_line() {
             "ingress": { "verdict": "allow", "rule": "ingress[0]", "policy": "shop/orders" },
         })
     );
-    assert_eq!(answers[1]["egress"]["rule"], "default-deny");
+    assert_eq!(verdicts[1]["egress"]["rule"], "default-deny");
     assert_eq!(
-        (&answers[1]["verdict"], &answers[1]["family"]),
+        (&verdicts[1]["verdict"], &verdicts[1]["family"]),
         (&json!("deny"), &Value::Null)
     );
-    assert_eq!(answers[2]["egress"]["rule"], "not-a-workload");
-    assert_eq!(answers[2]["ingress"]["policy"], Value::Null);
-    assert_eq!(answers[3]["ingress"]["rule"], "own-address");
-    assert_eq!(answers.len(), 4);
+    assert_eq!(verdicts[2]["egress"]["rule"], "not-a-workload");
+    assert_eq!(verdicts[2]["ingress"]["policy"], Value::Null);
+    assert_eq!(verdicts[3]["ingress"]["rule"], "own-address");
+    assert_eq!(verdicts.len(), 4);
 }
 
 #[test]
-fn a_malformed_query_is_named_after_the_answers_before_it() {
+fn a_malformed_query_is_reported_after_the_verdicts_before_it() {
     let good = r#"{"from":"shop/frontend-1","to":"shop/orders-1","port":"tcp/8080"}"#;
     for (bad, reason) in [
         (r#"{"from":"shop/frontend-1","to":"shop/orders-1"}"#, "port"),
@@ -296,8 +296,8 @@ fn a_malformed_query_is_named_after_the_answers_before_it() {
             "colour",
         ),
         (
-            r#"{"from":"shop/nobody","to":"shop/orders-1","port":"tcp/80"}"#,
-            "shop/nobody",
+            r#"{"from":"shop/missing","to":"shop/orders-1","port":"tcp/80"}"#,
+            "shop/missing",
         ),
         (
             r#"{"from":"shop","to":"shop/orders-1","port":"tcp/80"}"#,
@@ -332,7 +332,7 @@ fn a_malformed_query_is_named_after_the_answers_before_it() {
 }
 
 #[test]
-fn time_is_what_one_says() {
+fn now_sets_the_time_of_evaluation() {
     let folder = tempfile::tempdir().unwrap();
     let policies = file(
         &folder,
@@ -362,7 +362,7 @@ fn time_is_what_one_says() {
             now,
         ];
         let output = ringfence(&arguments, query);
-        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(answer["verdict"], verdict, "{now}");
+        let response: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(response["verdict"], verdict, "{now}");
     }
 }

@@ -1,5 +1,5 @@
 //! `ringfence policy check` on the examples in `policies/lint`: each reports its own code and
-//! nothing else, and nothing once it is mended.
+//! nothing else, and reports nothing once it is fixed.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,17 +16,17 @@ use std::process::{Command, Output};
 use ringfence::policy::LintCode;
 use serde_json::Value;
 
-/// The examples do not depend on today; this is a day like any other.
+/// The examples do not depend on the current date; this is an arbitrary day.
 const NOW: &str = "2026-11-22T00:00:00Z";
 
-/// Codes that are silent without an inventory.
+/// Codes that are not reported without an inventory.
 const OF_INVENTORY: [LintCode; 2] = [LintCode::UnmatchedSelector, LintCode::UnresolvedPort];
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/lint")
 }
 
-/// What is odd in Kubernetes objects alone has its example in YAML.
+/// The path of an example; codes that only Kubernetes objects can have are in YAML.
 fn example(name: &str) -> String {
     let paths = ["toml", "yaml"].map(|kind| examples().join(format!("{name}.{kind}")));
     let path = paths.iter().find(|path| path.exists());
@@ -65,7 +65,7 @@ fn every_code_has_an_example_that_reports_it_and_nothing_else() {
         assert_eq!(with, [code.name()], "with the inventory");
         for alone in [codes(&[&file, "--now", NOW]), codes(&[&file])] {
             if OF_INVENTORY.contains(code) {
-                assert_eq!(alone, [""; 0], "{code} takes the inventory");
+                assert_eq!(alone, [""; 0], "{code} needs the inventory");
             } else {
                 assert_eq!(alone, [code.name()], "without an inventory");
             }
@@ -91,12 +91,13 @@ fn every_file_among_the_examples_belongs_to_a_code() {
     assert_eq!(present, known);
 }
 
-/// What to replace in each example, and by what, to mend it.
-fn mended(code: LintCode) -> (&'static str, &'static str) {
+/// The text to replace in each example, and its replacement, to fix it.
+fn fix(code: LintCode) -> (&'static str, &'static str) {
     const LAST_RULE: &str =
         "[[policy.ingress]]\nfrom = [{ pods = \"app in (web)\" }]\nports = [\"http\"]\n";
-    const DNS: &str = "egress = []\n";
-    const ASK: &str = "[[policy.egress]]\nto = [{ entity = \"host\" }]\nports = [\"udp/53\"]\n";
+    const NO_DNS: &str = "egress = []\n";
+    const DNS_ALLOWED: &str =
+        "[[policy.egress]]\nto = [{ entity = \"host\" }]\nports = [\"udp/53\"]\n";
     const V4: &str = "\"203.0.113.0/24\" }";
     match code {
         LintCode::MissingOwner => (
@@ -133,7 +134,7 @@ fn mended(code: LintCode) -> (&'static str, &'static str) {
             "{ pods = \"app=orders\" }",
         ),
         LintCode::OneFamily => (V4, "\"203.0.113.0/24\" }, { cidr = \"2001:db8:113::/48\" }"),
-        LintCode::DnsForgotten => (DNS, ASK),
+        LintCode::DnsForgotten => (NO_DNS, DNS_ALLOWED),
         LintCode::NoDefaultDeny => (
             "[[policy]]\n",
             "[[policy]]\nname = \"default\"\nnamespace = \"shop\"\nsubject = \"\"\nowner = \"a\"\njustification = \"a\"\ningress = []\negress = []\n\n[[policy]]\n",
@@ -158,12 +159,12 @@ fn mended(code: LintCode) -> (&'static str, &'static str) {
 }
 
 #[test]
-fn a_mended_example_is_clean() {
+fn a_fixed_example_is_clean() {
     let folder = tempfile::tempdir().unwrap();
     for code in LintCode::ALL {
         let text = fs::read_to_string(example(code.name())).unwrap();
-        let (wrong, right) = mended(*code);
-        // Not in the words at the head.
+        let (wrong, right) = fix(*code);
+        // Replace only after the comment at the head of the file.
         let (head, body) = text.split_at(text.find("\n\n").unwrap());
         assert!(body.contains(wrong), "{code}");
         let path = folder
@@ -180,7 +181,7 @@ fn a_mended_example_is_clean() {
 }
 
 #[test]
-fn the_shipped_policies_are_clean_but_for_the_open_lab() {
+fn the_shipped_policies_are_clean_except_for_the_lab_without_default_deny() {
     let policies = examples().join("..");
     for set in ["shop.toml", "kubernetes"] {
         let set = policies.join(set);
@@ -247,7 +248,7 @@ fn the_manual_has_every_code_with_its_remedy() {
     }
 }
 
-/// What SARIF 2.1.0 requires of the objects in use, and GitHub beyond that.
+/// Checks what SARIF 2.1.0, and GitHub beyond that, require of the objects in use.
 fn assert_is_sarif(log: &Value) {
     assert_eq!(log["version"], "2.1.0");
     assert!(

@@ -1,4 +1,4 @@
-//! `ringfence policy explain`, `diff` and `reach`, run on files as people and scripts run them.
+//! `ringfence policy explain`, `diff` and `reach`, run as commands on files.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,7 +31,7 @@ fn text(output: &Output, code: i32) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// The shop's policies with some words replaced.
+/// The policies of `shop.toml` with some text replaced.
 fn changed(folder: &tempfile::TempDir, changes: &[(&str, &str)]) -> String {
     let mut text = std::fs::read_to_string(example("shop.toml")).unwrap();
     for (from, to) in changes {
@@ -57,8 +57,8 @@ fn explain(from: &str, to: &str, port: &str, more: &[&str]) -> Output {
 }
 
 #[test]
-fn an_explanation_for_people_and_for_programs() {
-    let said = text(
+fn an_explanation_as_text_and_as_json() {
+    let output = text(
         &explain("shop/frontend-1", "shop/payments-1", "http", &[]),
         0,
     );
@@ -69,8 +69,8 @@ fn an_explanation_for_people_and_for_programs() {
         "    run shop/frontend-1 as service account orders",
     ] {
         assert!(
-            said.lines().any(|its| its == line),
-            "no {line:?} in:\n{said}"
+            output.lines().any(|printed| printed == line),
+            "no {line:?} in:\n{output}"
         );
     }
     let more = [
@@ -81,16 +81,16 @@ fn an_explanation_for_people_and_for_programs() {
         "--now",
         "2026-10-01T00:00:00Z",
     ];
-    let said = text(
+    let output = text(
         &explain("shop/frontend-1", "shop/orders-1", "http", &more),
         0,
     );
-    let said: Value = serde_json::from_str(&said).unwrap();
-    assert_eq!(said["verdict"], "allow");
-    assert_eq!(said["from"]["address"], "fd00:1::2");
-    assert_eq!(said["at"], "2026-10-01T00:00:00Z");
-    assert_eq!(said["ingress"]["decider"]["owner"], "team-orders");
-    let missed = &said["ingress"]["rules"][0]["misses"][0];
+    let explanation: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(explanation["verdict"], "allow");
+    assert_eq!(explanation["from"]["address"], "fd00:1::2");
+    assert_eq!(explanation["at"], "2026-10-01T00:00:00Z");
+    assert_eq!(explanation["ingress"]["decider"]["owner"], "team-orders");
+    let missed = &explanation["ingress"]["rules"][0]["misses"][0];
     assert_eq!(
         (&missed["kind"], &missed["key"]),
         (&"namespace-label".into(), &"env".into())
@@ -98,9 +98,9 @@ fn an_explanation_for_people_and_for_programs() {
 }
 
 #[test]
-fn bad_questions_are_refused() {
+fn bad_queries_are_refused() {
     for (from, to, port) in [
-        ("shop/nobody", "shop/orders-1", "http"),
+        ("shop/missing", "shop/orders-1", "http"),
         ("shop", "shop/orders-1", "http"),
         ("shop/orders-1", "10.1.0.2", "tcp/1-2"),
         ("10.1.0.2", "fd00:1::5", "tcp/80"),
@@ -113,7 +113,7 @@ fn bad_questions_are_refused() {
         );
         assert!(output.stdout.is_empty() && !output.stderr.is_empty());
     }
-    let output = with_files("reach", &["--from", "shop/nobody"]);
+    let output = with_files("reach", &["--from", "shop/missing"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
 
@@ -126,7 +126,7 @@ fn diff(new: &str, more: &[&str]) -> Output {
 }
 
 #[test]
-fn a_diff_names_what_changes_and_nothing_else() {
+fn a_diff_reports_only_the_changed_verdicts() {
     let folder = tempfile::tempdir().unwrap();
     let same = changed(&folder, &[("team-orders", "team-buy")]);
     assert_eq!(
@@ -161,7 +161,7 @@ fn a_diff_names_what_changes_and_nothing_else() {
 }
 
 #[test]
-fn a_diff_between_inventories_compares_what_both_have() {
+fn a_diff_between_inventories_compares_the_workloads_of_both() {
     let folder = tempfile::tempdir().unwrap();
     let inventory = std::fs::read_to_string(example("inventory.toml")).unwrap();
     let inventory = inventory
@@ -174,16 +174,16 @@ fn a_diff_between_inventories_compares_what_both_have() {
         shop.to_str().unwrap(),
         &["--inventory-new", path.to_str().unwrap()],
     );
-    let said = text(&output, 1);
-    assert!(said.contains("shop/orders-1"), "{said}");
+    let output = text(&output, 1);
+    assert!(output.contains("shop/orders-1"), "{output}");
     assert!(
-        said.ends_with("2 workloads are in one inventory only\n"),
-        "{said}"
+        output.ends_with("2 workloads are in one inventory only\n"),
+        "{output}"
     );
 }
 
 #[test]
-fn reach_goes_hop_by_hop() {
+fn reach_lists_workloads_hop_by_hop() {
     let direct = text(&with_files("reach", &["--from", "shop/frontend-1"]), 0);
     assert_eq!(
         direct,
@@ -226,7 +226,7 @@ fn reach_goes_hop_by_hop() {
     );
     assert!(
         !dot.contains("->"),
-        "no way leads over the database's port alone: {dot}"
+        "no path uses only the database's port: {dot}"
     );
     let more = ["--from", "shop/orders-1", "--port", "db", "-o", "dot"];
     let dot = text(&with_files("reach", &more), 0);

@@ -1,5 +1,4 @@
-//! `ringfence policy test`: verdicts that authors expect, what is said when they are wrong, and
-//! exit codes.
+//! `ringfence policy test`: expected verdicts, the output when they are wrong, and exit codes.
 
 #![allow(
     clippy::unwrap_used,
@@ -118,14 +117,14 @@ fn the_shipped_examples_pass() {
 }
 
 #[test]
-fn passing_tests_are_counted_and_nothing_else() {
+fn passing_tests_are_only_counted() {
     let output = Setup::new("").run(&[]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(text(&output.stdout), "1 passed, 0 failed\n");
 }
 
 #[test]
-fn a_failed_test_is_explained_at_its_line() {
+fn a_failed_test_is_reported_with_its_line_and_an_explanation() {
     let setup = Setup::new(&test("shop/web-1", "tcp/5432", "deny"));
     let output = setup.run(&[]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -146,7 +145,7 @@ fn a_failed_test_is_explained_at_its_line() {
 }
 
 #[test]
-fn a_test_must_hold_over_both_families() {
+fn a_test_must_pass_for_both_families() {
     let setup = Setup::new(&test("shop/web-1", "tcp/9000", "allow"));
     let output = setup.run(&[]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -163,7 +162,7 @@ fn a_test_must_hold_over_both_families() {
 }
 
 #[test]
-fn expected_flows_come_from_both_kinds_of_files() {
+fn expected_flows_are_read_from_json_lines_and_toml() {
     let setup = Setup::new("");
     setup.write(
         "flows.jsonl",
@@ -195,7 +194,7 @@ fn expected_flows_come_from_both_kinds_of_files() {
 }
 
 #[test]
-fn what_cannot_be_judged_fails_and_what_cannot_be_read_is_invalid() {
+fn a_test_without_a_verdict_fails_and_a_malformed_test_is_invalid() {
     let setup = Setup::new(&test("shop/gone-1", "tcp/5432", "deny"));
     let output = setup.run(&[]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -209,7 +208,7 @@ fn what_cannot_be_judged_fails_and_what_cannot_be_read_is_invalid() {
 }
 
 #[test]
-fn json_has_every_test_with_both_sides() {
+fn json_lists_every_test_with_both_directions() {
     let setup = Setup::new(&test("shop/web-1", "tcp/5432", "deny"));
     let output = setup.run(&["-o", "json"]);
     assert_eq!(output.status.code(), Some(1));
@@ -227,7 +226,7 @@ fn json_has_every_test_with_both_sides() {
 }
 
 #[test]
-fn time_is_what_one_says() {
+fn now_sets_the_time_of_evaluation() {
     let setup = Setup::new(
         "[[policy.ingress]]\nfrom = [{ pods = \"app=web\" }]\nports = [\"tcp/7\"]\n\
          expires = 2026-01-01T00:00:00Z\n[[policy.test]]\nfrom = \"shop/web-1\"\nto = \

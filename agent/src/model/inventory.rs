@@ -1,9 +1,9 @@
 //! The inventory: every namespace, workload and node, consistent as a whole.
 //!
 //! An `Inventory` only exists if no name, address or interface is claimed twice, every workload's
-//! namespace is known, and each endpoint fits the kernel's record. Copies share what they have in
-//! common. Built as a whole from the pieces that sources deliver; errors point at the pieces by their place in the input, so that a
-//! source can say which file they came from.
+//! namespace is declared, and each endpoint fits the kernel's endpoint record. Clones share their
+//! unchanged parts. It is built as a whole from the lists that the sources deliver. Errors identify
+//! items by their index in these lists, so that a source can name the file of each.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -14,9 +14,9 @@ use super::policy::Policy;
 use super::workload::{Namespace, NodeEntry, Workload};
 use crate::ordmap::Map;
 
-/// The most IPv4 addresses the kernel's endpoint record holds.
+/// The maximum number of IPv4 addresses in the kernel's endpoint record.
 pub const MAX_ENDPOINT_IPV4: usize = 3;
-/// The most IPv6 addresses the kernel's endpoint record holds.
+/// The maximum number of IPv6 addresses in the kernel's endpoint record.
 pub const MAX_ENDPOINT_IPV6: usize = 2;
 
 /// Every namespace, workload and node known to this agent.
@@ -45,9 +45,9 @@ pub enum Item {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{fault}")]
 pub struct InventoryError {
-    /// The item that is refused.
+    /// The refused item.
     pub item: Item,
-    /// The item it collides with, if it takes two.
+    /// The item it conflicts with, if any.
     pub other: Option<Item>,
     /// What is wrong.
     pub fault: InventoryFault,
@@ -56,16 +56,16 @@ pub struct InventoryError {
 /// What can be wrong with an inventory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InventoryFault {
-    /// Two namespaces of one name.
+    /// Two namespaces with the same name.
     #[error("namespace {0} is declared twice: expected one declaration, remove the other")]
     DuplicateNamespace(NamespaceName),
-    /// Two workloads of one name in a namespace.
+    /// Two workloads of a namespace with the same name.
     #[error("workload {0} is declared twice: expected one declaration, remove or rename one")]
     DuplicateWorkload(WorkloadId),
-    /// Two nodes of one name.
+    /// Two nodes with the same name.
     #[error("node {0} is declared twice: expected one declaration, remove or rename one")]
     DuplicateNode(NodeName),
-    /// A workload in a namespace that nobody declares.
+    /// A workload in a namespace that is not declared.
     #[error(
         "workload {workload} is in the unknown namespace {}: expected a [[namespace]] with that \
          name", workload.namespace
@@ -74,7 +74,7 @@ pub enum InventoryFault {
         /// The workload.
         workload: WorkloadId,
     },
-    /// Two owners of one address.
+    /// Two owners of the same address.
     #[error(
         "address {address} of {claimant} already belongs to {owner}: expected one owner for each \
          address"
@@ -82,20 +82,20 @@ pub enum InventoryFault {
     AddressClaimedTwice {
         /// The address.
         address: IpAddr,
-        /// Who claims it as well.
+        /// The second claimant.
         claimant: String,
-        /// Who claimed it first.
+        /// The first claimant.
         owner: String,
     },
     /// An address that no workload or node can own.
-    #[error("address {address} of {claimant} is {kind}: expected a unicast address of its own")]
+    #[error("address {address} of {claimant} is {reason}: expected a unicast address of its own")]
     UnusableAddress {
         /// The address.
         address: IpAddr,
-        /// Who claims it.
+        /// The workload or node that has it.
         claimant: String,
-        /// What kind of address it is.
-        kind: &'static str,
+        /// What makes it unusable, such as "multicast".
+        reason: &'static str,
     },
     /// Two workloads on one interface.
     #[error(
@@ -105,12 +105,12 @@ pub enum InventoryFault {
     InterfaceClaimedTwice {
         /// The interface.
         interface: String,
-        /// Who claims it as well.
+        /// The second claimant.
         claimant: WorkloadId,
-        /// Who claimed it first.
+        /// The first claimant.
         owner: WorkloadId,
     },
-    /// Two nodes that both say they are this one.
+    /// Two nodes that are both declared local.
     #[error("nodes {owner} and {claimant} are both local: expected at most one local node")]
     TwoLocalNodes {
         /// The second one.
@@ -118,7 +118,7 @@ pub enum InventoryFault {
         /// The first one.
         owner: NodeName,
     },
-    /// An endpoint with more addresses than the kernel's record holds.
+    /// An endpoint with more addresses than fit into the kernel's endpoint record.
     #[error(
         "workload {workload} has {ipv4} IPv4 and {ipv6} IPv6 addresses on its interface: expected \
          at most {MAX_ENDPOINT_IPV4} and {MAX_ENDPOINT_IPV6}"
@@ -153,19 +153,19 @@ pub fn unusable_reason(address: IpAddr) -> Option<&'static str> {
 }
 
 impl Inventory {
-    /// True if a policy is about a workload of this inventory.
+    /// True if the policy selects this workload of the inventory as a subject.
     #[must_use]
     pub fn is_subject(&self, policy: &Policy, workload: &Workload) -> bool {
         let namespace = &workload.id.namespace;
         self.namespaces
             .get(namespace)
-            .is_some_and(|of| policy.selects(namespace, of.labels(), &workload.labels))
+            .is_some_and(|found| policy.selects(namespace, found.labels(), &workload.labels))
     }
 
-    /// Builds the inventory of these items.
+    /// Builds an inventory from these items.
     ///
     /// # Errors
-    /// All reasons why they do not fit together, in the order of the input.
+    /// All inconsistencies, in the order of the input.
     pub fn build(
         namespaces: Vec<Namespace>,
         workloads: Vec<Arc<Workload>>,
@@ -198,8 +198,8 @@ impl Inventory {
         })
     }
 
-    /// The same inventory, sharing with an older one what has not changed since, so that whoever
-    /// knows the older one finds the difference without looking at the rest.
+    /// The same inventory, sharing its unchanged parts with an older one, so that the two can be
+    /// compared without visiting these parts.
     #[must_use]
     pub fn based_on(&self, older: &Self) -> Self {
         let keep = |same: bool| same.then_some(older);
@@ -212,13 +212,13 @@ impl Inventory {
         }
     }
 
-    /// The workload of that name.
+    /// The workload with this name.
     #[must_use]
     pub fn workload(&self, id: &WorkloadId) -> Option<&Arc<Workload>> {
         self.workloads.get(id)
     }
 
-    /// The node this agent runs on, if the inventory says which.
+    /// The node this agent runs on, if the inventory declares it.
     #[must_use]
     pub fn local_node(&self) -> Option<&NodeEntry> {
         self.nodes.values().find(|node| node.local)
@@ -294,12 +294,12 @@ impl<'a> Builder<'a> {
 
     fn claim_addresses(&mut self, item: Item, claimant: Claimant<'a>, addresses: &[IpAddr]) {
         for &address in addresses {
-            if let Some(kind) = unusable_reason(address) {
+            if let Some(reason) = unusable_reason(address) {
                 let claimant = claimant.to_string();
                 let fault = InventoryFault::UnusableAddress {
                     address,
                     claimant,
-                    kind,
+                    reason,
                 };
                 self.refuse(item, None, fault);
             } else if let Some(&(other, owner)) = self.addresses.get(&address) {

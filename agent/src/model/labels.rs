@@ -1,8 +1,8 @@
 //! Labels: validated key and value pairs in Kubernetes syntax.
 //!
 //! Keys are an optional RFC 1123 subdomain prefix and `/`, then a name of at most 63 characters;
-//! values are at most 63 characters and may be empty. Two equal sets of labels compare, order and
-//! hash alike, which is what identities are made of.
+//! values are at most 63 characters and may be empty. Equal sets of labels compare equal, order the
+//! same and hash the same; identities depend on this.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,10 +11,10 @@ use std::sync::Arc;
 use super::name::is_rfc1123_subdomain;
 use super::quote::quote;
 
-/// The longest name part of a key, and the longest value.
+/// The maximum length of the name part of a key, and of a value.
 const MAX_WORD: usize = 63;
 
-/// A label that Kubernetes would refuse, too.
+/// A label that Kubernetes would refuse as well.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LabelError {
     /// The key breaks the syntax.
@@ -33,7 +33,7 @@ pub enum LabelError {
     Value(String),
 }
 
-/// A set of labels, at most one value for each key. Copies share it.
+/// A set of labels, at most one value for each key. Clones share it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Labels(Arc<BTreeMap<String, String>>);
 
@@ -50,7 +50,7 @@ fn is_word(text: &str) -> bool {
 /// Checks a label key.
 ///
 /// # Errors
-/// When it is not one.
+/// When the key breaks the syntax.
 pub fn check_key(key: &str) -> Result<(), LabelError> {
     let good = match key.split_once('/') {
         Some((prefix, name)) => is_rfc1123_subdomain(prefix) && is_word(name),
@@ -63,10 +63,10 @@ pub fn check_key(key: &str) -> Result<(), LabelError> {
     }
 }
 
-/// Checks a label value; the empty value is one.
+/// Checks a label value; the empty value is valid.
 ///
 /// # Errors
-/// When it is not one.
+/// When the value breaks the syntax.
 pub fn check_value(value: &str) -> Result<(), LabelError> {
     if value.is_empty() || is_word(value) {
         Ok(())
@@ -109,7 +109,7 @@ impl Labels {
         Ok(())
     }
 
-    /// Sets a label whose key and value are known to be good.
+    /// Sets a label whose key and value are known to be valid.
     pub(super) fn set_checked(&mut self, key: &str, value: &str) {
         Arc::make_mut(&mut self.0).insert(key.to_owned(), value.to_owned());
     }
@@ -127,13 +127,13 @@ impl Labels {
             .map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// How many labels there are.
+    /// The number of labels.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// True without any label.
+    /// True if there are no labels.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn shown_in_key_order() {
+    fn labels_are_displayed_in_key_order() {
         let labels = Labels::from_pairs([("tier", "web"), ("app", "")]).unwrap();
         assert_eq!(labels.to_string(), "app=,tier=web");
         assert_eq!(labels.get("tier"), Some("web"));

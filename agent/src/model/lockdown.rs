@@ -1,7 +1,7 @@
-//! Workloads whose policy was refused before any content of it was ever in force.
+//! The subjects of refused policies that have no last good content.
 //!
-//! Says only whom such a policy is about, as far as that could be read. What becomes of them
-//! depends on the mode of their namespace, which is not known here.
+//! This module only describes the subjects, as far as they could be read. Whether they are locked
+//! down depends on the mode of their namespace, which is not known here.
 
 use super::labels::Labels;
 use super::name::NamespaceName;
@@ -13,7 +13,7 @@ use super::selector::LabelSelector;
 pub struct Lockdown {
     /// In which namespaces.
     pub scope: LockedScope,
-    /// Which workloads there; everything if that could not be read.
+    /// Which workloads there; all of them if the subject could not be read.
     pub subject: LabelSelector,
     /// Where the policy was written.
     pub origin: Origin,
@@ -22,14 +22,14 @@ pub struct Lockdown {
 /// The namespaces of the subjects.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LockedScope {
-    /// One, by its name.
+    /// One namespace, by its name.
     Namespace(NamespaceName),
-    /// Those whose labels match.
+    /// The namespaces whose labels match.
     Namespaces(LabelSelector),
 }
 
 impl Lockdown {
-    /// The subjects of a policy that is good by itself, but not in force.
+    /// The subjects of a policy that is valid by itself, but not in force.
     #[must_use]
     pub fn of(policy: &Policy) -> Self {
         Self {
@@ -42,7 +42,7 @@ impl Lockdown {
         }
     }
 
-    /// True if it is about workloads with these labels in this namespace.
+    /// True if workloads with these labels in this namespace are among the subjects.
     #[must_use]
     pub fn selects(
         &self,
@@ -50,11 +50,11 @@ impl Lockdown {
         namespace_labels: &Labels,
         labels: &Labels,
     ) -> bool {
-        let here = match &self.scope {
+        let in_scope = match &self.scope {
             LockedScope::Namespace(name) => name == namespace,
             LockedScope::Namespaces(selector) => selector.matches(namespace_labels),
         };
-        here && self.subject.matches(labels)
+        in_scope && self.subject.matches(labels)
     }
 }
 

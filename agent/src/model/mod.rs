@@ -1,9 +1,8 @@
-//! The desired state as Ringfence understands it: workloads, namespaces, nodes and policies.
+//! The desired state: workloads, namespaces, nodes and policies.
 //!
-//! Pure: only std, `ipnet`, `thiserror` and serde derives. No clock, no file system, no runtime;
-//! whatever reads files or talks to Kubernetes lives in `source` and hands finished values to this
-//! module. A value of a type in here has passed its type's checks, so later stages need not repeat
-//! them.
+//! The module is pure: it uses only std, `ipnet`, `thiserror` and serde derives, and has no clock,
+//! no file system and no runtime. `source` reads files, talks to Kubernetes and constructs the
+//! values. Every value has passed the checks of its type, so that its users need not repeat them.
 
 pub mod inventory;
 pub mod labels;

@@ -1,13 +1,13 @@
 //! The mode of a namespace, as written in configuration and on the command line.
 //!
-//! Only the name: what a mode does to a verdict is decided in `common`.
+//! This is only the name; `common` defines what a mode makes of a verdict.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::quote::quote;
 
-/// What happens to a verdict in a namespace.
+/// The mode of a namespace, which turns a verdict into an action.
 #[derive(
     Debug,
     Clone,
@@ -23,7 +23,7 @@ use super::quote::quote;
 )]
 #[serde(rename_all = "lowercase")]
 pub enum ModeName {
-    /// Decide and report, never drop.
+    /// Evaluate policy and report, but never drop.
     #[default]
     Observe,
     /// Drop what policy denies.
@@ -32,7 +32,7 @@ pub enum ModeName {
     Lockdown,
 }
 
-/// A mode that does not exist.
+/// An unknown mode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown mode {}: expected observe, enforce or lockdown", quote(.0))]
 pub struct ModeNameError(String);

@@ -1,7 +1,7 @@
-//! Validated names: a value of these types has the syntax Kubernetes gives such names.
+//! Validated names: a value of these types has the syntax that Kubernetes requires of such a name.
 //!
-//! Names are shared, immutable text: cloning one is a reference count. They order and hash as
-//! their text does.
+//! Names are shared, immutable text: cloning one increments a reference count. They order and hash
+//! like their text.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,18 +9,18 @@ use std::sync::Arc;
 
 use super::quote::quote;
 
-/// The longest RFC 1123 label.
+/// The maximum length of an RFC 1123 label.
 const MAX_LABEL: usize = 63;
-/// The longest RFC 1123 subdomain.
+/// The maximum length of an RFC 1123 subdomain.
 const MAX_SUBDOMAIN: usize = 253;
-/// The longest port name (RFC 6335).
+/// The maximum length of a port name (RFC 6335).
 const MAX_PORT_NAME: usize = 15;
 
-/// Text that is not a name of the wanted kind.
+/// Text that is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} is not a {what}: expected {expected}", quote(text))]
 pub struct NameError {
-    /// What kind of name was wanted.
+    /// What the text was expected to be, such as "namespace name".
     pub what: &'static str,
     /// The rule it must follow.
     pub expected: &'static str,
@@ -72,10 +72,10 @@ macro_rules! name_type {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks and takes a name.
+            /// Checks the text and makes a name of it.
             ///
             /// # Errors
-            /// When the text breaks the syntax of such names.
+            /// When the text breaks the syntax.
             pub fn new(text: &str) -> Result<Self, NameError> {
                 if $check(text) {
                     Ok(Self(Arc::from(text)))
@@ -145,7 +145,7 @@ name_type!(
 );
 
 impl Default for ServiceAccountName {
-    /// The service account of a workload that names none.
+    /// The service account of a workload that does not name one.
     fn default() -> Self {
         Self(Arc::from("default"))
     }
@@ -154,14 +154,14 @@ impl Default for ServiceAccountName {
 /// A workload's full name, shown as `namespace/name`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkloadId {
-    /// The namespace it lives in.
+    /// The workload's namespace.
     pub namespace: NamespaceName,
-    /// Its name there.
+    /// Its name within the namespace.
     pub name: WorkloadName,
 }
 
 impl WorkloadId {
-    /// Checks and takes both parts.
+    /// Checks both parts and makes a full name of them.
     ///
     /// # Errors
     /// When either part breaks its syntax.
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_rest() {
+    fn refuses_names_that_kubernetes_refuses() {
         for bad in [
             "",
             "-a",
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_it_expected() {
+    fn an_error_names_the_expected_syntax() {
         assert_eq!(
             NamespaceName::new("Shop\u{1b}").unwrap_err().to_string(),
             r#""Shop\u{1b}" is not a namespace name: expected 1 to 63 lower-case letters, digits or '-', starting and ending with a letter or digit"#

@@ -1,8 +1,8 @@
-//! Policies as written, with everything that depends on the file alone already resolved.
+//! Policies as written, with everything resolved that depends on the file alone.
 //!
-//! "Own namespace" is a name here, CIDRs are masked, selectors are canonical. What depends on the
-//! inventory (which workloads, which port a name means) or on the time stays open until compile.
-//! Within a policy the order of rules is the order of the file.
+//! The policy's own namespace is resolved to a name, CIDRs are masked, selectors are canonical.
+//! Anything that depends on the inventory (workloads, named ports) or on the time is resolved when
+//! the policy is compiled. The rules of a policy are in the order of the file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,28 +19,29 @@ use super::name::{NamespaceName, PolicyName, WorkloadId};
 use super::rule::{PortMatch, Rule};
 use super::selector::LabelSelector;
 
-/// Where a policy applies, and among which others it is asked.
+/// Where a policy applies, and its place in the order of evaluation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// To workloads of one namespace, in the namespace tier.
+    /// Workloads of one namespace; evaluated in the namespace tier.
     Namespace(NamespaceName),
-    /// To workloads of every namespace that matches, in a tier around the namespace tier.
+    /// Workloads of all matching namespaces; evaluated in a tier before or after the namespace
+    /// tier.
     Cluster {
-        /// Before or after the namespace tier.
+        /// The tier.
         tier: Tier,
-        /// Its place within the tier.
+        /// Its priority within the tier.
         priority: Priority,
-        /// The namespaces by their labels; `everything()` for all.
+        /// Selects the namespaces by label; `everything()` for all.
         namespaces: LabelSelector,
     },
 }
 
-/// The tiers of cluster policies; the namespace tier lies between them.
+/// The tiers of cluster policies; the namespace tier is between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
-    /// Speaks before the namespaces do.
+    /// Evaluated before the namespace tier.
     Admin,
-    /// Speaks where no policy of the namespace isolates.
+    /// Evaluated where no policy of the namespace tier isolates the direction.
     Baseline,
 }
 
@@ -53,7 +54,7 @@ impl fmt::Display for Tier {
     }
 }
 
-/// A cluster policy's place within its tier: 0 to 1000, lower speaks first.
+/// A cluster policy's priority within its tier: 0 to 1000, lower is evaluated first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Priority(u16);
 
@@ -66,10 +67,10 @@ impl Priority {
     /// The largest priority.
     pub const MAX: u16 = 1000;
 
-    /// Checks a number.
+    /// Makes a priority of a number.
     ///
     /// # Errors
-    /// When it is not 0 to 1000.
+    /// When it is not in 0 to 1000.
     pub fn new(number: i64) -> Result<Self, BadPriority> {
         u16::try_from(number)
             .ok()
@@ -91,7 +92,7 @@ impl fmt::Display for Priority {
     }
 }
 
-/// The language a policy is written in. Names are taken once per language and namespace.
+/// The language a policy is written in. A name is unique per language and namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PolicyKind {
     /// Ringfence's own TOML.
@@ -103,7 +104,7 @@ pub enum PolicyKind {
 }
 
 impl PolicyKind {
-    /// The kind's name, as flow records show it.
+    /// The name of the kind in flow records.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -114,15 +115,15 @@ impl PolicyKind {
     }
 }
 
-/// A policy's full name: `namespace/name`, or `name` alone in cluster scope; Kubernetes objects
-/// have their kind before it, as in `networkpolicy/shop/orders`.
+/// A policy's full name: `namespace/name`, or `name` alone in cluster scope. Kubernetes objects are
+/// prefixed with their kind, as in `networkpolicy/shop/orders`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyId {
-    /// Its language.
+    /// The policy's language.
     pub kind: PolicyKind,
     /// The namespace it belongs to; `None` in cluster scope.
     pub namespace: Option<NamespaceName>,
-    /// Its name there.
+    /// Its name within the namespace or the cluster.
     pub name: PolicyName,
 }
 
@@ -140,16 +141,16 @@ impl fmt::Display for PolicyId {
     }
 }
 
-/// Who answers for a policy and why it exists; untrusted text, to be escaped when shown.
+/// Who is responsible for a policy and why it exists; untrusted text, to be escaped when shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct About {
     /// The team or person that owns it.
     pub owner: Option<String>,
     /// Why it exists.
     pub justification: Option<String>,
-    /// The ticket that asked for it.
+    /// The ticket that requested it.
     pub ticket: Option<String>,
-    /// The day (ISO 8601) by which someone looks at it again.
+    /// The day (ISO 8601) by which it is due for review.
     pub review_by: Option<String>,
 }
 
@@ -168,7 +169,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A policy: which workloads it is about and what they may do.
+/// A policy: its subjects and the rules for their traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// The language it is written in.
@@ -177,18 +178,18 @@ pub struct Policy {
     pub name: PolicyName,
     /// Where it applies.
     pub scope: Scope,
-    /// Which workloads there.
+    /// Which workloads of the scope are its subjects.
     pub subject: LabelSelector,
-    /// Who and why.
+    /// Owner, justification and the like.
     pub about: About,
-    /// Rules for traffic to the subjects. In a namespace `None` does not isolate them, `Some`
-    /// always does; in cluster scope nothing isolates.
+    /// Rules for traffic to the subjects. In a namespace, `None` does not isolate them and `Some`
+    /// always does; cluster policies never isolate.
     pub ingress: Option<Vec<Rule>>,
-    /// Rules for traffic from the subjects, likewise.
+    /// Rules for traffic from the subjects; `None` and `Some` as for ingress.
     pub egress: Option<Vec<Rule>>,
-    /// What its author expects of it.
+    /// The verdicts its author expects.
     pub tests: Vec<PolicyTest>,
-    /// Where it was written.
+    /// The file and line of its declaration.
     pub origin: Origin,
 }
 
@@ -206,7 +207,7 @@ impl Policy {
         }
     }
 
-    /// The rules of one direction, `None` if the policy does not speak about it.
+    /// The rules of one direction; `None` if the policy does not apply to it.
     #[must_use]
     pub fn rules(&self, direction: Direction) -> Option<&[Rule]> {
         match direction {
@@ -215,7 +216,7 @@ impl Policy {
         }
     }
 
-    /// True if it is about workloads with these labels in this namespace.
+    /// True if workloads with these labels in this namespace are its subjects.
     #[must_use]
     pub fn selects(
         &self,
@@ -223,24 +224,24 @@ impl Policy {
         namespace_labels: &Labels,
         labels: &Labels,
     ) -> bool {
-        let here = match &self.scope {
-            Scope::Namespace(its) => its == namespace,
+        let in_scope = match &self.scope {
+            Scope::Namespace(name) => name == namespace,
             Scope::Cluster { namespaces, .. } => mutant!(
                 subject_namespaces_ignored,
                 namespaces.matches(namespace_labels),
                 true,
             ),
         };
-        here && self.subject.matches(labels)
+        in_scope && self.subject.matches(labels)
     }
 }
 
-/// One end of the traffic that a policy test is about.
+/// The source or the destination of a policy test.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TestEnd {
-    /// A workload by name; whether it exists is for the test to find out.
+    /// A workload by name; the test fails if it does not exist.
     Workload(WorkloadId),
-    /// An address; one that a workload or node owns is that owner.
+    /// An address; it represents the workload or node that owns it, if any.
     Address(IpAddr),
 }
 
@@ -256,9 +257,9 @@ impl fmt::Display for TestEnd {
 /// A verdict that a policy's author expects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyTest {
-    /// Who sends.
+    /// The source.
     pub from: TestEnd,
-    /// Who receives.
+    /// The destination.
     pub to: TestEnd,
     /// One port, one named port, or a protocol that has no ports.
     pub port: PortMatch,

@@ -1,7 +1,7 @@
-//! All policies together, and the checks that take more than one policy.
+//! All policies together, and the checks that involve more than one policy.
 //!
-//! A `PolicySet` never holds two policies of one name in a namespace. Whether its policies'
-//! namespaces exist is a question to an inventory: `check_namespaces`.
+//! A `PolicySet` never contains two policies with the same full name. `check_namespaces` checks
+//! that the namespaces of its policies exist in an inventory.
 
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
@@ -17,21 +17,21 @@ pub struct PolicySet {
     pub policies: PoliciesById,
 }
 
-/// Two policies of one language with one name in a namespace, or in the cluster.
+/// Two policies of one language with the same name in a namespace, or in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "policy {id} at {second} is already declared at {first}: expected one, rename or remove one"
 )]
 pub struct DuplicatePolicy {
-    /// Their name.
+    /// Their full name.
     pub id: PolicyId,
-    /// The first one's place.
+    /// Where the first one was declared.
     pub first: Origin,
-    /// The refused one's place.
+    /// Where the second one, which is refused, was declared.
     pub second: Origin,
 }
 
-/// A policy for a namespace that the inventory lacks.
+/// A policy for a namespace that the inventory does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "policy {policy} is for the unknown namespace {namespace}: expected a [[namespace]] with that \
@@ -40,9 +40,9 @@ pub struct DuplicatePolicy {
 pub struct UnknownNamespace {
     /// The policy.
     pub policy: PolicyId,
-    /// The namespace nobody declares.
+    /// The unknown namespace.
     pub namespace: NamespaceName,
-    /// Where the policy was written.
+    /// Where the policy was declared.
     pub origin: Origin,
 }
 
@@ -50,7 +50,7 @@ impl PolicySet {
     /// Collects policies.
     ///
     /// # Errors
-    /// Every policy whose name an earlier one has.
+    /// Every policy that has the same full name as an earlier one.
     pub fn build(
         policies: impl IntoIterator<Item = Arc<Policy>>,
     ) -> Result<Self, Vec<DuplicatePolicy>> {
@@ -75,28 +75,28 @@ impl PolicySet {
         }
     }
 
-    /// All policies in the order of their names.
+    /// All policies in name order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Policy>> {
         self.policies.values()
     }
 
-    /// How many policies there are.
+    /// The number of policies.
     #[must_use]
     pub fn len(&self) -> usize {
         self.policies.len()
     }
 
-    /// True without any policy.
+    /// True if there are no policies.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.policies.is_empty()
     }
 }
 
-/// Finds the policies whose namespace the inventory lacks.
+/// Checks that the inventory has the namespace of each policy.
 ///
 /// # Errors
-/// One for each such policy, in the order of their names.
+/// One for each policy whose namespace is unknown, in name order.
 pub fn check_namespaces(
     policies: &PolicySet,
     inventory: &Inventory,
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_name_both_places() {
+    fn an_error_about_a_duplicate_names_both_places() {
         let errors =
             PolicySet::build([policy("a", "x.toml", 3), policy("a", "y.toml", 7)]).unwrap_err();
         assert_eq!(
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_must_exist() {
+    fn a_policy_for_an_unknown_namespace_is_refused() {
         let set = PolicySet::build([policy("a", "x.toml", 3)]).unwrap();
         let errors = check_namespaces(&set, &Inventory::default()).unwrap_err();
         assert_eq!(

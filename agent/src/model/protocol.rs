@@ -1,7 +1,7 @@
 //! Transport protocols as policies name them.
 //!
-//! `Icmp` is both ICMP for IPv4 and ICMPv6. Which numbers appear on the wire is the datapath's
-//! business; a policy never sees the difference.
+//! `Icmp` stands for both ICMPv4 and ICMPv6. Policies do not distinguish the two; the datapath maps
+//! them to protocol numbers.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,13 +17,13 @@ pub enum Protocol {
     Udp,
     /// SCTP.
     Sctp,
-    /// ICMP for IPv4 and ICMPv6 alike.
+    /// ICMPv4 and ICMPv6.
     Icmp,
     /// Any other IP protocol, by number; never the number of a protocol named above.
     Number(u8),
 }
 
-/// A protocol name that is none of ours.
+/// An unknown protocol name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown protocol {}: expected tcp, udp, sctp or icmp", quote(.0))]
 pub struct ProtocolError(String);

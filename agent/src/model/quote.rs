@@ -1,12 +1,12 @@
-//! Quoting of text we did not write: names, labels and file contents in messages.
+//! Quoting of untrusted text in messages: names, labels and file contents.
 //!
-//! Output never holds a control, bidirectional or zero-width character and is bounded in length,
-//! so a hostile label cannot rewrite a terminal or flood a log. Quoting is for people; it is not
-//! an encoding that anything parses back.
+//! The output contains no control, bidirectional or zero-width characters and is bounded in length,
+//! so that a hostile label cannot rewrite a terminal or flood a log. Quoted text is for people; it
+//! is not meant to be parsed.
 
 use std::fmt::{self, Write};
 
-/// The most characters of the original that a quotation shows.
+/// The maximum number of characters of the original text in a quotation.
 pub const MAX_QUOTED: usize = 80;
 
 /// Untrusted text, displayed in double quotes, escaped and truncated.
@@ -32,8 +32,8 @@ pub fn is_deceptive(character: char) -> bool {
         )
 }
 
-/// Replaces every deceptive character of a longer text, such as a parser's message that holds a
-/// piece of the file; keeps line breaks out as well. Not truncated.
+/// Escapes every deceptive character of a longer text, such as a parser's message that contains
+/// part of a file, and replaces line breaks by spaces. The text is not truncated.
 #[must_use]
 pub fn sanitise(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -75,14 +75,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_what_could_change_a_terminal() {
+    fn characters_that_could_affect_a_terminal_are_escaped() {
         assert_eq!(quote("a\u{1b}[2J\"b").to_string(), r#""a\u{1b}[2J\"b""#);
         assert_eq!(quote("x\u{202e}y\n").to_string(), r#""x\u{202e}y\n""#);
         assert_eq!(sanitise("a\nb\u{7}"), r"a b\u{7}");
     }
 
     #[test]
-    fn truncates_long_text() {
+    fn long_text_is_truncated() {
         let long = "a".repeat(500);
         assert_eq!(quote(&long).to_string().chars().count(), MAX_QUOTED + 3);
     }

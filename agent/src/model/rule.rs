@@ -1,7 +1,7 @@
-//! Rules as written: what they do, with whom, on which ports and when.
+//! Rules as written: action, peers, ports and validity.
 //!
-//! What depends on the inventory (which workloads, which port a name means) or on the time stays
-//! open until compile.
+//! Anything that depends on the inventory (workloads, named ports) or on the time is resolved when
+//! the policy is compiled.
 
 use std::fmt;
 
@@ -12,21 +12,22 @@ use super::name::{NamespaceName, PortName, ServiceAccountName};
 use super::protocol::Protocol;
 use super::selector::LabelSelector;
 
-/// What a rule does with traffic it matches, weakest first: of rules that tie, the last wins.
+/// What a rule does with traffic it matches. Weakest first: when several rules match with equal
+/// precedence, the strongest action wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RuleAction {
-    /// Lets it pass.
+    /// Allows it.
     Allow,
-    /// Skips the rest of its tier. Never in the namespace tier.
+    /// Skips the rest of the tier. Never used in the namespace tier.
     Pass,
-    /// Drops it and tells the sender.
+    /// Denies it and sends a reject packet to the sender.
     Reject,
-    /// Drops it.
+    /// Denies it silently.
     Deny,
 }
 
 impl RuleAction {
-    /// The verdict that it makes; `None` if others decide.
+    /// The verdict of the action; `None` for `Pass`, which leaves the verdict to a later tier.
     #[must_use]
     pub const fn verdict(self) -> Option<Verdict> {
         match self {
@@ -57,9 +58,9 @@ pub struct Rule {
     pub peers: Peers,
     /// The protocols and destination ports.
     pub ports: Ports,
-    /// When it holds.
+    /// When it is valid.
     pub window: Window,
-    /// The name its author gave it, untrusted text; most rules have none.
+    /// The rule's name, if its author gave it one; untrusted text.
     pub name: Option<String>,
     /// Its line in the policy's file.
     pub line: u32,
@@ -68,50 +69,50 @@ pub struct Rule {
 /// The other side of a rule's traffic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Peers {
-    /// Anyone at all.
+    /// Any peer.
     Any,
-    /// Nobody: an allow rule with a kind of peer that this version does not know.
+    /// No peer: an allow rule that names an unsupported peer and therefore matches nothing.
     Nobody,
-    /// Any of these; never empty.
+    /// Any of these peers; never empty.
     Of(Vec<Peer>),
 }
 
-/// One kind of peer.
+/// One alternative of a rule's peers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Peer {
     /// Workloads that satisfy every condition.
     Workloads {
-        /// In which namespaces.
+        /// Their namespaces.
         namespaces: NamespaceMatch,
-        /// With which labels; `None` for all. Never a selector of everything.
+        /// Their labels; `None` for all. Never a selector that selects everything.
         pods: Option<LabelSelector>,
-        /// Running as which service account; `None` for all.
+        /// Their service account; `None` for all.
         service_account: Option<ServiceAccountName>,
     },
-    /// Addresses, whoever owns them.
+    /// Addresses, regardless of their owner.
     Cidr {
         /// The range, masked.
         net: IpNet,
-        /// Ranges within it that do not count: masked, sorted, no duplicates.
+        /// Excluded ranges within it: masked, sorted, no duplicates.
         except: Vec<IpNet>,
     },
-    /// A reserved kind of peer.
+    /// A reserved entity.
     Entity(Entity),
 }
 
 /// Which namespaces a peer's workloads are in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NamespaceMatch {
-    /// In the policy's own, by its name.
+    /// The policy's own namespace, by its name.
     Own(NamespaceName),
-    /// In those whose labels match.
+    /// Namespaces whose labels match.
     Selector(LabelSelector),
 }
 
-/// Reserved kinds of peers.
+/// Reserved entities, as a rule names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Entity {
-    /// Addresses that are neither a workload's nor a node's.
+    /// Addresses that belong to neither a workload nor a node.
     World,
     /// This node.
     Host,
@@ -134,14 +135,14 @@ impl fmt::Display for Entity {
 pub enum Ports {
     /// Every protocol and port.
     Any,
-    /// Any of these; never empty.
+    /// Any of these protocols and ports; never empty.
     Of(Vec<PortMatch>),
 }
 
 /// One entry of a rule's ports.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PortMatch {
-    /// Everything of one protocol.
+    /// All traffic of one protocol.
     Protocol(Protocol),
     /// Ports `first` to `last`, both included; `first` is neither 0 nor above `last`.
     Range {
@@ -154,9 +155,9 @@ pub enum PortMatch {
     },
     /// A port that the destination workload declares.
     Named {
-        /// The protocol it must have; `None` takes the one declared.
+        /// The protocol that the port must be declared for; `None` for any.
         protocol: Option<Protocol>,
-        /// Its name.
+        /// The port's name.
         name: PortName,
     },
 }
@@ -193,17 +194,17 @@ impl fmt::Display for PortMatch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WallTime(pub i64);
 
-/// When a rule holds: `not_before` ≤ now < `expires`.
+/// When a rule is valid: `not_before` ≤ now < `expires`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Window {
-    /// From when on; `None` since ever.
+    /// The start, inclusive; `None` if there is none.
     pub not_before: Option<WallTime>,
-    /// Until when; `None` for ever.
+    /// The end, exclusive; `None` if there is none.
     pub expires: Option<WallTime>,
 }
 
 impl Window {
-    /// True if a rule with this window holds at that time.
+    /// True if a rule with this window is valid at that time.
     #[must_use]
     pub fn holds(&self, now: WallTime) -> bool {
         let begun = mutant!(

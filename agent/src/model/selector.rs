@@ -1,8 +1,8 @@
 //! Label selectors: a conjunction of requirements on labels, in canonical form.
 //!
-//! Canonical means sorted and without duplicates, and `key=v` is `key in (v)`; so two selectors
-//! that were written differently but say the same in those ways are equal and can be interned.
-//! Parsing lives in `selector_parser`.
+//! Canonical means sorted, without duplicates, and with `key=v` stored as `key in (v)`. Selectors
+//! that differ only in these respects are equal and can be interned. `selector_parser` parses the
+//! string syntax.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,7 +11,7 @@ use ringfence_common::mutant;
 
 use super::labels::{LabelError, Labels, check_key, check_value};
 
-/// What a requirement asks of its key.
+/// The condition of a requirement on its key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operator {
     /// The key is present with one of these values.
@@ -31,13 +31,13 @@ pub struct Requirement {
     operator: Operator,
 }
 
-/// Why a requirement cannot be built.
+/// An invalid requirement.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequirementError {
     /// A key or value breaks the label syntax.
     #[error(transparent)]
     Label(#[from] LabelError),
-    /// `in` or `notin` over nothing.
+    /// `in` or `notin` without values.
     #[error("an empty list of values: expected at least one value in the parentheses")]
     NoValues,
 }
@@ -63,13 +63,13 @@ impl Requirement {
         })
     }
 
-    /// The key it is about.
+    /// The label key.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// What it asks.
+    /// The condition on the key.
     #[must_use]
     pub fn operator(&self) -> &Operator {
         &self.operator
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_selects_everything() {
+    fn the_empty_selector_selects_everything() {
         assert!(matches("", &[]));
         assert!(matches("  ", &[("a", "b")]));
     }
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn all_requirements_must_hold() {
+    fn all_requirements_must_match() {
         let selector = "app=orders,tier in (web,api),!debug,env!=prod";
         assert!(matches(
             selector,
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn written_differently_but_equal() {
+    fn selectors_that_differ_only_in_notation_are_equal() {
         let one: LabelSelector = "b,a in (y,x,y),c==1".parse().unwrap();
         let other: LabelSelector = " c in (1) , a in ( x, y ), b , b".parse().unwrap();
         assert_eq!(one, other);

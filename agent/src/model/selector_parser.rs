@@ -1,8 +1,8 @@
-//! The string syntax of label selectors, as `kubectl -l` takes it.
+//! The string syntax of label selectors, as accepted by `kubectl -l`.
 //!
-//! Follows the grammar of Kubernetes' own parser, including that `in` and `notin` are ordinary
-//! words where a key or value stands and that a missing value is the empty value. The numeric
-//! operators `<` and `>` are refused: policies do not have them.
+//! Follows the grammar of Kubernetes' own parser: `in` and `notin` are ordinary words in the place
+//! of a key or value, and a missing value is the empty value. The numeric operators `<` and `>` are
+//! refused, because selectors in policies do not have them.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -10,13 +10,13 @@ use std::str::FromStr;
 use super::quote::quote;
 use super::selector::{LabelSelector, Operator, Requirement};
 
-/// A selector that does not parse.
+/// A selector that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("bad label selector at character {position}: {message}")]
 pub struct SelectorError {
-    /// Where, counted in characters from 1.
+    /// The position, counted in characters from 1.
     pub position: usize,
-    /// What was wrong and what was expected.
+    /// What was found and what was expected.
     pub message: String,
 }
 
@@ -58,7 +58,7 @@ fn ends_word(character: char) -> bool {
     character.is_whitespace() || "=!(),<>".contains(character)
 }
 
-/// Where in a text its rest begins, in characters from 1.
+/// The position in `text` at which `rest` begins, counted in characters from 1.
 fn position(text: &str, rest: &str) -> usize {
     let consumed = text.len().saturating_sub(rest.len());
     text.get(..consumed)
@@ -114,7 +114,7 @@ impl<'a> Parser<'a> {
         position(self.text, self.rest)
     }
 
-    fn found<T>(&mut self, expected: &str) -> Result<T, SelectorError> {
+    fn fail_expecting<T>(&mut self, expected: &str) -> Result<T, SelectorError> {
         let token = self.peek();
         Err(SelectorError {
             position: self.position(),
@@ -134,7 +134,7 @@ impl<'a> Parser<'a> {
                     self.take();
                     requirements.push(self.requirement()?);
                 }
-                _ => return self.found("',' or the end"),
+                _ => return self.fail_expecting("',' or the end"),
             }
         }
     }
@@ -145,7 +145,7 @@ impl<'a> Parser<'a> {
             self.take();
         }
         let Token::Word(key) = self.peek() else {
-            return self.found("a label key");
+            return self.fail_expecting("a label key");
         };
         let start = self.rest;
         self.take();
@@ -167,7 +167,7 @@ impl<'a> Parser<'a> {
             Token::NotEquals => Ok(Operator::NotIn(self.single_value())),
             Token::Word("in") => Ok(Operator::In(self.value_list()?)),
             Token::Word("notin") => Ok(Operator::NotIn(self.value_list()?)),
-            _ => self.found("'=', '==', '!=', 'in', 'notin', ',' or the end"),
+            _ => self.fail_expecting("'=', '==', '!=', 'in', 'notin', ',' or the end"),
         }
     }
 
@@ -189,12 +189,12 @@ impl<'a> Parser<'a> {
     fn value_list(&mut self) -> Result<BTreeSet<String>, SelectorError> {
         self.take();
         if self.peek() != Token::Open {
-            return self.found("'('");
+            return self.fail_expecting("'('");
         }
         self.take();
         let mut values = BTreeSet::new();
         if self.peek() == Token::Close {
-            return self.found("at least one value");
+            return self.fail_expecting("at least one value");
         }
         loop {
             values.insert(self.optional_word());
@@ -206,7 +206,7 @@ impl<'a> Parser<'a> {
                     self.take();
                     return Ok(values);
                 }
-                _ => return self.found("',' or ')'"),
+                _ => return self.fail_expecting("',' or ')'"),
             }
         }
     }
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn canonical_forms() {
+    fn a_selector_is_displayed_in_canonical_form() {
         for (text, canonical) in [
             ("", ""),
             ("app", "app"),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_position_and_expectation() {
+    fn errors_name_the_position_and_what_was_expected() {
         let operators = "'=', '==', '!=', 'in', 'notin', ',' or the end";
         for (text, message) in [
             (

@@ -1,7 +1,7 @@
-//! What the inventory is made of: namespaces, workloads and nodes.
+//! The items of the inventory: namespaces, workloads and nodes.
 //!
-//! Single values only: constructors check what can be seen in one value alone, `Inventory` checks
-//! what takes several. A workload with an interface is a local endpoint.
+//! The constructors check each value by itself; `Inventory` checks that values are consistent with
+//! each other. A workload with an interface is a local endpoint.
 
 use std::net::IpAddr;
 
@@ -10,20 +10,20 @@ use super::name::{NamespaceName, NodeName, PortName, ServiceAccountName, Workloa
 use super::protocol::Protocol;
 use super::quote::quote;
 
-/// The label that carries a namespace's own name.
+/// The label whose value is the name of the namespace.
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-/// The longest interface name Linux takes.
+/// The maximum length of an interface name on Linux.
 const MAX_INTERFACE: usize = 15;
 
-/// A namespace and its labels, among them always its own name.
+/// A namespace and its labels, which always include its own name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Namespace {
     name: NamespaceName,
     labels: Labels,
 }
 
-/// A namespace label that says the namespace is another one.
+/// A namespace whose name label has the name of another namespace.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "namespace {name} has the label {NAMESPACE_NAME_LABEL}={}: expected no such label, it is set \
@@ -38,10 +38,10 @@ pub struct NamespaceLabelError {
 }
 
 impl Namespace {
-    /// Builds a namespace and sets the label that carries its name.
+    /// Builds a namespace and sets its name label.
     ///
     /// # Errors
-    /// When the labels give that label another value.
+    /// When the labels include a name label with another value.
     pub fn new(name: NamespaceName, mut labels: Labels) -> Result<Self, NamespaceLabelError> {
         match labels.get(NAMESPACE_NAME_LABEL) {
             Some(value) if value != name.as_str() => {
@@ -60,7 +60,7 @@ impl Namespace {
         &self.name
     }
 
-    /// Its labels, its own name included.
+    /// Its labels, including the name label.
     #[must_use]
     pub fn labels(&self) -> &Labels {
         &self.labels
@@ -70,9 +70,9 @@ impl Namespace {
 /// A port that a workload declares by name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamedPort {
-    /// The name; unique within a workload only together with the protocol.
+    /// The name; name and protocol together are unique within a workload.
     pub name: PortName,
-    /// The protocol, always one that has ports.
+    /// The protocol; always one that has ports.
     pub protocol: Protocol,
     /// The port number, never 0.
     pub port: u16,
@@ -91,12 +91,12 @@ pub struct Workload {
     pub addresses: Vec<IpAddr>,
     /// The ports it declares by name.
     pub ports: Vec<NamedPort>,
-    /// The host-side interface if it runs on this node.
+    /// The host-side interface, if the workload runs on this node.
     pub interface: Option<String>,
 }
 
 impl Workload {
-    /// True if it is attached on this node.
+    /// True if the workload is a local endpoint: it has an interface on this node.
     #[must_use]
     pub fn is_endpoint(&self) -> bool {
         self.interface.is_some()
@@ -114,7 +114,7 @@ pub struct NodeEntry {
     pub local: bool,
 }
 
-/// A name that no Linux interface can have.
+/// An invalid interface name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{} is not an interface name: expected 1 to 15 bytes without '/', ':', spaces or control \
@@ -122,10 +122,10 @@ pub struct NodeEntry {
 )]
 pub struct InterfaceNameError(pub String);
 
-/// Checks the name of a network interface as the kernel does.
+/// Checks the name of a network interface like the kernel does.
 ///
 /// # Errors
-/// When no interface can have that name.
+/// When the kernel would refuse the name.
 pub fn check_interface_name(name: &str) -> Result<(), InterfaceNameError> {
     let bad_character =
         |c: char| matches!(c, '/' | ':') || c.is_whitespace() || super::quote::is_deceptive(c);
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_carries_its_name() {
+    fn a_namespace_has_a_label_with_its_name() {
         let name = NamespaceName::new("shop").unwrap();
         let namespace = Namespace::new(name.clone(), Labels::new()).unwrap();
         assert_eq!(namespace.labels().get(NAMESPACE_NAME_LABEL), Some("shop"));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn interface_names() {
+    fn interface_names_are_checked_like_the_kernel_does() {
         for good in ["lo", "veth-orders", "rf-frontend-1xx", "eth0.1"] {
             assert!(check_interface_name(good).is_ok(), "{good}");
         }

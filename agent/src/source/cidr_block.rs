@@ -1,10 +1,10 @@
-//! A range of addresses without some ranges inside it, as every policy language has it.
+//! An address range with exceptions, as in all policy languages.
 
 use ipnet::IpNet;
 
 use crate::model::Peer;
 
-/// An exception that excepts nothing, or all.
+/// An exception that is not a proper part of its range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("except {exception} is not a part of {net}: expected a smaller range inside the cidr")]
 pub(super) struct NotInside {
@@ -12,7 +12,7 @@ pub(super) struct NotInside {
     exception: IpNet,
 }
 
-/// Checks that an exception is a part of its range; both are masked.
+/// Checks that an exception is a proper part of its range; both are masked.
 pub(super) fn check_inside(net: IpNet, exception: IpNet) -> Result<(), NotInside> {
     if exception != net && net.contains(&exception) {
         Ok(())
@@ -21,7 +21,7 @@ pub(super) fn check_inside(net: IpNet, exception: IpNet) -> Result<(), NotInside
     }
 }
 
-/// The peer of a range, its exceptions in canonical order.
+/// The peer for a range, with its exceptions in canonical order.
 pub(super) fn peer(net: IpNet, mut except: Vec<IpNet>) -> Peer {
     except.sort();
     except.dedup();

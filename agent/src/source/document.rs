@@ -1,7 +1,7 @@
-//! The text of one file: from text to values, and from byte offsets back to line and column.
+//! The text of one file: deserializes it, and converts byte offsets to lines and columns.
 //!
-//! Every finding names file, line and column and says what was wrong and what was expected. Text
-//! of the file that shows up in a message is escaped and bounded.
+//! Every finding names file, line and column, what was wrong, and what was expected. Text of the
+//! file is escaped and truncated when it is part of a message.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,41 +12,41 @@ use serde::Deserialize;
 use super::limits::MAX_FINDINGS;
 use crate::model::quote::sanitise;
 
-/// The most characters of one message.
+/// The maximum number of characters of one message.
 const MAX_MESSAGE: usize = 600;
 
-/// A finding about a source file: an error, or in a list of warnings a warning.
+/// A finding about a source file: an error, or a warning if `oddity` is set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub struct SourceError {
-    /// The file as it was named to us.
+    /// The file, under the name it was opened with.
     pub file: Arc<str>,
-    /// The line, counted from 1; 0 if it is about the file as a whole.
+    /// The line, counted from 1; 0 for a finding about the whole file.
     pub line: u32,
-    /// The column in characters, counted from 1; 0 if it is about the file as a whole.
+    /// The column in characters, counted from 1; 0 for a finding about the whole file.
     pub column: u32,
     /// What was wrong and what was expected.
     pub message: String,
-    /// What kind of warning it is; `None` for an error.
+    /// The kind of warning; `None` for an error.
     pub oddity: Option<Oddity>,
 }
 
-/// Kinds of warnings: what is valid, but maybe not what was meant.
+/// Kinds of warnings: valid, but possibly not what the author meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Oddity {
-    /// A range of addresses with bits beyond its prefix.
+    /// An address range with host bits set.
     HostBits,
-    /// Rules of a direction that the policy does not speak about.
+    /// Rules of a direction that the policy does not apply to.
     IgnoredRules,
-    /// A NetworkPolicy about every pod because it does not say about which.
+    /// A NetworkPolicy that selects every pod because it has no `podSelector`.
     NoPodSelector,
-    /// A rule with a peer that this version cannot tell.
+    /// A rule with a peer that this version does not support.
     FailsClosed,
-    /// More than fits.
+    /// More warnings than are reported one by one.
     More,
 }
 
 impl Oddity {
-    /// Its stable name.
+    /// The stable name of the warning.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -66,13 +66,13 @@ impl Oddity {
             Self::IgnoredRules => "name the direction in policyTypes, or remove its rules",
             Self::NoPodSelector => "write podSelector: {} to select every pod",
             Self::FailsClosed => "write peers that this version supports",
-            Self::More => "mend those that are shown",
+            Self::More => "fix the findings that are shown",
         }
     }
 }
 
 impl SourceError {
-    /// A finding about a file as a whole.
+    /// An error about a whole file.
     pub fn whole_file(file: &str, message: impl fmt::Display) -> Self {
         Self {
             file: Arc::from(file),
@@ -83,7 +83,7 @@ impl SourceError {
         }
     }
 
-    /// An error about something that begins in a line.
+    /// An error at a line.
     pub(crate) fn at_line(file: &Arc<str>, line: u32, message: impl fmt::Display) -> Self {
         Self {
             file: file.clone(),
@@ -113,7 +113,7 @@ impl fmt::Display for SourceError {
     }
 }
 
-/// A document that is being read, collecting what is wrong with it.
+/// A document that is being parsed, and the findings about it so far.
 pub(crate) struct Document<'a> {
     file: Arc<str>,
     text: &'a str,
@@ -125,7 +125,7 @@ pub(crate) struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    /// Opens a document of at most so many bytes.
+    /// Opens a document of at most `limit` bytes.
     pub(crate) fn new(file: &str, text: &'a str, limit: usize) -> Result<Self, SourceError> {
         if text.len() > limit {
             return Err(too_large(file, limit));
@@ -146,12 +146,12 @@ impl<'a> Document<'a> {
         })
     }
 
-    /// The file's name, to be shared with what is read from it.
+    /// The file's name, to be shared by the origins of the values parsed from it.
     pub(crate) fn file(&self) -> &Arc<str> {
         &self.file
     }
 
-    /// Reads the whole document as one value.
+    /// Deserializes the whole document into one value.
     pub(crate) fn read<T: Deserialize<'a>>(&self) -> Result<T, SourceError> {
         toml::from_str(self.text).map_err(|error| {
             let span = error.span().unwrap_or(0..0);
@@ -159,7 +159,7 @@ impl<'a> Document<'a> {
         })
     }
 
-    /// The line of a byte offset.
+    /// The line that contains a byte offset.
     pub(crate) fn line(&self, offset: usize) -> u32 {
         let before = self.line_starts.partition_point(|&start| start <= offset);
         u32::try_from(before).unwrap_or(u32::MAX)
@@ -185,7 +185,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Notes an error at a place.
+    /// Records an error at a span.
     pub(crate) fn refuse(&mut self, span: Range<usize>, message: impl fmt::Display) {
         if self.errors.len() < MAX_FINDINGS {
             let error = self.finding(span, &message.to_string());
@@ -195,7 +195,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Notes a warning at a place.
+    /// Records a warning at a span.
     pub(crate) fn warn(&mut self, span: Range<usize>, oddity: Oddity, message: impl fmt::Display) {
         if self.warnings.len() < MAX_FINDINGS {
             let mut warning = self.finding(span, &message.to_string());
@@ -206,7 +206,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Takes the value, or notes the error at the place and takes nothing.
+    /// The value, or `None` after recording the error at the span.
     pub(crate) fn accept<T, E: fmt::Display>(
         &mut self,
         span: Range<usize>,
@@ -215,7 +215,7 @@ impl<'a> Document<'a> {
         outcome.map_err(|error| self.refuse(span, error)).ok()
     }
 
-    /// The warnings, if there was no error.
+    /// The warnings if there was no error, otherwise the errors.
     pub(crate) fn close(mut self) -> Result<Vec<SourceError>, Vec<SourceError>> {
         if self.more_errors > 0 {
             let message = format!("{} more errors are not shown", self.more_errors);
@@ -236,14 +236,14 @@ impl<'a> Document<'a> {
     }
 }
 
-/// The refusal of a file beyond its limit in bytes.
+/// The error for a file that exceeds its size limit.
 pub(crate) fn too_large(file: &str, limit: usize) -> SourceError {
     let kib = limit / 1024;
     let message = format!("the file is too large: expected at most {kib} KiB, split it");
     SourceError::whole_file(file, message)
 }
 
-/// Takes a file's bytes as text.
+/// Decodes a file's bytes as UTF-8.
 pub(crate) fn decode<'a>(
     file: &str,
     bytes: &'a [u8],
@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn offsets_become_lines_and_columns() {
+    fn byte_offsets_are_converted_to_lines_and_columns() {
         let document = Document::new("f", "ab\nä=x\n", 100).unwrap();
         let at = |offset: usize| {
             let finding = document.finding(offset..offset, "");
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn syntax_errors_have_a_place_and_no_control_characters() {
+    fn a_syntax_error_has_line_and_column_and_no_control_characters() {
         let document = Document::new("f.toml", "a = 1\nb = \n", 100).unwrap();
         let error = document.read::<toml::Table>().unwrap_err();
         assert_eq!((error.line, error.column), (2, 5), "{error}");
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text() {
+    fn invalid_utf8_and_large_files_are_refused() {
         assert_eq!(
             decode("f", b"a\nb\xff", 100).unwrap_err().to_string(),
             "f:2:2: a byte that is not UTF-8: expected UTF-8 text"

@@ -1,7 +1,7 @@
 //! Files of expected flows: `[[test]]` tables in TOML, or JSON lines.
 //!
-//! Both say what a policy's own test says, `from`, `to`, `port` and `expect`, and may say a
-//! `family`. Everything is checked that does not take an inventory.
+//! Both formats have the keys of a policy's own test, `from`, `to`, `port` and `expect`, and an
+//! optional `family`. Everything is checked that does not depend on the inventory.
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -15,9 +15,9 @@ use crate::model::{PolicyTest, quote::sanitise};
 /// A flow and the verdict it should get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpectedFlow {
-    /// The flow, the verdict, and the line.
+    /// The flow, the expected verdict, and the line.
     pub test: PolicyTest,
-    /// 4, 6, or every family that both ends have.
+    /// 4 or 6; `None` for every family that both ends have.
     pub family: Option<u8>,
 }
 
@@ -51,7 +51,7 @@ struct RawLine {
 /// Parses a TOML file of `[[test]]` tables.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All errors of the file.
 pub fn parse_toml(file_name: &str, text: &str) -> Result<Vec<ExpectedFlow>, Vec<SourceError>> {
     let mut document =
         Document::new(file_name, text, MAX_TOML_POLICY_SIZE).map_err(|error| vec![error])?;
@@ -94,7 +94,7 @@ fn family(number: u8) -> Result<u8, String> {
 /// Parses one JSON line.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The first error of the line.
 pub fn parse_line(file_name: &str, line: u32, text: &[u8]) -> Result<ExpectedFlow, SourceError> {
     let refuse =
         |message: String| SourceError::at_line(&file_name.into(), line, sanitise(&message));
@@ -124,13 +124,13 @@ mod tests {
         r#"{"from":"shop/a","to":"10.0.0.1","port":"tcp/80","expect":"deny","family":4}"#;
 
     #[test]
-    fn both_forms_say_the_same() {
+    fn both_formats_parse_to_the_same_flow() {
         let flows = parse_toml("f.toml", TOML).unwrap();
         assert_eq!(flows, [parse_line("f.jsonl", 2, LINE.as_bytes()).unwrap()]);
     }
 
     #[test]
-    fn errors_name_the_line_and_what_was_expected() {
+    fn an_error_names_the_line_and_what_was_expected() {
         for (good, bad, reason) in [
             ("deny", "drop", "allow or deny"),
             ("tcp/80", "tcp/80-81", "one port"),

@@ -1,10 +1,10 @@
-//! The set of inventory and policy files, and what of them is in force.
+//! The set of inventory and policy files, and the content that is in force.
 //!
-//! Invariants: what is in force is always consistent as a whole. A bad file, or a change that
-//! fits no longer with the rest, leaves that file's last good content in force, is reported at
-//! every reload until it is mended, and never stops other files. A deleted file's content goes
-//! away unless the rest still needs it. Unchanged files are not read again, and whichever of
-//! inventory and policies did not change keeps its `Arc`.
+//! Invariants: the content in force is always consistent as a whole. If a file is bad, or its new
+//! content conflicts with other files, its last good content stays in force, the error is reported
+//! at every reload until it is fixed, and other files are not affected. The content of a deleted
+//! file is removed unless other files still depend on it. Unchanged files are not read again. If
+//! the inventory has not changed, it keeps its `Arc`; the same holds for the policies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -40,27 +40,27 @@ impl Fragment for InventoryFragment {
     }
 }
 
-/// What is said of a file of which nothing was ever in force.
+/// The message for a refused file of which no content was ever in force.
 const REFUSED: &str = "refused, and it has no earlier content";
 
-/// The outcome of looking at all files.
+/// The result of rereading the files.
 #[derive(Debug, Clone)]
 pub struct Reload {
-    /// True if inventory or policies are other than before.
+    /// True if the inventory, the policies or the locked-down subjects have changed.
     pub changed: bool,
     /// The inventory in force.
     pub inventory: Arc<Inventory>,
     /// The policies in force.
     pub policies: Arc<PolicySet>,
-    /// Whose policies were refused before any of their content was in force.
+    /// The subjects of refused policies of which no content was ever in force.
     pub locked: Arc<Vec<Lockdown>>,
-    /// Everything that is wrong with the files now, also if it was so before.
+    /// All current errors of the files, including those reported before.
     pub errors: Vec<SourceError>,
-    /// What is odd in what is in force.
+    /// The warnings about the content in force.
     pub warnings: Vec<SourceError>,
 }
 
-/// Inventory and policy files under the configured paths.
+/// The inventory and policy files under the configured paths.
 #[derive(Debug)]
 pub struct FileSet {
     inventory_files: TrackedFiles<InventoryFragment>,
@@ -70,7 +70,7 @@ pub struct FileSet {
     locked: Arc<Vec<Lockdown>>,
 }
 
-/// Files whose pending content is, or would be, taken into force together.
+/// Files whose pending content is to be put into force together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Selection {
     inventory: BTreeSet<PathBuf>,
@@ -95,7 +95,7 @@ impl Selection {
     }
 }
 
-/// Why a selection cannot be taken into force, and which files have a part in it.
+/// Why a selection cannot be put into force, and which files are involved.
 #[derive(Debug, Default)]
 struct Conflict {
     errors: Vec<SourceError>,
@@ -103,11 +103,11 @@ struct Conflict {
 }
 
 impl FileSet {
-    /// Reads all files for the first time. With no inventory paths at all, policies are not
-    /// checked for namespaces that do not exist.
+    /// Reads all files for the first time, for commands that need all of them to be valid. Without
+    /// inventory paths, the namespaces of policies are not checked.
     ///
     /// # Errors
-    /// Everything that is wrong with them; at the start nothing is taken in part.
+    /// All errors of the files; a single one refuses all files.
     pub fn load_initial(
         inventory: Vec<PathBuf>,
         policies: Vec<PathBuf>,
@@ -116,18 +116,18 @@ impl FileSet {
         if reload.errors.is_empty() {
             return Ok((set, reload));
         }
-        // Nobody is locked down by whoever only looks at files.
-        let of_lockdown =
+        // The callers enforce nothing, so that the errors about lockdown do not apply.
+        let about_lockdown =
             |error: &SourceError| error.line == 0 && error.message.starts_with(REFUSED);
-        reload.errors.retain(|error| !of_lockdown(error));
+        reload.errors.retain(|error| !about_lockdown(error));
         Err(reload.errors)
     }
 
-    /// Reads all files for the first time, to go on from there: bad policy files are reported,
-    /// and the others are in force.
+    /// Reads all files for the first time, for an agent that starts: bad policy files are reported
+    /// and the others are put into force.
     ///
     /// # Errors
-    /// Everything that is wrong, if the inventory is bad or a configured path cannot be read.
+    /// All errors of the files, if the inventory is bad or a configured path cannot be read.
     pub fn load_what_is_good(
         inventory: Vec<PathBuf>,
         policies: Vec<PathBuf>,
@@ -152,7 +152,7 @@ impl FileSet {
         (set, reload)
     }
 
-    /// True if the inventory is what its files say, and every configured path could be read.
+    /// True if all inventory files are valid and in force and every configured path could be read.
     fn can_start(&self) -> bool {
         let inventory = &self.inventory_files;
         inventory.errors().next().is_none()
@@ -160,20 +160,20 @@ impl FileSet {
             && self.policy_files.root_errors().is_empty()
     }
 
-    /// Finds the files of which nothing was ever in force, with an error for each that says what
-    /// comes of it. True if whom they are about is other than before.
+    /// Collects the subjects of files of which no content was ever in force, and adds an error for
+    /// each of these files. True if the subjects have changed.
     fn find_locked(&mut self, errors: &mut Vec<SourceError>) -> bool {
         let mut locked = Vec::new();
-        for (path, about) in self.policy_files.without_good_content() {
-            let outcome = if about.is_empty() {
-                "whom it is about cannot be read, so nobody is locked down"
+        for (path, subjects) in self.policy_files.without_good_content() {
+            let outcome = if subjects.is_empty() {
+                "its subjects cannot be read, so no workload is locked down"
             } else {
-                "whom it is about is locked down where the namespace enforces"
+                "its subjects are locked down where the namespace is in enforce mode"
             };
             let message = format!("{REFUSED}: {outcome}");
             let name = path.to_string_lossy();
             errors.push(SourceError::whole_file(&name, message));
-            locked.extend(about);
+            locked.extend(subjects);
         }
         let changed = locked != *self.locked;
         if changed {
@@ -215,7 +215,7 @@ impl FileSet {
         declared.collect()
     }
 
-    /// Looks at all files again and takes into force what is good.
+    /// Rereads the files that changed and puts their valid content into force.
     pub fn reload(&mut self) -> Reload {
         self.inventory_files.scan();
         self.policy_files.scan();
@@ -243,8 +243,8 @@ impl FileSet {
         }
     }
 
-    /// Takes as many pending files into force as fit together. Files that have a part in a
-    /// conflict are held back, the others are tried again without them.
+    /// Puts the pending files into force that are consistent with each other. Files involved in a
+    /// conflict are held back and the others are tried again without them.
     fn commit_pending(&mut self) -> Vec<SourceError> {
         let mut selection = Selection {
             inventory: pending(&self.inventory_files),
@@ -275,7 +275,7 @@ impl FileSet {
         errors
     }
 
-    /// What would be in force with this selection.
+    /// The inventory and the policies that would be in force with this selection.
     fn propose(&self, selection: &Selection) -> Result<(Arc<Inventory>, Arc<PolicySet>), Conflict> {
         let mut conflict = Conflict::default();
         let inventory = if selection.inventory.is_empty() {
@@ -365,7 +365,7 @@ impl FileSet {
             .push(SourceError::at_line(&file, line, message));
     }
 
-    /// Blames the files that declare a namespace as things are: one of them is about to drop it.
+    /// Marks the files that declare a namespace now as involved: one of them is about to remove it.
     fn involve_declaring_files(&self, namespace: &NamespaceName, involved: &mut Selection) {
         for (path, entry) in &self.inventory_files.files {
             let mut declared = entry
@@ -426,7 +426,7 @@ fn proposed<'a, F: Fragment>(
     })
 }
 
-/// The file and line of an item of the concatenated fragments.
+/// The file and line of an item, given by its index in the concatenated fragments.
 fn location<'a>(parts: &[(&'a Path, &InventoryFragment)], item: Item) -> Option<(&'a Path, u32)> {
     let (Item::Namespace(mut index) | Item::Workload(mut index) | Item::Node(mut index)) = item;
     for (path, part) in parts {

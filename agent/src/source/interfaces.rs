@@ -1,7 +1,8 @@
-//! The node's network interfaces, followed through rtnetlink.
+//! The node's network interfaces, watched through rtnetlink.
 //!
-//! Invariant: the map of names is rebuilt from a whole dump after every notice, so a lost or
-//! reordered message costs nothing. What an interface is for is not known here.
+//! Invariant: the map of names is rebuilt from a full dump after every notification, so that lost
+//! or reordered messages do no harm. This module does not know which workload an interface belongs
+//! to.
 
 use std::{collections::BTreeMap, io};
 
@@ -13,7 +14,7 @@ use rtnetlink::{
     sys::SocketAddr,
 };
 
-type Notices =
+type Notifications =
     futures_channel::mpsc::UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
 
 /// Interfaces by name.
@@ -22,43 +23,44 @@ pub type Names = BTreeMap<String, u32>;
 /// A subscription to changes of interfaces.
 pub struct Interfaces {
     handle: Handle,
-    notices: Notices,
+    notifications: Notifications,
     names: Names,
 }
 
 impl Interfaces {
-    /// Subscribes, then lists what is there. Needs a running tokio runtime.
+    /// Subscribes, then lists the existing interfaces. Needs a running tokio runtime.
     ///
     /// # Errors
     /// When netlink cannot be reached.
     pub async fn watch() -> io::Result<Self> {
-        let (connection, handle, notices) = new_multicast_connection(&[MulticastGroup::Link])?;
+        let (connection, handle, notifications) =
+            new_multicast_connection(&[MulticastGroup::Link])?;
         tokio::spawn(connection);
         let mut interfaces = Self {
             handle,
-            notices,
+            notifications,
             names: Names::new(),
         };
         interfaces.list().await?;
         Ok(interfaces)
     }
 
-    /// Interfaces by name, as of the last list.
+    /// Interfaces by name, as of the last dump.
     #[must_use]
     pub fn names(&self) -> &Names {
         &self.names
     }
 
-    /// Waits until the set of interfaces differs from the last list. Safe to cancel.
+    /// Waits until the set of interfaces differs from the last dump. Safe to cancel.
     ///
     /// # Errors
     /// When the subscription has ended.
     pub async fn changed(&mut self) -> io::Result<()> {
         loop {
-            if self.notices.next().await.is_none() {
+            if self.notifications.next().await.is_none() {
                 return Err(io::Error::other("the netlink subscription ended"));
             }
-            while self.notices.next().now_or_never().flatten().is_some() {}
+            while self.notifications.next().now_or_never().flatten().is_some() {}
             let before = std::mem::take(&mut self.names);
             self.list().await?;
             if self.names != before {

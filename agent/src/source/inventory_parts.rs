@@ -1,10 +1,11 @@
-//! A long inventory in parts: read side by side, and each gone before the next needs its memory.
+//! Parses a long inventory in parts: in parallel, and with the memory of one part freed before the
+//! next needs it.
 //!
-//! Invariants: a part but the first begins with a line that begins with the header of a workload, so
-//! parts that are good one by one are good together and say the same. Were that line within a value,
-//! the part before it would break off in the middle of that value, which is not good. Of a file of which
-//! a part is not good, or has something to warn of, nothing is said here: whoever reads it as a whole
-//! tells what is wrong, and where.
+//! Invariants: every part except the first begins with a line that begins with a workload's header.
+//! Therefore parts that are valid one by one are valid together, with the same content. If that
+//! line were inside a value, the part before it would end in the middle of that value and be
+//! invalid. If a part is invalid or has warnings, this parser gives up and reports nothing: the
+//! caller then parses the file as a whole and reports the findings with their places.
 
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,23 +14,23 @@ use std::thread;
 use super::inventory_toml::{InventoryFragment, parse_sequentially};
 use super::limits::MAX_FILE_SIZE;
 
-/// The least bytes of a part but the last.
-const PART: usize = 64 * 1024;
-/// Where a part may begin: with the second character.
+/// The minimum size in bytes of every part except the last.
+const MIN_PART: usize = 64 * 1024;
+/// A part may begin at the second character of this text.
 const HEADER: &str = "\n[[workload]]";
-/// The most threads that read.
-const MOST_THREADS: usize = 4;
+/// The maximum number of parsing threads.
+const MAX_THREADS: usize = 4;
 
-/// What a file of more than one part says; `None` if it has to be read as a whole.
+/// The content of a file of more than one part; `None` if it has to be parsed as a whole.
 pub(super) fn parse(file_name: &str, text: &str) -> Option<InventoryFragment> {
     if text.len() > MAX_FILE_SIZE {
         return None;
     }
-    parse_with(file_name, text, PART)
+    parse_with(file_name, text, MIN_PART)
 }
 
-fn parse_with(file_name: &str, text: &str, least: usize) -> Option<InventoryFragment> {
-    let parts = split(text, least)?;
+fn parse_with(file_name: &str, text: &str, min_part: usize) -> Option<InventoryFragment> {
+    let parts = split(text, min_part)?;
     let next = AtomicUsize::new(0);
     let read = || {
         let mut done = Vec::new();
@@ -41,7 +42,7 @@ fn parse_with(file_name: &str, text: &str, least: usize) -> Option<InventoryFrag
             match parse_sequentially(file_name, part) {
                 Ok(fragment) if fragment.warnings.is_empty() => done.push((index, fragment)),
                 _ => {
-                    // Nobody needs the rest.
+                    // The other threads need not parse the rest.
                     next.store(parts.len(), Ordering::Relaxed);
                     return None;
                 }
@@ -49,10 +50,10 @@ fn parse_with(file_name: &str, text: &str, least: usize) -> Option<InventoryFrag
         }
     };
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    let threads = processors.min(MOST_THREADS).min(parts.len());
+    let threads = processors.min(MAX_THREADS).min(parts.len());
     let mut done = thread::scope(|scope| {
         let spawn = |_| thread::Builder::new().spawn_scoped(scope, read);
-        // Whoever is missing leaves more to the others.
+        // If a thread cannot be started, the others parse its parts.
         let others: Vec<_> = (1..threads).map_while(|index| spawn(index).ok()).collect();
         let mut done = read();
         for other in others {
@@ -73,9 +74,9 @@ fn parse_with(file_name: &str, text: &str, least: usize) -> Option<InventoryFrag
     Some(whole)
 }
 
-/// The parts of a text; `None` if it is too short to have several, or has keys before its first
-/// header: what they say of an array, later headers must not add to.
-fn split(text: &str, least: usize) -> Option<Vec<&str>> {
+/// The parts of a text; `None` if it is too short to have several, or if it has keys before its
+/// first header: a later header must not append to an array that such a key defines.
+fn split(text: &str, min_part: usize) -> Option<Vec<&str>> {
     let mut lines = text.lines().map(str::trim);
     let first = lines.find(|line| !line.is_empty() && !line.starts_with('#'))?;
     if !first.starts_with('[') {
@@ -84,7 +85,7 @@ fn split(text: &str, least: usize) -> Option<Vec<&str>> {
     let mut parts = Vec::new();
     let mut begin = 0;
     for (end, _) in text.match_indices(HEADER) {
-        if end + 1 - begin >= least {
+        if end + 1 - begin >= min_part {
             parts.push(text.get(begin..=end)?);
             begin = end + 1;
         }
@@ -97,8 +98,8 @@ fn split(text: &str, least: usize) -> Option<Vec<&str>> {
 mod tests {
     use super::*;
 
-    /// Whatever parts say must be what the whole says.
-    fn agree(text: &str) -> Option<InventoryFragment> {
+    /// Parses the text in parts, and checks that the result equals that of the whole.
+    fn parse_in_parts(text: &str) -> Option<InventoryFragment> {
         let parts = parse_with("i.toml", text, 1);
         if let Some(parts) = &parts {
             assert_eq!(
@@ -116,7 +117,7 @@ mod tests {
     const NODE: &str = "[[node]]\nname = \"n\"\n";
 
     #[test]
-    fn parts_say_what_the_whole_says() {
+    fn parsing_in_parts_equals_parsing_the_whole() {
         let labels = "[workload.labels]\napp = \"web\"\n";
         for text in [
             format!("{HEAD}{A}{B}{NODE}"),
@@ -125,16 +126,16 @@ mod tests {
             format!("{A}{A}{A}"),
             format!("{HEAD}{A}{B}").replace('\n', "\r\n"),
         ] {
-            let parts = agree(&text).unwrap();
+            let parts = parse_in_parts(&text).unwrap();
             assert!(!parts.workloads.is_empty());
         }
-        let lines = agree(&format!("{HEAD}{A}{B}")).unwrap();
+        let lines = parse_in_parts(&format!("{HEAD}{A}{B}")).unwrap();
         let lines: Vec<u32> = lines.workloads.iter().map(|w| w.line).collect();
         assert_eq!(lines, [5, 8]);
     }
 
     #[test]
-    fn what_is_not_good_part_by_part_is_left_to_the_whole() {
+    fn a_file_with_an_invalid_part_is_left_to_the_sequential_parser() {
         let inline = "workload = [{ name = \"c\", namespace = \"x\" }]\n";
         let within = "ports = { \"a\" = \"\"\"\n[[workload]]\n\"\"\" }\n";
         for text in [
@@ -149,12 +150,12 @@ mod tests {
             format!("{NODE}{A}{B}[node.more]\nname = \"n\"\n"),
             format!("{A}{B}[workload]\n"),
         ] {
-            assert_eq!(agree(&text), None, "{text}");
+            assert_eq!(parse_in_parts(&text), None, "{text}");
         }
     }
 
     #[test]
-    fn a_file_beyond_the_limit_is_not_read_in_parts() {
+    fn a_file_beyond_the_size_limit_is_not_parsed_in_parts() {
         let text = A.repeat(MAX_FILE_SIZE / A.len() + 1);
         assert_eq!(parse("i.toml", &text), None);
     }

@@ -1,8 +1,8 @@
-//! Inventory files: `[[namespace]]`, `[[workload]]` and `[[node]]` tables to the model's values.
+//! Parses inventory files: `[[namespace]]`, `[[workload]]` and `[[node]]` tables.
 //!
-//! Checks everything that one value can show; what takes several (names, addresses or interfaces
-//! claimed twice, unknown namespaces) is left to `Inventory::build`, because the other claimant may
-//! be in another file. Keeps each item's line for those errors.
+//! Checks each value by itself. Conflicts between values (names, addresses or interfaces claimed
+//! twice, unknown namespaces) are left to `Inventory::build`, because the other value may be in
+//! another file. The line of each item is kept for these errors.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -22,7 +22,7 @@ use crate::model::{
     Workload, WorkloadId, WorkloadName,
 };
 
-/// Text of the file, copied only where it holds escapes.
+/// Text of the file, copied only if it contains escapes.
 #[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(transparent)]
 struct Word<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -43,7 +43,7 @@ pub struct Declared<T> {
     pub line: u32,
 }
 
-/// What one inventory file says.
+/// The content of one inventory file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InventoryFragment {
     /// Its namespaces in file order.
@@ -52,27 +52,28 @@ pub struct InventoryFragment {
     pub workloads: Vec<Declared<Arc<Workload>>>,
     /// Its nodes in file order.
     pub nodes: Vec<Declared<NodeEntry>>,
-    /// What is odd but not wrong.
+    /// The warnings about the file.
     pub warnings: Vec<SourceError>,
 }
 
 impl InventoryFragment {
-    /// Takes in what follows this fragment in a file, so many lines down. Nothing warns in it.
+    /// Appends the next fragment of the same file, which begins after `lines` lines and has no
+    /// warnings.
     pub(super) fn append(&mut self, mut next: Self, lines: u32) {
-        fn move_down<T>(declared: &mut [Declared<T>], lines: u32) {
+        fn shift_lines<T>(declared: &mut [Declared<T>], lines: u32) {
             for declared in declared {
                 declared.line += lines;
             }
         }
-        move_down(&mut next.namespaces, lines);
-        move_down(&mut next.workloads, lines);
-        move_down(&mut next.nodes, lines);
+        shift_lines(&mut next.namespaces, lines);
+        shift_lines(&mut next.workloads, lines);
+        shift_lines(&mut next.nodes, lines);
         self.namespaces.append(&mut next.namespaces);
         self.workloads.append(&mut next.workloads);
         self.nodes.append(&mut next.nodes);
     }
 
-    /// Takes over the workloads that are equal in an older fragment.
+    /// Shares the workloads that are equal in an older fragment.
     pub(super) fn reuse_equal(&mut self, older: &Self) {
         let known: HashMap<&WorkloadId, &Arc<Workload>> = older
             .workloads
@@ -139,10 +140,10 @@ struct RawNode<'a> {
     local: bool,
 }
 
-/// Parses an inventory file; empty text is a file without items.
+/// Parses an inventory file; an empty file has no items.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All errors of the file.
 pub fn parse(file_name: &str, text: &str) -> Result<InventoryFragment, Vec<SourceError>> {
     let mut fragment = match inventory_parts::parse(file_name, text) {
         Some(fragment) => fragment,
@@ -152,7 +153,7 @@ pub fn parse(file_name: &str, text: &str) -> Result<InventoryFragment, Vec<Sourc
     Ok(fragment)
 }
 
-/// Parses a file, or a part of one, in one go; nothing of what it says is shared yet.
+/// Parses a file, or a part of one, as a whole; values that occur repeatedly are not shared yet.
 pub(super) fn parse_sequentially(
     file_name: &str,
     text: &str,
@@ -174,7 +175,8 @@ pub(super) fn parse_sequentially(
     })
 }
 
-/// Keeps what workloads have in common once: replicas differ in little more than their names.
+/// Shares values that several workloads have in common: replicas differ in little more than their
+/// names.
 fn intern_common_values(workloads: &mut [Declared<Arc<Workload>>]) {
     let mut labels = HashSet::new();
     let mut namespaces = HashSet::new();
@@ -300,7 +302,7 @@ fn ports(document: &mut Document<'_>, raw: &BTreeMap<Text<'_>, Spanned<Value>>) 
     ports
 }
 
-/// A port is `"tcp/53"`, or `["tcp/53", "udp/53"]` for one name on two protocols.
+/// A port is `"tcp/53"`, or `["tcp/53", "udp/53"]` for one name with two protocols.
 fn port_texts<'a>(document: &mut Document<'_>, port: &'a Spanned<Value>) -> Vec<&'a str> {
     let texts: Option<Vec<&str>> = match port.get_ref() {
         Value::String(text) => Some(vec![text]),

@@ -1,38 +1,40 @@
-//! How much one policy file may hold.
+//! Limits for the contents of a source file.
 //!
-//! Far more than people write, and little enough that a hostile file is refused within a second
-//! and in bounded memory, both when it is parsed and when it is compiled.
+//! They are far above what people write, and low enough that a hostile file is refused within a
+//! second and in bounded memory, both when it is parsed and when it is compiled.
 
-/// The largest inventory or configuration file: written by whoever runs the agent.
+/// The maximum size of an inventory or configuration file, which the operator of the agent writes.
 pub(crate) const MAX_FILE_SIZE: usize = 8 * 1024 * 1024;
-/// The largest TOML policy file, which is 10,000 ranges of addresses, generously written, and some
-/// more. Parsing takes up to 65 times the text's size: 48 MiB.
+/// The maximum size of a TOML policy file: 10,000 address ranges in a verbose notation, and some
+/// more. Parsing takes up to 65 times the size of the text: 48 MiB.
 pub(crate) const MAX_TOML_POLICY_SIZE: usize = 768 * 1024;
-/// The largest file of Kubernetes objects. What it may hold is bounded by [`MAX_NODES`] as well.
+/// The maximum size of a file of Kubernetes objects. Its content is limited by [`MAX_NODES`] as
+/// well.
 pub(crate) const MAX_KUBERNETES_SIZE: usize = 2 * 1024 * 1024;
-/// The deepest nesting of a YAML document; lists of managed objects take about 20.
+/// The maximum nesting depth of a YAML document; lists of managed objects need about 20.
 pub(crate) const MAX_DEPTH: usize = 64;
-/// The most values of a YAML file, those that aliases stand for included.
+/// The maximum number of values in a YAML file, with aliases expanded.
 pub(crate) const MAX_NODES: usize = 400_000;
-/// The most documents of a YAML file.
+/// The maximum number of documents in a YAML file.
 pub(crate) const MAX_DOCUMENTS: usize = 10_000;
-/// The most errors, and the most warnings, of one file that are reported one by one.
+/// The maximum number of errors, and of warnings, that are reported one by one for a file.
 pub(crate) const MAX_FINDINGS: usize = 200;
-/// The most rules of one direction of a policy.
+/// The maximum number of rules in one direction of a policy.
 pub(crate) const MAX_RULES: usize = 1000;
-/// The most peers of a rule, and exceptions of a range.
+/// The maximum number of peers of a rule, and of exceptions of a range.
 pub(crate) const MAX_PEERS: usize = 20_000;
-/// The most entries of a rule's ports.
+/// The maximum number of entries in a rule's ports.
 pub(crate) const MAX_PORTS: usize = 1000;
-/// The most rules, peers, protocols and networks of a ClusterNetworkPolicy, each: the API's own.
+/// The maximum number, each, of rules, peers, protocols and networks in a ClusterNetworkPolicy; the
+/// API has the same limit.
 pub(crate) const MAX_CLUSTER_ITEMS: usize = 25;
-/// The most tests of a TOML policy.
+/// The maximum number of tests of a TOML policy.
 pub(crate) const MAX_TESTS: usize = 1000;
-/// The most requirements of a label selector.
+/// The maximum number of requirements of a label selector.
 pub(crate) const MAX_REQUIREMENTS: usize = 100;
-/// The most values of one requirement.
+/// The maximum number of values of one requirement.
 pub(crate) const MAX_SELECTOR_VALUES: usize = 1000;
-/// The most characters of an owner, a justification or a ticket.
+/// The maximum number of characters of an owner, a justification or a ticket.
 pub(crate) const MAX_FREE_TEXT: usize = 1000;
-/// The most characters of a rule's name.
+/// The maximum number of characters of a rule's name.
 pub(crate) const MAX_RULE_NAME: usize = 100;

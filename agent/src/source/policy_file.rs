@@ -1,6 +1,6 @@
-//! Policy files of every language: which one a file is in, and what all of them come to.
+//! Policy files of every language: selects the parser for a file and defines the parsers' result.
 //!
-//! `*.yaml`, `*.yml` and `*.json` are Kubernetes objects, everything else is TOML.
+//! `*.yaml`, `*.yml` and `*.json` files are Kubernetes objects, all other files are TOML.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,12 +12,12 @@ use super::tracked_files::Fragment;
 use super::{kubernetes, policy_toml, refused_subjects, toml_error_names};
 use crate::model::{Lockdown, Policy};
 
-/// What one policy file says.
+/// The content of one policy file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PolicyFragment {
     /// Its policies in file order.
     pub policies: Vec<Arc<Policy>>,
-    /// What is odd but not wrong.
+    /// The warnings about the file.
     pub warnings: Vec<SourceError>,
 }
 
@@ -79,5 +79,9 @@ impl Fragment for PolicyFragment {
 
 fn is_kubernetes(file_name: &str) -> bool {
     let extension = Path::new(file_name).extension();
-    extension.is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|of| extension == *of))
+    extension.is_some_and(|extension| {
+        ["yaml", "yml", "json"]
+            .iter()
+            .any(|known| extension == *known)
+    })
 }

@@ -1,12 +1,12 @@
-//! The shape of a policy file as serde sees it, before anything is checked.
+//! The raw structure of a TOML policy file as serde deserializes it, before any checks.
 //!
-//! Holds every key of the design's policy language, also those this version refuses: a known key
-//! can be refused with a reason, an unknown one only as unknown.
+//! It includes keys that this version refuses, so that they are refused with a reason and not as
+//! unknown keys.
 
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
-/// A string and its place.
+/// A string and its span.
 pub(super) type Text = Spanned<String>;
 
 #[derive(Deserialize)]

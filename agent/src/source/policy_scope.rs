@@ -1,8 +1,8 @@
-//! Where a TOML policy applies: the keys `namespace`, `scope`, `tier`, `priority` and
-//! `subject-namespaces`, and which of them go together.
+//! The scope of a TOML policy: the keys `namespace`, `scope`, `tier`, `priority` and
+//! `subject-namespaces`, and which of them can be combined.
 //!
-//! Invariant: exactly one of `namespace = "…"` and `scope = "cluster"` makes a policy; the other
-//! keys belong to the latter.
+//! Invariant: a policy has exactly one of `namespace = "…"` and `scope = "cluster"`; the other keys
+//! are only allowed with the latter.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use super::policy_toml::{parsed, selector};
 use super::value;
 use crate::model::{LabelSelector, NamespaceName, Priority, Scope, quote};
 
-/// Reads the scope; refuses what does not go together.
+/// Reads the scope; refuses keys that cannot be combined.
 pub(super) fn scope(
     document: &mut Document<'_>,
     span: &Range<usize>,
@@ -27,7 +27,7 @@ pub(super) fn scope(
         }
         (None, Some(scope)) if scope.get_ref() == "cluster" => cluster(document, span, raw),
         (Some(_), Some(scope)) => {
-            let message = "scope beside namespace: expected one of the two";
+            let message = "scope together with namespace: expected one of the two";
             document.refuse(scope.span(), message);
             None
         }
@@ -60,7 +60,7 @@ fn cluster(document: &mut Document<'_>, span: &Range<usize>, raw: &RawPolicy) ->
     );
     require(
         raw.priority.is_some(),
-        "priority: expected priority = 0 to 1000, lower speaks first",
+        "priority: expected priority = 0 to 1000, lower is evaluated first",
     );
     let tier = raw
         .tier
@@ -81,7 +81,7 @@ fn cluster(document: &mut Document<'_>, span: &Range<usize>, raw: &RawPolicy) ->
     })
 }
 
-/// Refuses the keys of cluster policies beside `namespace`; true if there are none.
+/// Refuses the keys of cluster policies in a namespaced policy; true if there are none.
 fn refuse_cluster_keys(document: &mut Document<'_>, raw: &RawPolicy) -> bool {
     let place = |text: &Option<Text>| text.as_ref().map(Text::span);
     let keys = [
@@ -102,7 +102,7 @@ fn refuse_cluster_keys(document: &mut Document<'_>, raw: &RawPolicy) -> bool {
     none
 }
 
-/// Narrowing the node's own access takes the identity of host processes.
+/// Refuses `host-ingress`: restricting the host's access needs the identity of host processes.
 fn refuse_host_ingress(document: &mut Document<'_>, raw: &RawPolicy) {
     if let Some(value) = &raw.host_ingress {
         let message = "host-ingress is not supported: it needs the fence around host processes, \

@@ -1,8 +1,8 @@
-//! Policy files: `[[policy]]` tables to `model::Policy`.
+//! Parses TOML policy files: `[[policy]]` tables to `model::Policy`.
 //!
-//! Checks everything that one file can show; what takes several files (names used twice, unknown
-//! namespaces) is left to `files`. All errors of a file are reported at once, each at the place of
-//! the value that causes it.
+//! Checks each file by itself; conflicts between files (names used twice, unknown namespaces) are
+//! left to `files`. All errors of a file are reported at once, each at the place of the value that
+//! causes it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use crate::model::{
     PolicyTest, Ports, Rule, RuleAction, Scope, ServiceAccountName, Tier, Window,
 };
 
-/// Parses a policy file; empty text is a file without policies.
+/// Parses a policy file; an empty file has no policies.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All errors of the file.
 pub fn parse(file_name: &str, text: &str) -> Result<PolicyFragment, Vec<SourceError>> {
     let mut document =
         Document::new(file_name, text, MAX_TOML_POLICY_SIZE).map_err(|error| vec![error])?;
@@ -58,7 +58,7 @@ where
     document.accept(text.span(), text.get_ref().parse())
 }
 
-/// Reads a label selector, within limits.
+/// Parses a label selector and checks its limits.
 pub(super) fn selector(document: &mut Document<'_>, text: &Text) -> Option<LabelSelector> {
     let selector: LabelSelector = parsed(document, text)?;
     let count = selector.requirements().len();
@@ -72,26 +72,26 @@ pub(super) fn selector(document: &mut Document<'_>, text: &Text) -> Option<Label
         Operator::In(values) | Operator::NotIn(values) => values.len(),
         Operator::Exists | Operator::DoesNotExist => 0,
     };
-    let most = selector.requirements().iter().map(values).max();
-    if let Some(most) = most.filter(|most| *most > MAX_SELECTOR_VALUES) {
-        let message = format!("{most} values for a label: expected at most {MAX_SELECTOR_VALUES}");
+    let longest = selector.requirements().iter().map(values).max();
+    if let Some(count) = longest.filter(|count| *count > MAX_SELECTOR_VALUES) {
+        let message = format!("{count} values for a label: expected at most {MAX_SELECTOR_VALUES}");
         document.refuse(text.span(), message);
         return None;
     }
     Some(selector)
 }
 
-/// Refuses the first item beyond a limit.
-fn bounded<T>(
+/// Checks the length of a list; the error is reported at the first item beyond the limit.
+fn check_length<T>(
     document: &mut Document<'_>,
     what: &str,
     items: &[Spanned<T>],
-    most: usize,
+    limit: usize,
 ) -> Option<()> {
-    match items.get(most) {
+    match items.get(limit) {
         None => Some(()),
         Some(beyond) => {
-            let message = format!("{} {what}: expected at most {most}", items.len());
+            let message = format!("{} {what}: expected at most {limit}", items.len());
             document.refuse(beyond.span(), message);
             None
         }
@@ -120,7 +120,7 @@ fn policy(document: &mut Document<'_>, raw: Spanned<RawPolicy>) -> Option<Policy
         .and_then(|day| document.accept(day.span(), value::day(day.get_ref())));
     let ingress = rules(document, scope.as_ref(), Direction::Ingress, raw.ingress);
     let egress = rules(document, scope.as_ref(), Direction::Egress, raw.egress);
-    bounded(document, "tests", &raw.test, MAX_TESTS)?;
+    check_length(document, "tests", &raw.test, MAX_TESTS)?;
     let tests = raw
         .test
         .into_iter()
@@ -154,7 +154,7 @@ fn rules(
     raw: Option<Vec<Spanned<RawRule>>>,
 ) -> Option<Vec<Rule>> {
     let raw = raw?;
-    bounded(document, "rules of one direction", &raw, MAX_RULES)?;
+    check_length(document, "rules of one direction", &raw, MAX_RULES)?;
     Some(
         raw.into_iter()
             .filter_map(|raw| rule(document, scope, direction, raw))
@@ -179,7 +179,7 @@ fn rule(
         Direction::Egress => (raw.to, raw.from, "to", "from"),
     };
     if let Some(misplaced) = misplaced {
-        let message = format!("{wrong} names no peer in this direction: expected {right}");
+        let message = format!("{wrong} is not valid in this direction: expected {right}");
         document.refuse(misplaced.span(), message);
     }
     let peers = peers_of(document, scope, right, peers);
@@ -216,10 +216,10 @@ fn peers_of(
         return Some(Peers::Any);
     };
     if raw.get_ref().is_empty() {
-        let message = format!("{key} is empty: expected a peer, or no {key} at all for anyone");
+        let message = format!("{key} is empty: expected a peer; omit {key} to match every peer");
         document.refuse(raw.span(), message);
     }
-    bounded(document, "peers of one rule", raw.get_ref(), MAX_PEERS)?;
+    check_length(document, "peers of one rule", raw.get_ref(), MAX_PEERS)?;
     let peers = raw
         .into_inner()
         .iter()
@@ -234,25 +234,25 @@ fn peer_of(
     raw: &Spanned<RawPeer>,
 ) -> Option<Peer> {
     let (span, raw) = (raw.span(), raw.get_ref());
-    let of_workloads =
+    let has_workload_keys =
         raw.namespaces.is_some() || raw.pods.is_some() || raw.service_account.is_some();
     if let (Some(except), None) = (&raw.except, &raw.cidr) {
         document.refuse(
             except.span(),
-            "except without cidr: expected the cidr to except from",
+            "except without cidr: expected the cidr that contains the exceptions",
         );
         return None;
     }
     match (&raw.cidr, &raw.entity) {
         (Some(cidr), entity) => {
-            if of_workloads || entity.is_some() {
+            if has_workload_keys || entity.is_some() {
                 refuse_combination(document, span, "cidr (with except)");
                 return None;
             }
             cidr_peer(document, cidr, raw.except.as_ref())
         }
         (None, Some(entity)) => {
-            if of_workloads {
+            if has_workload_keys {
                 refuse_combination(document, span, "entity");
                 return None;
             }
@@ -260,7 +260,7 @@ fn peer_of(
                 .accept(entity.span(), value::entity(entity.get_ref()))
                 .map(Peer::Entity)
         }
-        (None, None) if of_workloads => workload_peer(document, scope, raw),
+        (None, None) if has_workload_keys => workload_peer(document, scope, raw),
         (None, None) => {
             document.refuse(
                 span,
@@ -272,7 +272,9 @@ fn peer_of(
 }
 
 fn refuse_combination(document: &mut Document<'_>, span: Range<usize>, key: &str) {
-    let message = format!("{key} stands alone: expected a peer of its own for each condition");
+    let message = format!(
+        "{key} cannot be combined with other keys: expected a separate peer for each condition"
+    );
     document.refuse(span, message);
 }
 
@@ -314,7 +316,7 @@ fn cidr_peer(
     let net = masked(document, cidr)?;
     let mut exceptions = Vec::new();
     if let Some(except) = except {
-        bounded(document, "exceptions", except.get_ref(), MAX_PEERS)?;
+        check_length(document, "exceptions", except.get_ref(), MAX_PEERS)?;
     }
     for text in except.map(Spanned::get_ref).into_iter().flatten() {
         let Some(exception) = masked(document, text) else {
@@ -340,10 +342,10 @@ fn ports_of(document: &mut Document<'_>, raw: Option<Spanned<Vec<Text>>>) -> Opt
         return Some(Ports::Any);
     };
     if raw.get_ref().is_empty() {
-        let message = "ports is empty: expected a port, or no ports at all for everything";
+        let message = "ports is empty: expected a port; omit ports to match every port";
         document.refuse(raw.span(), message);
     }
-    bounded(document, "ports of one rule", raw.get_ref(), MAX_PORTS)?;
+    check_length(document, "ports of one rule", raw.get_ref(), MAX_PORTS)?;
     let mut ports = Vec::with_capacity(raw.get_ref().len());
     for text in raw.get_ref() {
         ports.extend(document.accept(text.span(), value::port_match(text.get_ref())));

@@ -1,8 +1,8 @@
-//! Whom a refused TOML policy file is about, as far as it can be read.
+//! The subjects of a refused TOML policy file, as far as they can be read.
 //!
-//! Best effort, for lockdown: nothing that is read here is ever in force as a policy. A policy
-//! whose subject cannot be read is about its whole namespace; one whose namespace cannot be read
-//! is about nobody.
+//! Best effort, for lockdown: nothing that is read here is ever in force as a policy. If the
+//! subject of a policy cannot be read, all workloads of its namespace are subjects. A policy whose
+//! namespace cannot be read has no subjects.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -11,7 +11,7 @@ use super::document::Document;
 use super::limits::MAX_TOML_POLICY_SIZE;
 use crate::model::{LabelSelector, Lockdown, LockedScope, NamespaceName, Origin};
 
-/// The subjects of the policies of a file.
+/// The subjects of the policies in a TOML file.
 pub(super) fn in_toml(file_name: &str, text: &str) -> Vec<Lockdown> {
     let Ok(document) = Document::new(file_name, text, MAX_TOML_POLICY_SIZE) else {
         return Vec::new();
@@ -48,8 +48,8 @@ fn subject(policy: &DeTable<'_>, origin: Origin) -> Option<Lockdown> {
             origin,
         });
     }
-    // Whose subjects of all namespaces cannot be told is nobody's lockdown: one slip of a pen
-    // would close the whole cluster.
+    // A cluster policy whose subjects cannot be read has none: otherwise a single typo would lock
+    // down the whole cluster.
     let namespaces = match policy.get("subject-namespaces") {
         Some(_) => selector("subject-namespaces")?,
         None => LabelSelector::everything(),
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_of_a_refused_file() {
+    fn the_readable_subjects_of_a_refused_file_are_found() {
         let text = r#"
 [[policy]]
 name = "a"
@@ -112,7 +112,7 @@ subject = 7
     }
 
     #[test]
-    fn a_file_that_is_no_toml_still_has_its_good_lines() {
+    fn the_valid_lines_of_malformed_toml_are_used() {
         let text = "[[policy]]\nname = \"a\nnamespace = \"shop\"\nsubject = \"app=web\"\n";
         assert_eq!(shown(text), ["1 shop app=web"]);
         assert_eq!(shown("[[policy"), Vec::<String>::new());

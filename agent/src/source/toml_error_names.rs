@@ -1,6 +1,7 @@
-//! Names in errors of a TOML policy file the policy that each one is about.
+//! Adds policy names to the errors of a TOML policy file.
 //!
-//! Works on the text, because what cannot be read as a policy still has a place and often a name.
+//! Works on the text, because a table that cannot be parsed as a policy still has a position and
+//! often a name.
 
 use toml::{
     Spanned,
@@ -10,10 +11,10 @@ use toml::{
 use super::document::SourceError;
 use crate::model::quote::sanitise;
 
-/// The longest name that is shown.
+/// The maximum length of a name in a message.
 const MAX_NAME: usize = 320;
 
-/// The errors, each with the policy whose table it lies in.
+/// The errors, each prefixed with the name of the policy whose table it is in.
 pub(super) fn add_policy_names(text: &str, mut errors: Vec<SourceError>) -> Vec<SourceError> {
     let (root, _) = DeTable::parse_recoverable(text);
     let policies = match root.get_ref().get("policy").map(Spanned::get_ref) {
@@ -76,7 +77,7 @@ mod tests {
         "[[policy]]\nname = \"good\"\nnamespace = \"x\"\nsubject = \"\"\ningress = []\n\n";
 
     #[test]
-    fn the_policy_around_the_place_is_named() {
+    fn an_error_names_the_policy_that_contains_it() {
         let unknown =
             format!("{GOOD}[[policy]]\nname = \"bad\"\nscope = \"cluster\"\nsubjectt = 1\n");
         let found = messages(&unknown);
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_breaks_off_is_named_as_far_as_it_can_be_read() {
+    fn an_incomplete_policy_is_named_if_its_name_can_be_read() {
         let found = messages(&format!("{GOOD}[[policy]]\nname = \"bad\"\nsubject = \n"));
         assert!(
             found[0].starts_with("p.toml:9:11: policy bad: "),

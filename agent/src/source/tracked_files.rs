@@ -1,8 +1,9 @@
-//! The files of one kind: which exist, which changed, and what each last said that was good.
+//! The files of one kind (inventory or policies): which exist, which have changed, and the last
+//! good content of each.
 //!
-//! A scan reads only files whose stamp changed and leaves new content *pending*: taking it into
-//! force, which may be refused, is decided by `files` over all files together. Nothing here
-//! compares one file with another.
+//! A scan reads only files whose stamp has changed and makes new content *pending*. `files` decides
+//! over all files together whether pending content is put into force. Nothing here compares one
+//! file with another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Metadata, OpenOptions};
@@ -17,36 +18,37 @@ use sha2::{Digest, Sha256};
 use super::document::{SourceError, decode};
 use crate::model::Lockdown;
 
-/// A file changed again this soon after a change may keep its stamp: the clock of file times is
+/// A file that is changed twice within this time may keep its stamp: the clock for file times is
 /// coarse.
-const STAMP_GRAIN: Duration = Duration::from_millis(100);
+const STAMP_GRANULARITY: Duration = Duration::from_millis(100);
 
-/// What a kind of file parses into.
+/// The parsed content of a file of one kind.
 pub(super) trait Fragment: Sized + PartialEq {
-    /// The extensions of such files in a directory.
+    /// The extensions by which such files are found in a directory.
     const EXTENSIONS: &'static [&'static str];
 
-    /// The most bytes of such a file.
+    /// The maximum size of such a file in bytes.
     fn max_size(file_name: &str) -> usize;
 
     fn parse(file_name: &str, text: &str) -> Result<Self, Vec<SourceError>>;
     fn warnings(&self) -> &[SourceError];
 
-    /// Whom a refused file is about, as far as it can be read.
+    /// The subjects of a refused file, as far as they can be read.
     fn refused_subjects(_: &str, _: &str) -> Vec<Lockdown> {
         Vec::new()
     }
 
-    /// Whom a good one is about.
+    /// The subjects of valid content.
     fn subjects(&self) -> Vec<Lockdown> {
         Vec::new()
     }
 
-    /// Takes over what is equal in older content, so that it is there once and known to be equal.
+    /// Shares the values that are equal in older content, so that they exist once and equality is
+    /// cheap to detect.
     fn reuse_equal(&mut self, _older: &Self) {}
 }
 
-/// What tells one state of a file from another without reading it.
+/// Identifies a version of a file without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -67,7 +69,7 @@ impl Stamp {
         }
     }
 
-    /// True if a change after `now` is sure to give another stamp.
+    /// True if any change after `now` results in a different stamp.
     fn is_conclusive(&self, now: SystemTime) -> bool {
         let (Ok(seconds), Ok(nanoseconds)) =
             (u64::try_from(self.changed.0), u32::try_from(self.changed.1))
@@ -76,22 +78,22 @@ impl Stamp {
         };
         let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
         now.duration_since(changed)
-            .is_ok_and(|age| age > STAMP_GRAIN)
+            .is_ok_and(|age| age > STAMP_GRANULARITY)
     }
 }
 
 /// Content that is not in force yet.
 #[derive(Debug)]
 pub(super) enum Pending<F> {
-    /// The file says what is in force, or is bad.
+    /// The file has the content in force, or is bad.
     Nothing,
-    /// The file says this now.
+    /// The file has new content.
     Content(Arc<F>),
-    /// The file is gone.
+    /// The file was deleted.
     Removal,
 }
 
-/// One file.
+/// The state of one file.
 #[derive(Debug)]
 pub(super) struct TrackedFile<F> {
     stamp: Option<Stamp>,
@@ -99,7 +101,7 @@ pub(super) struct TrackedFile<F> {
     in_force: Option<Arc<F>>,
     pending: Pending<F>,
     errors: Vec<SourceError>,
-    /// Whom the present content is about if it is refused and nothing is in force.
+    /// The subjects of the current content, if it is refused and no content is in force.
     refused_subjects: Vec<Lockdown>,
 }
 
@@ -116,12 +118,12 @@ impl<F> TrackedFile<F> {
         }
     }
 
-    /// What is in force.
+    /// The content in force.
     pub(super) fn in_force(&self) -> Option<&Arc<F>> {
         self.in_force.as_ref()
     }
 
-    /// What would be in force with the pending content.
+    /// The content that will be in force after a commit.
     pub(super) fn proposed(&self) -> Option<&Arc<F>> {
         match &self.pending {
             Pending::Nothing => self.in_force.as_ref(),
@@ -130,7 +132,7 @@ impl<F> TrackedFile<F> {
         }
     }
 
-    /// True if something waits to be taken into force.
+    /// True if new content or a removal waits to be put into force.
     pub(super) fn is_pending(&self) -> bool {
         !matches!(self.pending, Pending::Nothing)
     }
@@ -157,7 +159,7 @@ impl<F: Fragment> TrackedFiles<F> {
         &self.roots
     }
 
-    /// Looks at every file and reads those that changed.
+    /// Checks every file and reads those that have changed.
     pub(super) fn scan(&mut self) {
         let (present, kept) = self.list();
         for path in &present {
@@ -176,7 +178,8 @@ impl<F: Fragment> TrackedFiles<F> {
             .retain(|_, entry| entry.in_force.is_some() || entry.is_known());
     }
 
-    /// The files that exist, and the roots that cannot be read: their files stay as they are.
+    /// The files that exist, and the roots that cannot be read: the files below those are kept as
+    /// they are.
     fn list(&mut self) -> (BTreeSet<PathBuf>, Vec<PathBuf>) {
         let mut present = BTreeSet::new();
         let mut kept = Vec::new();
@@ -194,39 +197,39 @@ impl<F: Fragment> TrackedFiles<F> {
             };
             if let Err(error) = listed {
                 let message = format!(
-                    "cannot be read: {error}; expected a file, or a directory of *.{} files, as \
-                     the configuration says",
+                    "cannot be read: {error}; expected a file, or a directory of *.{} files, at \
+                     this configured path",
                     F::EXTENSIONS.join(", *.")
                 );
                 let shown = root.to_string_lossy();
                 self.root_errors
                     .push(SourceError::whole_file(&shown, message));
-                // A path that the configuration names and that is gone is a mistake, or an editor
-                // between two steps; neither may open what its policies close.
+                // A missing configured path is a mistake, or an editor is replacing the file. In
+                // neither case may traffic be allowed that its policies deny.
                 kept.push(root.clone());
             }
         }
         (present, kept)
     }
 
-    /// What is wrong with single files and paths now.
+    /// The current errors of single files and paths.
     pub(super) fn errors(&self) -> impl Iterator<Item = &SourceError> {
         self.root_errors
             .iter()
             .chain(self.files.values().flat_map(|entry| &entry.errors))
     }
 
-    /// The files of which nothing was ever in force, and whom they are about.
+    /// The files of which no content was ever in force, and their subjects.
     pub(super) fn without_good_content(&self) -> impl Iterator<Item = (&Path, Vec<Lockdown>)> {
         let waiting = self.files.iter().filter(|(_, entry)| {
             entry.in_force.is_none() && (!entry.errors.is_empty() || entry.is_pending())
         });
         waiting.map(|(path, entry)| {
-            let about = match &entry.pending {
+            let subjects = match &entry.pending {
                 Pending::Content(fragment) => fragment.subjects(),
                 Pending::Nothing | Pending::Removal => entry.refused_subjects.clone(),
             };
-            (path.as_path(), about)
+            (path.as_path(), subjects)
         })
     }
 
@@ -235,13 +238,13 @@ impl<F: Fragment> TrackedFiles<F> {
         &self.root_errors
     }
 
-    /// What is odd in what is in force.
+    /// The warnings about the content in force.
     pub(super) fn warnings(&self) -> impl Iterator<Item = &SourceError> {
         let fragments = self.files.values().filter_map(TrackedFile::in_force);
         fragments.flat_map(|fragment| fragment.warnings())
     }
 
-    /// Takes the pending content of these files into force.
+    /// Puts the pending content of these files into force.
     pub(super) fn commit(&mut self, paths: &BTreeSet<PathBuf>) {
         for path in paths {
             let Some(entry) = self.files.get_mut(path) else {
@@ -274,10 +277,10 @@ fn list_directory(
         let hidden = path
             .file_name()
             .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        let is_ours = path
+        let has_known_extension = path
             .extension()
-            .is_some_and(|extension| extensions.iter().any(|ours| extension == *ours));
-        if is_ours && !hidden && !path.is_dir() {
+            .is_some_and(|extension| extensions.iter().any(|known| extension == *known));
+        if has_known_extension && !hidden && !path.is_dir() {
             present.insert(path);
         }
     }
@@ -295,7 +298,7 @@ fn mark_removed<F>(entry: &mut TrackedFile<F>) {
     };
 }
 
-/// Brings an entry up to date with its file.
+/// Updates the entry of a file if the file has changed.
 fn refresh<F: Fragment>(path: &Path, entry: &mut TrackedFile<F>) {
     let unchanged =
         std::fs::metadata(path).is_ok_and(|metadata| entry.stamp == Some(Stamp::of(&metadata)));
@@ -342,8 +345,8 @@ fn refresh<F: Fragment>(path: &Path, entry: &mut TrackedFile<F>) {
     }
 }
 
-/// Reads a regular file, of one beyond the limit only enough to show that; the stamp is `None` if
-/// it may not tell the next change.
+/// Reads a regular file, but at most one byte more than the limit. The stamp is `None` if the next
+/// change might not alter it.
 fn read(path: &Path, limit: usize) -> io::Result<(Vec<u8>, Option<Stamp>)> {
     let now = SystemTime::now();
     let file: File = OpenOptions::new()

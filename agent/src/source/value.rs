@@ -1,6 +1,6 @@
-//! The small languages inside TOML strings: ports, ranges of addresses, times.
+//! Parsers for the values inside TOML strings: ports, address ranges, times.
 //!
-//! Pure text to value; each refusal says what was expected. Places are added by the caller.
+//! They convert text to values; each error says what was expected. The caller adds the place.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ use crate::model::{
     WorkloadId, quote,
 };
 
-/// Why a value inside a string is refused: what is wrong and what was expected.
+/// An invalid value in a string: what is wrong and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ValueError(String);
@@ -33,12 +33,12 @@ fn refuse<T>(message: impl Into<String>) -> Result<T, ValueError> {
 }
 
 const PORT_FORMS: &str = "expected tcp/8080, tcp/9000-9010, tcp, icmp, protocol/47, http or \
-                          tcp/http (likewise udp and sctp)";
+                          tcp/http (also with udp and sctp)";
 
 /// Parses one entry of `ports`.
 ///
 /// # Errors
-/// When it has none of the forms.
+/// When it has none of the accepted forms.
 pub fn port_match(text: &str) -> Result<PortMatch, ValueError> {
     let Some((protocol, rest)) = text.split_once('/') else {
         return bare_port(text);
@@ -192,7 +192,7 @@ pub fn test_end(text: &str) -> Result<TestEnd, ValueError> {
 /// Parses an address that a workload or node owns.
 ///
 /// # Errors
-/// When it is no address, or one that nobody can own.
+/// When it is not an address, or one that no workload or node can own.
 pub fn owned_address(text: &str) -> Result<IpAddr, ValueError> {
     let Ok(address) = text.parse() else {
         return refuse(format!(
@@ -202,16 +202,16 @@ pub fn owned_address(text: &str) -> Result<IpAddr, ValueError> {
     };
     match unusable_reason(address) {
         None => Ok(address),
-        Some(kind) => refuse(format!(
-            "address {address} is {kind}: expected a unicast address of its own"
+        Some(reason) => refuse(format!(
+            "address {address} is {reason}: expected a unicast address of its own"
         )),
     }
 }
 
-/// Parses a range of addresses; the second value is true if host bits had to be masked.
+/// Parses an address range; the second value is true if host bits were set, which are masked.
 ///
 /// # Errors
-/// When it is no CIDR, or one of IPv4-mapped IPv6 addresses.
+/// When it is not a CIDR, or is a range of IPv4-mapped IPv6 addresses.
 pub fn cidr(text: &str) -> Result<(IpNet, bool), ValueError> {
     let Ok(net) = text.parse::<IpNet>() else {
         return refuse(format!(
@@ -225,7 +225,7 @@ pub fn cidr(text: &str) -> Result<(IpNet, bool), ValueError> {
         && v6.addr().to_ipv4_mapped().is_some()
     {
         return refuse(format!(
-            "{} holds IPv4-mapped IPv6 addresses: expected the IPv4 CIDR itself",
+            "{} contains IPv4-mapped IPv6 addresses: expected the IPv4 CIDR itself",
             quote(text)
         ));
     }
@@ -251,7 +251,7 @@ pub fn entity(text: &str) -> Result<Entity, ValueError> {
 /// Parses a rule's action.
 ///
 /// # Errors
-/// When it is no action.
+/// When there is no such action.
 pub fn action(text: &str) -> Result<RuleAction, ValueError> {
     match text {
         "allow" => Ok(RuleAction::Allow),
@@ -297,10 +297,10 @@ pub fn expectation(text: &str) -> Result<Verdict, ValueError> {
 
 const TIME_FORM: &str = "expected a time with an offset, for example 2026-12-01T00:00:00Z";
 
-/// Takes a point in time: a TOML date-time with an offset, or the same as a string.
+/// Parses a point in time: a TOML date-time with an offset, or the same as a string.
 ///
 /// # Errors
-/// When it is anything else or lies outside the years 1678 to 2261.
+/// When it is anything else, or outside the years 1678 to 2261.
 pub fn wall_time(value: &Value) -> Result<WallTime, ValueError> {
     let text = match value {
         Value::Datetime(time) if time.offset.is_some() => time.to_string(),
@@ -325,7 +325,7 @@ pub fn wall_time(value: &Value) -> Result<WallTime, ValueError> {
     }
 }
 
-/// Takes a day: a TOML local date, or the same as a string.
+/// Parses a day: a TOML local date, or the same as a string.
 ///
 /// # Errors
 /// When it is anything else.
@@ -344,38 +344,39 @@ pub fn day(value: &Value) -> Result<String, ValueError> {
     }
 }
 
-/// Takes text that people write for people, such as a justification: bounded, and without
-/// characters that change how other text is shown. Space around it is dropped.
+/// Checks free text, such as a justification: its length is limited, and it may not contain
+/// characters that change how other text is shown. Surrounding whitespace is removed.
 ///
 /// # Errors
-/// When it is too long or holds such a character.
+/// When it is too long or contains such a character.
 pub fn free_text(text: &str) -> Result<String, ValueError> {
     bounded_text(text.trim_ascii(), MAX_FREE_TEXT)
 }
 
-/// Takes the name of a rule, likewise.
+/// Checks the name of a rule: its length is limited, and it may not contain characters that change
+/// how other text is shown.
 ///
 /// # Errors
-/// When it is too long or holds such a character.
+/// When it is too long or contains such a character.
 pub fn rule_name(text: &str) -> Result<String, ValueError> {
     bounded_text(text, MAX_RULE_NAME)
 }
 
-fn bounded_text(text: &str, most: usize) -> Result<String, ValueError> {
+fn bounded_text(text: &str, limit: usize) -> Result<String, ValueError> {
     let breaks = ['\n', '\r', '\t'];
     if let Some(bad) = text
         .chars()
         .find(|&c| is_deceptive(c) && !breaks.contains(&c))
     {
         return refuse(format!(
-            "the text holds {}: expected no control, bidirectional or zero-width characters",
+            "the text contains {}: expected no control, bidirectional or zero-width characters",
             bad.escape_unicode()
         ));
     }
     let length = text.chars().count();
-    if length > most {
+    if length > limit {
         return refuse(format!(
-            "the text has {length} characters: expected at most {most}"
+            "the text has {length} characters: expected at most {limit}"
         ));
     }
     Ok(text.to_owned())

@@ -1,14 +1,15 @@
-//! Ticks when a watched file may have changed.
+//! Reports when a watched file may have changed.
 //!
-//! Watches directories, not files, so that atomic renames and Kubernetes' `..data` swaps are seen;
-//! for each symbolic link on the way also the directory that holds the link. There is no timer:
-//! closing a written file and renaming one are edges already, and all queued events make one
-//! tick. Ticks may be spurious; what changed is for `FileSet::reload` to find out. Create the
-//! watcher before the first load, so that no change falls between the two.
+//! Watches directories, not files, so that atomic renames and Kubernetes' `..data` swaps are seen.
+//! For each symbolic link on a path, the directory that contains the link is watched as well. There
+//! is no timer: closing a written file and renaming a file are single events, and all queued events
+//! are reported as one change. A reported change may be spurious; `FileSet::reload` determines what
+//! has changed. Create the watcher before the first load, so that no change is missed in between.
 //!
-//! A tick is given first and the watches are renewed when the next one is asked for, because walking
-//! all paths takes longer than reading one file. Where that finds other directories than before, it
-//! is a tick by itself: they may have changed after they were read and before they were watched.
+//! A change is reported first, and the watches are renewed when the caller waits for the next one,
+//! because walking all paths takes longer than reading one file. If the renewal finds directories
+//! that were not watched before, it counts as a change: they may have changed after they were read
+//! and before they were watched.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -18,13 +19,13 @@ use std::path::{Component, Path, PathBuf};
 use inotify::{Event, EventMask, Inotify, WatchDescriptor, WatchMask};
 use tokio::io::unix::AsyncFd;
 
-/// The most symbolic links followed on the way to one path.
+/// The maximum number of symbolic links that are followed for one path.
 const MAX_LINKS: usize = 40;
 
-/// Room for events of one read.
+/// The buffer size for one read of events.
 const BUFFER: usize = 16 * 1024;
 
-/// What in a directory matters.
+/// The names in a directory whose changes are reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Interest {
     Everything,
@@ -48,13 +49,13 @@ impl Interest {
     }
 }
 
-/// Watches the directories on the way to a set of files and directories.
+/// Watches a set of files and directories through the directories on their paths.
 #[derive(Debug)]
 pub struct Watcher {
     fd: AsyncFd<Inotify>,
     roots: Vec<PathBuf>,
     watches: HashMap<WatchDescriptor, Interest>,
-    /// Whether paths may lead elsewhere since the watches were set.
+    /// True if the watches may be out of date, because a path may resolve differently now.
     stale: bool,
 }
 
@@ -62,7 +63,7 @@ impl Watcher {
     /// Starts watching files and directories, also ones that do not exist yet.
     ///
     /// # Errors
-    /// When the kernel refuses: no inotify instance left, or not inside a tokio runtime.
+    /// When no inotify instance is left, or when called outside a tokio runtime.
     pub fn new(roots: Vec<PathBuf>) -> io::Result<Self> {
         let fd = register(Inotify::init()?)?;
         let mut watcher = Self {
@@ -75,7 +76,7 @@ impl Watcher {
         Ok(watcher)
     }
 
-    /// Waits until something may have changed. Safe to cancel: events are only taken from the
+    /// Waits until something may have changed. Safe to cancel: events are only removed from the
     /// queue in the poll that returns.
     ///
     /// # Errors
@@ -96,9 +97,9 @@ impl Watcher {
         }
     }
 
-    /// Brings the watches in line with where the paths lead now; again until a walk after the
-    /// watches were set finds nothing new, so that no directory slips in between unseen. True if
-    /// others are watched than before.
+    /// Updates the watches to the directories that the paths resolve to now. Repeats this until a
+    /// walk after setting the watches finds nothing new, so that no directory is missed in between.
+    /// True if the watched directories have changed.
     fn rearm(&mut self) -> io::Result<bool> {
         let before = self.watches.clone();
         let mut seen = BTreeMap::new();
@@ -129,7 +130,8 @@ impl Watcher {
                         watches.insert(watch, interest.clone());
                     }
                 },
-                // It vanished since we looked: its parent, watched as well, tells when it is back.
+                // The directory was removed since the walk. Its parent is watched as well and
+                // reports when it is created again.
                 Err(error) if vanished(&error) => {}
                 Err(error) => return Err(error),
             }
@@ -139,7 +141,7 @@ impl Watcher {
             .drain()
             .filter(|(watch, _)| !watches.contains_key(watch))
         {
-            // Fails if the directory is gone, which removes the watch as well.
+            // Fails if the directory was removed, which removes the watch as well.
             let _gone = kernel.remove(stale);
         }
         self.watches = watches;
@@ -160,8 +162,8 @@ fn mask() -> WatchMask {
 
 #[expect(
     deprecated,
-    reason = "its successor is unsafe because a value may swap its descriptor; Inotify owns one \
-              descriptor for life and nothing here replaces the Inotify"
+    reason = "its replacement is unsafe because a value could change its descriptor; an Inotify \
+              keeps its descriptor for its lifetime and nothing here replaces the Inotify"
 )]
 fn register(inotify: Inotify) -> io::Result<AsyncFd<Inotify>> {
     AsyncFd::with_interest(inotify, tokio::io::Interest::READABLE)
@@ -174,18 +176,18 @@ fn vanished(error: &io::Error) -> bool {
     )
 }
 
-/// Reads every queued event; true if one matters.
+/// Reads all queued events; true if at least one is relevant.
 fn drain(inotify: &mut Inotify, watches: &HashMap<WatchDescriptor, Interest>) -> io::Result<bool> {
     let mut buffer = [0; BUFFER];
-    let mut matters = false;
+    let mut relevant = false;
     loop {
         match inotify.read_events(&mut buffer) {
             Ok(events) => {
                 for event in events {
-                    matters |= is_relevant(&event, watches);
+                    relevant |= is_relevant(&event, watches);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(matters),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(relevant),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -203,7 +205,7 @@ fn is_relevant(event: &Event<&OsStr>, watches: &HashMap<WatchDescriptor, Interes
     }
 }
 
-/// Adds the directories in which a change may change what `root` leads to.
+/// Adds the directories in which a change can affect what `root` resolves to.
 fn collect(root: &Path, wanted: &mut BTreeMap<PathBuf, Interest>) {
     let Some(directory) = walk(root, wanted) else {
         return;
@@ -219,8 +221,8 @@ fn collect(root: &Path, wanted: &mut BTreeMap<PathBuf, Interest>) {
     }
 }
 
-/// Follows a path link by link, adding every directory that decides where it leads; returns the
-/// directory it leads to, if it is one.
+/// Resolves a path link by link, adding every directory that affects the result; returns the
+/// resolved path if it is a directory.
 fn walk(path: &Path, wanted: &mut BTreeMap<PathBuf, Interest>) -> Option<PathBuf> {
     let absolute = std::path::absolute(path).ok()?;
     let mut rest: VecDeque<OsString> = parts(&absolute);

@@ -120,7 +120,7 @@ fn a_file_that_says_nothing_readable_stops_nobody() -> Result<()> {
     let agent = Agent::start(&world.node, &spec)?;
     ensure!(why(&agent)?.is_none(), "nobody is locked down");
     let said = agent.stderr() + &agent.stdout();
-    for expected in ["policies.toml:1:", "so nobody is locked down"] {
+    for expected in ["policies.toml:1:", "so no workload is locked down"] {
         ensure!(said.contains(expected), "no {expected:?} in: {said}");
     }
     world.arrive(&ITS)?;

@@ -1,4 +1,4 @@
-//! Every way in which an inventory is refused, with its message.
+//! Every reason to refuse an inventory, with its message.
 
 use super::*;
 use crate::model::labels::Labels;
@@ -39,7 +39,7 @@ fn refusals(workloads: Vec<Arc<Workload>>, nodes: Vec<NodeEntry>) -> Vec<String>
 }
 
 #[test]
-fn a_consistent_inventory() {
+fn a_consistent_inventory_is_accepted() {
     let inventory = Inventory::build(
         vec![namespace("shop"), namespace("lab")],
         vec![
@@ -67,7 +67,7 @@ fn a_consistent_inventory() {
 }
 
 #[test]
-fn duplicate_names_point_at_both() {
+fn an_error_about_a_duplicate_name_identifies_both_items() {
     let errors = Inventory::build(
         vec![namespace("shop"), namespace("shop")],
         vec![workload("shop/a", &[], None), workload("shop/a", &[], None)],
@@ -94,7 +94,7 @@ fn duplicate_names_point_at_both() {
 }
 
 #[test]
-fn addresses_have_one_owner() {
+fn an_address_claimed_twice_is_refused() {
     let two = vec![
         workload("shop/a", &["10.0.0.1"], None),
         workload("shop/b", &["10.0.0.1"], None),
@@ -111,8 +111,8 @@ fn addresses_have_one_owner() {
 }
 
 #[test]
-fn unusable_addresses() {
-    for (address, kind) in [
+fn unusable_addresses_are_refused() {
+    for (address, reason) in [
         ("0.0.0.0", "unspecified"),
         ("::", "unspecified"),
         ("224.0.0.1", "multicast"),
@@ -126,7 +126,7 @@ fn unusable_addresses() {
         assert_eq!(
             refusals(vec![workload("shop/a", &[address], None)], vec![]),
             [format!(
-                "address {shown} of workload shop/a is {kind}: expected a unicast address of its \
+                "address {shown} of workload shop/a is {reason}: expected a unicast address of its \
                  own"
             )]
         );
@@ -134,7 +134,7 @@ fn unusable_addresses() {
 }
 
 #[test]
-fn unknown_namespace() {
+fn a_workload_in_an_unknown_namespace_is_refused() {
     assert_eq!(
         refusals(vec![workload("lab/a", &[], None)], vec![]),
         ["workload lab/a is in the unknown namespace lab: expected a [[namespace]] with that name"]
@@ -142,7 +142,7 @@ fn unknown_namespace() {
 }
 
 #[test]
-fn interfaces_have_one_owner() {
+fn an_interface_claimed_twice_is_refused() {
     let two = vec![
         workload("shop/a", &[], Some("v")),
         workload("shop/b", &[], Some("v")),
@@ -157,7 +157,7 @@ fn interfaces_have_one_owner() {
 }
 
 #[test]
-fn one_local_node() {
+fn a_second_local_node_is_refused() {
     assert_eq!(
         refusals(vec![], vec![node("a", &[], true), node("b", &[], true)]),
         ["nodes a and b are both local: expected at most one local node"]
@@ -165,7 +165,7 @@ fn one_local_node() {
 }
 
 #[test]
-fn an_endpoint_fits_the_kernel_record() {
+fn an_endpoint_with_more_addresses_than_the_kernel_record_holds_is_refused() {
     let four = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"];
     assert_eq!(
         refusals(vec![workload("shop/a", &four, Some("v"))], vec![]),

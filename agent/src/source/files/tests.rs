@@ -1,4 +1,4 @@
-//! What stays in force when files change, break, collide, vanish and come back.
+//! Which content is in force when files change, break, conflict, are deleted and are restored.
 
 mod lockdown;
 
@@ -68,8 +68,7 @@ impl Setup {
             .collect()
     }
 
-    /// The only error of a reload, without the directory's name. What it means for lockdown is
-    /// not asked here.
+    /// The only error of a reload, without the directory's name; errors about lockdown are ignored.
     fn refusal(&mut self) -> String {
         let mut errors = self.set.reload().errors;
         errors.retain(|error| !error.message.starts_with(REFUSED));
@@ -80,7 +79,7 @@ impl Setup {
 }
 
 #[test]
-fn nothing_changed_keeps_both_pointers() {
+fn a_reload_without_changes_keeps_both_pointers() {
     let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &policy("a", ""))]);
     let before = (setup.set.inventory().clone(), setup.set.policies().clone());
     setup.write("p/a.toml", &policy("a", "# only a comment\n"));
@@ -91,7 +90,7 @@ fn nothing_changed_keeps_both_pointers() {
 }
 
 #[test]
-fn only_what_changed_gets_a_new_pointer() {
+fn only_the_changed_one_of_inventory_and_policies_gets_a_new_pointer() {
     let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &policy("a", ""))]);
     let before = (setup.set.inventory().clone(), setup.set.policies().clone());
     setup.write("p/a.toml", &policy("b", ""));
@@ -107,7 +106,7 @@ fn only_what_changed_gets_a_new_pointer() {
 }
 
 #[test]
-fn what_a_changed_file_says_again_is_not_there_twice() {
+fn unchanged_values_of_a_changed_file_are_shared() {
     let workloads =
         |last: &str| format!("{SHOP}{}{}", workload("w", "10.0.0.1"), workload("x", last));
     let policies = |last: &str| format!("{}{}", policy("a", ""), policy("b", last));
@@ -139,7 +138,7 @@ fn what_a_changed_file_says_again_is_not_there_twice() {
 }
 
 #[test]
-fn rewritten_in_place_within_one_tick_of_the_clock() {
+fn a_file_rewritten_in_place_within_one_clock_tick_is_reread() {
     let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &policy("a0", ""))]);
     for round in 1..10 {
         let name = format!("a{round}");
@@ -150,7 +149,7 @@ fn rewritten_in_place_within_one_tick_of_the_clock() {
 }
 
 #[test]
-fn a_bad_file_keeps_its_last_good_content_and_stops_nobody() {
+fn a_bad_file_keeps_its_last_good_content_and_does_not_affect_others() {
     let mut setup = Setup::new(&[
         ("i/a.toml", SHOP),
         ("p/a.toml", &policy("a", "")),
@@ -161,7 +160,7 @@ fn a_bad_file_keeps_its_last_good_content_and_stops_nobody() {
     let refusal = "p/a.toml:2:8: invalid type: integer `1`, expected a string";
     assert_eq!(setup.refusal(), refusal);
     assert_eq!(setup.names(), ["shop/a", "shop/c"]);
-    assert_eq!(setup.refusal(), refusal, "reported until it is mended");
+    assert_eq!(setup.refusal(), refusal, "reported until it is fixed");
 
     setup.write("p/a.toml", &policy("a2", ""));
     let reload = setup.set.reload();
@@ -170,7 +169,7 @@ fn a_bad_file_keeps_its_last_good_content_and_stops_nobody() {
 }
 
 #[test]
-fn going_back_to_the_last_good_content_mends() {
+fn restoring_the_last_good_content_clears_the_error() {
     let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &policy("a", ""))]);
     setup.write("p/a.toml", "x");
     assert_eq!(setup.set.reload().errors.len(), 1);
@@ -189,7 +188,7 @@ fn a_new_bad_file_has_no_content() {
 }
 
 #[test]
-fn a_deleted_file_goes_away_and_may_come_back() {
+fn the_content_of_a_deleted_file_is_removed_and_can_be_restored() {
     let text = policy("a", "");
     let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &text)]);
     fs::remove_file(setup.path("p/a.toml")).unwrap();
@@ -202,7 +201,7 @@ fn a_deleted_file_goes_away_and_may_come_back() {
 }
 
 #[test]
-fn a_name_used_twice_refuses_the_file_that_changed() {
+fn a_changed_file_that_reuses_a_name_is_refused() {
     let mut setup = Setup::new(&[
         ("i/a.toml", SHOP),
         ("p/a.toml", &policy("a", "")),
@@ -226,7 +225,7 @@ fn a_name_used_twice_refuses_the_file_that_changed() {
 }
 
 #[test]
-fn a_name_may_move_between_files_in_one_reload() {
+fn names_can_move_between_files_in_one_reload() {
     let mut setup = Setup::new(&[
         ("i/a.toml", SHOP),
         ("p/a.toml", &policy("a", "")),
@@ -239,7 +238,7 @@ fn a_name_may_move_between_files_in_one_reload() {
 }
 
 #[test]
-fn colliding_addresses_name_both_places() {
+fn an_error_about_an_address_conflict_names_both_places() {
     let mut setup = Setup::new(&[
         ("i/a.toml", SHOP),
         ("i/b.toml", &workload("b", "10.0.0.1")),
@@ -258,7 +257,7 @@ fn colliding_addresses_name_both_places() {
 }
 
 #[test]
-fn a_namespace_still_in_use_stays() {
+fn a_namespace_in_use_is_not_removed() {
     let mut setup = Setup::new(&[
         ("i/a.toml", SHOP),
         ("i/b.toml", &workload("b", "10.0.0.1")),
@@ -275,7 +274,7 @@ fn a_namespace_still_in_use_stays() {
 }
 
 #[test]
-fn a_policy_waits_for_its_namespace() {
+fn a_policy_is_refused_until_its_namespace_is_declared() {
     let mut setup = Setup::new(&[("i/a.toml", "")]);
     setup.write("p/a.toml", &policy("a", ""));
     assert_eq!(
@@ -289,7 +288,7 @@ fn a_policy_waits_for_its_namespace() {
 }
 
 #[test]
-fn the_first_load_is_all_or_nothing() {
+fn the_strict_first_load_is_all_or_nothing() {
     let directory = TempDir::new().unwrap();
     let (good, bad) = (
         directory.path().join("good.toml"),
@@ -317,7 +316,7 @@ fn the_first_load_is_all_or_nothing() {
 }
 
 #[test]
-fn directories_are_read_flat_and_only_toml() {
+fn subdirectories_hidden_files_and_other_extensions_are_ignored() {
     let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &policy("a", ""))]);
     fs::create_dir(setup.path("p/sub.toml")).unwrap();
     setup.write("p/sub.toml/b.toml", &policy("b", ""));
@@ -395,7 +394,7 @@ fn the_example_files_load() {
 }
 
 #[test]
-fn a_small_change_beside_a_large_inventory_is_quick() {
+fn a_small_policy_change_is_fast_with_a_large_inventory() {
     use std::fmt::Write;
     let mut inventory = SHOP.to_owned();
     for index in 0..10_000 {
@@ -420,12 +419,12 @@ fn a_small_change_beside_a_large_inventory_is_quick() {
         start.elapsed()
     });
     let best = best.min().unwrap();
-    println!("policy change beside 10,000 workloads: {best:?}");
+    println!("policy change with 10,000 workloads: {best:?}");
     assert!(best.as_millis() < 10, "{best:?}");
 }
 
 #[test]
-fn a_configured_file_that_vanishes_stays_in_force() {
+fn a_configured_file_that_disappears_keeps_its_content_in_force() {
     let dir = tempfile::tempdir().unwrap();
     let inventory = dir.path().join("inventory.toml");
     let policies = dir.path().join("policies.toml");
@@ -442,7 +441,7 @@ fn a_configured_file_that_vanishes_stays_in_force() {
     assert_eq!(
         reload.policies.len(),
         1,
-        "a missing file must not open what it closed"
+        "a missing file must not allow what its policies deny"
     );
     fs::write(&policies, "").unwrap();
     let reload = set.reload();
@@ -450,7 +449,7 @@ fn a_configured_file_that_vanishes_stays_in_force() {
 }
 
 #[test]
-fn a_directory_holds_policies_of_every_language() {
+fn a_directory_can_hold_policies_of_every_language() {
     let network_policy = |name: &str, spec: &str| {
         format!(
             "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}, \
@@ -467,7 +466,7 @@ fn a_directory_holds_policies_of_every_language() {
     ]);
     let names = ["shop/a", "networkpolicy/shop/a", "networkpolicy/shop/b"];
     assert_eq!(setup.names(), names);
-    // A bad one keeps its last good content, others go on.
+    // A bad file keeps its last good content, the others are updated.
     setup.write("p/a.yaml", &network_policy("a", "{podSelectors: {}}"));
     setup.write("p/a.toml", &policy("c", ""));
     assert_eq!(
@@ -477,7 +476,7 @@ fn a_directory_holds_policies_of_every_language() {
     );
     let names = ["shop/c", "networkpolicy/shop/a", "networkpolicy/shop/b"];
     assert_eq!(setup.names(), names);
-    // Names are taken once per language and namespace, across files.
+    // Names are unique per language and namespace, across files.
     setup.write("p/a.yaml", &network_policy("b", good));
     let refusal = setup.refusal();
     assert!(

@@ -1,4 +1,4 @@
-//! The inventory language: the design's example, and each refusal with message and place.
+//! The inventory language: a complete example, and each error with message and place.
 
 use super::*;
 use crate::model::Protocol;
@@ -9,7 +9,7 @@ fn refusal(text: &str) -> String {
     errors[0].to_string()
 }
 
-/// The refusal of one line of a workload, which is line 4.
+/// The error about one line of a workload, which is line 4.
 fn workload_refusal(line: &str) -> String {
     refusal(&format!(
         "[[workload]]\nname = \"a\"\nnamespace = \"shop\"\n{line}"
@@ -17,7 +17,7 @@ fn workload_refusal(line: &str) -> String {
 }
 
 #[test]
-fn the_example_of_the_design() {
+fn a_complete_example() {
     let text = r#"
 [[namespace]]
 name = "shop"
@@ -71,7 +71,7 @@ fn defaults() {
 }
 
 #[test]
-fn refusals_name_place_and_expectation() {
+fn errors_name_the_place_and_what_was_expected() {
     for (line, message) in [
         (
             "addresses = [\"10.0.0.1\", \"10.0.0\"]",
@@ -126,7 +126,7 @@ fn refusals_name_place_and_expectation() {
 }
 
 #[test]
-fn a_namespace_cannot_claim_another_name() {
+fn the_name_label_of_a_namespace_must_be_its_name() {
     let text = "[[namespace]]\nname = \"a\"\nlabels = { \"kubernetes.io/metadata.name\" = \"b\" }";
     assert!(refusal(text).starts_with("i.toml:2:8: namespace a has the label"));
 }

@@ -1,8 +1,8 @@
-//! `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy to `model::Policy`.
+//! Converts a `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy to `model::Policy`.
 //!
-//! A peer of a kind that this version does not know (or `{}`, which a newer API may look like
-//! from here) fails closed: an Accept rule with one matches nobody, a Deny or Pass rule denies
-//! everything. Unknown *fields* are refused like everywhere.
+//! A rule with an unsupported peer (or with `{}`, which is what a peer of a newer API may look like
+//! to this version) fails closed: an Accept rule matches nothing, a Deny or Pass rule denies
+//! everything. Unknown *fields* are refused as in all objects.
 
 use super::cluster_peers::{self, UnsupportedPeer};
 use super::metadata::{self, Metadata};
@@ -18,7 +18,7 @@ use crate::source::document::Oddity;
 use crate::source::limits::MAX_CLUSTER_ITEMS;
 use crate::source::value;
 
-/// Reads an object whose kind is known.
+/// Converts an object that is known to be a ClusterNetworkPolicy.
 pub(super) fn policy(object: &mut Object<'_, '_>, root: &Node<'_>) -> Option<Policy> {
     let names = ["apiVersion", "kind", "metadata", "spec", "status"];
     let [_, _, of_object, spec, _] = object.fields(root, "the object", names)?;
@@ -43,7 +43,7 @@ pub(super) fn policy(object: &mut Object<'_, '_>, root: &Node<'_>) -> Option<Pol
         object,
         spec,
         priority,
-        "priority: 0 to 1000, lower speaks first",
+        "priority: 0 to 1000, lower is evaluated first",
     )
     .and_then(|node| {
         let number = object.integer(node, "priority")?;
@@ -87,7 +87,10 @@ fn require<'n>(
     expected: &str,
 ) -> Option<&'n Node<'n>> {
     if node.is_none() {
-        object.refuse(parent, format!("something is missing: expected {expected}"));
+        object.refuse(
+            parent,
+            format!("a required field is missing: expected {expected}"),
+        );
     }
     node
 }
@@ -104,7 +107,7 @@ fn tier_of(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<Tier> {
     }
 }
 
-/// The namespaces and the workloads in them.
+/// The selectors of the subjects' namespaces and of the workloads in them.
 pub(super) fn subject_of(
     object: &mut Object<'_, '_>,
     node: &Node<'_>,
@@ -122,7 +125,7 @@ pub(super) fn subject_of(
     }
 }
 
-/// A direction.
+/// The direction of a list of rules.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Ingress,
@@ -130,7 +133,8 @@ enum Direction {
 }
 
 impl Direction {
-    /// `None` without rules: the policy then says nothing about the direction.
+    /// Reads the rules; `None` if there are none, so that the policy does not apply to the
+    /// direction.
     fn rules(self, object: &mut Object<'_, '_>, node: Option<&Node<'_>>) -> Option<Vec<Rule>> {
         let what = match self {
             Self::Ingress => "ingress",
@@ -166,17 +170,17 @@ impl Direction {
             .and_then(|peers| cluster_peers::peers(object, peers, key));
         let ports = ports::of_cluster_rule(object, protocols);
         let (action, peers, (ports, named)) = (action?, peers?, ports?);
-        if let (Some(named), Some(beside)) = (named, peers.without_named_ports) {
+        if let (Some(named), Some(field)) = (named, peers.without_named_ports) {
             let message = format!(
-                "destinationNamedPort beside {beside}, which declare no ports: expected a rule of \
-                 its own for each"
+                "destinationNamedPort together with {field}, which declare no ports: expected a \
+                 separate rule for each"
             );
             object.refuse(named, message);
             return None;
         }
         let (action, peers, ports) = match peers.outcome {
             Ok(peers) => (action, Peers::Of(peers), ports),
-            Err(fails) => fail_closed(object, action, name.as_deref(), ports, &fails),
+            Err(peer) => fail_closed(object, action, name.as_deref(), ports, &peer),
         };
         Some(Rule {
             action,
@@ -206,27 +210,27 @@ fn action_of(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<RuleAction>
     }
 }
 
-/// What a rule becomes of which a peer cannot be told.
+/// What a rule with an unsupported peer is replaced by.
 fn fail_closed(
     object: &mut Object<'_, '_>,
     action: RuleAction,
     name: Option<&str>,
     ports: Ports,
-    fails: &UnsupportedPeer<'_>,
+    peer: &UnsupportedPeer<'_>,
 ) -> (RuleAction, Peers, Ports) {
     let rule = name.map_or_else(
         || "the rule".to_owned(),
         |name| format!("rule {}", quote(name)),
     );
-    let (outcome, becomes) = if action == RuleAction::Allow {
-        let becomes = (action, Peers::Nobody, ports);
-        ("matches nobody", becomes)
+    let (outcome, replacement) = if action == RuleAction::Allow {
+        let replacement = (action, Peers::Nobody, ports);
+        ("matches nothing", replacement)
     } else {
-        let becomes = (RuleAction::Deny, Peers::Any, Ports::Any);
-        ("denies everything", becomes)
+        let replacement = (RuleAction::Deny, Peers::Any, Ports::Any);
+        ("denies everything", replacement)
     };
-    let why = fails.why;
-    let message = format!("{why}: {rule} {outcome}");
-    object.warn(fails.place, Oddity::FailsClosed, message);
-    becomes
+    let reason = peer.reason;
+    let message = format!("{reason}: {rule} {outcome}");
+    object.warn(peer.place, Oddity::FailsClosed, message);
+    replacement
 }

@@ -1,4 +1,4 @@
-//! Peers of a ClusterNetworkPolicy rule, and which of them cannot be told.
+//! Peers of a ClusterNetworkPolicy rule, and which of them are unsupported.
 
 use super::network_policy::cidr_of;
 use super::node::Node;
@@ -10,19 +10,19 @@ use crate::source::limits::MAX_CLUSTER_ITEMS;
 
 /// The peers of a rule.
 pub(super) struct RulePeers<'n> {
-    /// The peers, or the first one that cannot be told.
+    /// The peers, or the first unsupported one.
     pub(super) outcome: Result<Vec<Peer>, UnsupportedPeer<'n>>,
-    /// The name of a kind of peer among them that declares no ports.
+    /// The field of a peer among them that cannot be combined with named ports.
     pub(super) without_named_ports: Option<&'static str>,
 }
 
-/// A peer that this version cannot tell, so that its rule fails closed.
+/// A peer that this version does not support, so that its rule fails closed.
 pub(super) struct UnsupportedPeer<'n> {
     pub(super) place: &'n Node<'n>,
-    pub(super) why: &'static str,
+    pub(super) reason: &'static str,
 }
 
-/// What one item of `from` or `to` comes to.
+/// One item of `from` or `to`, with its field if that one cannot be combined with named ports.
 enum PeerItem<'n> {
     Peers(Vec<Peer>, Option<&'static str>),
     Unsupported(UnsupportedPeer<'n>, Option<&'static str>),
@@ -39,7 +39,7 @@ pub(super) fn peers<'n>(
         object.refuse(node, format!("{key} is empty: expected at least one peer"));
         return None;
     }
-    let (mut peers, mut fails, mut without_named_ports) = (Vec::new(), None, None);
+    let (mut peers, mut unsupported, mut without_named_ports) = (Vec::new(), None, None);
     let mut valid = true;
     for item in items {
         let read = match key {
@@ -47,19 +47,19 @@ pub(super) fn peers<'n>(
             _ => egress_peer(object, item),
         };
         match read {
-            Some(PeerItem::Peers(more, kind)) => {
+            Some(PeerItem::Peers(more, field)) => {
                 peers.extend(more);
-                without_named_ports = without_named_ports.or(kind);
+                without_named_ports = without_named_ports.or(field);
             }
-            Some(PeerItem::Unsupported(why, kind)) => {
-                fails = fails.or(Some(why));
-                without_named_ports = without_named_ports.or(kind);
+            Some(PeerItem::Unsupported(peer, field)) => {
+                unsupported = unsupported.or(Some(peer));
+                without_named_ports = without_named_ports.or(field);
             }
             None => valid = false,
         }
     }
     valid.then_some(RulePeers {
-        outcome: fails.map_or(Ok(peers), Err),
+        outcome: unsupported.map_or(Ok(peers), Err),
         without_named_ports,
     })
 }
@@ -75,7 +75,7 @@ fn ingress_peer<'n>(object: &mut Object<'_, '_>, node: &'n Node<'n>) -> Option<P
 
 fn egress_peer<'n>(object: &mut Object<'_, '_>, node: &'n Node<'n>) -> Option<PeerItem<'n>> {
     let names = ["namespaces", "pods", "nodes", "networks", "domainNames"];
-    match object.fields(node, "a cluster policy's peer of egress", names)? {
+    match object.fields(node, "a cluster policy's egress peer", names)? {
         [None, None, None, None, None] => Some(empty(node)),
         [Some(namespaces), None, None, None, None] => of_namespaces(object, namespaces),
         [None, Some(pods), None, None, None] => of_pods(object, pods),
@@ -87,14 +87,14 @@ fn egress_peer<'n>(object: &mut Object<'_, '_>, node: &'n Node<'n>) -> Option<Pe
 }
 
 fn empty<'n>(place: &'n Node<'n>) -> PeerItem<'n> {
-    let why = "an empty peer, or one of a kind this version does not know";
-    PeerItem::Unsupported(UnsupportedPeer { place, why }, None)
+    let reason = "an empty peer, or one that this version does not support";
+    PeerItem::Unsupported(UnsupportedPeer { place, reason }, None)
 }
 
 fn refuse_several_fields<'n>(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<PeerItem<'n>> {
     object.refuse(
         node,
-        "a peer of several kinds: expected a peer of its own for each",
+        "a peer with several fields: expected a separate peer for each",
     );
     None
 }
@@ -118,7 +118,7 @@ fn of_pods<'n>(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<PeerItem<
     Some(workloads(namespaces, pods))
 }
 
-/// Reads `pods`: the selectors of namespaces, all if omitted, and of pods in them.
+/// Reads `pods`: the selector of namespaces (all if omitted) and of pods in them.
 pub(super) fn namespaced_pods(
     object: &mut Object<'_, '_>,
     node: &Node<'_>,
@@ -144,9 +144,12 @@ fn of_nodes<'n>(object: &mut Object<'_, '_>, node: &'n Node<'n>) -> Option<PeerI
         let all = [Entity::Host, Entity::RemoteNode].map(Peer::Entity);
         return Some(PeerItem::Peers(all.into(), Some("nodes")));
     }
-    let why = "nodes by their labels, which this version does not know";
+    let reason = "nodes selected by labels, which this version does not support";
     Some(PeerItem::Unsupported(
-        UnsupportedPeer { place: node, why },
+        UnsupportedPeer {
+            place: node,
+            reason,
+        },
         Some("nodes"),
     ))
 }
@@ -167,9 +170,12 @@ fn of_domains<'n>(object: &mut Object<'_, '_>, node: &'n Node<'n>) -> Option<Pee
     for item in some_items(object, node, "domainNames")? {
         object.text(item, "a domain name")?;
     }
-    let why = "domainNames, which this version does not follow";
+    let reason = "domainNames, which this version does not support";
     Some(PeerItem::Unsupported(
-        UnsupportedPeer { place: node, why },
+        UnsupportedPeer {
+            place: node,
+            reason,
+        },
         Some("domainNames"),
     ))
 }

@@ -1,6 +1,6 @@
-//! Shapes that Kubernetes policies had once, and what to write instead.
+//! Fields and kinds of older policy APIs, and what to write instead.
 //!
-//! Only words for messages: what is known or unknown is decided where fields are read.
+//! Only texts for messages: whether a field is known is decided where fields are read.
 
 /// The API group and version of ClusterNetworkPolicy.
 pub(super) const CLUSTER_API: &str = "policy.networking.k8s.io/v1alpha2";
@@ -9,11 +9,11 @@ pub(super) const NETWORKING_API: &str = "networking.k8s.io/v1";
 
 const DESTINATION: &str = "destinationPort, as in tcp: {destinationPort: {number: 443}} or \
                            {range: {start: 9000, end: 9010}}";
-const SELECTOR: &str = "matchLabels or matchExpressions themselves, without namespaceSelector \
-                        around them";
-const SAME: &str = "matchLabels or matchExpressions; one policy for each value takes its place";
+const PLAIN_SELECTOR: &str = "matchLabels or matchExpressions themselves, without \
+                              namespaceSelector around them";
+const SAME_LABELS: &str = "matchLabels or matchExpressions, with a separate policy for each value";
 
-/// What to write instead of a field that an older or another kind of policy has there.
+/// What to write instead of a field that older or other kinds of policies have in this place.
 pub(super) fn replacement_field(what: &str, key: &str) -> Option<&'static str> {
     let in_cluster_policy = what.contains("cluster");
     let in_selector = what.ends_with("namespaces");
@@ -23,12 +23,12 @@ pub(super) fn replacement_field(what: &str, key: &str) -> Option<&'static str> {
         }
         "portNumber" | "portRange" | "port" if in_cluster_policy => DESTINATION,
         "namedPort" if in_cluster_policy => "destinationNamedPort",
-        "sameLabels" | "notSameLabels" => SAME,
-        "ipBlock" if in_cluster_policy => "networks, and only in to",
+        "sameLabels" | "notSameLabels" => SAME_LABELS,
+        "ipBlock" if in_cluster_policy => "networks, which are only valid in to",
         "networks" | "nodes" | "domainNames" if in_cluster_policy => {
-            "namespaces or pods: the others are peers of egress alone"
+            "namespaces or pods: the other fields are only valid in egress peers"
         }
-        "namespaceSelector" if in_selector => SELECTOR,
+        "namespaceSelector" if in_selector => PLAIN_SELECTOR,
         "podSelector" | "namespaceSelector" if in_cluster_policy => {
             "pods: {namespaceSelector: …, podSelector: …}"
         }

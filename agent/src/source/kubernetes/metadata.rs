@@ -1,8 +1,8 @@
-//! `metadata` of an object: its name, and who answers for it.
+//! `metadata` of an object: its name, namespace and annotations.
 //!
-//! Everything that `ObjectMeta` has is accepted, what the API server fills in is ignored. The
-//! annotations `ringfence.io/owner`, `/justification`, `/ticket` and `/review-by` become what
-//! these keys are in a TOML policy.
+//! All fields of `ObjectMeta` are accepted; those that the API server fills in are ignored. The
+//! annotations `ringfence.io/owner`, `/justification`, `/ticket` and `/review-by` have the meaning
+//! of the keys of the same name in a TOML policy.
 
 use super::node::{Node, Value};
 use super::object::Object;
@@ -27,7 +27,7 @@ const FIELDS: [&str; 15] = [
     "selfLink",
 ];
 
-/// What policies need of `metadata`.
+/// The parts of `metadata` that policies use.
 pub(super) struct Metadata<'n> {
     pub(super) name: PolicyName,
     pub(super) namespace: Option<&'n Node<'n>>,
@@ -50,7 +50,7 @@ pub(super) fn metadata<'n>(
     {
         object.refuse(
             labels,
-            "labels are no mapping: expected for example {app: web}",
+            "labels are not a mapping: expected for example {app: web}",
         );
     }
     let about = match annotations {
@@ -68,7 +68,7 @@ pub(super) fn metadata<'n>(
     })
 }
 
-/// The namespace of a namespaced object: `default` if it names none.
+/// The namespace of a namespaced object; `default` if it does not name one.
 pub(super) fn namespace(
     object: &mut Object<'_, '_>,
     root: &Node<'_>,
@@ -82,7 +82,10 @@ pub(super) fn namespace(
 
 fn about(object: &mut Object<'_, '_>, node: &Node<'_>) -> About {
     if !matches!(node.value, Value::Map(_)) {
-        object.refuse(node, "annotations are no mapping: expected keys with text");
+        object.refuse(
+            node,
+            "annotations are not a mapping: expected keys with text",
+        );
         return About::default();
     }
     let mut read = |key: &str| {

@@ -1,8 +1,9 @@
-//! Kubernetes policies: YAML or JSON files, and objects of the API, to `model::Policy`.
+//! Converts Kubernetes policies, from YAML or JSON files or from the API, to `model::Policy`.
 //!
-//! A file may hold several documents, also lists as `kubectl get -o yaml` writes them. What one
-//! object shows is checked here; what takes several (names used twice, unknown namespaces) is left
-//! to `files`. All errors of a file are reported at once, each with its place and its object.
+//! A file may contain several documents, including lists as written by `kubectl get -o yaml`. Each
+//! object is checked by itself; conflicts between objects (names used twice, unknown namespaces)
+//! are left to `files`. All errors of a file are reported at once, each with its place and its
+//! object.
 
 mod cluster_network_policy;
 mod cluster_peers;
@@ -28,10 +29,10 @@ use super::limits::MAX_KUBERNETES_SIZE;
 use super::policy_file::PolicyFragment;
 use crate::model::{Policy, quote};
 
-/// Parses the text of a file; a file without documents is one without policies.
+/// Parses a file; a file without documents has no policies.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All errors of the file.
 pub fn parse(file_name: &str, text: &str) -> Result<PolicyFragment, Vec<SourceError>> {
     let mut document =
         Document::new(file_name, text, MAX_KUBERNETES_SIZE).map_err(|error| vec![error])?;
@@ -46,11 +47,11 @@ pub fn parse(file_name: &str, text: &str) -> Result<PolicyFragment, Vec<SourceEr
     Ok(PolicyFragment { policies, warnings })
 }
 
-/// Takes one object of the Kubernetes API, which messages and the policy's origin call by this
-/// name. The second value is what is odd in it.
+/// Converts one object of the Kubernetes API; `name` takes the place of a file name in messages and
+/// in the policy's origin. The second value is the list of warnings.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All errors of the object.
 pub fn object(
     name: &str,
     json: &serde_json::Value,
@@ -66,7 +67,7 @@ pub fn object(
     policy.map(|policy| (policy, warnings)).ok_or_else(Vec::new)
 }
 
-/// The kinds of objects that are read.
+/// The supported kinds of objects.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     NetworkPolicy,
@@ -82,14 +83,14 @@ impl Kind {
     }
 }
 
-/// What a document may be.
+/// What a document is.
 enum Role {
     Object(Kind),
-    /// A list whose items name their kinds, or are of this kind.
+    /// A list of items of this kind; `None` if the items name their kinds.
     List(Option<Kind>),
 }
 
-/// Reads a document or an item of a list, which need not name its kind if the list does.
+/// Converts a document, or an item of a list. An item need not name its kind if the list does.
 fn read(
     document: &mut Document<'_>,
     root: &Node<'_>,
@@ -99,7 +100,7 @@ fn read(
     match role(document, root, item_of.flatten()) {
         None => {}
         Some(Role::Object(kind)) => {
-            let mut object = Object::new(document, shown(kind, root));
+            let mut object = Object::new(document, display_name(kind, root));
             let policy = match kind {
                 Kind::NetworkPolicy => network_policy::policy(&mut object, root),
                 Kind::ClusterNetworkPolicy => cluster_network_policy::policy(&mut object, root),
@@ -108,7 +109,10 @@ fn read(
         }
         Some(Role::List(_)) if item_of.is_some() => {
             let mut object = Object::new(document, "a list".to_owned());
-            object.refuse(root, "inside a list: expected objects as its items");
+            object.refuse(
+                root,
+                "nested in another list: expected objects as its items",
+            );
         }
         Some(Role::List(kind)) => read_list(document, root, kind, policies),
     }
@@ -131,7 +135,7 @@ fn read_list(
     }
 }
 
-/// What a document is by its `apiVersion` and `kind`; refuses everything else.
+/// Determines what a document is by its `apiVersion` and `kind`; refuses everything else.
 fn role(document: &mut Document<'_>, root: &Node<'_>, default: Option<Kind>) -> Option<Role> {
     let text = |key: &str| root.get(key).and_then(Node::text);
     match (text("apiVersion"), text("kind")) {
@@ -150,7 +154,7 @@ fn role(document: &mut Document<'_>, root: &Node<'_>, default: Option<Kind>) -> 
             let name = root.get("metadata").and_then(|node| node.get("name"));
             let name = name.and_then(Node::text).unwrap_or_default();
             let message = format!(
-                "{} {} of {} is not read: expected {}",
+                "{} {} of {} is not supported: expected {}",
                 quote(kind),
                 quote(name),
                 quote(api),
@@ -168,14 +172,14 @@ fn role(document: &mut Document<'_>, root: &Node<'_>, default: Option<Kind>) -> 
     }
 }
 
-/// What messages call an object: its kind and name as far as it has one.
-fn shown(kind: Kind, root: &Node<'_>) -> String {
-    let of = |key: &str| {
+/// The name of an object in messages: its kind and its name, if it has one.
+fn display_name(kind: Kind, root: &Node<'_>) -> String {
+    let field = |key: &str| {
         let metadata = root.get("metadata")?;
         metadata.get(key).and_then(Node::text)
     };
-    let name = of("name").unwrap_or("(without name)");
-    let full = match (kind, of("namespace")) {
+    let name = field("name").unwrap_or("(without name)");
+    let full = match (kind, field("namespace")) {
         (Kind::NetworkPolicy, Some(namespace)) => format!("{namespace}/{name}"),
         (Kind::NetworkPolicy, None) => format!("default/{name}"),
         (Kind::ClusterNetworkPolicy, _) => name.to_owned(),

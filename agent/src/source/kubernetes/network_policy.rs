@@ -1,8 +1,8 @@
-//! `networking.k8s.io/v1` NetworkPolicy to `model::Policy`.
+//! Converts a `networking.k8s.io/v1` NetworkPolicy to `model::Policy`.
 //!
-//! Follows the API: which directions are isolated depends on `policyTypes`, else on whether there
-//! are egress rules; missing and empty peers or ports mean all of them; a `podSelector` alone
-//! looks into the policy's own namespace, which is that of the name.
+//! Follows the API: the isolated directions are those in `policyTypes`; without it, ingress, and
+//! egress if there are egress rules. Missing and empty peers or ports mean all of them. A peer with
+//! only a `podSelector` selects pods of the policy's own namespace, `metadata.namespace`.
 
 use ringfence_common::mutant;
 
@@ -19,7 +19,7 @@ use crate::source::cidr_block;
 use crate::source::document::Oddity;
 use crate::source::limits::{MAX_PEERS, MAX_RULES};
 
-/// Reads an object whose kind is known.
+/// Converts an object that is known to be a NetworkPolicy.
 pub(super) fn policy(object: &mut Object<'_, '_>, root: &Node<'_>) -> Option<Policy> {
     let names = ["apiVersion", "kind", "metadata", "spec", "status"];
     let [_, _, of_object, spec, _] = object.fields(root, "the object", names)?;
@@ -94,7 +94,7 @@ fn isolated(
     Some((in_ingress, in_egress))
 }
 
-/// A direction and what its parts are called.
+/// A direction, and the names of its fields in the object and in messages.
 struct Direction {
     rules: &'static str,
     rule: &'static str,
@@ -171,7 +171,8 @@ impl Direction {
         Some(Peers::Of(peers))
     }
 
-    /// The rules if the policy speaks about the direction; rules that do not count are reported.
+    /// The rules if the policy isolates the direction; otherwise its rules are ignored with a
+    /// warning.
     fn rules_if_isolated(
         &self,
         object: &mut Object<'_, '_>,
@@ -199,13 +200,13 @@ fn peer(object: &mut Object<'_, '_>, own: Option<&NamespaceName>, node: &Node<'_
     match object.fields(node, "a peer", names)? {
         [None, None, Some(block)] => ip_block(object, block),
         [_, _, Some(block)] => {
-            let message = "ipBlock beside a selector: expected a peer of its own for each";
+            let message = "ipBlock together with a selector: expected a separate peer for each";
             object.refuse(block, message);
             None
         }
         [None, None, None] => {
-            let message = "an empty peer: expected podSelector, namespaceSelector or ipBlock; for \
-                           everyone no peers at all";
+            let message = "an empty peer: expected podSelector, namespaceSelector or ipBlock; omit \
+                           the peers to match every peer";
             object.refuse(node, message);
             None
         }
@@ -254,9 +255,9 @@ fn ip_block(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<Peer> {
     Some(cidr_block::peer(net, exceptions))
 }
 
-/// Reads a range of addresses, masked.
+/// Reads an address range, masked.
 pub(super) fn cidr_of(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<ipnet::IpNet> {
-    let text = object.text(node, "a range of addresses")?;
+    let text = object.text(node, "an address range")?;
     let (net, had_host_bits) = object.accept(node, crate::source::value::cidr(text))?;
     if had_host_bits {
         let message = format!("{text} has host bits set: taken as {net}");

@@ -1,26 +1,26 @@
-//! A YAML or JSON value with its place, before anything is known about its meaning.
+//! A YAML or JSON value with its position, before it is interpreted.
 //!
-//! Invariants: nested at most as deep as `yaml` or the JSON parser allows; keys of a mapping are
-//! as written, duplicates have been reported by then. `null` is kept, so that readers can take it
-//! for an absent field as `kubectl` does.
+//! Invariants: the nesting depth is limited by `yaml` or by the JSON parser; keys of a mapping are
+//! as written, and duplicates have already been reported. `null` is kept, so that readers can treat
+//! it as an absent field like `kubectl` does.
 
 use std::borrow::Cow;
 
-/// A value and where it stands.
+/// A value and its position.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node<'a> {
-    /// The byte offset in the text; 0 if there is no text.
+    /// The byte offset in the text; 0 for a value without text.
     pub(super) offset: u32,
     pub(super) value: Value<'a>,
 }
 
-/// What a node holds.
+/// The value of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value<'a> {
     Null,
     Bool(bool),
     Integer(i64),
-    /// A number that is no decimal integer of 64 bits, or one that others read differently.
+    /// A number that is not a decimal 64-bit integer, or that other parsers may read differently.
     Number(Cow<'a, str>),
     Text(Cow<'a, str>),
     List(Vec<Node<'a>>),
@@ -36,7 +36,7 @@ pub(super) struct Entry<'a> {
 }
 
 impl<'a> Node<'a> {
-    /// What kind of value it is, for messages.
+    /// The kind of value, for messages.
     pub(super) fn kind(&self) -> &'static str {
         match self.value {
             Value::Null => "null",
@@ -70,7 +70,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// How many values it holds, itself included.
+    /// The number of values it contains, including itself.
     pub(super) fn count(&self) -> usize {
         match &self.value {
             Value::List(items) => 1 + items.iter().map(Node::count).sum::<usize>(),
@@ -86,7 +86,7 @@ impl<'a> Node<'a> {
 }
 
 impl<'a> From<&'a serde_json::Value> for Node<'a> {
-    /// A value that came without text, such as an answer of the Kubernetes API.
+    /// Converts a value without text, such as a response of the Kubernetes API.
     fn from(json: &'a serde_json::Value) -> Self {
         let value = match json {
             serde_json::Value::Null => Value::Null,

@@ -1,7 +1,7 @@
-//! One Kubernetes object that is being read: its fields, and findings that carry its name.
+//! One Kubernetes object that is being parsed: access to its fields, and findings that name it.
 //!
-//! Invariants: every finding names the object; a field that is not asked for is refused, with what
-//! to write instead where an older shape had it; `null` counts as absent.
+//! Invariants: every finding names the object; an unknown field is refused, with its replacement if
+//! it is a field of an older API; `null` counts as absent.
 
 use std::fmt;
 
@@ -11,14 +11,14 @@ use super::yaml::span_at;
 use crate::model::quote;
 use crate::source::document::{Document, Oddity};
 
-/// The object and the document its findings go to.
+/// The name of the object and the document that collects its findings.
 pub(super) struct Object<'d, 'a> {
     document: &'d mut Document<'a>,
     name: String,
 }
 
 impl<'d, 'a> Object<'d, 'a> {
-    /// Reads an object that messages call by this name.
+    /// Starts an object that is named like this in messages.
     pub(super) fn new(document: &'d mut Document<'a>, name: String) -> Self {
         Self { document, name }
     }
@@ -33,24 +33,24 @@ impl<'d, 'a> Object<'d, 'a> {
         self.document.line(span_at(node.offset).start)
     }
 
-    /// Notes an error at a place.
+    /// Records an error at a byte offset.
     pub(super) fn refuse_at(&mut self, offset: u32, message: impl fmt::Display) {
         let message = format!("{}: {message}", self.name);
         self.document.refuse(span_at(offset), message);
     }
 
-    /// Notes an error at a node.
+    /// Records an error at a node.
     pub(super) fn refuse(&mut self, node: &Node<'_>, message: impl fmt::Display) {
         self.refuse_at(node.offset, message);
     }
 
-    /// Notes a warning at a node.
+    /// Records a warning at a node.
     pub(super) fn warn(&mut self, node: &Node<'_>, oddity: Oddity, message: impl fmt::Display) {
         let message = format!("{}: {message}", self.name);
         self.document.warn(span_at(node.offset), oddity, message);
     }
 
-    /// Takes the value, or notes the error at the node and takes nothing.
+    /// The value, or `None` after recording the error at the node.
     pub(super) fn accept<T, E: fmt::Display>(
         &mut self,
         node: &Node<'_>,
@@ -59,8 +59,8 @@ impl<'d, 'a> Object<'d, 'a> {
         outcome.map_err(|error| self.refuse(node, error)).ok()
     }
 
-    /// The values of these fields, refusing all others; `None` if it is no mapping, or one of
-    /// other fields alone.
+    /// The values of these fields; all other fields are refused. `None` if the node is not a
+    /// mapping, or has only other fields.
     pub(super) fn fields<'n, const N: usize>(
         &mut self,
         node: &'n Node<'n>,
@@ -88,11 +88,11 @@ impl<'d, 'a> Object<'d, 'a> {
                 self.refuse_at(entry.offset, message);
             }
         }
-        // What is missing is not worth a second finding if there is something else in its place.
+        // If there are only unknown fields, a missing field is not worth a second finding.
         any_known.then(|| names.map(|name| node.get(name)))
     }
 
-    /// The items of a list; `None` if it is none.
+    /// The items of a list; `None` if the node is not a list.
     pub(super) fn items<'n>(&mut self, node: &'n Node<'n>, what: &str) -> Option<&'n [Node<'n>]> {
         match &node.value {
             Value::List(items) => Some(items),
@@ -100,26 +100,26 @@ impl<'d, 'a> Object<'d, 'a> {
         }
     }
 
-    /// The items of a list of at most so many.
+    /// The items of a list of at most `limit` items.
     pub(super) fn items_up_to<'n>(
         &mut self,
         node: &'n Node<'n>,
         what: &str,
-        most: usize,
+        limit: usize,
     ) -> Option<&'n [Node<'n>]> {
         let items = self.items(node, what)?;
-        if items.len() > most {
+        if items.len() > limit {
             let count = items.len();
             self.refuse(
                 node,
-                format!("{what} has {count} items: expected at most {most}"),
+                format!("{what} has {count} items: expected at most {limit}"),
             );
             return None;
         }
         Some(items)
     }
 
-    /// A text.
+    /// The text of a node; `None` if it is not text.
     pub(super) fn text<'n>(&mut self, node: &'n Node<'n>, what: &str) -> Option<&'n str> {
         match node.text() {
             Some(text) => Some(text),
@@ -127,7 +127,7 @@ impl<'d, 'a> Object<'d, 'a> {
         }
     }
 
-    /// A text that parses as something.
+    /// A value parsed from the text of a node.
     pub(super) fn parsed<T>(&mut self, node: &Node<'_>, what: &str) -> Option<T>
     where
         T: std::str::FromStr,

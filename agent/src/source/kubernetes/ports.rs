@@ -1,4 +1,4 @@
-//! Ports as the two kinds of policy write them.
+//! The ports of a NetworkPolicy rule and the protocols of a ClusterNetworkPolicy rule.
 
 use ringfence_common::mutant;
 
@@ -7,7 +7,7 @@ use super::object::Object;
 use crate::model::{PortMatch, PortName, Ports, Protocol, quote};
 use crate::source::limits::{MAX_CLUSTER_ITEMS, MAX_PORTS};
 
-/// Reads `ports` of a NetworkPolicy rule: missing or empty, it is every protocol and port.
+/// Reads `ports` of a NetworkPolicy rule; if missing or empty, every protocol and port matches.
 pub(super) fn of_rule(object: &mut Object<'_, '_>, node: Option<&Node<'_>>) -> Option<Ports> {
     let Some(node) = node else {
         return Some(Ports::Any);
@@ -36,7 +36,7 @@ fn port(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<PortMatch> {
     };
     match (&port.value, end) {
         (Value::Text(_), Some(end)) => {
-            let message = "endPort beside a named port: expected a number as port";
+            let message = "endPort with a named port: expected a number as port";
             object.refuse(end, message);
             None
         }
@@ -109,7 +109,8 @@ pub(super) fn of_cluster_rule<'n>(
     };
     let items = object.items_up_to(node, "protocols", MAX_CLUSTER_ITEMS)?;
     if items.is_empty() {
-        let message = "protocols is empty: expected an entry, or no protocols at all for every one";
+        let message =
+            "protocols is empty: expected an entry; omit protocols to match every protocol";
         object.refuse(node, message);
         return None;
     }
@@ -143,12 +144,12 @@ fn cluster_port(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<PortMatc
         let protocol = None;
         return Some(PortMatch::Named { protocol, name });
     }
-    let of = [
+    let transports = [
         (tcp, Protocol::Tcp),
         (udp, Protocol::Udp),
         (sctp, Protocol::Sctp),
     ];
-    let (node, protocol) = of
+    let (node, protocol) = transports
         .into_iter()
         .find_map(|(node, protocol)| Some((node?, protocol)))?;
     let [destination] = object.fields(node, "a cluster policy's protocol", ["destinationPort"])?;

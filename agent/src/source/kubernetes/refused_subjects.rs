@@ -1,8 +1,8 @@
-//! Whom a refused file of Kubernetes objects is about, as far as it can be read.
+//! The subjects of a refused file of Kubernetes objects, as far as they can be read.
 //!
-//! Best effort, for lockdown: nothing that is read here is ever in force as a policy. An object
-//! whose subject cannot be read is about its whole namespace; of an object that breaks off in the
-//! middle only the namespace counts.
+//! Best effort, for lockdown: nothing that is read here is ever in force as a policy. If the
+//! subject of an object cannot be read, all workloads of its namespace are subjects. Of an
+//! incomplete object (one that is malformed in the middle), only the namespace is used.
 
 use super::cluster_network_policy::subject_of;
 use super::metadata;
@@ -14,9 +14,9 @@ use crate::model::{LabelSelector, Lockdown, LockedScope, Origin};
 use crate::source::document::Document;
 use crate::source::limits::MAX_KUBERNETES_SIZE;
 
-/// The subjects of the policies of a file.
+/// The subjects of the policies in a file.
 pub(in crate::source) fn subjects(file_name: &str, text: &str) -> Vec<Lockdown> {
-    // What is wrong with the file has been reported; this document's findings go nowhere.
+    // The errors of the file have been reported already; the findings of this document are ignored.
     let Ok(mut document) = Document::new(file_name, text, MAX_KUBERNETES_SIZE) else {
         return Vec::new();
     };
@@ -25,24 +25,29 @@ pub(in crate::source) fn subjects(file_name: &str, text: &str) -> Vec<Lockdown> 
     while let Some(root) = reader.next(&mut document) {
         collect(&mut document, &root, true, &mut found);
     }
-    for root in reader.broken() {
+    for root in reader.into_incomplete() {
         collect(&mut document, &root, false, &mut found);
     }
     found
 }
 
-fn collect(document: &mut Document<'_>, root: &Node<'_>, whole: bool, found: &mut Vec<Lockdown>) {
+fn collect(
+    document: &mut Document<'_>,
+    root: &Node<'_>,
+    complete: bool,
+    found: &mut Vec<Lockdown>,
+) {
     let items = root.get("items").map(|items| &items.value);
     let Some(Value::List(items)) = items else {
-        found.extend(subject(document, root, root.get("kind"), whole));
+        found.extend(subject(document, root, root.get("kind"), complete));
         return;
     };
-    let of_list = root.get("kind").and_then(Node::text).unwrap_or_default();
+    let list_kind = root.get("kind").and_then(Node::text).unwrap_or_default();
     for item in items {
         let lockdown = match item.get("kind") {
-            None if of_list == "NetworkPolicyList" => namespaced(document, item, whole),
-            None if of_list == "ClusterNetworkPolicyList" => cluster(document, item, whole),
-            kind => subject(document, item, kind, whole),
+            None if list_kind == "NetworkPolicyList" => namespaced(document, item, complete),
+            None if list_kind == "ClusterNetworkPolicyList" => cluster(document, item, complete),
+            kind => subject(document, item, kind, complete),
         };
         found.extend(lockdown);
     }
@@ -52,24 +57,24 @@ fn subject(
     document: &mut Document<'_>,
     root: &Node<'_>,
     kind: Option<&Node<'_>>,
-    whole: bool,
+    complete: bool,
 ) -> Option<Lockdown> {
     match kind?.text()? {
-        "NetworkPolicy" => namespaced(document, root, whole),
+        "NetworkPolicy" => namespaced(document, root, complete),
         "ClusterNetworkPolicy" | "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy" => {
-            cluster(document, root, whole)
+            cluster(document, root, complete)
         }
         _ => None,
     }
 }
 
-fn namespaced(document: &mut Document<'_>, root: &Node<'_>, whole: bool) -> Option<Lockdown> {
+fn namespaced(document: &mut Document<'_>, root: &Node<'_>, complete: bool) -> Option<Lockdown> {
     let origin = origin(document, root);
     let mut object = Object::new(document, String::new());
     let namespace = root.get("metadata")?.get("namespace");
     let scope = LockedScope::Namespace(metadata::namespace(&mut object, root, namespace)?);
     let pods = root.get("spec").and_then(|spec| spec.get("podSelector"));
-    let subject = pods.filter(|_| whole);
+    let subject = pods.filter(|_| complete);
     let subject = subject.and_then(|pods| selector(&mut object, pods, "podSelector"));
     Some(Lockdown {
         scope,
@@ -78,12 +83,12 @@ fn namespaced(document: &mut Document<'_>, root: &Node<'_>, whole: bool) -> Opti
     })
 }
 
-/// Whose subjects cannot be told is nobody's lockdown: one slip of a pen would close the whole
-/// cluster.
-fn cluster(document: &mut Document<'_>, root: &Node<'_>, whole: bool) -> Option<Lockdown> {
+/// The subjects of a cluster policy; none if they cannot be read, because otherwise a single typo
+/// would lock down the whole cluster.
+fn cluster(document: &mut Document<'_>, root: &Node<'_>, complete: bool) -> Option<Lockdown> {
     let origin = origin(document, root);
     let mut object = Object::new(document, String::new());
-    let subject = root.get("spec")?.get("subject").filter(|_| whole)?;
+    let subject = root.get("spec")?.get("subject").filter(|_| complete)?;
     let (namespaces, subject) = subject_of(&mut object, subject)?;
     Some(Lockdown {
         scope: LockedScope::Namespaces(namespaces),

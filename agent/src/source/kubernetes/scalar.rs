@@ -1,14 +1,14 @@
-//! What a plain YAML scalar means: null, a boolean, a number or text.
+//! Resolves a plain YAML scalar to null, a boolean, a number or text.
 //!
 //! Follows `kubectl`, which reads YAML 1.1: `yes`, `no`, `on` and `off` are booleans. Numbers that
-//! versions of YAML read differently (`010`, `0x10`, `1_000`) are [`Value::Number`], which is
-//! accepted nowhere, so nobody's policy means another port here than there.
+//! YAML versions read differently (`010`, `0x10`, `1_000`) are [`Value::Number`], which no field
+//! accepts, so that a policy cannot mean a different port here than in Kubernetes.
 
 use std::borrow::Cow;
 
 use super::node::Value;
 
-/// Resolves a scalar without quotes and tag.
+/// Resolves a scalar that has neither quotes nor a tag.
 pub(super) fn plain(text: Cow<'_, str>) -> Value<'_> {
     match &*text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
@@ -44,7 +44,7 @@ fn looks_numeric(text: &str) -> bool {
         || matches!(digits, "inf" | "Inf" | "INF" | "nan" | "NaN" | "NAN") && digits != text
 }
 
-/// Floats, other bases and digits in groups.
+/// True for floats, other bases and grouped digits.
 fn is_other_number(digits: &str) -> bool {
     let grouped: String = digits.chars().filter(|&digit| digit != '_').collect();
     let based = |prefix: &str, base: u32| {
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_meaning() {
+    fn plain_scalars_are_resolved_like_kubectl_does() {
         let read = |text: &'static str| plain(Cow::Borrowed(text));
         for text in ["", "~", "null"] {
             assert_eq!(read(text), Value::Null, "{text}");

@@ -1,4 +1,4 @@
-//! `LabelSelector` of the Kubernetes API: `matchLabels` and `matchExpressions`, ANDed.
+//! Converts `LabelSelector` of the Kubernetes API: `matchLabels` and `matchExpressions`, ANDed.
 
 use std::collections::BTreeSet;
 

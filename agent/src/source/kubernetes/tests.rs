@@ -1,4 +1,4 @@
-//! Kubernetes policies: what each form comes to, and each refusal with its message and place.
+//! Kubernetes policies: the value that each form is converted to, and each error with its place.
 
 mod cluster;
 mod files;
@@ -36,7 +36,7 @@ fn one(text: &str) -> Policy {
 
 /// The policy, and the only warning about it.
 #[track_caller]
-fn odd(text: &str) -> (Policy, String) {
+fn with_warning(text: &str) -> (Policy, String) {
     let fragment = parsed(text);
     assert_eq!(fragment.warnings.len(), 1, "{:?}", fragment.warnings);
     let warning = fragment.warnings[0].to_string();
@@ -55,7 +55,7 @@ fn workloads(namespaces: &str, pods: &str) -> Peer {
     }
 }
 
-/// A NetworkPolicy `shop/p` with these lines of spec, which begin in line 7.
+/// A NetworkPolicy `shop/p` with these lines as its spec, which begins in line 7.
 fn network_policy(spec: &str) -> String {
     let mut text =
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: p\n  \
@@ -67,7 +67,7 @@ fn network_policy(spec: &str) -> String {
     text
 }
 
-/// Likewise a ClusterNetworkPolicy `p`, whose spec begins in line 5.
+/// A ClusterNetworkPolicy `p` with these lines as its spec, which begins in line 5.
 fn cluster_policy(spec: &str) -> String {
     let mut text = format!(
         "apiVersion: {CLUSTER_API}\nkind: ClusterNetworkPolicy\nmetadata: {{name: p}}\nspec:\n"

@@ -1,9 +1,10 @@
-//! From YAML text to nodes, one document at a time, within limits.
+//! Parses YAML text to nodes, one document at a time, within limits.
 //!
-//! Invariants: what is read is bounded by [`MAX_NODES`], [`MAX_DOCUMENTS`] and [`MAX_DEPTH`],
-//! aliases included; duplicate keys, merge keys and foreign tags are refused. A document that does
-//! not parse is skipped, so that the others can be looked at. Plain scalars mean what they mean to
-//! `kubectl`, and what two versions of YAML read differently is taken for neither text nor integer.
+//! Invariants: the result is bounded by [`MAX_NODES`], [`MAX_DOCUMENTS`] and [`MAX_DEPTH`],
+//! including expanded aliases; duplicate keys, merge keys and unsupported tags are refused. A
+//! document that cannot be parsed is skipped, so that the others can be checked. Plain scalars are
+//! resolved like `kubectl` does; one that YAML versions read differently is neither text nor an
+//! integer.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,13 +18,13 @@ use crate::model::quote::sanitise;
 use crate::source::document::Document;
 use crate::source::limits::{MAX_DEPTH, MAX_DOCUMENTS, MAX_NODES};
 
-/// Reads the documents of one text.
+/// Parses the documents of one text.
 pub(super) struct Reader<'a> {
     parser: Parser<'a, StrInput<'a>>,
     nodes: usize,
     documents: usize,
     exhausted: bool,
-    broken: Vec<Node<'a>>,
+    incomplete: Vec<Node<'a>>,
 }
 
 /// A document under construction.
@@ -32,11 +33,11 @@ struct Builder<'a> {
     open: Vec<Open<'a>>,
     root: Option<Node<'a>>,
     anchors: HashMap<usize, Node<'a>>,
-    /// How many values were copied for anchors and are not counted yet.
+    /// The number of values that were copied for anchors and are not counted yet.
     copied: usize,
 }
 
-/// A collection whose end has not come yet.
+/// A collection whose end has not been parsed yet.
 struct Open<'a> {
     offset: u32,
     anchor: usize,
@@ -51,7 +52,7 @@ enum Content<'a> {
     },
 }
 
-/// Why a document, or the rest of the text, is not read on.
+/// An error that ends a document, or the whole text, at a byte offset.
 enum Abort {
     Document(u32, String),
     Text(u32, String),
@@ -69,11 +70,12 @@ impl<'a> Reader<'a> {
             nodes: 0,
             documents: 0,
             exhausted: false,
-            broken: Vec::new(),
+            incomplete: Vec::new(),
         }
     }
 
-    /// The next document that parses; what is wrong on the way is noted. `None` at the end.
+    /// The next document that can be parsed, after recording the errors of those before it; `None`
+    /// at the end.
     pub(super) fn next(&mut self, document: &mut Document<'_>) -> Option<Node<'a>> {
         while !self.exhausted {
             match self.build(document) {
@@ -95,14 +97,14 @@ impl<'a> Reader<'a> {
         let mut builder = Builder::default();
         let built = self.build_with(&mut builder, document);
         if built.is_err() {
-            self.broken.extend(builder.into_partial());
+            self.incomplete.extend(builder.into_partial());
         }
         built
     }
 
-    /// What stands of documents that were not read to their ends.
-    pub(super) fn broken(self) -> Vec<Node<'a>> {
-        self.broken
+    /// The parsed parts of the documents that were not parsed to their ends.
+    pub(super) fn into_incomplete(self) -> Vec<Node<'a>> {
+        self.incomplete
     }
 
     fn build_with(
@@ -174,7 +176,7 @@ impl<'a> Reader<'a> {
             Event::SequenceEnd | Event::MappingEnd => builder.close(document),
             Event::Alias(anchor) => {
                 let Some(mut node) = builder.anchors.get(&anchor).cloned() else {
-                    let message = "an alias inside what it stands for: expected the value itself";
+                    let message = "an alias inside its own anchor: expected the value itself";
                     return Err(Abort::Document(at, message.to_owned()));
                 };
                 self.count(at, node.count())?;
@@ -189,14 +191,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Counts values, those that aliases stand for included.
+    /// Counts values, including those of expanded aliases.
     fn count(&mut self, at: u32, more: usize) -> Result<(), Abort> {
         self.nodes = self.nodes.saturating_add(more);
         if self.nodes <= MAX_NODES {
             return Ok(());
         }
         let message = format!(
-            "more than {MAX_NODES} values, counting aliases: expected less, split the file"
+            "more than {MAX_NODES} values, counting aliases: expected fewer, split the file"
         );
         Err(Abort::Text(at, message))
     }
@@ -206,7 +208,8 @@ impl<'a> Reader<'a> {
         if self.documents <= MAX_DOCUMENTS {
             return Ok(());
         }
-        let message = format!("more than {MAX_DOCUMENTS} documents: expected less, split the file");
+        let message =
+            format!("more than {MAX_DOCUMENTS} documents: expected fewer, split the file");
         Err(Abort::Text(at, message))
     }
 }
@@ -214,7 +217,7 @@ impl<'a> Reader<'a> {
 impl<'a> Builder<'a> {
     fn open(&mut self, offset: u32, anchor: usize, content: Content<'a>) -> Result<(), Abort> {
         if self.open.len() >= MAX_DEPTH {
-            let message = format!("nested more than {MAX_DEPTH} deep: expected a policy");
+            let message = format!("nested more than {MAX_DEPTH} levels deep: expected a policy");
             return Err(Abort::Document(offset, message));
         }
         self.open.push(Open {
@@ -244,7 +247,7 @@ impl<'a> Builder<'a> {
         self.insert(node, document)
     }
 
-    /// Remembers what an anchor names.
+    /// Stores the value of an anchor.
     fn record_anchor(&mut self, anchor: usize, node: &Node<'a>) {
         if anchor != 0 {
             self.copied += node.count();
@@ -252,7 +255,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// What was read so far, as if everything open ended here.
+    /// The values parsed so far, as if all open collections ended here.
     fn into_partial(mut self) -> Option<Node<'a>> {
         let mut inner = None;
         while let Some(open) = self.open.pop() {
@@ -356,7 +359,7 @@ fn offset_of(byte: usize) -> u32 {
     u32::try_from(byte).unwrap_or(u32::MAX)
 }
 
-/// A place as findings want it.
+/// The empty span at an offset, as findings need it.
 pub(super) fn span_at(offset: u32) -> std::ops::Range<usize> {
     let at = usize::try_from(offset).unwrap_or(usize::MAX);
     at..at

@@ -1,4 +1,4 @@
-//! The policy language: what is read from each form, and each refusal with message and place.
+//! The policy language: the value that each notation is parsed to, and each error with its place.
 
 mod cluster;
 
@@ -26,7 +26,7 @@ fn with_head(rest: &str) -> String {
     format!("{HEAD}{rest}")
 }
 
-/// The refusal of one line in an ingress rule, which is line 6.
+/// The error about one line in an ingress rule, which is line 6.
 fn rule_refusal(line: &str) -> String {
     refusal(&with_head(&format!("[[policy.ingress]]\n{line}")))
 }
@@ -46,7 +46,7 @@ fn only_rule(rest: &str) -> Rule {
 }
 
 #[test]
-fn the_example_of_the_design() {
+fn a_complete_example() {
     let text = r#"
 [[policy]]
 name = "orders"
@@ -138,7 +138,7 @@ expect = "allow"
 }
 
 #[test]
-fn isolation_is_the_presence_of_the_key() {
+fn a_direction_is_isolated_if_its_key_is_present() {
     let none = one("");
     assert_eq!(
         (none.ingress.is_some(), none.egress.is_some()),
@@ -152,7 +152,7 @@ fn isolation_is_the_presence_of_the_key() {
 }
 
 #[test]
-fn absent_means_any() {
+fn absent_peers_and_ports_match_everything() {
     let rule = only_rule("");
     assert_eq!((rule.peers, rule.ports), (Peers::Any, Ports::Any));
     assert_eq!(parse("p.toml", "").unwrap(), PolicyFragment::default());
@@ -209,11 +209,11 @@ fn host_bits_are_masked_with_a_warning() {
 }
 
 #[test]
-fn bad_peers() {
+fn bad_peers_are_refused() {
     for (line, message) in [
         (
             "from = []",
-            "6:8: from is empty: expected a peer, or no from at all for anyone",
+            "6:8: from is empty: expected a peer; omit from to match every peer",
         ),
         (
             "from = [{}]",
@@ -221,11 +221,13 @@ fn bad_peers() {
         ),
         (
             "from = [{ cidr = \"10.0.0.0/8\", pods = \"\" }]",
-            "6:9: cidr (with except) stands alone: expected a peer of its own for each condition",
+            "6:9: cidr (with except) cannot be combined with other keys: expected a separate peer \
+             for each condition",
         ),
         (
             "from = [{ entity = \"world\", namespaces = \"\" }]",
-            "6:9: entity stands alone: expected a peer of its own for each condition",
+            "6:9: entity cannot be combined with other keys: expected a separate peer for each \
+             condition",
         ),
         (
             "from = [{ entity = \"moon\" }]",
@@ -233,7 +235,7 @@ fn bad_peers() {
         ),
         (
             "from = [{ pods = \"\", except = [\"10.0.0.0/8\"] }]",
-            "6:31: except without cidr: expected the cidr to except from",
+            "6:31: except without cidr: expected the cidr that contains the exceptions",
         ),
         (
             "from = [{ cidr = \"10.0.0.0\" }]",
@@ -251,7 +253,7 @@ fn bad_peers() {
         ),
         (
             "from = [{ cidr = \"::ffff:10.0.0.0/104\" }]",
-            "6:18: \"::ffff:10.0.0.0/104\" holds IPv4-mapped IPv6 addresses: expected the IPv4 \
+            "6:18: \"::ffff:10.0.0.0/104\" contains IPv4-mapped IPv6 addresses: expected the IPv4 \
              CIDR itself",
         ),
         (
@@ -260,7 +262,7 @@ fn bad_peers() {
         ),
         (
             "to = [{ pods = \"\" }]",
-            "6:6: to names no peer in this direction: expected from",
+            "6:6: to is not valid in this direction: expected from",
         ),
     ] {
         assert_eq!(rule_refusal(line), format!("p.toml:{message}"), "{line}");
@@ -269,9 +271,9 @@ fn bad_peers() {
 }
 
 #[test]
-fn bad_ports() {
+fn bad_ports_are_refused() {
     let forms = "expected tcp/8080, tcp/9000-9010, tcp, icmp, protocol/47, http or tcp/http \
-                 (likewise udp and sctp)";
+                 (also with udp and sctp)";
     let numbers = "expected numbers from 1 to 65535";
     for (port, message) in [
         ("tcp/0", format!("bad port \"tcp/0\": {numbers}")),
@@ -313,7 +315,7 @@ fn bad_ports() {
     }
     assert_eq!(
         rule_refusal("ports = []"),
-        "p.toml:6:9: ports is empty: expected a port, or no ports at all for everything"
+        "p.toml:6:9: ports is empty: expected a port; omit ports to match every port"
     );
 }
 
@@ -370,7 +372,7 @@ fn times() {
 }
 
 #[test]
-fn incomplete_and_misspelt_policies() {
+fn incomplete_and_misspelt_policies_are_refused() {
     assert_eq!(
         refusal("[[policy]]\nname = \"a\"\nsubject = \"\""),
         "p.toml:1:1: a policy without namespace: expected namespace = \"…\", or \
@@ -393,7 +395,7 @@ fn incomplete_and_misspelt_policies() {
 }
 
 #[test]
-fn bad_tests_and_days() {
+fn bad_tests_and_days_are_refused() {
     let test = |from: &str, port: &str, expect: &str| {
         refusal(&with_head(&format!(
             "[[policy.test]]\nfrom = \"{from}\"\nto = \"::1\"\nport = \"{port}\"\nexpect = \"{expect}\""
@@ -419,7 +421,7 @@ fn bad_tests_and_days() {
 }
 
 #[test]
-fn all_errors_of_a_file_at_once() {
+fn all_errors_of_a_file_are_reported_at_once() {
     let text = with_head(
         "[[policy.ingress]]\nports = [\"80\"]\naction = \"drop\"\n[[policy.egress]]\nto = []\n",
     );

@@ -1,4 +1,4 @@
-//! Every way in which files change gives a tick; what does not matter gives none.
+//! Every way in which files can change is reported; irrelevant changes are not.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,50 +10,50 @@ use super::*;
 
 const SOON: Duration = Duration::from_secs(5);
 
-async fn ticks(watcher: &mut Watcher) {
+async fn expect_change(watcher: &mut Watcher) {
     tokio::time::timeout(SOON, watcher.changed())
         .await
-        .expect("a tick")
+        .expect("a reported change")
         .unwrap();
 }
 
-/// Proves that nothing is queued: the next tick comes from `probe` alone.
-async fn is_quiet(watcher: &mut Watcher) {
+/// Checks that no change is reported within 50 ms.
+async fn expect_no_change(watcher: &mut Watcher) {
     let outcome = tokio::time::timeout(Duration::from_millis(50), watcher.changed()).await;
-    assert!(outcome.is_err(), "a tick for nothing");
+    assert!(outcome.is_err(), "a change was reported");
 }
 
 #[tokio::test]
-async fn changes_in_a_directory() {
+async fn changes_in_a_directory_are_reported() {
     let directory = TempDir::new().unwrap();
     let mut watcher = Watcher::new(vec![directory.path().to_owned()]).unwrap();
-    is_quiet(&mut watcher).await;
+    expect_no_change(&mut watcher).await;
     let file = directory.path().join("a.toml");
     fs::write(&file, "x").unwrap();
-    ticks(&mut watcher).await;
-    is_quiet(&mut watcher).await;
+    expect_change(&mut watcher).await;
+    expect_no_change(&mut watcher).await;
     fs::write(&file, "y").unwrap();
-    ticks(&mut watcher).await;
+    expect_change(&mut watcher).await;
     fs::rename(&file, directory.path().join("b.toml")).unwrap();
-    ticks(&mut watcher).await;
+    expect_change(&mut watcher).await;
     fs::remove_file(directory.path().join("b.toml")).unwrap();
-    ticks(&mut watcher).await;
-    is_quiet(&mut watcher).await;
+    expect_change(&mut watcher).await;
+    expect_no_change(&mut watcher).await;
 }
 
 #[tokio::test]
-async fn a_single_file_and_not_its_neighbours() {
+async fn a_watched_file_is_reported_and_its_neighbours_are_not() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("a.toml");
     let mut watcher = Watcher::new(vec![file.clone()]).unwrap();
     fs::write(directory.path().join("other"), "x").unwrap();
-    is_quiet(&mut watcher).await;
+    expect_no_change(&mut watcher).await;
     fs::rename(directory.path().join("other"), &file).unwrap();
-    ticks(&mut watcher).await;
+    expect_change(&mut watcher).await;
 }
 
 #[tokio::test]
-async fn a_config_map_swap() {
+async fn a_config_map_swap_is_reported() {
     let directory = TempDir::new().unwrap();
     let at = |name: &str| directory.path().join(name);
     fs::create_dir(at("..1")).unwrap();
@@ -66,12 +66,12 @@ async fn a_config_map_swap() {
         fs::write(at("..2/a.toml"), "y").unwrap();
         symlink("..2", at("..data_tmp")).unwrap();
         fs::rename(at("..data_tmp"), at("..data")).unwrap();
-        ticks(&mut watcher).await;
+        expect_change(&mut watcher).await;
     }
 }
 
 #[tokio::test]
-async fn a_directory_that_changed_before_it_was_watched() {
+async fn a_directory_that_changed_before_it_was_watched_is_reported() {
     let directory = TempDir::new().unwrap();
     let at = |name: &str| directory.path().join(name);
     for version in ["..1", "..2"] {
@@ -83,43 +83,43 @@ async fn a_directory_that_changed_before_it_was_watched() {
     let mut watcher = Watcher::new(vec![at("a.toml")]).unwrap();
     symlink("..2", at("..data_tmp")).unwrap();
     fs::rename(at("..data_tmp"), at("..data")).unwrap();
-    ticks(&mut watcher).await;
-    // Whoever got the tick has read the file by now.
+    expect_change(&mut watcher).await;
+    // The file is read after the first report and changes again.
     fs::write(at("..2/a.toml"), "3").unwrap();
-    ticks(&mut watcher).await;
-    is_quiet(&mut watcher).await;
+    expect_change(&mut watcher).await;
+    expect_no_change(&mut watcher).await;
     fs::write(at("..2/a.toml"), "4").unwrap();
-    ticks(&mut watcher).await;
+    expect_change(&mut watcher).await;
 }
 
 #[tokio::test]
-async fn a_link_to_a_file_elsewhere() {
+async fn the_target_of_a_symbolic_link_is_watched() {
     let (here, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let target = there.path().join("real.toml");
     fs::write(&target, "x").unwrap();
     symlink(&target, here.path().join("a.toml")).unwrap();
     let mut watcher = Watcher::new(vec![here.path().to_owned()]).unwrap();
     fs::write(there.path().join("unrelated"), "x").unwrap();
-    is_quiet(&mut watcher).await;
+    expect_no_change(&mut watcher).await;
     fs::write(&target, "y").unwrap();
-    ticks(&mut watcher).await;
+    expect_change(&mut watcher).await;
 }
 
 #[tokio::test]
-async fn a_directory_that_comes_later() {
+async fn a_directory_that_is_created_later_is_watched() {
     let directory = TempDir::new().unwrap();
     let policies = directory.path().join("etc/policies");
     let mut watcher = Watcher::new(vec![policies.clone()]).unwrap();
     fs::create_dir(directory.path().join("etc")).unwrap();
-    ticks(&mut watcher).await;
+    expect_change(&mut watcher).await;
     fs::create_dir(&policies).unwrap();
-    ticks(&mut watcher).await;
+    expect_change(&mut watcher).await;
     fs::write(policies.join("a.toml"), "x").unwrap();
-    ticks(&mut watcher).await;
+    expect_change(&mut watcher).await;
     fs::rename(&policies, directory.path().join("etc/old")).unwrap();
-    ticks(&mut watcher).await;
+    expect_change(&mut watcher).await;
     fs::create_dir(&policies).unwrap();
-    ticks(&mut watcher).await;
+    expect_change(&mut watcher).await;
     fs::write(policies.join("b.toml"), "x").unwrap();
-    ticks(&mut watcher).await;
+    expect_change(&mut watcher).await;
 }

@@ -1,8 +1,8 @@
-//! Files of which nothing was ever in force: whom they lock down, and until when.
+//! Files of which no content was ever in force: which workloads they lock down, and until when.
 
 use super::*;
 
-/// A directory of policies, its first load, and a way to load again.
+/// A directory of policies and the result of its first load.
 struct Start {
     directory: TempDir,
     set: FileSet,
@@ -42,7 +42,7 @@ impl Start {
 const NONE: Vec<String> = Vec::new();
 
 #[test]
-fn a_bad_file_locks_down_whom_it_is_about_until_it_is_mended() {
+fn a_bad_file_locks_down_its_subjects_until_it_is_fixed() {
     let bad = policy("a", "colour = 1\n");
     let mut start = Start::new(&[("a.toml", &bad), ("b.toml", &policy("b", ""))]);
     let (locked, errors) = start.shown(&start.first);
@@ -53,23 +53,23 @@ fn a_bad_file_locks_down_whom_it_is_about_until_it_is_mended() {
     assert_eq!(errors.len(), 2, "{errors:?}");
     assert_eq!(
         errors[0],
-        "a.toml: refused, and it has no earlier content: whom it is about is locked down where \
-         the namespace enforces"
+        "a.toml: refused, and it has no earlier content: its subjects are locked down where the \
+         namespace is in enforce mode"
     );
     assert!(
         errors[1].starts_with("a.toml:5:1: policy shop/a: unknown field `colour`"),
         "{errors:?}"
     );
     assert_eq!(start.set.policies().len(), 1, "the other file is in force");
-    // Again and still: nothing new.
+    // Another reload changes nothing.
     let again = start.set.reload();
     assert!(!again.changed);
     assert_eq!(start.shown(&again).0.len(), 1);
-    // Mended.
-    let mended = start.write("a.toml", &policy("a", ""));
-    assert!(mended.changed);
-    assert_eq!(start.shown(&mended), (NONE, NONE));
-    // Broken again, it has earlier content: that stays, and nobody is locked down.
+    // Fixed.
+    let fixed = start.write("a.toml", &policy("a", ""));
+    assert!(fixed.changed);
+    assert_eq!(start.shown(&fixed), (NONE, NONE));
+    // Broken again, with earlier content: that stays in force and no workload is locked down.
     let broken = start.write("a.toml", &bad);
     assert_eq!(start.shown(&broken).0, NONE);
     assert_eq!(broken.errors.len(), 1);
@@ -77,7 +77,7 @@ fn a_bad_file_locks_down_whom_it_is_about_until_it_is_mended() {
 }
 
 #[test]
-fn a_removed_file_locks_nobody_down() {
+fn a_removed_file_locks_down_no_workload() {
     let mut start = Start::new(&[("a.toml", &policy("a", "colour = 1\n"))]);
     assert_eq!(start.first.locked.len(), 1);
     fs::remove_file(start.directory.path().join("a.toml")).unwrap();
@@ -87,21 +87,21 @@ fn a_removed_file_locks_nobody_down() {
 }
 
 #[test]
-fn a_file_that_says_nothing_readable_locks_nobody_down() {
+fn a_file_whose_subjects_cannot_be_read_locks_down_no_workload() {
     let start = Start::new(&[("a.toml", "]]"), ("b.yaml", "[")]);
     let (locked, errors) = start.shown(&start.first);
     assert_eq!(locked, NONE);
     for name in ["a.toml", "b.yaml"] {
         let expected = format!(
-            "{name}: refused, and it has no earlier content: whom it is about cannot be read, so \
-             nobody is locked down"
+            "{name}: refused, and it has no earlier content: its subjects cannot be read, so no \
+             workload is locked down"
         );
         assert!(errors.contains(&expected), "{errors:?}");
     }
 }
 
 #[test]
-fn files_in_conflict_at_the_start_lock_down_both_subjects() {
+fn files_that_conflict_at_the_start_lock_down_the_subjects_of_both() {
     let start = Start::new(&[("a.toml", &policy("a", "")), ("b.toml", &policy("a", ""))]);
     let (locked, errors) = start.shown(&start.first);
     assert_eq!(locked.len(), 2, "{locked:?}");
@@ -112,7 +112,7 @@ fn files_in_conflict_at_the_start_lock_down_both_subjects() {
 }
 
 #[test]
-fn a_bad_inventory_or_a_missing_path_still_ends_the_start() {
+fn a_bad_inventory_or_a_missing_path_fails_the_first_load() {
     let directory = TempDir::new().unwrap();
     let (inventory, missing) = (directory.path().join("i.toml"), directory.path().join("m"));
     fs::write(&inventory, "x").unwrap();

@@ -1,4 +1,4 @@
-//! ClusterNetworkPolicy: scope, rules, peers that fail closed, and the shapes it had before.
+//! ClusterNetworkPolicy: scope, rules, peers that fail closed, and fields of older APIs.
 
 use super::*;
 use crate::model::{Entity, PortMatch, Ports, Protocol, RuleAction, Scope, Tier};
@@ -13,7 +13,7 @@ fn egress_rule(rule: &str) -> Rule {
     one(&egress(rule)).egress.unwrap().remove(0)
 }
 
-/// The refusal of an egress rule, without place and name.
+/// The error about an egress rule, without place and name.
 #[track_caller]
 fn rule_refusal(rule: &str) -> String {
     let refusal = refusal(&egress(rule));
@@ -105,13 +105,13 @@ spec:
 }
 
 #[test]
-fn without_rules_it_says_nothing() {
+fn a_direction_without_rules_is_absent() {
     let policy = one(&cluster_policy(&format!("{HEAD}ingress: []\negress: null")));
     assert_eq!((policy.ingress, policy.egress), (None, None));
 }
 
 #[test]
-fn peers_of_egress() {
+fn egress_peers() {
     let rule = egress_rule("{action: Accept, to: [{nodes: {}}]}");
     assert_eq!(rule.action, RuleAction::Allow);
     assert_eq!(
@@ -133,30 +133,30 @@ fn peers_of_egress() {
 }
 
 #[test]
-fn peers_that_cannot_be_told_fail_closed() {
+fn unsupported_peers_fail_closed() {
     let cases = [
         (
             "{}",
             "8:34",
-            "an empty peer, or one of a kind this version does not know",
+            "an empty peer, or one that this version does not support",
         ),
         (
             "{nodes: {matchLabels: {a: b}}}",
             "8:42",
-            "nodes by their labels, which this version does not know",
+            "nodes selected by labels, which this version does not support",
         ),
         (
             "{domainNames: [example.org]}",
             "8:48",
-            "domainNames, which this version does not follow",
+            "domainNames, which this version does not support",
         ),
     ];
-    for (peer, place, why) in cases {
+    for (peer, place, reason) in cases {
         let text = egress(&format!(
             "{{action: Accept, to: [{peer}, {{namespaces: {{}}}}], protocols: [{{tcp: \
              {{destinationPort: {{number: 80}}}}}}]}}"
         ));
-        let (policy, warning) = odd(&text);
+        let (policy, warning) = with_warning(&text);
         let rule = &policy.egress.unwrap()[0];
         assert_eq!(
             (rule.action, &rule.peers),
@@ -164,7 +164,7 @@ fn peers_that_cannot_be_told_fail_closed() {
         );
         assert_eq!(
             warning,
-            format!("k.yaml:{place}: ClusterNetworkPolicy p: {why}: the rule matches nobody"),
+            format!("k.yaml:{place}: ClusterNetworkPolicy p: {reason}: the rule matches nothing"),
             "{peer}"
         );
         for action in ["Deny", "Pass"] {
@@ -172,14 +172,14 @@ fn peers_that_cannot_be_told_fail_closed() {
                 "{{name: last, action: {action}, to: [{{namespaces: {{}}}}, {peer}], protocols: \
                  [{{tcp: {{destinationPort: {{number: 80}}}}}}]}}"
             ));
-            let (policy, warning) = odd(&text);
+            let (policy, warning) = with_warning(&text);
             let rule = &policy.egress.unwrap()[0];
             assert_eq!(
                 (rule.action, &rule.peers, &rule.ports),
                 (RuleAction::Deny, &Peers::Any, &Ports::Any)
             );
             assert!(
-                warning.ends_with(&format!("{why}: rule \"last\" denies everything")),
+                warning.ends_with(&format!("{reason}: rule \"last\" denies everything")),
                 "{warning}"
             );
         }
@@ -191,7 +191,7 @@ fn rules_that_are_refused() {
     let cases = [
         (
             "{action: Deny, to: [{namespaces: {}, networks: [10.0.0.0/8]}]}",
-            "a peer of several kinds: expected a peer of its own for each",
+            "a peer with several fields: expected a separate peer for each",
         ),
         (
             "{action: Deny, to: []}",
@@ -199,11 +199,11 @@ fn rules_that_are_refused() {
         ),
         (
             "{action: Deny}",
-            "something is missing: expected to: with at least one peer",
+            "a required field is missing: expected to: with at least one peer",
         ),
         (
             "{to: [{namespaces: {}}]}",
-            "something is missing: expected action: Accept, Deny or Pass",
+            "a required field is missing: expected action: Accept, Deny or Pass",
         ),
         (
             "{action: Allow, to: [{namespaces: {}}]}",
@@ -227,14 +227,14 @@ fn rules_that_are_refused() {
         ),
         (
             "{action: Deny, to: [{users: {}}]}",
-            "unknown field \"users\" in a cluster policy's peer of egress: expected namespaces, \
-             pods, nodes, networks, domainNames",
+            "unknown field \"users\" in a cluster policy's egress peer: expected namespaces, pods, \
+             nodes, networks, domainNames",
         ),
         (
             "{action: Deny, to: [{networks: [10.0.0.0/8]}], protocols: [{destinationNamedPort: \
              http}]}",
-            "destinationNamedPort beside networks, which declare no ports: expected a rule of its \
-             own for each",
+            "destinationNamedPort together with networks, which declare no ports: expected a \
+             separate rule for each",
         ),
     ];
     for (rule, message) in cases {
@@ -291,7 +291,7 @@ fn protocols_that_are_refused() {
     );
     assert_eq!(
         rule_refusal("{action: Deny, to: [{namespaces: {}}], protocols: []}"),
-        "protocols is empty: expected an entry, or no protocols at all for every one"
+        "protocols is empty: expected an entry; omit protocols to match every protocol"
     );
 }
 
@@ -299,15 +299,15 @@ fn protocols_that_are_refused() {
 fn scopes_that_are_refused() {
     assert_eq!(
         spec_refusal("priority: 1\nsubject: {namespaces: {}}"),
-        "something is missing: expected tier: Admin or tier: Baseline"
+        "a required field is missing: expected tier: Admin or tier: Baseline"
     );
     assert_eq!(
         spec_refusal("tier: Admin\nsubject: {namespaces: {}}"),
-        "something is missing: expected priority: 0 to 1000, lower speaks first"
+        "a required field is missing: expected priority: 0 to 1000, lower is evaluated first"
     );
     assert_eq!(
         spec_refusal("tier: Admin\npriority: 1"),
-        "something is missing: expected subject: {namespaces: …} or {pods: …}"
+        "a required field is missing: expected subject: {namespaces: …} or {pods: …}"
     );
     assert_eq!(
         spec_refusal("tier: admin\npriority: 1\nsubject: {namespaces: {}}"),
@@ -331,7 +331,7 @@ fn scopes_that_are_refused() {
 }
 
 #[test]
-fn shapes_it_had_before_are_refused_with_what_to_write() {
+fn fields_of_older_apis_are_refused_with_their_replacement() {
     let protocols = |entry: &str| {
         rule_refusal(&format!(
             "{{action: Deny, to: [{{namespaces: {{}}}}], protocols: [{{tcp: {entry}}}]}}"
@@ -362,7 +362,7 @@ fn shapes_it_had_before_are_refused_with_what_to_write() {
             rule_refusal(&format!(
                 "{{action: Deny, to: [{{namespaces: {{{old}: [a]}}}}]}}"
             ))
-            .contains("one policy for each value takes its place"),
+            .contains("with a separate policy for each value"),
             "{old}"
         );
     }
@@ -376,6 +376,6 @@ fn shapes_it_had_before_are_refused_with_what_to_write() {
     let (policy, refusal) = (ingress, refusal);
     assert!(refusal(&policy).ends_with(
         "unknown field \"networks\" in a cluster policy's peer: expected namespaces or pods: the \
-         others are peers of egress alone"
+         other fields are only valid in egress peers"
     ));
 }

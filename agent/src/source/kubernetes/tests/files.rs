@@ -1,4 +1,4 @@
-//! Documents of a file: several, lists, other kinds, bad YAML, and objects of the API.
+//! Files with several documents, lists, unsupported kinds and bad YAML, and objects of the API.
 
 use super::*;
 
@@ -29,8 +29,8 @@ fn several_documents_and_empty_ones() {
         .map(|policy| policy.origin.line)
         .collect();
     assert_eq!(lines, [3, 14]);
-    for nothing in ["", "\n", "---\n", "# only words\n", "--- null\n"] {
-        assert_eq!(parsed(nothing), PolicyFragment::default(), "{nothing:?}");
+    for empty in ["", "\n", "---\n", "# only words\n", "--- null\n"] {
+        assert_eq!(parsed(empty), PolicyFragment::default(), "{empty:?}");
     }
 }
 
@@ -51,12 +51,12 @@ fn lists() {
     let text = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: List, items: []}\n";
     assert_eq!(
         refusal(text),
-        "k.yaml:4:3: a list: inside a list: expected objects as its items"
+        "k.yaml:4:3: a list: nested in another list: expected objects as its items"
     );
 }
 
 #[test]
-fn json_is_yaml() {
+fn json_is_parsed_as_yaml() {
     let text = "{\n\t\"apiVersion\": \"networking.k8s.io/v1\", \"kind\": \"NetworkPolicy\",\n\t\
                 \"metadata\": {\"name\": \"a\", \"namespace\": \"shop\"},\n\t\"spec\": \
                 {\"podSelector\": {}, \"ingress\": [{\"ports\": [{\"port\": 80}]}]}\n}\n";
@@ -64,7 +64,7 @@ fn json_is_yaml() {
 }
 
 #[test]
-fn other_kinds_are_refused_by_name() {
+fn unsupported_kinds_are_refused() {
     let refusal_of = |api: &str, kind: &str| {
         refusal(&format!(
             "apiVersion: {api}\nkind: {kind}\nmetadata: {{name: a}}\n"
@@ -72,7 +72,7 @@ fn other_kinds_are_refused_by_name() {
     };
     assert_eq!(
         refusal_of("extensions/v1beta1", "NetworkPolicy"),
-        "k.yaml:1:1: \"NetworkPolicy\" \"a\" of \"extensions/v1beta1\" is not read: expected \
+        "k.yaml:1:1: \"NetworkPolicy\" \"a\" of \"extensions/v1beta1\" is not supported: expected \
          apiVersion: networking.k8s.io/v1"
     );
     let v1alpha1 = "policy.networking.k8s.io/v1alpha1";
@@ -100,7 +100,7 @@ fn other_kinds_are_refused_by_name() {
 }
 
 #[test]
-fn every_object_has_its_errors() {
+fn the_errors_of_every_object_are_reported() {
     let text = format!(
         "{}---\nbroken: [1\n---\n{}---\n{}",
         policy("a").replace("podSelector", "podSelektor"),
@@ -149,7 +149,7 @@ fn duplicate_keys_merge_keys_and_tags_are_refused() {
 }
 
 #[test]
-fn aliases_stand_for_their_values() {
+fn aliases_are_expanded() {
     let text = network_policy(
         "podSelector: &web {matchLabels: {app: web}}\ningress: [{from: [{podSelector: *web}]}]",
     );
@@ -157,12 +157,12 @@ fn aliases_stand_for_their_values() {
     assert_eq!(policy.subject, labels("app=web"));
     assert_eq!(
         refusal("a: &a [*a]\n"),
-        "k.yaml:1:8: an alias inside what it stands for: expected the value itself"
+        "k.yaml:1:8: an alias inside its own anchor: expected the value itself"
     );
 }
 
 #[test]
-fn objects_of_the_api() {
+fn objects_of_the_api_are_converted() {
     let mut json = serde_json::json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::{PolicyKind, PortMatch, Ports, Protocol, RuleAction, Scope};
 
-/// Ingress and egress as numbers of rules.
+/// The number of rules in ingress and egress; `None` for a direction that is not isolated.
 fn isolation(spec: &str) -> (Option<usize>, Option<usize>) {
     let fragment = parsed(&network_policy(&format!("podSelector: {{}}\n{spec}")));
     let policy = &fragment.policies[0];
@@ -16,7 +16,7 @@ fn ingress_rule(rule: &str) -> Rule {
     one(&text).ingress.unwrap().remove(0)
 }
 
-/// The refusal of an ingress rule that stands in line 8 from column 13 on.
+/// The error about an ingress rule, which is in line 8 from column 13 on.
 #[track_caller]
 fn rule_refusal(rule: &str) -> String {
     let text = network_policy(&format!("podSelector: {{}}\ningress: [{rule}]"));
@@ -101,16 +101,16 @@ fn which_directions_are_isolated() {
 }
 
 #[test]
-fn rules_of_a_direction_that_is_not_meant_are_ignored_with_a_warning() {
+fn rules_of_a_direction_not_in_policy_types_are_ignored_with_a_warning() {
     let text = network_policy("podSelector: {}\npolicyTypes: [Egress]\ningress: [{}]");
-    let (policy, warning) = odd(&text);
+    let (policy, warning) = with_warning(&text);
     assert_eq!((policy.ingress, policy.egress), (None, Some(Vec::new())));
     assert_eq!(
         warning,
         "k.yaml:9:12: NetworkPolicy shop/p: ingress rules without effect: policyTypes does not \
          name Ingress"
     );
-    // They are checked all the same.
+    // The ignored rules are checked as well.
     assert_eq!(
         refusal(&text.replace("[{}]", "[{form: []}]")),
         "k.yaml:9:14: NetworkPolicy shop/p: unknown field \"form\" in an ingress rule: expected \
@@ -119,7 +119,7 @@ fn rules_of_a_direction_that_is_not_meant_are_ignored_with_a_warning() {
 }
 
 #[test]
-fn the_namespace_is_default_if_none_is_named() {
+fn the_namespace_is_default_if_the_object_names_none() {
     let text = network_policy("podSelector: {}").replace("  namespace: shop\n", "");
     let policy = one(&text);
     assert_eq!(policy.scope, Scope::Namespace("default".parse().unwrap()));
@@ -165,8 +165,8 @@ fn peers() {
             ],
         }
     );
-    for everyone in ["{from: []}", "{from: null}", "{}", "{ports: [{port: 80}]}"] {
-        assert_eq!(ingress_rule(everyone).peers, Peers::Any, "{everyone}");
+    for any_peer in ["{from: []}", "{from: null}", "{}", "{ports: [{port: 80}]}"] {
+        assert_eq!(ingress_rule(any_peer).peers, Peers::Any, "{any_peer}");
     }
 }
 
@@ -174,8 +174,8 @@ fn peers() {
 fn peers_that_are_refused() {
     assert_eq!(
         rule_refusal("{from: [{}]}"),
-        "an empty peer: expected podSelector, namespaceSelector or ipBlock; for everyone no peers \
-         at all"
+        "an empty peer: expected podSelector, namespaceSelector or ipBlock; omit the peers to \
+         match every peer"
     );
     assert_eq!(
         rule_refusal("{from: [{podSelector: null}]}"),
@@ -183,7 +183,7 @@ fn peers_that_are_refused() {
     );
     assert_eq!(
         rule_refusal("{from: [{ipBlock: {cidr: 10.0.0.0/8}, podSelector: {}}]}"),
-        "ipBlock beside a selector: expected a peer of its own for each"
+        "ipBlock together with a selector: expected a separate peer for each"
     );
     assert_eq!(
         rule_refusal("{from: [{ipBlock: {}}]}"),
@@ -220,7 +220,7 @@ fn peers_that_are_refused() {
 fn host_bits_are_masked_with_a_warning() {
     let text =
         network_policy("podSelector: {}\ningress:\n- from:\n  - ipBlock:\n      cidr: 10.1.2.3/8");
-    let (policy, warning) = odd(&text);
+    let (policy, warning) = with_warning(&text);
     let net = "10.0.0.0/8".parse().unwrap();
     let except = Vec::new();
     assert_eq!(
@@ -309,7 +309,7 @@ fn ports_that_are_refused() {
         ),
         (
             "{port: http, endPort: 80}",
-            "endPort beside a named port: expected a number as port",
+            "endPort with a named port: expected a number as port",
         ),
         (
             "{protocol: ICMP}",
@@ -367,8 +367,8 @@ fn specs_that_are_refused() {
 }
 
 #[test]
-fn without_a_pod_selector_it_is_about_every_pod() {
-    let (policy, warning) = odd(&network_policy("policyTypes: [Ingress]"));
+fn a_policy_without_pod_selector_selects_every_pod() {
+    let (policy, warning) = with_warning(&network_policy("policyTypes: [Ingress]"));
     assert!(policy.subject.is_everything());
     assert_eq!(
         warning,

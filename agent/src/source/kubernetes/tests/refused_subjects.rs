@@ -1,4 +1,4 @@
-//! What a refused file still says of whom it is about.
+//! The subjects that can be read in a refused file.
 
 use crate::model::LockedScope;
 use crate::source::kubernetes::refused_subjects::subjects;
@@ -18,7 +18,7 @@ fn shown(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_can_be_read_of_a_refused_file() {
+fn the_readable_subjects_of_a_refused_file_are_found() {
     let text = "\
 kind: NetworkPolicy
 metadata: {name: a, namespace: shop}
@@ -61,7 +61,7 @@ metadata: {namespace: x}
 }
 
 #[test]
-fn a_document_that_breaks_off_is_about_its_namespace() {
+fn an_incomplete_document_selects_its_whole_namespace() {
     let text = "kind: NetworkPolicy\nmetadata:\n  namespace: shop\nspec:\n  podSelector: \
                 {matchLabels: {app: web}}\n  ingress: [\n---\nkind: NetworkPolicy\nmetadata: \
                 {namespace: lab}\nspec: {podSelector: {matchLabels: {app: db}}}\n";

@@ -1,4 +1,4 @@
-//! `LabelSelector`, and metadata.
+//! `LabelSelector` and `metadata`.
 
 use super::*;
 
@@ -97,7 +97,7 @@ fn selectors_that_are_refused() {
 }
 
 #[test]
-fn metadata_takes_what_kubernetes_keeps_there() {
+fn all_fields_of_object_meta_are_accepted() {
     let text = network_policy("podSelector: {}").replace(
         "  name: p\n",
         "  name: p\n  uid: 0a\n  resourceVersion: \"7\"\n  generation: 3\n  \
@@ -144,10 +144,10 @@ fn metadata_that_is_refused() {
     );
     assert_eq!(
         annotation("owner: \"a\\u202eb\""),
-        "k.yaml:3:55: NetworkPolicy default/p: the text holds \\u{202e}: expected no control, \
+        "k.yaml:3:55: NetworkPolicy default/p: the text contains \\u{202e}: expected no control, \
          bidirectional or zero-width characters"
     );
-    assert!(annotation("owner: \"a\\0b\"").contains("the text holds \\u{0}"));
+    assert!(annotation("owner: \"a\\0b\"").contains("the text contains \\u{0}"));
     assert_eq!(
         annotation(&format!("ticket: {}", "x".repeat(1001))),
         "k.yaml:3:56: NetworkPolicy default/p: the text has 1001 characters: expected at most 1000"

@@ -1,9 +1,9 @@
-//! Which keys go together, and policies of the cluster tiers.
+//! Which keys can be combined, and policies of the cluster tiers.
 
 use super::*;
 
 #[test]
-fn keys_that_do_not_go_together() {
+fn keys_that_cannot_be_combined_are_refused() {
     for (key, value) in [
         ("tier", "\"admin\""),
         ("priority", "100"),
@@ -20,7 +20,7 @@ fn keys_that_do_not_go_together() {
     }
     assert_eq!(
         refusal(&with_head("scope = \"cluster\"")),
-        "p.toml:5:9: scope beside namespace: expected one of the two"
+        "p.toml:5:9: scope together with namespace: expected one of the two"
     );
     assert_eq!(
         refusal(&with_head("host-ingress = \"kubelet\"")),
@@ -42,7 +42,7 @@ fn cluster(keys: &str) -> String {
 }
 
 #[test]
-fn cluster_policies_have_a_tier_and_a_priority() {
+fn a_cluster_policy_needs_a_tier_and_a_priority() {
     for (keys, message) in [
         (
             "priority = 1",
@@ -50,7 +50,7 @@ fn cluster_policies_have_a_tier_and_a_priority() {
         ),
         (
             "tier = \"admin\"",
-            "p.toml:1:1: a cluster policy without priority: expected priority = 0 to 1000, lower speaks first",
+            "p.toml:1:1: a cluster policy without priority: expected priority = 0 to 1000, lower is evaluated first",
         ),
         (
             "tier = \"first\"\npriority = 1",
@@ -78,7 +78,7 @@ fn cluster_policies_have_a_tier_and_a_priority() {
 }
 
 #[test]
-fn a_cluster_policy_is_about_every_namespace_unless_narrowed() {
+fn a_cluster_policy_applies_to_every_namespace_without_subject_namespaces() {
     let keys = "tier = \"admin\"\npriority = 0\nsubject-namespaces = \"env=prod\"\n\
                 [[policy.ingress]]\naction = \"pass\"\nfrom = [{ pods = \"app=a\" }]\n\
                 [[policy.ingress]]\naction = \"reject\"\n";
