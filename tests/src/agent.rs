@@ -1,9 +1,9 @@
 //! The real agent as a child process in a node's network namespace.
 //!
-//! Each one has a directory of its own with configuration, policies, inventory, state, socket,
-//! logs and a private bpffs. Dropping it ends the process, runs `ringfence cleanup`, unmounts and
-//! removes all that. A test process killed by SIGKILL cannot do so: then the agent, its mount and
-//! its directory (under the temporary directory, `ringfence-test-…`) stay.
+//! Each agent has its own directory with configuration, policies, inventory, state, socket, logs
+//! and a private bpffs. Dropping the agent ends the process, runs `ringfence cleanup`, unmounts the
+//! bpffs and removes the directory. A test process killed by SIGKILL cannot do so: then the agent,
+//! its mount and its directory (under the temporary directory, `ringfence-test-…`) stay.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ use crate::netns::NetNs;
 use crate::topology::Node;
 use crate::wait::eventually;
 
-/// The kernel's verifier takes seconds, and far longer on a machine that others load as well.
+/// The kernel's verifier takes seconds, and far longer on a busy machine.
 const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(30);
 
@@ -31,36 +31,36 @@ const STOP: Duration = Duration::from_secs(30);
 pub struct AgentSpec {
     /// Inventory text, see [`crate::InventoryBuilder`].
     pub inventory: String,
-    /// More inventory files, name and text.
+    /// Additional inventory files, name and text.
     pub inventories: Vec<(String, String)>,
     /// TOML policies.
     pub policies: String,
-    /// More policy files, name and text, e.g. Kubernetes YAML. A file that may appear later is
-    /// declared here with empty text.
+    /// Additional policy files, name and text, e.g. Kubernetes YAML. A file that the test writes
+    /// later is declared here with empty text.
     pub documents: Vec<(String, String)>,
-    /// The mode of namespaces that have none of their own; empty leaves it to the agent.
+    /// The mode of namespaces that are not in `modes`; if empty, the agent's default applies.
     pub default_mode: String,
     /// Modes by namespace.
     pub modes: Vec<(String, String)>,
-    /// Another binary than [`binary`] finds, e.g. one built with a seeded bug.
+    /// The binary to run instead of the one that [`binary`] finds, e.g. one with a seeded bug.
     pub binary: Option<PathBuf>,
-    /// TOML appended to the configuration, for keys that are not covered above.
+    /// TOML appended to the configuration, for keys that the other fields do not cover.
     pub config: String,
 }
 
-/// A running agent, or one that was stopped and left its enforcement in place.
+/// A running agent, or a stopped one whose enforcement is still in place.
 #[derive(Debug)]
 pub struct Agent {
     binary: PathBuf,
     ns: NetNs,
     child: Option<Child>,
-    // Before `dir`: fields drop in order, and a mounted directory cannot be removed.
+    // Declared before `dir`: fields drop in order, and a mount point cannot be removed.
     bpffs: Bpffs,
     dir: TempDir,
 }
 
 impl Agent {
-    /// Starts an agent on `node` and waits until it answers.
+    /// Starts an agent on `node` and waits until its API responds.
     pub fn start(node: &Node, spec: &AgentSpec) -> Result<Self> {
         let binary = spec.binary.clone().map_or_else(binary, Ok)?;
         let dir = tempfile::Builder::new()
@@ -111,28 +111,28 @@ impl Agent {
         self.bpffs.path()
     }
 
-    /// Its process, if it runs.
+    /// The process ID of the agent, if it is running.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
-    /// Replaces the TOML policies in one step.
+    /// Replaces the TOML policies atomically.
     pub fn write_policies(&self, text: &str) -> Result<()> {
         self.replace("policies.toml", text)
     }
 
-    /// Replaces the inventory in one step.
+    /// Replaces the inventory atomically.
     pub fn write_inventory(&self, text: &str) -> Result<()> {
         self.replace("inventory.toml", text)
     }
 
-    /// Replaces one of [`AgentSpec::documents`] or of [`AgentSpec::inventories`] in one step.
+    /// Replaces one of [`AgentSpec::documents`] or of [`AgentSpec::inventories`] atomically.
     pub fn write_document(&self, name: &str, text: &str) -> Result<()> {
         self.replace(name, text)
     }
 
-    /// Ends the process with SIGKILL; enforcement stays.
+    /// Ends the process with SIGKILL; enforcement stays in place.
     pub fn kill(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
             child.kill().context("killing the agent")?;
@@ -143,7 +143,7 @@ impl Agent {
 
     /// Ends the process with SIGTERM, waits for it, and returns its exit status.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
-        let child = self.child.as_mut().context("the agent does not run")?;
+        let child = self.child.as_mut().context("the agent is not running")?;
         kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM)?;
         let status = eventually(STOP, "the agent's exit after SIGTERM", || {
             Ok(child.try_wait()?)
@@ -152,13 +152,14 @@ impl Agent {
         Ok(status)
     }
 
-    /// Starts it again on the same files (after killing it if it runs), waits until it answers.
+    /// Starts the agent again on the same files (after killing it if it is running) and waits until
+    /// its API responds.
     pub fn restart(&mut self) -> Result<()> {
         self.kill()?;
         self.launch()
     }
 
-    /// A `ringfence` command that talks to this agent, in the node's network namespace.
+    /// A `ringfence` command that uses this agent's socket, in the node's network namespace.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = self.ns.command(&self.binary);
@@ -174,7 +175,7 @@ impl Agent {
         output.with_context(|| format!("running ringfence {arguments:?}"))
     }
 
-    /// Runs a `ringfence` command with `-o json`, which must succeed, and parses what it prints.
+    /// Runs a `ringfence` command with `-o json`, which must succeed, and parses its output.
     pub fn cli_json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
         let output = self.cli(&[arguments, &["-o", "json"]].concat())?;
         let message = String::from_utf8_lossy(&output.stderr);
@@ -184,10 +185,10 @@ impl Agent {
             message.trim()
         );
         serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("what ringfence {arguments:?} printed is no JSON"))
+            .with_context(|| format!("ringfence {arguments:?} printed invalid JSON"))
     }
 
-    /// Polls a condition; the error when it stays false includes the agent's last words.
+    /// Polls a condition; the error on a timeout includes the end of the agent's stderr.
     pub fn wait_until(
         &self,
         mut condition: impl FnMut() -> Result<bool>,
@@ -198,7 +199,7 @@ impl Agent {
             .with_context(|| format!("the agent's stderr ends:\n{}", tail(&self.stderr())))
     }
 
-    /// Waits until the agent says that it enforces.
+    /// Waits until the agent reports that it enforces.
     pub fn wait_enforcing(&self, deadline: Duration) -> Result<()> {
         let enforcing = || {
             let status = self.cli_json(&["status"])?;
@@ -219,29 +220,31 @@ impl Agent {
         self.log("stdout")
     }
 
-    /// The page that its metrics listener serves.
+    /// The text of `/metrics`.
     pub fn metrics(&self) -> Result<String> {
         self.http_get("/metrics")
     }
 
-    /// The body that the metrics and health listener serves at `path`.
+    /// The body of the metrics and health listener's response for `path`.
     pub fn http_get(&self, path: &str) -> Result<String> {
         use std::io::{Read as _, Write as _};
         let status = self.cli_json(&["status"])?;
         let listen = status.get("metrics_listen").and_then(|l| l.as_str());
         let listen = listen.context("status has no metrics_listen")?;
-        let answer = self.ns.run(|| -> Result<String> {
+        let response = self.ns.run(|| -> Result<String> {
             let mut stream = std::net::TcpStream::connect(listen)?;
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
             write!(
                 stream,
                 "GET {path} HTTP/1.1\r\nHost: ringfence\r\nConnection: close\r\n\r\n"
             )?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok(answer)
+            let mut response = String::new();
+            stream.read_to_string(&mut response)?;
+            Ok(response)
         })??;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+        let (head, body) = response
+            .split_once("\r\n\r\n")
+            .context("no HTTP response")?;
         ensure!(head.starts_with("HTTP/1.1 200"), "GET {path}: {head}");
         Ok(body.to_owned())
     }
@@ -294,9 +297,9 @@ impl Agent {
             .with_context(|| format!("starting {}", self.binary.display()))?;
         let child = self.child.insert(child);
         let pid = child.id();
-        let ready = eventually(START, "the agent's first answer", || {
+        let ready = eventually(START, "the agent's first response", || {
             if let Some(status) = self.child.as_mut().and_then(|c| c.try_wait().transpose()) {
-                bail!("the agent ended: {}", status?);
+                bail!("the agent exited: {}", status?);
             }
             let output = self.cli(&["status", "-o", "json"])?;
             Ok(output.status.success().then_some(()))
@@ -304,7 +307,7 @@ impl Agent {
         ready.with_context(|| format!("agent {pid}; its stderr ends:\n{}", tail(&self.stderr())))
     }
 
-    /// Readers see the old file or the new one, never a part.
+    /// Writes a file atomically: readers see the old or the new content, never a part of it.
     fn replace(&self, name: &str, text: &str) -> Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(self.dir().join("staging"))?;
         std::io::Write::write_all(&mut file, text.as_bytes())?;
@@ -337,17 +340,22 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         if let Err(error) = self.clean_up() {
-            // While unwinding this is one more hint; it must not be a second panic.
+            // A second panic while unwinding would abort.
             eprintln!("ringfence cleanup: {error:#}");
         }
     }
 }
 
-/// `RINGFENCE_BIN`, or the newer of the release and the debug build beside this test.
+/// `RINGFENCE_BIN`, or the newer of the release and the debug build in this test's target
+/// directory.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("RINGFENCE_BIN") {
         let path = PathBuf::from(path);
-        ensure!(path.is_file(), "RINGFENCE_BIN: no file {}", path.display());
+        ensure!(
+            path.is_file(),
+            "RINGFENCE_BIN: {} is not a file",
+            path.display()
+        );
         return Ok(path);
     }
     let exe = std::env::current_exe().context("finding this executable")?;
@@ -355,7 +363,7 @@ pub fn binary() -> Result<PathBuf> {
     let target = exe
         .ancestors()
         .find(|dir| dir.join("debug").is_dir() || dir.join("release").is_dir())
-        .ok_or_else(|| anyhow!("{} is in no target directory", exe.display()))?;
+        .ok_or_else(|| anyhow!("{} is not in a target directory", exe.display()))?;
     let built = |profile: &str| {
         let path = target.join(profile).join("ringfence");
         let built = fs::metadata(&path).and_then(|meta| meta.modified()).ok()?;

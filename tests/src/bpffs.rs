@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// A mounted bpffs; dropping it unmounts it, and what was pinned there goes with it.
+/// A mounted bpffs; dropping it unmounts it, which also removes everything pinned there.
 #[derive(Debug)]
 pub struct Bpffs {
     path: PathBuf,

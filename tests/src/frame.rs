@@ -1,10 +1,9 @@
-//! Raw frames: putting them on a namespace's interface, seeing them arrive, and building the few
-//! shapes that tests craft by hand.
+//! Raw frames: sending them from a namespace's interface, observing their arrival, and building
+//! the few shapes that tests need.
 //!
-//! [`Tap`] sees what the interface *received*, after that interface's own TC ingress hook has let
-//! it pass and never what this namespace sent itself. The kernel strips a VLAN tag before a tap
-//! sees the frame. The builders make well-formed packets; a test that wants a malformed one edits
-//! the bytes.
+//! [`Tap`] sees the frames that the interface *received* and that passed its TC ingress hook, never
+//! those that the namespace sent itself. The kernel strips a VLAN tag before a tap sees the frame.
+//! The builders make well-formed packets; a test that needs a malformed one edits the bytes.
 
 #![allow(
     unsafe_code,
@@ -54,7 +53,7 @@ pub fn mac(ns: &NetNs, interface: &str) -> Result<[u8; 6]> {
     address.with_context(|| format!("no hardware address of {interface}"))
 }
 
-/// Records what an interface receives, from the moment it is opened.
+/// Receives what an interface receives, from the moment the tap is opened.
 #[derive(Debug)]
 pub struct Tap {
     socket: Socket,
@@ -69,7 +68,7 @@ impl Tap {
         Ok(Self { socket })
     }
 
-    /// The next frame, or none if there is none before `deadline` has passed.
+    /// The next frame, or `None` if none arrives before the deadline.
     pub fn next(&self, deadline: Duration) -> Result<Option<Vec<u8>>> {
         let end = Instant::now() + deadline;
         let mut buffer = vec![0; 65_536];
@@ -92,7 +91,7 @@ impl Tap {
         }
     }
 
-    /// The first frame that `wanted` accepts, or none before `deadline` has passed.
+    /// The first frame that `wanted` accepts, or `None` if none arrives before the deadline.
     pub fn find(
         &self,
         deadline: Duration,
@@ -130,7 +129,7 @@ pub fn ipv4(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u
     [&start, sum.as_slice(), &addresses, payload].concat()
 }
 
-/// An IPv6 packet; `next` is the type of the first header in `payload`.
+/// An IPv6 packet; `next` is the next header value for the first header in `payload`.
 #[must_use]
 pub fn ipv6(from: Ipv6Addr, to: Ipv6Addr, next: u8, payload: &[u8]) -> Vec<u8> {
     let length = wire_length(payload.len()).to_be_bytes();
@@ -138,7 +137,7 @@ pub fn ipv6(from: Ipv6Addr, to: Ipv6Addr, next: u8, payload: &[u8]) -> Vec<u8> {
     [&start, from.octets().as_slice(), &to.octets(), payload].concat()
 }
 
-/// A UDP datagram in its IP packet. Both addresses must be of one family.
+/// A UDP datagram in an IP packet. Both addresses must be of the same family.
 pub fn udp(from: (IpAddr, u16), to: (IpAddr, u16), payload: &[u8]) -> Result<Vec<u8>> {
     let length = wire_length(8 + payload.len()).to_be_bytes();
     let ports = [from.1.to_be_bytes(), to.1.to_be_bytes()].concat();
@@ -157,11 +156,11 @@ pub fn udp(from: (IpAddr, u16), to: (IpAddr, u16), payload: &[u8]) -> Result<Vec
             let segment = segment(&[from.octets(), to.octets()].concat());
             Ok(ipv6(from, to, UDP, &segment))
         }
-        _ => bail!("addresses of two families"),
+        _ => bail!("the addresses are of different families"),
     }
 }
 
-/// The Internet checksum over parts, of which all but the last have an even length.
+/// The Internet checksum over parts; all but the last must have an even length.
 #[must_use]
 pub fn checksum(parts: &[&[u8]]) -> u16 {
     let words = parts.iter().flat_map(|part| part.chunks(2));
@@ -178,16 +177,16 @@ pub fn checksum(parts: &[&[u8]]) -> u16 {
     !wire_length(usize::try_from(sum).unwrap_or(usize::MAX))
 }
 
-/// Lengths over 64 KiB cannot be written into a header; the largest stands in for them.
+/// Lengths over 64 KiB do not fit into a header; they become the largest value.
 fn wire_length(length: usize) -> u16 {
     u16::try_from(length).unwrap_or(u16::MAX)
 }
 
-/// A packet socket bound to one interface of the calling thread's namespace; ethertype 0 receives
-/// nothing.
+/// A packet socket bound to one interface of the calling thread's namespace; with ethertype 0 it
+/// receives nothing.
 pub(crate) fn packet_socket(interface: &str, ethertype: u16) -> io::Result<Socket> {
     let index = nix::net::if_::if_nametoindex(interface)?;
-    // Opened deaf: between `socket` and `bind` it would hear every interface.
+    // Opened with protocol 0: otherwise it would receive from every interface until `bind`.
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
     socket.set_nonblocking(true)?;
     enable(&socket, libc::PACKET_IGNORE_OUTGOING)?;
@@ -204,14 +203,14 @@ pub(crate) fn packet_socket(interface: &str, ethertype: u16) -> io::Result<Socke
     Ok(socket)
 }
 
-/// A packet socket that sends frames behind a `virtio_net_hdr` and receives nothing.
+/// A packet socket that sends frames preceded by a `virtio_net_hdr` and receives nothing.
 pub(crate) fn offload_socket(interface: &str) -> io::Result<Socket> {
     let socket = packet_socket(interface, 0)?;
     enable(&socket, libc::PACKET_VNET_HDR)?;
     Ok(socket)
 }
 
-/// Turns an option of packet sockets on.
+/// Enables an option of packet sockets.
 fn enable(socket: &Socket, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the option takes an int, the pointer and the length describe `on`.

@@ -1,9 +1,9 @@
 //! A small HTTP/1.1 server and client over plain TCP: real requests between workloads.
 //!
-//! GET only. Connections are kept unless the request says `Connection: close`. A request with
-//! `Upgrade` turns its connection into a plain two-way channel whose server end is handed out by
-//! [`HttpServer::upgraded`]. The server counts connections by the address they came from, so that
-//! "it saw nothing" can be told from "no answer came back". No TLS, no bodies in requests.
+//! GET only. Connections are kept open unless the request has `Connection: close`. A request with
+//! `Upgrade` turns its connection into a plain two-way channel whose server end
+//! [`HttpServer::upgraded`] returns. The server counts connections by client address, so that "no
+//! connection arrived" is distinguishable from "no response came back". No TLS, no request bodies.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read as _, Write as _};
@@ -17,9 +17,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::netns::NetNs;
 
-/// The most bytes of a request's head.
-const MOST: u64 = 8192;
-const OWN: Duration = Duration::from_secs(5);
+/// The largest head of a request or response in bytes.
+const MAX_HEAD: u64 = 8192;
+/// Deadline of requests from the server's own namespace.
+const LOCAL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A server on one port, for IPv4 and IPv6; dropping it closes every connection.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ struct Connections {
 }
 
 impl HttpServer {
-    /// Serves a port in `ns`; every answer names the server and repeats the path.
+    /// Serves a port in `ns`; every response names the server and repeats the path.
     pub fn start(ns: &NetNs, port: u16, name: &str) -> Result<Self> {
         let at = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         let listener = ns.run(|| TcpListener::bind(at))?;
@@ -69,25 +70,25 @@ impl HttpServer {
         })
     }
 
-    /// How many connections from these addresses have been accepted, those included that were
-    /// waiting to be when this was called.
+    /// How many connections from these addresses have been accepted, including those that were in
+    /// the accept queue at the call.
     pub fn accepted_from(&self, addresses: &[IpAddr]) -> Result<usize> {
-        // Connections are accepted in order: once this one is answered, earlier ones are counted.
+        // Connections are accepted in order: after this response, earlier ones are counted.
         self.ns
-            .run(|| HttpClient::new(self.own(), OWN).get("/settle"))?
-            .context("the server does not answer its own workload")?;
+            .run(|| HttpClient::new(self.loopback(), LOCAL_DEADLINE).get("/settle"))?
+            .context("the server does not respond over loopback")?;
         let connections = self.shared.connections();
         let counts = addresses.iter().map(|ip| connections.accepted.get(ip));
         Ok(counts.flatten().sum())
     }
 
-    /// The server's end of the connection that this client upgraded.
+    /// The server's end of the connection that this client has upgraded.
     #[must_use]
     pub fn upgraded(&self, client: SocketAddr) -> Option<TcpStream> {
         self.shared.connections().upgraded.remove(&client)
     }
 
-    fn own(&self) -> SocketAddr {
+    fn loopback(&self) -> SocketAddr {
         SocketAddr::from((Ipv6Addr::LOCALHOST, self.port))
     }
 }
@@ -95,9 +96,11 @@ impl HttpServer {
 impl Drop for HttpServer {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
-        // Wakes the accepting thread, which looks at `stop` for each connection.
-        let own = self.own();
-        let _ = self.ns.run(|| TcpStream::connect_timeout(&own, OWN));
+        // Wakes the accepting thread, which checks `stop` for each connection.
+        let loopback = self.loopback();
+        let _ = self
+            .ns
+            .run(|| TcpStream::connect_timeout(&loopback, LOCAL_DEADLINE));
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -118,7 +121,7 @@ impl Shared {
             if self.stop.load(Ordering::Acquire) {
                 return;
             }
-            // A failed accept concerns one connection, whose client sees it.
+            // A failed accept affects only one connection, and its client sees the failure.
             let Ok((stream, peer)) = stream.and_then(|s| s.peer_addr().map(|peer| (s, peer)))
             else {
                 continue;
@@ -137,7 +140,7 @@ impl Shared {
             };
             let shared = Arc::clone(self);
             let serve = move || {
-                // Errors of a connection end it; the client is the one who counts failures.
+                // An error ends the connection; the client counts failures.
                 let _ = shared.serve(stream, peer);
                 shared.connections().live.remove(&number);
             };
@@ -152,7 +155,7 @@ impl Shared {
             if request.upgrade {
                 let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
                             Upgrade: channel\r\n\r\n";
-                // Kept before it is announced, so that it is there once the client knows.
+                // Stored before the response, so that it is there when the client receives it.
                 let stream = reader.get_ref().try_clone()?;
                 self.connections().upgraded.insert(peer, stream);
                 reader.get_mut().write_all(head.as_bytes())?;
@@ -160,12 +163,12 @@ impl Shared {
             }
             let body = format!("{} answers {}\n", self.name, request.path);
             let connection = if request.close { "close" } else { "keep-alive" };
-            let answer = format!(
+            let response = format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
                  Connection: {connection}\r\n\r\n{body}",
                 body.len(),
             );
-            reader.get_mut().write_all(answer.as_bytes())?;
+            reader.get_mut().write_all(response.as_bytes())?;
             if request.close {
                 return Ok(());
             }
@@ -181,7 +184,7 @@ struct Request {
 }
 
 impl Request {
-    /// The next request of a connection, or none when the client has closed it.
+    /// The next request of a connection, or `None` when the client has closed it.
     fn read(reader: &mut impl BufRead) -> Result<Option<Self>> {
         let head = read_head(reader)?;
         let Some((request, headers)) = head.split_first() else {
@@ -207,8 +210,8 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// A client that makes a new connection for each request. It runs in the network namespace
-    /// of the thread that calls [`HttpClient::get`].
+    /// A client that opens a new connection for each request, in the network namespace of the
+    /// thread that calls [`HttpClient::get`].
     #[must_use]
     pub fn new(target: SocketAddr, within: Duration) -> Self {
         Self {
@@ -219,18 +222,18 @@ impl HttpClient {
         }
     }
 
-    /// Sends every request on one connection; a new one is made only after a failure.
+    /// Sends all requests on one connection; opens a new one only after a failure.
     #[must_use]
     pub fn keep_alive(mut self) -> Self {
         self.keep = true;
         self
     }
 
-    /// The body of a successful answer.
+    /// The body of a successful response.
     pub fn get(&mut self, path: &str) -> Result<String> {
         let connection = if self.keep { "keep-alive" } else { "close" };
         let (mut reader, head) = self.exchange(path, &format!("Connection: {connection}"))?;
-        let (status, headers) = head.split_first().context("closed before the answer")?;
+        let (status, headers) = head.split_first().context("closed before the response")?;
         ensure!(status.starts_with("HTTP/1.1 200 "), "{status}");
         let length: usize = value(headers, "content-length")
             .context("no Content-Length")?
@@ -243,7 +246,7 @@ impl HttpClient {
         Ok(String::from_utf8(body)?)
     }
 
-    /// Makes a connection and upgrades it to a plain two-way channel.
+    /// Opens a connection and upgrades it to a plain two-way channel.
     pub fn upgrade(mut self, path: &str) -> Result<TcpStream> {
         let headers = "Connection: Upgrade\r\nUpgrade: channel";
         let (reader, head) = self.exchange(path, headers)?;
@@ -271,16 +274,16 @@ impl HttpClient {
         stream.set_nodelay(true)?;
         stream.write_all(request.as_bytes())?;
         let left = end.saturating_duration_since(Instant::now());
-        // Zero would mean forever to a socket.
+        // A zero timeout is invalid for a socket.
         stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         let head = read_head(&mut reader)?;
         Ok((reader, head))
     }
 }
 
-/// The lines before the empty line; none if the other end has closed.
+/// The lines before the empty line; no lines if the other end has closed the connection.
 fn read_head(reader: &mut impl BufRead) -> io::Result<Vec<String>> {
-    let mut head = reader.take(MOST);
+    let mut head = reader.take(MAX_HEAD);
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();

@@ -1,8 +1,8 @@
-//! Ctrl-C as an ordinary error, so that leaving early cleans up as leaving does.
+//! Ctrl-C as an ordinary error, so that an interrupted run cleans up like a completed one.
 //!
-//! The signals are blocked everywhere and taken by one thread, which only sets a flag. Whoever
-//! waits asks for it. Children inherit the blocked signals: Ctrl-C on a terminal reaches the whole
-//! process group, and must not take the agent or a command away in the middle of something.
+//! The signals are blocked in every thread and received by one, which only sets a flag. Code that
+//! waits checks the flag. Children inherit the blocked signals: Ctrl-C on a terminal reaches the
+//! whole process group, and must not end the agent or a command while it is still in use.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +11,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Starts to watch for signals.
+/// Blocks the signals and starts the thread that receives them.
 pub fn watch() -> Result<()> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
         .into_iter()
@@ -29,7 +29,7 @@ pub fn watch() -> Result<()> {
     Ok(())
 }
 
-/// An error once a signal has come.
+/// Returns an error once a signal has been received.
 pub fn check() -> Result<()> {
     ensure!(!INTERRUPTED.load(Ordering::Acquire), "interrupted");
     Ok(())

@@ -1,7 +1,7 @@
 //! Renders inventory files: the agent's view of a test's topology.
 //!
-//! The builder writes exactly what it is told, in the order it is told; it neither validates nor
-//! deduplicates, so that tests can also hand the agent nonsense.
+//! The builder writes exactly what it is given, in order; it neither validates nor deduplicates, so
+//! that tests can also give the agent invalid input.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,19 +9,19 @@ use std::net::IpAddr;
 
 use crate::topology::Workload;
 
-/// What an inventory says of a workload besides its name and addresses.
+/// A workload's attributes in the inventory besides its name and addresses.
 #[derive(Clone, Debug, Default)]
 pub struct Attributes {
     /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// Service account; none leaves the key out.
+    /// Service account; `None` omits the key.
     pub service_account: Option<String>,
     /// Named ports: name to `tcp/8080`.
     pub ports: BTreeMap<String, String>,
 }
 
 impl Attributes {
-    /// Labels and nothing else.
+    /// Attributes with only labels.
     #[must_use]
     pub fn labels(labels: &[(&str, &str)]) -> Self {
         Self {
@@ -30,14 +30,14 @@ impl Attributes {
         }
     }
 
-    /// With a service account.
+    /// Sets the service account.
     #[must_use]
     pub fn service_account(mut self, name: &str) -> Self {
         self.service_account = Some(name.to_owned());
         self
     }
 
-    /// With one more named port, e.g. `port("http", "tcp/8080")`.
+    /// Adds a named port, e.g. `port("http", "tcp/8080")`.
     #[must_use]
     pub fn port(mut self, name: &str, port: &str) -> Self {
         self.ports.insert(name.to_owned(), port.to_owned());
@@ -52,13 +52,13 @@ pub struct InventoryBuilder {
 }
 
 impl InventoryBuilder {
-    /// An inventory with the local node.
+    /// An inventory that contains the local node.
     #[must_use]
     pub fn new(node: &str, addresses: &[IpAddr]) -> Self {
         Self::empty().entry_node(node, addresses, true)
     }
 
-    /// Nothing yet: for a file beside the one that names the local node.
+    /// An empty inventory: for a second file in addition to the one with the local node.
     #[must_use]
     pub fn empty() -> Self {
         let text = String::new();
@@ -89,7 +89,7 @@ impl InventoryBuilder {
         self.workload(namespace, name, &workload.ips(), interface, attributes)
     }
 
-    /// Adds a workload that lives elsewhere.
+    /// Adds a workload that is not on this node.
     #[must_use]
     pub fn remote(
         self,

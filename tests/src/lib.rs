@@ -1,10 +1,10 @@
-//! Ringfence's test bed: real network pieces for tests and the demo.
+//! Ringfence's test bed: real network components for tests, the benchmark and the demo.
 //!
 //! Network namespaces, workloads behind veth pairs, probes that observe both ends, raw frames,
 //! and the real agent as a child process. Nothing has a fixed name or port, everything is cleaned
 //! up by RAII (also while unwinding), and waiting always means polling with a deadline.
 //!
-//! It needs root. It knows nothing of policy: what *should* be delivered is the test's business.
+//! It needs root. It has no notion of policy: each test states what *should* be delivered.
 
 pub mod agent;
 pub mod attack;

@@ -1,8 +1,9 @@
-//! Load: clients that send requests without pause until stopped, and count to the last one.
+//! Load: clients that send requests continuously until stopped, and count every result.
 //!
-//! For "not one packet was lost while …": over UDP every numbered datagram must be answered, over
-//! TCP every request is a new connection. A request fails if it errs or if its answer is late,
-//! and counts once. [`Load::stop`] returns after the requests under way have ended.
+//! It checks that no packet is lost during a change: over UDP every numbered datagram must be
+//! answered, over TCP every request is a new connection. A request fails on an error or if its
+//! answer is late, and is counted once. [`Load::stop`] returns after the requests in progress have
+//! ended.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -20,11 +21,11 @@ use crate::server::Proto;
 /// How a load behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadSpec {
-    /// Clients at the same time, each with one request under way.
+    /// Concurrent clients, each with one request in progress.
     pub clients: usize,
     /// An answer later than this is a failure.
     pub reply_within: Duration,
-    /// Least time between the starts of two requests of one client; zero hammers.
+    /// Minimum time between the starts of two requests of one client; zero for no pause.
     pub interval: Duration,
 }
 
@@ -45,7 +46,7 @@ pub struct Totals {
     pub answered: u64,
     /// Requests that failed.
     pub failed: u64,
-    /// What was wrong with the first that failed.
+    /// The error of the first failed request.
     pub first_failure: Option<String>,
 }
 
@@ -70,7 +71,7 @@ impl Load {
         let request = match proto {
             Proto::Tcp => over_tcp,
             Proto::Udp => over_udp,
-            Proto::Icmp => bail!("there is no load over ICMP"),
+            Proto::Icmp => bail!("load over ICMP is not supported"),
         };
         let mut load = Self {
             shared: Arc::default(),
@@ -98,7 +99,7 @@ impl Load {
     }
 
     /// Waits until `count` more requests have been answered.
-    pub fn answered_more(&self, count: u64, deadline: Duration) -> Result<()> {
+    pub fn wait_for_answers(&self, count: u64, deadline: Duration) -> Result<()> {
         let target = self.totals().answered + count;
         let what = format!("{count} more answers to the load");
         crate::wait::eventually(deadline, &what, || {
@@ -134,7 +135,7 @@ type Request = fn(&mut Client) -> Result<()>;
 struct Client {
     target: SocketAddr,
     reply_within: Duration,
-    /// Which client, which request: no two requests of a load carry the same.
+    /// The numbers of the client and of the request; unique for each request of a load.
     number: [u32; 2],
     udp: Option<UdpSocket>,
 }
@@ -169,7 +170,7 @@ impl Shared {
                     self.failed.fetch_add(1, Ordering::AcqRel);
                 }
             }
-            // Keeps a rate; it waits for nothing to happen.
+            // This sleep limits the rate; it does not wait for a condition.
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
         Ok(())
@@ -180,11 +181,11 @@ impl Client {
     fn payload(&self) -> [u8; 16] {
         let [client, request] = self.number;
         let number = (u128::from(client) << 32) | u128::from(request);
-        // Never the magic of a nonce: servers must not remember every request.
+        // Never the magic of a nonce: servers must not record every request.
         ((0xff << 120) | number).to_be_bytes()
     }
 
-    /// What is left of the time for an answer; zero would mean forever to a socket.
+    /// The time that is left for an answer; never zero, which is invalid as a socket timeout.
     fn left(&self, since: Instant) -> Result<Duration> {
         let left = self.reply_within.checked_sub(since.elapsed());
         left.filter(|left| !left.is_zero())
@@ -208,7 +209,7 @@ fn over_udp(client: &mut Client) -> Result<()> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             result => result?,
         };
-        // Anything else is a late answer to a request that has been counted as failed.
+        // Anything else is a late answer to a request already counted as failed.
         if answer.get(..length) == Some(payload.as_slice()) {
             return Ok(());
         }
@@ -229,7 +230,7 @@ fn over_tcp(client: &mut Client) -> Result<()> {
     let since = Instant::now();
     let payload = client.payload();
     let mut stream = TcpStream::connect_timeout(&client.target, client.left(since)?)?;
-    // A reset at close leaves no TIME_WAIT behind, which would use up the ports within seconds.
+    // A reset at close avoids TIME_WAIT, which would exhaust the ports within seconds.
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
     stream.write_all(&payload)?;
     let mut answer = Vec::new();
@@ -243,6 +244,6 @@ fn over_tcp(client: &mut Client) -> Result<()> {
         ensure!(length > 0, "closed before the answer");
         answer.extend_from_slice(buffer.get(..length).unwrap_or_default());
     }
-    ensure!(answer == payload, "another answer than was asked for");
+    ensure!(answer == payload, "the answer differs from the request");
     Ok(())
 }

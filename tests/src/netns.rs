@@ -1,9 +1,9 @@
-//! An anonymous network namespace, kept alive by nothing but a file descriptor.
+//! An anonymous network namespace, referenced only by a file descriptor.
 //!
 //! No name appears under `/run/netns`, so there is nothing to leak: when the last handle, socket
 //! and process is gone the kernel removes the namespace with its interfaces, even after SIGKILL.
 //!
-//! Code gets inside on a thread of its own ([`NetNs::run`]) or as a child process
+//! Code runs in the namespace on a separate thread ([`NetNs::run`]) or as a child process
 //! ([`NetNs::command`]). The calling thread never changes its namespace. Children keep the mount
 //! namespace too, unlike under `ip netns exec`, which would hide bpffs.
 
@@ -64,8 +64,8 @@ impl NetNs {
         PathBuf::from(format!("/proc/{pid}/fd/{fd}"))
     }
 
-    /// Runs `f` on a fresh thread inside the namespace. Sockets it opens stay in there. A panic
-    /// in `f` goes on in the caller.
+    /// Runs `f` on a new thread inside the namespace. Sockets it opens stay in the namespace. A
+    /// panic in `f` is resumed in the caller.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
         on_thread(|| {
             self.enter()?;
@@ -73,7 +73,7 @@ impl NetNs {
         })?
     }
 
-    /// Like [`NetNs::run`], without waiting for the thread.
+    /// Like [`NetNs::run`], but returns without waiting for the thread.
     pub fn spawn<T: Send + 'static>(
         &self,
         f: impl FnOnce() -> T + Send + 'static,
@@ -88,8 +88,8 @@ impl NetNs {
             .context("starting a thread")
     }
 
-    /// A command that will run inside the namespace. It can be ended by SIGTERM even if this
-    /// process leaves its signals to one thread (see [`crate::interrupt`]).
+    /// A command that will run inside the namespace. SIGTERM can end it even if this process
+    /// blocks signals (see [`crate::interrupt`]).
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         let file = Arc::clone(&self.file);
@@ -104,7 +104,7 @@ impl NetNs {
         command
     }
 
-    /// Runs `ip` once for a batch of lines, each as after the word `ip`.
+    /// Runs `ip -batch` with these lines, each an `ip` command without the word `ip`.
     pub fn ip(&self, batch: &str) -> Result<()> {
         let mut child = self
             .command("ip")
@@ -115,7 +115,7 @@ impl NetNs {
             .spawn()
             .context("starting ip (iproute2)")?;
         if let Some(mut input) = child.stdin.take() {
-            // When `ip` stops at a bad line the pipe breaks; its own message tells more.
+            // When `ip` stops at a bad line the pipe breaks; its error message is more helpful.
             let _ = input.write_all(batch.as_bytes());
         }
         let output = child.wait_with_output().context("waiting for ip")?;

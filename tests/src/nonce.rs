@@ -1,7 +1,7 @@
-//! Nonces: how a probe recognises its own payload, at the far end and when it comes back.
+//! Nonces: how a probe recognises its own payload, at the server and when it is echoed.
 //!
 //! A message is a 16-byte header (magic, nonce) and, for datagrams, padding derived from the
-//! nonce, so that a damaged or mixed-up payload is told from a whole one.
+//! nonce, so that a corrupted or mixed-up payload is detected.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::LazyLock;
@@ -12,12 +12,12 @@ pub const HEADER: usize = 16;
 
 const MAGIC: [u8; 8] = *b"rf-probe";
 
-/// A number that no other probe of this process has used, hard to meet by chance elsewhere.
+/// A number unique to one probe in this process, and unlikely to occur elsewhere by chance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Nonce(u64);
 
 impl Nonce {
-    /// The next one.
+    /// A new nonce.
     #[must_use]
     pub fn fresh() -> Self {
         static BASE: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());

@@ -1,11 +1,12 @@
-//! Probes: does a payload get from here to there, and its answer back?
+//! Probes: is a payload delivered, and does its answer come back?
 //!
-//! "Truth on the wire" takes both ends. *Allowed* is [`Outcome::Answered`]: the payload came back
-//! whole. *Denied* is [`Outcome::Silent`]: no answer before the deadline and nothing seen by the
-//! server. What lies between ([`Outcome::Delivered`]) is a leak and never counts as denied.
+//! The result takes both ends into account. *Allowed* is [`Outcome::Answered`]: the payload came
+//! back whole. *Denied* is [`Outcome::Silent`]: no answer before the deadline, and the server did
+//! not receive it either. The case in between ([`Outcome::Delivered`]) is a leak and never counts
+//! as denied.
 //!
 //! Many probes from one namespace run at the same time on one thread, so that a grid of denied
-//! cells costs one deadline and not one each. A probe sends once: retrying is the caller's choice.
+//! cells takes one deadline and not one each. A probe sends once; the caller may retry.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -27,9 +28,9 @@ const ICMP_HEADER: usize = 8;
 pub enum Outcome {
     /// The payload came back whole.
     Answered,
-    /// The server saw it (or accepted the connection), but no answer came.
+    /// The server received it (or accepted the connection), but no answer came back.
     Delivered,
-    /// Nothing seen anywhere before the deadline.
+    /// Neither end received anything before the deadline.
     Silent,
     /// TCP reset, or ICMP port unreachable.
     Refused,
@@ -37,7 +38,7 @@ pub enum Outcome {
     Unreachable,
 }
 
-/// One thing to try. Without [`Probe::seen_by`] it cannot tell `Delivered` from `Silent`.
+/// One probe. Without [`Probe::seen_by`] it cannot tell `Delivered` from `Silent`.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe<'a> {
     proto: Proto,
@@ -60,27 +61,27 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// A probe of what `server` serves first with `proto`, at the address `ip`.
+    /// A probe to the first port of `server` for `proto`, at the address `ip`.
     pub fn of(server: &'a Server, proto: Proto, ip: impl Into<IpAddr>) -> Result<Self> {
         let target = SocketAddr::new(ip.into(), server.port(proto)?);
         Ok(Self::new(proto, target).seen_by(server))
     }
 
-    /// From this address; port 0 takes a free one.
+    /// Sets the source address; port 0 picks a free one.
     #[must_use]
     pub fn from(mut self, source: SocketAddr) -> Self {
         self.source = Some(source);
         self
     }
 
-    /// With a payload of this size; over the MTU it travels in fragments. TCP has its own size.
+    /// Sets the payload size; above the MTU it is sent in fragments. TCP ignores it.
     #[must_use]
     pub fn size(mut self, size: usize) -> Self {
         self.size = size;
         self
     }
 
-    /// Ask this server whether it saw the nonce.
+    /// Sets the server that is asked whether the nonce arrived.
     #[must_use]
     pub fn seen_by(mut self, server: &'a Server) -> Self {
         self.server = Some(server);
@@ -90,57 +91,60 @@ impl<'a> Probe<'a> {
     /// Runs this probe alone.
     pub fn run(&self, ns: &NetNs, deadline: Duration) -> Result<Outcome> {
         let outcomes = run_all(ns, std::slice::from_ref(self), deadline)?;
-        outcomes.first().copied().context("a probe has an outcome")
+        outcomes
+            .first()
+            .copied()
+            .context("the probe has no outcome")
     }
 }
 
-/// Runs all probes at once from `ns`; outcomes are in the order of the probes. Returns before the
-/// deadline if every one has been answered or refused.
+/// Runs all probes concurrently from `ns`; outcomes are in the order of the probes. Returns before
+/// the deadline if all of them have been answered or refused.
 pub fn run_all(ns: &NetNs, probes: &[Probe<'_>], deadline: Duration) -> Result<Vec<Outcome>> {
-    let mut flights = ns.run(|| -> Result<Vec<_>> {
+    let mut running = ns.run(|| -> Result<Vec<_>> {
         let end = Instant::now() + deadline;
-        let mut flights = probes
+        let mut running = probes
             .iter()
             .map(|probe| {
-                Flight::start(probe)
+                RunningProbe::start(probe)
                     .with_context(|| format!("probing {:?} {}", probe.proto, probe.target))
             })
             .collect::<Result<Vec<_>>>()?;
-        watch(&mut flights, end)?;
-        Ok(flights)
+        watch(&mut running, end)?;
+        Ok(running)
     })??;
-    flights.iter_mut().map(Flight::conclude).collect()
+    running.iter_mut().map(RunningProbe::conclude).collect()
 }
 
-fn watch(flights: &mut [Flight<'_>], end: Instant) -> Result<()> {
+fn watch(running: &mut [RunningProbe<'_>], end: Instant) -> Result<()> {
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let mut open: Vec<&mut Flight<'_>> = flights
+        let mut open: Vec<&mut RunningProbe<'_>> = running
             .iter_mut()
-            .filter(|flight| flight.outcome.is_none())
+            .filter(|probe| probe.outcome.is_none())
             .collect();
         if open.is_empty() || left.is_zero() {
             return Ok(());
         }
         let mut fds: Vec<_> = open
             .iter()
-            .map(|flight| PollFd::new(flight.socket.as_fd(), flight.interest()))
+            .map(|probe| PollFd::new(probe.socket.as_fd(), probe.interest()))
             .collect();
-        // Rounded up: a timeout of zero would spin through the last millisecond.
+        // Rounded up: a timeout of zero would busy-loop during the last millisecond.
         let timeout = PollTimeout::try_from(left + Duration::from_millis(1))?;
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno).context("polling probes"),
         }
         let ready: Vec<bool> = fds.iter().map(|fd| fd.any() == Some(true)).collect();
-        for (flight, _) in open.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
-            flight.advance();
+        for (probe, _) in open.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+            probe.advance();
         }
     }
 }
 
-/// A probe under way.
-struct Flight<'a> {
+/// A probe in progress.
+struct RunningProbe<'a> {
     probe: Probe<'a>,
     nonce: Nonce,
     started: Instant,
@@ -152,7 +156,7 @@ struct Flight<'a> {
     outcome: Option<Outcome>,
 }
 
-impl<'a> Flight<'a> {
+impl<'a> RunningProbe<'a> {
     fn start(probe: &Probe<'a>) -> io::Result<Self> {
         let target = probe.target;
         let (kind, protocol) = match (probe.proto, target) {
@@ -167,7 +171,7 @@ impl<'a> Flight<'a> {
             socket.bind(&source.into())?;
         }
         let nonce = Nonce::fresh();
-        let mut flight = Self {
+        let mut running = Self {
             probe: *probe,
             nonce,
             started: Instant::now(),
@@ -181,16 +185,16 @@ impl<'a> Flight<'a> {
             received: Vec::new(),
             outcome: None,
         };
-        match flight.socket.connect(&target.into()) {
+        match running.socket.connect(&target.into()) {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-            Err(error) => flight.fail(&error)?,
+            Err(error) => running.fail(&error)?,
             Ok(()) => {}
         }
-        flight.local = flight.socket.local_addr()?.as_socket();
-        if !flight.connecting && flight.outcome.is_none() {
-            flight.send().or_else(|error| flight.fail(&error))?;
+        running.local = running.socket.local_addr()?.as_socket();
+        if !running.connecting && running.outcome.is_none() {
+            running.send().or_else(|error| running.fail(&error))?;
         }
-        Ok(flight)
+        Ok(running)
     }
 
     fn interest(&self) -> PollFlags {
@@ -212,7 +216,7 @@ impl<'a> Flight<'a> {
 
     fn advance(&mut self) {
         if let Err(error) = self.try_advance() {
-            // Anything that is no verdict of the network is left to the deadline.
+            // Errors that do not come from the network are ignored until the deadline.
             let _ = self.fail(&error);
         }
     }
@@ -240,7 +244,7 @@ impl<'a> Flight<'a> {
         Ok(())
     }
 
-    /// Takes an error for the network's answer, or returns it if it is not one.
+    /// Turns an error that the network caused into an outcome, or returns the error.
     fn fail(&mut self, error: &io::Error) -> io::Result<()> {
         let outcome = match error.kind() {
             ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
@@ -250,7 +254,7 @@ impl<'a> Flight<'a> {
             | ErrorKind::NetworkUnreachable
             | ErrorKind::PermissionDenied => Outcome::Unreachable,
             ErrorKind::WouldBlock => return Ok(()),
-            // A drop on the sender's own interface; for the probe it is like any other.
+            // A drop on the sender's own interface counts like any other drop.
             _ if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(()),
             kind => return Err(kind.into()),
         };

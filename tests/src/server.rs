@@ -1,8 +1,8 @@
-//! An echo server in a namespace that also remembers what reached it: the far end of a probe.
+//! An echo server in a namespace that also records what reached it: the target of a probe.
 //!
-//! It serves TCP, UDP and (as an observer of the kernel's own echo) ICMP, each for IPv4 and IPv6,
-//! from one thread that ends when the server is dropped. A nonce is recorded before it is
-//! answered. Payloads that carry no nonce (load) are echoed and not recorded.
+//! It serves TCP and UDP, and observes ICMP echo requests, which the kernel answers; each for IPv4
+//! and IPv6, from one thread that ends when the server is dropped. A nonce is recorded before it is
+//! echoed. Payloads that carry no nonce (load) are echoed and not recorded.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind, Read, Write};
@@ -20,12 +20,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::netns::NetNs;
 use crate::nonce::{HEADER, Nonce};
 
-/// What a probe or a server speaks.
+/// The protocol of a probe or a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Proto {
-    /// TCP: connect, send a nonce, have it back.
+    /// TCP: connect, send a nonce, receive it back.
     Tcp,
-    /// UDP: one datagram there, one back.
+    /// UDP: one datagram in each direction.
     Udp,
     /// ICMP or ICMPv6 echo, answered by the kernel.
     Icmp,
@@ -43,12 +43,12 @@ pub struct Server {
 #[derive(Debug, Default)]
 struct Seen {
     nonces: HashSet<Nonce>,
-    /// By the port that was connected to, and the peer: connections to two ports may come from one.
+    /// Keyed by the listening port and the peer: connections to two ports may use one source port.
     accepted: HashMap<(u16, SocketAddr), Instant>,
 }
 
 impl Server {
-    /// Serves the given ports; port 0 takes a free one. For [`Proto::Icmp`] the port is ignored.
+    /// Serves the given ports; port 0 picks a free one. For [`Proto::Icmp`] the port is ignored.
     pub fn start(ns: &NetNs, ports: &[(Proto, u16)]) -> Result<Self> {
         let (control, worker_control) = UnixStream::pair().context("making a socket pair")?;
         worker_control.set_nonblocking(true)?;
@@ -89,21 +89,21 @@ impl Server {
             .with_context(|| format!("this server does not serve {proto:?}"))
     }
 
-    /// Everything served, in the order given to [`Server::start`], with the ports taken.
+    /// What is served, in the order given to [`Server::start`], with the actual ports.
     #[must_use]
     pub fn ports(&self) -> &[(Proto, u16)] {
         &self.ports
     }
 
-    /// Has this nonce arrived? What the kernel had queued when this was called is counted.
+    /// Whether this nonce has arrived, including data that the kernel had queued at the call.
     pub fn saw(&self, nonce: Nonce) -> Result<bool> {
-        self.settle()?;
+        self.drain()?;
         Ok(lock(&self.seen).nonces.contains(&nonce))
     }
 
-    /// Has a TCP connection to this port from this address and port been accepted since `since`?
+    /// Whether a TCP connection to this port from this address and port was accepted after `since`.
     pub fn accepted(&self, port: u16, peer: SocketAddr, since: Instant) -> Result<bool> {
-        self.settle()?;
+        self.drain()?;
         let key = (port, canonical(peer));
         Ok(lock(&self.seen)
             .accepted
@@ -113,19 +113,21 @@ impl Server {
 
     /// How many nonces have arrived.
     pub fn seen(&self) -> Result<usize> {
-        self.settle()?;
+        self.drain()?;
         Ok(lock(&self.seen).nonces.len())
     }
 
     /// Returns once the worker has handled what was queued: without this a busy machine could
     /// make a delivered payload look undelivered.
-    fn settle(&self) -> Result<()> {
+    fn drain(&self) -> Result<()> {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        control.write_all(b"?").context("asking the server")?;
-        let mut answer = [0];
         control
-            .read_exact(&mut answer)
-            .context("the server does not answer")
+            .write_all(b"?")
+            .context("sending to the server thread")?;
+        let mut done = [0];
+        control
+            .read_exact(&mut done)
+            .context("the server thread does not respond")
     }
 }
 
@@ -142,13 +144,14 @@ impl Drop for Server {
     }
 }
 
-/// Passes over ready sockets after which the worker answers, however busy it is.
-const SETTLE_PASSES: u32 = 64;
+/// Passes over ready sockets after which the worker reports that it is done, even if data still
+/// arrives.
+const DRAIN_PASSES: u32 = 64;
 
 struct Worker {
     control: UnixStream,
     seen: Arc<Mutex<Seen>>,
-    /// With their ports.
+    /// Each with its port.
     listeners: Vec<(u16, TcpListener)>,
     udp: Vec<UdpSocket>,
     icmp: Vec<Socket>,
@@ -157,7 +160,7 @@ struct Worker {
 
 struct Connection {
     stream: TcpStream,
-    /// The start of a message whose rest has not come yet.
+    /// The start of a message whose rest has not arrived yet.
     partial: Vec<u8>,
 }
 
@@ -194,9 +197,9 @@ impl Worker {
     }
 
     fn run(mut self) {
-        let mut settling = 0_u32;
+        let mut draining = 0_u32;
         loop {
-            let timeout = if settling > 0 {
+            let timeout = if draining > 0 {
                 PollTimeout::ZERO
             } else {
                 PollTimeout::NONE
@@ -205,8 +208,8 @@ impl Worker {
                 return;
             };
             let idle = !ready.iter().skip(1).any(|ready| *ready);
-            if settling > 0 && (idle || settling > SETTLE_PASSES) {
-                settling = 0;
+            if draining > 0 && (idle || draining > DRAIN_PASSES) {
+                draining = 0;
                 if self.control.write_all(b"!").is_err() {
                     return;
                 }
@@ -214,13 +217,13 @@ impl Worker {
             if ready.first() == Some(&true) {
                 match self.control.read(&mut [0]) {
                     Ok(0) => return,
-                    Ok(_) => settling = 1,
+                    Ok(_) => draining = 1,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                     Err(_) => return,
                 }
             }
-            if settling > 0 {
-                settling += 1;
+            if draining > 0 {
+                draining += 1;
             }
             self.serve(&ready);
         }
@@ -244,8 +247,8 @@ impl Worker {
     }
 
     fn serve(&mut self, ready: &[bool]) {
-        // Each group takes its own flags: `zip` stops at the end of its left side without having
-        // taken one from the right.
+        // Each group consumes exactly its own flags: `zip` stops at the end of its left side
+        // before it takes a flag from the right.
         let mut ready = ready.iter().skip(1).copied();
         let mut fresh = Vec::new();
         for ((port, listener), _) in self.listeners.iter().zip(&mut ready).filter(|(_, r)| *r) {
@@ -276,7 +279,7 @@ impl Worker {
 }
 
 impl Connection {
-    /// False when the peer has closed.
+    /// Echoes what has arrived; false when the peer has closed the connection.
     fn echo(&mut self, seen: &Mutex<Seen>) -> io::Result<bool> {
         let mut buffer = [0; 4096];
         loop {
@@ -290,7 +293,7 @@ impl Connection {
             let whole = self.partial.len() - self.partial.len() % HEADER;
             let rest = self.partial.split_off(whole);
             for message in self.partial.chunks(HEADER) {
-                note(seen, message);
+                record(seen, message);
             }
             self.stream.write_all(&self.partial)?;
             self.partial = rest;
@@ -302,14 +305,14 @@ fn echo_datagrams(socket: &UdpSocket, seen: &Mutex<Seen>) {
     let mut buffer = vec![0; 65_536];
     while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
         let message = buffer.get(..length).unwrap_or_default();
-        note(seen, message);
-        // A lost answer is the prober's finding, not ours.
+        record(seen, message);
+        // If sending fails, the probe reports the missing echo.
         let _ = socket.send_to(message, peer);
     }
 }
 
-/// Echo requests are looked for by their payload: raw IPv4 sockets deliver the IP header too, with
-/// or without options, and raw IPv6 sockets do not.
+/// Records the nonces of echo requests. Raw IPv4 sockets also deliver the IP header, with or
+/// without options; raw IPv6 sockets do not.
 fn observe_echo(mut socket: &Socket, seen: &Mutex<Seen>) {
     let mut buffer = vec![0; 65_536];
     while let Ok(length) = socket.read(&mut buffer) {
@@ -326,11 +329,11 @@ fn observe_echo(mut socket: &Socket, seen: &Mutex<Seen>) {
         else {
             continue;
         };
-        note(seen, message);
+        record(seen, message);
     }
 }
 
-fn note(seen: &Mutex<Seen>, message: &[u8]) {
+fn record(seen: &Mutex<Seen>, message: &[u8]) {
     if let Some(nonce) = Nonce::parse(message) {
         lock(seen).nonces.insert(nonce);
     }

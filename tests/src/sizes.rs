@@ -1,8 +1,8 @@
-//! What the verifier and the JIT compiler make of the kernel programs, and what is on record of it.
+//! The sizes of the eBPF programs as the kernel reports them, and the recorded sizes.
 //!
-//! The record, `ebpf/sizes.toml`, makes growth show in review. What the verifier walks through and what
-//! the JIT compiler writes is also the kernel's doing, so those are compared on the kernel of the record
-//! only.
+//! The record, `ebpf/sizes.toml`, makes growth visible in review. The numbers of verified
+//! instructions and of JIT-compiled bytes also depend on the kernel, so they are compared only on
+//! the kernel version of the record.
 
 use std::collections::BTreeMap;
 
@@ -10,36 +10,36 @@ use anyhow::{Context as _, Result};
 use ringfence::datapath::KernelDatapath;
 use serde::{Deserialize, Serialize};
 
-/// The programs of the packet path.
+/// The programs on an endpoint's interface.
 pub const PROGRAMS: [&str; 2] = ["from_workload", "to_workload"];
-/// The most instructions a program may take to verify: half of what the kernel allows
+/// The most instructions that verifying a program may process: half of the kernel's limit
 /// (`BPF_COMPLEXITY_LIMIT_INSNS`).
 pub const MOST_VERIFIED: u32 = 500_000;
 
-/// Of one program.
+/// The sizes of one program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sizes {
-    /// Instructions that the verifier walked through.
+    /// Instructions that the verifier processed.
     pub verified: u32,
-    /// Bytes of the program as the kernel runs it.
+    /// Bytes of the program after the verifier's rewrites.
     pub translated: u32,
     /// Bytes of machine code.
     pub jitted: u32,
 }
 
-/// Of both, on one kernel.
+/// The sizes of all programs on one kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Record {
-    /// The kernel's version, as far as it matters: `6.18`.
+    /// The kernel's major and minor version: `6.18`.
     pub kernel: String,
-    /// By program.
+    /// Sizes by program name.
     pub programs: BTreeMap<String, Sizes>,
 }
 
 impl Record {
-    /// What is on record.
+    /// Reads the record.
     ///
     /// # Errors
     /// When the record does not parse.
@@ -47,19 +47,19 @@ impl Record {
         toml::from_str(include_str!("../../ebpf/sizes.toml")).context("ebpf/sizes.toml")
     }
 
-    /// What is so now.
+    /// Reads the current sizes from the kernel.
     ///
     /// # Errors
-    /// When the kernel does not tell, which it does since Linux 5.16.
+    /// When the kernel does not report them; it does since Linux 5.16.
     pub fn measured(datapath: &mut KernelDatapath) -> Result<Self> {
         let mut programs = BTreeMap::new();
         for name in PROGRAMS {
             let program = datapath.program(name).context("no such program")?;
             let info = program.info()?;
-            let told = "the kernel does not tell what it verified";
+            let missing = "the kernel does not report the program's size";
             let sizes = Sizes {
-                verified: info.verified_instruction_count().context(told)?,
-                translated: info.size_translated().context(told)?,
+                verified: info.verified_instruction_count().context(missing)?,
+                translated: info.size_translated().context(missing)?,
                 jitted: info.size_jitted(),
             };
             programs.insert(name.to_owned(), sizes);
@@ -73,7 +73,7 @@ impl Record {
         })
     }
 
-    /// What is larger or smaller than another record says by more than a twentieth; one line each.
+    /// The sizes that differ from `record` by more than 5 %, one line each.
     #[must_use]
     pub fn differences(&self, record: &Self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_twentieth_is_a_difference() {
+    fn changes_over_five_percent_are_reported() {
         let kept = record("6.18", 1000, 1000);
         assert!(record("6.18", 1050, 950).differences(&kept).is_empty());
         assert_eq!(record("6.18", 1051, 949).differences(&kept).len(), 2);

@@ -1,9 +1,9 @@
-//! A live TCP connection of which the test holds both ends: for established flows, whose policy
-//! may be revoked or granted under them, in either direction.
+//! A live TCP connection whose two ends the test holds: for established flows while policy
+//! revokes or allows them, in either direction.
 //!
-//! TCP repeats what was lost. A nonce that was stopped may arrive later, when the way is free
-//! again, and until then the sender's retransmission timer backs off: after a silence of a second
-//! allow a few seconds for the next delivery.
+//! TCP retransmits what was lost. A dropped nonce may arrive later, when packets pass again, and
+//! until then the sender's retransmission timer backs off: after a second without delivery allow a
+//! few seconds for the next one.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -26,7 +26,7 @@ pub enum End {
     Server,
 }
 
-/// What became of a message.
+/// What happened to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Delivery {
     /// It arrived at the other end.
@@ -42,13 +42,13 @@ pub enum Delivery {
 pub struct Stream {
     client: TcpStream,
     server: TcpStream,
-    /// Bytes that arrived and are no whole message yet.
+    /// Received bytes that are not a whole message yet.
     to_client: Vec<u8>,
     to_server: Vec<u8>,
 }
 
 impl Stream {
-    /// Connects from `client` to the address `ip` and port (0: a free one) in `server`.
+    /// Connects from `client` to the address `ip` and port (0 picks a free one) in `server`.
     pub fn open(
         client: &NetNs,
         server: &NetNs,
@@ -84,7 +84,7 @@ impl Stream {
         })
     }
 
-    /// The socket of one end, non-blocking.
+    /// The non-blocking socket of one end.
     #[must_use]
     pub fn socket(&self, end: End) -> &TcpStream {
         match end {
@@ -93,7 +93,7 @@ impl Stream {
         }
     }
 
-    /// Sends a fresh nonce from one end and watches the other until it arrives.
+    /// Sends a new nonce from one end and waits for it at the other.
     pub fn deliver(&mut self, from: End, deadline: Duration) -> Result<Delivery> {
         let end = Instant::now() + deadline;
         let nonce = Nonce::fresh();
@@ -134,7 +134,7 @@ impl Stream {
         }
     }
 
-    /// A message from this end must arrive.
+    /// Fails unless a message from this end arrives.
     pub fn expect_delivered(&mut self, from: End, deadline: Duration) -> Result<()> {
         let delivery = self.deliver(from, deadline)?;
         ensure!(
@@ -144,18 +144,18 @@ impl Stream {
         Ok(())
     }
 
-    /// A message from this end must not arrive.
+    /// Fails unless a message from this end is dropped silently.
     pub fn expect_silent(&mut self, from: End, deadline: Duration) -> Result<()> {
         let delivery = self.deliver(from, deadline)?;
         ensure!(
             delivery == Delivery::Silent,
-            "a message from the {from:?} end should be stopped: {delivery:?}"
+            "a message from the {from:?} end should be dropped: {delivery:?}"
         );
         Ok(())
     }
 }
 
-/// Listens on exactly `at`, so that answers leave from that address.
+/// Listens on exactly `at`, so that replies have this source address.
 fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;

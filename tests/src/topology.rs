@@ -1,11 +1,11 @@
-//! A node and its workloads, wired as Calico wires them: pure routing, no bridge.
+//! A node and its workloads, connected as with Calico: routed, no bridge.
 //!
 //! The node has its addresses on `lo` and one host route per workload; a workload has `eth0` with
 //! a /32 and a /128 and reaches everything through link-local gateways on the host side of its
-//! veth pair (169.254.1.1 and fe80::1). ARP and neighbour discovery are left to work for real.
+//! veth pair (169.254.1.1 and fe80::1). ARP and neighbour discovery run as usual.
 //!
-//! Addresses are distinct in the whole process. They stay out of 198.18.0.0/15 and
-//! 2001:db8:18::/48, which are free for addresses that a test fixes itself.
+//! Addresses are unique in the whole process. They stay out of 198.18.0.0/15 and
+//! 2001:db8:18::/48, which are free for tests that need fixed addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -53,21 +53,21 @@ fn next_number() -> u32 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The router in the middle: where the agent runs.
+/// The node: it routes between its workloads, and the agent runs on it.
 #[derive(Debug)]
 pub struct Node {
     /// The node's name in inventories.
     pub name: String,
-    /// The node's own addresses.
+    /// The node's addresses.
     pub addresses: Addresses,
     /// The node's network namespace.
     pub ns: NetNs,
 }
 
-/// A workload, or a host outside: a namespace behind a veth pair.
+/// A workload or an external host: a network namespace behind a veth pair.
 #[derive(Debug)]
 pub struct Workload {
-    /// Its namespace in the sense of policy, e.g. `shop`.
+    /// Its policy namespace, e.g. `shop`.
     pub namespace: String,
     /// Its name, e.g. `orders-1`.
     pub name: String,
@@ -82,7 +82,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Its address of family 4 or 6.
+    /// Its IPv6 address if `v6`, else its IPv4 address.
     #[must_use]
     pub fn ip(&self, v6: bool) -> IpAddr {
         if v6 { self.ip6.into() } else { self.ip4.into() }
@@ -103,7 +103,7 @@ impl Node {
         let mut settings = vec![
             ("net.ipv4.ip_forward", "1"),
             ("net.ipv6.conf.all.forwarding", "1"),
-            // fe80::1 is the only link-local address wanted on the host side.
+            // The host side must have no link-local address but fe80::1.
             ("net.ipv6.conf.default.addr_gen_mode", "1"),
         ];
         settings.extend(QUIET);
@@ -125,7 +125,7 @@ impl Node {
         [self.addresses.ip4.into(), self.addresses.ip6.into()]
     }
 
-    /// A new workload with addresses of its own.
+    /// A new workload with unique addresses.
     pub fn workload(&self, namespace: &str, name: &str) -> Result<Workload> {
         self.workload_at(namespace, name, WORKLOADS.plus(next_number()))
     }
@@ -136,7 +136,7 @@ impl Node {
         self.workload_on(namespace, name, at, &interface)
     }
 
-    /// A new workload with the given addresses behind a host-side interface of the given name.
+    /// A new workload with the given addresses and host-side interface name.
     pub fn workload_on(
         &self,
         namespace: &str,
@@ -159,34 +159,35 @@ impl Node {
         Ok(workload)
     }
 
-    /// A host outside: attached like a workload, from another range, in no policy namespace.
+    /// An external host: attached like a workload, with an address of another range and no policy
+    /// namespace.
     pub fn outside(&self, name: &str) -> Result<Workload> {
         self.workload_at("", name, OUTSIDE.plus(next_number()))
     }
 
-    /// Deletes the veth pair and makes it anew under the same name and with the workload's
-    /// addresses, which may have been changed: a new ifindex. Sockets in the workload survive.
+    /// Deletes the veth pair and creates it again with the same name and the workload's addresses,
+    /// which may have been changed. The ifindex is new. Sockets in the workload survive.
     pub fn recreate(&self, workload: &mut Workload) -> Result<()> {
         self.detach(workload)?;
         self.attach(workload)
             .with_context(|| format!("recreating the interface of {}", workload.name))
     }
 
-    /// Takes a workload away; when this returns its interface is gone.
+    /// Removes a workload; when this returns its interface is gone.
     pub fn remove(&self, workload: Workload) -> Result<()> {
         self.detach(&workload)?;
         drop(workload);
         Ok(())
     }
 
-    /// The interface's number in the node's namespace.
+    /// The interface's index in the node's network namespace.
     pub fn ifindex(&self, interface: &str) -> Result<u32> {
         self.ns
             .run(|| nix::net::if_::if_nametoindex(interface))?
             .with_context(|| format!("looking for {interface}"))
     }
 
-    /// An inventory that holds this node (as the local one) and nothing else yet.
+    /// An inventory that contains only this node, as the local one.
     #[must_use]
     pub fn inventory(&self) -> InventoryBuilder {
         InventoryBuilder::new(&self.name, &self.ips())
@@ -228,8 +229,8 @@ impl Node {
     }
 }
 
-/// No delays and no rate limits: duplicate address detection would hold up the first packets,
-/// reverse path filtering and ICMP limits would drop some of what a probe counts.
+/// No delays and no rate limits: duplicate address detection would delay the first packets, and
+/// reverse path filtering and ICMP rate limits would drop packets that probes count.
 const QUIET: [(&str, &str); 10] = [
     ("net.ipv4.conf.all.rp_filter", "0"),
     ("net.ipv4.conf.default.rp_filter", "0"),
@@ -243,7 +244,8 @@ const QUIET: [(&str, &str); 10] = [
     ("net.ipv6.conf.default.router_solicitations", "0"),
 ];
 
-/// A link that just came up drops what is sent before the kernel's link watch has run.
+/// Waits until an interface is running. A link that just came up drops what is sent before the
+/// kernel's link watch has run.
 pub(crate) fn wait_running(ns: &NetNs, interface: &str) -> Result<()> {
     let what = format!("{interface} running");
     eventually(Duration::from_secs(5), &what, || {
@@ -258,7 +260,7 @@ pub(crate) fn wait_running(ns: &NetNs, interface: &str) -> Result<()> {
     })
 }
 
-/// Interface names hold 15 bytes; the number keeps them apart, the rest is for people.
+/// Interface names have at most 15 bytes; the number makes them unique, the rest is for readers.
 fn interface_name(name: &str, number: u32) -> String {
     let number = format!("{number:x}");
     let room = 15_usize.saturating_sub("rf--".len() + number.len());

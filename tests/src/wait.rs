@@ -1,6 +1,6 @@
-//! Waiting for something that happens elsewhere: poll, with a deadline, and say what was missing.
+//! Waiting for a condition: poll with a deadline, and report what did not happen.
 //!
-//! Nothing in the test bed waits for a fixed time and then assumes.
+//! Nothing in the test bed sleeps for a fixed time and assumes that something has happened.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Polls `poll` until it yields a value. An error from `poll` ends the wait at once; running past
+/// Calls `poll` until it returns a value. An error from `poll` ends the wait at once; running past
 /// the deadline is an error that names `what`.
 ///
 /// `poll` always runs at least once more after the deadline, so that a machine that stalled
@@ -25,7 +25,7 @@ pub fn eventually<T>(
             return Ok(value);
         }
         if last {
-            bail!("waited {deadline:?} in vain for: {what}");
+            bail!("timed out after {deadline:?} waiting for: {what}");
         }
         std::thread::sleep(PAUSE);
     }

@@ -1,5 +1,5 @@
-//! The conformance cases of this repository, offline; `cargo xtask conformance` plays them on the
-//! wire.
+//! The conformance cases of this repository, evaluated offline; `cargo xtask conformance` runs them
+//! on the wire.
 
 use std::path::Path;
 

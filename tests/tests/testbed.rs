@@ -1,4 +1,4 @@
-//! The test bed stands on its own feet: every piece works without an agent in between.
+//! Tests of the test bed itself: every component works without an agent.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_millis(150);
 const ALL: [(Proto, u16); 3] = [(Proto::Tcp, 0), (Proto::Udp, 0), (Proto::Icmp, 0)];
 
-/// Everything a probe can try against one server, in both families.
+/// All probes of one server, over every protocol and address family.
 fn probes<'a>(server: &'a Server, ips: &[IpAddr]) -> Result<Vec<Probe<'a>>> {
     let mut probes = Vec::new();
     for &ip in ips {
@@ -39,7 +39,7 @@ fn reaches(from: &NetNs, server: &Server, ips: &[IpAddr]) -> Result<()> {
 }
 
 #[test]
-fn everyone_reaches_everyone() -> Result<()> {
+fn workloads_external_hosts_and_the_node_reach_each_other() -> Result<()> {
     let node = Node::new()?;
     let ends = [
         node.workload("shop", "orders-1")?,
@@ -54,7 +54,7 @@ fn everyone_reaches_everyone() -> Result<()> {
         for from in ends.iter().filter(|from| from.interface != to.interface) {
             reaches(&from.ns, &server, &to.ips())?;
         }
-        // Four ends, ten probes each at most: seen are as many as were sent here.
+        // Three clients, ten probes each.
         ensure!(server.seen()? == 30, "{} nonces seen", server.seen()?);
     }
     Ok(())
@@ -69,7 +69,7 @@ fn ten_workloads_are_quick() -> Result<()> {
         .collect::<Result<Vec<Workload>>>()?;
     let took = start.elapsed();
     println!("ten workloads in {took:?}");
-    // Generous, because other tests share the machine.
+    // The limit is generous because other tests share the machine.
     ensure!(
         workloads.len() == 10 && took < Duration::from_secs(3),
         "{took:?}"
@@ -77,7 +77,7 @@ fn ten_workloads_are_quick() -> Result<()> {
     Ok(())
 }
 
-/// Makes the node swallow what goes to this workload, in silence.
+/// Makes the node silently drop packets to this workload.
 fn cut(node: &Node, workload: &Workload) -> Result<()> {
     let Workload { ip4, ip6, .. } = workload;
     node.ns.ip(&format!(
@@ -86,7 +86,7 @@ fn cut(node: &Node, workload: &Workload) -> Result<()> {
     ))
 }
 
-fn mend(node: &Node, workload: &Workload) -> Result<()> {
+fn reconnect(node: &Node, workload: &Workload) -> Result<()> {
     let Workload {
         ip4,
         ip6,
@@ -100,7 +100,7 @@ fn mend(node: &Node, workload: &Workload) -> Result<()> {
 }
 
 #[test]
-fn what_does_not_arrive_is_silent_and_a_lost_answer_is_a_delivery() -> Result<()> {
+fn an_undelivered_probe_is_silent_and_a_lost_answer_counts_as_delivered() -> Result<()> {
     let node = Node::new()?;
     let from = node.workload("x", "a")?;
     let to = node.workload("x", "b")?;
@@ -118,13 +118,13 @@ fn what_does_not_arrive_is_silent_and_a_lost_answer_is_a_delivery() -> Result<()
     for proto in [Proto::Tcp, Proto::Udp, Proto::Icmp] {
         check(proto, Outcome::Silent)?;
     }
-    mend(&node, &to)?;
+    reconnect(&node, &to)?;
     reaches(&from.ns, &server, &to.ips())?;
 
     cut(&node, &from)?;
     check(Proto::Udp, Outcome::Delivered)?;
     check(Proto::Icmp, Outcome::Delivered)?;
-    // A handshake that only its first packet survives delivers nothing.
+    // If only the SYN of a handshake arrives, nothing is delivered.
     check(Proto::Tcp, Outcome::Silent)
 }
 
@@ -143,7 +143,7 @@ fn a_closed_port_refuses() -> Result<()> {
 }
 
 #[test]
-fn a_connection_to_another_port_is_no_delivery() -> Result<()> {
+fn a_connection_to_another_port_does_not_count_as_accepted() -> Result<()> {
     let ns = NetNs::new()?;
     let server = Server::start(&ns, &[(Proto::Tcp, 0), (Proto::Tcp, 0)])?;
     let &[(_, one), (_, other)] = server.ports() else {
@@ -152,7 +152,7 @@ fn a_connection_to_another_port_is_no_delivery() -> Result<()> {
     let since = Instant::now();
     let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
     let stream = ns.run(|| std::net::TcpStream::connect(at(one)))??;
-    // The kernel may use this source port again, at the same time, towards the other port.
+    // The kernel may use this source port at the same time for a connection to the other port.
     let source = stream.local_addr()?;
     eventually(SOON, "the accept", || {
         Ok(server.accepted(one, source, since)?.then_some(()))
@@ -162,7 +162,7 @@ fn a_connection_to_another_port_is_no_delivery() -> Result<()> {
 }
 
 #[test]
-fn recreate_keeps_the_name_and_changes_the_number() -> Result<()> {
+fn recreate_keeps_the_interface_name_and_changes_its_index() -> Result<()> {
     let node = Node::new()?;
     let from = node.workload("x", "a")?;
     let mut to = node.workload("x", "b")?;
@@ -173,7 +173,7 @@ fn recreate_keeps_the_name_and_changes_the_number() -> Result<()> {
     ensure!(node.ifindex(&to.interface)? != before);
     reaches(&from.ns, &server, &to.ips())?;
 
-    // An address may move with it.
+    // The addresses may change as well.
     let address = Addresses {
         ip4: from.ip4,
         ip6: from.ip6,
@@ -185,7 +185,7 @@ fn recreate_keeps_the_name_and_changes_the_number() -> Result<()> {
 }
 
 #[test]
-fn what_is_dropped_vanishes() -> Result<()> {
+fn dropping_a_workload_removes_its_interface_and_namespace() -> Result<()> {
     let node = Node::new()?;
     let kept = node.workload("x", "kept")?;
     let removed = node.workload("x", "removed")?;
@@ -194,7 +194,7 @@ fn what_is_dropped_vanishes() -> Result<()> {
     let path = dropped.ns.path();
     node.remove(removed)?;
     ensure!(node.ifindex(&removed_name).is_err(), "removed at once");
-    // While a panic unwinds, too.
+    // Also while a panic unwinds.
     let unwound = std::thread::spawn(move || {
         let _dropped = dropped;
         assert!(_dropped.name.is_empty(), "this panic is meant to happen");
@@ -209,7 +209,7 @@ fn what_is_dropped_vanishes() -> Result<()> {
 }
 
 #[test]
-fn sysctls_belong_to_the_namespace() -> Result<()> {
+fn sysctls_are_set_per_namespace() -> Result<()> {
     let key = "net.ipv4.ip_forward";
     let read = |ns: &NetNs| ns.run(|| std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward"));
     let (one, other) = (NetNs::new()?, NetNs::new()?);
@@ -250,7 +250,7 @@ fn a_tap_sees_an_injected_frame() -> Result<()> {
 }
 
 #[test]
-fn a_stream_works_in_both_directions_and_notices_a_cut() -> Result<()> {
+fn a_stream_delivers_in_both_directions_and_detects_a_cut() -> Result<()> {
     let node = Node::new()?;
     let client = node.workload("x", "a")?;
     let server = node.workload("x", "b")?;
@@ -261,10 +261,10 @@ fn a_stream_works_in_both_directions_and_notices_a_cut() -> Result<()> {
         }
         cut(&node, &server)?;
         stream.expect_silent(End::Client, SHORT)?;
-        mend(&node, &server)?;
+        reconnect(&node, &server)?;
         cut(&node, &client)?;
         stream.expect_silent(End::Server, SHORT)?;
-        mend(&node, &client)?;
+        reconnect(&node, &client)?;
         stream.expect_delivered(End::Client, SOON)?;
         stream.expect_delivered(End::Server, SOON)?;
     }
@@ -286,28 +286,28 @@ fn load_counts_every_request() -> Result<()> {
         for ip in to.ips() {
             let target = SocketAddr::new(ip, server.port(proto)?);
             let load = Load::start(&from.ns, proto, target, LoadSpec::default())?;
-            load.answered_more(50, SOON)?;
+            load.wait_for_answers(50, SOON)?;
             let totals = load.stop()?;
             ensure!(totals.answered >= 50 && totals.failed == 0, "{totals:?}");
         }
-        let nobody = SocketAddr::new(to.ip(false), 9);
+        let closed_port = SocketAddr::new(to.ip(false), 9);
         let spec = LoadSpec {
             reply_within: SHORT,
             ..LoadSpec::default()
         };
-        let load = Load::start(&from.ns, proto, nobody, spec)?;
+        let load = Load::start(&from.ns, proto, closed_port, spec)?;
         eventually(SOON, "failures", || {
             Ok((load.totals().failed > 0).then_some(()))
         })?;
         let totals = load.stop()?;
-        totals.first_failure.context("a reason")?;
+        totals.first_failure.context("no first failure")?;
         ensure!(totals.answered == 0);
     }
-    ensure!(server.seen()? == 0, "load is not remembered");
+    ensure!(server.seen()? == 0, "load must not be recorded");
     Ok(())
 }
 
-/// Stands in for the agent: what matters here is how the test bed treats its child.
+/// A stub of the agent: this tests how the test bed manages its child process.
 const STUB: &str = r#"#!/bin/sh
 case "$1" in
 agent) echo "started with $3" >&2; : >"$RINGFENCE_SOCKET"
@@ -357,7 +357,10 @@ fn an_agent_leaves_nothing_behind() -> Result<()> {
     agent.restart()?;
     ensure!(agent.pid() != Some(pid));
     drop(agent);
-    ensure!(dir.path().join("stub-cleaned").exists(), "cleanup ran");
+    ensure!(
+        dir.path().join("stub-cleaned").exists(),
+        "cleanup did not run"
+    );
     ensure!(!home.exists() && !mounted()?);
     Ok(())
 }

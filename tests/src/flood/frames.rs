@@ -1,7 +1,6 @@
-//! The frames of a flood: whole, well-formed packets of random tuples.
+//! The frames of a flood: whole, well-formed packets with random tuples.
 //!
-//! Invariants: every frame's payload begins with [`MARK`] and names whom it is for; the same seed
-//! gives the same frames.
+//! Every frame's payload begins with [`MARK`]. The same seed gives the same frames.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,26 +9,26 @@ use anyhow::{Result, bail};
 use crate::frame::{self, ethernet};
 use crate::topology::Workload;
 
-/// How frames of a flood are recognised.
+/// Marks the frames of a flood.
 pub(super) const MARK: [u8; 8] = *b"rf-flood";
 
-/// Whom a frame is for.
+/// The destination of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     Sink,
     Forbidden,
-    Nobody,
+    Unassigned,
 }
 
-/// Random numbers that are good enough for ports (xorshift64*, Vigna 2014).
-pub(super) struct Dice(u64);
+/// A random number generator that is good enough for ports (xorshift64*, Vigna 2014).
+pub(super) struct Rng(u64);
 
-impl Dice {
+impl Rng {
     pub(super) const fn new(seed: u64) -> Self {
         Self(seed | 1)
     }
 
-    pub(super) fn roll(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -37,9 +36,9 @@ impl Dice {
     }
 }
 
-/// Makes one frame after another.
+/// Generates the frames.
 pub(super) struct Frames {
-    dice: Dice,
+    rng: Rng,
     from: [IpAddr; 2],
     sink: [IpAddr; 2],
     forbidden: [IpAddr; 2],
@@ -55,7 +54,7 @@ impl Frames {
         forbidden: &Workload,
     ) -> Result<Self> {
         Ok(Self {
-            dice: Dice::new(seed),
+            rng: Rng::new(seed),
             from: flooder.ips(),
             sink: sink.ips(),
             forbidden: forbidden.ips(),
@@ -63,30 +62,30 @@ impl Frames {
         })
     }
 
-    /// The next frame, and whom it is for.
+    /// The next frame, with its destination.
     pub(super) fn next(&mut self) -> Result<(Target, Vec<u8>)> {
-        let dice = self.dice.roll();
-        let v6 = dice & 1 == 1;
-        let target = match dice >> 1 & 3 {
+        let bits = self.rng.next();
+        let v6 = bits & 1 == 1;
+        let target = match bits >> 1 & 3 {
             0 => Target::Sink,
             1 => Target::Forbidden,
-            _ => Target::Nobody,
+            _ => Target::Unassigned,
         };
-        let [from_port, to_port] = [dice >> 16, dice >> 32].map(|bits| (bits & 0xffff) as u16 | 1);
+        let [from_port, to_port] = [bits >> 16, bits >> 32].map(|bits| (bits & 0xffff) as u16 | 1);
         let of = |addresses: [IpAddr; 2]| if v6 { addresses[1] } else { addresses[0] };
         let to = match target {
             Target::Sink => of(self.sink),
             Target::Forbidden => of(self.forbidden),
-            Target::Nobody => nobody(v6, dice >> 48),
+            Target::Unassigned => unassigned(v6, bits >> 48),
         };
         let from = of(self.from);
-        let payload = [MARK.as_slice(), &self.dice.roll().to_be_bytes()].concat();
-        // Only datagrams are allowed, and only to the sink; the others get segments as well.
-        let packet = if target != Target::Sink && dice >> 3 & 1 == 1 {
+        let payload = [MARK.as_slice(), &self.rng.next().to_be_bytes()].concat();
+        // Only UDP to the sink is allowed; the other destinations also get TCP segments.
+        let packet = if target != Target::Sink && bits >> 3 & 1 == 1 {
             segment(
                 (from, from_port),
                 (to, to_port),
-                dice >> 4 & 1 == 1,
+                bits >> 4 & 1 == 1,
                 &payload,
             )?
         } else {
@@ -100,8 +99,8 @@ impl Frames {
     }
 }
 
-/// Documentation addresses, which no workload has.
-fn nobody(v6: bool, bits: u64) -> IpAddr {
+/// A documentation address, which no workload has.
+fn unassigned(v6: bool, bits: u64) -> IpAddr {
     let low = (bits & 0xff) as u8;
     if v6 {
         Ipv6Addr::new(0x2001, 0xdb8, 0xdead, 0, 0, 0, 0, low.into()).into()
@@ -110,7 +109,7 @@ fn nobody(v6: bool, bits: u64) -> IpAddr {
     }
 }
 
-/// A TCP segment: a SYN, or an ACK out of nowhere.
+/// A TCP segment: a SYN, or an ACK of no connection.
 fn segment(
     (from, from_port): (IpAddr, u16),
     (to, to_port): (IpAddr, u16),
@@ -143,6 +142,6 @@ fn segment(
             let sum = sum(&[a.octets(), b.octets()].concat());
             Ok(frame::ipv6(a, b, TCP, &header(sum)))
         }
-        _ => bail!("addresses of two families"),
+        _ => bail!("the addresses are of different families"),
     }
 }

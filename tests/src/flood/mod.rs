@@ -1,14 +1,14 @@
-//! One endpoint floods the node with random tuples: what it costs the others, and whether every
-//! frame is accounted for.
+//! One endpoint floods the node with random tuples: are other endpoints affected, and is every
+//! frame accounted for?
 //!
-//! The flooder may reach one workload, the sink, over UDP. It sends datagrams and segments of random
-//! ports to the sink, to a workload that it must not reach, and to addresses that nobody has, over
-//! both families, while other endpoints keep idle connections and open new ones. What is delivered
-//! is counted where it arrives; nothing here decides what is good enough.
+//! The flooder may reach one workload, the sink, over UDP. It sends UDP datagrams and TCP segments
+//! with random ports to the sink, to a workload that it must not reach, and to unassigned addresses,
+//! over both families, while other endpoints keep idle connections and open new ones. Delivered
+//! frames are counted where they arrive.
 
-mod arena;
 mod frames;
 mod sender;
+mod testbed;
 
 use std::fmt;
 use std::time::Duration;
@@ -16,16 +16,16 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::load::Totals;
-use arena::Arena;
+use testbed::Testbed;
 
-/// What to do.
+/// The parameters of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
-    /// For how long.
+    /// Duration of the flood.
     pub duration: Duration,
-    /// Frames per second to aim at; fewer are sent when the machine cannot.
+    /// Target rate in frames per second; a slow machine sends fewer.
     pub rate: u32,
-    /// Endpoints that must not notice.
+    /// Other endpoints, which must not be affected.
     pub bystanders: usize,
     /// Idle connections of each of them.
     pub connections: usize,
@@ -33,41 +33,41 @@ pub struct Spec {
     pub seed: u64,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Frames that the flooder's interface took.
+    /// Frames that the flooder's interface sent.
     pub sent: u64,
-    /// Frames per second, really.
+    /// The achieved rate in frames per second.
     pub rate: u64,
     /// Frames of the flood that arrived at the sink.
     pub delivered: u64,
-    /// Frames of the flood that arrived where policy denies.
-    pub trespassed: u64,
-    /// Packets that the fence says it dropped.
+    /// Frames of the flood that arrived although policy denies them.
+    pub leaked: u64,
+    /// Packets that the fence counted as dropped.
     pub dropped: u64,
-    /// Of those, attempts beyond the flooder's quota.
+    /// Of those, packets dropped because the flooder was over its quota of unreplied flows.
     pub limited: u64,
     /// Frames that neither arrived nor were counted as dropped.
     pub unaccounted: i128,
     /// Idle connections before the flood.
     pub connections: usize,
-    /// Those over which both ends were heard after it.
+    /// Idle connections that still worked in both directions after the flood.
     pub kept: usize,
     /// New connections opened by the bystanders during the flood.
     pub opened: Totals,
-    /// Of the same frames without enforcement, how many of those to the forbidden workload arrived,
-    /// and how many were sent there.
+    /// The control run, without enforcement: how many frames to the forbidden workload arrived, and
+    /// how many were sent to it.
     pub control: (u64, u64),
 }
 
-/// Sets everything up, floods, and takes everything down again.
+/// Sets up the test bed, floods, and cleans up.
 pub fn run(spec: &Spec) -> Result<Outcome> {
-    Arena::build(spec)?.flood(spec)
+    Testbed::build(spec)?.flood(spec)
 }
 
 impl Outcome {
-    /// New connections that succeeded, in parts of ten thousand.
+    /// New connections that succeeded, per ten thousand.
     #[must_use]
     pub fn opened_per_myriad(&self) -> u64 {
         let all = self.opened.answered + self.opened.failed;
@@ -76,10 +76,10 @@ impl Outcome {
             .unwrap_or(0)
     }
 
-    /// Whether the fence held and the others did not notice.
+    /// Whether the fence enforced policy and the other endpoints were not affected.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.trespassed == 0
+        self.leaked == 0
             && self.unaccounted == 0
             && self.control.0 == self.control.1
             && self.kept == self.connections
@@ -94,17 +94,17 @@ impl fmt::Display for Outcome {
         } = self.opened;
         writeln!(
             f,
-            "control: {} of {} delivered where policy denies, while observing",
+            "control (observe mode): {} of {} denied frames delivered",
             self.control.0, self.control.1
         )?;
         writeln!(
             f,
-            "flood: {} frames, {} a second; {} delivered where allowed, {} where denied",
-            self.sent, self.rate, self.delivered, self.trespassed
+            "flood: {} frames, {} per second; {} allowed and {} denied frames delivered",
+            self.sent, self.rate, self.delivered, self.leaked
         )?;
         writeln!(
             f,
-            "counted: {} dropped, {} of them beyond the quota; {} frames unaccounted for",
+            "counters: {} dropped, {} of them over the quota; {} frames unaccounted for",
             self.dropped, self.limited, self.unaccounted
         )?;
         if let Some(failure) = &self.opened.first_failure {
@@ -112,7 +112,7 @@ impl fmt::Display for Outcome {
         }
         write!(
             f,
-            "others: {} of {} connections kept, {} of {} new connections succeeded",
+            "other endpoints: {} of {} idle connections kept, {} of {} new connections succeeded",
             self.kept,
             self.connections,
             answered,

@@ -1,4 +1,4 @@
-//! Sending at a rate, and counting what arrives.
+//! Sends frames at a given rate and counts those that arrive.
 
 use std::io::{ErrorKind, Write as _};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use super::frames::MARK;
 use crate::frame::{self, Tap};
 use crate::netns::NetNs;
 
-/// Frames between two looks at the clock.
+/// Frames sent between two checks of the clock.
 const BURST: usize = 64;
 
-/// An interface to send from.
+/// Sends frames from an interface.
 pub(super) struct Sender(Socket);
 
 impl Sender {
@@ -34,8 +34,8 @@ impl Sender {
                     ensure!(sent == frame.len(), "{sent} of {} bytes sent", frame.len());
                     return Ok(());
                 }
-                // A queue is full for a moment, and the frame was not taken: a veth pair says so since
-                // Linux 6.6.
+                // The queue is full and the frame was not accepted: veth reports this since Linux
+                // 6.6.
                 Err(error)
                     if error.kind() == ErrorKind::WouldBlock
                         || error.raw_os_error() == Some(libc::ENOBUFS) =>
@@ -47,7 +47,7 @@ impl Sender {
         }
     }
 
-    /// Sends frames for a while, so many a second at most. Returns how many.
+    /// Sends frames for `duration` at no more than `rate` per second. Returns how many were sent.
     pub(super) fn flood(
         &self,
         rate: u32,
@@ -70,8 +70,7 @@ impl Sender {
     }
 }
 
-/// Counts the frames of a flood that an interface receives, from when it is opened until it is
-/// closed.
+/// Counts the frames of a flood that an interface receives, until the counter is closed.
 pub(super) struct Counter {
     seen: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -108,7 +107,7 @@ impl Counter {
         self.seen.load(Ordering::Acquire)
     }
 
-    /// What has arrived, with everything that was queued.
+    /// The number of frames that have arrived, including those still queued.
     pub(super) fn close(mut self) -> Result<u64> {
         self.join()?;
         Ok(self.seen())

@@ -49,7 +49,7 @@ pub(crate) fn load(world: &World, from: &str, to: &str) -> Result<Vec<Load>> {
         }
     }
     for load in &loads {
-        load.answered_more(5, SOON)?;
+        load.wait_for_answers(5, SOON)?;
     }
     Ok(loads)
 }
@@ -57,7 +57,7 @@ pub(crate) fn load(world: &World, from: &str, to: &str) -> Result<Vec<Load>> {
 /// Ends loads, of which not one request may have failed.
 pub(crate) fn unharmed(loads: Vec<Load>) -> Result<()> {
     for load in loads {
-        load.answered_more(5, SOON)?;
+        load.wait_for_answers(5, SOON)?;
         let totals = load.stop()?;
         ensure!(totals.failed == 0 && totals.answered > 10, "{totals:?}");
     }

@@ -62,14 +62,14 @@ to = [{ pods = "app=server" }]
 ports = ["tcp"]
 "#;
 
-/// By when something allowed has happened, on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
+/// Deadline for what must happen, generous for a busy machine.
+const DEADLINE: Duration = Duration::from_secs(20);
 /// Frames of the control run.
-const CONTROL: u32 = 2000;
-/// A lost SYN is repeated after a second, which would be too late.
-const IN_TIME: Duration = Duration::from_millis(950);
+const CONTROL_FRAMES: u32 = 2000;
+/// Deadline of a new connection: a lost SYN, retransmitted after a second, is too late.
+const CONNECT_DEADLINE: Duration = Duration::from_millis(950);
 
-pub(super) struct Arena {
+pub(super) struct Testbed {
     flooder: Workload,
     sink: Workload,
     forbidden: Workload,
@@ -80,7 +80,7 @@ pub(super) struct Arena {
     _node: Node,
 }
 
-impl Arena {
+impl Testbed {
     pub(super) fn build(spec: &Spec) -> Result<Self> {
         let node = Node::new()?;
         let lab = |name: &str| node.workload("lab", name);
@@ -102,7 +102,7 @@ impl Arena {
         for bystander in &bystanders {
             inventory = inventory.local(bystander, &app("client"));
         }
-        // Without a way back nobody answers the flood, and every packet of the lab is one of it.
+        // Without routes the targets send no replies, so every packet of the lab is a flood packet.
         for quiet in [&sink, &forbidden] {
             quiet.ns.ip("route del default via 169.254.1.1 dev eth0\nroute del default via fe80::1 dev eth0\n")?;
         }
@@ -139,65 +139,61 @@ impl Arena {
         let control = self.control(&sender, &mut frames)?;
         for namespace in ["lab", "shop"] {
             let set = self.agent.cli(&["mode", "set", namespace, "enforce"])?;
-            ensure!(set.status.success(), "cannot enforce: {set:?}");
+            ensure!(set.status.success(), "setting the mode failed: {set:?}");
         }
 
-        let mut standing = self.connect(spec)?;
-        let opening = self.open_new()?;
+        let mut idle = self.connect(spec)?;
+        let loads = self.open_new()?;
         let (sink, forbidden) = self.taps()?;
         let before = self.drops()?;
         let start = Instant::now();
         let sent = sender.flood(spec.rate, spec.duration, || Ok(frames.next()?.1))?;
         let took = start.elapsed();
         let mut opened = Totals::default();
-        for load in opening {
+        for load in loads {
             let totals = load.stop()?;
             opened.answered += totals.answered;
             opened.failed += totals.failed;
             opened.first_failure = opened.first_failure.or(totals.first_failure);
         }
         let delivered = sink.close()?;
-        let trespassed = forbidden.close()?;
+        let leaked = forbidden.close()?;
         let after = self.drops()?;
         let dropped = after.all - before.all;
-        let heard = |stream: &mut Stream| {
+        let works = |stream: &mut Stream| {
             [End::Server, End::Client]
                 .into_iter()
-                .all(|end| stream.expect_delivered(end, SOON).is_ok())
+                .all(|end| stream.expect_delivered(end, DEADLINE).is_ok())
         };
-        let kept = standing
-            .iter_mut()
-            .map(heard)
-            .filter(|heard| *heard)
-            .count();
+        let kept = idle.iter_mut().map(works).filter(|works| *works).count();
         Ok(Outcome {
             sent,
             rate: u64::try_from(u128::from(sent) * 1000 / took.as_millis().max(1))?,
             delivered,
-            trespassed,
+            leaked,
             dropped,
             limited: after.limited - before.limited,
-            unaccounted: i128::from(sent) - i128::from(delivered + trespassed + dropped),
-            connections: standing.len(),
+            unaccounted: i128::from(sent) - i128::from(delivered + leaked + dropped),
+            connections: idle.len(),
             kept,
             opened,
             control,
         })
     }
 
-    /// The same kind of frames, while nothing is enforced.
+    /// The control run: frames of the same shapes while nothing is enforced.
     fn control(&self, sender: &Sender, frames: &mut Frames) -> Result<(u64, u64)> {
         let (_sink, forbidden) = self.taps()?;
-        let mut meant = 0;
-        for _ in 0..CONTROL {
+        let mut expected = 0;
+        for _ in 0..CONTROL_FRAMES {
             let (target, frame) = frames.next()?;
             sender.send(&frame)?;
-            meant += u64::from(target == Target::Forbidden);
+            expected += u64::from(target == Target::Forbidden);
         }
-        let all = || Ok((forbidden.seen() >= meant).then_some(()));
-        // What is missing shows in the counts.
-        let _ = eventually(SOON, "frames of the control", all);
-        Ok((forbidden.close()?, meant))
+        let all = || Ok((forbidden.seen() >= expected).then_some(()));
+        // Missing frames show in the counts.
+        let _ = eventually(DEADLINE, "frames of the control run", all);
+        Ok((forbidden.close()?, expected))
     }
 
     fn taps(&self) -> Result<(Counter, Counter)> {
@@ -213,8 +209,8 @@ impl Arena {
             for number in 0..spec.connections {
                 let server = &self.server.0;
                 let ip = server.ip(number % 2 == 1);
-                let mut stream = Stream::open(&bystander.ns, &server.ns, ip, 0, SOON)?;
-                stream.expect_delivered(End::Client, SOON)?;
+                let mut stream = Stream::open(&bystander.ns, &server.ns, ip, 0, DEADLINE)?;
+                stream.expect_delivered(End::Client, DEADLINE)?;
                 streams.push(stream);
             }
         }
@@ -225,7 +221,7 @@ impl Arena {
         let port = self.server.1.port(Proto::Tcp)?;
         let spec = LoadSpec {
             clients: 1,
-            reply_within: IN_TIME,
+            reply_within: CONNECT_DEADLINE,
             interval: Duration::from_millis(200),
         };
         self.bystanders
@@ -238,13 +234,13 @@ impl Arena {
             .collect()
     }
 
-    /// What the fence has dropped since it was put up. Counters are read when they stand still.
+    /// The fence's drop counters, read once they no longer change.
     fn drops(&self) -> Result<Drops> {
         let mut last = self.agent.metrics()?;
         loop {
             thread::yield_now();
             let page = self.agent.metrics()?;
-            let (before, now) = (Drops::on(&last), Drops::on(&page));
+            let (before, now) = (Drops::parse(&last), Drops::parse(&page));
             if before == now {
                 return Ok(now);
             }
@@ -260,8 +256,8 @@ struct Drops {
 }
 
 impl Drops {
-    /// Reads a metrics page.
-    fn on(page: &str) -> Self {
+    /// Sums the drop counters of a metrics page.
+    fn parse(page: &str) -> Self {
         let mut drops = Self::default();
         let lines = page
             .lines()
