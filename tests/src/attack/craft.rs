@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::ground::number;
+use super::fixture::protocol;
 use crate::frame;
 
 /// TCP flags.
@@ -79,11 +79,11 @@ pub fn ip(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn transport(protocol: u8, from: u16, to: u16) -> Vec<u8> {
     match protocol {
-        number::TCP => tcp(from, to, flag::SYN),
-        number::UDP => udp(from, to, b"attacking"),
-        number::SCTP => sctp(from, to),
-        number::ICMP => echo(false, from),
-        number::ICMPV6 => echo(true, from),
+        protocol::TCP => tcp(from, to, flag::SYN),
+        protocol::UDP => udp(from, to, b"attacking"),
+        protocol::SCTP => sctp(from, to),
+        protocol::ICMP => echo(false, from),
+        protocol::ICMPV6 => echo(true, from),
         _ => vec![0xa5; 16],
     }
 }
@@ -91,12 +91,17 @@ pub fn transport(protocol: u8, from: u16, to: u16) -> Vec<u8> {
 /// A TCP segment without payload.
 #[must_use]
 pub fn tcp(from: u16, to: u16, flags: u8) -> Vec<u8> {
-    tcp_at(from, to, flags, (1, 1))
+    tcp_with_sequence(from, to, flags, (1, 1))
 }
 
 /// A TCP segment with its sequence and acknowledgement numbers.
 #[must_use]
-pub fn tcp_at(from: u16, to: u16, flags: u8, (sequence, acknowledged): (u32, u32)) -> Vec<u8> {
+pub fn tcp_with_sequence(
+    from: u16,
+    to: u16,
+    flags: u8,
+    (sequence, acknowledged): (u32, u32),
+) -> Vec<u8> {
     let mut segment = [from.to_be_bytes(), to.to_be_bytes()].concat();
     segment.extend(sequence.to_be_bytes());
     segment.extend(acknowledged.to_be_bytes());
@@ -107,12 +112,12 @@ pub fn tcp_at(from: u16, to: u16, flags: u8, (sequence, acknowledged): (u32, u32
 /// A UDP datagram.
 #[must_use]
 pub fn udp(from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
-    udp_of(from, to, 8 + payload.len(), payload)
+    udp_with_length(from, to, 8 + payload.len(), payload)
 }
 
 /// A UDP datagram that says it is so long.
 #[must_use]
-pub fn udp_of(from: u16, to: u16, length: usize, payload: &[u8]) -> Vec<u8> {
+pub fn udp_with_length(from: u16, to: u16, length: usize, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(length).unwrap_or(u16::MAX);
     let words = [from, to, length, 0].map(u16::to_be_bytes).concat();
     [&words, payload].concat()
@@ -148,12 +153,12 @@ pub fn echo_reply(v6: bool, id: u16) -> Vec<u8> {
 /// The ICMP of a family.
 #[must_use]
 pub const fn icmp_of(v6: bool) -> u8 {
-    if v6 { number::ICMPV6 } else { number::ICMP }
+    if v6 { protocol::ICMPV6 } else { protocol::ICMP }
 }
 
 /// An ICMP error about a packet.
 #[must_use]
-pub fn about(kind: u8, code: u8, packet: &[u8]) -> Vec<u8> {
+pub fn icmp_error(kind: u8, code: u8, packet: &[u8]) -> Vec<u8> {
     [&icmp(kind, code, 0), packet].concat()
 }
 
@@ -229,7 +234,7 @@ pub fn write(frame: &mut [u8], at: usize, bytes: &[u8]) {
 
 /// A frame with other bytes at a place.
 #[must_use]
-pub fn with(mut frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+pub fn with_bytes(mut frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
     write(&mut frame, at, bytes);
     frame
 }

@@ -1,59 +1,59 @@
-//! What a family of attacks is: a name and members, each of which writes its frames on a scene.
+//! What a family of attacks is: a name and members, each of which writes its frames on a builder.
 
-use super::ground::Lane;
-use super::scene::Scene;
+use super::builder::CaseBuilder;
+use super::fixture::Direction;
 
 /// Where a member makes sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terrain {
+pub struct Scope {
     /// IPv4 and IPv6.
     pub versions: &'static [bool],
     /// From the workload, and to it.
-    pub lanes: &'static [Lane],
+    pub directions: &'static [Direction],
 }
 
-/// Either IP version, either lane.
-pub const ANY: Terrain = Terrain {
+/// Either IP version, either direction.
+pub const ANY: Scope = Scope {
     versions: &[false, true],
-    lanes: &[Lane::Out, Lane::In],
+    directions: &[Direction::Out, Direction::In],
 };
 /// From the workload.
-pub const OUT: Terrain = Terrain {
-    lanes: &[Lane::Out],
+pub const OUT: Scope = Scope {
+    directions: &[Direction::Out],
     ..ANY
 };
 /// To the workload.
-pub const IN: Terrain = Terrain {
-    lanes: &[Lane::In],
+pub const IN: Scope = Scope {
+    directions: &[Direction::In],
     ..ANY
 };
-/// IPv4, either lane.
-pub const ANY4: Terrain = Terrain {
+/// IPv4, either direction.
+pub const ANY4: Scope = Scope {
     versions: &[false],
     ..ANY
 };
-/// IPv6, either lane.
-pub const ANY6: Terrain = Terrain {
+/// IPv6, either direction.
+pub const ANY6: Scope = Scope {
     versions: &[true],
     ..ANY
 };
 /// IPv4 from the workload.
-pub const OUT4: Terrain = Terrain {
+pub const OUT4: Scope = Scope {
     versions: &[false],
     ..OUT
 };
 /// IPv6 from the workload.
-pub const OUT6: Terrain = Terrain {
+pub const OUT6: Scope = Scope {
     versions: &[true],
     ..OUT
 };
 /// IPv4 to the workload.
-pub const IN4: Terrain = Terrain {
+pub const IN4: Scope = Scope {
     versions: &[false],
     ..IN
 };
 /// IPv6 to the workload.
-pub const IN6: Terrain = Terrain {
+pub const IN6: Scope = Scope {
     versions: &[true],
     ..IN
 };
@@ -64,20 +64,16 @@ pub struct Member {
     /// What it does, in a few words.
     pub name: &'static str,
     /// Where it makes sense.
-    pub terrain: Terrain,
-    /// Writes its frames. Details that do not matter are left to the dice.
-    pub play: fn(&mut Scene<'_>),
+    pub scope: Scope,
+    /// Writes its frames. Details that do not matter are left to the rng.
+    pub build: fn(&mut CaseBuilder<'_>),
 }
 
 impl Member {
-    /// One of this name, for this terrain.
+    /// One of this name, for this scope.
     #[must_use]
-    pub const fn new(name: &'static str, terrain: Terrain, play: fn(&mut Scene<'_>)) -> Self {
-        Self {
-            name,
-            terrain,
-            play,
-        }
+    pub const fn new(name: &'static str, scope: Scope, build: fn(&mut CaseBuilder<'_>)) -> Self {
+        Self { name, scope, build }
     }
 }
 

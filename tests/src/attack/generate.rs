@@ -5,21 +5,21 @@
 //! of something, tail cut or grown, bytes taken out or put in. What must become of the changed
 //! frame is read from it by the [`Model`]. The seed repeats everything.
 
+use super::builder::CaseBuilder;
+use super::case::{Case, Expect};
 use super::craft;
-use super::dice::Dice;
 use super::family::{Family, Member};
-use super::ground::Lane;
+use super::fixture::Direction;
 use super::model::Model;
-use super::scene::Scene;
-use super::shot::{Case, Expect};
+use super::rng::Rng;
 
 /// Draws the cases of one family.
 #[derive(Debug)]
 pub struct Generator {
     family: Family,
-    dice: Dice,
-    /// Members as they are, still to be played.
-    fixed: Vec<(Member, bool, Lane)>,
+    rng: Rng,
+    /// Members as they are, still to be result.
+    fixed: Vec<(Member, bool, Direction)>,
 }
 
 impl Generator {
@@ -31,12 +31,12 @@ impl Generator {
         });
         Self {
             family,
-            dice: Dice::new(salt),
-            fixed: everywhere(&family),
+            rng: Rng::new(salt),
+            fixed: all_variants(&family),
         }
     }
 
-    /// Whether members are left that were not played as they are.
+    /// Whether members are left that were not result as they are.
     #[must_use]
     pub fn has_members_left(&self) -> bool {
         !self.fixed.is_empty()
@@ -44,51 +44,51 @@ impl Generator {
 
     /// The next case.
     pub fn next_case(&mut self) -> Case {
-        if let Some((member, v6, lane)) = self.fixed.pop() {
-            return self.play(&member, v6, lane, false);
+        if let Some((member, v6, direction)) = self.fixed.pop() {
+            return self.build(&member, v6, direction, false);
         }
-        let all = everywhere(&self.family);
-        let index = self.dice.below(all.len());
-        let mutate = self.dice.once_in(2);
+        let all = all_variants(&self.family);
+        let index = self.rng.below(all.len());
+        let mutate = self.rng.one_in(2);
         match all.get(index) {
-            Some((member, v6, lane)) => self.play(member, *v6, *lane, mutate),
+            Some((member, v6, direction)) => self.build(member, *v6, *direction, mutate),
             None => Case {
                 member: "nothing",
                 mutated: false,
-                shots: Vec::new(),
+                frames: Vec::new(),
             },
         }
     }
 
-    fn play(&mut self, member: &Member, v6: bool, lane: Lane, mutate: bool) -> Case {
-        let mut scene = Scene::new(&mut self.dice, v6, lane);
-        (member.play)(&mut scene);
+    fn build(&mut self, member: &Member, v6: bool, direction: Direction, mutate: bool) -> Case {
+        let mut builder = CaseBuilder::new(&mut self.rng, v6, direction);
+        (member.build)(&mut builder);
         let mut case = Case {
             member: member.name,
             mutated: mutate,
-            shots: scene.into_shots(),
+            frames: builder.into_frames(),
         };
-        if mutate && let Some(last) = case.shots.last_mut() {
-            change(&mut self.dice, &mut last.frame);
+        if mutate && let Some(last) = case.frames.last_mut() {
+            mutate_frame(&mut self.rng, &mut last.bytes);
         }
         if mutate {
-            read(&mut case);
+            set_expectation(&mut case);
         }
         case
     }
 }
 
-/// Every member with every IP version and lane that it knows.
-pub(super) fn everywhere(family: &Family) -> Vec<(Member, bool, Lane)> {
+/// Every member with every IP version and direction that it knows.
+pub(super) fn all_variants(family: &Family) -> Vec<(Member, bool, Direction)> {
     let mut all = Vec::new();
     for member in family.members {
-        for v6 in member.terrain.versions {
+        for v6 in member.scope.versions {
             all.extend(
                 member
-                    .terrain
-                    .lanes
+                    .scope
+                    .directions
                     .iter()
-                    .map(|lane| (*member, *v6, *lane)),
+                    .map(|direction| (*member, *v6, *direction)),
             );
         }
     }
@@ -96,14 +96,14 @@ pub(super) fn everywhere(family: &Family) -> Vec<(Member, bool, Lane)> {
 }
 
 /// Expects of the last frame what the model makes of it, after the others.
-fn read(case: &mut Case) {
+fn set_expectation(case: &mut Case) {
     let mut model = Model::default();
     let mut verdict = false;
-    for shot in &case.shots {
-        let cut = shot.offload.is_some_and(|offload| offload.segment != 0);
-        verdict = model.passes(shot.lane, &shot.frame, cut);
+    for sent in &case.frames {
+        let cut = sent.offload.is_some_and(|offload| offload.segment != 0);
+        verdict = model.passes(sent.direction, &sent.bytes, cut);
     }
-    if let Some(last) = case.shots.last_mut() {
+    if let Some(last) = case.frames.last_mut() {
         last.expect = if verdict {
             Expect::Permitted
         } else {
@@ -118,40 +118,40 @@ const EDGES: [u16; 14] = [
 ];
 
 /// Changes anything but the hardware addresses, one to four times.
-fn change(dice: &mut Dice, frame: &mut Vec<u8>) {
-    for _ in 0..=dice.below(4) {
+fn mutate_frame(rng: &mut Rng, frame: &mut Vec<u8>) {
+    for _ in 0..=rng.below(4) {
         // Headers are where it hurts.
-        let reach = if dice.once_in(4) {
+        let reach = if rng.one_in(4) {
             frame.len()
         } else {
             frame.len().min(80)
         };
-        let at = 12 + dice.below(reach.saturating_sub(12));
-        match dice.below(8) {
+        let at = 12 + rng.below(reach.saturating_sub(12));
+        match rng.below(8) {
             0 | 1 => {
-                let bit = 1 << dice.below(8);
+                let bit = 1 << rng.below(8);
                 if let Some(byte) = frame.get_mut(at) {
                     *byte ^= bit;
                 }
             }
-            2 => craft::write(frame, at, &[dice.byte()]),
+            2 => craft::write(frame, at, &[rng.byte()]),
             3 => {
-                let edge = dice.one(&EDGES, 0);
+                let edge = rng.choose(&EDGES, 0);
                 craft::write(frame, at & !1, &edge.to_be_bytes());
             }
-            4 => frame.truncate(14 + dice.below(frame.len().saturating_sub(14)).max(4)),
+            4 => frame.truncate(14 + rng.below(frame.len().saturating_sub(14)).max(4)),
             5 => {
-                let count = 1 + dice.below(40);
-                let more = dice.bytes(count);
+                let count = 1 + rng.below(40);
+                let more = rng.bytes(count);
                 frame.extend(more);
             }
             6 => {
-                let end = (at + 1 + dice.below(8)).min(frame.len());
+                let end = (at + 1 + rng.below(8)).min(frame.len());
                 frame.drain(at.min(end)..end);
             }
             _ => {
-                let count = 1 + dice.below(8);
-                let more = dice.bytes(count);
+                let count = 1 + rng.below(8);
+                let more = rng.bytes(count);
                 let at = at.min(frame.len());
                 frame.splice(at..at, more);
             }

@@ -1,25 +1,25 @@
 //! Attacks on the wire: root inside one workload, crafting any frame on its interface.
 //!
-//! Every frame is sent in three arenas that differ in their fence alone: none (the control: it must
+//! Every frame is sent in three networks that differ in their fence alone: none (the control: it must
 //! arrive, or the attempt proves nothing), one that enforces and one that observes. Whether it
 //! arrived is decided by a tap at the target, never by the agent's own counters.
 //!
 //! Families with their members are in [`families`]; [`generate`] draws cases around them, [`model`]
 //! reads a frame independently of the programs, [`play`] sends and listens, [`report`] counts.
 
-pub mod arena;
+pub mod builder;
+pub mod case;
 pub mod craft;
-pub mod dice;
 pub mod families;
 pub mod family;
+pub mod fixture;
 pub mod generate;
-pub mod ground;
 pub mod model;
+pub mod network;
 pub mod pcap;
-pub mod play;
 pub mod report;
-pub mod scene;
-pub mod shot;
+pub mod rng;
+pub mod run;
 pub mod wire;
 
 use anyhow::Result;
@@ -27,14 +27,14 @@ use anyhow::Result;
 pub use families::FAMILIES;
 pub use family::Family;
 pub use generate::Generator;
-pub use play::Arenas;
 pub use report::Tally;
+pub use run::Arenas;
 
 /// Cases between which the fence is made to forget.
 const CASES: usize = 100;
 
 /// Sends at least so many frames of a family, and every member at least once.
-pub fn attack(arenas: &mut Arenas, family: &Family, frames: u64, seed: u64) -> Result<Tally> {
+pub fn attack(networks: &mut Arenas, family: &Family, frames: u64, seed: u64) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut generator = Generator::new(*family, seed);
     while tally.sent < frames || generator.has_members_left() {
@@ -43,11 +43,11 @@ pub fn attack(arenas: &mut Arenas, family: &Family, frames: u64, seed: u64) -> R
         let mut count = 0;
         while cases.len() < CASES && (tally.sent + count < frames || generator.has_members_left()) {
             let case = generator.next_case();
-            count += u64::try_from(case.shots.len())?;
+            count += u64::try_from(case.frames.len())?;
             cases.push(case);
         }
-        for played in arenas.play(cases)? {
-            tally.count(&played);
+        for result in networks.run(cases)? {
+            tally.count(&result);
         }
     }
     Ok(tally)

@@ -1,4 +1,4 @@
-//! An independent reading of frames: what must become of one, by the rules alone.
+//! An independent packet of frames: what must become of one, by the rules alone.
 //!
 //! It is written from the protocol rules, as plainly as possible, and shares no code with the
 //! programs: whole slices, no maps, no clock. It is asked about every frame of a case in order, and
@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::ground::{self, Lane, number};
+use super::fixture::{self, Direction, protocol};
 
 mod ipv6;
 mod transport;
@@ -21,11 +21,11 @@ pub struct Model {
     /// Allowed flows: protocol, opener, answerer.
     flows: HashSet<(u8, End, End)>,
     /// What first fragments said: by ends, identification and, for IPv4, protocol.
-    firsts: HashMap<(IpAddr, IpAddr, u32, u8), First>,
+    first_fragments: HashMap<(IpAddr, IpAddr, u32, u8), FirstFragment>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct First {
+struct FirstFragment {
     protocol: u8,
     ports: (u32, u32),
     /// Where the transport header ends, from the start of the fragmentable part.
@@ -42,7 +42,7 @@ enum Part {
 
 /// An IP packet, read as far as it is clear which fence rule it falls under.
 #[derive(Clone, Copy, Debug)]
-struct Reading<'a> {
+struct Packet<'a> {
     from: IpAddr,
     to: IpAddr,
     hops: u8,
@@ -55,85 +55,97 @@ struct Reading<'a> {
 
 impl Model {
     /// Whether the fence must let a frame pass. `cut` tells that the kernel cuts it into segments.
-    pub fn passes(&mut self, lane: Lane, frame: &[u8], cut: bool) -> bool {
-        self.read(lane, frame, cut).is_some()
+    pub fn passes(&mut self, direction: Direction, frame: &[u8], cut: bool) -> bool {
+        self.read(direction, frame, cut).is_some()
     }
 
-    fn read(&mut self, lane: Lane, frame: &[u8], cut: bool) -> Option<()> {
+    fn read(&mut self, direction: Direction, frame: &[u8], cut: bool) -> Option<()> {
         let body = frame.get(14..)?;
-        let reading = match word(frame, 12)? {
-            0x0806 => return arp(lane, body),
+        let packet = match word(frame, 12)? {
+            0x0806 => return arp(direction, body),
             0x0800 => ipv4(body, cut)?,
             0x86dd => ipv6::read(body, cut)?,
             _ => return None,
         };
         let sender = frame.get(6..)?.first_chunk()?;
-        self.judge(lane, &reading, *sender, cut)
+        self.evaluate(direction, &packet, *sender, cut)
     }
 
-    fn judge(&mut self, lane: Lane, reading: &Reading, sender: [u8; 6], cut: bool) -> Option<()> {
-        if let Part::Later { id, offset } = reading.part {
-            own_source(lane, reading, false)?;
-            return self.later(lane, reading, id, offset);
+    fn evaluate(
+        &mut self,
+        direction: Direction,
+        packet: &Packet,
+        sender: [u8; 6],
+        cut: bool,
+    ) -> Option<()> {
+        if let Part::Later { id, offset } = packet.part {
+            source_is_allowed(direction, packet, false)?;
+            return self.later_fragment(direction, packet, id, offset);
         }
-        let message = transport::read(reading, cut)?;
-        own_source(lane, reading, message.configures(reading))?;
+        let message = transport::read(packet, cut)?;
+        source_is_allowed(direction, packet, message.configures(packet))?;
         if message.is_discovery {
-            return ipv6::announcement(lane, reading, sender);
+            return ipv6::discovery_is_allowed(direction, packet, sender);
         }
-        if message.configures(reading) && lane == Lane::Out {
+        if message.configures(packet) && direction == Direction::Out {
             return Some(());
         }
         if message.is_error {
-            return self.error(lane, reading);
+            return self.error(direction, packet);
         }
-        if let Part::First(id) = reading.part {
-            let first = First {
-                protocol: reading.protocol,
+        if let Part::First(id) = packet.part {
+            let first = FirstFragment {
+                protocol: packet.protocol,
                 ports: message.ports,
-                headers: reading.before + message.headers,
+                headers: packet.before + message.headers,
             };
-            self.firsts.insert(key(reading, id), first);
+            self.first_fragments.insert(key(packet, id), first);
         }
         self.flow(
-            lane,
-            reading,
-            (reading.protocol, message.ports),
+            direction,
+            packet,
+            (packet.protocol, message.ports),
             message.opens,
         )
     }
 
-    fn later(&mut self, lane: Lane, reading: &Reading, id: u32, offset: usize) -> Option<()> {
-        let first = *self.firsts.get(&key(reading, id))?;
-        let over_tcp = reading.protocol == number::TCP && offset == 8;
+    fn later_fragment(
+        &mut self,
+        direction: Direction,
+        packet: &Packet,
+        id: u32,
+        offset: usize,
+    ) -> Option<()> {
+        let first = *self.first_fragments.get(&key(packet, id))?;
+        let over_tcp = packet.protocol == protocol::TCP && offset == 8;
         // It may not write over what the first one was judged by.
         if over_tcp || offset < first.headers {
             return None;
         }
-        self.flow(lane, reading, (first.protocol, first.ports), false)
+        self.flow(direction, packet, (first.protocol, first.ports), false)
     }
 
     fn flow(
         &mut self,
-        lane: Lane,
-        reading: &Reading,
+        direction: Direction,
+        packet: &Packet,
         (protocol, ports): (u8, (u32, u32)),
         opens: bool,
     ) -> Option<()> {
-        let (from, to) = ((reading.from, ports.0), (reading.to, ports.1));
+        let (from, to) = ((packet.from, ports.0), (packet.to, ports.1));
         let known = self.flows.contains(&(protocol, from, to));
         let answers = self.flows.contains(&(protocol, to, from));
         if known || (answers && !opens) {
             return Some(());
         }
-        let peer = if lane == Lane::Out {
-            reading.to
+        let peer = if direction == Direction::Out {
+            packet.to
         } else {
-            reading.from
+            packet.from
         };
-        let to_self = peer == ground::workload(peer.is_ipv6());
+        let to_self = peer == fixture::workload(peer.is_ipv6());
         let port = u16::try_from(ports.1).unwrap_or(0);
-        if !to_self && !ground::is_allowed(lane, peer, protocol, port) {
+        if !to_self && !fixture::is_allowed(direction, peer, protocol, port) {
             return None;
         }
         self.flows.insert((protocol, from, to));
@@ -141,11 +153,11 @@ impl Model {
     }
 
     /// An error passes if what it quotes is a packet of an allowed flow, sent by who is told.
-    fn error(&self, lane: Lane, reading: &Reading) -> Option<()> {
-        let quoted = transport::quoted(reading)?;
-        let own = match lane {
-            Lane::Out => quoted.to.0,
-            Lane::In => quoted.from.0,
+    fn error(&self, direction: Direction, packet: &Packet) -> Option<()> {
+        let quoted = transport::quoted(packet)?;
+        let own = match direction {
+            Direction::Out => quoted.to.0,
+            Direction::In => quoted.from.0,
         };
         let known = self
             .flows
@@ -154,45 +166,45 @@ impl Model {
                 .flows
                 .contains(&(quoted.protocol, quoted.to, quoted.from));
         let is_redirect =
-            lane == Lane::Out && !own.is_ipv6() && reading.payload.first() == Some(&5);
-        let fits = quoted.from.0 == reading.to && own == ground::workload(own.is_ipv6());
+            direction == Direction::Out && !own.is_ipv6() && packet.payload.first() == Some(&5);
+        let fits = quoted.from.0 == packet.to && own == fixture::workload(own.is_ipv6());
         (fits && known && !is_redirect).then_some(())
     }
 }
 
-fn key(reading: &Reading, id: u32) -> (IpAddr, IpAddr, u32, u8) {
-    let protocol = if reading.to.is_ipv6() {
+fn key(packet: &Packet, id: u32) -> (IpAddr, IpAddr, u32, u8) {
+    let protocol = if packet.to.is_ipv6() {
         0
     } else {
-        reading.protocol
+        packet.protocol
     };
-    (reading.from, reading.to, id, protocol)
+    (packet.from, packet.to, id, protocol)
 }
 
 /// The source is the workload's, or, where the message is there to get an address, one for that;
 /// from elsewhere it never is the workload's.
-fn own_source(lane: Lane, reading: &Reading, configures: bool) -> Option<()> {
-    let own = reading.from == ground::workload(reading.from.is_ipv6());
-    match lane {
-        Lane::Out => (own || configures).then_some(()),
-        Lane::In => (!own).then_some(()),
+fn source_is_allowed(direction: Direction, packet: &Packet, configures: bool) -> Option<()> {
+    let own = packet.from == fixture::workload(packet.from.is_ipv6());
+    match direction {
+        Direction::Out => (own || configures).then_some(()),
+        Direction::In => (!own).then_some(()),
     }
 }
 
-fn arp(lane: Lane, body: &[u8]) -> Option<()> {
-    if lane == Lane::In {
+fn arp(direction: Direction, body: &[u8]) -> Option<()> {
+    if direction == Direction::In {
         return Some(());
     }
     let operation = word(body, 6)?;
     body.get(..28)?;
     let sender: [u8; 4] = body.get(14..18)?.try_into().ok()?;
-    let own = ground::workload(false) == IpAddr::V4(sender.into());
+    let own = fixture::workload(false) == IpAddr::V4(sender.into());
     let probe = sender == [0; 4] && operation == 1;
     let fits = body.starts_with(&[0, 1, 8, 0, 6, 4]) && matches!(operation, 1 | 2);
     (fits && (own || probe)).then_some(())
 }
 
-fn ipv4(body: &[u8], cut: bool) -> Option<Reading<'_>> {
+fn ipv4(body: &[u8], cut: bool) -> Option<Packet<'_>> {
     let [version, ..] = *body.get(..20)? else {
         return None;
     };
@@ -214,10 +226,10 @@ fn ipv4(body: &[u8], cut: bool) -> Option<Reading<'_>> {
         _ => Part::Later { id, offset },
     };
     let protocol = *packet.get(9)?;
-    if offset == 8 && protocol == number::TCP {
+    if offset == 8 && protocol == protocol::TCP {
         return None;
     }
-    Some(Reading {
+    Some(Packet {
         from: ip4(packet, 12)?,
         to: ip4(packet, 16)?,
         hops: *packet.get(8)?,

@@ -5,17 +5,17 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use super::case::Expect;
 use super::pcap;
-use super::play::Played;
-use super::shot::Expect;
+use super::run::FrameResult;
 
-/// How many offenders are remembered for the report.
+/// How many failures are remembered for the report.
 const REMEMBERED: usize = 20;
 
-/// Totals over played frames.
+/// Totals over result frames.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Frames sent, in each arena.
+    /// Frames sent, in each network.
     pub sent: u64,
     /// Frames that arrived without a fence.
     pub control: u64,
@@ -30,19 +30,19 @@ pub struct Tally {
     /// Frames that arrived past a fence that observes, among those that the control delivered.
     pub observed: u64,
     /// Some frames that arrived and must not, or did not and must.
-    pub offenders: Vec<Played>,
+    pub failures: Vec<FrameResult>,
 }
 
 impl Tally {
     /// Counts one frame. What even the control does not deliver proves nothing.
-    pub fn count(&mut self, played: &Played) {
-        let arrived = played.arrived;
+    pub fn count(&mut self, result: &FrameResult) {
+        let arrived = result.arrived;
         self.sent += 1;
-        let wrong = played.leaked() || played.lost() || (arrived.control && !arrived.observe);
-        if wrong && self.offenders.len() < REMEMBERED {
-            self.offenders.push(played.clone());
+        let wrong = result.leaked() || result.lost() || (arrived.control && !arrived.observe);
+        if wrong && self.failures.len() < REMEMBERED {
+            self.failures.push(result.clone());
         }
-        if played.leaked() {
+        if result.leaked() {
             self.denied_delivered += 1;
         }
         if !arrived.control {
@@ -50,7 +50,7 @@ impl Tally {
         }
         self.control += 1;
         self.observed += u64::from(arrived.observe);
-        if played.shot.expect == Expect::Permitted {
+        if result.sent.expect == Expect::Permitted {
             self.permitted += 1;
             self.permitted_delivered += u64::from(arrived.enforce);
         } else {
@@ -67,8 +67,8 @@ impl Tally {
         self.permitted += other.permitted;
         self.permitted_delivered += other.permitted_delivered;
         self.observed += other.observed;
-        self.offenders.extend(other.offenders.iter().cloned());
-        self.offenders.truncate(REMEMBERED);
+        self.failures.extend(other.failures.iter().cloned());
+        self.failures.truncate(REMEMBERED);
     }
 
     /// No denied frame arrived; of permitted and of observed ones hardly any was lost; the control
@@ -117,49 +117,49 @@ impl Tally {
     #[must_use]
     pub fn offences(&self) -> String {
         let mut text = String::new();
-        for played in &self.offenders {
+        for result in &self.failures {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{}", Offence(played));
+            let _ = writeln!(text, "{}", Failure(result));
         }
         text
     }
 
     /// Writes the frames that went wrong as a capture file named after their family.
     pub fn save(&self, directory: &Path, family: &str) -> Result<()> {
-        if self.offenders.is_empty() {
+        if self.failures.is_empty() {
             return Ok(());
         }
         let path = directory.join(format!("attack-{family}.pcap"));
         pcap::write(
             &path,
-            self.offenders
+            self.failures
                 .iter()
-                .map(|played| played.shot.frame.as_slice()),
+                .map(|result| result.sent.bytes.as_slice()),
         )
     }
 }
 
-struct Offence<'a>(&'a Played);
+struct Failure<'a>(&'a FrameResult);
 
-impl fmt::Display for Offence<'_> {
+impl fmt::Display for Failure<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Played {
+        let FrameResult {
             member,
             mutated,
-            shot,
+            sent,
             arrived,
         } = self.0;
         let changed = if *mutated { ", changed at random" } else { "" };
         write!(
             f,
             "{:?} '{member}'{changed}: {:?}, {arrived:?}",
-            shot.lane, shot.expect
+            sent.direction, sent.expect
         )?;
-        if let Some(offload) = shot.offload {
+        if let Some(offload) = sent.offload {
             write!(f, ", {offload:?}")?;
         }
         f.write_str("\n  ")?;
-        shot.frame
+        sent.bytes
             .iter()
             .try_for_each(|byte| write!(f, "{byte:02x}"))
     }

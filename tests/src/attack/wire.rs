@@ -17,8 +17,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Pid;
 use socket2::Socket;
 
+use super::case::Offload;
 use super::craft;
-use super::shot::Offload;
 use crate::frame::{offload_socket, packet_socket};
 use crate::netns::NetNs;
 
@@ -54,13 +54,13 @@ pub fn stay_on_one_cpu() -> Result<()> {
 
 /// One interface at the end of a wire.
 #[derive(Debug)]
-pub struct Station {
+pub struct RawInterface {
     plain: Socket,
     offload: Socket,
     tap: Socket,
 }
 
-impl Station {
+impl RawInterface {
     /// Takes hold of an interface of `ns`.
     pub fn open(ns: &NetNs, interface: &str) -> Result<Self> {
         let every = u16::try_from(libc::ETH_P_ALL)?;
@@ -103,7 +103,7 @@ impl Station {
     }
 
     /// Calls `seen` with the mark of every frame that arrives, until `sentinel` has come.
-    pub fn until(&self, sentinel: u32, mut seen: impl FnMut(u32)) -> Result<()> {
+    pub fn receive_until(&self, sentinel: u32, mut seen: impl FnMut(u32)) -> Result<()> {
         let end = Instant::now() + DEADLINE;
         let mut head = [0; 32];
         loop {
@@ -118,7 +118,7 @@ impl Station {
                     let fd = PollFd::new(self.tap.as_fd(), PollFlags::POLLIN);
                     poll(&mut [fd], PollTimeout::from(100_u8)).context("polling a tap")?;
                 }
-                Err(error) => bail!("reading a tap: {error}"),
+                Err(error) => bail!("packet a tap: {error}"),
             }
         }
     }

@@ -1,8 +1,8 @@
-//! A conformance case: what its file says, checked as far as possible without running it.
+//! A conformance case, read from its file and checked as far as possible without running it.
 //!
-//! Whatever is wrong with a file is told with the file's name and line. A case that was read names
-//! only workloads and namespaces that exist when they are named, has one verb in each step, and
-//! uses no placeholder that has no value.
+//! Errors are reported with the file's name and line. A case that was read successfully refers only
+//! to workloads and namespaces that exist at that step, has one verb in each step, and uses no
+//! placeholder without a value.
 
 mod raw;
 mod verb;
@@ -15,28 +15,28 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_saphyr::Spanned;
 
+use super::cluster::{Cluster, HostAddresses};
 use super::grid::{Expectation, Verdict};
 use super::name::{WorkloadName, is_label};
 use super::pattern::Patterns;
 use super::port::Port;
 use super::substitution;
-use super::world::{Ends, World};
 
 pub(super) use verb::{Mode, Stop, Verb};
 
-/// Labels or ports by name; none removes what is there.
+/// Labels or ports by name; `None` removes an existing one.
 pub(super) type Changes = BTreeMap<String, Option<String>>;
 
 /// One case.
 #[derive(Clone, Debug)]
 pub(super) struct Case {
     pub(super) name: String,
-    /// The world before the first step, apart from addresses.
+    /// The cluster before the first step, except addresses.
     pub(super) delta: Delta,
     pub(super) steps: Vec<Step>,
 }
 
-/// What a case changes of the default topology.
+/// A case's changes to the default topology.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Delta {
     pub(super) namespaces: BTreeMap<String, Changes>,
@@ -44,7 +44,7 @@ pub(super) struct Delta {
     pub(super) grid: Vec<Port>,
 }
 
-/// What is said of one workload.
+/// A case's changes to one workload.
 #[derive(Clone, Debug, Default)]
 pub(super) struct WorkloadDelta {
     pub(super) labels: Changes,
@@ -54,11 +54,11 @@ pub(super) struct WorkloadDelta {
     pub(super) ip6: Option<Ipv6Addr>,
 }
 
-/// One thing that happens, and what must be seen after it.
+/// One step, with the expectations after it.
 #[derive(Clone, Debug)]
 pub(super) struct Step {
     pub(super) verb: Verb,
-    /// Where this step does not say, what the last one said.
+    /// A step without expectations inherits those of the previous step.
     pub(super) expect: Arc<[Expectation]>,
 }
 
@@ -80,22 +80,22 @@ pub(super) fn read(path: &Path) -> Result<Case, Unreadable> {
     };
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let text = std::fs::read_to_string(path)
-        .map_err(|error| unreadable(1, format!("cannot be read: {error}")))?;
-    parse(&stem, &text).map_err(|fault| unreadable(fault.line, fault.reason))
+        .map_err(|error| unreadable(1, format!("cannot read the file: {error}")))?;
+    parse(&stem, &text).map_err(|error| unreadable(error.line, error.reason))
 }
 
-/// What is wrong, and in which line.
+/// An error with its line.
 #[derive(Debug)]
-struct Fault {
+struct ParseError {
     line: u64,
     reason: String,
 }
 
-fn parse(stem: &str, text: &str) -> Result<Case, Fault> {
+fn parse(stem: &str, text: &str) -> Result<Case, ParseError> {
     let options = serde_saphyr::options! { with_snippet: false };
     let raw: raw::Case = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let reason = error.without_snippet().to_string();
-        Fault {
+        ParseError {
             line: error.location().map_or(1, |at| at.line()),
             reason: reason.lines().collect::<Vec<_>>().join(" "),
         }
@@ -104,7 +104,7 @@ fn parse(stem: &str, text: &str) -> Result<Case, Fault> {
         let name = &raw.name.value;
         ensure!(
             *name == stem,
-            "the case is named {name:?}, its file {stem:?}"
+            "the case's name is {name:?}, but its file's is {stem:?}"
         );
         Ok(())
     })?;
@@ -133,37 +133,38 @@ fn parse(stem: &str, text: &str) -> Result<Case, Fault> {
                 .collect::<Result<_, _>>()?;
         }
         case.steps.push(Step {
-            verb: verb::of(raw).map_err(|error| fault(line, &error))?,
+            verb: verb::of(raw).map_err(|error| error_at(line, &error))?,
             expect: Arc::clone(&expect),
         });
         lines.push(line);
     }
-    rehearse(&case, &lines)?;
+    validate(&case, &lines)?;
     Ok(case)
 }
 
-/// Walks through the steps on paper, to find what names nothing.
-fn rehearse(case: &Case, lines: &[u64]) -> Result<(), Fault> {
-    let mut world = World::new(case, Ends::FOR_READING).map_err(|error| fault(1, &error))?;
+/// Applies the steps to a simulated cluster, to find references to things that do not exist.
+fn validate(case: &Case, lines: &[u64]) -> Result<(), ParseError> {
+    let mut cluster =
+        Cluster::new(case, HostAddresses::PLACEHOLDER).map_err(|error| error_at(1, &error))?;
     for (step, line) in case.steps.iter().zip(lines) {
-        world
-            .follow(&step.verb)
+        cluster
+            .apply(&step.verb)
             .and_then(|()| {
                 let texts = step.verb.text().into_iter();
                 texts
-                    .map(|text| substitution::fill_in(text, &world, jiff::Timestamp::UNIX_EPOCH))
+                    .map(|text| substitution::fill_in(text, &cluster, jiff::Timestamp::UNIX_EPOCH))
                     .try_for_each(|filled| filled.map(|_| ()))
             })
-            .map_err(|error| fault(*line, &error))?;
+            .map_err(|error| error_at(*line, &error))?;
     }
     Ok(())
 }
 
-fn delta(raw: raw::Delta) -> Result<Delta, Fault> {
+fn delta(raw: raw::Delta) -> Result<Delta, ParseError> {
     let mut delta = Delta::default();
     for (name, namespace) in raw.namespaces.unwrap_or_default() {
         at(&namespace, || {
-            ensure!(is_label(&name), "{name:?} cannot name a namespace");
+            ensure!(is_label(&name), "{name:?} is not a valid namespace name");
             Ok(())
         })?;
         let labels = namespace.value.unwrap_or_default().labels;
@@ -174,7 +175,7 @@ fn delta(raw: raw::Delta) -> Result<Delta, Fault> {
         let parsed = name
             .parse()
             .and_then(|name| Ok((name, workload(raw.value.unwrap_or_default())?)));
-        let (name, workload) = parsed.map_err(|error| fault(line, &error))?;
+        let (name, workload) = parsed.map_err(|error| error_at(line, &error))?;
         delta.workloads.insert(name, workload);
     }
     for port in raw.grid.unwrap_or_default() {
@@ -187,11 +188,12 @@ fn workload(raw: raw::Workload) -> Result<WorkloadDelta> {
     let ports = raw.ports.unwrap_or_default();
     for (name, port) in &ports {
         if let Some(port) = port {
-            // The inventory knows more protocols than the grid: no need to be stricter than it.
+            // The inventory accepts more protocols than the grid; this check is no stricter than
+            // the inventory.
             let shape = port.split_once('/');
             ensure!(
                 shape.is_some_and(|(_, number)| number.parse::<u16>().is_ok()),
-                "port {name}: {port:?}: expected for example tcp/80"
+                "port {name}: {port:?}: expected e.g. tcp/80"
             );
         }
     }
@@ -206,10 +208,10 @@ fn workload(raw: raw::Workload) -> Result<WorkloadDelta> {
 
 fn address<T: std::str::FromStr<Err = std::net::AddrParseError>>(text: &str) -> Result<T> {
     text.parse()
-        .with_context(|| format!("{text:?} is no address of its family"))
+        .with_context(|| format!("{text:?} is not an address of this family"))
 }
 
-fn expectation(raw: Spanned<raw::Expectation>) -> Result<Expectation, Fault> {
+fn expectation(raw: Spanned<raw::Expectation>) -> Result<Expectation, ParseError> {
     let verdict = at(&raw, || match raw.value.verdict.as_str() {
         "allow" => Ok(Verdict::Allow),
         "deny" => Ok(Verdict::Deny),
@@ -229,12 +231,12 @@ fn expectation(raw: Spanned<raw::Expectation>) -> Result<Expectation, Fault> {
     })
 }
 
-fn at<T, S>(place: &Spanned<S>, check: impl FnOnce() -> Result<T>) -> Result<T, Fault> {
-    check().map_err(|error| fault(place.referenced.line(), &error))
+fn at<T, S>(place: &Spanned<S>, check: impl FnOnce() -> Result<T>) -> Result<T, ParseError> {
+    check().map_err(|error| error_at(place.referenced.line(), &error))
 }
 
-fn fault(line: u64, error: &anyhow::Error) -> Fault {
-    Fault {
+fn error_at(line: u64, error: &anyhow::Error) -> ParseError {
+    ParseError {
         line,
         reason: format!("{error:#}"),
     }

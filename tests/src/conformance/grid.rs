@@ -1,11 +1,11 @@
-//! The grid: every probe there is, and what expectations make of each.
+//! The grid: all probes, and the expected result of each.
 
 use std::fmt;
 
+use super::cluster::Cluster;
 use super::name::End;
 use super::pattern::Patterns;
 use super::port::{Family, Port};
-use super::world::World;
 
 /// One probe.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,12 +28,12 @@ impl fmt::Display for Cell {
     }
 }
 
-/// What an expectation says.
+/// The verdict of an expectation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Allow,
     Deny,
-    /// Not judged.
+    /// Not checked.
     Any,
 }
 
@@ -55,41 +55,41 @@ impl Expectation {
             && self.family.matches(cell.family.digit())
     }
 
-    /// Whether it covers a cell from an end to itself and names that end, in full, on both sides.
+    /// Whether it covers a cell from an end to itself and names that end in full on both sides.
     fn names_itself(&self, cell: &Cell) -> bool {
         let name = cell.from.as_str();
         self.from.is_exactly(name) && self.to.is_exactly(name) && self.covers(cell)
     }
 }
 
-/// What must be seen of a cell.
+/// The expected result of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Want {
     Allow,
     Deny,
 }
 
-/// A cell that is judged.
+/// A cell that is checked, with its expected result.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Judged {
+pub(super) struct ExpectedCell {
     pub(super) cell: Cell,
     pub(super) want: Want,
 }
 
-/// What was seen of a cell.
+/// The observed result of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Got {
     /// The payload came back.
     Allow,
-    /// No answer, and the server saw nothing.
+    /// No answer, and the server received nothing.
     Deny,
-    /// The server saw it, but no answer came back: neither allowed nor denied.
+    /// The server received the payload, but no answer came back: neither allowed nor denied.
     Delivered,
 }
 
 impl Want {
-    /// Whether that is what was wanted.
-    pub(super) fn is(self, got: Got) -> bool {
+    /// Whether the observed result is the expected one.
+    pub(super) fn matches(self, got: Got) -> bool {
         match self {
             Self::Allow => got == Got::Allow,
             Self::Deny => got == Got::Deny,
@@ -97,16 +97,16 @@ impl Want {
     }
 }
 
-/// A cell of which something else was seen than wanted.
+/// A cell whose observed result differs from the expected one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Miss {
-    pub(super) judged: Judged,
+pub(super) struct Mismatch {
+    pub(super) expected: ExpectedCell,
     pub(super) got: Got,
 }
 
-impl fmt::Display for Miss {
+impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let want = match self.judged.want {
+        let want = match self.expected.want {
             Want::Allow => "allow",
             Want::Deny => "deny",
         };
@@ -115,21 +115,21 @@ impl fmt::Display for Miss {
             Got::Deny => "deny",
             Got::Delivered => "delivered",
         };
-        write!(f, "{} {want} {got}", self.judged.cell)
+        write!(f, "{} {want} {got}", self.expected.cell)
     }
 }
 
-/// Every cell of a world that `expect` judges. Each starts as allowed, the last entry that covers
-/// it decides.
-pub(super) fn judged(world: &World, expect: &[Expectation]) -> Vec<Judged> {
+/// All cells of a cluster that are checked. A cell is expected to be allowed, unless entries of
+/// `expect` cover it: then the last of them decides.
+pub(super) fn expected_cells(cluster: &Cluster, expect: &[Expectation]) -> Vec<ExpectedCell> {
     let mut all = Vec::new();
-    let ends = world.all_ends();
+    let ends = cluster.all_ends();
     for from in &ends {
         for to in &ends {
             if from.workload().is_none() && to.workload().is_none() {
                 continue;
             }
-            for port in &world.grid {
+            for port in &cluster.grid {
                 for family in Family::ALL {
                     let cell = Cell {
                         from: from.clone(),
@@ -137,7 +137,7 @@ pub(super) fn judged(world: &World, expect: &[Expectation]) -> Vec<Judged> {
                         port: *port,
                         family,
                     };
-                    all.extend(judge(cell, expect));
+                    all.extend(expected_cell(cell, expect));
                 }
             }
         }
@@ -145,7 +145,7 @@ pub(super) fn judged(world: &World, expect: &[Expectation]) -> Vec<Judged> {
     all
 }
 
-fn judge(cell: Cell, expect: &[Expectation]) -> Option<Judged> {
+fn expected_cell(cell: Cell, expect: &[Expectation]) -> Option<ExpectedCell> {
     if cell.from == cell.to && !expect.iter().any(|entry| entry.names_itself(&cell)) {
         return None;
     }
@@ -155,7 +155,7 @@ fn judge(cell: Cell, expect: &[Expectation]) -> Option<Judged> {
         Verdict::Deny => Want::Deny,
         Verdict::Any => return None,
     };
-    Some(Judged { cell, want })
+    Some(ExpectedCell { cell, want })
 }
 
 #[cfg(test)]

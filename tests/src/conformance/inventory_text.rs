@@ -1,19 +1,19 @@
-//! The inventory that tells the agent what a world holds.
+//! The inventory of a cluster.
 
-use super::world::{Member, World};
+use super::cluster::{Cluster, WorkloadState};
 use crate::inventory::{Attributes, InventoryBuilder};
 
-/// The node's name in every inventory of the runner.
+/// The node's name in every inventory.
 pub(super) const NODE: &str = "node-1";
 
-/// The inventory; `interface` tells the host-side interface of a workload that has one here.
+/// The inventory; `interface` returns the host-side interface of a local workload.
 pub(super) fn of(
-    world: &World,
+    cluster: &Cluster,
     interface: impl Fn(&super::name::WorkloadName) -> Option<String>,
 ) -> InventoryBuilder {
-    let node = world.ends.node;
+    let node = cluster.hosts.node;
     let mut builder = InventoryBuilder::new(NODE, &[node.ip4.into(), node.ip6.into()]);
-    for (name, namespace) in &world.namespaces {
+    for (name, namespace) in &cluster.namespaces {
         let labels: Vec<(&str, &str)> = namespace
             .labels
             .iter()
@@ -21,7 +21,7 @@ pub(super) fn of(
             .collect();
         builder = builder.namespace(name, &labels);
     }
-    for (name, member) in &world.workloads {
+    for (name, member) in &cluster.workloads {
         let addresses = [member.addresses.ip4.into(), member.addresses.ip6.into()];
         builder = builder.workload(
             name.namespace(),
@@ -34,7 +34,7 @@ pub(super) fn of(
     builder
 }
 
-fn attributes(member: &Member) -> Attributes {
+fn attributes(member: &WorkloadState) -> Attributes {
     Attributes {
         labels: member.labels.clone(),
         service_account: Some(member.service_account.clone()),

@@ -1,7 +1,8 @@
-//! The Kubernetes objects that exist, as their documents were written.
+//! The Kubernetes objects of a case, as their documents were written.
 //!
-//! Documents are split at their separators and otherwise left alone, so that whatever a case tests
-//! of YAML reaches the agent as it is. They are read here only to know which object one describes.
+//! Documents are split at their separators and otherwise not changed, so that the YAML of a case
+//! reaches the agent exactly as written. They are parsed only to identify the object that each one
+//! describes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +10,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, Error, Result, bail};
 use serde::Deserialize;
 
-/// Which object: kind in lower case, namespace unless it is a cluster's, name.
+/// An object's key: kind in lower case, namespace unless it is cluster-scoped, name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ObjectKey {
     kind: String,
@@ -34,7 +35,7 @@ impl FromStr for ObjectKey {
         let (kind, namespace, name) = match parts.as_slice() {
             [kind, namespace, name] => (kind, Some((*namespace).to_owned()), name),
             [kind, name] => (kind, None, name),
-            _ => bail!("{text:?} is no object: expected kind/namespace/name or kind/name"),
+            _ => bail!("{text:?} is not an object: expected kind/namespace/name or kind/name"),
         };
         Ok(Self {
             kind: kind.to_ascii_lowercase(),
@@ -47,15 +48,15 @@ impl FromStr for ObjectKey {
 /// One document of a YAML stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Document {
-    /// `%YAML` and the like, which stand before the separator.
+    /// Directives such as `%YAML`, which precede the separator.
     directives: String,
     /// Everything after the three dashes.
     body: String,
-    /// None if it cannot be read or describes no object.
+    /// `None` if the document cannot be parsed or does not describe an object.
     pub(super) key: Option<ObjectKey>,
 }
 
-/// Splits a stream into its documents; those without content are left out.
+/// Splits a stream into its documents; documents without content are left out.
 pub(super) fn split(text: &str) -> Vec<Document> {
     let mut documents = Vec::new();
     let mut directives = String::new();
@@ -92,7 +93,7 @@ pub(super) fn split(text: &str) -> Vec<Document> {
     documents
 }
 
-/// What follows a marker that stands at the start of a line.
+/// The text after a marker at the start of a line.
 fn marker<'a>(line: &'a str, marker: &str) -> Option<&'a str> {
     let rest = line.strip_prefix(marker)?;
     (rest.is_empty() || rest.starts_with([' ', '\t', '\r'])).then_some(rest)
@@ -134,13 +135,13 @@ fn key(body: &str) -> Option<ObjectKey> {
     })
 }
 
-/// All objects, in the order in which they came.
+/// All objects, in the order in which they were added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Objects(Vec<Document>);
 
 impl Objects {
-    /// Creates or replaces what the documents describe; of two that describe one object the last
-    /// counts.
+    /// Creates or replaces the objects of the documents; if two describe one object, the last one
+    /// applies.
     pub(super) fn apply(&mut self, documents: Vec<Document>) {
         for document in documents {
             let place = self
@@ -154,8 +155,8 @@ impl Objects {
         }
     }
 
-    /// With these documents instead of what they describe, every one as it is: what an `apply`
-    /// that must be refused would write.
+    /// A copy with these documents instead of the objects they describe, keeping duplicates: the
+    /// content that an `apply` that must be refused would write.
     pub(super) fn with(&self, documents: Vec<Document>) -> Self {
         let stays = |present: &&Document| {
             present.key.is_none() || documents.iter().all(|it| it.key != present.key)
@@ -168,12 +169,12 @@ impl Objects {
     /// Deletes an object.
     pub(super) fn delete(&mut self, key: &ObjectKey) -> Result<()> {
         let at = self.0.iter().position(|it| it.key.as_ref() == Some(key));
-        let at = at.with_context(|| format!("there is no {key} to delete"))?;
+        let at = at.with_context(|| format!("{key} does not exist and cannot be deleted"))?;
         self.0.remove(at);
         Ok(())
     }
 
-    /// The file that holds them all, last one first if `reversed`.
+    /// The text of the file with all objects, in reverse order if `reversed`.
     pub(super) fn render(&self, reversed: bool) -> String {
         let mut text = String::new();
         let mut add = |document: &Document| {

@@ -1,7 +1,8 @@
-//! Playing cases on paper: `ringfence policy eval` judges, the runner applies the modes.
+//! Runs cases offline: `ringfence policy eval` evaluates policies, and this backend applies the
+//! modes.
 //!
-//! A new directory of files for each question, so that nothing is left over from the one before.
-//! Time is virtual: waiting moves a clock that the agent is told.
+//! The files are written again for each evaluation, so that nothing is left from the previous one.
+//! Time is virtual: waiting advances a clock that is passed to the agent.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,24 +14,24 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
+use super::backend::{Backend, CheckResult, Policies, Submission};
 use super::case::Stop;
-use super::grid::{Cell, Got, Judged, Miss};
+use super::cluster::{Cluster, HostAddresses, Mode};
+use super::grid::{Cell, ExpectedCell, Got, Mismatch};
 use super::inventory_text;
 use super::name::End;
-use super::stage::{Policies, Reception, Sight, Stage};
-use super::world::{Ends, Mode, World};
 
-/// The agent's exit status for input that it refuses.
+/// The agent's exit status for invalid input.
 const INVALID: i32 = 2;
 
-/// A stage on paper.
+/// The offline backend.
 #[derive(Debug)]
 pub(super) struct Offline {
     agent: PathBuf,
     dir: TempDir,
     /// How far the virtual clock is ahead of the real one.
     ahead: Duration,
-    world: Option<World>,
+    cluster: Option<Cluster>,
 }
 
 #[derive(Serialize)]
@@ -42,7 +43,7 @@ struct Query<'a> {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct Evaluation {
     egress: Side,
     ingress: Side,
 }
@@ -53,18 +54,18 @@ struct Side {
 }
 
 impl Offline {
-    /// A stage that asks this agent binary.
+    /// A backend that runs this agent binary.
     pub(super) fn new(agent: PathBuf) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("ringfence-conformance-")
             .tempdir()
-            .context("making a temporary directory")?;
+            .context("creating a temporary directory")?;
         fs::create_dir(dir.path().join("policies"))?;
         Ok(Self {
             agent,
             dir,
             ahead: Duration::ZERO,
-            world: None,
+            cluster: None,
         })
     }
 
@@ -96,7 +97,7 @@ impl Offline {
         )
     }
 
-    /// The refusal of what is written now, if it is refused.
+    /// The agent's error if it refuses the current files.
     fn refusal(&self) -> Result<Option<String>> {
         let output = self.eval("")?;
         let error = String::from_utf8_lossy(&output.stderr).trim().to_owned();
@@ -107,11 +108,11 @@ impl Offline {
         }
     }
 
-    fn judge(&self, cells: &[Judged]) -> Result<Vec<Miss>> {
-        let world = self.world.as_ref().context("judging without a world")?;
+    fn evaluate(&self, cells: &[ExpectedCell]) -> Result<Vec<Mismatch>> {
+        let cluster = self.cluster.as_ref().context("there is no cluster yet")?;
         let mut queries = String::new();
-        for judged in cells {
-            queries.push_str(&query(world, &judged.cell)?);
+        for expected in cells {
+            queries.push_str(&query(cluster, &expected.cell)?);
             queries.push('\n');
         }
         let output = self.eval(&queries)?;
@@ -121,33 +122,33 @@ impl Offline {
             output.status,
             String::from_utf8_lossy(&output.stderr).trim()
         );
-        let answers = String::from_utf8_lossy(&output.stdout);
-        let answers: Vec<&str> = answers.lines().collect();
+        let output = String::from_utf8_lossy(&output.stdout);
+        let lines: Vec<&str> = output.lines().collect();
         ensure!(
-            answers.len() == cells.len(),
-            "{} queries had {} answers",
+            lines.len() == cells.len(),
+            "{} queries, but {} lines of output",
             cells.len(),
-            answers.len()
+            lines.len()
         );
-        let mut misses = Vec::new();
-        for (judged, answer) in cells.iter().zip(answers) {
-            let answer: Answer =
-                serde_json::from_str(answer).with_context(|| format!("the answer {answer}"))?;
-            let got = act(world, &judged.cell, &answer)?;
-            if !judged.want.is(got) {
-                misses.push(Miss {
-                    judged: judged.clone(),
+        let mut mismatches = Vec::new();
+        for (expected, evaluation) in cells.iter().zip(lines) {
+            let evaluation: Evaluation = serde_json::from_str(evaluation)
+                .with_context(|| format!("parsing {evaluation}"))?;
+            let got = apply_modes(cluster, &expected.cell, &evaluation)?;
+            if !expected.want.matches(got) {
+                mismatches.push(Mismatch {
+                    expected: expected.clone(),
                     got,
                 });
             }
         }
-        Ok(misses)
+        Ok(mismatches)
     }
 }
 
-impl Stage for Offline {
-    fn ends(&self) -> Ends {
-        Ends::FOR_READING
+impl Backend for Offline {
+    fn host_addresses(&self) -> HostAddresses {
+        HostAddresses::PLACEHOLDER
     }
 
     fn now(&self) -> Timestamp {
@@ -157,15 +158,15 @@ impl Stage for Offline {
             .unwrap_or(Timestamp::MAX)
     }
 
-    fn update(&mut self, world: &World, policies: &Policies) -> Result<Option<String>> {
-        let inventory = inventory_text::of(world, |_| None).build();
+    fn update(&mut self, cluster: &Cluster, policies: &Policies) -> Result<Option<String>> {
+        let inventory = inventory_text::of(cluster, |_| None).build();
         fs::write(self.path("inventory.toml"), inventory)?;
-        self.world = Some(world.clone());
+        self.cluster = Some(cluster.clone());
         self.write(policies)?;
         self.refusal()
     }
 
-    fn offer(&mut self, policies: &Policies) -> Result<Reception> {
+    fn submit(&mut self, policies: &Policies) -> Result<Submission> {
         let former = |name: &str| -> Result<String> {
             let path = self.path(name);
             fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
@@ -183,22 +184,22 @@ impl Stage for Offline {
         let refusal = if output.status.code() == Some(INVALID) {
             Some(String::from_utf8_lossy(&output.stderr).trim().to_owned())
         } else {
-            // What only the inventory shows to be wrong.
+            // Errors that only show with the inventory.
             self.refusal()?
         };
-        // On paper there is no last good content: nobody but us keeps what was refused away.
+        // Offline there is no last good content: restore the former files.
         self.write(&former)?;
-        Ok(refusal.map_or(Reception::Accepted, Reception::Refused))
+        Ok(refusal.map_or(Submission::Accepted, Submission::Refused))
     }
 
-    fn closed(&mut self, cells: &[Judged]) -> Result<Vec<Miss>> {
-        self.judge(cells)
+    fn check_controls(&mut self, cells: &[ExpectedCell]) -> Result<Vec<Mismatch>> {
+        self.evaluate(cells)
     }
 
-    fn look(&mut self, cells: &[Judged]) -> Result<Sight> {
-        Ok(Sight {
-            misses: self.judge(cells)?,
-            complaint: None,
+    fn check(&mut self, cells: &[ExpectedCell]) -> Result<CheckResult> {
+        Ok(CheckResult {
+            mismatches: self.evaluate(cells)?,
+            agent_error: None,
         })
     }
 
@@ -212,11 +213,11 @@ impl Stage for Offline {
     }
 }
 
-fn query(world: &World, cell: &Cell) -> Result<String> {
+fn query(cluster: &Cluster, cell: &Cell) -> Result<String> {
     let end = |end: &End| -> Result<String> {
         Ok(match end {
             End::Workload(name) => name.to_string(),
-            End::Node | End::Outside => world.address(end, cell.family)?.to_string(),
+            End::Node | End::Outside => cluster.address(end, cell.family)?.to_string(),
         })
     };
     let query = Query {
@@ -231,21 +232,25 @@ fn query(world: &World, cell: &Cell) -> Result<String> {
     Ok(serde_json::to_string(&query)?)
 }
 
-/// What the modes make of the two verdicts.
-fn act(world: &World, cell: &Cell, answer: &Answer) -> Result<Got> {
-    // What a workload says to itself never comes to its fence.
+/// Applies the modes to the two verdicts.
+fn apply_modes(cluster: &Cluster, cell: &Cell, evaluation: &Evaluation) -> Result<Got> {
+    // Traffic of a workload to itself does not pass its fence.
     let itself = cell.from == cell.to;
-    for (end, side) in [(&cell.from, &answer.egress), (&cell.to, &answer.ingress)] {
+    for (end, side) in [
+        (&cell.from, &evaluation.egress),
+        (&cell.to, &evaluation.ingress),
+    ] {
         let denied = match side.verdict.as_str() {
             "allow" => false,
             "deny" => true,
-            other => bail!("the verdict {other:?} is none"),
+            other => bail!("unknown verdict {other:?}"),
         };
-        let mode = end.workload().map(|name| world.mode_of(name));
+        let mode = end.workload().map(|name| cluster.mode_of(name));
         let drops = match mode {
             Some(Mode::Lockdown) => !itself,
             Some(Mode::Observe) => false,
-            // Only workloads have a fence; an agent that denies elsewhere is wrong all the same.
+            // Only workloads have a fence; but a deny verdict for another end is an error of the
+            // agent.
             Some(Mode::Enforce) | None => denied,
         };
         if drops {

@@ -1,7 +1,7 @@
-//! Whether an error names what was refused.
+//! Checks that an error names the policy that was refused.
 
-/// Whether `error` has one of the names as a word of its own; any error will do if there is none,
-/// because then the text is too broken to hold a name.
+/// Whether `error` contains one of the names as a whole word. Without names any error is accepted,
+/// because then the text is too malformed to contain a name.
 pub(super) fn names_one_of(error: &str, names: &[String]) -> bool {
     let word = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_');
     names.is_empty()
@@ -19,7 +19,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_a_word() {
+    fn a_name_matches_only_as_a_whole_word() {
         let names = ["p".to_owned()];
         assert!(names_one_of("networkpolicy x/p: no", &names));
         assert!(names_one_of("policy \"p\"", &names));

@@ -1,12 +1,12 @@
-//! What a run prints: a line for each failing cell, one for each failed case, and last the count.
+//! The output of a run: a line for each failing cell, one for each failed case, and the count last.
 //!
-//! Cases are reported in their order, however many are played at once, each as soon as those
-//! before it are done.
+//! Cases are reported in order, regardless of how many run in parallel, each as soon as all earlier
+//! ones are done.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use super::script::Outcome;
+use super::case_run::Outcome;
 
 /// Collects outcomes and writes them in order.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Report<W> {
     failed: usize,
 }
 
-/// A case that is done.
+/// A completed case.
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) name: String,
@@ -37,7 +37,7 @@ impl<W: Write> Report<W> {
         }
     }
 
-    /// Takes in the case with this number.
+    /// Adds the outcome of the case with this number.
     pub(super) fn finished(&mut self, number: usize, finished: Finished) -> io::Result<()> {
         self.early.insert(number, finished);
         while let Some(finished) = self.early.remove(&self.next) {
@@ -54,18 +54,18 @@ impl<W: Write> Report<W> {
 
     fn tell(&mut self, finished: &Finished) -> io::Result<()> {
         let Finished { name, outcome } = finished;
-        for (step, miss) in &outcome.misses {
-            writeln!(self.out, "FAIL {name} {step} {miss}")?;
+        for (step, mismatch) in &outcome.mismatches {
+            writeln!(self.out, "FAIL {name} {step} {mismatch}")?;
         }
-        let mut reasons: Vec<String> = outcome.faults.iter().map(|it| one_line(it)).collect();
+        let mut reasons: Vec<String> = outcome.errors.iter().map(|it| one_line(it)).collect();
         let mut steps: Vec<&str> = outcome
-            .misses
+            .mismatches
             .iter()
             .map(|(step, _)| step.as_str())
             .collect();
         steps.dedup();
         if !steps.is_empty() {
-            let count = outcome.misses.len();
+            let count = outcome.mismatches.len();
             let steps = steps.join(", ");
             reasons.push(format!("cells not as expected: {count}, in step {steps}"));
         }
@@ -80,7 +80,7 @@ impl<W: Write> Report<W> {
     }
 }
 
-/// Agents say what they want: a line of the report stays one line, without control characters.
+/// Makes one line without control characters, whatever the agent printed.
 fn one_line(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     lines
@@ -101,12 +101,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cases_come_in_order_and_the_count_last() {
+    fn cases_are_reported_in_order_and_the_count_last() {
         let mut out = Vec::new();
         let mut report = Report::new(&mut out);
         let failing = Outcome {
-            misses: Vec::new(),
-            faults: vec!["went\nwrong\x1b[31m".to_owned()],
+            mismatches: Vec::new(),
+            errors: vec!["went\nwrong\x1b[31m".to_owned()],
         };
         for (number, name, outcome) in [(1, "b", failing), (0, "a", Outcome::default())] {
             let name = name.to_owned();

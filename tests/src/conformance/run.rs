@@ -1,7 +1,7 @@
-//! Plays a folder of cases, several at once.
+//! Runs a folder of cases, several in parallel.
 //!
-//! Every case is read before the first is played. Each job has a stage of its own, which it keeps
-//! from case to case and replaces when it breaks.
+//! All cases are read before the first one runs. Each job has its own backend, which it reuses from
+//! case to case and replaces after an error.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use std::sync::mpsc;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::backend::Backend;
 use super::case::{self, Case};
+use super::case_run::{self, Outcome};
 use super::offline::Offline;
 use super::report::{Finished, Report};
-use super::script::{self, Outcome};
-use super::stage::Stage;
 use super::wire::Wire;
 use crate::{agent, interrupt};
 
@@ -26,19 +26,19 @@ pub struct Options {
     pub dir: PathBuf,
     /// Only cases whose name contains this.
     pub filter: String,
-    /// Through `policy eval` instead of on the wire.
+    /// Use `policy eval` instead of the wire.
     pub offline: bool,
-    /// How many cases at once.
+    /// How many cases run in parallel.
     pub jobs: usize,
 }
 
-/// Plays the cases; true if none failed. The error is an [`super::Unreadable`] if a case cannot be
+/// Runs the cases; true if none failed. The error is an [`super::Unreadable`] if a case cannot be
 /// read.
 pub fn run(options: &Options, out: impl Write + Send) -> Result<bool> {
     let cases = read(&options.dir, &options.filter)?;
     ensure!(
         !cases.is_empty(),
-        "no case in {} has {:?} in its name",
+        "no case in {} has a name that contains {:?}",
         options.dir.display(),
         options.filter
     );
@@ -87,7 +87,7 @@ fn read(dir: &Path, filter: &str) -> Result<Vec<Case>> {
     paths.iter().map(|path| Ok(case::read(path)?)).collect()
 }
 
-/// Takes cases until none is left.
+/// Runs cases until none is left.
 fn work(
     offline: bool,
     agent: &Path,
@@ -95,26 +95,27 @@ fn work(
     next: &AtomicUsize,
     mut finished: impl FnMut(usize, Finished) -> Result<()>,
 ) -> Result<()> {
-    let mut stage: Option<Box<dyn Stage>> = None;
+    let mut backend: Option<Box<dyn Backend>> = None;
     loop {
         interrupt::check()?;
         let number = next.fetch_add(1, Ordering::Relaxed);
         let Some(case) = cases.get(number) else {
             return Ok(());
         };
-        let set = match stage.take() {
-            Some(stage) => Ok(stage),
+        let ready = match backend.take() {
+            Some(backend) => Ok(backend),
             None => set_up(offline, agent),
         };
-        let played = set.and_then(|set| script::play(case, stage.insert(set).as_mut()));
-        let outcome = match played {
+        let result =
+            ready.and_then(|ready| case_run::run_case(case, backend.insert(ready).as_mut()));
+        let outcome = match result {
             Ok(outcome) => outcome,
             Err(error) => {
                 interrupt::check()?;
-                stage = None;
+                backend = None;
                 Outcome {
-                    misses: Vec::new(),
-                    faults: vec![format!("{error:#}")],
+                    mismatches: Vec::new(),
+                    errors: vec![format!("{error:#}")],
                 }
             }
         };
@@ -123,7 +124,7 @@ fn work(
     }
 }
 
-fn set_up(offline: bool, agent: &Path) -> Result<Box<dyn Stage>> {
+fn set_up(offline: bool, agent: &Path) -> Result<Box<dyn Backend>> {
     Ok(if offline {
         Box::new(Offline::new(agent.to_owned())?)
     } else {

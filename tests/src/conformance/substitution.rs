@@ -7,12 +7,12 @@ use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 
+use super::cluster::Cluster;
 use super::duration;
 use super::port::Family;
-use super::world::World;
 
 /// The text with every placeholder filled in, as of `now`.
-pub(super) fn fill_in(text: &str, world: &World, now: Timestamp) -> Result<String> {
+pub(super) fn fill_in(text: &str, cluster: &Cluster, now: Timestamp) -> Result<String> {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
@@ -21,7 +21,7 @@ pub(super) fn fill_in(text: &str, world: &World, now: Timestamp) -> Result<Strin
             format!("placeholder \"${{{start}\" does not end")
         })?;
         filled.push_str(before);
-        let value = value(placeholder, world, now);
+        let value = value(placeholder, cluster, now);
         filled.push_str(&value.with_context(|| format!("placeholder \"${{{placeholder}}}\""))?);
         rest = after;
     }
@@ -29,12 +29,12 @@ pub(super) fn fill_in(text: &str, world: &World, now: Timestamp) -> Result<Strin
     Ok(filled)
 }
 
-fn value(placeholder: &str, world: &World, now: Timestamp) -> Result<String> {
+fn value(placeholder: &str, cluster: &Cluster, now: Timestamp) -> Result<String> {
     if let Some(offset) = placeholder.strip_prefix("now") {
         return Ok(time(offset, now)?.to_string());
     }
     let (kind, what) = placeholder.split_once(':').context("unknown")?;
-    let address = |family, end: &str| world.address(&end.parse()?, family);
+    let address = |family, end: &str| cluster.address(&end.parse()?, family);
     match kind {
         "ip4" => Ok(address(Family::V4, what)?.to_string()),
         "ip6" => Ok(address(Family::V6, what)?.to_string()),
@@ -71,7 +71,7 @@ fn time(offset: &str, now: Timestamp) -> Result<Timestamp> {
 mod tests {
     use super::*;
     use crate::conformance::case::{Case, Delta};
-    use crate::conformance::world::Ends;
+    use crate::conformance::cluster::HostAddresses;
 
     fn filled(text: &str) -> Result<String> {
         let case = Case {
@@ -79,8 +79,8 @@ mod tests {
             delta: Delta::default(),
             steps: Vec::new(),
         };
-        let world = World::new(&case, Ends::FOR_READING)?;
-        fill_in(text, &world, "2026-01-02T03:04:05.678912Z".parse()?)
+        let cluster = Cluster::new(&case, HostAddresses::PLACEHOLDER)?;
+        fill_in(text, &cluster, "2026-01-02T03:04:05.678912Z".parse()?)
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! The policies of a TOML text, to reverse them and to know their names.
+//! Reads a TOML text's policies: their names, and the text with the policies in reverse order.
 
 use toml::{Table, Value};
 
-/// The text with its `[[policy]]` blocks in reverse order; as it is if they cannot be told apart.
+/// The text with its `[[policy]]` blocks in reverse order; unchanged if the blocks cannot be
+/// separated.
 ///
-/// Order matters inside a policy, where rules follow one another, but not among policies.
+/// Order matters among the rules of a policy, but not among policies.
 pub(super) fn reversed(text: &str) -> String {
     let mut blocks: Vec<String> = vec![String::new()];
     for line in text.lines() {
@@ -22,7 +23,7 @@ pub(super) fn reversed(text: &str) -> String {
         .chain(blocks.iter().rev())
         .map(String::as_str)
         .collect();
-    // Lines inside a multi-line string may look like headers: compare what is said.
+    // Lines inside a multi-line string may look like headers: compare the parsed policies.
     let mut expected = policies(text);
     if let Some(expected) = &mut expected {
         expected.reverse();
@@ -34,7 +35,7 @@ pub(super) fn reversed(text: &str) -> String {
     }
 }
 
-/// The names of the policies; empty if the text is no TOML.
+/// The names of the policies; empty if the text is not TOML.
 pub(super) fn names(text: &str) -> Vec<String> {
     let policies = policies(text).unwrap_or_default();
     let name = |policy: &Value| Some(policy.get("name")?.as_str()?.to_owned());
@@ -54,7 +55,7 @@ mod tests {
                        [[policy.ingress]]\nx = 2\n\n[[policy]] # second\nname = \"b\"\n";
 
     #[test]
-    fn policies_turn_round_and_rules_do_not() {
+    fn policies_are_reversed_and_rules_are_not() {
         let turned = reversed(TWO);
         assert_eq!(names(&turned), ["b", "a"]);
         assert!(turned.starts_with("# preamble\n"), "{turned}");
@@ -64,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_stays() {
+    fn unparseable_text_is_unchanged() {
         for text in [
             "",
             "not toml",

@@ -9,7 +9,7 @@ use ringfence_testbed::Agent;
 pub(crate) type Drops = BTreeMap<String, u64>;
 
 /// What an agent dropped (`dropped`), or would have (`observed`), so far.
-pub(crate) fn counted(agent: &Agent, action: &str) -> Result<Drops> {
+pub(crate) fn drop_counters(agent: &Agent, action: &str) -> Result<Drops> {
     let page = agent.metrics()?;
     let label = format!("action=\"{action}\"");
     let lines = page
@@ -28,7 +28,7 @@ pub(crate) fn counted(agent: &Agent, action: &str) -> Result<Drops> {
 }
 
 /// What came on top, reasons without any left out.
-pub(crate) fn since(before: &Drops, after: &Drops) -> Drops {
+pub(crate) fn difference(before: &Drops, after: &Drops) -> Drops {
     let more = after.iter().filter_map(|(reason, count)| {
         let more = count - before.get(reason).unwrap_or(&0);
         (more > 0).then(|| (reason.clone(), more))
@@ -37,7 +37,7 @@ pub(crate) fn since(before: &Drops, after: &Drops) -> Drops {
 }
 
 /// The reasons in an agent's flow records.
-pub(crate) fn told(agent: &Agent, verdict: &str) -> Result<BTreeSet<String>> {
+pub(crate) fn recorded_reasons(agent: &Agent, verdict: &str) -> Result<BTreeSet<String>> {
     let output = agent.cli(&["flows", "--verdict", verdict, "-o", "json"])?;
     ensure!(
         output.status.success(),

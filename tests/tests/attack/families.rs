@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ringfence_testbed::attack::shot::Expect;
+use ringfence_testbed::attack::case::Expect;
 use ringfence_testbed::attack::{Arenas, FAMILIES, Family, Generator, attack};
 use ringfence_testbed::eventually;
 
-use crate::drops::{Drops, counted, since, told};
-use crate::ground::{shared, turn};
+use crate::drops::{Drops, difference, drop_counters, recorded_reasons};
+use crate::shared::{lock, networks};
 
 const FRAMES: u64 = 10_000;
 const SOON: Duration = Duration::from_secs(8);
@@ -21,14 +21,14 @@ fn seed() -> u64 {
         .unwrap_or(20_261_122)
 }
 
-fn assault(name: &str) -> Result<()> {
+fn attack_with_family(name: &str) -> Result<()> {
     let family = FAMILIES.iter().find(|family| family.name == name);
     let family = family.with_context(|| format!("no family {name}"))?;
-    let arenas = shared()?;
-    let mut arenas = turn(&arenas)?;
-    members(&mut arenas, family)?;
+    let networks = networks()?;
+    let mut networks = lock(&networks)?;
+    members(&mut networks, family)?;
     let share = FRAMES / u64::try_from(FAMILIES.len())?;
-    let tally = attack(&mut arenas, family, share, seed())?;
+    let tally = attack(&mut networks, family, share, seed())?;
     println!("{}", tally.row(name));
     ensure!(
         tally.is_good(),
@@ -42,8 +42,8 @@ fn assault(name: &str) -> Result<()> {
 
 /// Every member as it is: the control delivers all of it, `enforce` what is permitted and `observe`
 /// all, and both agents give the reasons that the members name.
-fn members(arenas: &mut Arenas, family: &Family) -> Result<()> {
-    let before = reasons(arenas)?;
+fn members(networks: &mut Arenas, family: &Family) -> Result<()> {
+    let before = reasons(networks)?;
     // Other frames than those that follow: a first fragment is remembered for half a minute.
     let mut generator = Generator::new(*family, !seed());
     let mut cases = Vec::new();
@@ -52,15 +52,15 @@ fn members(arenas: &mut Arenas, family: &Family) -> Result<()> {
     }
     let mut expected: BTreeMap<String, u64> = Drops::new();
     let (mut denied, mut unnamed) = (0, 0);
-    for played in arenas.play(cases)? {
-        let arrived = played.arrived;
+    for result in networks.run(cases)? {
+        let arrived = result.arrived;
         ensure!(
             arrived.control,
-            "void, even the control loses it: {played:?}"
+            "void, even the control loses it: {result:?}"
         );
-        ensure!(arrived.observe, "observe drops: {played:?}");
-        ensure!(!played.leaked() && !played.lost(), "{played:?}");
-        if let Expect::Denied(reason) = played.shot.expect {
+        ensure!(arrived.observe, "observe drops: {result:?}");
+        ensure!(!result.leaked() && !result.lost(), "{result:?}");
+        if let Expect::Denied(reason) = result.sent.expect {
             denied += 1;
             match reason {
                 Some(reason) => *expected.entry(reason.name().to_owned()).or_default() += 1,
@@ -68,8 +68,8 @@ fn members(arenas: &mut Arenas, family: &Family) -> Result<()> {
             }
         }
     }
-    let after = reasons(arenas)?;
-    let [enforced, observed] = [0, 1].map(|index| since(&before[index], &after[index]));
+    let after = reasons(networks)?;
+    let [enforced, observed] = [0, 1].map(|index| difference(&before[index], &after[index]));
     ensure!(
         enforced == observed,
         "enforce and observe give other reasons: {enforced:?}, {observed:?}"
@@ -87,15 +87,15 @@ fn members(arenas: &mut Arenas, family: &Family) -> Result<()> {
         );
     }
     for (agent, verdict) in [
-        (&arenas.enforce.agent, "denied"),
-        (&arenas.observe.agent, "would-deny"),
+        (&networks.enforce.agent, "denied"),
+        (&networks.observe.agent, "would-deny"),
     ] {
         let agent = agent.as_ref().context("no agent")?;
         eventually(SOON, "every reason in the flow records", || {
-            let told = told(agent, verdict)?;
+            let recorded = recorded_reasons(agent, verdict)?;
             Ok(expected
                 .keys()
-                .all(|reason| told.contains(reason))
+                .all(|reason| recorded.contains(reason))
                 .then_some(()))
         })
         .with_context(|| format!("{verdict}: {expected:?}"))?;
@@ -103,10 +103,13 @@ fn members(arenas: &mut Arenas, family: &Family) -> Result<()> {
     Ok(())
 }
 
-fn reasons(arenas: &Arenas) -> Result<[Drops; 2]> {
-    let enforce = arenas.enforce.agent.as_ref().context("no agent")?;
-    let observe = arenas.observe.agent.as_ref().context("no agent")?;
-    Ok([counted(enforce, "dropped")?, counted(observe, "observed")?])
+fn reasons(networks: &Arenas) -> Result<[Drops; 2]> {
+    let enforce = networks.enforce.agent.as_ref().context("no agent")?;
+    let observe = networks.observe.agent.as_ref().context("no agent")?;
+    Ok([
+        drop_counters(enforce, "dropped")?,
+        drop_counters(observe, "observed")?,
+    ])
 }
 
 macro_rules! families {
@@ -114,7 +117,7 @@ macro_rules! families {
         $(
             #[test]
             fn $test() -> Result<()> {
-                assault($name)
+                attack_with_family($name)
             }
         )*
 

@@ -1,6 +1,6 @@
 //! Hostile frames of every family against the real agent: what policy denies does not arrive.
 //!
-//! A test for each family; together they send ten thousand frames in each of three arenas, which the
+//! A test for each family; together they send ten thousand frames in each of three networks, which the
 //! tests share for as long as one of them runs. `RINGFENCE_ATTACK_SEED` repeats a run.
 
 #![allow(
@@ -10,8 +10,8 @@
 
 mod drops;
 mod families;
-mod ground;
 mod netfilter;
 mod path_mtu;
 mod refragmented;
+mod shared;
 mod timeouts;

@@ -1,79 +1,91 @@
-//! Answers that come too late: when a question has been forgotten, its answer is a stranger's.
+//! Answers that come too late: when a question has been forgotten, its answer is a unlisted_host's.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use ringfence_testbed::attack::arena::{Arena, Fence};
-use ringfence_testbed::attack::ground::{Lane, number, service};
+use ringfence_testbed::attack::fixture::{Direction, allowed_port, protocol};
+use ringfence_testbed::attack::network::{Fence, Network};
 use ringfence_testbed::attack::{craft, wire};
 use ringfence_testbed::eventually;
 
 /// Questions without an answer are remembered for 30 seconds.
 const FORGOTTEN: Duration = Duration::from_secs(60);
-/// A question for each attempt, since an answer that arrives keeps its question alive.
+/// A question for each attempt, difference an answer that arrives keeps its question alive.
 const QUESTIONS: u16 = 600;
 const FIRST: u16 = 20_000;
 
 /// A datagram and an echo request of one number, or what answers them.
-fn pair(v6: bool, lane: Lane, index: u16) -> [Vec<u8>; 2] {
-    let own = ringfence_testbed::attack::ground::workload(v6);
-    let mut dice = ringfence_testbed::attack::dice::Dice::new(11);
-    let peer = ringfence_testbed::attack::ground::peer(v6, &mut dice);
-    let (port, theirs) = (FIRST + index, service(Lane::Out, number::UDP));
+fn pair(v6: bool, direction: Direction, index: u16) -> [Vec<u8>; 2] {
+    let own = ringfence_testbed::attack::fixture::workload(v6);
+    let mut rng = ringfence_testbed::attack::rng::Rng::new(11);
+    let peer = ringfence_testbed::attack::fixture::peer(v6, &mut rng);
+    let (port, theirs) = (FIRST + index, allowed_port(Direction::Out, protocol::UDP));
     let icmp = craft::icmp_of(v6);
-    if lane == Lane::Out {
+    if direction == Direction::Out {
         let question = craft::udp(port, theirs, b"question");
         [
-            craft::ip_frame(own, peer, number::UDP, &question),
+            craft::ip_frame(own, peer, protocol::UDP, &question),
             craft::ip_frame(own, peer, icmp, &craft::echo(v6, port)),
         ]
     } else {
         let answer = craft::udp(theirs, port, b"answer");
         [
-            craft::ip_frame(peer, own, number::UDP, &answer),
+            craft::ip_frame(peer, own, protocol::UDP, &answer),
             craft::ip_frame(peer, own, icmp, &craft::echo_reply(v6, port)),
         ]
     }
 }
 
-/// Sends frames on a lane; how many of them arrived.
-fn arrived(arena: &Arena, lane: Lane, frames: Vec<Vec<u8>>, next: &mut u32) -> Result<usize> {
+/// Sends frames on a direction; how many of them arrived.
+fn arrived(
+    network: &Network,
+    direction: Direction,
+    frames: Vec<Vec<u8>>,
+    next: &mut u32,
+) -> Result<usize> {
     for mut frame in frames {
         wire::mark(&mut frame, *next);
         *next += 1;
-        arena.sender(lane).send(&frame, None)?;
+        network.sender(direction).send(&frame, None)?;
     }
     let mut sentinel = craft::ip_frame(
         [10, 9, 9, 9].into(),
-        ringfence_testbed::attack::ground::workload(false),
-        number::UDP,
-        &craft::udp(9, service(Lane::In, number::UDP), b"sentinel"),
+        ringfence_testbed::attack::fixture::workload(false),
+        protocol::UDP,
+        &craft::udp(9, allowed_port(Direction::In, protocol::UDP), b"sentinel"),
     );
-    if lane == Lane::Out {
-        let question = craft::udp(9, service(Lane::Out, number::UDP), b"sentinel");
-        let own = ringfence_testbed::attack::ground::workload(false);
-        sentinel = craft::ip_frame(own, [10, 9, 9, 8].into(), number::UDP, &question);
+    if direction == Direction::Out {
+        let question = craft::udp(9, allowed_port(Direction::Out, protocol::UDP), b"sentinel");
+        let own = ringfence_testbed::attack::fixture::workload(false);
+        sentinel = craft::ip_frame(own, [10, 9, 9, 8].into(), protocol::UDP, &question);
     }
     let number = *next;
     *next += 1;
     wire::mark(&mut sentinel, number);
-    arena.sender(lane).send(&sentinel, None)?;
+    network.sender(direction).send(&sentinel, None)?;
     let mut count = 0;
-    arena.target(lane).until(number, |_| count += 1)?;
+    network
+        .target(direction)
+        .receive_until(number, |_| count += 1)?;
     Ok(count)
 }
 
 #[test]
 fn answers_to_forgotten_questions_do_not_arrive() -> Result<()> {
-    let arena = Arena::new(Fence::Enforce)?;
+    let network = Network::new(Fence::Enforce)?;
     wire::stay_on_one_cpu()?;
     let mut next = 1;
-    let of = |lane, index| [false, true].map(|v6| pair(v6, lane, index)).concat();
+    let of = |direction, index| [false, true].map(|v6| pair(v6, direction, index)).concat();
     for index in 0..QUESTIONS {
-        let count = arrived(&arena, Lane::Out, of(Lane::Out, index), &mut next)?;
+        let count = arrived(
+            &network,
+            Direction::Out,
+            of(Direction::Out, index),
+            &mut next,
+        )?;
         ensure!(count == 4, "{count} of 4 questions arrived");
     }
-    let count = arrived(&arena, Lane::In, of(Lane::In, 0), &mut next)?;
+    let count = arrived(&network, Direction::In, of(Direction::In, 0), &mut next)?;
     ensure!(count == 4, "control: {count} of 4 answers in time arrived");
     let mut attempts = 1..QUESTIONS;
     eventually(FORGOTTEN, "late answers dropped", || {
@@ -82,7 +94,7 @@ fn answers_to_forgotten_questions_do_not_arrive() -> Result<()> {
         let Some(index) = attempts.next() else {
             anyhow::bail!("no question left");
         };
-        let count = arrived(&arena, Lane::In, of(Lane::In, index), &mut next)?;
+        let count = arrived(&network, Direction::In, of(Direction::In, index), &mut next)?;
         Ok((count == 0).then_some(()))
     })
 }

@@ -7,10 +7,10 @@ use ringfence_common::drop_reason::DropReason::{
     SpoofedSource, Truncated,
 };
 
+use crate::attack::builder::CaseBuilder;
 use crate::attack::craft::{self, IP, LINK_LOCAL};
 use crate::attack::family::{Family, IN4, Member, OUT4, OUT6};
-use crate::attack::ground::{self, number};
-use crate::attack::scene::Scene;
+use crate::attack::fixture::{self, protocol};
 use crate::frame::ARP as ARP_TYPE;
 
 const ROUTER: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
@@ -21,60 +21,63 @@ pub(super) const ARP: Family = Family {
     name: "arp",
     members: &[
         Member::new("a reply for another workload", OUT4, |s| {
-            tell(s, 2, ground::other(false));
+            deny_arp(s, 2, fixture::other_workload(false));
         }),
         Member::new("a reply for the node", OUT4, |s| {
-            tell(s, 2, ground::node(false));
+            deny_arp(s, 2, fixture::node(false));
         }),
         Member::new("a request as another workload", OUT4, |s| {
-            tell(s, 1, ground::other(false));
+            deny_arp(s, 1, fixture::other_workload(false));
         }),
         Member::new("a reply for nobody", OUT4, |s| {
-            tell(s, 2, IpAddr::from([0, 0, 0, 0]));
+            deny_arp(s, 2, IpAddr::from([0, 0, 0, 0]));
         }),
         Member::new("gratuitous, for another workload", OUT4, |s| {
-            let other = ground::other(false);
-            let operation = s.dice.between(1, 2);
+            let other = fixture::other_workload(false);
+            let operation = s.rng.between(1, 2);
             s.deny(
                 ArpSpoof,
                 craft::broadcast(ARP_TYPE, &craft::arp(operation, other, other)),
             );
         }),
         Member::new("an operation that does not exist", OUT4, |s| {
-            let operation = s.dice.between(3, 9);
-            let body = craft::arp(operation, s.own(), s.peer);
+            let operation = s.rng.between(3, 9);
+            let body = craft::arp(operation, s.workload(), s.peer);
             s.deny(ArpHeader, craft::ethernet(ARP_TYPE, &body));
         }),
         Member::new("another kind of address", OUT4, |s| {
-            let body = craft::arp(2, s.own(), s.peer);
-            let (at, byte) = s.dice.one(&[(1, 6), (3, 6), (4, 8), (5, 16)], (1, 6));
+            let body = craft::arp(2, s.workload(), s.peer);
+            let (at, byte) = s.rng.choose(&[(1, 6), (3, 6), (4, 8), (5, 16)], (1, 6));
             let frame = craft::ethernet(ARP_TYPE, &body);
-            s.deny(ArpHeader, craft::with(frame, IP + at, &[byte]));
+            s.deny(ArpHeader, craft::with_bytes(frame, IP + at, &[byte]));
         }),
         Member::new("cut off", OUT4, |s| {
-            let body = craft::arp(2, s.own(), s.peer);
-            let length = 8 + s.dice.below(20);
+            let body = craft::arp(2, s.workload(), s.peer);
+            let length = 8 + s.rng.below(20);
             let cut = body.get(..length).unwrap_or_default();
             s.deny(Truncated, craft::ethernet(ARP_TYPE, cut));
         }),
         Member::new("control: about itself", OUT4, |s| {
-            let operation = s.dice.between(1, 2);
+            let operation = s.rng.between(1, 2);
             s.permit(craft::ethernet(
                 ARP_TYPE,
-                &craft::arp(operation, s.own(), s.peer),
+                &craft::arp(operation, s.workload(), s.peer),
             ));
         }),
         Member::new("control: a probe", OUT4, |s| {
-            let body = craft::arp(1, IpAddr::from([0, 0, 0, 0]), s.own());
+            let body = craft::arp(1, IpAddr::from([0, 0, 0, 0]), s.workload());
             s.permit(craft::broadcast(ARP_TYPE, &body));
         }),
         Member::new("control: a question to it", IN4, |s| {
-            s.permit(craft::broadcast(ARP_TYPE, &craft::arp(1, s.peer, s.own())));
+            s.permit(craft::broadcast(
+                ARP_TYPE,
+                &craft::arp(1, s.peer, s.workload()),
+            ));
         }),
     ],
 };
 
-fn tell(s: &mut Scene<'_>, operation: u16, sender: IpAddr) {
+fn deny_arp(s: &mut CaseBuilder<'_>, operation: u16, sender: IpAddr) {
     let body = craft::arp(operation, sender, s.peer);
     s.deny(ArpSpoof, craft::ethernet(ARP_TYPE, &body));
 }
@@ -84,39 +87,48 @@ pub(super) const NEIGHBOURS: Family = Family {
     name: "neighbours",
     members: &[
         Member::new("advertising another workload", OUT6, |s| {
-            let frame = discovery(s.own(), ALL_NODES, 136, ground::other(true));
+            let frame = discovery(s.workload(), ALL_NODES, 136, fixture::other_workload(true));
             s.deny(NeighbourSpoof, frame);
         }),
         Member::new("advertising the node", OUT6, |s| {
-            let frame = discovery(s.own(), s.peer, 136, ground::node(true));
+            let frame = discovery(s.workload(), s.peer, 136, fixture::node(true));
             s.deny(NeighbourSpoof, frame);
         }),
         Member::new("advertising as another workload", OUT6, |s| {
-            let frame = discovery(ground::other(true), ALL_NODES, 136, ground::other(true));
+            let frame = discovery(
+                fixture::other_workload(true),
+                ALL_NODES,
+                136,
+                fixture::other_workload(true),
+            );
             s.deny(SpoofedSource, frame);
         }),
         Member::new("advertising from link-local", OUT6, |s| {
-            let frame = discovery(LINK_LOCAL, ALL_NODES, 136, ground::other(true));
+            let frame = discovery(LINK_LOCAL, ALL_NODES, 136, fixture::other_workload(true));
             s.deny(NeighbourSpoof, frame);
         }),
         Member::new("soliciting as another workload", OUT6, |s| {
-            let frame = discovery(ground::other(true), ALL_NODES, 135, s.peer);
+            let frame = discovery(fixture::other_workload(true), ALL_NODES, 135, s.peer);
             s.deny(SpoofedSource, frame);
         }),
         Member::new("from further than the link", OUT6, |s| {
-            let hops = s.dice.between(1, 254).to_be_bytes()[1];
-            let kind = s.dice.one(&[135, 136], 136);
-            let frame = discovery(s.own(), ALL_NODES, kind, s.own());
-            s.deny(NeighbourSpoof, craft::with(frame, IP + 7, &[hops]));
+            let hops = s.rng.between(1, 254).to_be_bytes()[1];
+            let kind = s.rng.choose(&[135, 136], 136);
+            let frame = discovery(s.workload(), ALL_NODES, kind, s.workload());
+            s.deny(NeighbourSpoof, craft::with_bytes(frame, IP + 7, &[hops]));
         }),
         Member::new("without a target", OUT6, |s| {
-            let frame =
-                craft::ip_frame(s.own(), ALL_NODES, number::ICMPV6, &craft::icmp(136, 0, 0));
-            s.deny(NeighbourSpoof, craft::with(frame, IP + 7, &[255]));
+            let frame = craft::ip_frame(
+                s.workload(),
+                ALL_NODES,
+                protocol::ICMPV6,
+                &craft::icmp(136, 0, 0),
+            );
+            s.deny(NeighbourSpoof, craft::with_bytes(frame, IP + 7, &[255]));
         }),
         Member::new("from nowhere to somebody", OUT6, |s| {
             let nowhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-            let frame = discovery(nowhere, s.peer, 135, s.own());
+            let frame = discovery(nowhere, s.peer, 135, s.workload());
             s.deny(NeighbourSpoof, frame);
         }),
         Member::new("soliciting as a router's link-local", OUT6, |s| {
@@ -125,8 +137,8 @@ pub(super) const NEIGHBOURS: Family = Family {
         }),
         Member::new("advertising a router's link-local", OUT6, |s| {
             let from = s
-                .dice
-                .one(&[ROUTER, LINK_LOCAL, ground::workload(true)], ROUTER);
+                .rng
+                .choose(&[ROUTER, LINK_LOCAL, fixture::workload(true)], ROUTER);
             s.deny(NeighbourSpoof, discovery(from, ALL_NODES, 136, ROUTER));
         }),
         Member::new(
@@ -137,17 +149,17 @@ pub(super) const NEIGHBOURS: Family = Family {
                 let option = craft::AFTER_IP6 + 26;
                 s.deny(
                     NeighbourSpoof,
-                    craft::with(frame, option, &[2, 0, 0, 0, 0, 9]),
+                    craft::with_bytes(frame, option, &[2, 0, 0, 0, 0, 9]),
                 );
             },
         ),
         Member::new("control: its link-local", OUT6, |s| {
-            let kind = s.dice.one(&[135, 136], 136);
+            let kind = s.rng.choose(&[135, 136], 136);
             s.permit(discovery(LINK_LOCAL, ALL_NODES, kind, LINK_LOCAL));
         }),
         Member::new("control: about itself", OUT6, |s| {
-            let kind = s.dice.one(&[135, 136], 136);
-            s.permit(discovery(s.own(), ALL_NODES, kind, s.own()));
+            let kind = s.rng.choose(&[135, 136], 136);
+            s.permit(discovery(s.workload(), ALL_NODES, kind, s.workload()));
         }),
         Member::new("control: looking for a neighbour", OUT6, |s| {
             s.permit(discovery(LINK_LOCAL, ALL_NODES, 135, s.peer));
@@ -160,10 +172,15 @@ pub(super) const SMUGGLING: Family = Family {
     name: "discovery-smuggling",
     members: &[
         Member::new("a listener report to a denied host", OUT6, |s| {
-            let kind = s.dice.one(&[130, 131, 132, 143], 143);
+            let kind = s.rng.choose(&[130, 131, 132, 143], 143);
             s.deny(
                 NeighbourSpoof,
-                discovery(s.own(), ground::stranger(true), kind, s.own()),
+                discovery(
+                    s.workload(),
+                    fixture::unlisted_host(true),
+                    kind,
+                    s.workload(),
+                ),
             );
         }),
         Member::new(
@@ -172,24 +189,34 @@ pub(super) const SMUGGLING: Family = Family {
             |s| {
                 s.deny(
                     NeighbourSpoof,
-                    discovery(LINK_LOCAL, ground::stranger(true), 143, s.own()),
+                    discovery(LINK_LOCAL, fixture::unlisted_host(true), 143, s.workload()),
                 );
             },
         ),
         Member::new("a router solicitation to a denied host", OUT6, |s| {
             s.deny(
                 NeighbourSpoof,
-                discovery(s.own(), ground::stranger(true), 133, s.own()),
+                discovery(
+                    s.workload(),
+                    fixture::unlisted_host(true),
+                    133,
+                    s.workload(),
+                ),
             );
         }),
         Member::new(
             "a listener report to the workload",
             crate::attack::family::IN6,
             |s| {
-                let kind = s.dice.one(&[130, 131, 132, 143], 143);
+                let kind = s.rng.choose(&[130, 131, 132, 143], 143);
                 s.deny(
                     NeighbourSpoof,
-                    discovery(ground::stranger(true), s.own(), kind, s.own()),
+                    discovery(
+                        fixture::unlisted_host(true),
+                        s.workload(),
+                        kind,
+                        s.workload(),
+                    ),
                 );
             },
         ),
@@ -197,9 +224,14 @@ pub(super) const SMUGGLING: Family = Family {
             "discovery from afar to the workload",
             crate::attack::family::IN6,
             |s| {
-                let kind = s.dice.one(&[133, 134, 135, 136, 137], 135);
-                let frame = discovery(ground::stranger(true), s.own(), kind, s.own());
-                s.deny(NeighbourSpoof, craft::with(frame, IP + 7, &[64]));
+                let kind = s.rng.choose(&[133, 134, 135, 136, 137], 135);
+                let frame = discovery(
+                    fixture::unlisted_host(true),
+                    s.workload(),
+                    kind,
+                    s.workload(),
+                );
+                s.deny(NeighbourSpoof, craft::with_bytes(frame, IP + 7, &[64]));
             },
         ),
         Member::new("DHCPv6 to another group", OUT6, |s| {
@@ -207,21 +239,26 @@ pub(super) const SMUGGLING: Family = Family {
             let datagram = craft::udp(546, 547, b"carried");
             s.deny(
                 SpoofedSource,
-                craft::ip_frame(LINK_LOCAL, group, number::UDP, &datagram),
+                craft::ip_frame(LINK_LOCAL, group, protocol::UDP, &datagram),
             );
         }),
         Member::new("control: a listener report", OUT6, |s| {
             let group = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16));
-            s.permit(discovery(LINK_LOCAL, group, 143, s.own()));
+            s.permit(discovery(LINK_LOCAL, group, 143, s.workload()));
         }),
         Member::new("control: a router solicitation", OUT6, |s| {
             let routers = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2));
-            s.permit(discovery(LINK_LOCAL, routers, 133, s.own()));
+            s.permit(discovery(LINK_LOCAL, routers, 133, s.workload()));
         }),
         Member::new("control: DHCPv6", OUT6, |s| {
             let servers = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2));
             let datagram = craft::udp(546, 547, b"solicit");
-            s.permit(craft::ip_frame(LINK_LOCAL, servers, number::UDP, &datagram));
+            s.permit(craft::ip_frame(
+                LINK_LOCAL,
+                servers,
+                protocol::UDP,
+                &datagram,
+            ));
         }),
     ],
 };
@@ -232,63 +269,69 @@ pub(super) const ROUTERS: Family = Family {
     members: &[
         Member::new("an advertisement to all", OUT6, |s| {
             let from = s
-                .dice
-                .one(&[LINK_LOCAL, ground::workload(true)], LINK_LOCAL);
+                .rng
+                .choose(&[LINK_LOCAL, fixture::workload(true)], LINK_LOCAL);
             s.deny(
                 RouterAdvertisement,
-                discovery(from, ALL_NODES, 134, s.own()),
+                discovery(from, ALL_NODES, 134, s.workload()),
             );
         }),
         Member::new("an advertisement to a peer", OUT6, |s| {
             s.deny(
                 RouterAdvertisement,
-                discovery(s.own(), s.peer, 134, s.own()),
+                discovery(s.workload(), s.peer, 134, s.workload()),
             );
         }),
         Member::new("an advertisement as the node", OUT6, |s| {
             s.deny(
                 SpoofedSource,
-                discovery(ground::node(true), ALL_NODES, 134, s.own()),
+                discovery(fixture::node(true), ALL_NODES, 134, s.workload()),
             );
         }),
         Member::new("a redirect", OUT6, |s| {
             let from = s
-                .dice
-                .one(&[LINK_LOCAL, ground::workload(true)], LINK_LOCAL);
-            s.deny(Redirect, discovery(from, s.peer, 137, ground::other(true)));
+                .rng
+                .choose(&[LINK_LOCAL, fixture::workload(true)], LINK_LOCAL);
+            s.deny(
+                Redirect,
+                discovery(from, s.peer, 137, fixture::other_workload(true)),
+            );
         }),
         Member::new("an IPv4 redirect", OUT4, |s| {
             let inside = craft::ip(
                 s.peer,
-                s.own(),
-                number::UDP,
+                s.workload(),
+                protocol::UDP,
                 &craft::udp(1, 2, b"redirected"),
             );
             s.deny(
                 Redirect,
-                s.frame(number::ICMP, &craft::about(5, 1, &inside)),
+                s.frame(protocol::ICMP, &craft::icmp_error(5, 1, &inside)),
             );
         }),
         Member::new("an IPv4 redirect about an allowed flow", OUT4, |s| {
             let datagram = craft::udp(
                 s.port,
-                ground::service(crate::attack::ground::Lane::In, number::UDP),
+                fixture::allowed_port(crate::attack::fixture::Direction::In, protocol::UDP),
                 b"in",
             );
-            let asked = craft::ip(s.peer, s.own(), number::UDP, &datagram);
+            let asked = craft::ip(s.peer, s.workload(), protocol::UDP, &datagram);
             s.permit_back(craft::ethernet(crate::frame::IPV4, &asked));
-            s.deny(Redirect, s.frame(number::ICMP, &craft::about(5, 1, &asked)));
+            s.deny(
+                Redirect,
+                s.frame(protocol::ICMP, &craft::icmp_error(5, 1, &asked)),
+            );
         }),
         Member::new("an IPv4 redirect to it", IN4, |s| {
             let inside = craft::ip(
-                s.own(),
+                s.workload(),
                 s.peer,
-                number::UDP,
+                protocol::UDP,
                 &craft::udp(1, 2, b"redirected"),
             );
             s.deny(
                 IcmpErrorUnmatched,
-                s.frame(number::ICMP, &craft::about(5, 1, &inside)),
+                s.frame(protocol::ICMP, &craft::icmp_error(5, 1, &inside)),
             );
         }),
     ],
@@ -299,33 +342,41 @@ pub(super) const HIDDEN: Family = Family {
     name: "hidden-discovery",
     members: &[
         Member::new("a router advertisement behind options", OUT6, |s| {
-            let frame = behind_options(s, LINK_LOCAL, 134, ground::workload(true));
+            let frame = behind_options(s, LINK_LOCAL, 134, fixture::workload(true));
             s.deny(RouterAdvertisement, frame);
         }),
         Member::new("a redirect behind options", OUT6, |s| {
-            let frame = behind_options(s, LINK_LOCAL, 137, ground::workload(true));
+            let frame = behind_options(s, LINK_LOCAL, 137, fixture::workload(true));
             s.deny(Redirect, frame);
         }),
         Member::new("an advertisement of another behind options", OUT6, |s| {
-            let frame = behind_options(s, ground::workload(true), 136, ground::other(true));
+            let frame = behind_options(
+                s,
+                fixture::workload(true),
+                136,
+                fixture::other_workload(true),
+            );
             s.deny(NeighbourSpoof, frame);
         }),
         Member::new("a router advertisement in an atomic fragment", OUT6, |s| {
-            let header = craft::fragment_header(number::ICMPV6, (0, false), 7);
-            let payload = [header, craft::discovery(134, s.own())].concat();
+            let header = craft::fragment_header(protocol::ICMPV6, (0, false), 7);
+            let payload = [header, craft::discovery(134, s.workload())].concat();
             let frame = craft::ip_frame(LINK_LOCAL, ALL_NODES, 44, &payload);
-            s.deny(RouterAdvertisement, craft::with(frame, IP + 7, &[255]));
+            s.deny(
+                RouterAdvertisement,
+                craft::with_bytes(frame, IP + 7, &[255]),
+            );
         }),
         Member::new("a router advertisement in a first fragment", OUT6, |s| {
-            let ends = (s.own(), ALL_NODES);
+            let ends = (s.workload(), ALL_NODES);
             let frame = craft::fragment(
                 ends,
-                number::ICMPV6,
+                protocol::ICMPV6,
                 (0, true),
                 s.port,
-                &craft::discovery(134, s.own()),
+                &craft::discovery(134, s.workload()),
             );
-            s.deny(NeighbourSpoof, craft::with(frame, IP + 7, &[255]));
+            s.deny(NeighbourSpoof, craft::with_bytes(frame, IP + 7, &[255]));
         }),
         Member::new(
             "an advertisement of another, its target in the second fragment",
@@ -336,15 +387,20 @@ pub(super) const HIDDEN: Family = Family {
             "a router advertisement, options first and its type in the second fragment",
             OUT6,
             |s| {
-                let ends = (s.own(), ALL_NODES);
+                let ends = (s.workload(), ALL_NODES);
                 let id = s.port;
-                let options = craft::extension(number::ICMPV6, 0);
+                let options = craft::extension(protocol::ICMPV6, 0);
                 s.deny(
                     ringfence_common::drop_reason::DropReason::TinyFragment,
                     craft::fragment(ends, 60, (0, true), id, &options),
                 );
-                let rest =
-                    craft::fragment(ends, 60, (1, false), id, &craft::discovery(134, s.own()));
+                let rest = craft::fragment(
+                    ends,
+                    60,
+                    (1, false),
+                    id,
+                    &craft::discovery(134, s.workload()),
+                );
                 s.deny(
                     ringfence_common::drop_reason::DropReason::OrphanFragment,
                     rest,
@@ -354,56 +410,56 @@ pub(super) const HIDDEN: Family = Family {
     ],
 };
 
-fn split_advertisement(s: &mut Scene<'_>) {
-    let ends = (s.own(), ALL_NODES);
-    let message = craft::discovery(136, ground::other(true));
+fn split_advertisement(s: &mut CaseBuilder<'_>) {
+    let ends = (s.workload(), ALL_NODES);
+    let message = craft::discovery(136, fixture::other_workload(true));
     let (head, rest) = message.split_at_checked(8).unwrap_or_default();
     let id = s.port;
-    let first = craft::fragment(ends, number::ICMPV6, (0, true), id, head);
-    s.deny(NeighbourSpoof, craft::with(first, IP + 7, &[255]));
-    let second = craft::fragment(ends, number::ICMPV6, (1, false), id, rest);
+    let first = craft::fragment(ends, protocol::ICMPV6, (0, true), id, head);
+    s.deny(NeighbourSpoof, craft::with_bytes(first, IP + 7, &[255]));
+    let second = craft::fragment(ends, protocol::ICMPV6, (1, false), id, rest);
     s.deny(
         ringfence_common::drop_reason::DropReason::OrphanFragment,
-        craft::with(second, IP + 7, &[255]),
+        craft::with_bytes(second, IP + 7, &[255]),
     );
 }
 
-fn behind_options(s: &mut Scene<'_>, from: IpAddr, kind: u8, target: IpAddr) -> Vec<u8> {
-    let count = 1 + s.dice.below(7);
+fn behind_options(s: &mut CaseBuilder<'_>, from: IpAddr, kind: u8, target: IpAddr) -> Vec<u8> {
+    let count = 1 + s.rng.below(7);
     let mut payload = Vec::new();
     for index in 0..count {
         let next = if index + 1 == count {
-            number::ICMPV6
+            protocol::ICMPV6
         } else {
             60
         };
         payload.extend(craft::extension(next, 0));
     }
     payload.extend(craft::discovery(kind, target));
-    let first = if s.dice.once_in(2) { 0 } else { 60 };
+    let first = if s.rng.one_in(2) { 0 } else { 60 };
     let frame = craft::ip_frame(from, ALL_NODES, first, &payload);
-    craft::with(frame, IP + 7, &[255])
+    craft::with_bytes(frame, IP + 7, &[255])
 }
 
 fn discovery(from: IpAddr, to: IpAddr, kind: u8, target: IpAddr) -> Vec<u8> {
-    let frame = craft::ip_frame(from, to, number::ICMPV6, &craft::discovery(kind, target));
-    craft::with(frame, IP + 7, &[255])
+    let frame = craft::ip_frame(from, to, protocol::ICMPV6, &craft::discovery(kind, target));
+    craft::with_bytes(frame, IP + 7, &[255])
 }
 
 /// IPv6 sources that are nobody's address.
 pub(super) const ODD_SOURCES: Family = Family {
     name: "odd-ipv6-sources",
     members: &[
-        Member::new("link-local", OUT6, |s| odd(s, LINK_LOCAL)),
-        Member::new("multicast", OUT6, |s| odd(s, ALL_NODES)),
+        Member::new("link-local", OUT6, |s| from_odd_source(s, LINK_LOCAL)),
+        Member::new("multicast", OUT6, |s| from_odd_source(s, ALL_NODES)),
         Member::new("IPv4-mapped, its own", OUT6, |s| {
-            odd(s, mapped(ground::workload(false)));
+            from_odd_source(s, mapped(fixture::workload(false)));
         }),
         Member::new("IPv4-mapped, another's", OUT6, |s| {
-            odd(s, mapped(ground::other(false)));
+            from_odd_source(s, mapped(fixture::other_workload(false)));
         }),
         Member::new("6to4 of its own", OUT6, |s| {
-            odd(
+            from_odd_source(
                 s,
                 IpAddr::V6(Ipv6Addr::new(0x2002, 0xc612, 0x0102, 0, 0, 0, 0, 1)),
             );
@@ -414,7 +470,7 @@ pub(super) const ODD_SOURCES: Family = Family {
                 craft::ip_frame(
                     LINK_LOCAL,
                     s.peer,
-                    number::ICMPV6,
+                    protocol::ICMPV6,
                     &craft::echo(true, s.port),
                 ),
             );
@@ -423,15 +479,15 @@ pub(super) const ODD_SOURCES: Family = Family {
             let datagram = craft::udp(546, 547, b"carried");
             s.deny(
                 SpoofedSource,
-                craft::ip_frame(LINK_LOCAL, s.peer, number::UDP, &datagram),
+                craft::ip_frame(LINK_LOCAL, s.peer, protocol::UDP, &datagram),
             );
         }),
     ],
 };
 
-fn odd(s: &mut Scene<'_>, source: IpAddr) {
-    let protocol = s.dice.one(&[number::TCP, number::UDP], number::UDP);
-    let payload = craft::transport(protocol, s.port, s.service(protocol));
+fn from_odd_source(s: &mut CaseBuilder<'_>, source: IpAddr) {
+    let protocol = s.rng.choose(&[protocol::TCP, protocol::UDP], protocol::UDP);
+    let payload = craft::transport(protocol, s.port, s.allowed_port(protocol));
     s.deny(
         SpoofedSource,
         craft::ip_frame(source, s.peer, protocol, &payload),

@@ -4,10 +4,10 @@ use ringfence_common::drop_reason::DropReason::{
     ExtensionHeaders, Policy, RoutingHeader, TcpHeader, Truncated,
 };
 
+use crate::attack::builder::CaseBuilder;
 use crate::attack::craft::{self, flag};
 use crate::attack::family::{ANY6, Family, Member};
-use crate::attack::ground::number;
-use crate::attack::scene::Scene;
+use crate::attack::fixture::protocol;
 
 const KINDS: [u8; 5] = [0, 43, 44, 51, 60];
 
@@ -16,87 +16,87 @@ pub(super) const ORDER: Family = Family {
     name: "extension-order",
     members: &[
         Member::new("up to eight options before a denied port", ANY6, |s| {
-            let count = 1 + s.dice.below(8);
-            let port = s.closed();
-            let frame = chain(s, &vec![60; count], port);
+            let count = 1 + s.rng.below(8);
+            let port = s.denied_port();
+            let frame = with_headers(s, &vec![60; count], port);
             s.deny(Policy, frame);
         }),
         Member::new("up to eight options before an allowed port", ANY6, |s| {
-            let count = 1 + s.dice.below(8);
-            let port = s.service(number::TCP);
-            let frame = chain(s, &vec![60; count], port);
+            let count = 1 + s.rng.below(8);
+            let port = s.allowed_port(protocol::TCP);
+            let frame = with_headers(s, &vec![60; count], port);
             s.permit(frame);
         }),
         Member::new("nine and ten options", ANY6, |s| {
-            let count = 9 + s.dice.below(2);
-            let port = s.service(number::TCP);
-            let frame = chain(s, &vec![60; count], port);
+            let count = 9 + s.rng.below(2);
+            let port = s.allowed_port(protocol::TCP);
+            let frame = with_headers(s, &vec![60; count], port);
             s.deny(ExtensionHeaders, frame);
         }),
         Member::new("any order before a denied port", ANY6, |s| {
-            let count = 1 + s.dice.below(10);
-            let mut kinds: Vec<u8> = (0..count).map(|_| s.dice.one(&KINDS, 60)).collect();
+            let count = 1 + s.rng.below(10);
+            let mut kinds: Vec<u8> = (0..count).map(|_| s.rng.choose(&KINDS, 60)).collect();
             // One fragment header at most, and none of it a fragment: a plain chain.
-            let port = s.closed();
-            if s.dice.once_in(2) {
+            let port = s.denied_port();
+            if s.rng.one_in(2) {
                 kinds.sort_unstable();
             }
-            let frame = chain(s, &kinds, port);
-            s.send(crate::attack::shot::Expect::Denied(None), frame);
+            let frame = with_headers(s, &kinds, port);
+            s.send(crate::attack::case::Expect::Denied(None), frame);
         }),
         Member::new("hop-by-hop second", ANY6, |s| {
-            let port = s.service(number::TCP);
-            let frame = chain(s, &[60, 0], port);
+            let port = s.allowed_port(protocol::TCP);
+            let frame = with_headers(s, &[60, 0], port);
             s.deny(ExtensionHeaders, frame);
         }),
         Member::new("hop-by-hop twice", ANY6, |s| {
-            let port = s.service(number::TCP);
-            let frame = chain(s, &[0, 0], port);
+            let port = s.allowed_port(protocol::TCP);
+            let frame = with_headers(s, &[0, 0], port);
             s.deny(ExtensionHeaders, frame);
         }),
         Member::new("all kinds in the recommended order", ANY6, |s| {
-            let port = s.service(number::TCP);
-            let frame = chain(s, &[0, 60, 43, 44, 51, 60], port);
+            let port = s.allowed_port(protocol::TCP);
+            let frame = with_headers(s, &[0, 60, 43, 44, 51, 60], port);
             s.permit(frame);
         }),
         Member::new("all kinds before a denied port", ANY6, |s| {
-            let port = s.closed();
-            let frame = chain(s, &[0, 60, 43, 44, 51, 60], port);
+            let port = s.denied_port();
+            let frame = with_headers(s, &[0, 60, 43, 44, 51, 60], port);
             s.deny(Policy, frame);
         }),
         Member::new(
             "a decoy port where a short chain would have it",
             ANY6,
             |s| {
-                let port = s.closed();
-                let frame = chain(s, &[60, 60], port);
-                let decoy = s.service(number::TCP).to_be_bytes();
+                let port = s.denied_port();
+                let frame = with_headers(s, &[60, 60], port);
+                let decoy = s.allowed_port(protocol::TCP).to_be_bytes();
                 s.deny(
                     Policy,
-                    craft::with(frame, craft::AFTER_IP6 + 2, &[1, 4, decoy[0], decoy[1]]),
+                    craft::with_bytes(frame, craft::AFTER_IP6 + 2, &[1, 4, decoy[0], decoy[1]]),
                 );
             },
         ),
         Member::new("in an allowed flow, nine options", ANY6, |s| {
             s.connect();
-            let port = s.service(number::TCP);
-            let frame = chain(s, &[60; 9], port);
+            let port = s.allowed_port(protocol::TCP);
+            let frame = with_headers(s, &[60; 9], port);
             s.deny(ExtensionHeaders, frame);
         }),
         Member::new(
             "mobility, host identity, shim6 and experiments",
             ANY6,
             |s| {
-                let kind = s.dice.one(&[135, 139, 140, 253, 254], 135);
+                let kind = s.rng.choose(&[135, 139, 140, 253, 254], 135);
                 let hidden = [
-                    craft::extension(number::TCP, 0),
-                    craft::tcp(s.port, s.service(number::TCP), flag::SYN),
+                    craft::extension(protocol::TCP, 0),
+                    craft::tcp(s.port, s.allowed_port(protocol::TCP), flag::SYN),
                 ];
                 s.deny(Policy, s.frame(kind, &hidden.concat()));
             },
         ),
         Member::new("no next header", ANY6, |s| {
-            let hidden = craft::tcp(s.port, s.service(number::TCP), flag::SYN);
+            let hidden = craft::tcp(s.port, s.allowed_port(protocol::TCP), flag::SYN);
             s.deny(Policy, s.frame(59, &hidden));
         }),
     ],
@@ -107,17 +107,17 @@ pub(super) const LENGTHS: Family = Family {
     name: "extension-lengths",
     members: &[
         Member::new("past the packet", ANY6, |s| {
-            let length = s.dice.between(4, 255).to_be_bytes()[1];
-            let port = s.service(number::TCP);
-            let frame = chain(s, &[60], port);
+            let length = s.rng.between(4, 255).to_be_bytes()[1];
+            let port = s.allowed_port(protocol::TCP);
+            let frame = with_headers(s, &[60], port);
             s.deny(
                 ExtensionHeaders,
-                craft::with(frame, craft::AFTER_IP6 + 1, &[length]),
+                craft::with_bytes(frame, craft::AFTER_IP6 + 1, &[length]),
             );
         }),
         Member::new("cut off", ANY6, |s| {
-            let header = [number::TCP, 0, 1, 4, 0, 0, 0];
-            let length = 1 + s.dice.below(7);
+            let header = [protocol::TCP, 0, 1, 4, 0, 0, 0];
+            let length = 1 + s.rng.below(7);
             let cut = header.get(..length).unwrap_or_default();
             s.deny(Truncated, s.frame(60, cut));
         }),
@@ -127,71 +127,74 @@ pub(super) const LENGTHS: Family = Family {
             s.deny(Truncated, s.frame(60, &payload));
         }),
         Member::new("nothing behind it", ANY6, |s| {
-            s.deny(TcpHeader, s.frame(60, &craft::extension(number::TCP, 0)));
+            s.deny(TcpHeader, s.frame(60, &craft::extension(protocol::TCP, 0)));
         }),
         Member::new("the transport header outside the packet", ANY6, |s| {
-            let port = s.service(number::TCP);
-            let frame = chain(s, &[60], port);
-            s.deny(TcpHeader, craft::with(frame, craft::IP + 4, &[0, 8]));
+            let port = s.allowed_port(protocol::TCP);
+            let frame = with_headers(s, &[60], port);
+            s.deny(TcpHeader, craft::with_bytes(frame, craft::IP + 4, &[0, 8]));
         }),
         Member::new("routing type 0", ANY6, |s| {
-            let count = s.dice.below(3);
+            let count = s.rng.below(3);
             let mut kinds = vec![60; count];
             kinds.push(43);
-            let port = s.service(number::TCP);
-            let frame = chain(s, &kinds, port);
+            let port = s.allowed_port(protocol::TCP);
+            let frame = with_headers(s, &kinds, port);
             s.deny(
                 RoutingHeader,
-                craft::with(frame, craft::AFTER_IP6 + count * 8 + 2, &[0]),
+                craft::with_bytes(frame, craft::AFTER_IP6 + count * 8 + 2, &[0]),
             );
         }),
         Member::new("routing type 0 with addresses", ANY6, |s| {
-            let mut header = craft::extension(number::UDP, 2);
+            let mut header = craft::extension(protocol::UDP, 2);
             craft::write(&mut header, 2, &[0, 1]);
-            let datagram = craft::udp(s.port, s.service(number::UDP), b"routed");
+            let datagram = craft::udp(s.port, s.allowed_port(protocol::UDP), b"routed");
             s.deny(RoutingHeader, s.frame(43, &[header, datagram].concat()));
         }),
         Member::new("a jumbogram", ANY6, |s| {
-            let options = [number::UDP, 0, 0xc2, 4, 0, 1, 0, 0];
-            let datagram = craft::udp(s.port, s.service(number::UDP), b"jumbo");
+            let options = [protocol::UDP, 0, 0xc2, 4, 0, 1, 0, 0];
+            let datagram = craft::udp(s.port, s.allowed_port(protocol::UDP), b"jumbo");
             let frame = s.frame(0, &[options.as_slice(), &datagram].concat());
-            s.deny(ExtensionHeaders, craft::with(frame, craft::IP + 4, &[0, 0]));
+            s.deny(
+                ExtensionHeaders,
+                craft::with_bytes(frame, craft::IP + 4, &[0, 0]),
+            );
         }),
         Member::new("authentication of an odd length", ANY6, |s| {
-            let port = s.closed();
-            let mut header = vec![number::TCP, 2];
+            let port = s.denied_port();
+            let mut header = vec![protocol::TCP, 2];
             header.resize(16, 0);
             let segment = craft::tcp(s.port, port, flag::SYN);
             s.deny(Policy, s.frame(51, &[header, segment].concat()));
         }),
         Member::new("long headers before a denied port", ANY6, |s| {
-            let words = s.dice.between(1, 200).to_be_bytes()[1];
-            let port = s.closed();
+            let words = s.rng.between(1, 200).to_be_bytes()[1];
+            let port = s.denied_port();
             let segment = craft::tcp(s.port, port, flag::SYN);
             s.deny(
                 Policy,
                 s.frame(
                     60,
-                    &[craft::extension(number::TCP, words), segment].concat(),
+                    &[craft::extension(protocol::TCP, words), segment].concat(),
                 ),
             );
         }),
         Member::new("control: long headers before an allowed port", ANY6, |s| {
-            let words = s.dice.between(1, 200).to_be_bytes()[1];
-            let segment = craft::tcp(s.port, s.service(number::TCP), flag::SYN);
+            let words = s.rng.between(1, 200).to_be_bytes()[1];
+            let segment = craft::tcp(s.port, s.allowed_port(protocol::TCP), flag::SYN);
             s.permit(s.frame(
                 60,
-                &[craft::extension(number::TCP, words), segment].concat(),
+                &[craft::extension(protocol::TCP, words), segment].concat(),
             ));
         }),
     ],
 };
 
 /// A SYN to a port behind a chain of headers of these kinds; a fragment header among them is atomic.
-fn chain(s: &mut Scene<'_>, kinds: &[u8], port: u16) -> Vec<u8> {
+fn with_headers(s: &mut CaseBuilder<'_>, kinds: &[u8], port: u16) -> Vec<u8> {
     let mut payload = Vec::new();
     for (index, kind) in kinds.iter().enumerate() {
-        let next = kinds.get(index + 1).copied().unwrap_or(number::TCP);
+        let next = kinds.get(index + 1).copied().unwrap_or(protocol::TCP);
         payload.extend(match kind {
             44 => craft::fragment_header(next, (0, false), 5),
             51 => vec![next, 2, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0],
@@ -200,6 +203,6 @@ fn chain(s: &mut Scene<'_>, kinds: &[u8], port: u16) -> Vec<u8> {
         });
     }
     payload.extend(craft::tcp(s.port, port, flag::SYN));
-    let first = kinds.first().copied().unwrap_or(number::TCP);
+    let first = kinds.first().copied().unwrap_or(protocol::TCP);
     s.frame(first, &payload)
 }

@@ -2,18 +2,18 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::attack::builder::CaseBuilder;
+use crate::attack::case::Expect;
 use crate::attack::craft::{self, flag};
 use crate::attack::family::{ANY, Family, Member, OUT, OUT4, OUT6};
-use crate::attack::ground::{self, number};
-use crate::attack::scene::Scene;
-use crate::attack::shot::Expect;
+use crate::attack::fixture::{self, protocol};
 
 /// Protocols without a rule, around bytes that would be allowed ports.
 pub(super) const RAW: Family = Family {
     name: "raw-protocols",
     members: &[
         Member::new("any number", ANY, |s| {
-            let protocol = s.dice.byte();
+            let protocol = s.rng.byte();
             raw(s, protocol);
         }),
         Member::new("IGMP", ANY, |s| raw(s, 2)),
@@ -24,20 +24,20 @@ pub(super) const RAW: Family = Family {
         Member::new("OSPF", ANY, |s| raw(s, 89)),
         Member::new("reserved", ANY, |s| raw(s, 255)),
         Member::new("IPv6 extension numbers over IPv4", OUT4, |s| {
-            let protocol = s.dice.one(&[0, 43, 44, 51, 60], 0);
+            let protocol = s.rng.choose(&[0, 43, 44, 51, 60], 0);
             raw(s, protocol);
         }),
     ],
 };
 
 /// Looks like UDP to the allowed port. Numbers that policy knows something about are left to others.
-fn raw(s: &mut Scene<'_>, protocol: u8) {
+fn raw(s: &mut CaseBuilder<'_>, protocol: u8) {
     let known = [
-        number::TCP,
-        number::UDP,
-        number::SCTP,
-        number::ICMP,
-        number::ICMPV6,
+        protocol::TCP,
+        protocol::UDP,
+        protocol::SCTP,
+        protocol::ICMP,
+        protocol::ICMPV6,
         0,
         43,
         44,
@@ -49,12 +49,12 @@ fn raw(s: &mut Scene<'_>, protocol: u8) {
     } else {
         protocol
     };
-    let number = if number == number::ICMPV6 {
+    let number = if number == protocol::ICMPV6 {
         253
     } else {
         number
     };
-    let payload = craft::udp(s.port, s.service(number::UDP), b"raw");
+    let payload = craft::udp(s.port, s.allowed_port(protocol::UDP), b"raw");
     s.send(Expect::Denied(None), s.frame(number, &payload));
 }
 
@@ -86,17 +86,17 @@ pub(super) const TUNNELS: Family = Family {
     ],
 };
 
-fn inside(s: &Scene<'_>, v6: bool) -> Vec<u8> {
+fn inside(s: &CaseBuilder<'_>, v6: bool) -> Vec<u8> {
     let segment = craft::tcp(s.port, 8080, flag::SYN);
     craft::ip(
-        ground::workload(v6),
-        ground::other(v6),
-        number::TCP,
+        fixture::workload(v6),
+        fixture::other_workload(v6),
+        protocol::TCP,
         &segment,
     )
 }
 
-fn tunnel(s: &mut Scene<'_>, protocol: u8, header: &[u8], v6: bool) {
+fn tunnel(s: &mut CaseBuilder<'_>, protocol: u8, header: &[u8], v6: bool) {
     let payload = [header, &inside(s, v6)].concat();
     s.deny(
         ringfence_common::drop_reason::DropReason::Policy,
@@ -104,9 +104,9 @@ fn tunnel(s: &mut Scene<'_>, protocol: u8, header: &[u8], v6: bool) {
     );
 }
 
-fn over_udp(s: &mut Scene<'_>, port: u16) {
+fn over_udp(s: &mut CaseBuilder<'_>, port: u16) {
     let payload = [&[8, 0, 0, 0, 0, 0, 1, 0], inside(s, false).as_slice()].concat();
-    let frame = s.frame(number::UDP, &craft::udp(s.port, port, &payload));
+    let frame = s.frame(protocol::UDP, &craft::udp(s.port, port, &payload));
     s.deny(ringfence_common::drop_reason::DropReason::Policy, frame);
 }
 
@@ -117,19 +117,19 @@ pub(super) const DESTINATIONS: Family = Family {
         Member::new("broadcast", OUT4, |s| to4(s, [255, 255, 255, 255])),
         Member::new("directed broadcast", OUT4, |s| to4(s, [198, 18, 1, 255])),
         Member::new("multicast", OUT4, |s| {
-            let [_, last] = s.dice.between(0, 255).to_be_bytes();
+            let [_, last] = s.rng.between(0, 255).to_be_bytes();
             to4(s, [224, 0, 0, last]);
         }),
         Member::new("wide multicast", OUT4, |s| {
-            let bytes = [s.dice.byte(), s.dice.byte(), s.dice.byte()];
+            let bytes = [s.rng.byte(), s.rng.byte(), s.rng.byte()];
             to4(s, [239, bytes[0], bytes[1], bytes[2]]);
         }),
         Member::new("network 0", OUT4, |s| {
-            let last = s.dice.byte();
+            let last = s.rng.byte();
             to4(s, [0, 0, 0, last]);
         }),
         Member::new("loopback", OUT4, |s| {
-            let last = s.dice.byte();
+            let last = s.rng.byte();
             to4(s, [127, 0, 0, last]);
         }),
         Member::new("cloud metadata", OUT4, |s| to4(s, [169, 254, 169, 254])),
@@ -156,7 +156,7 @@ pub(super) const DESTINATIONS: Family = Family {
             s.permit(craft::ip_frame(
                 none,
                 all,
-                number::UDP,
+                protocol::UDP,
                 &craft::udp(68, 67, b"discover"),
             ));
         }),
@@ -164,40 +164,41 @@ pub(super) const DESTINATIONS: Family = Family {
             let none = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
             let all = IpAddr::V4(Ipv4Addr::BROADCAST);
             let (from, to) = s
-                .dice
-                .one(&[(68, 68), (67, 68), (1068, 67), (68, 53)], (67, 68));
-            let frame = craft::ip_frame(none, all, number::UDP, &craft::udp(from, to, b"offer"));
+                .rng
+                .choose(&[(68, 68), (67, 68), (1068, 67), (68, 53)], (67, 68));
+            let frame = craft::ip_frame(none, all, protocol::UDP, &craft::udp(from, to, b"offer"));
             s.deny(
                 ringfence_common::drop_reason::DropReason::SpoofedSource,
                 frame,
             );
         }),
         Member::new("control: itself", OUT, |s| {
-            s.peer = s.own();
-            let port = s.closed();
+            s.peer = s.workload();
+            let port = s.denied_port();
             s.permit(s.datagram(port));
         }),
     ],
 };
 
-fn to4(s: &mut Scene<'_>, to: [u8; 4]) {
+fn to4(s: &mut CaseBuilder<'_>, to: [u8; 4]) {
     special(s, IpAddr::V4(Ipv4Addr::from(to)));
 }
 
-fn to6(s: &mut Scene<'_>, to: [u16; 8]) {
+fn to6(s: &mut CaseBuilder<'_>, to: [u16; 8]) {
     special(s, IpAddr::V6(Ipv6Addr::from(to)));
 }
 
-fn special(s: &mut Scene<'_>, to: IpAddr) {
-    let protocol = s
-        .dice
-        .one(&[number::TCP, number::UDP, number::ICMP], number::UDP);
-    let protocol = if protocol == number::ICMP {
+fn special(s: &mut CaseBuilder<'_>, to: IpAddr) {
+    let protocol = s.rng.choose(
+        &[protocol::TCP, protocol::UDP, protocol::ICMP],
+        protocol::UDP,
+    );
+    let protocol = if protocol == protocol::ICMP {
         s.icmp()
     } else {
         protocol
     };
-    let payload = craft::transport(protocol, s.port, s.service(protocol));
-    let frame = craft::ip_frame(s.own(), to, protocol, &payload);
+    let payload = craft::transport(protocol, s.port, s.allowed_port(protocol));
+    let frame = craft::ip_frame(s.workload(), to, protocol, &payload);
     s.send(Expect::Denied(None), frame);
 }

@@ -2,50 +2,53 @@
 
 use ringfence_common::drop_reason::DropReason::{Policy, TcpFlags, TcpHeader};
 
+use crate::attack::builder::CaseBuilder;
 use crate::attack::craft::{
     self,
     flag::{ACK, FIN, PSH, RST, SYN, URG},
 };
 use crate::attack::family::{ANY, Family, IN, Member, OUT};
-use crate::attack::ground::{Lane, number, service};
-use crate::attack::scene::Scene;
+use crate::attack::fixture::{Direction, allowed_port, protocol};
 
 /// Data offsets that lie.
 pub(super) const HEADERS: Family = Family {
     name: "tcp-headers",
     members: &[
         Member::new("an offset under five", ANY, |s| {
-            let words = s.dice.between(0, 4).to_be_bytes()[1];
+            let words = s.rng.between(0, 4).to_be_bytes()[1];
             offset(s, words);
         }),
         Member::new("options past the packet", ANY, |s| {
-            let words = s.dice.between(6, 15).to_be_bytes()[1];
+            let words = s.rng.between(6, 15).to_be_bytes()[1];
             offset(s, words);
         }),
         Member::new("cut off", ANY, |s| {
-            let segment = craft::tcp(s.port, s.service(number::TCP), SYN);
-            let length = s.dice.below(20);
+            let segment = craft::tcp(s.port, s.allowed_port(protocol::TCP), SYN);
+            let length = s.rng.below(20);
             s.deny(
                 TcpHeader,
-                s.frame(number::TCP, segment.get(..length).unwrap_or_default()),
+                s.frame(protocol::TCP, segment.get(..length).unwrap_or_default()),
             );
         }),
         Member::new("an offset under five, mid-connection", ANY, |s| {
             s.connect();
-            let segment = craft::tcp(s.port, s.service(number::TCP), ACK);
+            let segment = craft::tcp(s.port, s.allowed_port(protocol::TCP), ACK);
             s.deny(
                 TcpHeader,
-                s.frame(number::TCP, &craft::with(segment, 12, &[4 << 4])),
+                s.frame(protocol::TCP, &craft::with_bytes(segment, 12, &[4 << 4])),
             );
         }),
     ],
 };
 
-fn offset(s: &mut Scene<'_>, words: u8) {
-    let segment = craft::tcp(s.port, s.service(number::TCP), SYN);
+fn offset(s: &mut CaseBuilder<'_>, words: u8) {
+    let segment = craft::tcp(s.port, s.allowed_port(protocol::TCP), SYN);
     s.deny(
         TcpHeader,
-        s.frame(number::TCP, &craft::with(segment, 12, &[words << 4])),
+        s.frame(
+            protocol::TCP,
+            &craft::with_bytes(segment, 12, &[words << 4]),
+        ),
     );
 }
 
@@ -77,110 +80,121 @@ pub(super) const FLAGS: Family = Family {
             flags(s, FIN);
         }),
         Member::new("control: SYN with congestion bits", ANY, |s| {
-            s.permit(s.segment(s.service(number::TCP), SYN | 0xc0));
+            s.permit(s.segment(s.allowed_port(protocol::TCP), SYN | 0xc0));
         }),
     ],
 };
 
-fn flags(s: &mut Scene<'_>, flags: u8) {
-    s.deny(TcpFlags, s.segment(s.service(number::TCP), flags));
+fn flags(s: &mut CaseBuilder<'_>, flags: u8) {
+    s.deny(TcpFlags, s.segment(s.allowed_port(protocol::TCP), flags));
 }
 
 /// Segments out of the blue. The pick-up window is over.
 pub(super) const STATES: Family = Family {
     name: "tcp-states",
     members: &[
-        Member::new("ACK to a denied port", ANY, |s| blue(s, ACK)),
-        Member::new("FIN to a denied port", ANY, |s| blue(s, FIN | ACK)),
-        Member::new("RST to a denied port", ANY, |s| blue(s, RST)),
-        Member::new("SYN+ACK to a denied port", ANY, |s| blue(s, SYN | ACK)),
-        Member::new("an answer first, from the other lane's service", ANY, |s| {
-            answer(s, ACK);
+        Member::new("ACK to a denied port", ANY, |s| stray_segment(s, ACK)),
+        Member::new("FIN to a denied port", ANY, |s| stray_segment(s, FIN | ACK)),
+        Member::new("RST to a denied port", ANY, |s| stray_segment(s, RST)),
+        Member::new("SYN+ACK to a denied port", ANY, |s| {
+            stray_segment(s, SYN | ACK)
         }),
-        Member::new("SYN+ACK first, from the other lane's service", ANY, |s| {
-            answer(s, SYN | ACK);
+        Member::new(
+            "an answer first, from the other direction's service",
+            ANY,
+            |s| {
+                unsolicited_reply(s, ACK);
+            },
+        ),
+        Member::new(
+            "SYN+ACK first, from the other direction's service",
+            ANY,
+            |s| {
+                unsolicited_reply(s, SYN | ACK);
+            },
+        ),
+        Member::new("RST first, from the other direction's service", ANY, |s| {
+            unsolicited_reply(s, RST | ACK);
         }),
-        Member::new("RST first, from the other lane's service", ANY, |s| {
-            answer(s, RST | ACK);
-        }),
-        Member::new("FIN first, from the other lane's service", ANY, |s| {
-            answer(s, FIN | ACK);
+        Member::new("FIN first, from the other direction's service", ANY, |s| {
+            unsolicited_reply(s, FIN | ACK);
         }),
         Member::new("simultaneous open against a denied SYN", ANY, |s| {
-            let port = s.closed();
+            let port = s.denied_port();
             s.deny(Policy, s.segment(port, SYN));
             let back = craft::tcp(port, s.port, SYN);
-            s.deny_back(Policy, s.frame_back(number::TCP, &back));
+            s.deny_back(Policy, s.frame_back(protocol::TCP, &back));
             s.deny_back(
                 Policy,
-                s.frame_back(number::TCP, &craft::tcp(port, s.port, SYN | ACK)),
+                s.frame_back(protocol::TCP, &craft::tcp(port, s.port, SYN | ACK)),
             );
         }),
         Member::new("simultaneous open against an allowed SYN", ANY, |s| {
-            let port = s.service(number::TCP);
+            let port = s.allowed_port(protocol::TCP);
             s.permit(s.segment(port, SYN));
             let back = craft::tcp(port, s.port, SYN);
-            s.deny_back(Policy, s.frame_back(number::TCP, &back));
+            s.deny_back(Policy, s.frame_back(protocol::TCP, &back));
         }),
         Member::new("a SYN from the answering side", ANY, |s| {
             s.connect();
-            let back = craft::tcp(s.service(number::TCP), s.port, SYN);
-            s.deny_back(Policy, s.frame_back(number::TCP, &back));
+            let back = craft::tcp(s.allowed_port(protocol::TCP), s.port, SYN);
+            s.deny_back(Policy, s.frame_back(protocol::TCP, &back));
         }),
         Member::new("ports reused for a denied connection", ANY, |s| {
             s.connect();
-            finish(s);
-            let back = craft::tcp(s.service(number::TCP), s.port, SYN);
-            s.deny_back(Policy, s.frame_back(number::TCP, &back));
+            close(s);
+            let back = craft::tcp(s.allowed_port(protocol::TCP), s.port, SYN);
+            s.deny_back(Policy, s.frame_back(protocol::TCP, &back));
         }),
         Member::new("the same ports to another peer", OUT, |s| {
             s.connect();
-            s.peer = crate::attack::ground::stranger(s.v6);
-            s.deny(Policy, s.segment(s.service(number::TCP), ACK));
+            s.peer = crate::attack::fixture::unlisted_host(s.v6);
+            s.deny(Policy, s.segment(s.allowed_port(protocol::TCP), ACK));
         }),
         Member::new("the same ports from another peer", IN, |s| {
-            s.lane = Lane::Out;
+            s.direction = Direction::Out;
             s.connect();
-            s.lane = Lane::In;
-            s.peer = crate::attack::ground::peer(s.v6, s.dice);
-            let segment = craft::tcp(service(Lane::Out, number::TCP), s.port, ACK);
-            s.deny(Policy, s.frame(number::TCP, &segment));
+            s.direction = Direction::In;
+            s.peer = crate::attack::fixture::peer(s.v6, s.rng);
+            let segment = craft::tcp(allowed_port(Direction::Out, protocol::TCP), s.port, ACK);
+            s.deny(Policy, s.frame(protocol::TCP, &segment));
         }),
         Member::new("control: RST and FIN outside the window", ANY, |s| {
             // Sequence numbers are not followed: the ends know better what they accept.
             s.connect();
-            let flags = s.dice.one(&[RST, FIN | ACK, RST | ACK], RST);
+            let flags = s.rng.choose(&[RST, FIN | ACK, RST | ACK], RST);
             let place = (0x7000_0000, 0x7000_0000);
-            let segment = craft::tcp_at(s.port, s.service(number::TCP), flags, place);
-            s.permit(s.frame(number::TCP, &segment));
+            let segment =
+                craft::tcp_with_sequence(s.port, s.allowed_port(protocol::TCP), flags, place);
+            s.permit(s.frame(protocol::TCP, &segment));
         }),
         Member::new("control: ports reused", ANY, |s| {
             s.connect();
-            finish(s);
+            close(s);
             s.connect();
         }),
     ],
 };
 
 /// A segment to a denied port, from a port of no meaning.
-fn blue(s: &mut Scene<'_>, flags: u8) {
-    let port = s.closed();
+fn stray_segment(s: &mut CaseBuilder<'_>, flags: u8) {
+    let port = s.denied_port();
     s.deny(Policy, s.segment(port, flags));
 }
 
 /// A segment that pretends to answer from where the other direction would be allowed to.
-fn answer(s: &mut Scene<'_>, flags: u8) {
-    let from = service(s.lane.back(), number::TCP);
+fn unsolicited_reply(s: &mut CaseBuilder<'_>, flags: u8) {
+    let from = allowed_port(s.direction.opposite(), protocol::TCP);
     s.deny(
         Policy,
-        s.frame(number::TCP, &craft::tcp(from, s.port, flags)),
+        s.frame(protocol::TCP, &craft::tcp(from, s.port, flags)),
     );
 }
 
 /// Both ends say goodbye.
-fn finish(s: &mut Scene<'_>) {
-    let port = s.service(number::TCP);
+fn close(s: &mut CaseBuilder<'_>) {
+    let port = s.allowed_port(protocol::TCP);
     s.permit(s.segment(port, FIN | ACK));
-    s.permit_back(s.frame_back(number::TCP, &craft::tcp(port, s.port, FIN | ACK)));
+    s.permit_back(s.frame_back(protocol::TCP, &craft::tcp(port, s.port, FIN | ACK)));
     s.permit(s.segment(port, ACK));
 }

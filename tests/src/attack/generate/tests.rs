@@ -4,21 +4,21 @@ use crate::attack::families::FAMILIES;
 /// What a member says of its frames and what the model reads from them are written independently.
 #[test]
 fn members_and_model_agree() {
-    let mut dice = Dice::new(7);
+    let mut rng = Rng::new(7);
     let mut wrong = Vec::new();
     for family in FAMILIES {
-        for (member, v6, lane) in everywhere(family) {
+        for (member, v6, direction) in all_variants(family) {
             for _ in 0..50 {
-                let mut scene = Scene::new(&mut dice, v6, lane);
-                (member.play)(&mut scene);
+                let mut builder = CaseBuilder::new(&mut rng, v6, direction);
+                (member.build)(&mut builder);
                 let mut model = Model::default();
-                for (index, shot) in scene.into_shots().iter().enumerate() {
-                    let cut = shot.offload.is_some_and(|offload| offload.segment != 0);
-                    let passes = model.passes(shot.lane, &shot.frame, cut);
-                    if passes != (shot.expect == Expect::Permitted) {
+                for (index, sent) in builder.into_frames().iter().enumerate() {
+                    let cut = sent.offload.is_some_and(|offload| offload.segment != 0);
+                    let passes = model.passes(sent.direction, &sent.bytes, cut);
+                    if passes != (sent.expect == Expect::Permitted) {
                         let name = (family.name, member.name);
                         wrong.push(format!(
-                            "{name:?} v6 {v6} {lane:?}, frame {index}: {passes}"
+                            "{name:?} v6 {v6} {direction:?}, frame {index}: {passes}"
                         ));
                     }
                 }
@@ -37,8 +37,8 @@ fn a_seed_repeats_its_cases() {
         for _ in 0..300 {
             let [one, other] = twice.each_mut().map(Generator::next_case);
             assert_eq!(
-                (one.member, one.shots),
-                (other.member, other.shots),
+                (one.member, one.frames),
+                (other.member, other.frames),
                 "{}",
                 family.name
             );
@@ -65,7 +65,7 @@ fn changed_frames_are_denied_and_permitted() {
         let mut generator = Generator::new(*family, 3);
         for _ in 0..200 {
             let case = generator.next_case();
-            match case.shots.last().map(|shot| shot.expect) {
+            match case.frames.last().map(|sent| sent.expect) {
                 Some(Expect::Denied(_)) if case.mutated => denied += 1,
                 Some(Expect::Permitted) if case.mutated => permitted += 1,
                 _ => {}

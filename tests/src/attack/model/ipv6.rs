@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{Part, Reading, ip6, word};
-use crate::attack::ground::{self, Lane};
+use super::{Packet, Part, ip6, word};
+use crate::attack::fixture::{self, Direction};
 
 /// Reads a packet up to the header that is no extension, or the payload of a later fragment.
-pub(super) fn read(body: &[u8], cut: bool) -> Option<Reading<'_>> {
+pub(super) fn read(body: &[u8], cut: bool) -> Option<Packet<'_>> {
     let first = *body.get(..40)?.first()?;
     let said = usize::from(word(body, 4)?);
     let length = if said == 0 && cut {
@@ -19,7 +19,7 @@ pub(super) fn read(body: &[u8], cut: bool) -> Option<Reading<'_>> {
     }
     let payload = body.get(40..40 + length)?;
     let chain = walk(*body.get(6)?, payload, body.get(40..)?)?;
-    Some(Reading {
+    Some(Packet {
         from: IpAddr::V6(ip6(body, 8)?),
         to: IpAddr::V6(ip6(body, 24)?),
         hops: *body.get(7)?,
@@ -93,32 +93,36 @@ pub(super) const fn is_discovery(kind: u8) -> bool {
 }
 
 /// Whether the workload's side of discovery may pass: within the link, about itself, no router's.
-pub(super) fn announcement(lane: Lane, reading: &Reading, sender: [u8; 6]) -> Option<()> {
-    if reading.part != Part::Whole {
+pub(super) fn discovery_is_allowed(
+    direction: Direction,
+    packet: &Packet,
+    sender: [u8; 6],
+) -> Option<()> {
+    if packet.part != Part::Whole {
         return None;
     }
-    let (IpAddr::V6(from), IpAddr::V6(to)) = (reading.from, reading.to) else {
+    let (IpAddr::V6(from), IpAddr::V6(to)) = (packet.from, packet.to) else {
         return None;
     };
-    let kind = *reading.payload.first()?;
+    let kind = *packet.payload.first()?;
     let unspecified = from == Ipv6Addr::UNSPECIFIED;
     if !matches!(kind, 133..=137) {
         // RFC 2710 §3, RFC 3810 §5: listeners speak from link-local addresses, or none, to groups.
         let local = unspecified || is_link_local(from);
         return (local && to.is_multicast()).then_some(());
     }
-    if reading.hops != 255 || (unspecified && !to.is_multicast()) {
+    if packet.hops != 255 || (unspecified && !to.is_multicast()) {
         return None;
     }
-    if lane == Lane::In {
+    if direction == Direction::In {
         return Some(());
     }
     match kind {
         133 => (to.is_multicast() || is_link_local(to)).then_some(()),
         135 | 136 => {
-            let target = ip6(reading.payload.get(..24)?, 8)?;
+            let target = ip6(packet.payload.get(..24)?, 8)?;
             let about = if kind == 136 { target } else { from };
-            let fits = |ip| speaks_for(reading.payload, sender, ip);
+            let fits = |ip| is_own_address(packet.payload, sender, ip);
             let near = is_link_local(from);
             ((kind == 135 || fits(about)) && (!near || fits(from))).then_some(())
         }
@@ -128,8 +132,8 @@ pub(super) fn announcement(lane: Lane, reading: &Reading, sender: [u8; 6]) -> Op
 
 /// A workload speaks for its own address, and for the link-local one that is made from the hardware
 /// address that it sends from (EUI-64), if the message ties no other to it.
-fn speaks_for(message: &[u8], sender: [u8; 6], ip: Ipv6Addr) -> bool {
-    if ground::workload(true) == IpAddr::V6(ip) {
+fn is_own_address(message: &[u8], sender: [u8; 6], ip: Ipv6Addr) -> bool {
+    if fixture::workload(true) == IpAddr::V6(ip) {
         return true;
     }
     let [a, b, c, d, e, f] = sender;

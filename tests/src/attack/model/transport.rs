@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{End, Part, Reading, ip4, ip6, ipv6, word};
-use crate::attack::ground::number;
+use super::{End, Packet, Part, ip4, ip6, ipv6, word};
+use crate::attack::fixture::protocol;
 
 /// What a transport header says.
 pub(super) struct Message {
@@ -27,13 +27,13 @@ impl Message {
     }
 
     /// Whether it is there to get an address, so that its source may be none or link-local.
-    pub(super) fn configures(&self, reading: &Reading) -> bool {
+    pub(super) fn configures(&self, packet: &Packet) -> bool {
         let dhcp = |from, to| {
-            reading.part == Part::Whole
-                && reading.protocol == number::UDP
+            packet.part == Part::Whole
+                && packet.protocol == protocol::UDP
                 && self.ports == (from, to)
         };
-        match (reading.from, reading.to) {
+        match (packet.from, packet.to) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 from == Ipv4Addr::UNSPECIFIED && to == Ipv4Addr::BROADCAST && dhcp(68, 67)
             }
@@ -49,50 +49,50 @@ impl Message {
 }
 
 /// Reads the transport header of a whole packet or of a first fragment, which must hold all of it.
-pub(super) fn read(reading: &Reading, cut: bool) -> Option<Message> {
-    let payload = reading.payload;
+pub(super) fn read(packet: &Packet, cut: bool) -> Option<Message> {
+    let payload = packet.payload;
     let ports = || Some((word(payload, 0)?.into(), word(payload, 2)?.into()));
-    match reading.protocol {
-        number::TCP => {
+    match packet.protocol {
+        protocol::TCP => {
             let fixed: &[u8; 20] = payload.first_chunk()?;
             let length = usize::from(fixed[12] >> 4) * 4;
             payload.get(..length)?;
             let flags = fixed[13];
             let mut message = Message::of(ports()?, length);
             message.opens = flags & 0x17 == 0x02;
-            (length >= 20 && sane(flags)).then_some(message)
+            (length >= 20 && flags_are_valid(flags)).then_some(message)
         }
-        number::UDP => {
+        protocol::UDP => {
             payload.get(..8)?;
             let said = usize::from(word(payload, 4)?);
-            let whole = reading.part == Part::Whole && !cut;
+            let whole = packet.part == Part::Whole && !cut;
             let fits = said >= 8 && (!whole || said <= payload.len());
             fits.then_some(Message::of(ports()?, 8))
         }
-        number::SCTP => payload.get(..12).and(Some(Message::of(ports()?, 12))),
-        number::ICMP if !reading.to.is_ipv6() => icmp(reading),
-        number::ICMPV6 if reading.to.is_ipv6() => icmp(reading),
+        protocol::SCTP => payload.get(..12).and(Some(Message::of(ports()?, 12))),
+        protocol::ICMP if !packet.to.is_ipv6() => icmp(packet),
+        protocol::ICMPV6 if packet.to.is_ipv6() => icmp(packet),
         _ => Some(Message::of((0, 0), 0)),
     }
 }
 
 /// SYN, SYN+ACK, RST, RST+ACK, FIN+ACK, ACK; URG beside those without RST or SYN+ACK.
-fn sane(flags: u8) -> bool {
+fn flags_are_valid(flags: u8) -> bool {
     matches!(
         flags & 0x37,
         0x02 | 0x22 | 0x12 | 0x04 | 0x14 | 0x11 | 0x31 | 0x10 | 0x30
     )
 }
 
-fn icmp(reading: &Reading) -> Option<Message> {
-    let head: &[u8; 8] = reading.payload.first_chunk()?;
+fn icmp(packet: &Packet) -> Option<Message> {
+    let head: &[u8; 8] = packet.payload.first_chunk()?;
     let [kind, _, _, _, high, low, ..] = *head;
-    let v6 = reading.to.is_ipv6();
+    let v6 = packet.to.is_ipv6();
     let mut message = Message::of(echo_ports(v6, kind, u16::from_be_bytes([high, low])), 8);
     message.is_error = is_error(v6, kind);
     message.is_discovery = v6 && ipv6::is_discovery(kind);
     let special = message.is_error || message.is_discovery;
-    (!special || reading.part == Part::Whole).then_some(message)
+    (!special || packet.part == Part::Whole).then_some(message)
 }
 
 const fn is_error(v6: bool, kind: u8) -> bool {
@@ -126,9 +126,9 @@ pub(super) struct Quoted {
     pub(super) to: End,
 }
 
-pub(super) fn quoted(reading: &Reading) -> Option<Quoted> {
-    let inside = reading.payload.get(8..)?;
-    let v6 = reading.to.is_ipv6();
+pub(super) fn quoted(packet: &Packet) -> Option<Quoted> {
+    let inside = packet.payload.get(8..)?;
+    let v6 = packet.to.is_ipv6();
     let (protocol, from, to, transport) = if v6 {
         let chain = ipv6::walk(*inside.get(6)?, inside.get(40..)?, inside.get(40..)?)?;
         if inside.first()? >> 4 != 6 || matches!(chain.part, Part::Later { .. }) {
@@ -148,10 +148,12 @@ pub(super) fn quoted(reading: &Reading) -> Option<Quoted> {
         (*inside.get(9)?, from, to, inside.get(header..)?)
     };
     let head: &[u8; 8] = transport.first_chunk()?;
-    let icmp = if v6 { number::ICMPV6 } else { number::ICMP };
+    let icmp = if v6 { protocol::ICMPV6 } else { protocol::ICMP };
     let [kind, _, _, _, high, low, ..] = *head;
     let (source, destination) = match protocol {
-        number::TCP | number::UDP | number::SCTP => (word(head, 0)?.into(), word(head, 2)?.into()),
+        protocol::TCP | protocol::UDP | protocol::SCTP => {
+            (word(head, 0)?.into(), word(head, 2)?.into())
+        }
         own if own == icmp && is_error(v6, kind) => return None,
         own if own == icmp => echo_ports(v6, kind, u16::from_be_bytes([high, low])),
         _ => (0, 0),

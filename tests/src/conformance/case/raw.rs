@@ -1,11 +1,11 @@
-//! A case file's YAML, key by key. Unknown keys are errors; what values mean is not decided here.
+//! The YAML structure of a case file. Unknown keys are errors; values are interpreted elsewhere.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-/// Values by name; null removes what is there.
+/// Values by name; null removes an existing one.
 pub(super) type Changes = BTreeMap<String, Option<String>>;
 
 #[derive(Debug, Deserialize)]
@@ -86,7 +86,7 @@ pub(super) struct Expectation {
     pub(super) verdict: String,
 }
 
-/// A glob or a list of them; numbers (families) are taken as they are written.
+/// A glob or a list of globs; numbers (families) are kept as written.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum OneOrMany {

@@ -1,4 +1,4 @@
-//! Reading: what is understood, and where faults are told to be.
+//! Reading case files: what is accepted, and the lines of reported errors.
 
 use super::*;
 use crate::conformance::name::End;
@@ -6,7 +6,7 @@ use crate::conformance::port::Family;
 
 const HEAD: &str = "name: c\ntag: S\nwhy: because\n";
 
-fn steps(text: &str) -> Result<Case, Fault> {
+fn steps(text: &str) -> Result<Case, ParseError> {
     parse("c", &format!("{HEAD}steps:\n{text}"))
 }
 
@@ -60,16 +60,16 @@ steps: []
         ),
     )
     .unwrap();
-    let world = World::new(&case, Ends::FOR_READING).unwrap();
+    let cluster = Cluster::new(&case, HostAddresses::PLACEHOLDER).unwrap();
     let labels = |labels: &BTreeMap<String, String>| {
         let all: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
         all.join(",")
     };
-    let namespace = |name: &str| labels(&world.namespaces[name].labels);
+    let namespace = |name: &str| labels(&cluster.namespaces[name].labels);
     assert_eq!(namespace("x"), "kubernetes.io/metadata.name=x,ns=x");
     assert_eq!(namespace("z"), "kubernetes.io/metadata.name=z");
     assert_eq!(namespace("w"), "kubernetes.io/metadata.name=w,team=blue");
-    let member = |name: &str| &world.workloads[&name.parse().unwrap()];
+    let member = |name: &str| &cluster.workloads[&name.parse().unwrap()];
     assert_eq!(labels(&member("x/b").labels), "app=web,pod=b");
     assert_eq!(member("x/b").service_account, "web");
     assert_eq!(member("x/c").service_account, "default");
@@ -79,13 +79,13 @@ steps: []
         "serve-80-tcp=tcp/80,serve-80-udp=udp/80,serve-81-tcp=tcp/81,serve-81-udp=udp/81,\
          serve-82-tcp=tcp/82,web=tcp/81"
     );
-    let fixed = world.address(&"z/a".parse::<End>().unwrap(), Family::V6);
+    let fixed = cluster.address(&"z/a".parse::<End>().unwrap(), Family::V6);
     assert_eq!(fixed.unwrap().to_string(), "2001:db8:18::7");
-    assert_eq!(world.grid.len(), 5, "tcp/80 is there already");
+    assert_eq!(cluster.grid.len(), 5, "tcp/80 is a default port");
 }
 
 #[test]
-fn faults_are_told_with_their_line() {
+fn errors_are_reported_with_their_line() {
     for (text, line, reason) in [
         ("  - apply: a\n  - applly: b\n", 6, "applly"),
         (
@@ -93,7 +93,7 @@ fn faults_are_told_with_their_line() {
             6,
             "more than one verb",
         ),
-        ("  - apply: a\n  - expect: []\n", 6, "without a verb"),
+        ("  - apply: a\n  - expect: []\n", 6, "has no verb"),
         (
             "  - apply: a\n    expect:\n      - { to: x/a }\n",
             7,
@@ -114,7 +114,7 @@ fn faults_are_told_with_their_line() {
         ("  - mode: { x: open }\n", 5, "open"),
         ("  - mode: { q: observe }\n", 5, "\"q\""),
         ("  - remove: [x/a]\n  - remove: [x/a]\n", 6, "x/a"),
-        ("  - add: { x/a: {} }\n", 5, "exists already"),
+        ("  - add: { x/a: {} }\n", 5, "already exists"),
         ("  - add: { x/d: { ip4: 1.2.3 } }\n", 5, "1.2.3"),
         ("  - move-address: { from: x/a, to: x/q }\n", 5, "x/q"),
         ("  - label: { labels: {} }\n", 5, "either"),
@@ -122,9 +122,9 @@ fn faults_are_told_with_their_line() {
         ("  - delete: [p]\n", 5, "kind/namespace/name"),
         ("  - apply: [\n", 5, ""),
     ] {
-        let fault = steps(text).unwrap_err();
-        assert!(fault.reason.contains(reason), "{text}{}", fault.reason);
-        assert_eq!(fault.line, line, "{text}{}", fault.reason);
+        let error = steps(text).unwrap_err();
+        assert!(error.reason.contains(reason), "{text}{}", error.reason);
+        assert_eq!(error.line, line, "{text}{}", error.reason);
     }
     for (text, line) in [
         ("name: d\ntag: S\nwhy: w\nsteps: []\n", 1),
@@ -144,7 +144,7 @@ fn faults_are_told_with_their_line() {
 }
 
 #[test]
-fn an_unreadable_file_is_named() {
+fn an_unreadable_file_is_reported_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.yaml");
     std::fs::write(&path, format!("{HEAD}stepz: []\n")).unwrap();

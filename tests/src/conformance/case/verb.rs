@@ -1,4 +1,4 @@
-//! What a step does.
+//! The verbs of steps.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::conformance::duration;
 use crate::conformance::name::WorkloadName;
 use crate::conformance::objects::ObjectKey;
 
-/// The verb of a step, with what it is about.
+/// The verb of a step, with its arguments.
 #[derive(Clone, Debug)]
 pub(in crate::conformance) enum Verb {
     /// Create or replace Kubernetes objects.
@@ -23,17 +23,17 @@ pub(in crate::conformance) enum Verb {
     LabelWorkload(WorkloadName, Changes),
     /// Change labels of a namespace.
     LabelNamespace(String, Changes),
-    /// Workloads appear.
+    /// Add workloads.
     Add(BTreeMap<WorkloadName, WorkloadDelta>),
-    /// Workloads disappear.
+    /// Remove workloads.
     Remove(Vec<WorkloadName>),
-    /// The first goes away, the second is recreated with its address.
+    /// Remove the first workload and recreate the second with the first one's address.
     MoveAddress(WorkloadName, WorkloadName),
     /// Set modes of namespaces.
     Mode(BTreeMap<String, Mode>),
-    /// Time passes.
+    /// Wait.
     Wait(Duration),
-    /// The agent is stopped and started again.
+    /// Stop and start the agent.
     Restart(Stop),
     /// Like `Apply`, but must be refused and change nothing.
     Reject(String),
@@ -50,7 +50,7 @@ pub(in crate::conformance) enum Mode {
 }
 
 impl Mode {
-    /// As the agent's command line has it.
+    /// The name on the agent's command line.
     pub(in crate::conformance) const fn name(self) -> &'static str {
         match self {
             Self::Observe => "observe",
@@ -70,7 +70,7 @@ pub(in crate::conformance) enum Stop {
 }
 
 impl Verb {
-    /// Policy text, which may hold placeholders.
+    /// The policy text, which may contain placeholders.
     pub(in crate::conformance) fn text(&self) -> Option<&str> {
         match self {
             Self::Apply(text)
@@ -90,7 +90,7 @@ impl Verb {
     }
 }
 
-/// The one verb of a step.
+/// The only verb of a step.
 pub(super) fn of(raw: raw::Step) -> Result<Verb> {
     let verbs = [
         raw.apply.map(|text| Ok(Verb::Apply(text))),
@@ -108,8 +108,8 @@ pub(super) fn of(raw: raw::Step) -> Result<Verb> {
         raw.restart_agent.map(|how| restart(&how)),
     ];
     let mut given = verbs.into_iter().flatten();
-    let verb = given.next().context("a step without a verb")??;
-    ensure!(given.next().is_none(), "a step with more than one verb");
+    let verb = given.next().context("the step has no verb")??;
+    ensure!(given.next().is_none(), "the step has more than one verb");
     Ok(verb)
 }
 

@@ -1,8 +1,8 @@
-//! Which cells are judged, and as what.
+//! Which cells are checked, and the expected result of each.
 
 use super::*;
 use crate::conformance::case::{Case, Delta};
-use crate::conformance::world::Ends;
+use crate::conformance::cluster::HostAddresses;
 
 fn patterns(globs: &[&str]) -> Patterns {
     match globs {
@@ -21,13 +21,16 @@ fn entry(from: &[&str], to: &[&str], verdict: Verdict) -> Expectation {
     }
 }
 
-fn grid(expect: &[Expectation]) -> Vec<Judged> {
+fn grid(expect: &[Expectation]) -> Vec<ExpectedCell> {
     let case = Case {
         name: "c".to_owned(),
         delta: Delta::default(),
         steps: Vec::new(),
     };
-    judged(&World::new(&case, Ends::FOR_READING).unwrap(), expect)
+    expected_cells(
+        &Cluster::new(&case, HostAddresses::PLACEHOLDER).unwrap(),
+        expect,
+    )
 }
 
 fn denied(expect: &[Expectation]) -> Vec<String> {
@@ -37,20 +40,20 @@ fn denied(expect: &[Expectation]) -> Vec<String> {
 }
 
 /// Four ports in two families.
-const OF_A_PAIR: usize = 8;
+const CELLS_PER_PAIR: usize = 8;
 
 #[test]
-fn everything_is_allowed_at_first() {
+fn without_expectations_every_cell_is_allowed() {
     let cells = grid(&[]);
-    // 9 workloads with one another, with node and ext both ways.
-    assert_eq!(cells.len(), (9 * 8 + 9 * 4) * OF_A_PAIR);
+    // 9 workloads with one another, and with node and ext in both directions.
+    assert_eq!(cells.len(), (9 * 8 + 9 * 4) * CELLS_PER_PAIR);
     assert!(cells.iter().all(|it| it.want == Want::Allow));
     assert!(cells.iter().all(|it| it.cell.from != it.cell.to));
     let only_workloads =
-        |it: &Judged| it.cell.from.workload().is_some() || it.cell.to.workload().is_some();
+        |it: &ExpectedCell| it.cell.from.workload().is_some() || it.cell.to.workload().is_some();
     assert!(
         cells.iter().all(only_workloads),
-        "node and ext are not probed"
+        "cells between node and ext are not probed"
     );
 }
 
@@ -58,13 +61,19 @@ fn everything_is_allowed_at_first() {
 fn the_last_entry_that_matches_decides() {
     let deny = entry(&[], &["x/a"], Verdict::Deny);
     let allow = entry(&["y/*", "node"], &["x/*"], Verdict::Allow);
-    assert_eq!(denied(std::slice::from_ref(&deny)).len(), 10 * OF_A_PAIR);
-    assert_eq!(denied(&[deny.clone(), allow.clone()]).len(), 6 * OF_A_PAIR);
-    assert_eq!(denied(&[allow, deny]).len(), 10 * OF_A_PAIR);
+    assert_eq!(
+        denied(std::slice::from_ref(&deny)).len(),
+        10 * CELLS_PER_PAIR
+    );
+    assert_eq!(
+        denied(&[deny.clone(), allow.clone()]).len(),
+        6 * CELLS_PER_PAIR
+    );
+    assert_eq!(denied(&[allow, deny]).len(), 10 * CELLS_PER_PAIR);
 }
 
 #[test]
-fn ports_and_families_narrow() {
+fn ports_and_families_restrict_an_entry() {
     let mut narrow = entry(&["x/a"], &["ext"], Verdict::Deny);
     narrow.port = patterns(&["tcp/*"]);
     narrow.family = patterns(&["6"]);
@@ -72,17 +81,17 @@ fn ports_and_families_narrow() {
 }
 
 #[test]
-fn any_is_not_judged() {
+fn cells_with_verdict_any_are_not_checked() {
     let all = grid(&[]).len();
     let any = entry(&["x/a"], &["x/b"], Verdict::Any);
-    assert_eq!(grid(&[any]).len(), all - OF_A_PAIR);
+    assert_eq!(grid(&[any]).len(), all - CELLS_PER_PAIR);
 }
 
 #[test]
-fn itself_is_judged_only_where_an_entry_names_it_twice() {
+fn a_cell_to_itself_is_checked_only_if_an_entry_names_it_on_both_sides() {
     let all = grid(&[]).len();
     for (from, to, more) in [
-        (vec!["x/a"], vec!["x/a"], OF_A_PAIR),
+        (vec!["x/a"], vec!["x/a"], CELLS_PER_PAIR),
         (vec!["x/*"], vec!["x/a"], 0),
         (vec![], vec!["x/a"], 0),
         (vec!["x/a", "x/b"], vec!["x/a", "x/b"], 0),
@@ -91,7 +100,7 @@ fn itself_is_judged_only_where_an_entry_names_it_twice() {
         let cells = grid(&[entry(&from, &to, Verdict::Allow)]);
         assert_eq!(cells.len(), all + more, "{from:?} {to:?}");
     }
-    // Other entries count for it as for any cell.
+    // Other entries apply to it as to any cell.
     let deny = entry(&["x/a"], &[], Verdict::Deny);
     let itself = entry(&["x/a"], &["x/a"], Verdict::Allow);
     assert!(!denied(&[deny.clone(), itself.clone()]).contains(&"x/a x/a tcp/80 4".to_owned()));
@@ -99,10 +108,10 @@ fn itself_is_judged_only_where_an_entry_names_it_twice() {
 }
 
 #[test]
-fn only_silence_is_a_denial() {
-    assert!(Want::Deny.is(Got::Deny) && Want::Allow.is(Got::Allow));
+fn only_silence_counts_as_denied() {
+    assert!(Want::Deny.matches(Got::Deny) && Want::Allow.matches(Got::Allow));
     for got in [Got::Allow, Got::Delivered] {
-        assert!(!Want::Deny.is(got));
+        assert!(!Want::Deny.matches(got));
     }
-    assert!(!Want::Allow.is(Got::Delivered) && !Want::Allow.is(Got::Deny));
+    assert!(!Want::Allow.matches(Got::Delivered) && !Want::Allow.matches(Got::Deny));
 }

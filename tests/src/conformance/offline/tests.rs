@@ -1,4 +1,4 @@
-//! What modes make of verdicts.
+//! How modes change verdicts.
 
 use super::*;
 use crate::conformance::case::{Case, Delta, Verb};
@@ -9,9 +9,9 @@ fn got(from: &str, to: &str, egress: &str, ingress: &str, mode: Mode) -> Got {
         delta: Delta::default(),
         steps: Vec::new(),
     };
-    let mut world = World::new(&case, Ends::FOR_READING).unwrap();
+    let mut cluster = Cluster::new(&case, HostAddresses::PLACEHOLDER).unwrap();
     let modes = [("x".to_owned(), mode)];
-    world.follow(&Verb::Mode(modes.into())).unwrap();
+    cluster.apply(&Verb::Mode(modes.into())).unwrap();
     let cell = Cell {
         from: from.parse().unwrap(),
         to: to.parse().unwrap(),
@@ -21,15 +21,15 @@ fn got(from: &str, to: &str, egress: &str, ingress: &str, mode: Mode) -> Got {
     let side = |verdict: &str| Side {
         verdict: verdict.to_owned(),
     };
-    let answer = Answer {
+    let evaluation = Evaluation {
         egress: side(egress),
         ingress: side(ingress),
     };
-    act(&world, &cell, &answer).unwrap()
+    apply_modes(&cluster, &cell, &evaluation).unwrap()
 }
 
 #[test]
-fn each_side_drops_as_its_namespace_does() {
+fn each_side_applies_the_mode_of_its_namespace() {
     use Mode::{Enforce, Lockdown, Observe};
     for (from, to, egress, ingress, mode, expected) in [
         ("x/a", "y/a", "allow", "allow", Enforce, Got::Allow),

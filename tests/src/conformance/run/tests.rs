@@ -1,4 +1,4 @@
-//! The runner as a whole, offline: it must notice what is wrong.
+//! The whole runner, offline: it must detect failures.
 
 use super::*;
 use crate::conformance::Unreadable;
@@ -29,7 +29,7 @@ steps:
       - { from: node, to: x/a, verdict: allow }
 ";
 
-fn play(cases: &[(&str, String)], filter: &str) -> (Result<bool>, String) {
+fn run_cases(cases: &[(&str, String)], filter: &str) -> (Result<bool>, String) {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in cases {
         let text = format!("name: {name}\n{text}");
@@ -50,7 +50,7 @@ fn play(cases: &[(&str, String)], filter: &str) -> (Result<bool>, String) {
 fn a_wrong_expectation_fails() {
     let wrong = CASE.replacen("from: [x/b, node]", "from: [x/b, y/b, node]", 1);
     assert_ne!(wrong, CASE);
-    let (passed, text) = play(&[("wrong", wrong), ("right", CASE.to_owned())], "");
+    let (passed, text) = run_cases(&[("wrong", wrong), ("right", CASE.to_owned())], "");
     assert!(!passed.unwrap(), "{text}");
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
@@ -70,10 +70,10 @@ fn a_wrong_expectation_fails() {
 }
 
 #[test]
-fn a_denial_that_is_none_fails() {
+fn an_allowed_cell_expected_to_be_denied_fails() {
     let wrong = CASE.replacen("expect: []", "expect: [{ to: x/a, verdict: deny }]", 1);
     assert_ne!(wrong, CASE);
-    let (passed, text) = play(&[("wrong", wrong)], "");
+    let (passed, text) = run_cases(&[("wrong", wrong)], "");
     assert!(!passed.unwrap(), "{text}");
     assert!(
         text.contains("FAIL wrong 2 ext x/a tcp/80 4 deny allow\n"),
@@ -82,20 +82,20 @@ fn a_denial_that_is_none_fails() {
 }
 
 #[test]
-fn what_should_be_refused_and_is_not_fails() {
+fn accepting_policies_that_should_be_refused_fails() {
     let text = "tag: O\nwhy: w\nsteps: [{ reject-toml: '' }]\n".to_owned();
-    let (passed, text) = play(&[("accepted", text)], "");
+    let (passed, text) = run_cases(&[("accepted", text)], "");
     assert!(!passed.unwrap());
     assert!(
-        text.starts_with("FAILED accepted: step 1: was accepted\n"),
+        text.starts_with("FAILED accepted: step 1: accepted, but should be refused\n"),
         "{text}"
     );
 }
 
 #[test]
-fn what_is_refused_and_should_not_be_fails() {
+fn refusing_valid_policies_fails() {
     let text = "tag: O\nwhy: w\nsteps: [{ apply-toml: 'nonsense' }]\n".to_owned();
-    let (passed, text) = play(&[("refused", text)], "");
+    let (passed, text) = run_cases(&[("refused", text)], "");
     assert!(!passed.unwrap());
     assert!(
         text.starts_with("FAILED refused: step 1: refused: "),
@@ -106,11 +106,11 @@ fn what_is_refused_and_should_not_be_fails() {
 #[test]
 fn the_filter_selects_by_name() {
     let cases = [("one", CASE.to_owned()), ("two", "nonsense".to_owned())];
-    let (passed, text) = play(&cases, "on");
+    let (passed, text) = run_cases(&cases, "on");
     assert!(passed.unwrap(), "{text}");
     assert_eq!(text, "1 passed, 0 failed\n");
-    let (passed, _) = play(&cases, "");
+    let (passed, _) = run_cases(&cases, "");
     assert!(passed.unwrap_err().is::<Unreadable>());
-    let (passed, _) = play(&cases, "three");
-    assert!(passed.is_err(), "no case is no success");
+    let (passed, _) = run_cases(&cases, "three");
+    assert!(passed.is_err(), "a filter that matches no case is an error");
 }

@@ -1,12 +1,12 @@
-//! Playing cases on the wire: real interfaces in network namespaces, the real agent, real sockets.
+//! Runs cases on the wire: real interfaces in network namespaces, the real agent, real sockets.
 //!
-//! A stage has a node of its own (the agent runs there), a host outside, and the workloads of the
-//! present world. It lives on from case to case: starting an agent is what costs most. Changing
-//! the world means changing files and interfaces and nothing else; the agent has to notice.
+//! Each backend has its own node (where the agent runs), an external host, and the workloads of the
+//! current cluster. It is reused from case to case, because starting an agent takes the most time.
+//! To change the cluster it changes only files and interfaces; the agent has to detect that.
 
-mod exchange;
-mod flight;
-mod post;
+mod event_loop;
+mod files;
+mod probe;
 mod servers;
 
 use std::collections::BTreeMap;
@@ -18,84 +18,84 @@ use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use self::exchange::{Aim, Exchange, Patience};
+use self::event_loop::{EventLoop, Target, Timing};
+use super::backend::{Backend, CheckResult, Policies, Submission};
 use super::case::Stop;
-use super::grid::{Judged, Miss};
+use super::cluster::{Cluster, HostAddresses, Mode};
+use super::grid::{ExpectedCell, Mismatch};
 use super::name::{End, WorkloadName};
-use super::stage::{Policies, Reception, Sight, Stage};
-use super::world::{Ends, Mode, World};
 use crate::agent::{Agent, AgentSpec};
 use crate::interrupt;
 use crate::topology::{Addresses, Node, Workload};
 
-/// Within this after a change the grid must be as expected.
-const SETTLED: Duration = Duration::from_secs(2);
-/// The steps in which waiting listens for an interrupt.
-const SLICE: Duration = Duration::from_millis(50);
+/// After a change the grid must be as expected within this time.
+const CONVERGENCE: Duration = Duration::from_secs(2);
+/// Interval at which waiting checks for an interrupt.
+const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A stage on the wire.
+/// The backend on the wire.
 #[derive(Debug)]
 pub(super) struct Wire {
-    // First, because it cleans up in the node's namespace.
+    // Declared first: dropping it runs commands in the node's namespace.
     agent: Agent,
-    exchange: Exchange,
+    event_loop: EventLoop,
     present: BTreeMap<WorkloadName, Workload>,
     outside: Workload,
     node: Node,
-    world: Option<World>,
+    cluster: Option<Cluster>,
     policies: Policies,
     /// Modes other than `enforce`.
     modes: BTreeMap<String, Mode>,
-    marker: post::Marker,
-    /// When something last changed.
+    marker: files::Marker,
+    /// When something was last changed.
     changed: Instant,
 }
 
 impl Wire {
-    /// A stage with a running agent and an empty world.
+    /// A backend with a running agent and an empty cluster.
     pub(super) fn new(binary: &Path) -> Result<Self> {
-        // Every probe is a socket on either side.
+        // Every probe uses a socket at both ends.
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raising RLIMIT_NOFILE")?;
         let node = Node::new()?;
         let outside = node.outside("ext")?;
-        let mut exchange = Exchange::new()?;
-        exchange.enter(&End::Node, &node.ns)?;
-        exchange.enter(&End::Outside, &outside.ns)?;
+        let mut event_loop = EventLoop::new()?;
+        event_loop.add_end(&End::Node, &node.ns)?;
+        event_loop.add_end(&End::Outside, &outside.ns)?;
         let spec = AgentSpec {
             inventory: node.inventory().build(),
-            documents: vec![(post::OBJECTS.to_owned(), String::new())],
+            documents: vec![(files::OBJECTS.to_owned(), String::new())],
             default_mode: Mode::Enforce.name().to_owned(),
             binary: Some(binary.to_owned()),
             ..AgentSpec::default()
         };
         Ok(Self {
             agent: Agent::start(&node, &spec)?,
-            exchange,
+            event_loop,
             present: BTreeMap::new(),
             outside,
             node,
-            world: None,
+            cluster: None,
             policies: Policies::default(),
             modes: BTreeMap::new(),
-            marker: post::Marker::default(),
+            marker: files::Marker::default(),
             changed: Instant::now(),
         })
     }
 
-    /// Makes and removes workloads, interface included.
-    fn change_places(&mut self, world: &World) -> Result<()> {
+    /// Creates and removes workloads with their interfaces.
+    fn update_workloads(&mut self, cluster: &Cluster) -> Result<()> {
         let stale = self.present.extract_if(.., |name, workload| {
-            let wanted = world.workloads.get(name).map(|member| member.addresses);
+            let wanted = cluster.workloads.get(name).map(|member| member.addresses);
             wanted != Some(addresses(workload))
         });
         let stale: Vec<(WorkloadName, Workload)> = stale.collect();
         for (name, workload) in stale {
-            self.exchange.leave(&End::Workload(name));
+            self.event_loop.remove_end(&End::Workload(name));
             self.node.remove(workload)?;
         }
-        self.exchange.serve(&world.grid)?;
-        for (name, member) in &world.workloads {
+        self.event_loop.serve(&cluster.grid)?;
+        for (name, member) in &cluster.workloads {
             if self.present.contains_key(name) {
                 continue;
             }
@@ -103,20 +103,20 @@ impl Wire {
             let workload =
                 self.node
                     .workload_at(name.namespace(), name.name(), member.addresses)?;
-            self.exchange
-                .enter(&End::Workload(name.clone()), &workload.ns)?;
+            self.event_loop
+                .add_end(&End::Workload(name.clone()), &workload.ns)?;
             self.present.insert(name.clone(), workload);
         }
         Ok(())
     }
 
-    fn change_modes(&mut self, world: &World) -> Result<()> {
+    fn update_modes(&mut self, cluster: &Cluster) -> Result<()> {
         let mut wanted: BTreeMap<String, Mode> = self
             .modes
             .keys()
             .map(|name| (name.clone(), Mode::Enforce))
             .collect();
-        for (name, namespace) in &world.namespaces {
+        for (name, namespace) in &cluster.namespaces {
             if namespace.mode != Mode::Enforce || wanted.contains_key(name) {
                 wanted.insert(name.clone(), namespace.mode);
             }
@@ -142,39 +142,46 @@ impl Wire {
         Ok(())
     }
 
-    fn aims<'a>(&self, cells: impl IntoIterator<Item = &'a Judged>) -> Result<Vec<Aim<'a>>> {
-        let world = self.world.as_ref().context("judging without a world")?;
-        let aim = |judged: &'a Judged| {
-            let cell = &judged.cell;
-            let address = world.address(&cell.to, cell.family)?;
-            Ok(Aim {
-                judged,
-                target: SocketAddr::new(address, cell.port.number),
+    fn targets<'a>(
+        &self,
+        cells: impl IntoIterator<Item = &'a ExpectedCell>,
+    ) -> Result<Vec<Target<'a>>> {
+        let cluster = self.cluster.as_ref().context("there is no cluster yet")?;
+        let target = |expected: &'a ExpectedCell| {
+            let cell = &expected.cell;
+            let address = cluster.address(&cell.to, cell.family)?;
+            Ok(Target {
+                expected,
+                address: SocketAddr::new(address, cell.port.number),
             })
         };
-        cells.into_iter().map(aim).collect()
+        cells.into_iter().map(target).collect()
     }
 
-    /// Polls until every cell was as wanted at some time, each for itself; returns those that
-    /// were not until the time was up.
-    fn settle(&mut self, cells: &[Judged]) -> Result<Vec<Miss>> {
-        let end = self.changed + SETTLED;
-        let mut aims = self.aims(cells)?;
+    /// Repeats the round until each cell has had the expected result once; returns the cells that
+    /// did not within the time limit.
+    fn poll_until_expected(&mut self, cells: &[ExpectedCell]) -> Result<Vec<Mismatch>> {
+        let end = self.changed + CONVERGENCE;
+        let mut targets = self.targets(cells)?;
         loop {
             interrupt::check()?;
             let last = Instant::now() >= end;
-            let misses = self.exchange.round(&aims, Patience::Short)?;
-            if misses.is_empty() || last {
-                return Ok(misses);
+            let mismatches = self.event_loop.round(&targets, Timing::Poll)?;
+            if mismatches.is_empty() || last {
+                return Ok(mismatches);
             }
-            aims.retain(|aim| misses.iter().any(|miss| miss.judged == *aim.judged));
+            targets.retain(|target| {
+                mismatches
+                    .iter()
+                    .any(|mismatch| mismatch.expected == *target.expected)
+            });
         }
     }
 }
 
-impl Stage for Wire {
-    fn ends(&self) -> Ends {
-        Ends {
+impl Backend for Wire {
+    fn host_addresses(&self) -> HostAddresses {
+        HostAddresses {
             node: self.node.addresses,
             outside: addresses(&self.outside),
         }
@@ -184,53 +191,60 @@ impl Stage for Wire {
         Timestamp::now()
     }
 
-    fn update(&mut self, world: &World, policies: &Policies) -> Result<Option<String>> {
-        if self.world.as_ref() == Some(world) && self.policies == *policies {
+    fn update(&mut self, cluster: &Cluster, policies: &Policies) -> Result<Option<String>> {
+        if self.cluster.as_ref() == Some(cluster) && self.policies == *policies {
             return Ok(None);
         }
-        // A namespace must be known while its mode is set, and no policy may outlive it.
-        self.change_modes(world)?;
+        // The agent must know a namespace while its mode is set, and policies of a namespace must
+        // be removed before it.
+        self.update_modes(cluster)?;
         self.write_policies(policies)?;
-        if self.world.as_ref() != Some(world) {
-            self.change_places(world)?;
-            self.world = Some(world.clone());
+        if self.cluster.as_ref() != Some(cluster) {
+            self.update_workloads(cluster)?;
+            self.cluster = Some(cluster.clone());
             self.write_inventory()?;
         }
         self.changed = Instant::now();
         Ok(None)
     }
 
-    fn offer(&mut self, policies: &Policies) -> Result<Reception> {
+    fn submit(&mut self, policies: &Policies) -> Result<Submission> {
         self.write_policies(policies)?;
-        let complaint = self.complaint_once_read()?;
+        let agent_error = self.error_after_reading()?;
         self.changed = Instant::now();
-        Ok(complaint.map_or(Reception::Accepted, Reception::Refused))
+        Ok(agent_error.map_or(Submission::Accepted, Submission::Refused))
     }
 
-    fn closed(&mut self, cells: &[Judged]) -> Result<Vec<Miss>> {
-        let complaint = self.complaint_once_read()?;
-        ensure!(complaint.is_none(), "without policies: {complaint:?}");
+    fn check_controls(&mut self, cells: &[ExpectedCell]) -> Result<Vec<Mismatch>> {
+        let agent_error = self.error_after_reading()?;
+        ensure!(
+            agent_error.is_none(),
+            "the agent reports an error without policies: {agent_error:?}"
+        );
         self.changed = Instant::now();
-        self.settle(cells)
+        self.poll_until_expected(cells)
     }
 
-    fn look(&mut self, cells: &[Judged]) -> Result<Sight> {
-        let late = self.settle(cells)?;
-        // The grid may have been as expected before the agent had even read what changed.
-        let complaint = self.complaint_once_read()?;
-        let aims = self.aims(cells)?;
-        let mut misses = self.exchange.round(&aims, Patience::Long)?;
-        if misses.is_empty() {
-            misses = late;
+    fn check(&mut self, cells: &[ExpectedCell]) -> Result<CheckResult> {
+        let late = self.poll_until_expected(cells)?;
+        // The grid may be as expected before the agent has read the change.
+        let agent_error = self.error_after_reading()?;
+        let targets = self.targets(cells)?;
+        let mut mismatches = self.event_loop.round(&targets, Timing::Final)?;
+        if mismatches.is_empty() {
+            mismatches = late;
         }
-        Ok(Sight { misses, complaint })
+        Ok(CheckResult {
+            mismatches,
+            agent_error,
+        })
     }
 
     fn wait(&mut self, span: Duration) -> Result<()> {
         let end = Instant::now() + span;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
             interrupt::check()?;
-            std::thread::sleep(left.min(SLICE));
+            std::thread::sleep(left.min(INTERRUPT_INTERVAL));
         }
         self.changed = Instant::now();
         Ok(())
@@ -243,7 +257,7 @@ impl Stage for Wire {
                 let status = self.agent.terminate()?;
                 ensure!(
                     status.success(),
-                    "the agent ended with {status} after SIGTERM"
+                    "the agent exited with {status} after SIGTERM"
                 );
             }
         }

@@ -1,6 +1,6 @@
-//! The far ends: echo servers that remember what reached them, all served by one loop.
+//! The servers: echo servers that record what reached them, all handled by one loop.
 //!
-//! A nonce is recorded before it is answered, an accepted connection before anything is read.
+//! A nonce is recorded before it is echoed, an accepted connection before anything is read.
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::conformance::port::{Port, Transport};
 use crate::nonce::{HEADER, Nonce};
 
-/// What reached any server since this was last cleared.
+/// What has reached any server since the last clear.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     nonces: HashSet<Nonce>,
@@ -31,12 +31,12 @@ impl Seen {
             || local.is_some_and(|local| self.accepted.contains(&(local, target)))
     }
 
-    fn note(&mut self, message: &[u8]) {
+    fn record(&mut self, message: &[u8]) {
         self.nonces.extend(Nonce::parse(message));
     }
 }
 
-/// A socket that waits for probes.
+/// A listening socket.
 #[derive(Debug)]
 pub(super) enum Server {
     Tcp(TcpListener),
@@ -56,7 +56,7 @@ impl Server {
         let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.number));
         match port.transport {
             Transport::Tcp => {
-                // Connections of an earlier server on this port may linger.
+                // Connections of an earlier server on this port may still be closing.
                 socket.set_reuse_address(true)?;
                 socket.bind(&address.into())?;
                 socket.listen(1024)?;
@@ -69,7 +69,7 @@ impl Server {
         }
     }
 
-    /// Takes in everything that waits; returns new connections.
+    /// Handles everything that has arrived; returns new connections.
     pub(super) fn serve(&self, seen: &mut Seen) -> Vec<Connection> {
         match self {
             Self::Tcp(listener) => accept(listener, seen),
@@ -99,8 +99,8 @@ fn echo(socket: &UdpSocket, seen: &mut Seen) {
     let mut buffer = [0; 2048];
     while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
         let message = buffer.get(..length).unwrap_or_default();
-        seen.note(message);
-        // A lost answer is the probe's finding, not ours.
+        seen.record(message);
+        // If sending fails, the probe reports the missing echo.
         let _ = socket.send_to(message, peer);
     }
 }
@@ -109,12 +109,12 @@ fn echo(socket: &UdpSocket, seen: &mut Seen) {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
-    /// The start of a message whose rest has not come yet.
+    /// The start of a message whose rest has not arrived yet.
     partial: Vec<u8>,
 }
 
 impl Connection {
-    /// Echoes what has come; false when the peer is gone.
+    /// Echoes what has arrived; false when the peer has closed the connection.
     pub(super) fn serve(&mut self, seen: &mut Seen) -> bool {
         self.try_serve(seen).unwrap_or(false)
     }
@@ -130,7 +130,7 @@ impl Connection {
             };
             self.partial.extend_from_slice(got);
             if self.partial.len() >= HEADER {
-                seen.note(&self.partial);
+                seen.record(&self.partial);
                 self.stream.write_all(&self.partial)?;
                 self.partial.clear();
             }
@@ -138,7 +138,7 @@ impl Connection {
     }
 }
 
-/// A socket of both families reports IPv4 addresses as mapped IPv6 ones.
+/// A dual-stack socket reports IPv4 addresses as mapped IPv6 addresses.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -1,4 +1,4 @@
-//! A probe under way: one socket, one nonce, one fresh source port.
+//! A probe in progress: one socket, one nonce, one new source port.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,13 +8,13 @@ use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::exchange::Aim;
+use super::event_loop::Target;
 use crate::conformance::grid::Got;
 use crate::conformance::port::Transport;
 use crate::nonce::{HEADER, Nonce};
 
-/// The range of source ports; every probe takes the next, so that none meets what an earlier one
-/// left in a conntrack table or in TIME_WAIT.
+/// The range of source ports. Every probe uses the next one, so that conntrack entries and
+/// TIME_WAIT sockets of earlier probes have no effect.
 const FIRST: u16 = 10_000;
 const LAST: u16 = 64_999;
 
@@ -36,40 +36,40 @@ impl SourcePort {
     }
 }
 
-/// How a probe ended at its own end.
+/// How a probe ended at the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
+enum ProbeEnd {
     Answered,
-    /// TCP reset, an ICMP error.
+    /// A TCP reset or an ICMP error.
     Refused,
 }
 
 #[derive(Debug)]
-pub(super) struct Flight {
+pub(super) struct Probe {
     pub(super) socket: Socket,
     pub(super) nonce: Nonce,
     pub(super) local: Option<SocketAddr>,
     started: Instant,
-    /// From launch to end.
+    /// From start to end.
     took: Option<Duration>,
     transport: Transport,
     connecting: bool,
     received: Vec<u8>,
-    ended: Option<Ended>,
+    ended: Option<ProbeEnd>,
 }
 
-impl Flight {
+impl Probe {
     /// Opens the socket in the namespace of the calling thread and sends the first packet.
-    pub(super) fn launch(aim: &Aim<'_>, source: &mut SourcePort) -> io::Result<Self> {
-        let transport = aim.judged.cell.port.transport;
+    pub(super) fn start(target: &Target<'_>, source: &mut SourcePort) -> io::Result<Self> {
+        let transport = target.expected.cell.port.transport;
         let (kind, protocol) = match transport {
             Transport::Tcp => (Type::STREAM, Protocol::TCP),
             Transport::Udp => (Type::DGRAM, Protocol::UDP),
         };
-        let socket = Socket::new(Domain::for_address(aim.target), kind, Some(protocol))?;
+        let socket = Socket::new(Domain::for_address(target.address), kind, Some(protocol))?;
         socket.set_nonblocking(true)?;
-        bind(&socket, aim.target, source)?;
-        let mut flight = Self {
+        bind(&socket, target.address, source)?;
+        let mut probe = Self {
             socket,
             nonce: Nonce::fresh(),
             local: None,
@@ -80,24 +80,24 @@ impl Flight {
             received: Vec::new(),
             ended: None,
         };
-        match flight.socket.connect(&aim.target.into()) {
+        match probe.socket.connect(&target.address.into()) {
             Err(error) if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) => {}
-            Err(error) => flight.fail(&error)?,
+            Err(error) => probe.fail(&error)?,
             Ok(()) => {}
         }
-        flight.local = flight.socket.local_addr()?.as_socket();
+        probe.local = probe.socket.local_addr()?.as_socket();
         if transport == Transport::Udp {
-            flight.send();
+            probe.send();
         }
-        Ok(flight)
+        Ok(probe)
     }
 
-    fn end(&mut self, how: Ended) {
+    fn end(&mut self, how: ProbeEnd) {
         self.ended = Some(how);
         self.took = Some(self.started.elapsed());
     }
 
-    /// What to wait for: every change of readiness.
+    /// The epoll events of interest: every change of readiness.
     pub(super) fn interest(&self) -> EpollFlags {
         let both = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         match self.transport {
@@ -106,30 +106,30 @@ impl Flight {
         }
     }
 
-    /// How long it took, if it is over.
+    /// How long the probe took, if it has ended.
     pub(super) fn took(&self) -> Option<Duration> {
         self.took
     }
 
-    /// Whether nothing more is to come.
-    pub(super) fn is_over(&self) -> bool {
+    /// Whether the probe has ended.
+    pub(super) fn has_ended(&self) -> bool {
         self.ended.is_some()
     }
 
-    /// Sends a datagram again; TCP does so itself.
+    /// Sends a datagram again; TCP retransmits by itself.
     pub(super) fn resend(&mut self) {
-        if self.transport == Transport::Udp && !self.is_over() {
+        if self.transport == Transport::Udp && !self.has_ended() {
             self.send();
         }
     }
 
-    /// Takes in what the socket has become ready for.
+    /// Handles the socket's readiness.
     pub(super) fn advance(&mut self) {
-        if self.is_over() {
+        if self.has_ended() {
             return;
         }
         if let Err(error) = self.try_advance() {
-            // Anything that is no verdict of the network is left to the deadline.
+            // Errors that do not come from the network are ignored until the deadline.
             let _ = self.fail(&error);
         }
     }
@@ -153,7 +153,7 @@ impl Flight {
                 Transport::Udp => self.received = got.to_vec(),
             }
             if self.received == self.nonce.header() {
-                self.end(Ended::Answered);
+                self.end(ProbeEnd::Answered);
                 return Ok(());
             }
         }
@@ -165,7 +165,7 @@ impl Flight {
         }
     }
 
-    /// Takes an error for the network's answer, or returns it if it is not one.
+    /// Ends the probe if the network caused this error, or returns the error.
     fn fail(&mut self, error: &io::Error) -> io::Result<()> {
         match error.kind() {
             ErrorKind::ConnectionRefused
@@ -173,21 +173,21 @@ impl Flight {
             | ErrorKind::BrokenPipe
             | ErrorKind::HostUnreachable
             | ErrorKind::NetworkUnreachable
-            | ErrorKind::PermissionDenied => self.end(Ended::Refused),
+            | ErrorKind::PermissionDenied => self.end(ProbeEnd::Refused),
             ErrorKind::WouldBlock | ErrorKind::NotConnected => {}
-            // A drop on the sender's own interface; for the probe it is like any other.
+            // A drop on the sender's own interface counts like any other drop.
             _ if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
             kind => return Err(kind.into()),
         }
         Ok(())
     }
 
-    /// The verdict, given whether the server saw anything of this.
+    /// The observed result, given whether the server received anything of this probe.
     pub(super) fn verdict(&self, seen: bool) -> Got {
         match self.ended {
-            Some(Ended::Answered) => Got::Allow,
-            Some(Ended::Refused) | None if seen => Got::Delivered,
-            Some(Ended::Refused) | None => Got::Deny,
+            Some(ProbeEnd::Answered) => Got::Allow,
+            Some(ProbeEnd::Refused) | None if seen => Got::Delivered,
+            Some(ProbeEnd::Refused) | None => Got::Deny,
         }
     }
 }
@@ -200,7 +200,7 @@ fn bind(socket: &Socket, target: SocketAddr, source: &mut SourcePort) -> io::Res
     let mut tries = 0;
     loop {
         match socket.bind(&SocketAddr::new(any, source.take()).into()) {
-            // A server of ours, or of the agent's.
+            // The port is in use by a server or by the agent.
             Err(error) if error.kind() == ErrorKind::AddrInUse && tries < 1000 => tries += 1,
             bound => return bound,
         }

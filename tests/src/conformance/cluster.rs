@@ -1,8 +1,9 @@
-//! What exists at some point of a case: namespaces, workloads with addresses and labels, modes.
+//! The state of the cluster at some point of a case: namespaces, workloads with addresses and
+//! labels, modes.
 //!
-//! Pure: it follows the steps on paper, so that what every step expects is known before anything
-//! runs. Addresses are given by name and stay known after a workload is gone, because policies may
-//! name them before and after.
+//! This is a simulation without side effects: it applies the steps, so that the expectations of
+//! every step are known before anything runs. An address is assigned to each name and kept after
+//! the workload is gone, because policies may refer to it before and after.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,19 +19,19 @@ pub(super) use super::case::Mode;
 
 const NAMESPACES: [&str; 3] = ["x", "y", "z"];
 const WORKLOADS: [&str; 3] = ["a", "b", "c"];
-/// Kubernetes puts it on every namespace.
+/// The label that Kubernetes puts on every namespace.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-/// Addresses of the two ends that are no workloads.
+/// Addresses of the two ends that are not workloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ends {
+pub(super) struct HostAddresses {
     pub(super) node: Addresses,
     pub(super) outside: Addresses,
 }
 
-impl Ends {
-    /// For work on paper.
-    pub(super) const FOR_READING: Self = Self {
+impl HostAddresses {
+    /// Addresses for cases that do not run on the wire.
+    pub(super) const PLACEHOLDER: Self = Self {
         node: Addresses {
             ip4: Ipv4Addr::new(100, 120, 0, 1),
             ip6: Ipv6Addr::new(0x2001, 0xdb8, 0x120, 0, 0, 0, 0, 1),
@@ -51,71 +52,71 @@ pub(super) struct Namespace {
 
 /// A workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Member {
+pub(super) struct WorkloadState {
     pub(super) labels: BTreeMap<String, String>,
     pub(super) service_account: String,
     pub(super) ports: BTreeMap<String, String>,
     pub(super) addresses: Addresses,
 }
 
-/// Everything that exists.
+/// The simulated cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct World {
-    pub(super) ends: Ends,
+pub(super) struct Cluster {
+    pub(super) hosts: HostAddresses,
     pub(super) namespaces: BTreeMap<String, Namespace>,
-    pub(super) workloads: BTreeMap<WorkloadName, Member>,
+    pub(super) workloads: BTreeMap<WorkloadName, WorkloadState>,
     /// The ports that every end serves.
     pub(super) grid: Vec<Port>,
-    /// The addresses a workload has, had last, or will have.
-    known: BTreeMap<WorkloadName, Addresses>,
+    /// The current, last or future addresses of each workload.
+    assigned: BTreeMap<WorkloadName, Addresses>,
     next: u32,
 }
 
-impl World {
-    /// The world before the first step of a case.
-    pub(super) fn new(case: &Case, ends: Ends) -> Result<Self> {
-        let mut world = Self {
-            ends,
+impl Cluster {
+    /// The cluster before the first step of a case.
+    pub(super) fn new(case: &Case, hosts: HostAddresses) -> Result<Self> {
+        let mut cluster = Self {
+            hosts,
             namespaces: BTreeMap::new(),
             workloads: BTreeMap::new(),
             grid: Port::DEFAULT.to_vec(),
-            known: BTreeMap::new(),
+            assigned: BTreeMap::new(),
             next: 0,
         };
         let extra = case.delta.grid.iter();
-        world.grid.extend(extra);
+        cluster.grid.extend(extra);
         let mut seen = Vec::new();
-        world.grid.retain(|port| {
+        cluster.grid.retain(|port| {
             let fresh = !seen.contains(port);
             seen.push(*port);
             fresh
         });
         for namespace in NAMESPACES {
-            world.namespace(namespace);
+            cluster.namespace(namespace);
             let labels = Changes::from([("ns".to_owned(), Some(namespace.to_owned()))]);
-            world.label_namespace(namespace, &labels)?;
+            cluster.label_namespace(namespace, &labels)?;
             for name in WORKLOADS {
                 let delta = WorkloadDelta {
                     labels: Changes::from([("pod".to_owned(), Some(name.to_owned()))]),
                     ..WorkloadDelta::default()
                 };
-                world.create(&format!("{namespace}/{name}").parse()?, &delta)?;
+                cluster.create(&format!("{namespace}/{name}").parse()?, &delta)?;
             }
         }
         for (namespace, labels) in &case.delta.namespaces {
-            world.namespace(namespace);
-            world.label_namespace(namespace, labels)?;
+            cluster.namespace(namespace);
+            cluster.label_namespace(namespace, labels)?;
         }
         for (name, delta) in &case.delta.workloads {
-            world.create(name, delta)?;
+            cluster.create(name, delta)?;
         }
-        world.ensure_distinct()?;
-        world.foresee(case);
-        Ok(world)
+        cluster.ensure_distinct()?;
+        cluster.assign_future_addresses(case);
+        Ok(cluster)
     }
 
-    /// Does what a step does to the world. Policies, time and the agent are none of its business.
-    pub(super) fn follow(&mut self, verb: &Verb) -> Result<()> {
+    /// Applies a step. Steps that only concern policies, time or the agent change nothing here.
+    pub(super) fn apply(&mut self, verb: &Verb) -> Result<()> {
         match verb {
             Verb::LabelWorkload(name, labels) => {
                 let member = self.workloads.get_mut(name);
@@ -126,7 +127,7 @@ impl World {
                 for (name, delta) in added {
                     ensure!(
                         !self.workloads.contains_key(name),
-                        "{name} exists already: it cannot be added"
+                        "{name} already exists and cannot be added"
                     );
                     self.create(name, delta)?;
                 }
@@ -140,9 +141,9 @@ impl World {
             Verb::MoveAddress(from, to) => {
                 ensure!(from != to, "{from} cannot move its address to itself");
                 let left = self.workloads.remove(from).with_context(|| absent(from))?;
-                let heir = self.workloads.get_mut(to).with_context(|| absent(to))?;
-                heir.addresses = left.addresses;
-                self.known.insert(to.clone(), left.addresses);
+                let new_owner = self.workloads.get_mut(to).with_context(|| absent(to))?;
+                new_owner.addresses = left.addresses;
+                self.assigned.insert(to.clone(), left.addresses);
             }
             Verb::Mode(modes) => {
                 for (name, mode) in modes {
@@ -163,18 +164,18 @@ impl World {
         Ok(())
     }
 
-    /// Every end there is: workloads in order, then `node` and `ext`.
+    /// All ends: workloads in order, then `node` and `ext`.
     pub(super) fn all_ends(&self) -> Vec<End> {
         let workloads = self.workloads.keys().cloned().map(End::Workload);
         workloads.chain([End::Node, End::Outside]).collect()
     }
 
-    /// The address of an end; of a workload also before it appears and after it is gone.
+    /// The address of an end; for a workload also before it is added and after it is removed.
     pub(super) fn address(&self, end: &End, family: Family) -> Result<IpAddr> {
         let addresses = match end {
-            End::Workload(name) => *self.known.get(name).with_context(|| absent(name))?,
-            End::Node => self.ends.node,
-            End::Outside => self.ends.outside,
+            End::Workload(name) => *self.assigned.get(name).with_context(|| absent(name))?,
+            End::Node => self.hosts.node,
+            End::Outside => self.hosts.outside,
         };
         Ok(match family {
             Family::V4 => addresses.ip4.into(),
@@ -189,13 +190,13 @@ impl World {
             .map_or(Mode::Enforce, |namespace| namespace.mode)
     }
 
-    /// The same with every namespace in `enforce`.
+    /// A copy with every namespace in `enforce`.
     pub(super) fn enforcing(&self) -> Self {
-        let mut world = self.clone();
-        for namespace in world.namespaces.values_mut() {
+        let mut cluster = self.clone();
+        for namespace in cluster.namespaces.values_mut() {
             namespace.mode = Mode::Enforce;
         }
-        world
+        cluster
     }
 
     fn namespace(&mut self, name: &str) {
@@ -214,20 +215,20 @@ impl World {
         Ok(())
     }
 
-    /// Makes a workload, or changes one that is there.
+    /// Creates a workload or changes an existing one.
     fn create(&mut self, name: &WorkloadName, delta: &WorkloadDelta) -> Result<()> {
         self.namespace(name.namespace());
         let mut addresses = self.addresses_for(name);
         addresses.ip4 = delta.ip4.unwrap_or(addresses.ip4);
         addresses.ip6 = delta.ip6.unwrap_or(addresses.ip6);
-        self.known.insert(name.clone(), addresses);
+        self.assigned.insert(name.clone(), addresses);
         let ports = self.grid.iter();
         let ports = ports.map(|port| (port.served_name(), port.to_string()));
         let ports = ports.collect();
         let member = self
             .workloads
             .entry(name.clone())
-            .or_insert_with(|| Member {
+            .or_insert_with(|| WorkloadState {
                 labels: BTreeMap::new(),
                 service_account: "default".to_owned(),
                 ports,
@@ -242,9 +243,9 @@ impl World {
         Ok(())
     }
 
-    /// What it has or had, unless another workload has that now.
+    /// The addresses already assigned to it, unless another workload has them now.
     fn addresses_for(&mut self, name: &WorkloadName) -> Addresses {
-        if let Some(known) = self.known.get(name) {
+        if let Some(known) = self.assigned.get(name) {
             let taken = self.workloads.iter().any(|(other, member)| {
                 other != name
                     && (member.addresses.ip4 == known.ip4 || member.addresses.ip6 == known.ip6)
@@ -262,20 +263,21 @@ impl World {
         }
     }
 
-    /// Gives addresses to those who will be added, so that policies may name them before.
-    fn foresee(&mut self, case: &Case) {
+    /// Assigns addresses to workloads that will be added, so that policies may refer to them
+    /// before.
+    fn assign_future_addresses(&mut self, case: &Case) {
         for step in &case.steps {
             let Verb::Add(added) = &step.verb else {
                 continue;
             };
             for (name, delta) in added {
-                if self.known.contains_key(name) {
+                if self.assigned.contains_key(name) {
                     continue;
                 }
                 let mut addresses = self.addresses_for(name);
                 addresses.ip4 = delta.ip4.unwrap_or(addresses.ip4);
                 addresses.ip6 = delta.ip6.unwrap_or(addresses.ip6);
-                self.known.insert(name.clone(), addresses);
+                self.assigned.insert(name.clone(), addresses);
             }
         }
     }

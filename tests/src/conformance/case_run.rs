@@ -1,44 +1,44 @@
-//! Plays one case on a stage: controls, the steps, the steps in another order, a restart.
+//! Runs one case: controls, the steps, the steps with policies in reverse order, a restart.
 //!
-//! Everything that is expected is known before the first step. A case that failed is played no
-//! further than the run that failed.
+//! All expectations are computed before the first step. If one of these runs fails, the following
+//! ones are skipped.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 
 use anyhow::Result;
 
+use super::backend::{Backend, Policies, Submission};
 use super::case::{Case, Stop, Verb};
-use super::grid::{self, Cell, Judged, Miss, Want};
+use super::cluster::Cluster;
+use super::grid::{self, Cell, ExpectedCell, Mismatch, Want};
 use super::objects::{self, Objects};
 use super::port::Family;
-use super::stage::{Policies, Reception, Stage};
-use super::world::World;
 use super::{refusal, substitution, toml_blocks};
 
-/// What came of a case.
+/// The result of a case.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    /// The step's label, and a cell that was not as expected after it.
-    pub(super) misses: Vec<(String, Miss)>,
-    /// What else went wrong.
-    pub(super) faults: Vec<String>,
+    /// A step's label, and a cell that was not as expected after it.
+    pub(super) mismatches: Vec<(String, Mismatch)>,
+    /// Other errors.
+    pub(super) errors: Vec<String>,
 }
 
 impl Outcome {
     /// Whether everything was as expected.
     pub(super) fn passed(&self) -> bool {
-        self.misses.is_empty() && self.faults.is_empty()
+        self.mismatches.is_empty() && self.errors.is_empty()
     }
 }
 
-/// What is to be seen after a step.
+/// The cluster and the expected cells after a step.
 struct Expected {
-    world: World,
-    cells: Vec<Judged>,
+    cluster: Cluster,
+    cells: Vec<ExpectedCell>,
 }
 
-/// In which order the documents of a step come.
+/// The order of the documents of a step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
     Written,
@@ -54,88 +54,89 @@ impl Order {
     }
 }
 
-/// Plays the whole case. An error means that the stage broke.
-pub(super) fn play(case: &Case, stage: &mut dyn Stage) -> Result<Outcome> {
-    let start = World::new(case, stage.ends())?;
-    let mut script = Script {
+/// Runs the whole case. An error means that the backend failed.
+pub(super) fn run_case(case: &Case, backend: &mut dyn Backend) -> Result<Outcome> {
+    let start = Cluster::new(case, backend.host_addresses())?;
+    let mut run = CaseRun {
         case,
-        stage,
+        backend,
         expected: expected(case, &start)?,
         start,
         outcome: Outcome::default(),
     };
-    script.controls()?;
-    if script.outcome.passed() {
-        script.run(Order::Written)?;
+    run.controls()?;
+    if run.outcome.passed() {
+        run.run(Order::Written)?;
     }
-    if script.outcome.passed() && script.has_another_order() {
-        script.run(Order::Reversed)?;
+    if run.outcome.passed() && run.order_can_be_reversed() {
+        run.run(Order::Reversed)?;
     }
-    if script.outcome.passed() {
-        script.restart_at_the_end()?;
+    if run.outcome.passed() {
+        run.final_restart()?;
     }
-    Ok(script.outcome)
+    Ok(run.outcome)
 }
 
-fn expected(case: &Case, start: &World) -> Result<Vec<Expected>> {
-    let mut world = start.clone();
+fn expected(case: &Case, start: &Cluster) -> Result<Vec<Expected>> {
+    let mut cluster = start.clone();
     let mut all = Vec::new();
     for step in &case.steps {
-        world.follow(&step.verb)?;
+        cluster.apply(&step.verb)?;
         all.push(Expected {
-            cells: grid::judged(&world, &step.expect),
-            world: world.clone(),
+            cells: grid::expected_cells(&cluster, &step.expect),
+            cluster: cluster.clone(),
         });
     }
     Ok(all)
 }
 
-struct Script<'a> {
+struct CaseRun<'a> {
     case: &'a Case,
-    stage: &'a mut dyn Stage,
-    start: World,
+    backend: &'a mut dyn Backend,
+    start: Cluster,
     /// For each step.
     expected: Vec<Expected>,
     outcome: Outcome,
 }
 
-/// A cell between two addresses: a control holds for no others.
+/// A cell with both addresses: a control is valid only for these.
 type Path = (Cell, Option<IpAddr>, Option<IpAddr>);
 
-impl Script<'_> {
-    /// Every cell that will be expected denied must be open without policies, in the first world
-    /// in which its ends have the addresses that they will have then.
+impl CaseRun<'_> {
+    /// Every cell that will be expected to be denied must be open without policies, in the first
+    /// cluster state in which its ends have the addresses that they will have then.
     fn controls(&mut self) -> Result<()> {
         let mut open: HashSet<Path> = HashSet::new();
         let mut wanted: Vec<Path> = Vec::new();
         for expected in &self.expected {
             let denied = expected.cells.iter().filter(|it| it.want == Want::Deny);
-            wanted.extend(denied.map(|it| path(&it.cell, &expected.world)));
+            wanted.extend(denied.map(|it| path(&it.cell, &expected.cluster)));
         }
-        let worlds = self.expected.iter().map(|expected| &expected.world);
-        let worlds: Vec<World> = std::iter::once(&self.start)
-            .chain(worlds)
-            .map(World::enforcing)
+        let clusters = self.expected.iter().map(|expected| &expected.cluster);
+        let clusters: Vec<Cluster> = std::iter::once(&self.start)
+            .chain(clusters)
+            .map(Cluster::enforcing)
             .collect();
-        for (number, world) in worlds.iter().enumerate() {
+        for (number, cluster) in clusters.iter().enumerate() {
             let here: HashSet<Path> = wanted
                 .iter()
-                .filter(|it| exists(it, world) && !open.contains(*it))
+                .filter(|it| exists(it, cluster) && !open.contains(*it))
                 .cloned()
                 .collect();
             if here.is_empty() && number > 0 {
                 continue;
             }
-            if let Some(refusal) = self.stage.update(world, &Policies::default())? {
-                self.fault(&format!("without policies: {refusal}"));
+            if let Some(refusal) = self.backend.update(cluster, &Policies::default())? {
+                self.error(&format!("without policies: {refusal}"));
                 return Ok(());
             }
-            let mut cells: Vec<Judged> = here.iter().map(|(cell, ..)| open_cell(cell)).collect();
+            let mut cells: Vec<ExpectedCell> =
+                here.iter().map(|(cell, ..)| open_cell(cell)).collect();
             cells.sort_by(|a, b| a.cell.cmp(&b.cell));
-            let misses = self.stage.closed(&cells)?;
-            if !misses.is_empty() {
-                self.fault("a control did not get through with no policy loaded");
-                self.report("control", misses);
+            let mismatches = self.backend.check_controls(&cells)?;
+            if !mismatches.is_empty() {
+                self.error("a control was not delivered although no policy was loaded");
+                self.report("control", mismatches);
                 return Ok(());
             }
             open.extend(here);
@@ -144,7 +145,7 @@ impl Script<'_> {
     }
 
     fn run(&mut self, order: Order) -> Result<()> {
-        if !self.back_to_the_start(order)? {
+        if !self.reset(order)? {
             return Ok(());
         }
         let mut objects = Objects::default();
@@ -155,9 +156,9 @@ impl Script<'_> {
             let Some(expected) = self.expected.get(number) else {
                 break;
             };
-            let now = self.stage.now();
+            let now = self.backend.now();
             let text = step.verb.text().unwrap_or_default();
-            let text = substitution::fill_in(text, &expected.world, now)?;
+            let text = substitution::fill_in(text, &expected.cluster, now)?;
             match &step.verb {
                 Verb::Apply(_) => objects.apply(objects::split(&text)),
                 Verb::ApplyToml(_) if reversed => toml = toml_blocks::reversed(&text),
@@ -165,13 +166,13 @@ impl Script<'_> {
                 Verb::Delete(keys) => {
                     for key in keys {
                         if let Err(error) = objects.delete(key) {
-                            self.fault(&format!("step {label}: {error}"));
+                            self.error(&format!("step {label}: {error}"));
                             return Ok(());
                         }
                     }
                 }
-                Verb::Wait(span) => self.stage.wait(*span)?,
-                Verb::Restart(how) => self.stage.restart(*how)?,
+                Verb::Wait(span) => self.backend.wait(*span)?,
+                Verb::Restart(how) => self.backend.restart(*how)?,
                 Verb::Reject(_) => {
                     let candidate = objects::split(&text);
                     let names = candidate.iter().filter_map(|it| it.key.as_ref());
@@ -203,24 +204,24 @@ impl Script<'_> {
             let Some(expected) = self.expected.get(number) else {
                 break;
             };
-            if let Some(refusal) = self.stage.update(&expected.world, &policies)? {
-                self.fault(&format!("step {label}: refused: {refusal}"));
+            if let Some(refusal) = self.backend.update(&expected.cluster, &policies)? {
+                self.error(&format!("step {label}: refused: {refusal}"));
                 return Ok(());
             }
-            let sight = self.stage.look(&expected.cells)?;
-            self.report(&label, sight.misses);
-            if let Some(complaint) = sight.complaint {
-                self.fault(&format!("step {label}: the agent reports: {complaint}"));
+            let result = self.backend.check(&expected.cells)?;
+            self.report(&label, result.mismatches);
+            if let Some(agent_error) = result.agent_error {
+                self.error(&format!("step {label}: the agent reports: {agent_error}"));
             }
         }
         Ok(())
     }
 
-    /// True if all is as before the first step: policies gone, and (seen before a second run) the
-    /// cells that were denied open again.
-    fn back_to_the_start(&mut self, order: Order) -> Result<bool> {
-        if let Some(refusal) = self.stage.update(&self.start, &Policies::default())? {
-            self.fault(&format!("without policies: {refusal}"));
+    /// Removes all policies and restores the initial cluster. Before the second run it also checks
+    /// that the denied cells are open again; returns false if they are not.
+    fn reset(&mut self, order: Order) -> Result<bool> {
+        if let Some(refusal) = self.backend.update(&self.start, &Policies::default())? {
+            self.error(&format!("without policies: {refusal}"));
             return Ok(false);
         }
         if order == Order::Written {
@@ -228,20 +229,21 @@ impl Script<'_> {
         }
         let denied = self.expected.iter().flat_map(|expected| {
             let denied = expected.cells.iter().filter(|it| it.want == Want::Deny);
-            denied.map(|it| path(&it.cell, &expected.world))
+            denied.map(|it| path(&it.cell, &expected.cluster))
         });
         let here: HashSet<Path> = denied.filter(|it| exists(it, &self.start)).collect();
-        let cells: Vec<Judged> = here.iter().map(|(cell, ..)| open_cell(cell)).collect();
-        let misses = self.stage.closed(&cells)?;
-        if misses.is_empty() {
+        let cells: Vec<ExpectedCell> = here.iter().map(|(cell, ..)| open_cell(cell)).collect();
+        let mismatches = self.backend.check_controls(&cells)?;
+        if mismatches.is_empty() {
             return Ok(true);
         }
-        self.fault("something stayed closed after every policy was removed");
-        self.report("reset", misses);
+        self.error("cells stayed closed after all policies were removed");
+        self.report("reset", mismatches);
         Ok(false)
     }
 
-    /// The policies must be refused with an error that names one of these, and change nothing.
+    /// The policies must be refused with an error that contains one of the names, and change
+    /// nothing.
     fn refused(
         &mut self,
         number: usize,
@@ -249,38 +251,40 @@ impl Script<'_> {
         policies: &Policies,
         names: &[String],
     ) -> Result<()> {
-        match self.stage.offer(policies)? {
-            Reception::Accepted => self.fault(&format!("step {label}: was accepted")),
-            Reception::Refused(error) if refusal::names_one_of(&error, names) => {}
-            Reception::Refused(error) => {
+        match self.backend.submit(policies)? {
+            Submission::Accepted => {
+                self.error(&format!("step {label}: accepted, but should be refused"))
+            }
+            Submission::Refused(error) if refusal::names_one_of(&error, names) => {}
+            Submission::Refused(error) => {
                 let names = names.join(" or ");
-                self.fault(&format!(
+                self.error(&format!(
                     "step {label}: refused, but the error does not name {names}: {error}"
                 ));
             }
         }
         if let Some(expected) = self.expected.get(number) {
-            // The complaint about what was offered stands.
-            let sight = self.stage.look(&expected.cells)?;
-            self.report(label, sight.misses);
+            // The agent still reports the error about the submitted policies.
+            let result = self.backend.check(&expected.cells)?;
+            self.report(label, result.mismatches);
         }
         Ok(())
     }
 
-    fn restart_at_the_end(&mut self) -> Result<()> {
+    fn final_restart(&mut self) -> Result<()> {
         let Some(last) = self.expected.last() else {
             return Ok(());
         };
-        self.stage.restart(Stop::Kill)?;
-        let sight = self.stage.look(&last.cells)?;
-        self.report("restart", sight.misses);
-        if let Some(complaint) = sight.complaint {
-            self.fault(&format!("after a restart the agent reports: {complaint}"));
+        self.backend.restart(Stop::Kill)?;
+        let result = self.backend.check(&last.cells)?;
+        self.report("restart", result.mismatches);
+        if let Some(agent_error) = result.agent_error {
+            self.error(&format!("after a restart the agent reports: {agent_error}"));
         }
         Ok(())
     }
 
-    fn has_another_order(&self) -> bool {
+    fn order_can_be_reversed(&self) -> bool {
         let mut all = Objects::default();
         self.case.steps.iter().any(|step| match &step.verb {
             Verb::Apply(text) => {
@@ -292,29 +296,31 @@ impl Script<'_> {
         })
     }
 
-    fn report(&mut self, label: &str, misses: Vec<Miss>) {
-        let labelled = misses.into_iter().map(|miss| (label.to_owned(), miss));
-        self.outcome.misses.extend(labelled);
+    fn report(&mut self, label: &str, mismatches: Vec<Mismatch>) {
+        let labelled = mismatches
+            .into_iter()
+            .map(|mismatch| (label.to_owned(), mismatch));
+        self.outcome.mismatches.extend(labelled);
     }
 
-    fn fault(&mut self, text: &str) {
-        self.outcome.faults.push(text.to_owned());
+    fn error(&mut self, text: &str) {
+        self.outcome.errors.push(text.to_owned());
     }
 }
 
-fn path(cell: &Cell, world: &World) -> Path {
-    let address = |end| world.address(end, cell.family).ok();
+fn path(cell: &Cell, cluster: &Cluster) -> Path {
+    let address = |end| cluster.address(end, cell.family).ok();
     (cell.clone(), address(&cell.from), address(&cell.to))
 }
 
-/// Whether both ends exist in this world with these addresses.
-fn exists(path: &Path, world: &World) -> bool {
+/// Whether both ends exist in this cluster with these addresses.
+fn exists(path: &Path, cluster: &Cluster) -> bool {
     let (cell, from, to) = path;
     let has = |end: &super::name::End, address: &Option<IpAddr>| {
         let Some(name) = end.workload() else {
             return true;
         };
-        world.workloads.get(name).is_some_and(|member| {
+        cluster.workloads.get(name).is_some_and(|member| {
             let own: IpAddr = match cell.family {
                 Family::V4 => member.addresses.ip4.into(),
                 Family::V6 => member.addresses.ip6.into(),
@@ -325,8 +331,8 @@ fn exists(path: &Path, world: &World) -> bool {
     has(&cell.from, from) && has(&cell.to, to)
 }
 
-fn open_cell(cell: &Cell) -> Judged {
-    Judged {
+fn open_cell(cell: &Cell) -> ExpectedCell {
+    ExpectedCell {
         cell: cell.clone(),
         want: Want::Allow,
     }

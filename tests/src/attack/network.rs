@@ -1,4 +1,4 @@
-//! One arena: a fenced workload and the unfenced rest of the world on one Ethernet segment.
+//! One network: a fenced workload and the unfenced rest of the world on one Ethernet segment.
 //!
 //! The node's side of both links is a port of a bridge that learns nothing and floods everything, so
 //! that any frame at all arrives at the other end unless the fence stops it. Neither end has an
@@ -18,8 +18,8 @@ use ringfence_common::maps::{
 };
 use ringfence_common::quota::Usage;
 
-use super::ground::{self, Lane};
-use super::wire::Station;
+use super::fixture::{self, Direction};
+use super::wire::RawInterface;
 use crate::{Addresses, Agent, AgentSpec, Attributes, NetNs, Node, Workload};
 
 /// What stands between the two ends.
@@ -38,20 +38,20 @@ pub const MTU: usize = 9000;
 
 /// A segment with its two ends.
 #[derive(Debug)]
-pub struct Arena {
-    workload: Station,
-    world: Station,
+pub struct Network {
+    workload: RawInterface,
+    world: RawInterface,
     /// The agent, unless this is the control. Before the node: it cleans up in its namespace.
     pub agent: Option<Agent>,
     _node: Node,
 }
 
-impl Arena {
+impl Network {
     /// Builds one.
     pub fn new(fence: Fence) -> Result<Self> {
         let mut node = Node::new()?;
         // What the inventory says; nobody on the segment owns it, or any other address.
-        node.addresses = addresses(ground::node);
+        node.addresses = addresses(fixture::node);
         node.ns.sysctls(&MUTE)?;
         let bridge = "link add br0 type bridge mcast_snooping 0\n";
         node.ns
@@ -65,19 +65,19 @@ impl Arena {
             Fence::Observe => Some(agent(&node, &workload, "observe")?),
         };
         Ok(Self {
-            workload: Station::open(&workload.ns, "eth0")?,
-            world: Station::open(&world.ns, "eth0")?,
+            workload: RawInterface::open(&workload.ns, "eth0")?,
+            world: RawInterface::open(&world.ns, "eth0")?,
             agent,
             _node: node,
         })
     }
 
-    /// Where frames of a lane begin.
+    /// Where frames of a direction begin.
     #[must_use]
-    pub fn sender(&self, lane: Lane) -> &Station {
-        match lane {
-            Lane::Out => &self.workload,
-            Lane::In => &self.world,
+    pub fn sender(&self, direction: Direction) -> &RawInterface {
+        match direction {
+            Direction::Out => &self.workload,
+            Direction::In => &self.world,
         }
     }
 
@@ -102,8 +102,8 @@ impl Arena {
 
     /// Where they end.
     #[must_use]
-    pub fn target(&self, lane: Lane) -> &Station {
-        self.sender(lane.back())
+    pub fn target(&self, direction: Direction) -> &RawInterface {
+        self.sender(direction.opposite())
     }
 }
 
@@ -137,9 +137,9 @@ fn addresses(of: fn(bool) -> std::net::IpAddr) -> Addresses {
 }
 
 fn attach(node: &Node, name: &str) -> Result<Workload> {
-    let Addresses { ip4, ip6 } = addresses(ground::workload);
+    let Addresses { ip4, ip6 } = addresses(fixture::workload);
     let workload = Workload {
-        namespace: "arena".to_owned(),
+        namespace: "lab".to_owned(),
         name: name.to_owned(),
         interface: format!("rf-{name}"),
         ip4,
@@ -162,15 +162,18 @@ fn attach(node: &Node, name: &str) -> Result<Workload> {
 }
 
 fn agent(node: &Node, workload: &Workload, mode: &str) -> Result<Agent> {
-    let other = [ground::other(false), ground::other(true)];
+    let other = [
+        fixture::other_workload(false),
+        fixture::other_workload(true),
+    ];
     let inventory = node
         .inventory()
-        .namespace("arena", &[])
+        .namespace("lab", &[])
         .local(workload, &Attributes::default())
-        .remote("arena", "other", &other, &Attributes::default());
+        .remote("lab", "other", &other, &Attributes::default());
     let spec = AgentSpec {
         inventory: inventory.build(),
-        policies: ground::POLICY.to_owned(),
+        policies: fixture::POLICY.to_owned(),
         default_mode: mode.to_owned(),
         ..AgentSpec::default()
     };

@@ -2,7 +2,7 @@
 
 use ringfence_common::drop_reason::DropReason;
 
-use super::ground::Lane;
+use super::fixture::Direction;
 
 /// What must become of a frame where policy is enforced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +40,11 @@ impl Offload {
 
 /// One frame on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shot {
+pub struct TestFrame {
     /// Which way.
-    pub lane: Lane,
+    pub direction: Direction,
     /// From the Ethernet header on.
-    pub frame: Vec<u8>,
+    pub bytes: Vec<u8>,
     /// Set for frames that the kernel is to cut.
     pub offload: Option<Offload>,
     /// What must become of it.
@@ -59,5 +59,5 @@ pub struct Case {
     /// Whether the last frame was changed at random, and its expectation read from the frame.
     pub mutated: bool,
     /// The frames.
-    pub shots: Vec<Shot>,
+    pub frames: Vec<TestFrame>,
 }

@@ -1,82 +1,82 @@
-//! The scene of one case: a lane, an IP version, a peer and ports that nothing used before, and
+//! The builder of one case: a direction, an IP version, a peer and ports that nothing used before, and
 //! what is sent so far.
 
 use std::net::IpAddr;
 
 use ringfence_common::drop_reason::DropReason;
 
+use super::case::{Expect, Offload, TestFrame};
 use super::craft::{self, flag};
-use super::dice::Dice;
-use super::ground::{self, Lane, number};
-use super::shot::{Expect, Offload, Shot};
+use super::fixture::{self, Direction, protocol};
+use super::rng::Rng;
 
 /// What a member of a family writes its frames with.
 #[derive(Debug)]
-pub struct Scene<'a> {
+pub struct CaseBuilder<'a> {
     /// Chance, as the seed has it.
-    pub dice: &'a mut Dice,
+    pub rng: &'a mut Rng,
     /// IPv6 rather than IPv4.
     pub v6: bool,
     /// Which way the attack goes.
-    pub lane: Lane,
+    pub direction: Direction,
     /// The peer of the workload.
     pub peer: IpAddr,
     /// A port of no meaning, for whoever opens the flow.
     pub port: u16,
-    shots: Vec<Shot>,
+    frames: Vec<TestFrame>,
 }
 
-impl<'a> Scene<'a> {
-    /// A fresh scene.
-    pub fn new(dice: &'a mut Dice, v6: bool, lane: Lane) -> Self {
-        let peer = ground::peer(v6, dice);
-        let port = dice.between(20_000, 60_000);
+impl<'a> CaseBuilder<'a> {
+    /// A fresh builder.
+    pub fn new(rng: &'a mut Rng, v6: bool, direction: Direction) -> Self {
+        let peer = fixture::peer(v6, rng);
+        let port = rng.between(20_000, 60_000);
         Self {
-            dice,
+            rng,
             v6,
-            lane,
+            direction,
             peer,
             port,
-            shots: Vec::new(),
+            frames: Vec::new(),
         }
     }
 
     /// What was sent.
     #[must_use]
-    pub fn into_shots(self) -> Vec<Shot> {
-        self.shots
+    pub fn into_frames(self) -> Vec<TestFrame> {
+        self.frames
     }
 
     /// The fenced workload's address.
     #[must_use]
-    pub const fn own(&self) -> IpAddr {
-        ground::workload(self.v6)
+    pub const fn workload(&self) -> IpAddr {
+        fixture::workload(self.v6)
     }
 
-    /// Sender and receiver of this lane.
+    /// Sender and receiver of this direction.
     #[must_use]
     pub const fn ends(&self) -> (IpAddr, IpAddr) {
-        self.ends_of(self.lane)
+        self.ends_of(self.direction)
     }
 
-    /// Sender and receiver of a lane.
+    /// Sender and receiver of a direction.
     #[must_use]
-    pub const fn ends_of(&self, lane: Lane) -> (IpAddr, IpAddr) {
-        match lane {
-            Lane::Out => (self.own(), self.peer),
-            Lane::In => (self.peer, self.own()),
+    pub const fn ends_of(&self, direction: Direction) -> (IpAddr, IpAddr) {
+        match direction {
+            Direction::Out => (self.workload(), self.peer),
+            Direction::In => (self.peer, self.workload()),
         }
     }
 
-    /// The port that policy allows on this lane.
+    /// The port that policy allows on this direction.
     #[must_use]
-    pub const fn service(&self, protocol: u8) -> u16 {
-        ground::service(self.lane, protocol)
+    pub const fn allowed_port(&self, protocol: u8) -> u16 {
+        fixture::allowed_port(self.direction, protocol)
     }
 
-    /// A port that policy allows on no lane.
-    pub fn closed(&mut self) -> u16 {
-        self.dice.between(100, 5000)
+    /// A port that policy allows on no direction.
+    pub fn denied_port(&mut self) -> u16 {
+        self.rng.between(100, 5000)
     }
 
     /// ICMP of this IP version.
@@ -85,7 +85,7 @@ impl<'a> Scene<'a> {
         craft::icmp_of(self.v6)
     }
 
-    /// A packet of this lane in its frame.
+    /// A packet of this direction in its frame.
     #[must_use]
     pub fn frame(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
         let (from, to) = self.ends();
@@ -99,16 +99,16 @@ impl<'a> Scene<'a> {
         craft::ip_frame(from, to, protocol, payload)
     }
 
-    /// Sends a frame on this lane.
+    /// Sends a frame on this direction.
     pub fn send(&mut self, expect: Expect, frame: Vec<u8>) {
-        self.send_on(self.lane, expect, frame);
+        self.send_on(self.direction, expect, frame);
     }
 
-    /// Sends a frame on a lane.
-    pub fn send_on(&mut self, lane: Lane, expect: Expect, frame: Vec<u8>) {
-        self.shots.push(Shot {
-            lane,
-            frame,
+    /// Sends a frame on a direction.
+    pub fn send_on(&mut self, direction: Direction, expect: Expect, frame: Vec<u8>) {
+        self.frames.push(TestFrame {
+            direction,
+            bytes: frame,
             offload: None,
             expect,
         });
@@ -116,9 +116,9 @@ impl<'a> Scene<'a> {
 
     /// Sends a frame for the kernel to cut, or to finish its checksum.
     pub fn send_offloaded(&mut self, expect: Expect, frame: Vec<u8>, offload: Offload) {
-        self.shots.push(Shot {
-            lane: self.lane,
-            frame,
+        self.frames.push(TestFrame {
+            direction: self.direction,
+            bytes: frame,
             offload: Some(offload),
             expect,
         });
@@ -131,7 +131,7 @@ impl<'a> Scene<'a> {
 
     /// Sends, the other way, what must arrive.
     pub fn permit_back(&mut self, frame: Vec<u8>) {
-        self.send_on(self.lane.back(), Expect::Permitted, frame);
+        self.send_on(self.direction.opposite(), Expect::Permitted, frame);
     }
 
     /// Sends what must not arrive.
@@ -141,12 +141,16 @@ impl<'a> Scene<'a> {
 
     /// Sends, the other way, what must not arrive.
     pub fn deny_back(&mut self, reason: DropReason, frame: Vec<u8>) {
-        self.send_on(self.lane.back(), Expect::Denied(Some(reason)), frame);
+        self.send_on(
+            self.direction.opposite(),
+            Expect::Denied(Some(reason)),
+            frame,
+        );
     }
 
-    /// An allowed connection with its handshake done, opened in this lane's direction.
+    /// An allowed connection with its handshake done, opened in this direction's direction.
     pub fn connect(&mut self) {
-        let port = self.service(number::TCP);
+        let port = self.allowed_port(protocol::TCP);
         let open = [
             (false, flag::SYN),
             (true, flag::SYN | flag::ACK),
@@ -155,33 +159,33 @@ impl<'a> Scene<'a> {
         for (back, flags) in open {
             if back {
                 let segment = craft::tcp(port, self.port, flags);
-                self.permit_back(self.frame_back(number::TCP, &segment));
+                self.permit_back(self.frame_back(protocol::TCP, &segment));
             } else {
                 let segment = craft::tcp(self.port, port, flags);
-                self.permit(self.frame(number::TCP, &segment));
+                self.permit(self.frame(protocol::TCP, &segment));
             }
         }
     }
 
-    /// An allowed exchange of datagrams, opened in this lane's direction.
+    /// An allowed exchange of datagrams, opened in this direction's direction.
     pub fn exchange(&mut self) {
-        let port = self.service(number::UDP);
+        let port = self.allowed_port(protocol::UDP);
         let question = craft::udp(self.port, port, b"question");
-        self.permit(self.frame(number::UDP, &question));
+        self.permit(self.frame(protocol::UDP, &question));
         let answer = craft::udp(port, self.port, b"answer");
-        self.permit_back(self.frame_back(number::UDP, &answer));
+        self.permit_back(self.frame_back(protocol::UDP, &answer));
     }
 
-    /// UDP of this lane to a port.
+    /// UDP of this direction to a port.
     #[must_use]
     pub fn datagram(&self, port: u16) -> Vec<u8> {
         let datagram = craft::udp(self.port, port, b"attacking");
-        self.frame(number::UDP, &datagram)
+        self.frame(protocol::UDP, &datagram)
     }
 
-    /// TCP of this lane to a port.
+    /// TCP of this direction to a port.
     #[must_use]
     pub fn segment(&self, port: u16, flags: u8) -> Vec<u8> {
-        self.frame(number::TCP, &craft::tcp(self.port, port, flags))
+        self.frame(protocol::TCP, &craft::tcp(self.port, port, flags))
     }
 }

@@ -2,9 +2,9 @@
 
 /// A source of numbers. Equal seeds give equal numbers, on every machine.
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
     /// From a seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
@@ -12,7 +12,7 @@ impl Dice {
     }
 
     /// The next number.
-    pub fn roll(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,7 +23,7 @@ impl Dice {
     /// A number below `end`; 0 if `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
         let end = u64::try_from(end).unwrap_or(u64::MAX).max(1);
-        usize::try_from(self.roll() % end).unwrap_or(0)
+        usize::try_from(self.next() % end).unwrap_or(0)
     }
 
     /// A number from `first` to `last`.
@@ -34,7 +34,7 @@ impl Dice {
 
     /// Eight random bits.
     pub fn byte(&mut self) -> u8 {
-        self.roll().to_le_bytes()[0]
+        self.next().to_le_bytes()[0]
     }
 
     /// So many random bytes.
@@ -43,12 +43,12 @@ impl Dice {
     }
 
     /// True once in `n` times.
-    pub fn once_in(&mut self, n: usize) -> bool {
+    pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 
     /// One of these.
-    pub fn one<T: Copy>(&mut self, of: &[T], otherwise: T) -> T {
+    pub fn choose<T: Copy>(&mut self, of: &[T], otherwise: T) -> T {
         of.get(self.below(of.len())).copied().unwrap_or(otherwise)
     }
 }

@@ -1,9 +1,9 @@
-//! What the stage tells the agent through files, and what it hears back.
+//! The files that the backend writes for the agent, and the status that it reads back.
 //!
-//! Files are replaced by renaming, each kind of policy in one file of its own. To know that the
-//! agent has read everything up to now, the stage changes the name of an empty namespace in the
-//! inventory: the agent reads policies after inventories and answers nobody in between, so when
-//! it lists the new name, policies written before are in force or refused.
+//! Files are replaced by renaming; there is one file for each policy format. To make sure that the
+//! agent has read all files, the backend changes the name of an empty namespace in the inventory.
+//! The agent reads policies after inventories and handles no requests in between, so once it lists
+//! the new name, policies written before are in force or refused.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::Wire;
+use crate::conformance::backend::Policies;
 use crate::conformance::inventory_text;
-use crate::conformance::stage::Policies;
 use crate::wait::eventually;
 
 /// The file that holds the Kubernetes objects.
 pub(super) const OBJECTS: &str = "objects.yaml";
 
-/// By when the agent has read a file, on a busy machine.
-const READ: Duration = Duration::from_secs(10);
+/// Deadline for the agent to read a file, on a busy machine.
+const READ_DEADLINE: Duration = Duration::from_secs(10);
 
-/// An empty namespace that comes and goes under two names.
+/// An empty namespace that alternates between two names.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Marker {
     second: bool,
@@ -40,7 +40,7 @@ impl Marker {
 }
 
 impl Wire {
-    /// Replaces the files that differ.
+    /// Replaces the files whose content changes.
     pub(super) fn write_policies(&mut self, policies: &Policies) -> Result<()> {
         if self.policies.objects != policies.objects {
             self.agent.write_document(OBJECTS, &policies.objects)?;
@@ -54,19 +54,19 @@ impl Wire {
 
     /// Replaces the inventory.
     pub(super) fn write_inventory(&mut self) -> Result<()> {
-        let world = self.world.as_ref().context("an inventory of no world")?;
+        let cluster = self.cluster.as_ref().context("there is no cluster yet")?;
         let interface = |name: &_| Some(self.present.get(name)?.interface.clone());
         let (marker, _) = self.marker.names();
-        let inventory = inventory_text::of(world, interface).namespace(marker, &[]);
+        let inventory = inventory_text::of(cluster, interface).namespace(marker, &[]);
         self.agent.write_inventory(&inventory.build())
     }
 
-    /// Waits until the agent has read all files as they are now; then what it says is wrong.
-    pub(super) fn complaint_once_read(&mut self) -> Result<Option<String>> {
+    /// Waits until the agent has read all files as they are now; returns the errors in its status.
+    pub(super) fn error_after_reading(&mut self) -> Result<Option<String>> {
         self.marker.second = !self.marker.second;
         self.write_inventory()?;
         let (marker, former) = self.marker.names();
-        let read = eventually(READ, "the agent to read its files", || {
+        let read = eventually(READ_DEADLINE, "the agent to read its files", || {
             let modes = self.agent.cli_json(&["mode", "get"])?;
             let lists = |name: &str| {
                 let namespaces = modes.as_array().into_iter().flatten();
@@ -76,16 +76,16 @@ impl Wire {
             };
             Ok((lists(marker) && !lists(former)).then_some(()))
         });
-        let complaint = complaint(&self.agent.cli_json(&["status"])?);
-        if complaint.is_none() {
+        let agent_error = agent_error(&self.agent.cli_json(&["status"])?);
+        if agent_error.is_none() {
             read?;
         }
-        Ok(complaint)
+        Ok(agent_error)
     }
 }
 
-/// Every error in an agent's status, in one text.
-fn complaint(status: &Value) -> Option<String> {
+/// All errors in an agent's status, in one text.
+fn agent_error(status: &Value) -> Option<String> {
     let sources = status.get("sources").and_then(Value::as_array);
     let errors = sources.into_iter().flatten().map(|it| it.get("error"));
     let mut errors: Vec<&str> = errors
@@ -101,8 +101,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_error_of_a_status_is_told() {
-        let status = |text: &str| complaint(&serde_json::from_str(text).unwrap());
+    fn all_errors_of_a_status_are_reported() {
+        let status = |text: &str| agent_error(&serde_json::from_str(text).unwrap());
         assert_eq!(status("{}"), None);
         assert_eq!(
             status(r#"{"sources":[{"error":null}],"last_error":null}"#),

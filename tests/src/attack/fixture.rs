@@ -1,25 +1,25 @@
 //! The ground that every attack is fought on: who has which address, and what policy allows.
 //!
-//! Addresses are the same in every arena, so that the very same bytes can be sent in each. The
+//! Addresses are the same in every network, so that the very same bytes can be sent in each. The
 //! peers have a whole range: an address and a port drawn from it have not been used before.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::dice::Dice;
+use super::rng::Rng;
 
 /// Which way a frame goes, seen from the fenced workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Lane {
+pub enum Direction {
     /// From the fenced workload: `from_workload` stands in the way.
     Out,
     /// To the fenced workload, from an unfenced host: `to_workload` stands in the way.
     In,
 }
 
-impl Lane {
+impl Direction {
     /// The other way.
     #[must_use]
-    pub const fn back(self) -> Self {
+    pub const fn opposite(self) -> Self {
         match self {
             Self::Out => Self::In,
             Self::In => Self::Out,
@@ -44,7 +44,7 @@ pub const fn workload(v6: bool) -> IpAddr {
 
 /// Another workload, which policy allows nothing.
 #[must_use]
-pub const fn other(v6: bool) -> IpAddr {
+pub const fn other_workload(v6: bool) -> IpAddr {
     two(v6, [198, 18, 1, 3], 3)
 }
 
@@ -56,13 +56,13 @@ pub const fn node(v6: bool) -> IpAddr {
 
 /// A host that is in no range that policy knows.
 #[must_use]
-pub const fn stranger(v6: bool) -> IpAddr {
+pub const fn unlisted_host(v6: bool) -> IpAddr {
     two(v6, [198, 19, 9, 9], 0x9999)
 }
 
 /// A fresh address of the peers.
-pub fn peer(v6: bool, dice: &mut Dice) -> IpAddr {
-    let [_, b, c, d, e, f, g, h] = dice.roll().to_be_bytes();
+pub fn peer(v6: bool, rng: &mut Rng) -> IpAddr {
+    let [_, b, c, d, e, f, g, h] = rng.next().to_be_bytes();
     if v6 {
         let words = [[b, c], [d, e], [f, g], [h, 7]].map(u16::from_be_bytes);
         let [k, l, m, n] = words;
@@ -82,7 +82,7 @@ pub fn is_peer(ip: IpAddr) -> bool {
 }
 
 /// Protocol numbers.
-pub mod number {
+pub mod protocol {
     /// ICMP for IPv4.
     pub const ICMP: u8 = 1;
     /// TCP.
@@ -97,21 +97,21 @@ pub mod number {
 
 /// The port of a protocol that policy allows between the workload and its peers.
 #[must_use]
-pub const fn service(lane: Lane, protocol: u8) -> u16 {
-    match (lane, protocol) {
-        (Lane::Out, number::TCP) => 8080,
-        (Lane::Out, _) => 5353,
-        (Lane::In, number::TCP) => 7070,
-        (Lane::In, _) => 7071,
+pub const fn allowed_port(direction: Direction, protocol: u8) -> u16 {
+    match (direction, protocol) {
+        (Direction::Out, protocol::TCP) => 8080,
+        (Direction::Out, _) => 5353,
+        (Direction::In, protocol::TCP) => 7070,
+        (Direction::In, _) => 7071,
     }
 }
 
 /// Whether policy lets the workload (`Out`), or somebody else (`In`), begin this with `peer`.
 #[must_use]
-pub fn is_allowed(lane: Lane, peer: IpAddr, protocol: u8, port: u16) -> bool {
+pub fn is_allowed(direction: Direction, peer: IpAddr, protocol: u8, port: u16) -> bool {
     let open = match protocol {
-        number::TCP | number::UDP | number::SCTP => port == service(lane, protocol),
-        number::ICMP | number::ICMPV6 => lane == Lane::Out,
+        protocol::TCP | protocol::UDP | protocol::SCTP => port == allowed_port(direction, protocol),
+        protocol::ICMP | protocol::ICMPV6 => direction == Direction::Out,
         _ => false,
     };
     is_peer(peer) && open
@@ -120,8 +120,8 @@ pub fn is_allowed(lane: Lane, peer: IpAddr, protocol: u8, port: u16) -> bool {
 /// [`is_allowed`] as a policy.
 pub const POLICY: &str = r#"
 [[policy]]
-name = "ground"
-namespace = "arena"
+name = "allow-peers"
+namespace = "lab"
 subject = ""
 
 [[policy.egress]]
