@@ -1,5 +1,4 @@
-//! The builder of one case: a direction, an IP version, a peer and ports that nothing used before, and
-//! what is sent so far.
+//! Builds one case: a direction, an IP version, an unused peer and port, and the frames so far.
 
 use std::net::IpAddr;
 
@@ -10,24 +9,24 @@ use super::craft::{self, flag};
 use super::fixture::{self, Direction, protocol};
 use super::rng::Rng;
 
-/// What a member of a family writes its frames with.
+/// The context in which a member of a family builds its frames.
 #[derive(Debug)]
 pub struct CaseBuilder<'a> {
-    /// Chance, as the seed has it.
+    /// The random number generator.
     pub rng: &'a mut Rng,
     /// IPv6 rather than IPv4.
     pub v6: bool,
-    /// Which way the attack goes.
+    /// The direction of the attack.
     pub direction: Direction,
     /// The peer of the workload.
     pub peer: IpAddr,
-    /// A port of no meaning, for whoever opens the flow.
+    /// A random port for the originator of the flow.
     pub port: u16,
     frames: Vec<TestFrame>,
 }
 
 impl<'a> CaseBuilder<'a> {
-    /// A fresh builder.
+    /// An empty case with an unused peer and port.
     pub fn new(rng: &'a mut Rng, v6: bool, direction: Direction) -> Self {
         let peer = fixture::peer(v6, rng);
         let port = rng.between(20_000, 60_000);
@@ -41,7 +40,7 @@ impl<'a> CaseBuilder<'a> {
         }
     }
 
-    /// What was sent.
+    /// The frames of the case.
     #[must_use]
     pub fn into_frames(self) -> Vec<TestFrame> {
         self.frames
@@ -68,43 +67,43 @@ impl<'a> CaseBuilder<'a> {
         }
     }
 
-    /// The port that policy allows on this direction.
+    /// The port that policy allows in this direction.
     #[must_use]
     pub const fn allowed_port(&self, protocol: u8) -> u16 {
         fixture::allowed_port(self.direction, protocol)
     }
 
-    /// A port that policy allows on no direction.
+    /// A port that policy allows in neither direction.
     pub fn denied_port(&mut self) -> u16 {
         self.rng.between(100, 5000)
     }
 
-    /// ICMP of this IP version.
+    /// The ICMP protocol number of this IP version.
     #[must_use]
     pub const fn icmp(&self) -> u8 {
         craft::icmp_of(self.v6)
     }
 
-    /// A packet of this direction in its frame.
+    /// A frame with a packet of this direction.
     #[must_use]
     pub fn frame(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
         let (from, to) = self.ends();
         craft::ip_frame(from, to, protocol, payload)
     }
 
-    /// A packet of the other direction in its frame.
+    /// A frame with a packet of the other direction.
     #[must_use]
     pub fn frame_back(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
         let (to, from) = self.ends();
         craft::ip_frame(from, to, protocol, payload)
     }
 
-    /// Sends a frame on this direction.
+    /// Adds a frame of this direction.
     pub fn send(&mut self, expect: Expect, frame: Vec<u8>) {
         self.send_on(self.direction, expect, frame);
     }
 
-    /// Sends a frame on a direction.
+    /// Adds a frame of the given direction.
     pub fn send_on(&mut self, direction: Direction, expect: Expect, frame: Vec<u8>) {
         self.frames.push(TestFrame {
             direction,
@@ -114,7 +113,7 @@ impl<'a> CaseBuilder<'a> {
         });
     }
 
-    /// Sends a frame for the kernel to cut, or to finish its checksum.
+    /// Adds a frame that the kernel segments, or whose checksum it completes.
     pub fn send_offloaded(&mut self, expect: Expect, frame: Vec<u8>, offload: Offload) {
         self.frames.push(TestFrame {
             direction: self.direction,
@@ -124,22 +123,22 @@ impl<'a> CaseBuilder<'a> {
         });
     }
 
-    /// Sends what must arrive.
+    /// Adds a frame that must arrive.
     pub fn permit(&mut self, frame: Vec<u8>) {
         self.send(Expect::Permitted, frame);
     }
 
-    /// Sends, the other way, what must arrive.
+    /// Adds a frame of the other direction that must arrive.
     pub fn permit_back(&mut self, frame: Vec<u8>) {
         self.send_on(self.direction.opposite(), Expect::Permitted, frame);
     }
 
-    /// Sends what must not arrive.
+    /// Adds a frame that must not arrive.
     pub fn deny(&mut self, reason: DropReason, frame: Vec<u8>) {
         self.send(Expect::Denied(Some(reason)), frame);
     }
 
-    /// Sends, the other way, what must not arrive.
+    /// Adds a frame of the other direction that must not arrive.
     pub fn deny_back(&mut self, reason: DropReason, frame: Vec<u8>) {
         self.send_on(
             self.direction.opposite(),
@@ -148,7 +147,7 @@ impl<'a> CaseBuilder<'a> {
         );
     }
 
-    /// An allowed connection with its handshake done, opened in this direction's direction.
+    /// Adds an allowed connection with a complete handshake, opened in this direction.
     pub fn connect(&mut self) {
         let port = self.allowed_port(protocol::TCP);
         let open = [
@@ -167,7 +166,7 @@ impl<'a> CaseBuilder<'a> {
         }
     }
 
-    /// An allowed exchange of datagrams, opened in this direction's direction.
+    /// Adds an allowed exchange of datagrams, opened in this direction.
     pub fn exchange(&mut self) {
         let port = self.allowed_port(protocol::UDP);
         let question = craft::udp(self.port, port, b"question");
@@ -176,14 +175,14 @@ impl<'a> CaseBuilder<'a> {
         self.permit_back(self.frame_back(protocol::UDP, &answer));
     }
 
-    /// UDP of this direction to a port.
+    /// A UDP datagram of this direction to a port.
     #[must_use]
     pub fn datagram(&self, port: u16) -> Vec<u8> {
         let datagram = craft::udp(self.port, port, b"attacking");
         self.frame(protocol::UDP, &datagram)
     }
 
-    /// TCP of this direction to a port.
+    /// A TCP segment of this direction to a port.
     #[must_use]
     pub fn segment(&self, port: u16, flags: u8) -> Vec<u8> {
         self.frame(protocol::TCP, &craft::tcp(self.port, port, flags))

@@ -1,28 +1,29 @@
-//! One frame with what should become of it, and the sequence of frames that makes a case.
+//! One frame with its expected result, and the sequence of frames of a case.
 
 use ringfence_common::drop_reason::DropReason;
 
 use super::fixture::Direction;
 
-/// What must become of a frame where policy is enforced.
+/// The expected result of a frame where policy is enforced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// It arrives.
     Permitted,
-    /// It does not arrive; the reason, if the case knows it.
+    /// It does not arrive; with the drop reason, if the case specifies it.
     Denied(Option<DropReason>),
 }
 
-/// How the sender asks the kernel to cut a frame, and to finish a checksum (`PACKET_VNET_HDR`).
+/// How the kernel is asked to segment a frame and to complete a checksum (`PACKET_VNET_HDR`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offload {
-    /// Bytes of payload of each segment, 0 for none.
+    /// Bytes of payload of each segment, 0 for no segmentation.
     pub segment: u16,
     /// `VIRTIO_NET_HDR_GSO_…`.
     pub kind: u8,
     /// Length of all headers.
     pub headers: u16,
-    /// Where the sum starts, and the checksum's offset from there; none for a finished one.
+    /// The start of the checksummed data, and the offset of the checksum from there; `None` if the
+    /// checksum is complete.
     pub checksum: Option<(u16, u16)>,
 }
 
@@ -38,25 +39,25 @@ impl Offload {
     }
 }
 
-/// One frame on its way.
+/// One frame to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestFrame {
-    /// Which way.
+    /// Its direction.
     pub direction: Direction,
-    /// From the Ethernet header on.
+    /// The bytes, starting with the Ethernet header.
     pub bytes: Vec<u8>,
-    /// Set for frames that the kernel is to cut.
+    /// Set for frames that the kernel segments or completes.
     pub offload: Option<Offload>,
-    /// What must become of it.
+    /// The expected result.
     pub expect: Expect,
 }
 
-/// Frames in order; the earlier ones prepare what the later ones abuse.
+/// Frames in order; earlier frames set up the state that later ones attack.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// Which member of its family this is.
+    /// The member of its family that built the case.
     pub member: &'static str,
-    /// Whether the last frame was changed at random, and its expectation read from the frame.
+    /// Whether the last frame was mutated, and its expected result computed by the model.
     pub mutated: bool,
     /// The frames.
     pub frames: Vec<TestFrame>,

@@ -1,7 +1,7 @@
-//! Frames by hand: the pieces of which members are put together.
+//! Builders for the parts of hostile frames.
 //!
-//! Builders make what they are told; a length or checksum that must be right is, until a member
-//! writes over it.
+//! The builders produce valid lengths, and checksums where a test needs them; members overwrite
+//! what they want to be wrong.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -28,13 +28,13 @@ pub mod flag {
 pub const IP: usize = 14;
 /// Where the transport header of an IPv4 packet without options starts.
 pub const AFTER_IP4: usize = IP + 20;
-/// Where the first header behind the IPv6 header starts.
+/// Where the header after the IPv6 header starts.
 pub const AFTER_IP6: usize = IP + 40;
 
 const TO: [u8; 6] = [2, 0, 0, 0, 0, 1];
-/// Who sends frames, as their hardware address says.
+/// The source hardware address of the frames.
 pub const FROM: [u8; 6] = [2, 0, 0, 0, 0, 2];
-/// The link-local address that is made from it.
+/// The link-local address derived from it.
 pub const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 2));
 
 /// An Ethernet frame.
@@ -43,13 +43,13 @@ pub fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     frame::ethernet(TO, FROM, ethertype, payload)
 }
 
-/// A frame to everybody.
+/// A broadcast frame.
 #[must_use]
 pub fn broadcast(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     frame::ethernet([0xff; 6], FROM, ethertype, payload)
 }
 
-/// The Ethernet type of an address's family.
+/// The Ethernet type for an address's family.
 #[must_use]
 pub const fn ethertype_of(ip: IpAddr) -> u16 {
     if ip.is_ipv6() {
@@ -59,7 +59,8 @@ pub const fn ethertype_of(ip: IpAddr) -> u16 {
     }
 }
 
-/// An IP packet in its frame. Two families make an empty one, which no test would take for one.
+/// An IP packet in a frame. Addresses of different families give an empty packet, which no test
+/// uses.
 #[must_use]
 pub fn ip_frame(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     ethernet(ethertype_of(to), &ip(from, to, protocol, payload))
@@ -75,7 +76,7 @@ pub fn ip(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A transport header with some payload, ports as far as the protocol has any.
+/// A transport header with some payload, with ports if the protocol has them.
 #[must_use]
 pub fn transport(protocol: u8, from: u16, to: u16) -> Vec<u8> {
     match protocol {
@@ -115,7 +116,7 @@ pub fn udp(from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
     udp_with_length(from, to, 8 + payload.len(), payload)
 }
 
-/// A UDP datagram that says it is so long.
+/// A UDP datagram with the given length field.
 #[must_use]
 pub fn udp_with_length(from: u16, to: u16, length: usize, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(length).unwrap_or(u16::MAX);
@@ -123,7 +124,7 @@ pub fn udp_with_length(from: u16, to: u16, length: usize, payload: &[u8]) -> Vec
     [&words, payload].concat()
 }
 
-/// An SCTP packet with its common header and an INIT chunk's first bytes.
+/// An SCTP packet: the common header and the start of an INIT chunk.
 #[must_use]
 pub fn sctp(from: u16, to: u16) -> Vec<u8> {
     let mut packet = [from.to_be_bytes(), to.to_be_bytes()].concat();
@@ -131,7 +132,7 @@ pub fn sctp(from: u16, to: u16) -> Vec<u8> {
     packet
 }
 
-/// An ICMP message with an identifier where echo has it.
+/// An ICMP message, with an identifier at the place where echo has it.
 #[must_use]
 pub fn icmp(kind: u8, code: u8, id: u16) -> Vec<u8> {
     let [high, low] = id.to_be_bytes();
@@ -144,25 +145,25 @@ pub fn echo(v6: bool, id: u16) -> Vec<u8> {
     icmp(if v6 { 128 } else { 8 }, 0, id)
 }
 
-/// Its answer.
+/// An echo reply of a family.
 #[must_use]
 pub fn echo_reply(v6: bool, id: u16) -> Vec<u8> {
     icmp(if v6 { 129 } else { 0 }, 0, id)
 }
 
-/// The ICMP of a family.
+/// The ICMP protocol number of a family.
 #[must_use]
 pub const fn icmp_of(v6: bool) -> u8 {
     if v6 { protocol::ICMPV6 } else { protocol::ICMP }
 }
 
-/// An ICMP error about a packet.
+/// An ICMP error that quotes a packet.
 #[must_use]
 pub fn icmp_error(kind: u8, code: u8, packet: &[u8]) -> Vec<u8> {
     [&icmp(kind, code, 0), packet].concat()
 }
 
-/// A neighbour discovery message (RFC 4861): four bytes, a target, and an address option.
+/// A neighbour discovery message (RFC 4861): four bytes, a target, and a link-layer address option.
 #[must_use]
 pub fn discovery(kind: u8, target: IpAddr) -> Vec<u8> {
     let mut message = vec![kind, 0, 0, 0, 0x60, 0, 0, 0];
@@ -198,14 +199,14 @@ pub fn extension(next: u8, words: u8) -> Vec<u8> {
     header
 }
 
-/// An IPv6 fragment header; the offset in units of eight bytes.
+/// An IPv6 fragment header; the offset is in units of eight bytes.
 #[must_use]
 pub fn fragment_header(next: u8, (offset, more): (u16, bool), id: u32) -> Vec<u8> {
     let [high, low] = ((offset & 0x1fff) << 3 | u16::from(more)).to_be_bytes();
     [&[next, 0, high, low], id.to_be_bytes().as_slice()].concat()
 }
 
-/// A fragment of a packet between two ends, of either family.
+/// A fragment of a packet between two ends of either family.
 #[must_use]
 pub fn fragment(
     (from, to): (IpAddr, IpAddr),
@@ -225,14 +226,14 @@ pub fn fragment(
     frame
 }
 
-/// Writes over bytes, as far as the frame has them.
+/// Overwrites bytes, as far as the frame is long enough.
 pub fn write(frame: &mut [u8], at: usize, bytes: &[u8]) {
     for (byte, new) in frame.iter_mut().skip(at).zip(bytes) {
         *byte = *new;
     }
 }
 
-/// A frame with other bytes at a place.
+/// The frame with these bytes at this offset.
 #[must_use]
 pub fn with_bytes(mut frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
     write(&mut frame, at, bytes);

@@ -1,14 +1,14 @@
-//! What a family of attacks is: a name and members, each of which writes its frames on a builder.
+//! Families of attacks: a name and members, each of which builds the frames of its cases.
 
 use super::builder::CaseBuilder;
 use super::fixture::Direction;
 
-/// Where a member makes sense.
+/// The IP versions and directions to which a member applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// IPv4 and IPv6.
+    /// IP versions: false for IPv4, true for IPv6.
     pub versions: &'static [bool],
-    /// From the workload, and to it.
+    /// Directions.
     pub directions: &'static [Direction],
 }
 
@@ -58,19 +58,19 @@ pub const IN6: Scope = Scope {
     ..IN
 };
 
-/// One kind of hostile frame.
+/// One kind of hostile frames.
 #[derive(Clone, Copy, Debug)]
 pub struct Member {
-    /// What it does, in a few words.
+    /// A short description.
     pub name: &'static str,
-    /// Where it makes sense.
+    /// The IP versions and directions to which it applies.
     pub scope: Scope,
-    /// Writes its frames. Details that do not matter are left to the rng.
+    /// Builds its frames. Details that do not matter are random.
     pub build: fn(&mut CaseBuilder<'_>),
 }
 
 impl Member {
-    /// One of this name, for this scope.
+    /// A member with this name and scope.
     #[must_use]
     pub const fn new(name: &'static str, scope: Scope, build: fn(&mut CaseBuilder<'_>)) -> Self {
         Self { name, scope, build }
@@ -80,8 +80,8 @@ impl Member {
 /// Members that attack the same weakness.
 #[derive(Clone, Copy, Debug)]
 pub struct Family {
-    /// For people and `--family`.
+    /// The name in reports and for `--family`.
     pub name: &'static str,
-    /// All of them.
+    /// All members.
     pub members: &'static [Member],
 }

@@ -1,23 +1,23 @@
-//! The ground that every attack is fought on: who has which address, and what policy allows.
+//! The fixed setup of every attack: the addresses, the ports and the policy.
 //!
-//! Addresses are the same in every network, so that the very same bytes can be sent in each. The
-//! peers have a whole range: an address and a port drawn from it have not been used before.
+//! Addresses are the same in every network, so that the same bytes can be sent in each. The peers
+//! have a whole range, so that every case draws an address and a port that have not been used before.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::rng::Rng;
 
-/// Which way a frame goes, seen from the fenced workload.
+/// The direction of a frame, seen from the fenced workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// From the fenced workload: `from_workload` stands in the way.
+    /// From the fenced workload; `from_workload` handles it.
     Out,
-    /// To the fenced workload, from an unfenced host: `to_workload` stands in the way.
+    /// To the fenced workload, from an unfenced host; `to_workload` handles it.
     In,
 }
 
 impl Direction {
-    /// The other way.
+    /// The other direction.
     #[must_use]
     pub const fn opposite(self) -> Self {
         match self {
@@ -42,7 +42,7 @@ pub const fn workload(v6: bool) -> IpAddr {
     two(v6, [198, 18, 1, 2], 2)
 }
 
-/// Another workload, which policy allows nothing.
+/// Another workload, to and from which policy allows nothing.
 #[must_use]
 pub const fn other_workload(v6: bool) -> IpAddr {
     two(v6, [198, 18, 1, 3], 3)
@@ -54,13 +54,13 @@ pub const fn node(v6: bool) -> IpAddr {
     two(v6, [198, 18, 1, 1], 1)
 }
 
-/// A host that is in no range that policy knows.
+/// A host whose address is in no range that the policy names.
 #[must_use]
 pub const fn unlisted_host(v6: bool) -> IpAddr {
     two(v6, [198, 19, 9, 9], 0x9999)
 }
 
-/// A fresh address of the peers.
+/// A random address of the peers' range.
 pub fn peer(v6: bool, rng: &mut Rng) -> IpAddr {
     let [_, b, c, d, e, f, g, h] = rng.next().to_be_bytes();
     if v6 {
@@ -106,7 +106,7 @@ pub const fn allowed_port(direction: Direction, protocol: u8) -> u16 {
     }
 }
 
-/// Whether policy lets the workload (`Out`), or somebody else (`In`), begin this with `peer`.
+/// Whether policy allows a new flow with `peer`, from the workload (`Out`) or to it (`In`).
 #[must_use]
 pub fn is_allowed(direction: Direction, peer: IpAddr, protocol: u8, port: u16) -> bool {
     let open = match protocol {
@@ -117,7 +117,7 @@ pub fn is_allowed(direction: Direction, peer: IpAddr, protocol: u8, port: u16) -
     is_peer(peer) && open
 }
 
-/// [`is_allowed`] as a policy.
+/// The policy that [`is_allowed`] models.
 pub const POLICY: &str = r#"
 [[policy]]
 name = "allow-peers"

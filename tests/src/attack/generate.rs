@@ -1,9 +1,9 @@
-//! Cases without end around the members of a family.
+//! Generates an endless sequence of cases from the members of a family.
 //!
-//! The first cases are the members themselves, wherever they make sense. Then members are drawn at
-//! random, and the last frame of every other one is changed: bits, bytes, words that are at the edge
-//! of something, tail cut or grown, bytes taken out or put in. What must become of the changed
-//! frame is read from it by the [`Model`]. The seed repeats everything.
+//! The first cases are the members themselves, with each IP version and direction in their scope.
+//! Then members are drawn at random, and the last frame of every other case is mutated: bits, bytes
+//! and boundary values are changed, the tail is cut or extended, bytes are removed or inserted. The
+//! [`Model`] computes the expected result of the mutated frame. The same seed gives the same cases.
 
 use super::builder::CaseBuilder;
 use super::case::{Case, Expect};
@@ -13,17 +13,18 @@ use super::fixture::Direction;
 use super::model::Model;
 use super::rng::Rng;
 
-/// Draws the cases of one family.
+/// Generates the cases of one family.
 #[derive(Debug)]
 pub struct Generator {
     family: Family,
     rng: Rng,
-    /// Members as they are, still to be result.
+    /// Unmutated members still to be run.
     fixed: Vec<(Member, bool, Direction)>,
 }
 
 impl Generator {
-    /// For a family; families do not share numbers, so that one can be repeated alone.
+    /// A generator for a family; each family has its own random sequence, so that one can be
+    /// repeated alone.
     #[must_use]
     pub fn new(family: Family, seed: u64) -> Self {
         let salt = family.name.bytes().fold(seed, |salt, byte| {
@@ -36,7 +37,7 @@ impl Generator {
         }
     }
 
-    /// Whether members are left that were not result as they are.
+    /// Whether some members have not been run unmutated.
     #[must_use]
     pub fn has_members_left(&self) -> bool {
         !self.fixed.is_empty()
@@ -78,7 +79,7 @@ impl Generator {
     }
 }
 
-/// Every member with every IP version and direction that it knows.
+/// Every member with every IP version and direction in its scope.
 pub(super) fn all_variants(family: &Family) -> Vec<(Member, bool, Direction)> {
     let mut all = Vec::new();
     for member in family.members {
@@ -95,13 +96,13 @@ pub(super) fn all_variants(family: &Family) -> Vec<(Member, bool, Direction)> {
     all
 }
 
-/// Expects of the last frame what the model makes of it, after the others.
+/// Sets the expected result of the last frame to the model's verdict.
 fn set_expectation(case: &mut Case) {
     let mut model = Model::default();
     let mut verdict = false;
     for sent in &case.frames {
-        let cut = sent.offload.is_some_and(|offload| offload.segment != 0);
-        verdict = model.passes(sent.direction, &sent.bytes, cut);
+        let segmented = sent.offload.is_some_and(|offload| offload.segment != 0);
+        verdict = model.passes(sent.direction, &sent.bytes, segmented);
     }
     if let Some(last) = case.frames.last_mut() {
         last.expect = if verdict {
@@ -112,7 +113,7 @@ fn set_expectation(case: &mut Case) {
     }
 }
 
-/// Words at the edge of something.
+/// Boundary values.
 const EDGES: [u16; 14] = [
     0, 1, 7, 8, 20, 40, 0x0800, 0x86dd, 0x8100, 0x2000, 0x1fff, 0x7fff, 0x8000, 0xffff,
 ];
@@ -120,7 +121,7 @@ const EDGES: [u16; 14] = [
 /// Changes anything but the hardware addresses, one to four times.
 fn mutate_frame(rng: &mut Rng, frame: &mut Vec<u8>) {
     for _ in 0..=rng.below(4) {
-        // Headers are where it hurts.
+        // Mostly in the headers.
         let reach = if rng.one_in(4) {
             frame.len()
         } else {
@@ -156,7 +157,7 @@ fn mutate_frame(rng: &mut Rng, frame: &mut Vec<u8>) {
                 frame.splice(at..at, more);
             }
         }
-        // A tag needs its four bytes, or the kernel itself has no use for the frame.
+        // A VLAN tag needs its four bytes, or the kernel drops the frame before the fence.
         if frame.len() < 18 {
             frame.resize(18, 0);
         }

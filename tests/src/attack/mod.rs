@@ -1,11 +1,13 @@
-//! Attacks on the wire: root inside one workload, crafting any frame on its interface.
+//! Attacks on the wire: an attacker with root inside one workload crafts any frame on its
+//! interface.
 //!
-//! Every frame is sent in three networks that differ in their fence alone: none (the control: it must
-//! arrive, or the attempt proves nothing), one that enforces and one that observes. Whether it
-//! arrived is decided by a tap at the target, never by the agent's own counters.
+//! Every frame is sent in three networks that differ only in their fence: none (the control: a
+//! frame that does not arrive here proves nothing), one that enforces and one that observes. A tap
+//! at the target decides whether a frame arrived, never the agent's own counters.
 //!
-//! Families with their members are in [`families`]; [`generate`] draws cases around them, [`model`]
-//! reads a frame independently of the programs, [`play`] sends and listens, [`report`] counts.
+//! The families with their members are in [`families`]. [`generate`] derives cases from them,
+//! [`model`] predicts the verdict independently of the programs, [`run`] sends and receives,
+//! [`report`] counts.
 
 pub mod builder;
 pub mod case;
@@ -30,10 +32,10 @@ pub use generate::Generator;
 pub use report::Tally;
 pub use run::Arenas;
 
-/// Cases between which the fence is made to forget.
+/// Cases after which the fence's conntrack and fragment state is cleared.
 const CASES: usize = 100;
 
-/// Sends at least so many frames of a family, and every member at least once.
+/// Sends at least `frames` frames of a family, and every member at least once.
 pub fn attack(networks: &mut Arenas, family: &Family, frames: u64, seed: u64) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut generator = Generator::new(*family, seed);

@@ -1,8 +1,8 @@
-//! An independent packet of frames: what must become of one, by the rules alone.
+//! An independent model of the fence: which frames must pass, by the rules alone.
 //!
 //! It is written from the protocol rules, as plainly as possible, and shares no code with the
-//! programs: whole slices, no maps, no clock. It is asked about every frame of a case in order, and
-//! forgets everything between cases, which use addresses and ports of their own.
+//! programs: whole slices, no BPF maps, no clock. It evaluates every frame of a case in order and
+//! starts empty for each case, because cases use different addresses and ports.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,15 +12,15 @@ use super::fixture::{self, Direction, protocol};
 mod ipv6;
 mod transport;
 
-/// One end: an address with a port, or what stands for one.
+/// One end: an address with a port, or with a substitute for a port.
 type End = (IpAddr, u32);
 
-/// The fence as it ought to be, in `enforce`.
+/// A model of the fence in mode `enforce`.
 #[derive(Debug, Default)]
 pub struct Model {
-    /// Allowed flows: protocol, opener, answerer.
+    /// Allowed flows: protocol, originator, responder.
     flows: HashSet<(u8, End, End)>,
-    /// What first fragments said: by ends, identification and, for IPv4, protocol.
+    /// First fragments, by ends, identification and, for IPv4, protocol.
     first_fragments: HashMap<(IpAddr, IpAddr, u32, u8), FirstFragment>,
 }
 
@@ -28,11 +28,11 @@ pub struct Model {
 struct FirstFragment {
     protocol: u8,
     ports: (u32, u32),
-    /// Where the transport header ends, from the start of the fragmentable part.
+    /// The end of the transport header, relative to the start of the fragmentable part.
     headers: usize,
 }
 
-/// Where in a fragmented packet this one belongs.
+/// The position of a packet among its fragments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Whole,
@@ -40,7 +40,7 @@ enum Part {
     Later { id: u32, offset: usize },
 }
 
-/// An IP packet, read as far as it is clear which fence rule it falls under.
+/// An IP packet, parsed as far as the rules of the fence need.
 #[derive(Clone, Copy, Debug)]
 struct Packet<'a> {
     from: IpAddr,
@@ -54,21 +54,21 @@ struct Packet<'a> {
 }
 
 impl Model {
-    /// Whether the fence must let a frame pass. `cut` tells that the kernel cuts it into segments.
-    pub fn passes(&mut self, direction: Direction, frame: &[u8], cut: bool) -> bool {
-        self.read(direction, frame, cut).is_some()
+    /// Whether the fence must let a frame pass. `segmented` means that the kernel segments it.
+    pub fn passes(&mut self, direction: Direction, frame: &[u8], segmented: bool) -> bool {
+        self.read(direction, frame, segmented).is_some()
     }
 
-    fn read(&mut self, direction: Direction, frame: &[u8], cut: bool) -> Option<()> {
+    fn read(&mut self, direction: Direction, frame: &[u8], segmented: bool) -> Option<()> {
         let body = frame.get(14..)?;
         let packet = match word(frame, 12)? {
             0x0806 => return arp(direction, body),
-            0x0800 => ipv4(body, cut)?,
-            0x86dd => ipv6::read(body, cut)?,
+            0x0800 => ipv4(body, segmented)?,
+            0x86dd => ipv6::read(body, segmented)?,
             _ => return None,
         };
         let sender = frame.get(6..)?.first_chunk()?;
-        self.evaluate(direction, &packet, *sender, cut)
+        self.evaluate(direction, &packet, *sender, segmented)
     }
 
     fn evaluate(
@@ -76,13 +76,13 @@ impl Model {
         direction: Direction,
         packet: &Packet,
         sender: [u8; 6],
-        cut: bool,
+        segmented: bool,
     ) -> Option<()> {
         if let Part::Later { id, offset } = packet.part {
             source_is_allowed(direction, packet, false)?;
             return self.later_fragment(direction, packet, id, offset);
         }
-        let message = transport::read(packet, cut)?;
+        let message = transport::read(packet, segmented)?;
         source_is_allowed(direction, packet, message.configures(packet))?;
         if message.is_discovery {
             return ipv6::discovery_is_allowed(direction, packet, sender);
@@ -118,7 +118,7 @@ impl Model {
     ) -> Option<()> {
         let first = *self.first_fragments.get(&key(packet, id))?;
         let over_tcp = packet.protocol == protocol::TCP && offset == 8;
-        // It may not write over what the first one was judged by.
+        // It must not overwrite the headers by which the first fragment was evaluated.
         if over_tcp || offset < first.headers {
             return None;
         }
@@ -134,8 +134,8 @@ impl Model {
     ) -> Option<()> {
         let (from, to) = ((packet.from, ports.0), (packet.to, ports.1));
         let known = self.flows.contains(&(protocol, from, to));
-        let answers = self.flows.contains(&(protocol, to, from));
-        if known || (answers && !opens) {
+        let is_reply = self.flows.contains(&(protocol, to, from));
+        if known || (is_reply && !opens) {
             return Some(());
         }
         let peer = if direction == Direction::Out {
@@ -152,7 +152,8 @@ impl Model {
         Some(())
     }
 
-    /// An error passes if what it quotes is a packet of an allowed flow, sent by who is told.
+    /// An error passes if it quotes a packet of an allowed flow that was sent by the error's
+    /// destination.
     fn error(&self, direction: Direction, packet: &Packet) -> Option<()> {
         let quoted = transport::quoted(packet)?;
         let own = match direction {
@@ -181,8 +182,8 @@ fn key(packet: &Packet, id: u32) -> (IpAddr, IpAddr, u32, u8) {
     (packet.from, packet.to, id, protocol)
 }
 
-/// The source is the workload's, or, where the message is there to get an address, one for that;
-/// from elsewhere it never is the workload's.
+/// Outgoing packets must have the workload's source address, or one that is valid for address
+/// configuration; incoming packets must not have the workload's.
 fn source_is_allowed(direction: Direction, packet: &Packet, configures: bool) -> Option<()> {
     let own = packet.from == fixture::workload(packet.from.is_ipv6());
     match direction {
@@ -204,13 +205,13 @@ fn arp(direction: Direction, body: &[u8]) -> Option<()> {
     (fits && (own || probe)).then_some(())
 }
 
-fn ipv4(body: &[u8], cut: bool) -> Option<Packet<'_>> {
+fn ipv4(body: &[u8], segmented: bool) -> Option<Packet<'_>> {
     let [version, ..] = *body.get(..20)? else {
         return None;
     };
     let header = usize::from(version & 15) * 4;
     let mut total = usize::from(word(body, 2)?);
-    if total == 0 && cut {
+    if total == 0 && segmented {
         total = body.len();
     }
     if version >> 4 != 4 || header < 20 || total < header {

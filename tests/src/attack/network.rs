@@ -1,8 +1,8 @@
-//! One network: a fenced workload and the unfenced rest of the world on one Ethernet segment.
+//! One network: a fenced workload and an unfenced host on one Ethernet segment.
 //!
-//! The node's side of both links is a port of a bridge that learns nothing and floods everything, so
-//! that any frame at all arrives at the other end unless the fence stops it. Neither end has an
-//! address: nobody answers, and every frame of a conversation is the attack's own.
+//! The node's ends of both links are ports of a bridge that does not learn addresses and floods
+//! every frame, so that any frame arrives at the other end unless the fence drops it. Neither end
+//! has an address: there are no replies, and every frame of a conversation is sent by the test.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use super::fixture::{self, Direction};
 use super::wire::RawInterface;
 use crate::{Addresses, Agent, AgentSpec, Attributes, NetNs, Node, Workload};
 
-/// What stands between the two ends.
+/// The fence between the two ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fence {
     /// Nothing: the control.
@@ -33,7 +33,7 @@ pub enum Fence {
     Observe,
 }
 
-/// Largest IP packet on the segment.
+/// The largest IP packet on the segment.
 pub const MTU: usize = 9000;
 
 /// A segment with its two ends.
@@ -41,16 +41,18 @@ pub const MTU: usize = 9000;
 pub struct Network {
     workload: RawInterface,
     world: RawInterface,
-    /// The agent, unless this is the control. Before the node: it cleans up in its namespace.
+    /// The agent, unless this is the control. Declared before the node, because dropping the agent
+    /// runs commands in the node's network namespace.
     pub agent: Option<Agent>,
     _node: Node,
 }
 
 impl Network {
-    /// Builds one.
+    /// Builds a network.
     pub fn new(fence: Fence) -> Result<Self> {
         let mut node = Node::new()?;
-        // What the inventory says; nobody on the segment owns it, or any other address.
+        // The addresses in the inventory; no interface on the segment has these or any other
+        // addresses.
         node.addresses = addresses(fixture::node);
         node.ns.sysctls(&MUTE)?;
         let bridge = "link add br0 type bridge mcast_snooping 0\n";
@@ -72,7 +74,7 @@ impl Network {
         })
     }
 
-    /// Where frames of a direction begin.
+    /// The interface at which frames of a direction are sent.
     #[must_use]
     pub fn sender(&self, direction: Direction) -> &RawInterface {
         match direction {
@@ -81,9 +83,9 @@ impl Network {
         }
     }
 
-    /// Makes the fence forget every flow and every fragment, and for how many attempts the workload
-    /// is booked, as if it had been quiet for long. Attacks open more flows than any workload may,
-    /// which is what another test is about, and no case is to profit from one long before it.
+    /// Deletes all conntrack entries, fragments and usage accounts of the fence, as after a long
+    /// idle time. Attacks open more flows than an endpoint's quota allows, which another test
+    /// covers, and no case may depend on the state of an earlier one.
     pub fn forget(&self) -> Result<()> {
         let Some(agent) = &self.agent else {
             return Ok(());
@@ -100,21 +102,22 @@ impl Network {
         wipe::<u32, u64>(agent, CT_USAGE_SWEEP)
     }
 
-    /// Where they end.
+    /// The interface at which frames of a direction arrive.
     #[must_use]
     pub fn target(&self, direction: Direction) -> &RawInterface {
         self.sender(direction.opposite())
     }
 }
 
-/// Nothing but the attack's own frames.
+/// Sysctls that keep the namespaces from sending frames of their own.
 const MUTE: [(&str, &str); 2] = [
     ("net.ipv6.conf.all.disable_ipv6", "1"),
     ("net.ipv6.conf.default.disable_ipv6", "1"),
 ];
 
-/// Where the kernel can hand bridged packets to netfilter it does, by default: there they would be
-/// reassembled, and malformed ones dropped before anybody has judged them.
+/// Keeps bridged packets away from netfilter: where the kernel supports it, it is enabled by
+/// default, and netfilter would reassemble packets and drop malformed ones before the fence sees
+/// them.
 fn keep_filters_off_bridges(ns: &NetNs) -> Result<()> {
     for kind in ["ip", "ip6", "arp"] {
         let key = format!("net.bridge.bridge-nf-call-{kind}tables");
@@ -182,8 +185,7 @@ fn agent(node: &Node, workload: &Workload, mode: &str) -> Result<Agent> {
     Ok(agent)
 }
 
-/// Makes the fence as old as if it had stood for longer than the window in which connections that
-/// are older than it are picked up in the middle.
+/// Ends the pick-up window, as if the fence had existed for longer than the window.
 fn end_pickup_window(agent: &Agent) -> Result<()> {
     let pin = pinned(agent, ENDPOINTS)?;
     let map = Map::HashMap(MapData::from_pin(&pin).context("opening the endpoints")?);
@@ -205,7 +207,7 @@ fn wipe<K: Pod, V: Pod>(agent: &Agent, name: &str) -> Result<()> {
     let mut map: HashMap<_, K, V> = HashMap::try_from(map)?;
     let keys: Vec<K> = map.keys().collect::<Result<_, _>>()?;
     for key in keys {
-        // The agent may have swept it.
+        // The agent may have removed it meanwhile.
         let _ = map.remove(&key);
     }
     Ok(())

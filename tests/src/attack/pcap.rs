@@ -1,7 +1,7 @@
-//! Frames in a file that every analyser reads (the classic libpcap format).
+//! Capture files in the classic libpcap format, which every analyser reads.
 //!
-//! Times are those of writing; a comment has no place in this format, so the file's name tells what
-//! the frames are.
+//! Timestamps are those of writing. The format has no comments, so the file's name says what the
+//! frames are.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};

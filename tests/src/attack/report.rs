@@ -1,4 +1,4 @@
-//! Counting what arrived, and telling it: a row for each family, and the frames that went wrong.
+//! Counts arrivals and reports them: a row for each family, and the frames with wrong results.
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
@@ -9,13 +9,13 @@ use super::case::Expect;
 use super::pcap;
 use super::run::FrameResult;
 
-/// How many failures are remembered for the report.
+/// How many failures are kept for the report.
 const REMEMBERED: usize = 20;
 
-/// Totals over result frames.
+/// Totals over all frames.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Frames sent, in each network.
+    /// Frames sent in each network.
     pub sent: u64,
     /// Frames that arrived without a fence.
     pub control: u64,
@@ -29,12 +29,12 @@ pub struct Tally {
     pub permitted_delivered: u64,
     /// Frames that arrived past a fence that observes, among those that the control delivered.
     pub observed: u64,
-    /// Some frames that arrived and must not, or did not and must.
+    /// Some frames with a wrong result.
     pub failures: Vec<FrameResult>,
 }
 
 impl Tally {
-    /// Counts one frame. What even the control does not deliver proves nothing.
+    /// Counts one frame. A frame that the control does not deliver proves nothing.
     pub fn count(&mut self, result: &FrameResult) {
         let arrived = result.arrived;
         self.sent += 1;
@@ -58,7 +58,7 @@ impl Tally {
         }
     }
 
-    /// Adds the totals of another.
+    /// Adds another tally's totals.
     pub fn add(&mut self, other: &Self) {
         self.sent += other.sent;
         self.control += other.control;
@@ -71,8 +71,8 @@ impl Tally {
         self.failures.truncate(REMEMBERED);
     }
 
-    /// No denied frame arrived; of permitted and of observed ones hardly any was lost; the control
-    /// delivered nearly all.
+    /// Whether no denied frame arrived, hardly any permitted or observed frame was lost, and the
+    /// control delivered nearly all frames.
     #[must_use]
     pub fn is_good(&self) -> bool {
         let nearly = |part: u64, whole: u64| (whole - part) * 10_000 <= whole;
@@ -82,7 +82,7 @@ impl Tally {
             && self.control * 10 >= self.sent * 9
     }
 
-    /// The row of a family.
+    /// A family's row.
     #[must_use]
     pub fn row(&self, name: &str) -> String {
         format!(
@@ -97,7 +97,7 @@ impl Tally {
         )
     }
 
-    /// What the columns of rows are.
+    /// The column headers.
     #[must_use]
     pub fn head() -> String {
         format!(
@@ -113,7 +113,7 @@ impl Tally {
         )
     }
 
-    /// The frames that went wrong, in words and bytes.
+    /// The failures as text, with their bytes.
     #[must_use]
     pub fn offences(&self) -> String {
         let mut text = String::new();
@@ -124,7 +124,7 @@ impl Tally {
         text
     }
 
-    /// Writes the frames that went wrong as a capture file named after their family.
+    /// Writes the failures to a capture file named after their family.
     pub fn save(&self, directory: &Path, family: &str) -> Result<()> {
         if self.failures.is_empty() {
             return Ok(());
@@ -149,7 +149,7 @@ impl fmt::Display for Failure<'_> {
             sent,
             arrived,
         } = self.0;
-        let changed = if *mutated { ", changed at random" } else { "" };
+        let changed = if *mutated { ", mutated" } else { "" };
         write!(
             f,
             "{:?} '{member}'{changed}: {:?}, {arrived:?}",

@@ -1,11 +1,11 @@
-//! Random numbers that a seed repeats: SplitMix64, which is all that mixing frames needs.
+//! Reproducible random numbers: SplitMix64, which is good enough for mutating frames.
 
-/// A source of numbers. Equal seeds give equal numbers, on every machine.
+/// A random number generator. Equal seeds give equal numbers on every machine.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// From a seed.
+    /// A generator with this seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
@@ -32,22 +32,22 @@ impl Rng {
         first.saturating_add(u16::try_from(self.below(span)).unwrap_or(0))
     }
 
-    /// Eight random bits.
+    /// A random byte.
     pub fn byte(&mut self) -> u8 {
         self.next().to_le_bytes()[0]
     }
 
-    /// So many random bytes.
+    /// `count` random bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         (0..count).map(|_| self.byte()).collect()
     }
 
-    /// True once in `n` times.
+    /// True with probability 1/`n`.
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 
-    /// One of these.
+    /// One of these values, or `otherwise` if there are none.
     pub fn choose<T: Copy>(&mut self, of: &[T], otherwise: T) -> T {
         of.get(self.below(of.len())).copied().unwrap_or(otherwise)
     }

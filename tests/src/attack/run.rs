@@ -1,4 +1,4 @@
-//! Plays cases in every network, in batches, and counts what arrived where.
+//! Runs cases in every network, in batches, and records which frames arrived where.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -11,7 +11,7 @@ use super::wire::mark;
 /// Frames between two sentinels.
 const BATCH: usize = 200;
 
-/// The networks, and the number of the next mark.
+/// The networks, and the next mark.
 #[derive(Debug)]
 pub struct Arenas {
     control: Network,
@@ -25,22 +25,22 @@ pub struct Arenas {
 /// Where a frame arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrived {
-    /// Without a fence.
+    /// In the network without a fence.
     pub control: bool,
-    /// Past a fence that enforces.
+    /// In the network whose fence enforces.
     pub enforce: bool,
-    /// Past a fence that observes.
+    /// In the network whose fence observes.
     pub observe: bool,
 }
 
-/// A frame, and where it arrived.
+/// A frame and where it arrived.
 #[derive(Clone, Debug)]
 pub struct FrameResult {
-    /// The member that sent it.
+    /// The member that built it.
     pub member: &'static str,
-    /// Whether it was changed at random.
+    /// Whether it was mutated.
     pub mutated: bool,
-    /// As it was sent.
+    /// The frame as sent.
     pub sent: TestFrame,
     /// Where it arrived.
     pub arrived: Arrived,
@@ -61,7 +61,7 @@ impl FrameResult {
 }
 
 impl Arenas {
-    /// Builds all three. The calling thread is to play in them, on one CPU.
+    /// Builds all three. The calling thread must stay on one CPU.
     pub fn new() -> Result<Self> {
         Ok(Self {
             control: Network::new(Fence::Absent).context("the network without a fence")?,
@@ -71,7 +71,7 @@ impl Arenas {
         })
     }
 
-    /// Plays cases; says of every frame where it arrived.
+    /// Runs cases; returns for every frame where it arrived.
     pub fn run(&mut self, cases: Vec<Case>) -> Result<Vec<FrameResult>> {
         self.enforce.forget()?;
         self.observe.forget()?;
@@ -108,7 +108,7 @@ impl Arenas {
     }
 }
 
-/// Notes an arrival; a frame that arrives where nobody sent it is not one of ours.
+/// Records an arrival; false if no frame of this batch was sent in this direction with this mark.
 fn record_arrival(
     batch: &mut [FrameResult],
     place: u32,
@@ -167,12 +167,12 @@ fn receive(
         })?;
     ensure!(
         strays == 0,
-        "{strays} frames arrived after their batch, or where they do not belong"
+        "{strays} frames arrived after their batch, or in the wrong direction"
     );
     Ok(())
 }
 
-/// A datagram that policy allows, of a flow of its own.
+/// A datagram of a separate flow that policy allows.
 fn sentinel(direction: Direction, number: u32) -> Vec<u8> {
     let own = fixture::workload(false);
     let peer = std::net::IpAddr::from([10, 255, 255, 254]);

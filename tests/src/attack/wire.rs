@@ -1,10 +1,10 @@
-//! Putting frames on a station's interface in numbers, and learning which arrived at another.
+//! Sends batches of frames on one interface and records which of them arrive at another.
 //!
-//! A frame is known by its *mark*, four bytes of its destination hardware address: no fence judges
-//! that, no bridge changes it, and even a frame without a whole IP header has one.
-//! A batch ends with a sentinel that policy allows. Frames keep their order on their way, because
-//! the sending thread stays on one CPU and so does the kernel's queue; when the sentinel has come,
-//! whatever has not come will not.
+//! A frame is identified by its *mark*, four bytes of its destination hardware address: the fence
+//! ignores them, a bridge does not change them, and even a frame without a whole IP header has
+//! them. A batch ends with a sentinel that policy allows. Frames keep their order, because the
+//! sending thread stays on one CPU and so does the kernel's queue; once the sentinel has arrived,
+//! frames that have not arrived never will.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::AsFd as _;
@@ -22,14 +22,14 @@ use super::craft;
 use crate::frame::{offload_socket, packet_socket};
 use crate::netns::NetNs;
 
-/// What a marked address begins with, and what it begins with if it is a group's.
+/// The prefix of a marked address, and of a marked group address.
 const PREFIX: [u8; 2] = [0x06, 0xa7];
 const GROUP: [u8; 2] = [0x07, 0xa7];
-/// A batch of large frames, and what the kernel charges for each, fits.
+/// Receive buffer size, enough for a batch of large frames with the kernel's overhead.
 const ROOM: usize = 64 << 20;
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Marks a frame that has a whole Ethernet header. One to a group stays one.
+/// Marks a frame that has a whole Ethernet header. A group address remains a group address.
 pub fn mark(frame: &mut [u8], number: u32) {
     let to_group = frame.first().is_some_and(|first| first & 1 != 0);
     let prefix = if to_group { GROUP } else { PREFIX };
@@ -44,15 +44,15 @@ fn marked(frame: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(*number?.first_chunk()?))
 }
 
-/// Keeps the calling thread, and with it the frames that it sends, on one CPU.
+/// Pins the calling thread, and with it the frames that it sends, to one CPU.
 pub fn stay_on_one_cpu() -> Result<()> {
-    let current = nix::sched::sched_getcpu().context("asking for the CPU")?;
+    let current = nix::sched::sched_getcpu().context("getting the current CPU")?;
     let mut set = CpuSet::new();
     set.set(current)?;
-    sched_setaffinity(Pid::from_raw(0), &set).context("staying on one CPU")
+    sched_setaffinity(Pid::from_raw(0), &set).context("pinning the thread to one CPU")
 }
 
-/// One interface at the end of a wire.
+/// One raw interface.
 #[derive(Debug)]
 pub struct RawInterface {
     plain: Socket,
@@ -61,7 +61,7 @@ pub struct RawInterface {
 }
 
 impl RawInterface {
-    /// Takes hold of an interface of `ns`.
+    /// Opens an interface of `ns`.
     pub fn open(ns: &NetNs, interface: &str) -> Result<Self> {
         let every = u16::try_from(libc::ETH_P_ALL)?;
         let sockets = ns.run(|| -> io::Result<_> {
@@ -73,7 +73,7 @@ impl RawInterface {
             ))
         })?;
         let (plain, offload, tap) = sockets.with_context(|| format!("opening {interface}"))?;
-        setsockopt(&tap, sockopt::RcvBufForce, &ROOM).context("making room for frames")?;
+        setsockopt(&tap, sockopt::RcvBufForce, &ROOM).context("setting the receive buffer size")?;
         Ok(Self {
             plain,
             offload,
@@ -81,7 +81,7 @@ impl RawInterface {
         })
     }
 
-    /// Sends one frame. One that the kernel will not cut or finish as asked is not sent.
+    /// Sends one frame. A frame that the kernel refuses to segment or complete is not sent.
     pub fn send(&self, frame: &[u8], offload: Option<&Offload>) -> Result<()> {
         let end = Instant::now() + DEADLINE;
         loop {
@@ -102,7 +102,7 @@ impl RawInterface {
         }
     }
 
-    /// Calls `seen` with the mark of every frame that arrives, until `sentinel` has come.
+    /// Calls `seen` with the mark of every frame that arrives, until the sentinel arrives.
     pub fn receive_until(&self, sentinel: u32, mut seen: impl FnMut(u32)) -> Result<()> {
         let end = Instant::now() + DEADLINE;
         let mut head = [0; 32];
@@ -118,13 +118,13 @@ impl RawInterface {
                     let fd = PollFd::new(self.tap.as_fd(), PollFlags::POLLIN);
                     poll(&mut [fd], PollTimeout::from(100_u8)).context("polling a tap")?;
                 }
-                Err(error) => bail!("packet a tap: {error}"),
+                Err(error) => bail!("reading a tap: {error}"),
             }
         }
     }
 }
 
-/// What the kernel says of a frame that it cannot cut up.
+/// Whether the kernel refuses to segment this frame.
 fn is_refused(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOMEM))
 }

@@ -1,4 +1,4 @@
-//! What a workload may not tell its neighbours: that it has another's address, or is a router.
+//! Announcements that a workload must not send: of another's address, or as a router.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -16,7 +16,7 @@ use crate::frame::ARP as ARP_TYPE;
 const ROUTER: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
 const ALL_NODES: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
 
-/// ARP in another's name.
+/// ARP with another's address.
 pub(super) const ARP: Family = Family {
     name: "arp",
     members: &[
@@ -29,7 +29,7 @@ pub(super) const ARP: Family = Family {
         Member::new("a request as another workload", OUT4, |s| {
             deny_arp(s, 1, fixture::other_workload(false));
         }),
-        Member::new("a reply for nobody", OUT4, |s| {
+        Member::new("a reply for the unspecified address", OUT4, |s| {
             deny_arp(s, 2, IpAddr::from([0, 0, 0, 0]));
         }),
         Member::new("gratuitous, for another workload", OUT4, |s| {
@@ -40,24 +40,24 @@ pub(super) const ARP: Family = Family {
                 craft::broadcast(ARP_TYPE, &craft::arp(operation, other, other)),
             );
         }),
-        Member::new("an operation that does not exist", OUT4, |s| {
+        Member::new("an invalid operation", OUT4, |s| {
             let operation = s.rng.between(3, 9);
             let body = craft::arp(operation, s.workload(), s.peer);
             s.deny(ArpHeader, craft::ethernet(ARP_TYPE, &body));
         }),
-        Member::new("another kind of address", OUT4, |s| {
+        Member::new("other address types", OUT4, |s| {
             let body = craft::arp(2, s.workload(), s.peer);
             let (at, byte) = s.rng.choose(&[(1, 6), (3, 6), (4, 8), (5, 16)], (1, 6));
             let frame = craft::ethernet(ARP_TYPE, &body);
             s.deny(ArpHeader, craft::with_bytes(frame, IP + at, &[byte]));
         }),
-        Member::new("cut off", OUT4, |s| {
+        Member::new("truncated", OUT4, |s| {
             let body = craft::arp(2, s.workload(), s.peer);
             let length = 8 + s.rng.below(20);
             let cut = body.get(..length).unwrap_or_default();
             s.deny(Truncated, craft::ethernet(ARP_TYPE, cut));
         }),
-        Member::new("control: about itself", OUT4, |s| {
+        Member::new("control: its own address", OUT4, |s| {
             let operation = s.rng.between(1, 2);
             s.permit(craft::ethernet(
                 ARP_TYPE,
@@ -68,7 +68,7 @@ pub(super) const ARP: Family = Family {
             let body = craft::arp(1, IpAddr::from([0, 0, 0, 0]), s.workload());
             s.permit(craft::broadcast(ARP_TYPE, &body));
         }),
-        Member::new("control: a question to it", IN4, |s| {
+        Member::new("control: a request to it", IN4, |s| {
             s.permit(craft::broadcast(
                 ARP_TYPE,
                 &craft::arp(1, s.peer, s.workload()),
@@ -111,7 +111,7 @@ pub(super) const NEIGHBOURS: Family = Family {
             let frame = discovery(fixture::other_workload(true), ALL_NODES, 135, s.peer);
             s.deny(SpoofedSource, frame);
         }),
-        Member::new("from further than the link", OUT6, |s| {
+        Member::new("from beyond the link", OUT6, |s| {
             let hops = s.rng.between(1, 254).to_be_bytes()[1];
             let kind = s.rng.choose(&[135, 136], 136);
             let frame = discovery(s.workload(), ALL_NODES, kind, s.workload());
@@ -126,11 +126,15 @@ pub(super) const NEIGHBOURS: Family = Family {
             );
             s.deny(NeighbourSpoof, craft::with_bytes(frame, IP + 7, &[255]));
         }),
-        Member::new("from nowhere to somebody", OUT6, |s| {
-            let nowhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-            let frame = discovery(nowhere, s.peer, 135, s.workload());
-            s.deny(NeighbourSpoof, frame);
-        }),
+        Member::new(
+            "from the unspecified address to a unicast address",
+            OUT6,
+            |s| {
+                let nowhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+                let frame = discovery(nowhere, s.peer, 135, s.workload());
+                s.deny(NeighbourSpoof, frame);
+            },
+        ),
         Member::new("soliciting as a router's link-local", OUT6, |s| {
             let frame = discovery(ROUTER, ALL_NODES, 135, s.peer);
             s.deny(NeighbourSpoof, frame);
@@ -142,7 +146,7 @@ pub(super) const NEIGHBOURS: Family = Family {
             s.deny(NeighbourSpoof, discovery(from, ALL_NODES, 136, ROUTER));
         }),
         Member::new(
-            "its link-local, tied to another's hardware address",
+            "its link-local, bound to another's hardware address",
             OUT6,
             |s| {
                 let frame = discovery(LINK_LOCAL, ALL_NODES, 136, LINK_LOCAL);
@@ -157,17 +161,17 @@ pub(super) const NEIGHBOURS: Family = Family {
             let kind = s.rng.choose(&[135, 136], 136);
             s.permit(discovery(LINK_LOCAL, ALL_NODES, kind, LINK_LOCAL));
         }),
-        Member::new("control: about itself", OUT6, |s| {
+        Member::new("control: its own address", OUT6, |s| {
             let kind = s.rng.choose(&[135, 136], 136);
             s.permit(discovery(s.workload(), ALL_NODES, kind, s.workload()));
         }),
-        Member::new("control: looking for a neighbour", OUT6, |s| {
+        Member::new("control: soliciting a neighbour", OUT6, |s| {
             s.permit(discovery(LINK_LOCAL, ALL_NODES, 135, s.peer));
         }),
     ],
 };
 
-/// Listener reports and router solicitations as a way to carry bytes anywhere.
+/// Listener reports and router solicitations, used to carry data to denied destinations.
 pub(super) const SMUGGLING: Family = Family {
     name: "discovery-smuggling",
     members: &[
@@ -221,7 +225,7 @@ pub(super) const SMUGGLING: Family = Family {
             },
         ),
         Member::new(
-            "discovery from afar to the workload",
+            "discovery from beyond the link to the workload",
             crate::attack::family::IN6,
             |s| {
                 let kind = s.rng.choose(&[133, 134, 135, 136, 137], 135);
@@ -337,7 +341,7 @@ pub(super) const ROUTERS: Family = Family {
     ],
 };
 
-/// All of these behind extension headers and in fragments.
+/// The same messages behind extension headers and in fragments.
 pub(super) const HIDDEN: Family = Family {
     name: "hidden-discovery",
     members: &[
@@ -349,15 +353,19 @@ pub(super) const HIDDEN: Family = Family {
             let frame = behind_options(s, LINK_LOCAL, 137, fixture::workload(true));
             s.deny(Redirect, frame);
         }),
-        Member::new("an advertisement of another behind options", OUT6, |s| {
-            let frame = behind_options(
-                s,
-                fixture::workload(true),
-                136,
-                fixture::other_workload(true),
-            );
-            s.deny(NeighbourSpoof, frame);
-        }),
+        Member::new(
+            "an advertisement of another workload behind options",
+            OUT6,
+            |s| {
+                let frame = behind_options(
+                    s,
+                    fixture::workload(true),
+                    136,
+                    fixture::other_workload(true),
+                );
+                s.deny(NeighbourSpoof, frame);
+            },
+        ),
         Member::new("a router advertisement in an atomic fragment", OUT6, |s| {
             let header = craft::fragment_header(protocol::ICMPV6, (0, false), 7);
             let payload = [header, craft::discovery(134, s.workload())].concat();
@@ -379,12 +387,12 @@ pub(super) const HIDDEN: Family = Family {
             s.deny(NeighbourSpoof, craft::with_bytes(frame, IP + 7, &[255]));
         }),
         Member::new(
-            "an advertisement of another, its target in the second fragment",
+            "an advertisement of another workload, its target in the second fragment",
             OUT6,
             split_advertisement,
         ),
         Member::new(
-            "a router advertisement, options first and its type in the second fragment",
+            "a router advertisement, options in the first fragment and its type in the second",
             OUT6,
             |s| {
                 let ends = (s.workload(), ALL_NODES);
@@ -446,19 +454,19 @@ fn discovery(from: IpAddr, to: IpAddr, kind: u8, target: IpAddr) -> Vec<u8> {
     craft::with_bytes(frame, IP + 7, &[255])
 }
 
-/// IPv6 sources that are nobody's address.
+/// IPv6 source addresses that belong to no endpoint.
 pub(super) const ODD_SOURCES: Family = Family {
     name: "odd-ipv6-sources",
     members: &[
         Member::new("link-local", OUT6, |s| from_odd_source(s, LINK_LOCAL)),
         Member::new("multicast", OUT6, |s| from_odd_source(s, ALL_NODES)),
-        Member::new("IPv4-mapped, its own", OUT6, |s| {
+        Member::new("IPv4-mapped own address", OUT6, |s| {
             from_odd_source(s, mapped(fixture::workload(false)));
         }),
-        Member::new("IPv4-mapped, another's", OUT6, |s| {
+        Member::new("IPv4-mapped address of another workload", OUT6, |s| {
             from_odd_source(s, mapped(fixture::other_workload(false)));
         }),
-        Member::new("6to4 of its own", OUT6, |s| {
+        Member::new("6to4 of its own address", OUT6, |s| {
             from_odd_source(
                 s,
                 IpAddr::V6(Ipv6Addr::new(0x2002, 0xc612, 0x0102, 0, 0, 0, 0, 1)),

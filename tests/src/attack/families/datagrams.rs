@@ -1,4 +1,4 @@
-//! UDP: replies from elsewhere, lengths that lie, and what policy simply denies.
+//! UDP: forged replies, wrong lengths, and packets that policy simply denies.
 
 use ringfence_common::drop_reason::DropReason::{Policy, UdpHeader};
 
@@ -7,11 +7,11 @@ use crate::attack::craft;
 use crate::attack::family::{ANY, Family, IN, Member, OUT};
 use crate::attack::fixture::{self, Direction, protocol};
 
-/// Answers that are none.
+/// Packets that look like replies but are not.
 pub(super) const REPLIES: Family = Family {
     name: "udp-replies",
     members: &[
-        Member::new("without a question", ANY, |s| {
+        Member::new("without a request", ANY, |s| {
             let from = fixture::allowed_port(s.direction.opposite(), protocol::UDP);
             s.deny(
                 Policy,
@@ -113,7 +113,7 @@ pub(super) const DENIED: Family = Family {
             s.peer = fixture::node(s.v6);
             to_service(s);
         }),
-        Member::new("the node, from elsewhere", IN, |s| {
+        Member::new("the node's address, from the segment", IN, |s| {
             s.peer = fixture::node(s.v6);
             to_service(s);
         }),

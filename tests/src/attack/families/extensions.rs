@@ -1,4 +1,4 @@
-//! IPv6 extension headers: every order, up to ten of them, with lengths that lie.
+//! IPv6 extension headers: in any order, up to ten of them, with wrong lengths.
 
 use ringfence_common::drop_reason::DropReason::{
     ExtensionHeaders, Policy, RoutingHeader, TcpHeader, Truncated,
@@ -11,7 +11,7 @@ use crate::attack::fixture::protocol;
 
 const KINDS: [u8; 5] = [0, 43, 44, 51, 60];
 
-/// Chains in every order; the real port is behind them.
+/// Chains in any order, with the real port behind them.
 pub(super) const ORDER: Family = Family {
     name: "extension-order",
     members: &[
@@ -36,7 +36,7 @@ pub(super) const ORDER: Family = Family {
         Member::new("any order before a denied port", ANY6, |s| {
             let count = 1 + s.rng.below(10);
             let mut kinds: Vec<u8> = (0..count).map(|_| s.rng.choose(&KINDS, 60)).collect();
-            // One fragment header at most, and none of it a fragment: a plain chain.
+            // Fragment headers in the chain are atomic, so the packet is not a fragment.
             let port = s.denied_port();
             if s.rng.one_in(2) {
                 kinds.sort_unstable();
@@ -54,18 +54,18 @@ pub(super) const ORDER: Family = Family {
             let frame = with_headers(s, &[0, 0], port);
             s.deny(ExtensionHeaders, frame);
         }),
-        Member::new("all kinds in the recommended order", ANY6, |s| {
+        Member::new("all types in the recommended order", ANY6, |s| {
             let port = s.allowed_port(protocol::TCP);
             let frame = with_headers(s, &[0, 60, 43, 44, 51, 60], port);
             s.permit(frame);
         }),
-        Member::new("all kinds before a denied port", ANY6, |s| {
+        Member::new("all types before a denied port", ANY6, |s| {
             let port = s.denied_port();
             let frame = with_headers(s, &[0, 60, 43, 44, 51, 60], port);
             s.deny(Policy, frame);
         }),
         Member::new(
-            "a decoy port where a short chain would have it",
+            "a decoy port where a shorter chain would have it",
             ANY6,
             |s| {
                 let port = s.denied_port();
@@ -102,7 +102,7 @@ pub(super) const ORDER: Family = Family {
     ],
 };
 
-/// Headers that reach past the packet, end too early, or may not be there.
+/// Headers that extend past the packet, are too short, or are not allowed.
 pub(super) const LENGTHS: Family = Family {
     name: "extension-lengths",
     members: &[
@@ -115,18 +115,18 @@ pub(super) const LENGTHS: Family = Family {
                 craft::with_bytes(frame, craft::AFTER_IP6 + 1, &[length]),
             );
         }),
-        Member::new("cut off", ANY6, |s| {
+        Member::new("truncated", ANY6, |s| {
             let header = [protocol::TCP, 0, 1, 4, 0, 0, 0];
             let length = 1 + s.rng.below(7);
             let cut = header.get(..length).unwrap_or_default();
             s.deny(Truncated, s.frame(60, cut));
         }),
-        Member::new("a chain without end", ANY6, |s| {
+        Member::new("an unterminated chain", ANY6, |s| {
             let mut payload = craft::extension(60, 0);
             payload.extend([60]);
             s.deny(Truncated, s.frame(60, &payload));
         }),
-        Member::new("nothing behind it", ANY6, |s| {
+        Member::new("no transport header", ANY6, |s| {
             s.deny(TcpHeader, s.frame(60, &craft::extension(protocol::TCP, 0)));
         }),
         Member::new("the transport header outside the packet", ANY6, |s| {
@@ -190,7 +190,7 @@ pub(super) const LENGTHS: Family = Family {
     ],
 };
 
-/// A SYN to a port behind a chain of headers of these kinds; a fragment header among them is atomic.
+/// A SYN to a port behind a chain of headers of these types; fragment headers are atomic.
 fn with_headers(s: &mut CaseBuilder<'_>, kinds: &[u8], port: u16) -> Vec<u8> {
     let mut payload = Vec::new();
     for (index, kind) in kinds.iter().enumerate() {

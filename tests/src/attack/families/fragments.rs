@@ -1,4 +1,4 @@
-//! Fragments: headers cut in two, pieces that overwrite others, pieces of nothing.
+//! Fragments: split headers, overlapping fragments, and fragments without a first one.
 
 use ringfence_common::drop_reason::DropReason::{
     ExtensionHeaders, OrphanFragment, Policy, TcpHeader, TinyFragment,
@@ -52,7 +52,7 @@ pub(super) const TINY: Family = Family {
             let second = craft::fragment(ends, protocol::TCP, (1, false), id, rest);
             s.deny(TinyFragment, second);
         }),
-        Member::new("a header too short even whole", ANY, |s| {
+        Member::new("an invalid header length", ANY, |s| {
             let segment = craft::with_bytes(
                 craft::tcp(s.port, s.allowed_port(protocol::TCP), flag::SYN),
                 12,
@@ -83,7 +83,7 @@ fn deny_first(
     s.deny(reason, frame);
 }
 
-/// Later fragments that write over what the first one was judged by.
+/// Later fragments that overwrite the headers by which the first fragment was evaluated.
 pub(super) const OVERLAPPING: Family = Family {
     name: "overlapping-fragments",
     members: &[
@@ -128,7 +128,7 @@ pub(super) const OVERLAPPING: Family = Family {
                 &craft::udp(s.port, 53, &[0; 16]),
             );
         }),
-        Member::new("a second first one, to a denied port", ANY, |s| {
+        Member::new("a second first fragment, to a denied port", ANY, |s| {
             permit_first(s, protocol::UDP);
             let port = s.denied_port();
             deny_first(
@@ -137,10 +137,10 @@ pub(super) const OVERLAPPING: Family = Family {
                 protocol::UDP,
                 &craft::udp(s.port, port, &[0; 16]),
             );
-            // What the second one said speaks for the rest.
+            // The later fragments are evaluated by the latest first fragment.
             deny_later(s, Policy, protocol::UDP, 3, &[0; 16]);
         }),
-        Member::new("over a denied first one, ports and all", ANY, |s| {
+        Member::new("over a denied first fragment, ports included", ANY, |s| {
             let port = s.denied_port();
             deny_first(
                 s,
@@ -164,8 +164,8 @@ pub(super) const OVERLAPPING: Family = Family {
     ],
 };
 
-/// The first fragment of an allowed datagram behind so many more than eight bytes of options, in
-/// units of eight.
+/// The first fragment of an allowed datagram, behind destination options of `8 * (units + 1)`
+/// bytes.
 fn permit_first_behind_options(s: &mut CaseBuilder<'_>, units: u8) {
     let datagram = craft::udp(s.port, s.allowed_port(protocol::UDP), &[0; 24]);
     let payload = [craft::extension(protocol::UDP, units), datagram].concat();
@@ -173,7 +173,7 @@ fn permit_first_behind_options(s: &mut CaseBuilder<'_>, units: u8) {
     s.permit(frame);
 }
 
-/// The first fragment of something that policy allows, 24 bytes long.
+/// A first fragment that policy allows, 24 bytes long.
 fn permit_first(s: &mut CaseBuilder<'_>, protocol: u8) {
     let mut payload = craft::transport(protocol, s.port, s.allowed_port(protocol));
     payload.resize(24, 0);
@@ -198,7 +198,7 @@ fn permit_later(s: &mut CaseBuilder<'_>, protocol: u8, place: (u16, bool), paylo
     s.permit(frame);
 }
 
-/// Pieces whose first was not seen, and pieces that follow another's first.
+/// Later fragments without a first fragment, and later fragments that follow another's.
 pub(super) const ORPHANS: Family = Family {
     name: "orphan-fragments",
     members: &[
@@ -248,7 +248,7 @@ pub(super) const ORPHANS: Family = Family {
     ],
 };
 
-/// One identification for two packets.
+/// Two packets with the same identification.
 pub(super) const REUSE: Family = Family {
     name: "fragment-reuse",
     members: &[
@@ -288,7 +288,7 @@ pub(super) const REUSE: Family = Family {
     ],
 };
 
-/// Fragment headers that say nonsense.
+/// Invalid and unusual fragment headers.
 pub(super) const HEADERS: Family = Family {
     name: "fragment-headers",
     members: &[
@@ -319,7 +319,7 @@ pub(super) const HEADERS: Family = Family {
             let frame = craft::fragment(s.ends(), protocol::UDP, (0, false), 1, &datagram);
             s.permit(frame);
         }),
-        Member::new("do not fragment, and a fragment", ANY4, |s| {
+        Member::new("a fragment with the don't-fragment bit", ANY4, |s| {
             let frame = craft::fragment(s.ends(), protocol::UDP, (3, true), s.port, &[0; 16]);
             s.deny(
                 OrphanFragment,
@@ -343,11 +343,11 @@ pub(super) const HEADERS: Family = Family {
     ],
 };
 
-/// Pieces that end past the largest packet there is.
+/// Fragments that end beyond the maximum packet size.
 pub(super) const OVERSIZED: Family = Family {
     name: "oversized-reassembly",
     members: &[
-        Member::new("of nothing", ANY, |s| {
+        Member::new("of no packet", ANY, |s| {
             let place = s.rng.between(8185, 8191);
             deny_later(s, OrphanFragment, protocol::UDP, place, &[0; 1000]);
         }),

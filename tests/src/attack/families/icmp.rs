@@ -1,4 +1,4 @@
-//! ICMP: errors about flows that are not there, answers to questions nobody asked.
+//! ICMP: errors that match no flow, and replies without a request.
 
 use ringfence_common::drop_reason::DropReason::{IcmpErrorUnmatched, Policy, Truncated};
 
@@ -7,11 +7,11 @@ use crate::attack::craft;
 use crate::attack::family::{ANY, Family, IN, Member, OUT};
 use crate::attack::fixture::{self, Direction, protocol};
 
-/// Errors. On each direction they are about packets of the other.
+/// Errors. In each direction they quote packets of the other.
 pub(super) const ERRORS: Family = Family {
     name: "icmp-errors",
     members: &[
-        Member::new("about nothing known", ANY, |s| {
+        Member::new("about no known flow", ANY, |s| {
             let port = s.denied_port();
             let inside = reverse_datagram(s, port);
             deny_error_about(s, &inside);
@@ -35,7 +35,7 @@ pub(super) const ERRORS: Family = Family {
             let datagram = craft::udp(s.port, port, b"reversed");
             deny_error_about(s, &craft::ip(from, to, protocol::UDP, &datagram));
         }),
-        Member::new("truncated inside", ANY, |s| {
+        Member::new("a truncated quote", ANY, |s| {
             open_reverse_flow(s);
             let port = fixture::allowed_port(s.direction.opposite(), protocol::UDP);
             let inside = reverse_datagram(s, port);
@@ -58,7 +58,7 @@ pub(super) const ERRORS: Family = Family {
             let frame = craft::fragment((from, to), protocol::UDP, (3, false), 1, &datagram);
             deny_error_about(s, frame.get(craft::IP..).unwrap_or_default());
         }),
-        Member::new("of another family inside", ANY, |s| {
+        Member::new("quoting another address family", ANY, |s| {
             let (v6, peer) = (!s.v6, fixture::peer(!s.v6, s.rng));
             let datagram = craft::udp(s.port, 53, b"other family");
             deny_error_about(
@@ -81,7 +81,7 @@ pub(super) const ERRORS: Family = Family {
             s.deny_back(Policy, opener);
             deny_error_about(s, &inside);
         }),
-        Member::new("about an allowed flow, to somebody else", OUT, |s| {
+        Member::new("about an allowed flow, to another host", OUT, |s| {
             open_reverse_flow(s);
             let port = fixture::allowed_port(s.direction.opposite(), protocol::UDP);
             let message =
@@ -124,7 +124,7 @@ pub(super) const ERRORS: Family = Family {
     ],
 };
 
-/// Packets too big: what path MTU discovery lives on.
+/// Packet Too Big and Fragmentation Needed, which path MTU discovery depends on.
 pub(super) const TOO_BIG: Family = Family {
     name: "path-mtu",
     members: &[
@@ -141,7 +141,7 @@ pub(super) const TOO_BIG: Family = Family {
             let inside = reverse_datagram(s, port);
             s.permit(too_big(s, &inside));
         }),
-        Member::new("about a connection that is not there", IN, |s| {
+        Member::new("about a connection that does not exist", IN, |s| {
             s.direction = Direction::Out;
             let inside = large_packet(s, s.port);
             s.direction = Direction::In;
@@ -184,14 +184,14 @@ fn random_error(s: &mut CaseBuilder<'_>) -> (u8, u8) {
     }
 }
 
-/// Datagrams of the other direction that policy allows.
+/// Opens an allowed flow of datagrams in the other direction.
 fn open_reverse_flow(s: &mut CaseBuilder<'_>) {
     let port = fixture::allowed_port(s.direction.opposite(), protocol::UDP);
     let inside = reverse_datagram(s, port);
     s.permit_back(craft::ethernet(craft::ethertype_of(s.peer), &inside));
 }
 
-/// A datagram of the other direction, to a port.
+/// A datagram of the other direction to a port.
 fn reverse_datagram(s: &CaseBuilder<'_>, port: u16) -> Vec<u8> {
     let (to, from) = s.ends();
     craft::ip(from, to, protocol::UDP, &craft::udp(s.port, port, b"asked"))
@@ -206,7 +206,7 @@ fn deny_error_about(s: &mut CaseBuilder<'_>, inside: &[u8]) {
     s.deny(IcmpErrorUnmatched, s.frame(s.icmp(), &message));
 }
 
-/// Echo, and other questions and answers. Policy lets the workload ask, and nobody ask it.
+/// Echo and other requests and replies. Policy allows requests from the workload and none to it.
 pub(super) const ECHO: Family = Family {
     name: "icmp-echo",
     members: &[
@@ -236,7 +236,7 @@ pub(super) const ECHO: Family = Family {
             echo_request(s, 0);
             s.deny(Policy, s.frame(s.icmp(), &craft::echo(s.v6, 0)));
         }),
-        Member::new("another question after a request", IN, |s| {
+        Member::new("another type of request after an echo request", IN, |s| {
             echo_request(s, s.port);
             let kind = if s.v6 {
                 139
@@ -246,7 +246,7 @@ pub(super) const ECHO: Family = Family {
             s.deny(Policy, s.frame(s.icmp(), &craft::icmp(kind, 0, s.port)));
         }),
         Member::new(
-            "another question after a request of identifier 0",
+            "another type of request after an echo request of identifier 0",
             IN,
             |s| {
                 echo_request(s, 0);
@@ -258,7 +258,7 @@ pub(super) const ECHO: Family = Family {
                 s.deny(Policy, s.frame(s.icmp(), &craft::icmp(kind, 0, 0)));
             },
         ),
-        Member::new("another question after one that was allowed", IN, |s| {
+        Member::new("another type of request after an allowed one", IN, |s| {
             let kinds: &[u8] = if s.v6 { &[139] } else { &[13, 15, 17] };
             let kind = s.rng.choose(kinds, 13);
             let asked = s.frame_back(s.icmp(), &craft::icmp(kind, 0, s.port));
@@ -272,7 +272,7 @@ pub(super) const ECHO: Family = Family {
             s.peer = fixture::unlisted_host(s.v6);
             s.deny(Policy, s.frame(s.icmp(), &craft::echo(s.v6, s.port)));
         }),
-        Member::new("half a header", ANY, |s| {
+        Member::new("a truncated header", ANY, |s| {
             let length = s.rng.below(8);
             let message = craft::echo(s.v6, s.port);
             s.deny(

@@ -1,4 +1,4 @@
-//! IPv4 headers: options with decoys, lengths and header lengths that lie.
+//! IPv4 headers: options with decoy ports, wrong total lengths and header lengths.
 
 use ringfence_common::drop_reason::DropReason::{
     IpLength, Ipv4Header, Ipv6Header, Policy, Truncated,
@@ -9,7 +9,7 @@ use crate::attack::craft::{self, IP, flag};
 use crate::attack::family::{ANY, ANY4, ANY6, Family, Member};
 use crate::attack::fixture::protocol;
 
-/// Options, behind which the real port is.
+/// Options before the real transport header.
 pub(super) const OPTIONS: Family = Family {
     name: "ipv4-options",
     members: &[
@@ -33,7 +33,7 @@ pub(super) const OPTIONS: Family = Family {
                 craft::with_bytes(frame, craft::AFTER_IP4, &[0x83, 7, 4, 198, 19, 9, 9, 0]),
             );
         }),
-        Member::new("an option without end, denied port", ANY4, |s| {
+        Member::new("an option of length zero, denied port", ANY4, |s| {
             let port = s.denied_port();
             let frame = behind_options(s, 3, port);
             s.deny(Policy, craft::with_bytes(frame, craft::AFTER_IP4, &[7, 0]));
@@ -52,7 +52,8 @@ pub(super) const OPTIONS: Family = Family {
     ],
 };
 
-/// A SYN to a port, behind so many words of options that look like TCP to the allowed one.
+/// A SYN to a port, behind `words` words of options that look like a TCP header with the allowed
+/// port.
 fn behind_options(s: &mut CaseBuilder<'_>, words: usize, port: u16) -> Vec<u8> {
     let mut options = craft::tcp(s.port, s.allowed_port(protocol::TCP), flag::SYN).repeat(2);
     options.resize(words * 4, 0);
@@ -107,7 +108,7 @@ pub(super) const LENGTHS: Family = Family {
                 u16::try_from(frame.len() - IP).unwrap_or(0) - if s.v6 { 40 } else { 0 };
             deny_length(s, frame, true_length.saturating_add(more), Some(IpLength));
         }),
-        Member::new("the longest", ANY, |s| {
+        Member::new("the maximum", ANY, |s| {
             let frame = s.datagram(s.allowed_port(protocol::UDP));
             deny_length(s, frame, u16::MAX, Some(IpLength));
         }),
@@ -125,17 +126,17 @@ pub(super) const LENGTHS: Family = Family {
             let frame = s.datagram(s.allowed_port(protocol::UDP));
             deny_length(s, frame, length, None);
         }),
-        Member::new("without half of TCP", ANY, |s| {
+        Member::new("with part of the TCP header", ANY, |s| {
             let length = s.rng.between(0, 19) + if s.v6 { 0 } else { 20 };
             let frame = s.segment(s.allowed_port(protocol::TCP), flag::SYN);
             deny_length(s, frame, length, None);
         }),
-        Member::new("a header cut off", ANY, |s| {
+        Member::new("a truncated IP header", ANY, |s| {
             let mut frame = s.datagram(s.allowed_port(protocol::UDP));
             frame.truncate(IP + 4 + s.rng.below(if s.v6 { 36 } else { 16 }));
             s.deny(Truncated, frame);
         }),
-        Member::new("longer, in an allowed flow", ANY, |s| {
+        Member::new("longer than the frame, in an allowed flow", ANY, |s| {
             s.exchange();
             let frame = s.datagram(s.allowed_port(protocol::UDP));
             deny_length(s, frame, 1400, Some(IpLength));

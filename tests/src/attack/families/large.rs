@@ -1,4 +1,4 @@
-//! Large frames: headers outside linear data, and packets that the kernel is to cut up.
+//! Large frames: headers outside the linear data, and packets that the kernel segments.
 
 use ringfence_common::drop_reason::DropReason::{ExtensionHeaders, IpLength, Policy, TcpHeader};
 
@@ -8,7 +8,7 @@ use crate::attack::craft::{self, AFTER_IP4, AFTER_IP6, IP, flag};
 use crate::attack::family::{ANY, ANY6, Family, Member};
 use crate::attack::fixture::protocol;
 
-/// So large that most of the frame is in pages of its own.
+/// So large that most of the frame is in page fragments.
 const LARGE: usize = 8800;
 
 /// Frames near the MTU of 9000.
@@ -44,7 +44,7 @@ pub(super) const FRAMES: Family = Family {
             payload.extend(craft::tcp(s.port, s.allowed_port(protocol::TCP), flag::SYN));
             s.deny(ExtensionHeaders, s.frame(60, &payload));
         }),
-        Member::new("longer than it is", ANY, |s| {
+        Member::new("a length beyond the frame", ANY, |s| {
             let frame = large(s, s.allowed_port(protocol::TCP));
             let at = if s.v6 { IP + 4 } else { IP + 2 };
             s.deny(IpLength, craft::with_bytes(frame, at, &[0x23, 0x28]));
@@ -65,7 +65,7 @@ fn large(s: &mut CaseBuilder<'_>, port: u16) -> Vec<u8> {
     s.frame(protocol::TCP, &segment)
 }
 
-/// TCP behind four options of up to two kilobytes, far outside linear data.
+/// TCP behind four destination options headers of up to two kilobytes, far outside the linear data.
 fn behind_long_headers(s: &mut CaseBuilder<'_>, port: u16) -> Vec<u8> {
     let mut payload = Vec::new();
     for index in 0..4 {
@@ -79,7 +79,7 @@ fn behind_long_headers(s: &mut CaseBuilder<'_>, port: u16) -> Vec<u8> {
     s.frame(60, &payload)
 }
 
-/// Frames behind a `virtio_net_hdr`.
+/// Frames with a `virtio_net_hdr`.
 pub(super) const OFFLOAD: Family = Family {
     name: "segmentation-offload",
     members: &[
@@ -97,18 +97,18 @@ pub(super) const OFFLOAD: Family = Family {
         Member::new("UDP to an allowed port", ANY, |s| {
             send_gso_udp(s, Expect::Permitted, s.allowed_port(protocol::UDP));
         }),
-        Member::new("a checksum to be finished, denied port", ANY, |s| {
+        Member::new("a checksum to be completed, denied port", ANY, |s| {
             let port = s.denied_port();
             let frame = s.datagram(port);
             let offload = checksum_offload(s, 6);
             s.send_offloaded(Expect::Denied(Some(Policy)), frame, offload);
         }),
-        Member::new("a checksum to be finished, allowed port", ANY, |s| {
+        Member::new("a checksum to be completed, allowed port", ANY, |s| {
             let frame = s.datagram(s.allowed_port(protocol::UDP));
             let offload = checksum_offload(s, 6);
             s.send_offloaded(Expect::Permitted, frame, offload);
         }),
-        Member::new("no length, not to be cut", ANY, |s| {
+        Member::new("length zero without segmentation", ANY, |s| {
             let at = if s.v6 { IP + 4 } else { IP + 2 };
             let frame = craft::with_bytes(
                 s.segment(s.allowed_port(protocol::TCP), flag::SYN),

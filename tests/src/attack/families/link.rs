@@ -1,4 +1,5 @@
-//! Below IP: tags, types and lengths that hide a packet from whoever looks for IPv4 and IPv6 only.
+//! Below IP: VLAN tags, Ethernet types and lengths that hide a packet from a fence that only checks
+//! IPv4 and IPv6.
 
 use ringfence_common::drop_reason::DropReason::{
     Ethertype, Ipv4Header, Ipv6Header, Policy, Truncated, Vlan,
@@ -10,7 +11,7 @@ use crate::attack::family::{ANY, ANY4, ANY6, Family, Member};
 use crate::attack::fixture::protocol;
 use crate::frame::{IPV4, IPV6};
 
-/// VLAN tags, alone and stacked.
+/// VLAN tags, single and stacked.
 pub(super) const VLANS: Family = Family {
     name: "vlan",
     members: &[
@@ -68,11 +69,14 @@ fn deny_tagged(s: &mut CaseBuilder<'_>, tags: &[(u16, u16)]) {
     );
 }
 
-/// Types that are not IP, around a packet that policy allows, and a family that is not the type's.
+/// Ethernet types that are not IP, on a packet that policy allows, and types of the wrong IP
+/// version.
 pub(super) const ETHERTYPES: Family = Family {
     name: "ethertypes",
     members: &[
-        Member::new("an old stacked tag", ANY, |s| deny_ethertype(s, 0x9100)),
+        Member::new("a pre-standard stacked tag", ANY, |s| {
+            deny_ethertype(s, 0x9100)
+        }),
         Member::new("MPLS", ANY, |s| deny_ethertype(s, 0x8847)),
         Member::new("PPPoE", ANY, |s| deny_ethertype(s, 0x8864)),
         Member::new("reverse ARP", ANY, |s| deny_ethertype(s, 0x8035)),
@@ -80,7 +84,7 @@ pub(super) const ETHERTYPES: Family = Family {
         Member::new("MACsec", ANY, |s| deny_ethertype(s, 0x88e5)),
         Member::new("802.1X", ANY, |s| deny_ethertype(s, 0x888e)),
         Member::new("LLDP", ANY, |s| deny_ethertype(s, 0x88cc)),
-        Member::new("a type of nobody", ANY, |s| {
+        Member::new("an unassigned type", ANY, |s| {
             let kind = s.rng.between(0xa000, 0xfffe);
             deny_ethertype(s, kind);
         }),
@@ -105,14 +109,14 @@ pub(super) const ETHERTYPES: Family = Family {
             let length = s.rng.between(60, 1500);
             s.deny(Ethertype, craft::ethernet(length, &[0xff; 60]));
         }),
-        Member::new("IPv6 behind IPv4's type", ANY6, |s| {
+        Member::new("IPv6 with IPv4's type", ANY6, |s| {
             let frame = s.datagram(s.allowed_port(protocol::UDP));
             s.deny(
                 Ipv4Header,
                 craft::with_bytes(frame, 12, &IPV4.to_be_bytes()),
             );
         }),
-        Member::new("IPv4 behind IPv6's type", ANY4, |s| {
+        Member::new("IPv4 with IPv6's type", ANY4, |s| {
             let (from, to) = s.ends();
             let datagram = craft::udp(s.port, s.allowed_port(protocol::UDP), &[0; 40]);
             s.deny(
@@ -120,13 +124,13 @@ pub(super) const ETHERTYPES: Family = Family {
                 craft::ethernet(IPV6, &craft::ip(from, to, protocol::UDP, &datagram)),
             );
         }),
-        Member::new("no packet at all", ANY, |s| {
+        Member::new("no IP packet", ANY, |s| {
             let kind = if s.v6 { IPV6 } else { IPV4 };
             let count = 4 + s.rng.below(15);
             let body = s.rng.bytes(count);
             s.deny(Truncated, craft::ethernet(kind, &body));
         }),
-        Member::new("control: padding behind the packet", ANY, |s| {
+        Member::new("control: padding after the packet", ANY, |s| {
             let mut frame = s.datagram(s.allowed_port(protocol::UDP));
             let count = 1 + s.rng.below(60);
             let padding = s.rng.bytes(count);

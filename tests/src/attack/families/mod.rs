@@ -1,4 +1,4 @@
-//! The families of attacks, in the order in which they would do damage.
+//! The families of attacks, in order of the damage that they could do.
 
 mod announcements;
 mod datagrams;
@@ -14,7 +14,7 @@ mod tcp;
 
 use super::family::Family;
 
-/// Every family.
+/// All families.
 pub const FAMILIES: &[Family] = &[
     spoofing::FORGED_SOURCE,
     spoofing::FORGED_MID_FLOW,

@@ -1,4 +1,4 @@
-//! Every protocol number, tunnels, and destinations that are not one host.
+//! Every protocol number, tunnels, and special destination addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,7 +8,7 @@ use crate::attack::craft::{self, flag};
 use crate::attack::family::{ANY, Family, Member, OUT, OUT4, OUT6};
 use crate::attack::fixture::{self, protocol};
 
-/// Protocols without a rule, around bytes that would be allowed ports.
+/// Protocols without a rule, with payloads that look like allowed ports.
 pub(super) const RAW: Family = Family {
     name: "raw-protocols",
     members: &[
@@ -30,7 +30,8 @@ pub(super) const RAW: Family = Family {
     ],
 };
 
-/// Looks like UDP to the allowed port. Numbers that policy knows something about are left to others.
+/// A packet that looks like UDP to the allowed port. Protocols that other families cover are
+/// replaced by number 253.
 fn raw(s: &mut CaseBuilder<'_>, protocol: u8) {
     let known = [
         protocol::TCP,
@@ -58,7 +59,7 @@ fn raw(s: &mut CaseBuilder<'_>, protocol: u8) {
     s.send(Expect::Denied(None), s.frame(number, &payload));
 }
 
-/// A packet to anybody inside a packet to a peer.
+/// A packet to a denied destination, encapsulated in a packet to a peer.
 pub(super) const TUNNELS: Family = Family {
     name: "tunnels",
     members: &[
@@ -110,7 +111,7 @@ fn over_udp(s: &mut CaseBuilder<'_>, port: u16) {
     s.deny(ringfence_common::drop_reason::DropReason::Policy, frame);
 }
 
-/// Destinations that are everybody, a group, the host itself, or what clouds keep secrets at.
+/// Broadcast, multicast, loopback, link-local and cloud metadata destinations.
 pub(super) const DESTINATIONS: Family = Family {
     name: "special-destinations",
     members: &[
@@ -120,7 +121,7 @@ pub(super) const DESTINATIONS: Family = Family {
             let [_, last] = s.rng.between(0, 255).to_be_bytes();
             to4(s, [224, 0, 0, last]);
         }),
-        Member::new("wide multicast", OUT4, |s| {
+        Member::new("administratively scoped multicast", OUT4, |s| {
             let bytes = [s.rng.byte(), s.rng.byte(), s.rng.byte()];
             to4(s, [239, bytes[0], bytes[1], bytes[2]]);
         }),
@@ -160,7 +161,7 @@ pub(super) const DESTINATIONS: Family = Family {
                 &craft::udp(68, 67, b"discover"),
             ));
         }),
-        Member::new("as if it were DHCP, from another port", OUT4, |s| {
+        Member::new("like DHCP, but other ports", OUT4, |s| {
             let none = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
             let all = IpAddr::V4(Ipv4Addr::BROADCAST);
             let (from, to) = s
@@ -172,7 +173,7 @@ pub(super) const DESTINATIONS: Family = Family {
                 frame,
             );
         }),
-        Member::new("control: itself", OUT, |s| {
+        Member::new("control: own address", OUT, |s| {
             s.peer = s.workload();
             let port = s.denied_port();
             s.permit(s.datagram(port));

@@ -1,4 +1,4 @@
-//! Frames in another's name: forged IP addresses, alone and in the middle of an allowed flow, and
+//! Spoofed addresses: forged IP source addresses, in new flows and within an allowed flow, and
 //! forged hardware addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,7 +10,7 @@ use crate::attack::craft::{self, flag};
 use crate::attack::family::{ANY, Family, IN, Member, OUT};
 use crate::attack::fixture::{self, protocol};
 
-/// New flows with a forged source, to where policy would allow the workload's own.
+/// New flows with a forged source address, to destinations that policy allows for the workload.
 pub(super) const FORGED_SOURCE: Family = Family {
     name: "forged-source",
     members: &[
@@ -23,22 +23,22 @@ pub(super) const FORGED_SOURCE: Family = Family {
             let peer = fixture::peer(s.v6, s.rng);
             forge(s, peer);
         }),
-        Member::new("its own destination", OUT, |s| forge(s, s.peer)),
-        Member::new("none", OUT, |s| forge(s, unspecified(s.v6))),
+        Member::new("the destination's address", OUT, |s| forge(s, s.peer)),
+        Member::new("unspecified", OUT, |s| forge(s, unspecified(s.v6))),
         Member::new("loopback", OUT, |s| forge(s, loopback(s.v6))),
         Member::new("broadcast", OUT, |s| forge(s, all_hosts(s.v6))),
         Member::new("one bit off", OUT, one_bit_off),
-        Member::new("the workload's own, from elsewhere", IN, |s| {
+        Member::new("the workload's address, from the segment", IN, |s| {
             forge(s, s.workload());
         }),
-        Member::new("control: the right one", ANY, |s| {
+        Member::new("control: its own address", ANY, |s| {
             let port = s.allowed_port(protocol::UDP);
             s.permit(s.datagram(port));
         }),
     ],
 };
 
-/// The same in the middle of a flow that policy allows.
+/// Forged source addresses within a flow that policy allows.
 pub(super) const FORGED_MID_FLOW: Family = Family {
     name: "forged-mid-flow",
     members: &[
@@ -60,13 +60,13 @@ pub(super) const FORGED_MID_FLOW: Family = Family {
         Member::new("TCP from the workload itself", IN, |s| {
             mid_flow(s, protocol::TCP, s.workload());
         }),
-        Member::new("the peer's side of the flow", OUT, |s| {
+        Member::new("the peer's direction of the flow", OUT, |s| {
             s.connect();
             let answer = craft::tcp(s.allowed_port(protocol::TCP), s.port, flag::ACK);
             let frame = s.frame_back(protocol::TCP, &answer);
             s.deny(SpoofedSource, frame);
         }),
-        Member::new("a reset in the peer's name", OUT, |s| {
+        Member::new("a reset with the peer's address", OUT, |s| {
             s.connect();
             let reset = craft::tcp(s.allowed_port(protocol::TCP), s.port, flag::RST);
             let frame = s.frame_back(protocol::TCP, &reset);
@@ -75,7 +75,7 @@ pub(super) const FORGED_MID_FLOW: Family = Family {
     ],
 };
 
-/// Hardware addresses identify nobody: forging one neither opens nor closes anything.
+/// Hardware addresses are not part of any identity: forging one has no effect.
 pub(super) const FORGED_MAC: Family = Family {
     name: "forged-mac",
     members: &[
@@ -97,11 +97,11 @@ pub(super) const FORGED_MAC: Family = Family {
             let frame = readdressed(s, s.datagram(port));
             s.permit(frame);
         }),
-        Member::new("to everybody, an allowed packet", ANY, |s| {
+        Member::new("broadcast, an allowed packet", ANY, |s| {
             let port = s.allowed_port(protocol::UDP);
             s.permit(craft::with_bytes(s.datagram(port), 0, &[0xff; 6]));
         }),
-        Member::new("to everybody, a denied packet", ANY, |s| {
+        Member::new("broadcast, a denied packet", ANY, |s| {
             let port = s.denied_port();
             let frame = craft::with_bytes(s.datagram(port), 0, &[0xff; 6]);
             s.deny(ringfence_common::drop_reason::DropReason::Policy, frame);
@@ -147,7 +147,7 @@ fn mid_flow(s: &mut CaseBuilder<'_>, protocol: u8, source: IpAddr) {
     );
 }
 
-/// Another source hardware address.
+/// The frame with another source hardware address.
 fn readdressed(s: &mut CaseBuilder<'_>, frame: Vec<u8>) -> Vec<u8> {
     let mut address = s.rng.bytes(6);
     craft::write(&mut address, 0, &[2]);

@@ -1,4 +1,4 @@
-//! TCP: headers that are too short, flags that nobody sends, and segments that no connection expects.
+//! TCP: headers that are too short, invalid flags, and segments that match no connection.
 
 use ringfence_common::drop_reason::DropReason::{Policy, TcpFlags, TcpHeader};
 
@@ -10,7 +10,7 @@ use crate::attack::craft::{
 use crate::attack::family::{ANY, Family, IN, Member, OUT};
 use crate::attack::fixture::{Direction, allowed_port, protocol};
 
-/// Data offsets that lie.
+/// Invalid data offsets.
 pub(super) const HEADERS: Family = Family {
     name: "tcp-headers",
     members: &[
@@ -22,7 +22,7 @@ pub(super) const HEADERS: Family = Family {
             let words = s.rng.between(6, 15).to_be_bytes()[1];
             offset(s, words);
         }),
-        Member::new("cut off", ANY, |s| {
+        Member::new("truncated", ANY, |s| {
             let segment = craft::tcp(s.port, s.allowed_port(protocol::TCP), SYN);
             let length = s.rng.below(20);
             s.deny(
@@ -79,7 +79,7 @@ pub(super) const FLAGS: Family = Family {
             s.connect();
             flags(s, FIN);
         }),
-        Member::new("control: SYN with congestion bits", ANY, |s| {
+        Member::new("control: SYN with ECN bits", ANY, |s| {
             s.permit(s.segment(s.allowed_port(protocol::TCP), SYN | 0xc0));
         }),
     ],
@@ -89,7 +89,7 @@ fn flags(s: &mut CaseBuilder<'_>, flags: u8) {
     s.deny(TcpFlags, s.segment(s.allowed_port(protocol::TCP), flags));
 }
 
-/// Segments out of the blue. The pick-up window is over.
+/// Segments of no connection, after the pick-up window.
 pub(super) const STATES: Family = Family {
     name: "tcp-states",
     members: &[
@@ -100,23 +100,19 @@ pub(super) const STATES: Family = Family {
             stray_segment(s, SYN | ACK)
         }),
         Member::new(
-            "an answer first, from the other direction's service",
+            "an ACK reply first, from the other direction's port",
             ANY,
             |s| {
                 unsolicited_reply(s, ACK);
             },
         ),
-        Member::new(
-            "SYN+ACK first, from the other direction's service",
-            ANY,
-            |s| {
-                unsolicited_reply(s, SYN | ACK);
-            },
-        ),
-        Member::new("RST first, from the other direction's service", ANY, |s| {
+        Member::new("SYN+ACK first, from the other direction's port", ANY, |s| {
+            unsolicited_reply(s, SYN | ACK);
+        }),
+        Member::new("RST first, from the other direction's port", ANY, |s| {
             unsolicited_reply(s, RST | ACK);
         }),
-        Member::new("FIN first, from the other direction's service", ANY, |s| {
+        Member::new("FIN first, from the other direction's port", ANY, |s| {
             unsolicited_reply(s, FIN | ACK);
         }),
         Member::new("simultaneous open against a denied SYN", ANY, |s| {
@@ -135,17 +131,21 @@ pub(super) const STATES: Family = Family {
             let back = craft::tcp(port, s.port, SYN);
             s.deny_back(Policy, s.frame_back(protocol::TCP, &back));
         }),
-        Member::new("a SYN from the answering side", ANY, |s| {
+        Member::new("a SYN from the responder", ANY, |s| {
             s.connect();
             let back = craft::tcp(s.allowed_port(protocol::TCP), s.port, SYN);
             s.deny_back(Policy, s.frame_back(protocol::TCP, &back));
         }),
-        Member::new("ports reused for a denied connection", ANY, |s| {
-            s.connect();
-            close(s);
-            let back = craft::tcp(s.allowed_port(protocol::TCP), s.port, SYN);
-            s.deny_back(Policy, s.frame_back(protocol::TCP, &back));
-        }),
+        Member::new(
+            "ports reused for a denied connection of the responder",
+            ANY,
+            |s| {
+                s.connect();
+                close(s);
+                let back = craft::tcp(s.allowed_port(protocol::TCP), s.port, SYN);
+                s.deny_back(Policy, s.frame_back(protocol::TCP, &back));
+            },
+        ),
         Member::new("the same ports to another peer", OUT, |s| {
             s.connect();
             s.peer = crate::attack::fixture::unlisted_host(s.v6);
@@ -159,8 +159,8 @@ pub(super) const STATES: Family = Family {
             let segment = craft::tcp(allowed_port(Direction::Out, protocol::TCP), s.port, ACK);
             s.deny(Policy, s.frame(protocol::TCP, &segment));
         }),
-        Member::new("control: RST and FIN outside the window", ANY, |s| {
-            // Sequence numbers are not followed: the ends know better what they accept.
+        Member::new("control: RST and FIN outside the TCP window", ANY, |s| {
+            // The fence does not track sequence numbers; the ends validate them.
             s.connect();
             let flags = s.rng.choose(&[RST, FIN | ACK, RST | ACK], RST);
             let place = (0x7000_0000, 0x7000_0000);
@@ -176,13 +176,13 @@ pub(super) const STATES: Family = Family {
     ],
 };
 
-/// A segment to a denied port, from a port of no meaning.
+/// A segment to a denied port, from a random port.
 fn stray_segment(s: &mut CaseBuilder<'_>, flags: u8) {
     let port = s.denied_port();
     s.deny(Policy, s.segment(port, flags));
 }
 
-/// A segment that pretends to answer from where the other direction would be allowed to.
+/// A segment that looks like a reply from the port that is allowed in the other direction.
 fn unsolicited_reply(s: &mut CaseBuilder<'_>, flags: u8) {
     let from = allowed_port(s.direction.opposite(), protocol::TCP);
     s.deny(
@@ -191,7 +191,7 @@ fn unsolicited_reply(s: &mut CaseBuilder<'_>, flags: u8) {
     );
 }
 
-/// Both ends say goodbye.
+/// Closes the connection with FINs from both ends.
 fn close(s: &mut CaseBuilder<'_>) {
     let port = s.allowed_port(protocol::TCP);
     s.permit(s.segment(port, FIN | ACK));

@@ -1,7 +1,7 @@
 use super::*;
 use crate::attack::families::FAMILIES;
 
-/// What a member says of its frames and what the model reads from them are written independently.
+/// The members' expectations and the model are written independently.
 #[test]
 fn members_and_model_agree() {
     let mut rng = Rng::new(7);
@@ -13,8 +13,8 @@ fn members_and_model_agree() {
                 (member.build)(&mut builder);
                 let mut model = Model::default();
                 for (index, sent) in builder.into_frames().iter().enumerate() {
-                    let cut = sent.offload.is_some_and(|offload| offload.segment != 0);
-                    let passes = model.passes(sent.direction, &sent.bytes, cut);
+                    let segmented = sent.offload.is_some_and(|offload| offload.segment != 0);
+                    let passes = model.passes(sent.direction, &sent.bytes, segmented);
                     if passes != (sent.expect == Expect::Permitted) {
                         let name = (family.name, member.name);
                         wrong.push(format!(

@@ -1,18 +1,19 @@
-//! IPv6: the chain of extension headers, and neighbour and listener discovery.
+//! IPv6: the chain of extension headers, and neighbour and multicast listener discovery.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{Packet, Part, ip6, word};
 use crate::attack::fixture::{self, Direction};
 
-/// Reads a packet up to the header that is no extension, or the payload of a later fragment.
-pub(super) fn read(body: &[u8], cut: bool) -> Option<Packet<'_>> {
+/// Parses a packet up to the first header that is not an extension header, or to a later fragment's
+/// payload.
+pub(super) fn read(body: &[u8], segmented: bool) -> Option<Packet<'_>> {
     let first = *body.get(..40)?.first()?;
-    let said = usize::from(word(body, 4)?);
-    let length = if said == 0 && cut {
+    let stated = usize::from(word(body, 4)?);
+    let length = if stated == 0 && segmented {
         body.len() - 40
     } else {
-        said
+        stated
     };
     if first >> 4 != 6 {
         return None;
@@ -38,8 +39,9 @@ pub(super) struct Chain {
     pub(super) before: usize,
 }
 
-/// At most eight extension headers, hop-by-hop options first or never, one fragment header. A header
-/// is read as eight bytes, whatever its length, from the frame: `beyond` goes on after the packet.
+/// Walks a chain of at most eight extension headers, with hop-by-hop options only first and at most
+/// one fragment header. Eight bytes of each header are read from the frame, whatever its length:
+/// `beyond` extends past the packet.
 pub(super) fn walk(first: u8, payload: &[u8], beyond: &[u8]) -> Option<Chain> {
     let mut chain = Chain {
         next: first,
@@ -87,12 +89,13 @@ pub(super) fn walk(first: u8, payload: &[u8], beyond: &[u8]) -> Option<Chain> {
     Some(chain)
 }
 
-/// Whether ICMPv6 of this type configures addresses and groups.
+/// Whether ICMPv6 messages of this type belong to neighbour or multicast listener discovery.
 pub(super) const fn is_discovery(kind: u8) -> bool {
     matches!(kind, 130..=137 | 143)
 }
 
-/// Whether the workload's side of discovery may pass: within the link, about itself, no router's.
+/// Whether a discovery message may pass: only within the link, only about the sender, and not a
+/// router's.
 pub(super) fn discovery_is_allowed(
     direction: Direction,
     packet: &Packet,
@@ -107,7 +110,7 @@ pub(super) fn discovery_is_allowed(
     let kind = *packet.payload.first()?;
     let unspecified = from == Ipv6Addr::UNSPECIFIED;
     if !matches!(kind, 133..=137) {
-        // RFC 2710 §3, RFC 3810 §5: listeners speak from link-local addresses, or none, to groups.
+        // RFC 2710 §3, RFC 3810 §5: from a link-local or unspecified address, to a multicast group.
         let local = unspecified || is_link_local(from);
         return (local && to.is_multicast()).then_some(());
     }
@@ -130,8 +133,9 @@ pub(super) fn discovery_is_allowed(
     }
 }
 
-/// A workload speaks for its own address, and for the link-local one that is made from the hardware
-/// address that it sends from (EUI-64), if the message ties no other to it.
+/// Whether the workload may announce this address: its own address, or the link-local address
+/// derived from the hardware address that it sends from (EUI-64), unless the message binds another
+/// hardware address to it.
 fn is_own_address(message: &[u8], sender: [u8; 6], ip: Ipv6Addr) -> bool {
     if fixture::workload(true) == IpAddr::V6(ip) {
         return true;

@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{End, Packet, Part, ip4, ip6, ipv6, word};
 use crate::attack::fixture::protocol;
 
-/// What a transport header says.
+/// A parsed transport header.
 pub(super) struct Message {
     pub(super) ports: (u32, u32),
-    /// Bytes of the header.
+    /// Length of the header.
     pub(super) headers: usize,
     pub(super) opens: bool,
     pub(super) is_error: bool,
@@ -26,7 +26,7 @@ impl Message {
         }
     }
 
-    /// Whether it is there to get an address, so that its source may be none or link-local.
+    /// Whether it configures an address, so that its source may be unspecified or link-local.
     pub(super) fn configures(&self, packet: &Packet) -> bool {
         let dhcp = |from, to| {
             packet.part == Part::Whole
@@ -48,8 +48,9 @@ impl Message {
     }
 }
 
-/// Reads the transport header of a whole packet or of a first fragment, which must hold all of it.
-pub(super) fn read(packet: &Packet, cut: bool) -> Option<Message> {
+/// Parses the transport header of a whole packet or of a first fragment, which must contain all of
+/// it.
+pub(super) fn read(packet: &Packet, segmented: bool) -> Option<Message> {
     let payload = packet.payload;
     let ports = || Some((word(payload, 0)?.into(), word(payload, 2)?.into()));
     match packet.protocol {
@@ -64,9 +65,9 @@ pub(super) fn read(packet: &Packet, cut: bool) -> Option<Message> {
         }
         protocol::UDP => {
             payload.get(..8)?;
-            let said = usize::from(word(payload, 4)?);
-            let whole = packet.part == Part::Whole && !cut;
-            let fits = said >= 8 && (!whole || said <= payload.len());
+            let stated = usize::from(word(payload, 4)?);
+            let whole = packet.part == Part::Whole && !segmented;
+            let fits = stated >= 8 && (!whole || stated <= payload.len());
             fits.then_some(Message::of(ports()?, 8))
         }
         protocol::SCTP => payload.get(..12).and(Some(Message::of(ports()?, 12))),
@@ -76,7 +77,8 @@ pub(super) fn read(packet: &Packet, cut: bool) -> Option<Message> {
     }
 }
 
-/// SYN, SYN+ACK, RST, RST+ACK, FIN+ACK, ACK; URG beside those without RST or SYN+ACK.
+/// Valid flags: SYN, SYN+ACK, RST, RST+ACK, FIN+ACK, ACK; URG also with those without RST or
+/// SYN+ACK.
 fn flags_are_valid(flags: u8) -> bool {
     matches!(
         flags & 0x37,
@@ -103,13 +105,13 @@ const fn is_error(v6: bool, kind: u8) -> bool {
     }
 }
 
-/// Stand for the port of whoever answers echo, and of whoever answers anything else; no identifier is
-/// as large.
+/// Substitutes for the responder's port, for echo and for other messages; no identifier is as
+/// large.
 const ECHO: u32 = 1 << 16;
 const OTHER: u32 = 2 * ECHO;
 
-/// Requests of one identifier, and their answers, are one flow; so is each other kind of question with
-/// its answers, whose type is the next.
+/// Echo requests with one identifier and their replies are one flow; so is every other type of
+/// request with its replies, whose type is the next one.
 fn echo_ports(v6: bool, kind: u8, id: u16) -> (u32, u32) {
     match (v6, kind) {
         (false, 8) | (true, 128) => (id.into(), ECHO),
@@ -119,7 +121,7 @@ fn echo_ports(v6: bool, kind: u8, id: u16) -> (u32, u32) {
     }
 }
 
-/// The packet inside an error, as far as it was quoted.
+/// The packet quoted in an ICMP error, as far as it was quoted.
 pub(super) struct Quoted {
     pub(super) protocol: u8,
     pub(super) from: End,
