@@ -1,7 +1,7 @@
-//! The control API: any bytes on a connection are answered like HTTP or not at all, never with a
-//! failure of our own, and every answer is what it says it is.
+//! The control API: any bytes on a connection get an HTTP response or none, never an internal
+//! error, and every response is well-formed.
 //!
-//! The server is the agent's, behind connections in memory; the application behind it is fixed.
+//! The server is the agent's, with connections in memory and fixed views.
 
 use std::cell::RefCell;
 use std::future::pending;
@@ -26,56 +26,56 @@ use tokio::task::yield_now;
 use crate::example::{INVENTORY, POLICIES};
 use crate::policy::NOW;
 
-/// More than any input or answer: neither end ever waits for room.
-const ROOM: usize = 1 << 20;
-/// So often everybody else has a turn before an answer counts as complete.
-const TURNS: usize = 24;
-/// What the agent may say to a stranger; 500 is not among it.
+/// Larger than any input or response, so that neither end ever waits for buffer space.
+const BUFFER: usize = 1 << 20;
+/// How often other tasks run before a response counts as complete.
+const YIELDS: usize = 24;
+/// The status codes that untrusted input may cause; 500 is not one of them.
 const STATUSES: [u16; 10] = [200, 400, 404, 405, 408, 413, 415, 422, 431, 503];
 
 thread_local! {
     static SERVER: RefCell<Option<Server>> = const { RefCell::new(None) };
 }
 
-/// What a client sends on one connection.
+/// Bytes that a client sends on one connection.
 pub fn control(input: &[u8]) {
-    check(input, &exchange(input));
+    check(input, &respond(input));
 }
 
-/// What the agent says to it.
-pub(crate) fn exchange(input: &[u8]) -> Vec<u8> {
+/// The agent's response to it.
+pub(crate) fn respond(input: &[u8]) -> Vec<u8> {
     SERVER.with_borrow_mut(|server| {
-        let Server { runtime, door } = server.get_or_insert_with(Server::start);
-        runtime.block_on(converse(door, input))
+        let Server { runtime, clients } = server.get_or_insert_with(Server::start);
+        runtime.block_on(receive_response(clients, input))
     })
 }
 
-async fn converse(door: &mpsc::UnboundedSender<DuplexStream>, input: &[u8]) -> Vec<u8> {
-    let (mut client, ours) = duplex(ROOM);
-    door.send(ours).expect("the server runs");
-    let mut answer = Vec::new();
-    // The server may have hung up already.
+async fn receive_response(clients: &mpsc::UnboundedSender<DuplexStream>, input: &[u8]) -> Vec<u8> {
+    let (mut client, server_end) = duplex(BUFFER);
+    clients.send(server_end).expect("the server runs");
+    let mut response = Vec::new();
+    // The server may have closed the connection already.
     _ = client.write_all(input).await;
-    for _ in 0..TURNS {
+    for _ in 0..YIELDS {
         yield_now().await;
     }
-    // What is there; a stream that goes on is not waited for.
+    // Read what is available; do not wait for a stream that continues.
     loop {
         tokio::select! {
             biased;
-            read = client.read_buf(&mut answer) => {
+            read = client.read_buf(&mut response) => {
                 if !matches!(read, Ok(1..)) {
-                    return answer;
+                    return response;
                 }
             }
-            () = yield_now() => return answer,
+            () = yield_now() => return response,
         }
     }
 }
 
 struct Server {
     runtime: Runtime,
-    door: mpsc::UnboundedSender<DuplexStream>,
+    clients: mpsc::UnboundedSender<DuplexStream>,
 }
 
 impl Server {
@@ -84,7 +84,7 @@ impl Server {
             .enable_time()
             .build()
             .expect("a runtime");
-        let (door, connections) = mpsc::unbounded_channel();
+        let (clients, connections) = mpsc::unbounded_channel();
         let (commands, mut inbox) = mpsc::channel(1);
         let control = Control {
             views: Arc::new(Fixed),
@@ -92,25 +92,25 @@ impl Server {
             history: Arc::new(History::new(10)),
             node: Arc::from("node-1"),
         };
-        runtime.spawn(control.serve(Door(connections), pending()));
+        runtime.spawn(control.serve(MemoryListener(connections), pending()));
         runtime.spawn(async move {
             while let Some(command) = inbox.recv().await {
                 let (outcome, reply) = match command {
                     Command::SetMode { reply, .. } => (Ok(()), reply),
                     Command::Reload { reply } => (Err("f.toml:1:1: bad".to_owned()), reply),
                 };
-                // Whoever asked may be gone.
+                // The client may have disconnected.
                 _ = reply.send(outcome);
             }
         });
-        Self { runtime, door }
+        Self { runtime, clients }
     }
 }
 
-/// Connections that never touch a socket.
-struct Door(mpsc::UnboundedReceiver<DuplexStream>);
+/// A listener for in-memory connections.
+struct MemoryListener(mpsc::UnboundedReceiver<DuplexStream>);
 
-impl Listener for Door {
+impl Listener for MemoryListener {
     type Io = DuplexStream;
     type Addr = ();
 
@@ -166,10 +166,14 @@ impl Views for Fixed {
     }
 }
 
-/// Checks the first answer; those to pipelined requests follow the same code.
-fn check(input: &[u8], answer: &[u8]) {
-    let Some((head, body)) = head(answer) else {
-        assert!(answer.is_empty(), "half an answer: {}", shown(answer));
+/// Checks the first response; the same code serves pipelined requests.
+fn check(input: &[u8], response: &[u8]) {
+    let Some((head, body)) = head(response) else {
+        assert!(
+            response.is_empty(),
+            "a partial response: {}",
+            escaped(response)
+        );
         return;
     };
     let mut lines = head.lines();
@@ -186,7 +190,7 @@ fn check(input: &[u8], answer: &[u8]) {
     };
     let is_json = value("content-type") == Some("application/json");
     let length = value("content-length").and_then(|length| length.parse::<usize>().ok());
-    // The answer to HEAD has the length of a body that does not follow.
+    // The response to HEAD has the length of a body that does not follow.
     if let Some(body) = length.and_then(|length| body.get(..length))
         && is_json
         && !input.starts_with(b"HEAD")
@@ -197,7 +201,7 @@ fn check(input: &[u8], answer: &[u8]) {
 
 fn json(status: u16, body: &[u8]) {
     let control = body.iter().find(|byte| byte.is_ascii_control());
-    assert!(control.is_none(), "{control:?} in {}", shown(body));
+    assert!(control.is_none(), "{control:?} in {}", escaped(body));
     let value: Value = serde_json::from_slice(body).expect("JSON is JSON");
     if status != 200 {
         let error = value.get("error").and_then(Value::as_str);
@@ -205,12 +209,12 @@ fn json(status: u16, body: &[u8]) {
     }
 }
 
-fn head(answer: &[u8]) -> Option<(&str, &[u8])> {
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
-    let (head, body) = answer.split_at_checked(end + 4)?;
+fn head(response: &[u8]) -> Option<(&str, &[u8])> {
+    let end = response.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let (head, body) = response.split_at_checked(end + 4)?;
     Some((std::str::from_utf8(head).expect("a head is text"), body))
 }
 
-fn shown(bytes: &[u8]) -> String {
+fn escaped(bytes: &[u8]) -> String {
     bytes.escape_ascii().take(400).map(char::from).collect()
 }

@@ -1,4 +1,4 @@
-//! The world that inputs are put into: the example inventory and policies.
+//! The context in which inputs are evaluated: the example inventory and policies.
 
 use std::sync::{Arc, LazyLock};
 
@@ -16,7 +16,7 @@ pub(crate) static INVENTORY: LazyLock<Arc<Inventory>> = LazyLock::new(|| {
     Arc::new(built.expect("the example is consistent"))
 });
 
-/// The policies for it.
+/// The policies of `policies/`.
 pub(crate) static POLICIES: LazyLock<Arc<PolicySet>> = LazyLock::new(|| {
     let text = include_str!("../../../policies/shop.toml");
     let parts = policy_toml::parse("shop.toml", text).expect("the example is valid");

@@ -1,4 +1,5 @@
-//! Flow records: whatever the kernel's 96 bytes and a rule's texts say, the log gets one JSON line.
+//! Flow records: any 96 bytes of a flow event and any text in a rule give one valid JSON line in
+//! the log.
 
 use std::sync::{Arc, LazyLock};
 
@@ -26,7 +27,7 @@ static BOOK: LazyLock<Arc<AddressBook>> = LazyLock::new(|| {
     })))
 });
 
-/// A record of the kernel, followed by the text that somebody wrote into the rule that decided.
+/// A flow event of the kernel, followed by the text of the deciding rule's fields.
 pub fn flow(input: &[u8]) {
     let Ok((event, text)) = FlowEvent::read_from_prefix(input) else {
         return;
@@ -37,15 +38,15 @@ pub fn flow(input: &[u8]) {
     let Some(record) = DECODER.decode(&event, &names, OFFSET) else {
         assert!(
             !known || i64::try_from(event.time).is_err(),
-            "a record of a known kind is lost: {event:?}"
+            "an event of a known kind is lost: {event:?}"
         );
         return;
     };
-    assert!(known, "a record of an unknown kind is guessed: {event:?}");
+    assert!(known, "an event of an unknown kind is decoded: {event:?}");
     let mut line = Vec::new();
     hubble::write_line(&mut line, &record);
-    check(&line);
-    kept(record);
+    check_line(&line);
+    check_history(record);
 }
 
 fn directory(event: &FlowEvent, text: &str) -> Directory {
@@ -73,7 +74,7 @@ fn directory(event: &FlowEvent, text: &str) -> Directory {
     }
 }
 
-fn check(line: &[u8]) {
+fn check_line(line: &[u8]) {
     let text = std::str::from_utf8(line).expect("a line is UTF-8");
     let text = text.strip_suffix('\n').expect("a line ends");
     let deceptive = text.chars().find(|character| is_deceptive(*character));
@@ -84,8 +85,8 @@ fn check(line: &[u8]) {
     }
 }
 
-/// A record that was pushed is found again by a filter that it meets.
-fn kept(record: FlowRecord) {
+/// A stored record must be found by a filter that matches it.
+fn check_history(record: FlowRecord) {
     let history = History::new(4);
     let filter = Filter {
         verdict: Some(record.verdict),

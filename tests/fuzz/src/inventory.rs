@@ -1,4 +1,4 @@
-//! Inventory files: what is accepted is consistent and the example policies compile for it.
+//! Inventory files: accepted ones are consistent, and the example policies compile with them.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub fn inventory(input: &[u8]) {
     match inventory_toml::parse("f", text) {
         Ok(fragment) => {
             message::check_all(&fragment.warnings);
-            accepted(fragment);
+            check_accepted(fragment);
         }
         Err(errors) => {
             assert!(!errors.is_empty(), "refused without a reason");
@@ -25,13 +25,13 @@ pub fn inventory(input: &[u8]) {
     }
 }
 
-fn accepted(fragment: InventoryFragment) {
+fn check_accepted(fragment: InventoryFragment) {
     let namespaces = fragment.namespaces.into_iter().map(|found| found.item);
     let workloads = fragment.workloads.into_iter().map(|found| found.item);
     let nodes = fragment.nodes.into_iter().map(|found| found.item);
     match Inventory::build(namespaces.collect(), workloads.collect(), nodes.collect()) {
         Ok(inventory) => match check_namespaces(&POLICIES, &inventory) {
-            Ok(()) => policy::compiled(&Arc::new(inventory), &POLICIES),
+            Ok(()) => policy::check_compiled(&Arc::new(inventory), &POLICIES),
             Err(unknown) => unknown.iter().for_each(message::check),
         },
         Err(errors) => {

@@ -1,13 +1,12 @@
-//! What Ringfence promises for any input, one function for each place where input comes in.
+//! Properties that must hold for any input, with one function for each place where input is read.
 //!
-//! Each takes arbitrary bytes and panics if a promise is broken. `targets/` hands them to libFuzzer
-//! (`cargo xtask fuzz`), and an ordinary test runs them on every seed. Nothing here knows what
-//! runs it.
+//! Each function takes arbitrary bytes and panics if a property is violated. `targets/` passes them
+//! to libFuzzer (`cargo xtask fuzz`), and an ordinary test runs them on every seed.
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a broken promise is a panic: that is what the fuzzer looks for"
+    reason = "a violated property is a panic: that is what the fuzzer looks for"
 )]
 
 mod control;

@@ -1,21 +1,22 @@
-//! Messages about hostile text: they say something, stay short, and cannot deceive a terminal.
+//! Messages about untrusted text: they are not empty, stay short, and cannot deceive a terminal.
 
 use std::fmt::Display;
 
 use ringfence::model::quote::is_deceptive;
 use ringfence::source::SourceError;
 
-/// The most characters of a message; what it quotes is far shorter.
-const LONGEST: usize = 1000;
-/// The most findings about one file: those that are shown, and one that counts the others.
-const MOST: usize = 201;
+/// The maximum length of a message; what it quotes is far shorter.
+const MAX_CHARACTERS: usize = 1000;
+/// The maximum number of findings about one file: those that are shown, and one that counts the
+/// rest.
+const MAX_FINDINGS: usize = 201;
 
 /// Checks one message.
 pub(crate) fn check(message: impl Display) {
     let text = message.to_string();
-    assert!(!text.trim().is_empty(), "a message that says nothing");
+    assert!(!text.trim().is_empty(), "an empty message");
     assert!(
-        text.chars().count() <= LONGEST,
+        text.chars().count() <= MAX_CHARACTERS,
         "a message of {} characters: {text:.200}",
         text.chars().count()
     );
@@ -23,8 +24,12 @@ pub(crate) fn check(message: impl Display) {
     assert!(deceptive.is_none(), "{deceptive:?} in a message: {text:?}");
 }
 
-/// Checks what is said about one file.
+/// Checks all findings about one file.
 pub(crate) fn check_all(findings: &[SourceError]) {
-    assert!(findings.len() <= MOST, "{} findings", findings.len());
+    assert!(
+        findings.len() <= MAX_FINDINGS,
+        "{} findings",
+        findings.len()
+    );
     findings.iter().for_each(check);
 }

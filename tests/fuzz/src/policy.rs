@@ -1,4 +1,5 @@
-//! Policy files: what is accepted compiles, and two judges of it agree; what is refused says why.
+//! Policy files: accepted ones compile, and evaluation and explanation agree; refused ones give a
+//! reason.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,40 +12,41 @@ use ringfence::source::{PolicyFragment, SourceError, kubernetes, policy_toml as 
 use crate::example::INVENTORY;
 use crate::message;
 
-/// A moment between the windows of most examples.
+/// A time at which most examples are valid.
 pub(crate) const NOW: WallTime = WallTime(1_790_000_000_000_000_000);
-/// What is asked of accepted policies, between every two of so many workloads and this address.
+/// The queries about accepted policies: these ports, between all pairs of this many workloads and
+/// this address.
 const PORTS: [&str; 4] = ["tcp/8080", "tcp/443", "udp/53", "icmp"];
 const OUTSIDE: &str = "203.0.113.7";
 const WORKLOADS: usize = 3;
 
-/// A policy file of ours.
+/// A TOML policy file.
 pub fn policy_toml(input: &[u8]) {
     if let Ok(text) = std::str::from_utf8(input) {
-        judge(text, toml::parse);
+        check_file(text, toml::parse);
     }
 }
 
 /// A file of Kubernetes objects.
 pub fn policy_yaml(input: &[u8]) {
     if let Ok(text) = std::str::from_utf8(input) {
-        judge(text, kubernetes::parse);
+        check_file(text, kubernetes::parse);
     }
 }
 
 type Parser = fn(&str, &str) -> Result<PolicyFragment, Vec<SourceError>>;
 
-fn judge(text: &str, parse: Parser) {
+fn check_file(text: &str, parse: Parser) {
     let outcome = parse("f", text);
     match outcome {
         Ok(fragment) => {
             assert_eq!(
                 parse("f", text).as_ref(),
                 Ok(&fragment),
-                "read twice, it says another thing"
+                "parsing twice gives different results"
             );
             message::check_all(&fragment.warnings);
-            accepted(fragment.policies);
+            check_accepted(fragment.policies);
         }
         Err(errors) => {
             assert!(!errors.is_empty(), "refused without a reason");
@@ -53,7 +55,7 @@ fn judge(text: &str, parse: Parser) {
     }
 }
 
-fn accepted(policies: Vec<Arc<Policy>>) {
+fn check_accepted(policies: Vec<Arc<Policy>>) {
     let policies = match PolicySet::build(policies) {
         Ok(policies) => Arc::new(policies),
         Err(duplicates) => return duplicates.iter().for_each(message::check),
@@ -68,13 +70,14 @@ fn accepted(policies: Vec<Arc<Policy>>) {
         message::check(finding.message);
     }
     match check_namespaces(&policies, &INVENTORY) {
-        Ok(()) => compiled(&INVENTORY, &policies),
+        Ok(()) => check_compiled(&INVENTORY, &policies),
         Err(unknown) => unknown.iter().for_each(message::check),
     }
 }
 
-/// Compiles for every workload; the rows and the explanation must agree on every question.
-pub(crate) fn compiled(inventory: &Arc<Inventory>, policies: &Arc<PolicySet>) {
+/// Compiles the policies for every workload; the policy rows and the explanation must agree for
+/// every query.
+pub(crate) fn check_compiled(inventory: &Arc<Inventory>, policies: &Arc<PolicySet>) {
     let evaluator = match Evaluator::new(inventory, policies, NOW) {
         Ok(evaluator) => evaluator,
         Err(exhausted) => return message::check(exhausted),
@@ -94,12 +97,12 @@ pub(crate) fn compiled(inventory: &Arc<Inventory>, policies: &Arc<PolicySet>) {
                 port: port_of(port),
                 family: None,
             };
-            agree(&evaluator, inventory, policies, &query);
+            check_agreement(&evaluator, inventory, policies, &query);
         }
     }
 }
 
-fn agree(
+fn check_agreement(
     evaluator: &Evaluator,
     inventory: &Arc<Inventory>,
     policies: &Arc<PolicySet>,
@@ -113,10 +116,10 @@ fn agree(
             "rows and explanation differ for {query:?}"
         ),
         (Err(rows), Err(explained)) => {
-            assert_eq!(rows, explained, "refused differently: {query:?}");
+            assert_eq!(rows, explained, "different errors for {query:?}");
             message::check(rows);
         }
-        (rows, explained) => panic!("one answers: {rows:?}, the other {explained:?}"),
+        (rows, explained) => panic!("evaluation gives {rows:?}, but explanation {explained:?}"),
     }
 }
 

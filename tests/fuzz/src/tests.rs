@@ -1,10 +1,10 @@
-//! Every seed keeps every promise, and the promises are not empty.
+//! Every seed satisfies all properties, and requests reach the real server.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::control::exchange;
+use crate::control::respond;
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -31,27 +31,27 @@ fn run(target: fn(&[u8]), directory: &str) {
 }
 
 #[test]
-fn examples_keep_the_promises_of_files() {
+fn examples_satisfy_the_properties_of_files() {
     for target in [policy_toml, policy_yaml, inventory] {
         run(target, "../../policies");
     }
 }
 
 #[test]
-fn seeds_keep_the_promises_of_flows() {
+fn seeds_satisfy_the_properties_of_flow_records() {
     run(flow, "seeds/flow");
 }
 
 #[test]
-fn seeds_keep_the_promises_of_the_control_api() {
+fn seeds_satisfy_the_properties_of_the_control_api() {
     run(control, "seeds/control");
 }
 
 #[test]
-fn requests_reach_the_agents_own_server() {
+fn requests_reach_the_agents_server() {
     let status = |request: &str| {
-        let answer = exchange(request.as_bytes());
-        let text = String::from_utf8(answer).unwrap();
+        let response = respond(request.as_bytes());
+        let text = String::from_utf8(response).unwrap();
         text.split(' ').nth(1).unwrap_or("none").to_owned()
     };
     let get = |path: &str| status(&format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"));

@@ -169,10 +169,10 @@ impl<'a> CaseBuilder<'a> {
     /// Adds an allowed exchange of datagrams, opened in this direction.
     pub fn exchange(&mut self) {
         let port = self.allowed_port(protocol::UDP);
-        let question = craft::udp(self.port, port, b"question");
-        self.permit(self.frame(protocol::UDP, &question));
-        let answer = craft::udp(port, self.port, b"answer");
-        self.permit_back(self.frame_back(protocol::UDP, &answer));
+        let request = craft::udp(self.port, port, b"question");
+        self.permit(self.frame(protocol::UDP, &request));
+        let reply = craft::udp(port, self.port, b"answer");
+        self.permit_back(self.frame_back(protocol::UDP, &reply));
     }
 
     /// A UDP datagram of this direction to a port.

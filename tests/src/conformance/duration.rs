@@ -1,4 +1,4 @@
-//! Spans of time as cases write them: `1500ms`, `10s`, `2m`, `1h`, `30d`.
+//! Durations as written in cases: `1500ms`, `10s`, `2m`, `1h`, `30d`.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn needs_number_and_unit() {
+    fn a_duration_needs_a_number_and_a_unit() {
         assert_eq!(parse("1500ms").unwrap(), Duration::from_millis(1500));
         assert_eq!(parse("3600s").unwrap(), parse("1h").unwrap());
         for bad in ["", "10", "s", "-1s", "1.5s", "1 s", "99999999999999999999s"] {

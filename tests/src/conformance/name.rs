@@ -1,4 +1,4 @@
-//! Names of what a case talks about: workloads, and the ends of a probe.
+//! Names of workloads and of the ends of a probe.
 
 use std::fmt;
 use std::str::FromStr;
@@ -50,7 +50,7 @@ impl FromStr for WorkloadName {
     }
 }
 
-/// Whether this can name a namespace: what Kubernetes accepts, roughly.
+/// Whether this is a valid namespace name, approximately by the rules of Kubernetes.
 pub(super) fn is_label(text: &str) -> bool {
     !text.is_empty()
         && text
@@ -58,19 +58,19 @@ pub(super) fn is_label(text: &str) -> bool {
             .all(|char| char.is_ascii_alphanumeric() || matches!(char, '-' | '.'))
 }
 
-/// Where a probe starts or ends.
+/// The source or target of a probe.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum End {
     /// A workload.
     Workload(WorkloadName),
-    /// The node's own sockets.
+    /// The host.
     Node,
-    /// A host outside.
+    /// An external host.
     Outside,
 }
 
 impl End {
-    /// As cases write it.
+    /// The name in case files.
     pub(super) fn as_str(&self) -> &str {
         match self {
             Self::Workload(name) => name.as_str(),
@@ -79,7 +79,7 @@ impl End {
         }
     }
 
-    /// The workload, if it is one.
+    /// The workload's name, if the end is a workload.
     pub(super) fn workload(&self) -> Option<&WorkloadName> {
         match self {
             Self::Workload(name) => Some(name),

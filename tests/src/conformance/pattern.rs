@@ -1,6 +1,7 @@
-//! Globs over ends, ports and families: `*` matches any run of characters, nothing else is special.
+//! Globs over ends, ports and families: `*` matches any sequence of characters; there are no other
+//! special characters.
 
-/// One glob, or a list of which any may match.
+/// One or more globs, any of which may match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Patterns(Vec<String>);
 
@@ -10,7 +11,7 @@ impl Patterns {
         Self(globs)
     }
 
-    /// What an omitted key means.
+    /// Patterns that match everything, for an omitted key.
     pub(super) fn any() -> Self {
         Self(vec!["*".to_owned()])
     }
@@ -20,7 +21,7 @@ impl Patterns {
         self.0.iter().any(|glob| matches(glob, text))
     }
 
-    /// Whether this is the name `text` itself: not a glob that covers it, not a list with others.
+    /// Whether the pattern is exactly the name `text`: no wildcard, and no other globs.
     pub(super) fn is_exactly(&self, text: &str) -> bool {
         matches!(self.0.as_slice(), [only] if only == text)
     }
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stars_match_any_run() {
+    fn a_star_matches_any_sequence() {
         for (glob, text, expected) in [
             ("*", "ext", true),
             ("*", "x/a", true),
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_name_alone_is_exact() {
+    fn only_a_single_plain_name_is_exact() {
         let list = |globs: &[&str]| Patterns::new(globs.iter().map(ToString::to_string).collect());
         assert!(list(&["x/a"]).is_exactly("x/a"));
         assert!(!list(&["x/*"]).is_exactly("x/a"));

@@ -1,11 +1,11 @@
-//! What a probe speaks: protocol, port number and address family.
+//! The transport protocol, port number and address family of a probe.
 
 use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
 
-/// A transport that the grid knows.
+/// A transport protocol of the grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Transport {
     /// TCP.
@@ -15,7 +15,7 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    /// As written in ports: `tcp` or `udp`.
+    /// The name in ports: `tcp` or `udp`.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -24,7 +24,7 @@ impl Transport {
     }
 }
 
-/// One port of the grid, written `tcp/80`.
+/// A port of the grid, written e.g. `tcp/80`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Port {
     pub(super) transport: Transport,
@@ -44,7 +44,7 @@ impl Port {
         Self { transport, number }
     }
 
-    /// The name under which a workload declares it, e.g. `serve-80-tcp`.
+    /// The name of the named port that every workload declares for it, e.g. `serve-80-tcp`.
     pub(super) fn served_name(self) -> String {
         format!("serve-{}-{}", self.number, self.transport.name())
     }
@@ -60,9 +60,7 @@ impl FromStr for Port {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (transport, number) = text
-            .split_once('/')
-            .context("expected for example tcp/80")?;
+        let (transport, number) = text.split_once('/').context("expected e.g. tcp/80")?;
         let transport = match transport {
             "tcp" => Transport::Tcp,
             "udp" => Transport::Udp,
@@ -86,10 +84,10 @@ pub(super) enum Family {
 }
 
 impl Family {
-    /// Both.
+    /// Both families.
     pub(super) const ALL: [Self; 2] = [Self::V4, Self::V6];
 
-    /// `4` or `6`, as in expectations.
+    /// `4` or `6`, as written in expectations.
     pub(super) const fn digit(self) -> &'static str {
         match self {
             Self::V4 => "4",
@@ -109,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_strict() {
+    fn malformed_ports_are_refused() {
         let port: Port = "udp/81".parse().unwrap();
         assert_eq!(port.to_string(), "udp/81");
         assert_eq!(port.served_name(), "serve-81-udp");

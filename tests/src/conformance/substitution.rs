@@ -1,7 +1,7 @@
-//! Placeholders in policy text: addresses, the networks that hold them, and times.
+//! Placeholders in policy text: addresses, networks that contain them, and times.
 //!
-//! `${ip4:x/b}` `${ip6:ext}` `${ip4net:x/b/24}` `${now+10s}` `${now-3600s}`. One without a value
-//! is an error: nothing is passed on unfilled.
+//! `${ip4:x/b}` `${ip6:ext}` `${ip4net:x/b/24}` `${now+10s}` `${now-3600s}`. A placeholder without
+//! a value is an error.
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
@@ -11,7 +11,7 @@ use super::cluster::Cluster;
 use super::duration;
 use super::port::Family;
 
-/// The text with every placeholder filled in, as of `now`.
+/// The text with all placeholders replaced, at the time `now`.
 pub(super) fn fill_in(text: &str, cluster: &Cluster, now: Timestamp) -> Result<String> {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text;
@@ -33,15 +33,13 @@ fn value(placeholder: &str, cluster: &Cluster, now: Timestamp) -> Result<String>
     if let Some(offset) = placeholder.strip_prefix("now") {
         return Ok(time(offset, now)?.to_string());
     }
-    let (kind, what) = placeholder.split_once(':').context("unknown")?;
+    let (kind, what) = placeholder.split_once(':').context("unknown placeholder")?;
     let address = |family, end: &str| cluster.address(&end.parse()?, family);
     match kind {
         "ip4" => Ok(address(Family::V4, what)?.to_string()),
         "ip6" => Ok(address(Family::V6, what)?.to_string()),
         "ip4net" | "ip6net" => {
-            let (end, length) = what
-                .rsplit_once('/')
-                .context("expected for example x/b/24")?;
+            let (end, length) = what.rsplit_once('/').context("expected e.g. x/b/24")?;
             let family = if kind == "ip4net" {
                 Family::V4
             } else {
@@ -50,7 +48,7 @@ fn value(placeholder: &str, cluster: &Cluster, now: Timestamp) -> Result<String>
             let network = IpNet::new(address(family, end)?, length.parse()?)?;
             Ok(network.trunc().to_string())
         }
-        _ => bail!("unknown"),
+        _ => bail!("unknown placeholder"),
     }
 }
 
@@ -59,11 +57,11 @@ fn time(offset: &str, now: Timestamp) -> Result<Timestamp> {
         (Some(span), _) => (1, span),
         (_, Some(span)) => (-1, span),
         (None, None) if offset.is_empty() => return Ok(now),
-        (None, None) => bail!("expected for example now+10s"),
+        (None, None) => bail!("expected e.g. now+10s"),
     };
     let span = SignedDuration::try_from(duration::parse(span)?)?;
     let time = now.checked_add(span * sign)?;
-    // Nanoseconds only make the text long.
+    // Milliseconds are precise enough and keep the text short.
     Ok(Timestamp::from_millisecond(time.as_millisecond())?)
 }
 
@@ -84,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_has_its_value() {
+    fn every_placeholder_has_its_value() {
         for (text, expected) in [
             ("nothing $ { to } fill", "nothing $ { to } fill"),
             ("a ${ip4:x/a}/32 b", "a 100.64.1.1/32 b"),
@@ -102,10 +100,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_stays_unfilled() {
+    fn placeholders_without_a_value_are_errors() {
         for bad in [
             "${ip4:x/q}",
-            "${ip4:nobody}",
+            "${ip4:unknown}",
             "${ip5:x/a}",
             "${ip4net:x/a}",
             "${ip4net:x/a/33}",

@@ -1,4 +1,4 @@
-//! What an agent says of the packets it denied: by reason, in counters and in flow records.
+//! The drops that an agent reports, by reason: in counters and in flow records.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use ringfence_testbed::Agent;
 /// Packets by reason.
 pub(crate) type Drops = BTreeMap<String, u64>;
 
-/// What an agent dropped (`dropped`), or would have (`observed`), so far.
+/// The counter of packets that an agent dropped (`dropped`) or would have dropped (`observed`).
 pub(crate) fn drop_counters(agent: &Agent, action: &str) -> Result<Drops> {
     let page = agent.metrics()?;
     let label = format!("action=\"{action}\"");
@@ -27,7 +27,7 @@ pub(crate) fn drop_counters(agent: &Agent, action: &str) -> Result<Drops> {
         .collect()
 }
 
-/// What came on top, reasons without any left out.
+/// The increase between two readings, without reasons that did not increase.
 pub(crate) fn difference(before: &Drops, after: &Drops) -> Drops {
     let more = after.iter().filter_map(|(reason, count)| {
         let more = count - before.get(reason).unwrap_or(&0);

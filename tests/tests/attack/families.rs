@@ -1,4 +1,4 @@
-//! A test for each family: its members as they are, then cases around them.
+//! A test for each family: its members first, then cases generated from them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,11 +40,11 @@ fn attack_with_family(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Every member as it is: the control delivers all of it, `enforce` what is permitted and `observe`
-/// all, and both agents give the reasons that the members name.
+/// Runs every member unmutated: the control delivers all frames, `enforce` the permitted ones and
+/// `observe` all, and both agents report the drop reasons that the members expect.
 fn members(networks: &mut Arenas, family: &Family) -> Result<()> {
     let before = reasons(networks)?;
-    // Other frames than those that follow: a first fragment is remembered for half a minute.
+    // Another seed than for the generated cases: a first fragment is remembered for half a minute.
     let mut generator = Generator::new(*family, !seed());
     let mut cases = Vec::new();
     while generator.has_members_left() {
@@ -56,7 +56,7 @@ fn members(networks: &mut Arenas, family: &Family) -> Result<()> {
         let arrived = result.arrived;
         ensure!(
             arrived.control,
-            "void, even the control loses it: {result:?}"
+            "void: the control does not deliver it: {result:?}"
         );
         ensure!(arrived.observe, "observe drops: {result:?}");
         ensure!(!result.leaked() && !result.lost(), "{result:?}");
@@ -72,7 +72,7 @@ fn members(networks: &mut Arenas, family: &Family) -> Result<()> {
     let [enforced, observed] = [0, 1].map(|index| difference(&before[index], &after[index]));
     ensure!(
         enforced == observed,
-        "enforce and observe give other reasons: {enforced:?}, {observed:?}"
+        "enforce and observe report different reasons: {enforced:?}, {observed:?}"
     );
     let total: u64 = enforced.values().sum();
     ensure!(
@@ -83,7 +83,7 @@ fn members(networks: &mut Arenas, family: &Family) -> Result<()> {
         let given = enforced.get(reason).copied().unwrap_or_default();
         ensure!(
             (*count..=count + unnamed).contains(&given),
-            "'{reason}' was given {given} times, not {count}: {enforced:?}"
+            "'{reason}' was reported {given} times, not {count}: {enforced:?}"
         );
     }
     for (agent, verdict) in [

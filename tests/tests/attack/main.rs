@@ -1,7 +1,7 @@
 //! Hostile frames of every family against the real agent: what policy denies does not arrive.
 //!
-//! A test for each family; together they send ten thousand frames in each of three networks, which the
-//! tests share for as long as one of them runs. `RINGFENCE_ATTACK_SEED` repeats a run.
+//! There is a test for each family; together they send ten thousand frames in each of three
+//! networks, which the tests share while any of them runs. `RINGFENCE_ATTACK_SEED` repeats a run.
 
 #![allow(
     clippy::indexing_slicing,

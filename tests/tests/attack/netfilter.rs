@@ -1,12 +1,12 @@
-//! Connection tracking in a namespace, as every node has it that translates addresses: a rule that
-//! asks for a packet's state, put there over netlink (nfnetlink, nf_tables), so that no tool is needed.
+//! Enables connection tracking in a namespace, as on every node with NAT: a rule that loads a
+//! packet's conntrack state, added over netlink (nfnetlink, nf_tables), so that no tool is needed.
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::NetNs;
 use socket2::{Domain, Protocol, Socket, Type};
 
 const NETFILTER: i32 = 12;
-/// The address family of netlink.
+/// The netlink address family.
 const NETLINK: i32 = 16;
 const TABLES: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -33,7 +33,7 @@ pub(crate) fn track_connections(ns: &NetNs, v6: bool) -> Result<()> {
         attribute(4 | NESTED, &hook),
         attribute(7, b"filter\0"),
     ];
-    // Load the connection's state into a register, and let it be.
+    // Load the connection's state into a register, without using it.
     let state = [
         attribute(1, &1_u32.to_be_bytes()),
         attribute(2, &0_u32.to_be_bytes()),
@@ -49,25 +49,25 @@ pub(crate) fn track_connections(ns: &NetNs, v6: bool) -> Result<()> {
         message(NEW_RULE, CHANGE, family, 0, &rule.concat()),
         message(BATCH_END, 1, 0, TABLES, &[]),
     ];
-    let answers = ns.run(|| -> std::io::Result<Vec<u8>> {
+    let responses = ns.run(|| -> std::io::Result<Vec<u8>> {
         let kind = Some(Protocol::from(NETFILTER));
         let socket = Socket::new(Domain::from(NETLINK), Type::RAW, kind)?;
         socket.set_nonblocking(true)?;
         socket.send(&batch.concat())?;
-        let mut answers = Vec::new();
-        // The kernel has answered everything when the batch is sent.
+        let mut responses = Vec::new();
+        // The kernel has sent all acknowledgements when `send` returns.
         let mut buffer = [0; 4096];
         while let Ok(length) = std::io::Read::read(&mut &socket, &mut buffer) {
-            answers.push(buffer[..length].to_vec());
+            responses.push(buffer[..length].to_vec());
         }
-        Ok(answers.concat())
+        Ok(responses.concat())
     })?;
-    let answers = answers.context("talking to nf_tables")?;
-    let mut rest = answers.as_slice();
+    let responses = responses.context("configuring nf_tables")?;
+    let mut rest = responses.as_slice();
     let mut count = 0;
     while let Some(length) = rest.first_chunk::<4>() {
         let length = usize::try_from(u32::from_ne_bytes(*length))?;
-        let code = rest.get(16..20).context("a short answer")?;
+        let code = rest.get(16..20).context("the response is too short")?;
         ensure!(code == [0; 4], "nf_tables refuses change {count}: {code:?}");
         count += 1;
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Path MTU discovery: errors that the node sends about an allowed connection arrive, and the
-//! connection goes on with smaller packets.
+//! Path MTU discovery: the host's errors about an allowed connection arrive, and the connection
+//! continues with smaller packets.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,11 +14,11 @@ const POLICY: &str = "[[policy]]\nname = \"out\"\nnamespace = \"shop\"\nsubject 
                       ingress = []\n\n[[policy.egress]]\nto = [{ entity = \"world\" }]\nports = [\"tcp/8080\"]\n";
 
 #[test]
-fn a_connection_learns_the_size_of_a_narrow_path() -> Result<()> {
+fn path_mtu_discovery_works_for_an_allowed_connection() -> Result<()> {
     let node = Node::new()?;
     let client = node.workload("shop", "client")?;
     let outside = node.outside("outside")?;
-    // The next hop is narrower than either end knows.
+    // The next hop has a smaller MTU than either end.
     node.ns
         .ip(&format!("link set {} mtu 1300\n", outside.interface))?;
     let inventory = node.inventory().namespace("shop", &[]);
@@ -60,7 +60,7 @@ fn a_connection_learns_the_size_of_a_narrow_path() -> Result<()> {
         let route = String::from_utf8(route.stdout)?;
         ensure!(
             route.contains("mtu 1300"),
-            "the client has learned nothing: {route}"
+            "the client did not learn the path MTU: {route}"
         );
     }
     Ok(())

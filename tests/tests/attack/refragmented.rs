@@ -1,5 +1,5 @@
-//! Fragments through a node that tracks connections: it reassembles what it forwards and cuts it
-//! anew, and the new pieces do not tell which interface they came by. They are not the node's own.
+//! Fragments forwarded by a node with conntrack: it reassembles packets and fragments them again,
+//! and the new fragments have no ingress interface. They must not be taken for packets of the host.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -16,24 +16,24 @@ use crate::netfilter::track_connections;
 
 const SOON: Duration = Duration::from_secs(8);
 const SHORT: Duration = Duration::from_millis(400);
-/// IPv4, and IPv6 by the fast and the slow path of cutting.
-const PIECES: [Pieces; 3] = [Pieces::Four, Pieces::Six, Pieces::SixUneven];
+/// IPv4, and IPv6 by the fast and the slow path of fragmentation.
+const FRAGMENTS: [Fragments; 3] = [Fragments::Four, Fragments::Six, Fragments::SixUneven];
 const POLICY: &str =
     "[[policy]]\nname = \"closed\"\nnamespace = \"shop\"\nsubject = \"\"\ningress = []\n";
 
-/// What a datagram comes in.
+/// The fragments of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pieces {
+enum Fragments {
     Four,
     Six,
-    /// The first piece has destination options and the others have none: so there is no room before
-    /// theirs for the headers of the new pieces, and the node has to cut the packet by its slow path,
-    /// whose pieces do not tell where they came from (`ip6_fragment`). Those of its fast path do.
+    /// The first fragment has destination options and the others have not. There is then no room in
+    /// front of the others for the new headers, and the node uses its slow path of fragmentation,
+    /// whose fragments have no ingress interface (`ip6_fragment`). Those of the fast path have one.
     SixUneven,
 }
 
 #[test]
-fn fragments_that_the_node_cuts_anew_are_not_its_own() -> Result<()> {
+fn refragmented_packets_are_not_taken_for_host_packets() -> Result<()> {
     let node = Node::new()?;
     let target = node.workload("shop", "target")?;
     let outside = node.outside("outside")?;
@@ -41,10 +41,10 @@ fn fragments_that_the_node_cuts_anew_are_not_its_own() -> Result<()> {
     for v6 in [false, true] {
         track_connections(&node.ns, v6)?;
     }
-    for pieces in PIECES {
+    for fragments in FRAGMENTS {
         ensure!(
-            arrives(&node, &outside, &target, pieces, SOON)?,
-            "control: without a fence, {pieces:?}"
+            arrives(&node, &outside, &target, fragments, SOON)?,
+            "control: without a fence, {fragments:?}"
         );
     }
     let inventory = node.inventory().namespace("shop", &[]);
@@ -55,10 +55,10 @@ fn fragments_that_the_node_cuts_anew_are_not_its_own() -> Result<()> {
         ..AgentSpec::default()
     };
     let agent = Agent::start(&node, &spec)?;
-    for pieces in PIECES {
+    for fragments in FRAGMENTS {
         ensure!(
-            !arrives(&node, &outside, &target, pieces, SHORT)?,
-            "denied fragments arrived, {pieces:?}"
+            !arrives(&node, &outside, &target, fragments, SHORT)?,
+            "denied fragments arrived, {fragments:?}"
         );
     }
     for v6 in [false, true] {
@@ -67,29 +67,29 @@ fn fragments_that_the_node_cuts_anew_are_not_its_own() -> Result<()> {
         let outcomes = run_all(&node.ns, &[own], SOON)?;
         ensure!(
             outcomes == [Outcome::Answered],
-            "the node's own fragments, v6 {v6}: {outcomes:?}"
+            "fragments of the host, v6 {v6}: {outcomes:?}"
         );
     }
     let output = agent.cli(&["mode", "set", "shop", "observe"])?;
     ensure!(output.status.success(), "mode set");
-    for pieces in PIECES {
+    for fragments in FRAGMENTS {
         ensure!(
-            arrives(&node, &outside, &target, pieces, SOON)?,
-            "control: observe, {pieces:?}"
+            arrives(&node, &outside, &target, fragments, SOON)?,
+            "control: observe, {fragments:?}"
         );
     }
     Ok(())
 }
 
-/// Whether a datagram in two fragments, of odd sizes, gets from the host outside to the workload.
+/// Whether a datagram in two fragments of unequal size gets from the external host to the workload.
 fn arrives(
     node: &Node,
     from: &Workload,
     to: &Workload,
-    pieces: Pieces,
+    fragments: Fragments,
     wait: Duration,
 ) -> Result<bool> {
-    let (nonce, v6) = (Nonce::fresh(), pieces != Pieces::Four);
+    let (nonce, v6) = (Nonce::fresh(), fragments != Fragments::Four);
     let (source, destination) = (from.ip(v6), to.ip(v6));
     let payload = nonce.header().repeat(125);
     let datagram = with_checksum(source, destination, craft::udp(7, 9999, &payload));
@@ -97,15 +97,16 @@ fn arrives(
     let gateway = mac(&node.ns, &from.interface)?;
     let own = mac(&from.ns, "eth0")?;
     let tap = Tap::open(&to.ns, "eth0")?;
-    // A piece of its own for each attempt: leftovers of the last one must not complete it.
+    // A separate identification for each call: leftovers of the last one must not complete the
+    // datagram.
     let id = u16::from_be_bytes([nonce.header()[14], nonce.header()[15]]);
-    for (place, piece) in [((0, true), head), ((150, false), rest)] {
-        let frame = craft::fragment((source, destination), 17, place, id, piece);
+    for (place, fragment) in [((0, true), head), ((150, false), rest)] {
+        let frame = craft::fragment((source, destination), 17, place, id, fragment);
         let packet = frame.get(craft::IP..).context("a packet")?;
-        let packet = match pieces {
-            Pieces::Four => with_header_checksum(packet),
-            Pieces::SixUneven if place.1 => longer_by_options(packet),
-            Pieces::Six | Pieces::SixUneven => packet.to_vec(),
+        let packet = match fragments {
+            Fragments::Four => with_header_checksum(packet),
+            Fragments::SixUneven if place.1 => with_destination_options(packet),
+            Fragments::Six | Fragments::SixUneven => packet.to_vec(),
         };
         let frame = ethernet(gateway, own, craft::ethertype_of(destination), &packet);
         inject(&from.ns, "eth0", &frame)?;
@@ -113,19 +114,19 @@ fn arrives(
     tap.saw(&nonce.header(), wait)
 }
 
-/// Destination options between an IPv6 header and a fragment header.
-fn longer_by_options(packet: &[u8]) -> Vec<u8> {
+/// Inserts destination options between the IPv6 header and the fragment header.
+fn with_destination_options(packet: &[u8]) -> Vec<u8> {
     let mut packet = packet.to_vec();
     let length = packet.get(4..6).and_then(<[u8]>::first_chunk);
     let length = length.map_or(0, |length| u16::from_be_bytes(*length)) + 8;
     craft::write(&mut packet, 4, &length.to_be_bytes());
     craft::write(&mut packet, 6, &[60]);
-    // The next header is the fragment's; six bytes of padding.
+    // Next header (fragment), length, and padding of six bytes.
     packet.splice(40..40, [44, 0, 1, 4, 0, 0, 0, 0]);
     packet
 }
 
-/// Conntrack drops what does not add up.
+/// Fills in the UDP checksum: conntrack drops packets with a wrong one.
 fn with_checksum(from: IpAddr, to: IpAddr, mut datagram: Vec<u8>) -> Vec<u8> {
     let octets = |ip| match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),

@@ -1,11 +1,11 @@
-//! The networks, shared by the tests that run at the same time, one of which plays in them at once.
+//! The networks, which all tests share; one test at a time uses them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use anyhow::Result;
 use ringfence_testbed::attack::{Arenas, wire};
 
-/// Arenas that go with the last test that holds them.
+/// Returns the networks; the last test that holds them removes them.
 pub(crate) fn networks() -> Result<Arc<Mutex<Arenas>>> {
     static SHARED: Mutex<Weak<Mutex<Arenas>>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -17,7 +17,7 @@ pub(crate) fn networks() -> Result<Arc<Mutex<Arenas>>> {
     Ok(networks)
 }
 
-/// One test's turn. A test that failed before leaves the networks as good as they were.
+/// Locks the networks for one test. A failed test leaves them usable.
 pub(crate) fn lock(networks: &Mutex<Arenas>) -> Result<MutexGuard<'_, Arenas>> {
     let networks = networks.lock().unwrap_or_else(PoisonError::into_inner);
     wire::stay_on_one_cpu()?;

@@ -1,4 +1,4 @@
-//! Files that change while the agent runs: policies under load, relabelled and new workloads.
+//! Changes while the agent runs: policies under load, relabelled and new workloads.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::{Attributes, Load, LoadSpec, Proto};
 
-use crate::world::{SOON, Tcp, Try, Udp, World, apply, apply_inventory, run};
+use crate::testbed::{ProbeSpec, SOON, Tcp, Testbed, Udp, apply, apply_inventory, run};
 
-/// Everything that the load needs; `extra` makes another table of it.
+/// Policies that allow the load; `extra` is a further port, so that the policy table changes.
 fn allowing(extra: u16) -> String {
     format!(
         r#"
@@ -33,18 +33,18 @@ ports = ["tcp/8080", "udp/53", "tcp/{extra}", "tcp/9011"]
     )
 }
 
-/// Load over TCP and UDP in both families, at a rate that leaves the machine some air.
-pub(crate) fn load(world: &World, from: &str, to: &str) -> Result<Vec<Load>> {
+/// Load over TCP and UDP in both families, at a rate that does not saturate the machine.
+pub(crate) fn load(testbed: &Testbed, from: &str, to: &str) -> Result<Vec<Load>> {
     let spec = LoadSpec {
         clients: 1,
-        // A lost first packet of a connection would come again after a second, unnoticed.
+        // A lost SYN is retransmitted after a second; this deadline makes that a failure.
         reply_within: Duration::from_millis(900),
         interval: Duration::from_millis(2),
     };
     let mut loads = Vec::new();
-    for ip in world.at(to).workload.ips() {
+    for ip in testbed.host(to).workload.ips() {
         for (proto, port) in [(Proto::Tcp, 8080), (Proto::Udp, 53)] {
-            let ns = &world.at(from).workload.ns;
+            let ns = &testbed.host(from).workload.ns;
             loads.push(Load::start(ns, proto, SocketAddr::new(ip, port), spec)?);
         }
     }
@@ -54,8 +54,8 @@ pub(crate) fn load(world: &World, from: &str, to: &str) -> Result<Vec<Load>> {
     Ok(loads)
 }
 
-/// Ends loads, of which not one request may have failed.
-pub(crate) fn unharmed(loads: Vec<Load>) -> Result<()> {
+/// Stops loads and fails if any request has failed.
+pub(crate) fn expect_no_failures(loads: Vec<Load>) -> Result<()> {
     for load in loads {
         load.wait_for_answers(5, SOON)?;
         let totals = load.stop()?;
@@ -65,25 +65,25 @@ pub(crate) fn unharmed(loads: Vec<Load>) -> Result<()> {
 }
 
 #[test]
-fn fifty_reloads_under_load_lose_nothing() -> Result<()> {
-    let world = World::new(&[("shop", &[])])?
-        .labelled("shop/client", &[("app", "client")])?
-        .labelled("shop/server", &[("app", "server")])?;
-    let agent = world.agent("enforce", &allowing(9000))?;
-    let loads = load(&world, "client", "server")?;
-    let denied: [Try; 1] = [("client", "server", Tcp(9011))];
+fn fifty_reloads_under_load_fail_no_request() -> Result<()> {
+    let testbed = Testbed::new(&[("shop", &[])])?
+        .with_labels("shop/client", &[("app", "client")])?
+        .with_labels("shop/server", &[("app", "server")])?;
+    let agent = testbed.agent("enforce", &allowing(9000))?;
+    let loads = load(&testbed, "client", "server")?;
+    let denied: [ProbeSpec; 1] = [("client", "server", Tcp(9011))];
     for round in 0..50 {
         let extra = if round % 2 == 0 { 9004 } else { 9005 };
         apply(&agent, &allowing(extra))?;
         if round % 10 == 9 {
-            world.vanish(&denied)?;
+            testbed.expect_silent(&denied)?;
         }
     }
-    unharmed(loads)?;
-    world.arrive(&[("client", "server", Tcp(9005))])?;
-    world.vanish(&[("client", "server", Tcp(9004))])?;
-    world.set_mode(&agent, "observe")?;
-    world.arrive(&denied).context("the control")
+    expect_no_failures(loads)?;
+    testbed.expect_answered(&[("client", "server", Tcp(9005))])?;
+    testbed.expect_silent(&[("client", "server", Tcp(9004))])?;
+    testbed.set_mode(&agent, "observe")?;
+    testbed.expect_answered(&denied).context("the control")
 }
 
 const WEB_ONLY: &str = r#"
@@ -97,67 +97,72 @@ from = [{ pods = "app=web" }]
 "#;
 
 #[test]
-fn a_peer_is_what_the_inventory_says_now() -> Result<()> {
-    let mut world = World::new(&[("shop", &[])])?
-        .labelled("shop/server", &[("app", "server")])?
-        .labelled("shop/peer", &[("app", "other")])?;
-    let agent = world.agent("enforce", WEB_ONLY)?;
-    let tries: [Try; 2] = [("peer", "server", Tcp(8080)), ("peer", "server", Udp(53))];
-    world.vanish(&tries)?;
+fn a_changed_inventory_changes_identities_at_once() -> Result<()> {
+    let mut testbed = Testbed::new(&[("shop", &[])])?
+        .with_labels("shop/server", &[("app", "server")])?
+        .with_labels("shop/peer", &[("app", "other")])?;
+    let agent = testbed.agent("enforce", WEB_ONLY)?;
+    let specs: [ProbeSpec; 2] = [("peer", "server", Tcp(8080)), ("peer", "server", Udp(53))];
+    testbed.expect_silent(&specs)?;
 
-    world.at_mut("peer").attributes = Attributes::labels(&[("app", "web")]);
-    apply_inventory(&agent, world.inventory())?;
-    world.arrive(&tries).context("a peer that has become web")?;
-    let server = &world.at("server").workload;
-    let peer = &world.at("peer").workload;
+    testbed.host_mut("peer").attributes = Attributes::labels(&[("app", "web")]);
+    apply_inventory(&agent, testbed.inventory())?;
+    testbed
+        .expect_answered(&specs)
+        .context("a peer relabelled to web")?;
+    let server = &testbed.host("server").workload;
+    let peer = &testbed.host("peer").workload;
     let mut streams = Vec::new();
     for ip in server.ips() {
         let stream = ringfence_testbed::Stream::open(&peer.ns, &server.ns, ip, 0, SOON)?;
         streams.push(stream);
     }
 
-    world.at_mut("peer").attributes = Attributes::labels(&[("app", "other")]);
-    apply_inventory(&agent, world.inventory())?;
-    world
-        .vanish(&tries)
-        .context("a peer that is web no longer")?;
+    testbed.host_mut("peer").attributes = Attributes::labels(&[("app", "other")]);
+    apply_inventory(&agent, testbed.inventory())?;
+    testbed
+        .expect_silent(&specs)
+        .context("a peer relabelled from web")?;
     for stream in &mut streams {
-        stream.expect_silent(ringfence_testbed::End::Client, crate::world::SHORT)?;
+        stream.expect_silent(ringfence_testbed::End::Client, crate::testbed::SHORT)?;
     }
 
-    // A new workload, known to the inventory only after it has tried.
-    let late = world.node.workload("shop", "late")?;
-    world.adopt(late, Attributes::labels(&[("app", "web")]))?;
-    let tries: [Try; 2] = [("late", "server", Tcp(8080)), ("late", "server", Udp(53))];
-    world
-        .vanish(&tries)
-        .context("a workload that no inventory knows")?;
-    apply_inventory(&agent, world.inventory())?;
-    world.arrive(&tries).context("a new workload")?;
+    // A new workload that sends packets before the inventory contains it.
+    let late = testbed.node.workload("shop", "late")?;
+    testbed.add(late, Attributes::labels(&[("app", "web")]))?;
+    let specs: [ProbeSpec; 2] = [("late", "server", Tcp(8080)), ("late", "server", Udp(53))];
+    testbed
+        .expect_silent(&specs)
+        .context("a workload that is not in the inventory")?;
+    apply_inventory(&agent, testbed.inventory())?;
+    testbed.expect_answered(&specs).context("a new workload")?;
 
-    // And gone from the inventory, though not from the wire.
-    let late = world.members.pop().context("late")?;
-    let without = world.inventory();
-    world.members.push(late);
+    // Removed from the inventory while its interface still exists.
+    let late = testbed.hosts.pop().context("late")?;
+    let without = testbed.inventory();
+    testbed.hosts.push(late);
     apply_inventory(&agent, without)?;
-    world.vanish(&tries).context("a removed workload")?;
-    world.set_mode(&agent, "observe")?;
-    // The kernel takes the fence off the interface of what is gone in its own time; TCP asks again.
-    world
-        .arrive(&tries[..1])
-        .context("a fence that is taken off")?;
-    world.arrive(&tries).context("the control")
+    testbed
+        .expect_silent(&specs)
+        .context("a removed workload")?;
+    testbed.set_mode(&agent, "observe")?;
+    // The kernel removes the fence from the removed endpoint's interface asynchronously; TCP
+    // retransmits until then.
+    testbed
+        .expect_answered(&specs[..1])
+        .context("a fence being removed")?;
+    testbed.expect_answered(&specs).context("the control")
 }
 
 #[test]
-fn a_bad_policy_file_changes_nothing_but_the_status() -> Result<()> {
-    let world = World::new(&[("shop", &[])])?
-        .labelled("shop/server", &[("app", "server")])?
-        .labelled("shop/web", &[("app", "web")])?
-        .labelled("shop/peer", &[("app", "other")])?;
-    let agent = world.agent("enforce", WEB_ONLY)?;
-    let allowed: [Try; 1] = [("web", "server", Tcp(8080))];
-    let denied: [Try; 1] = [("peer", "server", Tcp(8080))];
+fn a_refused_policy_file_changes_only_the_status() -> Result<()> {
+    let testbed = Testbed::new(&[("shop", &[])])?
+        .with_labels("shop/server", &[("app", "server")])?
+        .with_labels("shop/web", &[("app", "web")])?
+        .with_labels("shop/peer", &[("app", "other")])?;
+    let agent = testbed.agent("enforce", WEB_ONLY)?;
+    let allowed: [ProbeSpec; 1] = [("web", "server", Tcp(8080))];
+    let denied: [ProbeSpec; 1] = [("peer", "server", Tcp(8080))];
     let bad = WEB_ONLY.replace("from = [{ pods", "form = [{ pods");
     agent.write_policies(&bad)?;
     let error = || -> Result<Option<String>> {
@@ -191,13 +196,20 @@ fn a_bad_policy_file_changes_nothing_but_the_status() -> Result<()> {
     );
     ensure!(found.contains("form"), "{found}");
     for _ in 0..3 {
-        world.arrive(&allowed).context("the last good policies")?;
-        world.vanish(&denied).context("the last good policies")?;
+        testbed
+            .expect_answered(&allowed)
+            .context("the last good policies")?;
+        testbed
+            .expect_silent(&denied)
+            .context("the last good policies")?;
     }
     ensure!(run(&agent, &["policies"])?.contains("shop/server"));
 
     let wider = WEB_ONLY.replace("app=web", "app in (web,other)");
     apply(&agent, &wider)?;
-    ensure!(error()?.is_none(), "mended");
-    world.arrive(&denied).context("the mended file is in force")
+    ensure!(
+        error()?.is_none(),
+        "the error remains after the file was fixed"
+    );
+    testbed.expect_answered(&denied).context("the fixed file")
 }

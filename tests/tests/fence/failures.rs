@@ -1,12 +1,12 @@
-//! An agent that dies, stops or cleans up: what stays and what goes.
+//! An agent that is killed, stops or cleans up: what stays in place and what is removed.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::{Agent, AgentSpec, eventually};
 
-use crate::changes::{load, unharmed};
-use crate::world::{Ping, SOON, Tcp, Try, Udp, World, run};
+use crate::changes::{expect_no_failures, load};
+use crate::testbed::{Ping, ProbeSpec, SOON, Tcp, Testbed, Udp, run};
 
 const POLICIES: &str = r#"
 [[policy]]
@@ -19,42 +19,48 @@ from = [{ pods = "app=client" }]
 ports = ["tcp/8080", "udp/53"]
 "#;
 
-const ALLOWED: [Try; 2] = [
+const ALLOWED: [ProbeSpec; 2] = [
     ("client", "server", Tcp(8080)),
     ("client", "server", Udp(53)),
 ];
-const DENIED: [Try; 4] = [
+const DENIED: [ProbeSpec; 4] = [
     ("client", "server", Tcp(8081)),
     ("client", "server", Udp(9005)),
-    ("stranger", "server", Tcp(8080)),
-    ("stranger", "server", Ping),
+    ("batch", "server", Tcp(8080)),
+    ("batch", "server", Ping),
 ];
 
-fn world() -> Result<World> {
-    World::new(&[("shop", &[])])?
-        .labelled("shop/client", &[("app", "client")])?
-        .labelled("shop/server", &[("app", "server")])?
-        .labelled("shop/stranger", &[("app", "stranger")])
+fn testbed() -> Result<Testbed> {
+    Testbed::new(&[("shop", &[])])?
+        .with_labels("shop/client", &[("app", "client")])?
+        .with_labels("shop/server", &[("app", "server")])?
+        .with_labels("shop/batch", &[("app", "batch")])
 }
 
 #[test]
-fn an_agent_may_die_and_come_back_under_load() -> Result<()> {
-    let world = world()?;
-    let mut agent = world.agent("observe", POLICIES)?;
-    world.arrive(&DENIED).context("the control")?;
+fn enforcement_continues_while_the_agent_is_killed_and_restarted() -> Result<()> {
+    let testbed = testbed()?;
+    let mut agent = testbed.agent("observe", POLICIES)?;
+    testbed.expect_answered(&DENIED).context("the control")?;
     run(&agent, &["mode", "set", "shop", "enforce"])?;
-    let loads = load(&world, "client", "server")?;
+    let loads = load(&testbed, "client", "server")?;
     for _ in 0..3 {
         agent.kill()?;
-        world.vanish(&DENIED).context("with the agent dead")?;
-        world.arrive(&ALLOWED).context("with the agent dead")?;
+        testbed
+            .expect_silent(&DENIED)
+            .context("while the agent is dead")?;
+        testbed
+            .expect_answered(&ALLOWED)
+            .context("while the agent is dead")?;
         std::thread::scope(|scope| -> Result<()> {
-            // From before the new process starts until after it has answered.
+            // From before the new process starts until after its API responds.
             let probes = scope.spawn(|| -> Result<u32> {
                 let end = Instant::now() + Duration::from_secs(3);
                 let mut rounds = 0;
                 while Instant::now() < end {
-                    world.vanish(&DENIED).context("while the agent starts")?;
+                    testbed
+                        .expect_silent(&DENIED)
+                        .context("while the agent starts")?;
                     rounds += 1;
                 }
                 Ok(rounds)
@@ -70,27 +76,27 @@ fn an_agent_may_die_and_come_back_under_load() -> Result<()> {
             "{status}"
         );
     }
-    unharmed(loads)?;
+    expect_no_failures(loads)?;
     let mode = run(&agent, &["mode", "get", "shop"])?;
     ensure!(
         mode.contains("enforce"),
-        "a mode that was set stays set: {mode}"
+        "the mode was not restored: {mode}"
     );
     Ok(())
 }
 
-/// SIGTERM leaves the fence up; `cleanup` takes it down and leaves nothing.
-fn stops_and_cleans_up(attach: &str) -> Result<()> {
-    let world = world()?;
+/// SIGTERM leaves the fence in place; `cleanup` removes it completely.
+fn check_stop_and_cleanup(attach: &str) -> Result<()> {
+    let testbed = testbed()?;
     let spec = AgentSpec {
-        inventory: world.inventory().build(),
+        inventory: testbed.inventory().build(),
         policies: POLICIES.to_owned(),
         default_mode: "enforce".to_owned(),
         ..AgentSpec::default()
     };
-    let mut agent = Agent::start(&world.node, &spec)?;
+    let mut agent = Agent::start(&testbed.node, &spec)?;
     if attach == "clsact" {
-        // Not in the specification: the key stands before the first table of the file.
+        // `AgentSpec` has no field for this key, and it must precede the first table of the file.
         let config = std::fs::read_to_string(agent.config_path())?;
         agent.kill()?;
         cleanup(&agent)?;
@@ -106,22 +112,27 @@ fn stops_and_cleans_up(attach: &str) -> Result<()> {
     ])?;
     ensure!(
         !refused.status.success(),
-        "cleanup under a running agent is refused"
+        "cleanup succeeded while the agent was running"
     );
-    ensure!(agent.terminate()?.success(), "SIGTERM is a clean end");
-    world.vanish(&DENIED).context("after SIGTERM")?;
-    world.arrive(&ALLOWED).context("after SIGTERM")?;
+    ensure!(
+        agent.terminate()?.success(),
+        "the agent did not exit cleanly on SIGTERM"
+    );
+    testbed.expect_silent(&DENIED).context("after SIGTERM")?;
+    testbed.expect_answered(&ALLOWED).context("after SIGTERM")?;
     agent.restart()?;
-    world.vanish(&DENIED).context("after the next start")?;
-    world.arrive(&ALLOWED).context("after the next start")?;
+    testbed.expect_silent(&DENIED).context("after a restart")?;
+    testbed
+        .expect_answered(&ALLOWED)
+        .context("after a restart")?;
     agent.kill()?;
 
     cleanup(&agent)?;
-    ensure!(left(agent.bpffs())? == 0, "pins are left");
-    for member in &world.members {
-        let interface = &member.workload.interface;
+    ensure!(count_pins(agent.bpffs())? == 0, "pins remain");
+    for host in &testbed.hosts {
+        let interface = &host.workload.interface;
         for hook in ["ingress", "egress"] {
-            let shown = world
+            let shown = testbed
                 .node
                 .ns
                 .command("tc")
@@ -134,7 +145,9 @@ fn stops_and_cleans_up(attach: &str) -> Result<()> {
             );
         }
     }
-    world.arrive(&DENIED).context("the control: no fence")?;
+    testbed
+        .expect_answered(&DENIED)
+        .context("the control: no fence")?;
     cleanup(&agent).context("a second time")
 }
 
@@ -150,8 +163,8 @@ fn cleanup(agent: &Agent) -> Result<()> {
     Ok(())
 }
 
-/// What stands below a directory, but for the files that the kernel keeps in the root of a bpffs.
-fn left(dir: &std::path::Path) -> Result<usize> {
+/// The number of entries in a directory, without the kernel's own files in the root of a bpffs.
+fn count_pins(dir: &std::path::Path) -> Result<usize> {
     let entries = match std::fs::read_dir(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
         entries => entries?,
@@ -164,61 +177,68 @@ fn left(dir: &std::path::Path) -> Result<usize> {
 }
 
 #[test]
-fn a_stopped_agent_leaves_its_fence_and_cleanup_leaves_nothing() -> Result<()> {
-    stops_and_cleans_up("tcx")
+fn a_stopped_agent_keeps_its_tcx_fence_and_cleanup_removes_it() -> Result<()> {
+    check_stop_and_cleanup("tcx")
 }
 
 #[test]
-fn the_same_with_classic_filters() -> Result<()> {
-    stops_and_cleans_up("clsact")
+fn a_stopped_agent_keeps_its_clsact_fence_and_cleanup_removes_it() -> Result<()> {
+    check_stop_and_cleanup("clsact")
 }
 
-/// Seconds from now, as policies write times.
+/// A time this many seconds from now, also as policies write it.
 fn in_seconds(seconds: i64) -> Result<(jiff::Timestamp, String)> {
     let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
     Ok((at, format!("{at:.3}")))
 }
 
 #[test]
-fn a_grant_ends_on_time_though_the_agent_is_dead() -> Result<()> {
-    let world = world()?;
-    let mut agent = world.agent("enforce", POLICIES)?;
-    let granted: Try = ("stranger", "server", Tcp(9000));
-    world.vanish(&[granted]).context("before the grant")?;
+fn a_rule_expires_on_time_while_the_agent_is_dead() -> Result<()> {
+    let testbed = testbed()?;
+    let mut agent = testbed.agent("enforce", POLICIES)?;
+    let expiring: ProbeSpec = ("batch", "server", Tcp(9000));
+    testbed
+        .expect_silent(&[expiring])
+        .context("before the rule")?;
     let (end, text) = in_seconds(4)?;
-    let grant = format!(
-        "{POLICIES}\n[[policy.ingress]]\nfrom = [{{ pods = \"app=stranger\" }}]\n\
+    let policies = format!(
+        "{POLICIES}\n[[policy.ingress]]\nfrom = [{{ pods = \"app=batch\" }}]\n\
          ports = [\"tcp/9000\"]\nexpires = {text}\n"
     );
-    crate::world::apply(&agent, &grant)?;
+    crate::testbed::apply(&agent, &policies)?;
     agent.kill()?;
-    // A probe that ended before the time must have passed, one that began after it must not; what
-    // overlaps it, give or take the distance of two clocks, may do either.
-    let blur = jiff::SignedDuration::from_millis(100);
+    // A probe that ended before the expiry must have been answered, and one that started after it
+    // must not. A probe that overlaps it, with a tolerance for the difference of two clocks, may do
+    // either.
+    let tolerance = jiff::SignedDuration::from_millis(100);
     let mut passed = 0;
-    eventually(Duration::from_secs(15), "the end of the grant", || {
+    eventually(Duration::from_secs(15), "the rule's expiry", || {
         let before = jiff::Timestamp::now();
-        let answered = world.all_answer(&[granted]);
-        let silent = !answered && world.none_arrives(&[granted]);
+        let answered = testbed.all_answered(&[expiring]);
+        let silent = !answered && testbed.all_silent(&[expiring]);
         let after = jiff::Timestamp::now();
         ensure!(
-            answered || after > end - blur,
-            "ended {} early",
+            answered || after > end - tolerance,
+            "expired {} early",
             end - after
         );
         ensure!(
-            silent || before < end + blur,
-            "outlived its time by {}",
+            silent || before < end + tolerance,
+            "still allowed {} after its expiry",
             before - end
         );
         passed += u32::from(answered);
         Ok(silent.then_some(()))
     })?;
-    ensure!(passed > 0, "the grant was never seen in force");
-    world.arrive(&ALLOWED).context("what does not expire")?;
+    ensure!(passed > 0, "the rule never allowed a probe");
+    testbed
+        .expect_answered(&ALLOWED)
+        .context("rules without expiry")?;
     agent.restart()?;
-    world.vanish(&[granted]).context("after a restart")?;
-    eventually(SOON, "an answer of the agent", || {
+    testbed
+        .expect_silent(&[expiring])
+        .context("after a restart")?;
+    eventually(SOON, "a response of the agent", || {
         Ok(agent.cli(&["status"])?.status.success().then_some(()))
     })
 }

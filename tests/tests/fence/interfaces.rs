@@ -1,9 +1,9 @@
-//! Interfaces that come late, or come back: fenced by themselves.
+//! Interfaces that appear late or are recreated: the agent fences them automatically.
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::{Addresses, Agent, Attributes};
 
-use crate::world::{Ping, SOON, Tcp, Try, Udp, World};
+use crate::testbed::{Ping, ProbeSpec, SOON, Tcp, Testbed, Udp};
 
 const POLICIES: &str = r#"
 [[policy]]
@@ -16,18 +16,18 @@ from = [{ pods = "app=client" }]
 ports = ["tcp/8080"]
 "#;
 
-const ALLOWED: [Try; 1] = [("client", "server", Tcp(8080))];
-const DENIED: [Try; 3] = [
+const ALLOWED: [ProbeSpec; 1] = [("client", "server", Tcp(8080))];
+const DENIED: [ProbeSpec; 3] = [
     ("client", "server", Tcp(8081)),
     ("client", "server", Udp(53)),
     ("client", "server", Ping),
 ];
 
-/// Waits until the agent says that the workload's interface of this number is fenced.
-fn fenced(world: &World, agent: &Agent, name: &str) -> Result<u32> {
-    let interface = &world.at(name).workload.interface;
-    let ifindex = world.node.ifindex(interface)?;
-    let what = format!("a fence on {interface}, number {ifindex}");
+/// Waits until the agent reports a fence on the workload's interface with its current ifindex.
+fn fenced(testbed: &Testbed, agent: &Agent, name: &str) -> Result<u32> {
+    let interface = &testbed.host(name).workload.interface;
+    let ifindex = testbed.node.ifindex(interface)?;
+    let what = format!("a fence on {interface}, ifindex {ifindex}");
     agent.wait_until(
         || {
             let endpoints = agent.cli_json(&["endpoints"])?;
@@ -46,34 +46,34 @@ fn fenced(world: &World, agent: &Agent, name: &str) -> Result<u32> {
 
 #[test]
 fn a_recreated_interface_is_fenced_again() -> Result<()> {
-    let mut world = World::new(&[("shop", &[])])?
-        .labelled("shop/client", &[("app", "client")])?
-        .labelled("shop/server", &[("app", "server")])?;
-    let agent = world.agent("enforce", POLICIES)?;
-    let mut before = fenced(&world, &agent, "server")?;
+    let mut testbed = Testbed::new(&[("shop", &[])])?
+        .with_labels("shop/client", &[("app", "client")])?
+        .with_labels("shop/server", &[("app", "server")])?;
+    let agent = testbed.agent("enforce", POLICIES)?;
+    let mut before = fenced(&testbed, &agent, "server")?;
     for _ in 0..3 {
-        let World { node, members, .. } = &mut world;
-        for member in members.iter_mut() {
-            node.recreate(&mut member.workload)?;
+        let Testbed { node, hosts, .. } = &mut testbed;
+        for host in hosts.iter_mut() {
+            node.recreate(&mut host.workload)?;
         }
-        let now = fenced(&world, &agent, "server")?;
-        fenced(&world, &agent, "client")?;
-        ensure!(now != before, "another number");
+        let now = fenced(&testbed, &agent, "server")?;
+        fenced(&testbed, &agent, "client")?;
+        ensure!(now != before, "the ifindex did not change");
         before = now;
-        world.vanish(&DENIED)?;
-        world.arrive(&ALLOWED)?;
+        testbed.expect_silent(&DENIED)?;
+        testbed.expect_answered(&ALLOWED)?;
     }
-    world.set_mode(&agent, "observe")?;
-    world.arrive(&DENIED).context("the control")
+    testbed.set_mode(&agent, "observe")?;
+    testbed.expect_answered(&DENIED).context("the control")
 }
 
 #[test]
-fn an_interface_may_come_after_the_agent() -> Result<()> {
-    let mut world = World::new(&[("shop", &[])])?
-        .labelled("shop/client", &[("app", "client")])?
-        .labelled("shop/server", &[("app", "server")])?;
-    // The inventory knows a workload whose interface does not exist yet.
-    let server = world.members.pop().context("the server")?.workload;
+fn an_interface_created_after_the_agent_starts_is_fenced() -> Result<()> {
+    let mut testbed = Testbed::new(&[("shop", &[])])?
+        .with_labels("shop/client", &[("app", "client")])?
+        .with_labels("shop/server", &[("app", "server")])?;
+    // The inventory contains a workload whose interface does not exist yet.
+    let server = testbed.hosts.pop().context("the server")?.workload;
     let (interface, at) = (
         server.interface.clone(),
         Addresses {
@@ -82,11 +82,11 @@ fn an_interface_may_come_after_the_agent() -> Result<()> {
         },
     );
     let attributes = Attributes::labels(&[("app", "server")]);
-    let inventory = world.inventory().local(&server, &attributes);
-    world.node.remove(server)?;
-    let agent = world.agent("enforce", "")?;
+    let inventory = testbed.inventory().local(&server, &attributes);
+    testbed.node.remove(server)?;
+    let agent = testbed.agent("enforce", "")?;
     agent.write_inventory(&inventory.build())?;
-    crate::world::apply(&agent, POLICIES)?;
+    crate::testbed::apply(&agent, POLICIES)?;
     let absent = agent.cli_json(&["endpoints"])?;
     let listed = absent.as_array().context("a list")?.iter();
     let listed: Vec<_> = listed
@@ -97,11 +97,11 @@ fn an_interface_may_come_after_the_agent() -> Result<()> {
         "{absent}"
     );
 
-    let server = world.node.workload_on("shop", "server", at, &interface)?;
-    world.adopt(server, attributes)?;
-    fenced(&world, &agent, "server")?;
-    world.vanish(&DENIED)?;
-    world.arrive(&ALLOWED)?;
-    world.set_mode(&agent, "observe")?;
-    world.arrive(&DENIED).context("the control")
+    let server = testbed.node.workload_on("shop", "server", at, &interface)?;
+    testbed.add(server, attributes)?;
+    fenced(&testbed, &agent, "server")?;
+    testbed.expect_silent(&DENIED)?;
+    testbed.expect_answered(&ALLOWED)?;
+    testbed.set_mode(&agent, "observe")?;
+    testbed.expect_answered(&DENIED).context("the control")
 }

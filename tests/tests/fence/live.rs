@@ -1,12 +1,12 @@
-//! Connections that live while policy or mode changes under them.
+//! Established connections while policy or mode changes.
 
 use anyhow::{Result, ensure};
 use ringfence_testbed::{Agent, Delivery, End, Stream};
 
-use crate::world::{SHORT, SHUT, SOON, World, apply, run};
+use crate::testbed::{DENY_ALL, SHORT, SOON, Testbed, apply, run};
 
-/// The server's fence lets its clients in on one port.
-fn shop(port: u16) -> String {
+/// The server accepts its clients on one port.
+fn ingress_policy(port: u16) -> String {
     format!(
         r#"
 [[policy]]
@@ -21,8 +21,8 @@ ports = ["tcp/{port}"]
     )
 }
 
-/// The client's own fence lets it out to the same port.
-fn careful(port: u16) -> String {
+/// The client may connect to the server on the same port.
+fn egress_policy(port: u16) -> String {
     format!(
         r#"
 [[policy]]
@@ -37,14 +37,17 @@ ports = ["tcp/{port}"]
     )
 }
 
-fn world() -> Result<World> {
-    World::new(&[("shop", &[])])?
-        .labelled("shop/client", &[("app", "client")])?
-        .labelled("shop/server", &[("app", "server")])
+fn testbed() -> Result<Testbed> {
+    Testbed::new(&[("shop", &[])])?
+        .with_labels("shop/client", &[("app", "client")])?
+        .with_labels("shop/server", &[("app", "server")])
 }
 
-fn open(world: &World, v6: bool, port: u16) -> Result<Stream> {
-    let (client, server) = (&world.at("client").workload, &world.at("server").workload);
+fn open(testbed: &Testbed, v6: bool, port: u16) -> Result<Stream> {
+    let (client, server) = (
+        &testbed.host("client").workload,
+        &testbed.host("server").workload,
+    );
     Stream::open(&client.ns, &server.ns, server.ip(v6), port, SOON)
 }
 
@@ -57,50 +60,51 @@ fn other(end: End) -> End {
     }
 }
 
-/// A stream on each of two ports, for each family and each end that will speak first afterwards.
+/// A stream on each of two ports, for each family and for each end that sends first after the
+/// change.
 struct Pair {
-    stays: Stream,
-    goes: Stream,
+    kept: Stream,
+    revoked: Stream,
     first: End,
 }
 
-/// Streams over ports of which one is allowed in the end; both must work now.
-fn pairs(world: &World, stays: u16, goes: u16) -> Result<Vec<Pair>> {
+/// Streams on ports of which only one remains allowed; all must work now.
+fn pairs(testbed: &Testbed, kept: u16, revoked: u16) -> Result<Vec<Pair>> {
     let mut pairs = Vec::new();
     for (index, (v6, first)) in [false, true]
         .into_iter()
         .flat_map(|v6| ENDS.map(|end| (v6, end)))
         .enumerate()
     {
-        // One listener each: several share a port on the two families and rebinding is free.
+        // Each pair has its own ports, so that each has its own listener.
         let index = u16::try_from(index)?;
         let mut pair = Pair {
-            stays: open(world, v6, stays + index)?,
-            goes: open(world, v6, goes + index)?,
+            kept: open(testbed, v6, kept + index)?,
+            revoked: open(testbed, v6, revoked + index)?,
             first,
         };
         for end in ENDS {
-            pair.stays.expect_delivered(end, SOON)?;
-            pair.goes.expect_delivered(end, SOON)?;
+            pair.kept.expect_delivered(end, SOON)?;
+            pair.revoked.expect_delivered(end, SOON)?;
         }
         pairs.push(pair);
     }
     Ok(pairs)
 }
 
-fn outlive(pairs: &mut [Pair]) -> Result<()> {
+fn expect_revoked_and_kept(pairs: &mut [Pair]) -> Result<()> {
     for pair in pairs {
-        pair.goes.expect_silent(pair.first, SHORT)?;
-        pair.goes.expect_silent(other(pair.first), SHORT)?;
-        pair.stays.expect_delivered(pair.first, SOON)?;
-        pair.stays.expect_delivered(other(pair.first), SOON)?;
+        pair.revoked.expect_silent(pair.first, SHORT)?;
+        pair.revoked.expect_silent(other(pair.first), SHORT)?;
+        pair.kept.expect_delivered(pair.first, SOON)?;
+        pair.kept.expect_delivered(other(pair.first), SOON)?;
     }
     Ok(())
 }
 
 /// Ranges of four ports.
-const STAYS: u16 = 9200;
-const GOES: u16 = 9300;
+const KEPT: u16 = 9200;
+const REVOKED: u16 = 9300;
 
 fn ranged(policy: &str, first: u16) -> String {
     policy.replace(
@@ -110,47 +114,48 @@ fn ranged(policy: &str, first: u16) -> String {
 }
 
 #[test]
-fn from_observe_to_enforce_what_is_allowed_lives_and_the_rest_dies() -> Result<()> {
-    let world = world()?;
-    let policies = ranged(&shop(STAYS), STAYS) + &ranged(&careful(STAYS), STAYS);
-    let agent = world.agent("observe", &policies)?;
-    let mut pairs = pairs(&world, STAYS, GOES)?;
+fn enforcing_stops_denied_connections_and_keeps_allowed_ones() -> Result<()> {
+    let testbed = testbed()?;
+    let policies = ranged(&ingress_policy(KEPT), KEPT) + &ranged(&egress_policy(KEPT), KEPT);
+    let agent = testbed.agent("observe", &policies)?;
+    let mut pairs = pairs(&testbed, KEPT, REVOKED)?;
     run(&agent, &["mode", "set", "shop", "enforce"])?;
-    outlive(&mut pairs)?;
-    // And back: nothing was torn down, only held up. TCP repeats itself after a while.
+    expect_revoked_and_kept(&mut pairs)?;
+    // In observe mode again, the connection continues: it was not reset, and TCP retransmits.
     run(&agent, &["mode", "set", "shop", "observe"])?;
     for pair in &mut pairs {
-        pair.goes.expect_delivered(pair.first, SOON)?;
+        pair.revoked.expect_delivered(pair.first, SOON)?;
     }
     Ok(())
 }
 
 #[test]
-fn a_connection_older_than_the_agent_lives_if_policy_allows_it() -> Result<()> {
-    let world = world()?;
-    let mut pairs = pairs(&world, STAYS, GOES)?;
-    // Were a direction open, a connection could as well have been opened by its other end.
-    let policies = ranged(&shop(STAYS), STAYS) + &ranged(&careful(STAYS), STAYS) + SHUT;
-    let _agent = world.agent("enforce", &policies)?;
-    outlive(&mut pairs)
+fn a_connection_older_than_the_agent_is_picked_up_if_policy_allows_it() -> Result<()> {
+    let testbed = testbed()?;
+    let mut pairs = pairs(&testbed, KEPT, REVOKED)?;
+    // If a direction were open, the connection could be picked up as one that the other end opened.
+    let policies =
+        ranged(&ingress_policy(KEPT), KEPT) + &ranged(&egress_policy(KEPT), KEPT) + DENY_ALL;
+    let _agent = testbed.agent("enforce", &policies)?;
+    expect_revoked_and_kept(&mut pairs)
 }
 
 #[test]
-fn a_first_policy_cuts_what_it_does_not_allow() -> Result<()> {
-    let world = world()?;
-    let agent = world.agent("enforce", "")?;
-    let mut pairs = pairs(&world, STAYS, GOES)?;
-    apply(&agent, &ranged(&shop(STAYS), STAYS))?;
-    outlive(&mut pairs)
+fn a_first_policy_stops_connections_that_it_does_not_allow() -> Result<()> {
+    let testbed = testbed()?;
+    let agent = testbed.agent("enforce", "")?;
+    let mut pairs = pairs(&testbed, KEPT, REVOKED)?;
+    apply(&agent, &ranged(&ingress_policy(KEPT), KEPT))?;
+    expect_revoked_and_kept(&mut pairs)
 }
 
-/// Revokes by one side's policy alone, so that this side's fence is what stops both directions.
-fn revoke(agent: &Agent, world: &World, before: &str, after: &str) -> Result<()> {
+/// Revokes with one endpoint's policy only, so that its fence must stop both directions.
+fn revoke(agent: &Agent, testbed: &Testbed, before: &str, after: &str) -> Result<()> {
     apply(agent, before)?;
     let mut streams = Vec::new();
     for v6 in [false, true] {
         for first in ENDS {
-            let mut stream = open(world, v6, 0)?;
+            let mut stream = open(testbed, v6, 0)?;
             for end in ENDS {
                 stream.expect_delivered(end, SOON)?;
             }
@@ -164,21 +169,31 @@ fn revoke(agent: &Agent, world: &World, before: &str, after: &str) -> Result<()>
     }
     apply(agent, before)?;
     for (stream, first) in &mut streams {
-        // The other end's repeated segment may come first; nothing was lost for good.
+        // The other end's retransmission may arrive first; both are delivered eventually.
         let delivery = stream.deliver(*first, SOON)?;
         ensure!(
             delivery == Delivery::Delivered,
-            "granted again: {delivery:?}"
+            "allowed again: {delivery:?}"
         );
     }
     Ok(())
 }
 
 #[test]
-fn a_revoked_connection_dies_on_its_next_packet_in_both_directions() -> Result<()> {
-    let world = world()?;
-    let agent = world.agent("enforce", "")?;
+fn a_revoked_connection_is_denied_on_its_next_packet_in_both_directions() -> Result<()> {
+    let testbed = testbed()?;
+    let agent = testbed.agent("enforce", "")?;
     let any_port = |policy: String| policy.replace("tcp/1", "tcp");
-    revoke(&agent, &world, &any_port(shop(1)), &shop(1))?;
-    revoke(&agent, &world, &any_port(careful(1)), &careful(1))
+    revoke(
+        &agent,
+        &testbed,
+        &any_port(ingress_policy(1)),
+        &ingress_policy(1),
+    )?;
+    revoke(
+        &agent,
+        &testbed,
+        &any_port(egress_policy(1)),
+        &egress_policy(1),
+    )
 }

@@ -1,8 +1,8 @@
-//! The whole agent on real interfaces: what policy denies does not arrive, what it allows does.
+//! The whole agent on real interfaces: denied packets do not arrive, allowed ones do.
 //!
 //! Every grid of probes runs twice against the same agent and the same policies: first in
 //! `observe`, where each probe must be answered (the control), then in `enforce`. Several checks
-//! share a topology, because building one and starting an agent is what costs time.
+//! share a test bed, because building one and starting an agent takes most of the time.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,4 +24,4 @@ mod refused;
 mod rejects;
 mod start;
 mod surfaces;
-mod world;
+mod testbed;

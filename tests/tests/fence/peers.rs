@@ -1,9 +1,9 @@
-//! Who is who: default deny, and every way of naming a peer, in both directions.
+//! Peers: default deny, and every kind of peer selector, in both directions.
 
 use anyhow::Result;
 use ringfence_testbed::Attributes;
 
-use crate::world::{Large, Ping, Tcp, Try, Udp, World};
+use crate::testbed::{Large, Ping, ProbeSpec, Tcp, Testbed, Udp};
 
 const CLOSED: &str = r#"
 [[policy]]
@@ -20,41 +20,41 @@ egress = []
 "#;
 
 #[test]
-fn an_isolated_direction_is_closed_and_the_other_is_not() -> Result<()> {
-    let world = World::new(&[("shop", &[])])?
-        .labelled("shop/client", &[("app", "client")])?
-        .labelled("shop/closed", &[("app", "closed")])?
-        .labelled("shop/quiet", &[("app", "quiet")])?
-        .labelled("ext", &[])?;
-    let agent = world.agent("observe", CLOSED)?;
-    let mut allowed: Vec<Try> = Vec::new();
-    let mut denied: Vec<Try> = Vec::new();
+fn only_the_isolated_direction_is_closed() -> Result<()> {
+    let testbed = Testbed::new(&[("shop", &[])])?
+        .with_labels("shop/client", &[("app", "client")])?
+        .with_labels("shop/closed", &[("app", "closed")])?
+        .with_labels("shop/quiet", &[("app", "quiet")])?
+        .with_labels("ext", &[])?;
+    let agent = testbed.agent("observe", CLOSED)?;
+    let mut allowed: Vec<ProbeSpec> = Vec::new();
+    let mut denied: Vec<ProbeSpec> = Vec::new();
     for what in [Tcp(8080), Udp(53), Large(53), Ping] {
         denied.extend([
             ("client", "closed", what),
             ("ext", "closed", what),
             ("quiet", "client", what),
             ("quiet", "ext", what),
-            // Egress to the own node is subject to policy, too.
+            // Egress to the host is subject to policy, too.
             ("quiet", "node", what),
             ("quiet", "closed", what),
         ]);
         allowed.extend([
-            // Replies need no rule: each of these has one direction closed on one end.
+            // Replies need no rule: each of these flows has an isolated direction at one end.
             ("closed", "client", what),
             ("closed", "ext", what),
             ("client", "quiet", what),
             ("ext", "quiet", what),
             ("closed", "node", what),
-            // Sockets of the workload's own node are always let in.
+            // Host ingress is always allowed.
             ("node", "closed", what),
             ("node", "quiet", what),
         ]);
     }
-    world.judge(&agent, &allowed, &denied)
+    testbed.check_policy(&agent, &allowed, &denied)
 }
 
-/// Each port of `server` has one kind of peer.
+/// Each port of `server` is allowed for one peer selector.
 const INGRESS: &str = r#"
 [[policy]]
 name = "server"
@@ -86,7 +86,7 @@ from = [{ entity = "world" }]
 ports = ["tcp/9010"]
 "#;
 
-/// The same peers, as targets of `sender`.
+/// The same peer selectors for the egress of `sender`.
 const EGRESS: &str = r#"
 [[policy]]
 name = "sender"
@@ -123,7 +123,7 @@ ports = ["tcp/9011"]
 "#;
 
 /// Which peers may use which port.
-const GRANTS: [(u16, &[&str]); 6] = [
+const ALLOWED: [(u16, &[&str]); 6] = [
     (8080, &["web"]),
     (8081, &["batch", "other"]),
     (9000, &["batch"]),
@@ -134,39 +134,39 @@ const GRANTS: [(u16, &[&str]); 6] = [
 const PEERS: [&str; 6] = ["web", "robot", "batch", "other", "ext1", "ext2"];
 
 #[test]
-fn every_kind_of_peer_is_told_from_every_other() -> Result<()> {
-    let world = World::new(&[("shop", &[("env", "test")]), ("live", &[("env", "prod")])])?
-        .labelled("shop/server", &[("app", "server")])?
-        .labelled("shop/sender", &[("app", "sender")])?
-        .labelled("shop/web", &[("app", "web")])?
+fn each_peer_selector_matches_only_its_peers() -> Result<()> {
+    let testbed = Testbed::new(&[("shop", &[("env", "test")]), ("live", &[("env", "prod")])])?
+        .with_labels("shop/server", &[("app", "server")])?
+        .with_labels("shop/sender", &[("app", "sender")])?
+        .with_labels("shop/web", &[("app", "web")])?
         .with(
             "shop/robot",
             Attributes::labels(&[("app", "batch")]).service_account("robot"),
         )?
-        .labelled("live/batch", &[("app", "batch")])?
-        // Neither a label nor an account of another namespace is the own one's.
+        .with_labels("live/batch", &[("app", "batch")])?
+        // Labels and service accounts of another namespace must not match.
         .with(
             "live/other",
             Attributes::labels(&[("app", "web")]).service_account("robot"),
         )?
-        .labelled("ext1", &[])?
-        .labelled("ext2", &[])?;
-    let second = &world.at("ext2").workload;
+        .with_labels("ext1", &[])?
+        .with_labels("ext2", &[])?;
+    let second = &testbed.host("ext2").workload;
     let policies = format!("{INGRESS}{EGRESS}")
         .replace("EXT2-4", &second.ip4.to_string())
         .replace("EXT2-6", &second.ip6.to_string());
-    let agent = world.agent("observe", &policies)?;
-    let mut allowed: Vec<Try> = vec![("sender", "node", Tcp(9011))];
-    let mut denied: Vec<Try> = vec![
+    let agent = testbed.agent("observe", &policies)?;
+    let mut allowed: Vec<ProbeSpec> = vec![("sender", "node", Tcp(9011))];
+    let mut denied: Vec<ProbeSpec> = vec![
         ("sender", "node", Tcp(9010)),
         ("sender", "server", Tcp(8080)),
         ("sender", "ext1", Udp(53)),
         ("web", "server", Ping),
         ("web", "server", Udp(53)),
     ];
-    for (port, granted) in GRANTS {
+    for (port, peers) in ALLOWED {
         for peer in PEERS {
-            let grid = if granted.contains(&peer) {
+            let grid = if peers.contains(&peer) {
                 &mut allowed
             } else {
                 &mut denied
@@ -174,5 +174,5 @@ fn every_kind_of_peer_is_told_from_every_other() -> Result<()> {
             grid.extend([(peer, "server", Tcp(port)), ("sender", peer, Tcp(port))]);
         }
     }
-    world.judge(&agent, &allowed, &denied)
+    testbed.check_policy(&agent, &allowed, &denied)
 }

@@ -1,11 +1,11 @@
-//! What a rule covers: deny over allow, ranges, named ports, echo, errors, fragments.
+//! What a rule covers: deny over allow, port ranges, named ports, echo, errors, fragments.
 
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use ringfence_testbed::{Attributes, Outcome, Probe, Proto};
 
-use crate::world::{Large, Ping, SHORT, SOON, Tcp, Try, Udp, World, apply};
+use crate::testbed::{Large, Ping, ProbeSpec, SHORT, SOON, Tcp, Testbed, Udp, apply};
 
 const POLICIES: &str = r#"
 [[policy]]
@@ -17,7 +17,7 @@ subject = "app=server"
 from = [{ pods = "" }]
 ports = ["tcp/9000-9010", "http", "icmp", "udp/53"]
 
-# Deny beats allow, whichever stands first, and in another policy too.
+# Deny beats allow in any order, and in another policy too.
 [[policy.ingress]]
 action = "deny"
 from = [{ pods = "app=web" }]
@@ -32,9 +32,9 @@ subject = ""
 action = "deny"
 from = [{ pods = "app=guest" }]
 
-# A deny rule isolates too; this lets everyone else in where nothing says otherwise.
+# A deny rule isolates too; this allows all other pods at all other workloads.
 [[policy]]
-name = "elsewhere"
+name = "others"
 namespace = "shop"
 subject = "app!=server"
 
@@ -52,16 +52,16 @@ ports = ["http"]
 "#;
 
 #[test]
-fn deny_beats_allow_and_ports_mean_what_they_say() -> Result<()> {
+fn deny_beats_allow_and_rules_cover_exactly_their_ports() -> Result<()> {
     let http = |app: &str, port: &str| Attributes::labels(&[("app", app)]).port("http", port);
-    let world = World::new(&[("shop", &[])])?
+    let testbed = Testbed::new(&[("shop", &[])])?
         .with("shop/server", http("server", "tcp/8080"))?
         .with("shop/second", http("second", "tcp/8081"))?
-        .labelled("shop/web", &[("app", "web")])?
-        .labelled("shop/guest", &[("app", "guest")])?
-        .labelled("shop/client", &[("app", "client")])?;
-    let agent = world.agent("observe", POLICIES)?;
-    let allowed: [Try; 13] = [
+        .with_labels("shop/web", &[("app", "web")])?
+        .with_labels("shop/guest", &[("app", "guest")])?
+        .with_labels("shop/client", &[("app", "client")])?;
+    let agent = testbed.agent("observe", POLICIES)?;
+    let allowed: [ProbeSpec; 13] = [
         ("web", "server", Tcp(9000)),
         ("web", "server", Tcp(9004)),
         ("web", "server", Tcp(9010)),
@@ -76,7 +76,7 @@ fn deny_beats_allow_and_ports_mean_what_they_say() -> Result<()> {
         ("server", "web", Ping),
         ("guest", "node", Tcp(8080)),
     ];
-    let denied: [Try; 14] = [
+    let denied: [ProbeSpec; 14] = [
         ("web", "server", Tcp(9005)),
         ("web", "server", Tcp(9011)),
         ("web", "server", Tcp(8081)),
@@ -92,7 +92,7 @@ fn deny_beats_allow_and_ports_mean_what_they_say() -> Result<()> {
         ("client", "server", Ping),
         ("client", "web", Tcp(8080)),
     ];
-    world.judge(&agent, &allowed, &denied)
+    testbed.check_policy(&agent, &allowed, &denied)
 }
 
 const CLOSED_PORT: u16 = 7;
@@ -106,19 +106,19 @@ fn open(rules: &str) -> String {
 }
 
 #[test]
-fn an_error_about_an_allowed_flow_comes_back_and_no_other() -> Result<()> {
-    let world = World::new(&[("shop", &[])])?
-        .labelled("shop/server", &[("app", "server")])?
-        .labelled("shop/client", &[("app", "client")])?;
-    // The client lets nothing in: what comes back belongs to what it sent.
+fn only_errors_about_allowed_flows_come_back() -> Result<()> {
+    let testbed = Testbed::new(&[("shop", &[])])?
+        .with_labels("shop/server", &[("app", "server")])?
+        .with_labels("shop/client", &[("app", "client")])?;
+    // The client's ingress is isolated: only replies and errors of its own flows may come back.
     let rule =
         format!("[[policy.ingress]]\nports = [\"tcp/{CLOSED_PORT}\", \"udp/{CLOSED_PORT}\"]");
-    let agent = world.agent("enforce", &open(&rule))?;
+    let agent = testbed.agent("enforce", &open(&rule))?;
     let all = |expected: Outcome, deadline| -> Result<()> {
-        for ip in world.at("server").workload.ips() {
+        for ip in testbed.host("server").workload.ips() {
             for proto in [Proto::Udp, Proto::Tcp] {
                 let probe = Probe::new(proto, SocketAddr::new(ip, CLOSED_PORT));
-                let outcome = probe.run(&world.at("client").workload.ns, deadline)?;
+                let outcome = probe.run(&testbed.host("client").workload.ns, deadline)?;
                 ensure!(
                     outcome == expected,
                     "{proto:?} {ip}: {outcome:?}, not {expected:?}"
@@ -130,6 +130,6 @@ fn an_error_about_an_allowed_flow_comes_back_and_no_other() -> Result<()> {
     all(Outcome::Refused, SOON)?;
     apply(&agent, &open("ingress = []"))?;
     all(Outcome::Silent, SHORT)?;
-    world.set_mode(&agent, "observe")?;
+    testbed.set_mode(&agent, "observe")?;
     all(Outcome::Refused, SOON)
 }

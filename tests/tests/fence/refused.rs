@@ -1,10 +1,10 @@
-//! Policy files that are refused at the start: the others count, and whom they are about is locked
-//! down until they are mended.
+//! Policy files that are refused at the start: the other files apply, and the endpoints of a
+//! refused file's policies are locked down until the file is fixed.
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::{Agent, AgentSpec};
 
-use crate::world::{SOON, Tcp, Try, World, run};
+use crate::testbed::{ProbeSpec, SOON, Tcp, Testbed, run};
 
 const SERVER: &str = r#"
 [[policy]]
@@ -17,42 +17,42 @@ from = [{ pods = "app=client" }]
 ports = ["tcp/8080"]
 "#;
 
-const STRANGER: &str = "apiVersion: networking.k8s.io/v1
+const BATCH: &str = "apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
-metadata: {name: stranger, namespace: shop}
+metadata: {name: batch, namespace: shop}
 spec:
-  podSelector: {matchLabels: {app: stranger}}
+  podSelector: {matchLabels: {app: batch}}
   policyTypes: [Egress]
   egress: [{ports: [{port: 9000}]}]
 ";
 
-/// What the stranger's policy allows, and what holds without it.
-const ITS: [Try; 1] = [("stranger", "client", Tcp(9000))];
-const NOT_ITS: [Try; 1] = [("stranger", "client", Tcp(8081))];
-const OTHERS: [Try; 2] = [
+/// Traffic that the refused file allows or denies, and traffic of the other file.
+const ALLOWED: [ProbeSpec; 1] = [("batch", "client", Tcp(9000))];
+const DENIED: [ProbeSpec; 1] = [("batch", "client", Tcp(8081))];
+const OTHER_FILE: [ProbeSpec; 2] = [
     ("client", "server", Tcp(8080)),
     ("server", "client", Tcp(8081)),
 ];
 
-fn world() -> Result<World> {
-    World::new(&[("shop", &[])])?
-        .labelled("shop/client", &[("app", "client")])?
-        .labelled("shop/server", &[("app", "server")])?
-        .labelled("shop/stranger", &[("app", "stranger")])
+fn testbed() -> Result<Testbed> {
+    Testbed::new(&[("shop", &[])])?
+        .with_labels("shop/client", &[("app", "client")])?
+        .with_labels("shop/server", &[("app", "server")])?
+        .with_labels("shop/batch", &[("app", "batch")])
 }
 
 fn broken() -> String {
-    STRANGER.replace("egress:", "colour: red\n  egress:")
+    BATCH.replace("egress:", "colour: red\n  egress:")
 }
 
-/// Why the stranger is locked down, if it is.
-fn why(agent: &Agent) -> Result<Option<String>> {
+/// Why `batch` is locked down, if it is.
+fn lockdown_reason(agent: &Agent) -> Result<Option<String>> {
     let endpoints = agent.cli_json(&["endpoints"])?;
     let endpoints = endpoints.as_array().context("a list")?;
     let mut reasons = Vec::new();
     for endpoint in endpoints {
         if let Some(reason) = endpoint["locked"].as_str() {
-            ensure!(endpoint["workload"] == "shop/stranger", "{endpoint}");
+            ensure!(endpoint["workload"] == "shop/batch", "{endpoint}");
             ensure!(endpoint["mode"] == "lockdown", "{endpoint}");
             reasons.push(reason.to_owned());
         }
@@ -61,68 +61,87 @@ fn why(agent: &Agent) -> Result<Option<String>> {
 }
 
 #[test]
-fn whom_a_refused_file_is_about_is_locked_down_until_it_is_mended() -> Result<()> {
-    let world = world()?;
+fn endpoints_of_a_refused_file_are_locked_down_until_it_is_fixed() -> Result<()> {
+    let testbed = testbed()?;
     let spec = AgentSpec {
-        inventory: world.inventory().build(),
+        inventory: testbed.inventory().build(),
         policies: SERVER.to_owned(),
-        documents: vec![("stranger.yaml".to_owned(), broken())],
+        documents: vec![("batch.yaml".to_owned(), broken())],
         default_mode: "observe".to_owned(),
         ..AgentSpec::default()
     };
-    let mut agent = Agent::start(&world.node, &spec)?;
-    world
-        .arrive(&[&ITS[..], &NOT_ITS, &OTHERS].concat())
-        .context("the control: observe stays observe")?;
-    ensure!(why(&agent)?.is_none(), "nobody is locked down in observe");
+    let mut agent = Agent::start(&testbed.node, &spec)?;
+    testbed
+        .expect_answered(&[&ALLOWED[..], &DENIED, &OTHER_FILE].concat())
+        .context("the control: observe does not drop")?;
+    ensure!(
+        lockdown_reason(&agent)?.is_none(),
+        "an endpoint is locked down in observe"
+    );
 
     run(&agent, &["mode", "set", "shop", "enforce"])?;
-    world.vanish(&[ITS, NOT_ITS].concat())?;
-    world.arrive(&OTHERS).context("the other file counts")?;
-    let reason = why(&agent)?.context("the stranger is locked down")?;
+    testbed.expect_silent(&[ALLOWED, DENIED].concat())?;
+    testbed
+        .expect_answered(&OTHER_FILE)
+        .context("the other file applies")?;
+    let reason = lockdown_reason(&agent)?.context("batch is not locked down")?;
     ensure!(
-        reason.contains("stranger.yaml:1 is refused and has no earlier content"),
+        reason.contains("batch.yaml:1 is refused and has no earlier content"),
         "{reason}"
     );
     let status = run(&agent, &["status"])?;
-    ensure!(status.contains("stranger.yaml"), "{status}");
+    ensure!(status.contains("batch.yaml"), "{status}");
 
-    agent.write_document("stranger.yaml", STRANGER)?;
-    agent.wait_until(|| Ok(why(&agent)?.is_none()), SOON, "the end of lockdown")?;
-    world.arrive(&ITS).context("mended")?;
-    world.vanish(&NOT_ITS).context("mended")?;
+    agent.write_document("batch.yaml", BATCH)?;
+    agent.wait_until(
+        || Ok(lockdown_reason(&agent)?.is_none()),
+        SOON,
+        "the end of lockdown",
+    )?;
+    testbed.expect_answered(&ALLOWED).context("after the fix")?;
+    testbed.expect_silent(&DENIED).context("after the fix")?;
 
-    // With earlier content, that stays.
-    agent.write_document("stranger.yaml", &broken())?;
-    let noticed = || Ok(run(&agent, &["status"])?.contains("colour"));
-    agent.wait_until(noticed, SOON, "the refusal in the status")?;
-    world.arrive(&ITS).context("the last good content")?;
-    world.vanish(&NOT_ITS).context("the last good content")?;
+    // If there is earlier content, it stays in force.
+    agent.write_document("batch.yaml", &broken())?;
+    let reported = || Ok(run(&agent, &["status"])?.contains("colour"));
+    agent.wait_until(reported, SOON, "the refusal in the status")?;
+    testbed
+        .expect_answered(&ALLOWED)
+        .context("the last good content")?;
+    testbed
+        .expect_silent(&DENIED)
+        .context("the last good content")?;
 
-    // A start knows of no earlier content.
+    // After a restart there is no earlier content.
     agent.kill()?;
     agent.restart()?;
-    ensure!(why(&agent)?.is_some(), "locked down by the next start");
-    world.vanish(&[ITS, NOT_ITS].concat())?;
-    world.arrive(&OTHERS)
+    ensure!(
+        lockdown_reason(&agent)?.is_some(),
+        "not locked down after a restart"
+    );
+    testbed.expect_silent(&[ALLOWED, DENIED].concat())?;
+    testbed.expect_answered(&OTHER_FILE)
 }
 
 #[test]
-fn a_file_that_says_nothing_readable_stops_nobody() -> Result<()> {
-    let world = world()?;
+fn an_unparseable_file_locks_no_endpoint_down() -> Result<()> {
+    let testbed = testbed()?;
     let spec = AgentSpec {
-        inventory: world.inventory().build(),
+        inventory: testbed.inventory().build(),
         policies: "[[policy]\n".to_owned(),
-        documents: vec![("stranger.yaml".to_owned(), STRANGER.to_owned())],
+        documents: vec![("batch.yaml".to_owned(), BATCH.to_owned())],
         default_mode: "enforce".to_owned(),
         ..AgentSpec::default()
     };
-    let agent = Agent::start(&world.node, &spec)?;
-    ensure!(why(&agent)?.is_none(), "nobody is locked down");
-    let said = agent.stderr() + &agent.stdout();
+    let agent = Agent::start(&testbed.node, &spec)?;
+    ensure!(
+        lockdown_reason(&agent)?.is_none(),
+        "an endpoint is locked down"
+    );
+    let output = agent.stderr() + &agent.stdout();
     for expected in ["policies.toml:1:", "so no workload is locked down"] {
-        ensure!(said.contains(expected), "no {expected:?} in: {said}");
+        ensure!(output.contains(expected), "no {expected:?} in: {output}");
     }
-    world.arrive(&ITS)?;
-    world.vanish(&NOT_ITS)
+    testbed.expect_answered(&ALLOWED)?;
+    testbed.expect_silent(&DENIED)
 }

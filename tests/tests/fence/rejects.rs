@@ -1,4 +1,4 @@
-//! `action = "reject"`: the sender is told, and nothing arrives.
+//! `action = "reject"`: the sender receives a reject packet, and nothing arrives.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 
@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use ringfence_testbed::frame::{self, Tap, checksum};
 use ringfence_testbed::{End, Stream, eventually};
 
-use crate::world::{Ping, SOON, Tcp, Try, Udp, What, World, apply};
+use crate::testbed::{Ping, ProbeSpec, SOON, Tcp, Testbed, Traffic, Udp, apply};
 
-/// `closed` rejects what arrives, `quiet` what it sends; both deny two ports in silence.
+/// `closed` rejects on ingress, `quiet` on egress; both silently deny two ports.
 const REJECT: &str = r#"
 [[policy]]
 name = "closed"
@@ -44,7 +44,8 @@ subject = "app=closed"
 action = "reject"
 "#;
 
-/// Who is rejected by whom: within the node, from outside, to the outside, to the node.
+/// Sender and receiver of rejected packets: within the node, from an external host, to an external
+/// host, to the host.
 const PAIRS: [(&str, &str); 5] = [
     ("client", "closed"),
     ("ext", "closed"),
@@ -53,66 +54,75 @@ const PAIRS: [(&str, &str); 5] = [
     ("quiet", "node"),
 ];
 
-fn world() -> Result<World> {
-    World::new(&[("shop", &[])])?
-        .labelled("shop/client", &[("app", "client")])?
-        .labelled("shop/closed", &[("app", "closed")])?
-        .labelled("shop/quiet", &[("app", "quiet")])?
-        .labelled("ext", &[])
+fn testbed() -> Result<Testbed> {
+    Testbed::new(&[("shop", &[])])?
+        .with_labels("shop/client", &[("app", "client")])?
+        .with_labels("shop/closed", &[("app", "closed")])?
+        .with_labels("shop/quiet", &[("app", "quiet")])?
+        .with_labels("ext", &[])
 }
 
-fn all(what: &[What]) -> Vec<Try> {
+fn all(what: &[Traffic]) -> Vec<ProbeSpec> {
     let pairs = PAIRS.iter();
     pairs
         .flat_map(|(from, to)| what.iter().map(|what| (*from, *to, *what)))
         .collect()
 }
 
-fn seen(world: &World) -> Result<Vec<usize>> {
-    world.members.iter().map(|m| m.server.seen()).collect()
+fn seen(testbed: &Testbed) -> Result<Vec<usize>> {
+    testbed.hosts.iter().map(|m| m.server.seen()).collect()
 }
 
 #[test]
-fn what_is_rejected_fails_at_once() -> Result<()> {
-    let world = world()?;
-    let agent = world.agent("observe", REJECT)?;
+fn rejected_probes_fail_at_once() -> Result<()> {
+    let testbed = testbed()?;
+    let agent = testbed.agent("observe", REJECT)?;
     let refused = all(&[Tcp(8080), Udp(53)]);
     let prohibited = all(&[Ping]);
     let silent = all(&[Tcp(8081), Udp(9005)]);
     let everything = [&refused[..], &prohibited, &silent].concat();
-    world
-        .arrive(&everything)
+    testbed
+        .expect_answered(&everything)
         .context("the control, in observe")?;
 
-    world.set_mode(&agent, "enforce")?;
-    let before = seen(&world)?;
-    world.refused(&refused)?;
-    world.prohibited(&prohibited)?;
-    world.vanish(&silent).context("a deny beside the reject")?;
-    ensure!(seen(&world)? == before, "something arrived");
-    world
-        .arrive(&[
+    testbed.set_mode(&agent, "enforce")?;
+    let before = seen(&testbed)?;
+    testbed.expect_refused(&refused)?;
+    testbed.expect_prohibited(&prohibited)?;
+    testbed
+        .expect_silent(&silent)
+        .context("ports with action deny")?;
+    ensure!(seen(&testbed)? == before, "a rejected packet arrived");
+    testbed
+        .expect_answered(&[
             ("quiet", "client", Tcp(9000)),
             ("closed", "client", Tcp(8080)),
         ])
-        .context("what no rule rejects")?;
+        .context("ports that no rule rejects")?;
 
     let page = agent.metrics()?;
     let sent = "ringfence_rejects_total{outcome=\"sent\"} ";
     ensure!(page.contains(sent), "{page}");
     ensure!(!page.contains(&format!("{sent}0\n")), "{page}");
-    world.set_mode(&agent, "lockdown")?;
-    world.vanish(&refused).context("lockdown is silent")?;
-    world.set_mode(&agent, "enforce")?;
+    testbed.set_mode(&agent, "lockdown")?;
+    testbed
+        .expect_silent(&refused)
+        .context("lockdown is silent")?;
+    testbed.set_mode(&agent, "enforce")?;
     apply(&agent, "")?;
-    world.arrive(&everything).context("without the policy")
+    testbed
+        .expect_answered(&everything)
+        .context("without the policy")
 }
 
 #[test]
 fn a_live_connection_is_reset() -> Result<()> {
-    let world = world()?;
-    let agent = world.agent("enforce", "")?;
-    let (client, closed) = (&world.at("client").workload, &world.at("closed").workload);
+    let testbed = testbed()?;
+    let agent = testbed.agent("enforce", "")?;
+    let (client, closed) = (
+        &testbed.host("client").workload,
+        &testbed.host("closed").workload,
+    );
     for ip in closed.ips() {
         for end in [End::Client, End::Server] {
             apply(&agent, "")?;
@@ -121,7 +131,7 @@ fn a_live_connection_is_reset() -> Result<()> {
             apply(&agent, REJECT_ALL)?;
             let mut socket = stream.socket(end);
             socket.write_all(b"after the change")?;
-            // Who sends is told; the other end hears nothing of it.
+            // The sender receives a reset; the other end does not.
             eventually(SOON, "a reset", || match socket.read(&mut [0; 64]) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(Some(())),
@@ -132,7 +142,7 @@ fn a_live_connection_is_reset() -> Result<()> {
     Ok(())
 }
 
-/// The first TCP segment with RST that arrives, from its IP header on.
+/// The first TCP segment with RST that arrives, starting with its IP header.
 fn reset_at(tap: &Tap) -> Result<Vec<u8>> {
     let flags = |frame: &[u8]| match frame {
         [_, _, _, _, _, _, _, _, _, _, _, _, 8, 0, packet @ ..] if packet.get(9) == Some(&6) => {
@@ -146,30 +156,33 @@ fn reset_at(tap: &Tap) -> Result<Vec<u8>> {
     Ok(found.context("a reset")?[14..54].to_vec())
 }
 
-/// The sum over pseudo-header and segment, and over the pseudo-header alone.
+/// The checksums over the pseudo-header and segment, and over the pseudo-header alone.
 fn sums(packet: &[u8]) -> (u16, u16) {
     let pseudo = [&packet[12..20], &[0, 6, 0, 20]].concat();
     (checksum(&[&pseudo, &packet[20..40]]), checksum(&[&pseudo]))
 }
 
 #[test]
-fn a_checksum_is_left_to_the_kernel_if_the_packet_left_it() -> Result<()> {
-    let world = world()?;
-    let agent = world.agent("enforce", REJECT)?;
-    let (quiet, client) = (&world.at("quiet").workload, &world.at("client").workload);
+fn a_reset_has_checksum_offload_if_the_rejected_packet_had_it() -> Result<()> {
+    let testbed = testbed()?;
+    let agent = testbed.agent("enforce", REJECT)?;
+    let (quiet, client) = (
+        &testbed.host("quiet").workload,
+        &testbed.host("client").workload,
+    );
     let tap = Tap::open(&quiet.ns, "eth0")?;
 
-    // A socket leaves the sum to the device: what is there is the pseudo-header's.
-    world.refused(&[("quiet", "client", Tcp(8080))])?;
+    // A socket uses checksum offload: the field contains the pseudo-header's sum.
+    testbed.expect_refused(&[("quiet", "client", Tcp(8080))])?;
     let packet = reset_at(&tap)?;
     let (_, pseudo) = sums(&packet);
     ensure!(
         packet[36..38] == (!pseudo).to_be_bytes(),
-        "{packet:02x?} is not for the kernel to finish"
+        "{packet:02x?} has no checksum offload"
     );
 
-    // A frame made by hand has none to be finished.
-    let to = frame::mac(&world.node.ns, &quiet.interface)?;
+    // An injected frame has no checksum offload.
+    let to = frame::mac(&testbed.node.ns, &quiet.interface)?;
     let from = frame::mac(&quiet.ns, "eth0")?;
     let mut segment = [&40000_u16.to_be_bytes()[..], &8080_u16.to_be_bytes()].concat();
     segment.extend([0, 0, 0, 9, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
@@ -178,7 +191,7 @@ fn a_checksum_is_left_to_the_kernel_if_the_packet_left_it() -> Result<()> {
     frame::inject(&quiet.ns, "eth0", &syn)?;
     let packet = reset_at(&tap)?;
     ensure!(packet[28..32] == [0, 0, 0, 10], "{packet:02x?}");
-    ensure!(sums(&packet).0 == 0, "{packet:02x?} sums up wrong");
+    ensure!(sums(&packet).0 == 0, "{packet:02x?} has a wrong checksum");
     drop(agent);
     Ok(())
 }

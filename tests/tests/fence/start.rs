@@ -1,14 +1,14 @@
-//! Bad input at the start: exit code 2, and where to look.
+//! Invalid input at the start: exit status 2, and an error with the position.
 
 use anyhow::{Result, ensure};
 use ringfence_testbed::{Agent, AgentSpec};
 
-use crate::world::World;
+use crate::testbed::Testbed;
 
-/// The agent ends with 2 and names the place and the word.
-fn refused(world: &World, spec: &AgentSpec, place: &str, word: &str) -> Result<()> {
-    let Err(error) = Agent::start(&world.node, spec) else {
-        anyhow::bail!("started in spite of {place}: {word}");
+/// The agent must exit with status 2 and report the position and the word.
+fn expect_start_error(testbed: &Testbed, spec: &AgentSpec, place: &str, word: &str) -> Result<()> {
+    let Err(error) = Agent::start(&testbed.node, spec) else {
+        anyhow::bail!("started despite {place}: {word}");
     };
     let error = format!("{error:#}");
     for expected in ["exit status: 2", place, word] {
@@ -18,10 +18,10 @@ fn refused(world: &World, spec: &AgentSpec, place: &str, word: &str) -> Result<(
 }
 
 #[test]
-fn bad_files_end_the_start_with_the_place_of_the_mistake() -> Result<()> {
-    let world = World::new(&[("shop", &[])])?.labelled("shop/a", &[])?;
+fn invalid_files_fail_the_start_and_the_error_has_the_position() -> Result<()> {
+    let testbed = Testbed::new(&[("shop", &[])])?.with_labels("shop/a", &[])?;
     let good = AgentSpec {
-        inventory: world.inventory().build(),
+        inventory: testbed.inventory().build(),
         default_mode: "enforce".to_owned(),
         ..AgentSpec::default()
     };
@@ -30,9 +30,9 @@ fn bad_files_end_the_start_with_the_place_of_the_mistake() -> Result<()> {
         config: "[flows]\nhistroy = 5\n".to_owned(),
         ..good.clone()
     };
-    let line = 1 + line_of(&config, &world, "histroy")?;
-    refused(
-        &world,
+    let line = 1 + line_of(&config, &testbed, "histroy")?;
+    expect_start_error(
+        &testbed,
         &config,
         &format!("ringfence.toml:{line}:1"),
         "histroy",
@@ -42,7 +42,7 @@ fn bad_files_end_the_start_with_the_place_of_the_mistake() -> Result<()> {
         default_mode: "open".to_owned(),
         ..good.clone()
     };
-    refused(&world, &mode, "ringfence.toml:", "open")?;
+    expect_start_error(&testbed, &mode, "ringfence.toml:", "open")?;
 
     let inventory = AgentSpec {
         inventory: good.inventory.replace("labels", "lables"),
@@ -53,27 +53,27 @@ fn bad_files_end_the_start_with_the_place_of_the_mistake() -> Result<()> {
         line.map_or(0, |line| line + 1)
     };
     let line = place(&inventory.inventory, "lables");
-    refused(
-        &world,
+    expect_start_error(
+        &testbed,
         &inventory,
         &format!("inventory.toml:{line}:1"),
         "lables",
     )?;
 
-    // The control: the same without a mistake starts.
-    let agent = Agent::start(&world.node, &good)?;
+    // The control: without the mistakes the agent starts.
+    let agent = Agent::start(&testbed.node, &good)?;
     ensure!(agent.cli(&["status"])?.status.success());
     Ok(())
 }
 
-/// How many lines of the configuration stand before the one with this word: it is rendered by the
-/// test bed, so an agent with a good one says.
-fn line_of(spec: &AgentSpec, world: &World, word: &str) -> Result<usize> {
+/// The index of the configuration's line that starts with this word. The test bed renders the file,
+/// so an agent with a valid configuration has to write it first.
+fn line_of(spec: &AgentSpec, testbed: &Testbed, word: &str) -> Result<usize> {
     let good = AgentSpec {
         config: spec.config.replace("histroy", "history"),
         ..spec.clone()
     };
-    let agent = Agent::start(&world.node, &good)?;
+    let agent = Agent::start(&testbed.node, &good)?;
     let text = std::fs::read_to_string(agent.config_path())?;
     let word = word.replace("histroy", "history");
     let found = text.lines().position(|line| line.starts_with(&word));

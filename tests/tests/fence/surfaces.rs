@@ -1,10 +1,10 @@
-//! What the agent tells: flows in Hubble's shape, metrics without addresses, sensible listings.
+//! The agent's output: flow records in Hubble's format, metrics without addresses, listings.
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::{Agent, Attributes};
 use serde_json::Value;
 
-use crate::world::{SOON, Tcp, World, run};
+use crate::testbed::{SOON, Tcp, Testbed, run};
 
 const POLICIES: &str = r#"
 [[policy]]
@@ -24,17 +24,17 @@ from = [{ namespaces = "env=test" }]
 ports = ["tcp/8081"]
 "#;
 
-fn world() -> Result<World> {
-    World::new(&[("shop", &[("env", "prod")]), ("lab", &[("env", "test")])])?
+fn testbed() -> Result<Testbed> {
+    Testbed::new(&[("shop", &[("env", "prod")]), ("lab", &[("env", "test")])])?
         .with(
             "shop/client",
             Attributes::labels(&[("app", "client")]).service_account("clerk"),
         )?
-        .labelled("shop/server", &[("app", "server")])?
-        .labelled("lab/intruder", &[("app", "intruder")])
+        .with_labels("shop/server", &[("app", "server")])?
+        .with_labels("lab/intruder", &[("app", "intruder")])
 }
 
-/// The flows so far, one JSON object a line.
+/// The flow records so far, one JSON object per line.
 fn flows(agent: &Agent, more: &[&str]) -> Result<Vec<Value>> {
     let text = run(
         agent,
@@ -45,7 +45,7 @@ fn flows(agent: &Agent, more: &[&str]) -> Result<Vec<Value>> {
         .collect()
 }
 
-/// Waits for a flow record of which this holds.
+/// Waits for a flow record that matches.
 fn flow(agent: &Agent, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
     let mut found = None;
     agent.wait_until(
@@ -62,15 +62,18 @@ fn flow(agent: &Agent, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Va
 }
 
 #[test]
-fn flows_say_who_what_and_which_rule() -> Result<()> {
-    let world = world()?;
-    let agent = world.agent("enforce", POLICIES)?;
-    world.arrive(&[("client", "server", Tcp(8080))])?;
-    world.vanish(&[
+fn flow_records_name_endpoints_verdict_and_rule() -> Result<()> {
+    let testbed = testbed()?;
+    let agent = testbed.agent("enforce", POLICIES)?;
+    testbed.expect_answered(&[("client", "server", Tcp(8080))])?;
+    testbed.expect_silent(&[
         ("client", "server", Tcp(8081)),
         ("intruder", "server", Tcp(8081)),
     ])?;
-    let (client, server) = (&world.at("client").workload, &world.at("server").workload);
+    let (client, server) = (
+        &testbed.host("client").workload,
+        &testbed.host("server").workload,
+    );
     for v6 in [false, true] {
         let from = |name: &str, direction: &str, verdict: &str| {
             let (name, direction, verdict) =
@@ -197,10 +200,10 @@ fn flows_say_who_what_and_which_rule() -> Result<()> {
 
 #[test]
 fn metrics_name_workloads_and_never_addresses() -> Result<()> {
-    let world = world()?;
-    let agent = world.agent("enforce", POLICIES)?;
-    world.arrive(&[("client", "server", Tcp(8080))])?;
-    world.vanish(&[("intruder", "server", Tcp(8080))])?;
+    let testbed = testbed()?;
+    let agent = testbed.agent("enforce", POLICIES)?;
+    testbed.expect_answered(&[("client", "server", Tcp(8080))])?;
+    testbed.expect_silent(&[("intruder", "server", Tcp(8080))])?;
     let mut page = String::new();
     agent.wait_until(
         || {
@@ -216,8 +219,8 @@ fn metrics_name_workloads_and_never_addresses() -> Result<()> {
     let drops = drops.with_context(|| format!("no drops in:\n{page}"))?;
     let count: f64 = drops.rsplit(' ').next().context("a value")?.parse()?;
     ensure!(count >= 2.0, "{drops}");
-    for member in &world.members {
-        for ip in member.workload.ips() {
+    for host in &testbed.hosts {
+        for ip in host.workload.ips() {
             ensure!(!page.contains(&ip.to_string()), "{ip} in:\n{page}");
         }
     }
@@ -228,13 +231,13 @@ fn metrics_name_workloads_and_never_addresses() -> Result<()> {
 }
 
 #[test]
-fn listings_are_sensible() -> Result<()> {
-    let world = world()?;
-    let agent = world.agent("enforce", POLICIES)?;
-    world.arrive(&[("client", "server", Tcp(8080))])?;
+fn listings_are_complete_and_correct() -> Result<()> {
+    let testbed = testbed()?;
+    let agent = testbed.agent("enforce", POLICIES)?;
+    testbed.expect_answered(&[("client", "server", Tcp(8080))])?;
     let list = |command: &str| -> Result<Vec<Value>> {
         let text = run(&agent, &[command])?;
-        ensure!(text.lines().count() > 1, "{command} for people:\n{text}");
+        ensure!(text.lines().count() > 1, "{command} as text:\n{text}");
         let value = agent.cli_json(&[command])?;
         Ok(value.as_array().context("a list")?.clone())
     };
@@ -309,7 +312,7 @@ fn listings_are_sensible() -> Result<()> {
     let (client, intruder) = (of("client"), of("intruder"));
     ensure!(
         client.map(|i| &i["class"]) != intruder.map(|i| &i["class"]),
-        "a rule tells them apart: {identities:?}"
+        "a rule distinguishes them, so their peer classes must differ: {identities:?}"
     );
     for kind in ["host", "world"] {
         ensure!(
@@ -330,9 +333,9 @@ fn listings_are_sensible() -> Result<()> {
 }
 
 #[test]
-fn the_agent_explains_what_is_in_force() -> Result<()> {
-    let world = world()?;
-    let agent = world.agent("observe", POLICIES)?;
+fn policy_explain_evaluates_the_policies_in_force() -> Result<()> {
+    let testbed = testbed()?;
+    let agent = testbed.agent("observe", POLICIES)?;
     let explain = |from: &str, port: &str, more: &[&str]| {
         let ends = ["policy", "explain", "--from", from, "--to", "shop/server"];
         [&ends[..], &["--port", port], more]
@@ -366,7 +369,7 @@ fn the_agent_explains_what_is_in_force() -> Result<()> {
             ),
         "{allowed}"
     );
-    let unknown = explain("shop/nobody", "tcp/1", &[]);
+    let unknown = explain("shop/missing", "tcp/1", &[]);
     let unknown: Vec<&str> = unknown.iter().map(String::as_str).collect();
     let output = agent.cli(&unknown)?;
     ensure!(output.status.code() == Some(2), "{output:?}");

@@ -319,11 +319,11 @@ pub(super) const ROUTERS: Family = Family {
                 fixture::allowed_port(crate::attack::fixture::Direction::In, protocol::UDP),
                 b"in",
             );
-            let asked = craft::ip(s.peer, s.workload(), protocol::UDP, &datagram);
-            s.permit_back(craft::ethernet(crate::frame::IPV4, &asked));
+            let quoted = craft::ip(s.peer, s.workload(), protocol::UDP, &datagram);
+            s.permit_back(craft::ethernet(crate::frame::IPV4, &quoted));
             s.deny(
                 Redirect,
-                s.frame(protocol::ICMP, &craft::icmp_error(5, 1, &asked)),
+                s.frame(protocol::ICMP, &craft::icmp_error(5, 1, &quoted)),
             );
         }),
         Member::new("an IPv4 redirect to it", IN4, |s| {

@@ -261,8 +261,8 @@ pub(super) const ECHO: Family = Family {
         Member::new("another type of request after an allowed one", IN, |s| {
             let kinds: &[u8] = if s.v6 { &[139] } else { &[13, 15, 17] };
             let kind = s.rng.choose(kinds, 13);
-            let asked = s.frame_back(s.icmp(), &craft::icmp(kind, 0, s.port));
-            s.permit_back(asked);
+            let request = s.frame_back(s.icmp(), &craft::icmp(kind, 0, s.port));
+            s.permit_back(request);
             let answer = s.frame(s.icmp(), &craft::icmp(kind + 1, 0, s.port));
             s.permit(answer);
             let kind = s.rng.choose(kinds, 13);

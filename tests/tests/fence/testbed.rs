@@ -1,4 +1,4 @@
-//! A small world on one node, an agent in it, and grids of probes.
+//! The test bed of these tests: a node with hosts, an agent, and grids of probes.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,51 +10,51 @@ use ringfence_testbed::{
     Agent, AgentSpec, Attributes, InventoryBuilder, Node, Outcome, Probe, Proto, Server, Workload,
 };
 
-/// By when something allowed has arrived, on a busy machine.
+/// Deadline for packets that must arrive, on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(8);
-/// How long the answer to something denied is waited for.
+/// How long to wait for the answer to a denied probe.
 pub(crate) const SHORT: Duration = Duration::from_millis(250);
 
-/// A policy that closes both directions of every workload in `shop`.
-pub(crate) const SHUT: &str = r#"
+/// A policy that isolates both directions of every workload in `shop`.
+pub(crate) const DENY_ALL: &str = r#"
 [[policy]]
-name = "shut"
+name = "deny-all"
 namespace = "shop"
 subject = ""
 ingress = []
 egress = []
 "#;
 
-/// A workload with what an inventory says of it, and servers that listen in it.
-pub(crate) struct Member {
+/// A workload or external host with its attributes in the inventory and its server.
+pub(crate) struct TestHost {
     pub(crate) workload: Workload,
     pub(crate) attributes: Attributes,
     pub(crate) server: Server,
 }
 
-/// The node, its workloads, and the outside.
-pub(crate) struct World {
+/// The node with its workloads and external hosts.
+pub(crate) struct Testbed {
     pub(crate) node: Node,
-    pub(crate) members: Vec<Member>,
+    pub(crate) hosts: Vec<TestHost>,
     namespaces: Vec<(&'static str, Vec<(&'static str, &'static str)>)>,
     at_node: Server,
 }
 
 /// What a probe sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum Traffic {
     Tcp(u16),
     Udp(u16),
-    /// A datagram that travels in fragments.
+    /// A datagram that is sent in fragments.
     Large(u16),
     Ping,
 }
-pub(crate) use What::{Large, Ping, Tcp, Udp};
+pub(crate) use Traffic::{Large, Ping, Tcp, Udp};
 
-/// From whom, to whom, what. `node` is the node itself, and whatever is in no namespace is outside.
-pub(crate) type Try = (&'static str, &'static str, What);
+/// Source, target, traffic. `node` is the host; workloads without a namespace are external hosts.
+pub(crate) type ProbeSpec = (&'static str, &'static str, Traffic);
 
-/// Ports that every member serves.
+/// Ports that every host serves.
 pub(crate) const SERVED: [(Proto, u16); 11] = [
     (Proto::Tcp, 8080),
     (Proto::Tcp, 8081),
@@ -69,7 +69,7 @@ pub(crate) const SERVED: [(Proto, u16); 11] = [
     (Proto::Icmp, 0),
 ];
 
-impl World {
+impl Testbed {
     /// A node with namespaces and their labels.
     pub(crate) fn new(
         namespaces: &[(&'static str, &[(&'static str, &'static str)])],
@@ -81,31 +81,31 @@ impl World {
             .map(|(name, labels)| (*name, labels.to_vec()));
         Ok(Self {
             node,
-            members: Vec::new(),
+            hosts: Vec::new(),
             namespaces: namespaces.collect(),
             at_node,
         })
     }
 
-    /// With one more workload, `namespace/name`; without a namespace it is a host outside.
+    /// Adds a workload, `namespace/name`; without a namespace it is an external host.
     pub(crate) fn with(mut self, name: &str, attributes: Attributes) -> Result<Self> {
         let workload = match name.split_once('/') {
             Some((namespace, name)) => self.node.workload(namespace, name)?,
             None => self.node.outside(name)?,
         };
-        self.adopt(workload, attributes)?;
+        self.add(workload, attributes)?;
         Ok(self)
     }
 
-    /// With one more workload that is nothing but labels.
-    pub(crate) fn labelled(self, name: &str, labels: &[(&str, &str)]) -> Result<Self> {
+    /// Adds a workload with only labels.
+    pub(crate) fn with_labels(self, name: &str, labels: &[(&str, &str)]) -> Result<Self> {
         self.with(name, Attributes::labels(labels))
     }
 
-    /// Takes in a workload that stands already.
-    pub(crate) fn adopt(&mut self, workload: Workload, attributes: Attributes) -> Result<()> {
+    /// Adds an existing workload.
+    pub(crate) fn add(&mut self, workload: Workload, attributes: Attributes) -> Result<()> {
         let server = Server::start(&workload.ns, &SERVED)?;
-        self.members.push(Member {
+        self.hosts.push(TestHost {
             workload,
             attributes,
             server,
@@ -113,14 +113,14 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn at(&self, name: &str) -> &Member {
-        let found = self.members.iter().find(|m| m.workload.name == name);
-        found.unwrap_or_else(|| panic!("no member {name}"))
+    pub(crate) fn host(&self, name: &str) -> &TestHost {
+        let found = self.hosts.iter().find(|m| m.workload.name == name);
+        found.unwrap_or_else(|| panic!("no host {name}"))
     }
 
-    pub(crate) fn at_mut(&mut self, name: &str) -> &mut Member {
-        let found = self.members.iter_mut().find(|m| m.workload.name == name);
-        found.unwrap_or_else(|| panic!("no member {name}"))
+    pub(crate) fn host_mut(&mut self, name: &str) -> &mut TestHost {
+        let found = self.hosts.iter_mut().find(|m| m.workload.name == name);
+        found.unwrap_or_else(|| panic!("no host {name}"))
     }
 
     pub(crate) fn inventory(&self) -> InventoryBuilder {
@@ -129,7 +129,7 @@ impl World {
             builder = builder.namespace(name, labels);
         }
         let inside = self
-            .members
+            .hosts
             .iter()
             .filter(|m| !m.workload.namespace.is_empty());
         inside.fold(builder, |builder, m| {
@@ -137,7 +137,7 @@ impl World {
         })
     }
 
-    /// An agent with this world's inventory.
+    /// An agent with this test bed's inventory.
     pub(crate) fn agent(&self, default_mode: &str, policies: &str) -> Result<Agent> {
         let spec = AgentSpec {
             inventory: self.inventory().build(),
@@ -156,63 +156,68 @@ impl World {
         Ok(())
     }
 
-    /// Everything arrives in `observe` and in `enforce` only what is allowed; both families.
-    /// Leaves the namespaces in `enforce`.
+    /// Checks that all probes are answered in `observe` and only the allowed ones in `enforce`, in
+    /// both families. Leaves the namespaces in `enforce`.
     #[track_caller]
-    pub(crate) fn judge(&self, agent: &Agent, allowed: &[Try], denied: &[Try]) -> Result<()> {
+    pub(crate) fn check_policy(
+        &self,
+        agent: &Agent,
+        allowed: &[ProbeSpec],
+        denied: &[ProbeSpec],
+    ) -> Result<()> {
         self.set_mode(agent, "observe")?;
-        self.arrive(&[allowed, denied].concat())
+        self.expect_answered(&[allowed, denied].concat())
             .context("the control, in observe")?;
         self.set_mode(agent, "enforce")?;
-        self.arrive(allowed)?;
-        self.vanish(denied)
+        self.expect_answered(allowed)?;
+        self.expect_silent(denied)
     }
 
-    /// All of these are answered, in both families.
-    pub(crate) fn arrive(&self, tries: &[Try]) -> Result<()> {
-        self.outcomes(tries, SOON, Outcome::Answered)
+    /// Fails unless all probes are answered, in both families.
+    pub(crate) fn expect_answered(&self, specs: &[ProbeSpec]) -> Result<()> {
+        self.outcomes(specs, SOON, Outcome::Answered)
     }
 
-    /// None of these is seen by its target, in either family.
-    pub(crate) fn vanish(&self, tries: &[Try]) -> Result<()> {
-        self.outcomes(tries, SHORT, Outcome::Silent)
+    /// Fails if the target receives any of these probes, in either family.
+    pub(crate) fn expect_silent(&self, specs: &[ProbeSpec]) -> Result<()> {
+        self.outcomes(specs, SHORT, Outcome::Silent)
     }
 
-    /// All of these are refused: a reset, or "port unreachable".
-    pub(crate) fn refused(&self, tries: &[Try]) -> Result<()> {
-        self.outcomes(tries, SOON, Outcome::Refused)
+    /// Fails unless all probes are refused: TCP reset or ICMP port unreachable.
+    pub(crate) fn expect_refused(&self, specs: &[ProbeSpec]) -> Result<()> {
+        self.outcomes(specs, SOON, Outcome::Refused)
     }
 
-    /// All of these are told that they may not.
-    pub(crate) fn prohibited(&self, tries: &[Try]) -> Result<()> {
-        self.outcomes(tries, SOON, Outcome::Unreachable)
+    /// Fails unless all probes receive an ICMP error "administratively prohibited".
+    pub(crate) fn expect_prohibited(&self, specs: &[ProbeSpec]) -> Result<()> {
+        self.outcomes(specs, SOON, Outcome::Unreachable)
     }
 
-    /// Whether all of these are answered now.
-    pub(crate) fn all_answer(&self, tries: &[Try]) -> bool {
-        self.outcomes(tries, SHORT, Outcome::Answered).is_ok()
+    /// Whether all probes are answered now.
+    pub(crate) fn all_answered(&self, specs: &[ProbeSpec]) -> bool {
+        self.outcomes(specs, SHORT, Outcome::Answered).is_ok()
     }
 
-    /// Whether none of these arrives now.
-    pub(crate) fn none_arrives(&self, tries: &[Try]) -> bool {
-        self.vanish(tries).is_ok()
+    /// Whether no probe arrives now.
+    pub(crate) fn all_silent(&self, specs: &[ProbeSpec]) -> bool {
+        self.expect_silent(specs).is_ok()
     }
 
-    fn outcomes(&self, tries: &[Try], deadline: Duration, expected: Outcome) -> Result<()> {
-        let mut sources: Vec<&str> = tries.iter().map(|(from, ..)| *from).collect();
+    fn outcomes(&self, specs: &[ProbeSpec], deadline: Duration, expected: Outcome) -> Result<()> {
+        let mut sources: Vec<&str> = specs.iter().map(|(from, ..)| *from).collect();
         sources.sort_unstable();
         sources.dedup();
         for source in sources {
-            let tries: Vec<_> = tries.iter().filter(|(from, ..)| *from == source).collect();
+            let specs: Vec<_> = specs.iter().filter(|(from, ..)| *from == source).collect();
             let mut probes = Vec::new();
-            for (_, to, what) in &tries {
+            for (_, to, what) in &specs {
                 for v6 in [false, true] {
                     probes.push(self.probe(to, *what, v6));
                 }
             }
             let ns = match source {
                 "node" => &self.node.ns,
-                name => &self.at(name).workload.ns,
+                name => &self.host(name).workload.ns,
             };
             let outcomes = run_all(ns, &probes, deadline)?;
             for (index, outcome) in outcomes.iter().enumerate() {
@@ -220,19 +225,19 @@ impl World {
                 ensure!(
                     *outcome == expected,
                     "{:?} over {family} should be {expected:?}: {outcome:?}",
-                    tries[index / 2],
+                    specs[index / 2],
                 );
             }
         }
         Ok(())
     }
 
-    fn probe(&self, to: &str, what: What, v6: bool) -> Probe<'_> {
+    fn probe(&self, to: &str, what: Traffic, v6: bool) -> Probe<'_> {
         let (ip, server) = if to == "node" {
             (self.node.ips()[usize::from(v6)], &self.at_node)
         } else {
-            let member = self.at(to);
-            (member.workload.ip(v6), &member.server)
+            let host = self.host(to);
+            (host.workload.ip(v6), &host.server)
         };
         let (proto, port, size) = match what {
             Tcp(port) => (Proto::Tcp, port, 0),
@@ -246,7 +251,7 @@ impl World {
     }
 }
 
-/// Runs a command that must succeed; returns what it printed.
+/// Runs a command that must succeed; returns its output.
 pub(crate) fn run(agent: &Agent, arguments: &[&str]) -> Result<String> {
     let output = agent.cli(arguments)?;
     ensure!(
@@ -261,7 +266,7 @@ pub(crate) fn run(agent: &Agent, arguments: &[&str]) -> Result<String> {
 pub(crate) fn apply(agent: &Agent, policies: &str) -> Result<()> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let marker = format!("marker-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    // A policy without rules isolates nothing; it only shows that the file was taken.
+    // A policy without rules isolates nothing; it only shows that the file has been read.
     agent.write_policies(&format!(
         "{policies}\n[[policy]]\nname = \"{marker}\"\nnamespace = \"shop\"\nsubject = \"\"\n"
     ))?;
