@@ -12,7 +12,7 @@ use crate::{setup, test, workspace};
 
 /// How many packets are wanted; `tests/tests/kernel/differential.rs` reads it.
 const PACKETS: &str = "RINGFENCE_DIFFERENTIAL_PACKETS";
-const TEST: &str = "the_programs_do_with_frames_what_the_design_says";
+const TEST: &str = "programs_and_model_agree_on_random_frames";
 
 /// The subcommand.
 pub(crate) fn run(packets: Option<u64>) -> Result<ExitCode> {

@@ -1,9 +1,9 @@
-//! Random policy sets, compiled and written into the real maps: the programs say what the oracle
-//! says, of every packet.
+//! Random policy sets, compiled and written into the real maps: for every packet the programs reach
+//! the verdict of the oracle.
 //!
-//! Each packet opens a flow of its own and so makes a record, which names who decided. The oracle is
-//! asked about the moment before the program judged and the one after it: a rule may begin or end in
-//! between, and then either answer is right.
+//! Each packet opens a new flow and so causes a flow record, which names the deciding rule. The
+//! oracle is evaluated for the time just before the program ran and just after it: a rule may begin
+//! or end in between, and then either result is correct.
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,17 +19,17 @@ use ringfence::{
 };
 use ringfence_common::mode::{Direction, Verdict};
 
-use crate::fence::{Arriving, Fate, Fence, FromNode, Hairpin, IFINDEX, Leaving, Way};
+use crate::fence::{Arriving, Fence, FromHost, Hairpin, IFINDEX, Leaving, Outcome, Way};
 use crate::frames::{SCTP, SYN, TCP, UDP, echo, frame, icmp_of, sctp, tcp, udp};
 
-/// About so many packets of a world are enough: the next one is another world.
+/// About how many packets are sent per world before the next world is generated.
 const PACKETS: usize = 160;
 
-/// How long ago, in nanoseconds, tables were laid out: nobody renewed their rows since then.
+/// Age of the compiled tables in nanoseconds: their rows have not been rewritten since.
 const AGES: [u64; 4] = [0, 500_000_000, 3_000_000_000, 60_000_000_000];
 
 #[test]
-fn the_programs_say_what_the_oracle_says() {
+fn programs_and_oracle_agree_on_random_policies() {
     let fence = RefCell::new(Fence::bare());
     let (sets, packets) = (Cell::new(0), Cell::new(0));
     proptest!(cases(600), |(world in world(), age in select(&AGES[..]))| {
@@ -41,13 +41,13 @@ fn the_programs_say_what_the_oracle_says() {
     report(&format!("kernel: {sets} policy sets, {packets} packets"));
 }
 
-/// Puts a world into force, sends its packets and takes it away again; returns how many there were.
+/// Publishes a world, sends its packets and removes it again; returns the number of packets.
 fn compare(fence: &mut Fence, world: &World, age: u64) -> Result<usize, String> {
     let boot = fence.now().saturating_sub(age);
     let compiled = world.attempt_at(&mut Compiler::default(), &world.endpoints(), boot);
-    fence.carry_out(&plan(&State::default(), &compiled.state));
+    fence.apply(&plan(&State::default(), &compiled.state));
     let outcome = Comparison::new(world, &compiled, boot).run(fence);
-    fence.carry_out(&plan(&compiled.state, &State::default()));
+    fence.apply(&plan(&compiled.state, &State::default()));
     outcome
 }
 
@@ -57,14 +57,15 @@ struct Comparison<'a> {
     boot: u64,
     addresses: Vec<IpAddr>,
     flows: Vec<(u8, u16)>,
-    /// One of so many possible packets is sent.
+    /// One out of `stride` possible packets is sent.
     stride: usize,
-    /// Possible packets so far, and those that were sent.
+    /// Number of possible packets considered so far.
     possible: usize,
+    /// Number of packets sent.
     sent: usize,
 }
 
-/// One packet that opens a flow.
+/// The first packet of a flow.
 #[derive(Debug)]
 struct Opening {
     way: Way,
@@ -77,13 +78,13 @@ struct Opening {
 impl<'a> Comparison<'a> {
     fn new(world: &'a World, compiled: &'a Compiled, boot: u64) -> Self {
         let (addresses, mut flows) = (world.addresses(), world.flows());
-        // As an IPv6 header's next header, 0 is an extension. No packet holds a port where there is
-        // none.
+        // As an IPv6 next header, 0 is the hop-by-hop extension header. Protocols without ports
+        // cannot carry one.
         flows.retain(|(protocol, port)| match *protocol {
             TCP | UDP | SCTP => true,
             protocol => protocol != 0 && *port == 0,
         });
-        // Each address has one of the two families.
+        // Two directions, but only pairs of one family: the factors cancel out, roughly.
         let own = compiled
             .endpoints
             .values()
@@ -104,7 +105,7 @@ impl<'a> Comparison<'a> {
     fn run(mut self, fence: &mut Fence) -> Result<usize, String> {
         let compiled = self.compiled;
         for (ifindex, info) in &compiled.endpoints {
-            // Test runs happen on one interface, which is each endpoint's in turn.
+            // All test runs use one interface; it is assigned to one endpoint after the other.
             let endpoint = compiled.state.endpoints[ifindex];
             fence.write(Action::PutEndpoint(IFINDEX, endpoint));
             for direction in [Direction::Ingress, Direction::Egress] {
@@ -121,9 +122,9 @@ impl<'a> Comparison<'a> {
         direction: Direction,
     ) -> Result<(), String> {
         for own in &workload.addresses {
-            // Another workload may have had the same flows from the other end, and denials are
-            // reported once for all own addresses.
-            fence.forget_flows();
+            // Another workload may have used the same tuples from the other end, and the deny
+            // aggregate of all own addresses is the same.
+            fence.clear_flows();
             for place in 0..self.addresses.len() {
                 let peer = self.addresses[place];
                 if own.is_ipv4() != peer.is_ipv4() {
@@ -149,15 +150,15 @@ impl<'a> Comparison<'a> {
         Ok(())
     }
 
-    /// Spreads the packets that are sent over the possible ones, in step with nothing.
+    /// Spreads the packets that are sent pseudo-randomly over the possible ones.
     fn is_chosen(&mut self) -> bool {
         self.possible += 1;
         let scattered = self.possible.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         scattered.is_multiple_of(self.stride)
     }
 
-    /// How a packet of this direction and peer comes by; the node's address alone does not make one
-    /// the node's.
+    /// The hook and origin of a packet of this direction and peer. A packet from an address of the
+    /// local node is sent as the host's only every other time: the address alone does not decide.
     fn way(&self, workload: &Workload, peer: IpAddr, direction: Direction) -> Way {
         let local = self.world.inventory.local_node();
         if direction == Direction::Egress {
@@ -167,7 +168,7 @@ impl<'a> Comparison<'a> {
         } else if local.is_some_and(|node| node.addresses.contains(&peer))
             && self.sent.is_multiple_of(2)
         {
-            FromNode
+            FromHost
         } else {
             Arriving
         }
@@ -175,20 +176,20 @@ impl<'a> Comparison<'a> {
 
     fn send(&mut self, fence: &mut Fence, opening: &Opening) -> Result<(), String> {
         self.sent += 1;
-        if !opening.is_of_its_own() {
-            fence.forget_flows();
+        if !opening.is_distinct() {
+            fence.clear_flows();
         }
         let before = fence.now();
-        let fate = fence.run(opening.way, &opening.frame(self.sent));
+        let outcome = fence.run(opening.way, &opening.frame(self.sent));
         let after = fence.now();
         let events = fence.events();
         let [event] = events.as_slice() else {
-            return Err(format!("{fate:?} with the records {events:?}"));
+            return Err(format!("{outcome:?} with the records {events:?}"));
         };
         let allow = event.verdict == Verdict::Allow as u8;
         let decider = name(self.compiled, event.rule);
         let agrees = |said: &Said| {
-            (fate == Fate::Passed) == said.allow
+            (outcome == Outcome::Passed) == said.allow
                 && (allow, event.rejected != 0) == (said.allow, said.reject)
                 && said.deciders.contains(&decider)
         };
@@ -196,11 +197,11 @@ impl<'a> Comparison<'a> {
         if said.iter().any(agrees) {
             Ok(())
         } else {
-            Err(format!("{fate:?} by {decider}, the oracle {said:?}"))
+            Err(format!("{outcome:?} by {decider}, expected {said:?}"))
         }
     }
 
-    /// What the oracle says as of a moment of the boot clock.
+    /// The oracle's decision at a boot-clock time.
     fn say(&self, opening: &Opening, now: u64) -> Said {
         let since = i64::try_from(now - self.boot).unwrap();
         let oracle = Oracle {
@@ -212,7 +213,7 @@ impl<'a> Comparison<'a> {
         let flow = (opening.protocol, opening.port);
         match opening.way {
             Leaving => oracle.side(own, peer, Direction::Egress, flow),
-            FromNode | Hairpin => oracle.side(own, peer, Direction::Ingress, flow),
+            FromHost | Hairpin => oracle.side(own, peer, Direction::Ingress, flow),
             Arriving => {
                 let workload = oracle.owner(own).unwrap();
                 let pair = oracle.pair(workload, peer, Direction::Ingress);
@@ -223,12 +224,12 @@ impl<'a> Comparison<'a> {
 }
 
 impl Opening {
-    /// Whether its port or identifier tells it from other flows of the two addresses.
-    fn is_of_its_own(&self) -> bool {
+    /// Whether its port or identifier distinguishes it from other flows of the two addresses.
+    fn is_distinct(&self) -> bool {
         matches!(self.protocol, TCP | UDP | SCTP) || self.protocol == icmp_of(self.peer.is_ipv6())
     }
 
-    /// The frame, from an ephemeral port or with an identifier that no other packet has.
+    /// The frame, with an ephemeral source port or an identifier that no other packet uses.
     fn frame(&self, number: usize) -> Vec<u8> {
         let from = 20_000 + u16::try_from(number).unwrap();
         let payload = match self.protocol {

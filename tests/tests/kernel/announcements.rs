@@ -1,12 +1,15 @@
-//! What a workload may tell its neighbours: about its own addresses, and never as a router.
+//! ARP and neighbour discovery: a workload may announce its own addresses only, and never act as a
+//! router.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ringfence_common::{drop_reason::DropReason, mode::Mode};
 use ringfence_testbed::frame::ARP;
 
-use crate::fence::{Arriving, Dropped, FRIEND, Fence, FromNode, LOCAL, Leaving, OTHER, STRANGER};
-use crate::frames::{ICMP, ICMPV6, IP, TCP, about, frame, framed, icmp, packet, tcp, with};
+use crate::fence::{
+    Arriving, Dropped, FRIEND, Fence, FromHost, LOCAL, Leaving, OTHER, UNKNOWN_PEER,
+};
+use crate::frames::{ICMP, ICMPV6, IP, TCP, frame, framed, icmp, icmp_error, packet, tcp, with};
 
 const ALL_NODES: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
 const ALL_ROUTERS: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2));
@@ -14,7 +17,7 @@ const UNSPECIFIED: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 /// Made from the hardware address [`MAC`].
 const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 2));
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-/// A router's, say.
+/// Another host's link-local address, for example a router's.
 const FOREIGN: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
 
 /// A neighbour discovery message about `target`, with the hop limit that makes it valid.
@@ -26,14 +29,14 @@ fn discovery(from: IpAddr, to: IpAddr, kind: u8, target: IpAddr) -> Vec<u8> {
     message(from, to, &body)
 }
 
-/// Neighbour discovery with a valid hop limit, from the workload's hardware address.
+/// A neighbour discovery message with a valid hop limit, from the workload's hardware address.
 fn message(from: IpAddr, to: IpAddr, body: &[u8]) -> Vec<u8> {
-    let routed = frame(from, to, ICMPV6, body);
-    with(with(routed, IP + 7, &[255]), 6, &MAC)
+    let ip = frame(from, to, ICMPV6, body);
+    with(with(ip, IP + 7, &[255]), 6, &MAC)
 }
 
 #[test]
-fn neighbours_are_answered_for_own_addresses_only() {
+fn neighbour_advertisements_are_limited_to_own_addresses() {
     let (own, other) = (LOCAL.ip(true), OTHER.ip(true));
     let mut fence = Fence::new();
     for (what, frame) in [
@@ -76,27 +79,30 @@ fn neighbours_are_answered_for_own_addresses_only() {
         with(frame(own, ALL_NODES, ICMPV6, &body), IP + 7, &[255])
     };
     for (what, frame) in [
-        ("advertising another", discovery(own, ALL_NODES, 136, other)),
         (
-            "advertising a stranger",
-            discovery(own, ALL_NODES, 136, STRANGER.ip(true)),
+            "advertising another workload's address",
+            discovery(own, ALL_NODES, 136, other),
         ),
-        ("a hop limit that says it was routed", forwarded),
+        (
+            "advertising an unknown address",
+            discovery(own, ALL_NODES, 136, UNKNOWN_PEER.ip(true)),
+        ),
+        ("a hop limit below 255", forwarded),
         ("without a target", short),
     ] {
-        fence.refuses(Leaving, &frame, DropReason::NeighbourSpoof, what);
+        fence.denies(Leaving, &frame, DropReason::NeighbourSpoof, what);
     }
     let forged = discovery(other, ALL_NODES, 136, own);
-    fence.refuses(
+    fence.denies(
         Leaving,
         &forged,
         DropReason::SpoofedSource,
-        "from another's address",
+        "from another workload's address",
     );
 }
 
-/// What `discovery` makes, with an option that ties a hardware address to it.
-fn tied(from: IpAddr, kind: u8, target: IpAddr, hardware: [u8; 6]) -> Vec<u8> {
+/// Like [`discovery`], with a link-layer address option.
+fn with_option(from: IpAddr, kind: u8, target: IpAddr, hardware: [u8; 6]) -> Vec<u8> {
     let IpAddr::V6(octets) = target else {
         panic!("{target}")
     };
@@ -106,98 +112,133 @@ fn tied(from: IpAddr, kind: u8, target: IpAddr, hardware: [u8; 6]) -> Vec<u8> {
 }
 
 #[test]
-fn a_link_local_address_is_its_makers() {
+fn a_link_local_address_must_be_derived_from_the_senders_hardware_address() {
     let (own, other) = (LOCAL.ip(true), OTHER.ip(true));
     let mut fence = Fence::new();
     for (what, frame) in [
-        ("advertising it", tied(LINK_LOCAL, 136, LINK_LOCAL, MAC)),
-        ("soliciting from it", tied(LINK_LOCAL, 135, other, MAC)),
-        ("soliciting a foreign one", tied(own, 135, FOREIGN, MAC)),
         (
-            "its own at any hardware address",
-            tied(own, 136, own, [6; 6]),
+            "advertising it",
+            with_option(LINK_LOCAL, 136, LINK_LOCAL, MAC),
+        ),
+        (
+            "soliciting from it",
+            with_option(LINK_LOCAL, 135, other, MAC),
+        ),
+        (
+            "soliciting another host's",
+            with_option(own, 135, FOREIGN, MAC),
+        ),
+        (
+            "an own address with any hardware address",
+            with_option(own, 136, own, [6; 6]),
         ),
     ] {
         fence.passes(Leaving, &frame, what);
     }
     let double = {
-        let once = tied(LINK_LOCAL, 136, LINK_LOCAL, MAC);
+        let once = with_option(LINK_LOCAL, 136, LINK_LOCAL, MAC);
         let body = [&once[IP + 40..], &[2, 1, 6, 6, 6, 6, 6, 6]].concat();
         message(LINK_LOCAL, ALL_NODES, &body)
     };
     for (what, frame) in [
-        ("advertising a foreign one", tied(own, 136, FOREIGN, MAC)),
         (
-            "advertising from a foreign one",
-            tied(FOREIGN, 136, own, MAC),
+            "advertising another host's",
+            with_option(own, 136, FOREIGN, MAC),
         ),
         (
-            "soliciting from a foreign one",
-            tied(FOREIGN, 135, other, MAC),
+            "advertising from another host's",
+            with_option(FOREIGN, 136, own, MAC),
+        ),
+        (
+            "soliciting from another host's",
+            with_option(FOREIGN, 135, other, MAC),
         ),
         (
             "without an option",
             discovery(FOREIGN, ALL_NODES, 135, other),
         ),
-        ("tied to another", tied(LINK_LOCAL, 135, other, [6; 6])),
         (
-            "from other hardware",
-            with(tied(LINK_LOCAL, 136, LINK_LOCAL, MAC), 6, &[6; 6]),
+            "an option with another hardware address",
+            with_option(LINK_LOCAL, 135, other, [6; 6]),
         ),
-        ("tied twice", double),
+        (
+            "from another hardware address",
+            with(with_option(LINK_LOCAL, 136, LINK_LOCAL, MAC), 6, &[6; 6]),
+        ),
+        ("two options", double),
     ] {
-        fence.refuses(Leaving, &frame, DropReason::NeighbourSpoof, what);
+        fence.denies(Leaving, &frame, DropReason::NeighbourSpoof, what);
     }
 }
 
 #[test]
-fn discovery_keeps_to_the_link() {
-    let (own, far) = (LOCAL.ip(true), STRANGER.ip(true));
+fn discovery_messages_must_stay_on_the_link() {
+    let (own, far) = (LOCAL.ip(true), UNKNOWN_PEER.ip(true));
     let mut fence = Fence::new();
     let reason = DropReason::NeighbourSpoof;
     for kind in [130, 131, 132, 143] {
         let report = |from, to| discovery(from, to, kind, own);
-        fence.refuses(Leaving, &report(own, far), reason, "listeners to a host");
-        fence.refuses(Leaving, &report(own, ALL_NODES), reason, "not link-local");
-        fence.refuses(Leaving, &report(LINK_LOCAL, far), reason, "to a host");
-        fence.refuses(Arriving, &report(far, own), reason, "listeners from a host");
+        fence.denies(
+            Leaving,
+            &report(own, far),
+            reason,
+            "a listener report to a host",
+        );
+        fence.denies(Leaving, &report(own, ALL_NODES), reason, "not link-local");
+        fence.denies(Leaving, &report(LINK_LOCAL, far), reason, "to a host");
+        fence.denies(
+            Arriving,
+            &report(far, own),
+            reason,
+            "a listener report from a host",
+        );
         fence.passes(Leaving, &report(LINK_LOCAL, ALL_NODES), "control: a group");
         fence.passes(Arriving, &report(LINK_LOCAL, ALL_NODES), "control: a group");
     }
     let solicitation = discovery(own, far, 133, own);
-    fence.refuses(Leaving, &solicitation, reason, "routers elsewhere");
-    let nobody = discovery(UNSPECIFIED, far, 135, own);
-    fence.refuses(Leaving, &nobody, reason, "a duplicate at a host");
+    fence.denies(
+        Leaving,
+        &solicitation,
+        reason,
+        "a router solicitation off the link",
+    );
+    let unspecified = discovery(UNSPECIFIED, far, 135, own);
+    fence.denies(
+        Leaving,
+        &unspecified,
+        reason,
+        "duplicate address detection to a host",
+    );
     for kind in [133, 134, 135, 136, 137] {
         let routed = with(discovery(far, own, kind, far), IP + 7, &[254]);
-        fence.refuses(Arriving, &routed, reason, "from further than the link");
+        fence.denies(Arriving, &routed, reason, "from beyond the link");
     }
 }
 
 #[test]
-fn a_workload_is_no_router() {
+fn router_advertisements_and_redirects_from_a_workload_are_denied() {
     let mut fence = Fence::new();
     fence.allow_friends();
     for from in [LOCAL.ip(true), LINK_LOCAL] {
         let advertisement = discovery(from, ALL_NODES, 134, LOCAL.ip(true));
         let reason = DropReason::RouterAdvertisement;
-        fence.refuses(Leaving, &advertisement, reason, "router advertisement");
+        fence.denies(Leaving, &advertisement, reason, "router advertisement");
         let redirect = discovery(from, FRIEND.ip(true), 137, LOCAL.ip(true));
-        fence.refuses(Leaving, &redirect, DropReason::Redirect, "redirect");
+        fence.denies(Leaving, &redirect, DropReason::Redirect, "redirect");
     }
     let (own, friend) = (LOCAL.ip(false), FRIEND.ip(false));
     let quoted = packet(friend, own, TCP, &tcp(1, 2, 2));
-    let redirect = frame(own, friend, ICMP, &about(5, 1, &quoted));
-    fence.refuses(Leaving, &redirect, DropReason::Redirect, "redirect");
+    let redirect = frame(own, friend, ICMP, &icmp_error(5, 1, &quoted));
+    fence.denies(Leaving, &redirect, DropReason::Redirect, "redirect");
 }
 
 #[test]
-fn what_neighbours_tell_the_workload_is_judged_at_their_own_fence() {
+fn discovery_messages_to_the_workload_pass_except_in_lockdown() {
     let mut fence = Fence::new();
     for kind in [133, 134, 135, 136, 137] {
         let frame = discovery(LINK_LOCAL, LOCAL.ip(true), kind, OTHER.ip(true));
         fence.passes(Arriving, &frame, "discovery");
-        fence.passes(FromNode, &frame, "discovery from the node");
+        fence.passes(FromHost, &frame, "discovery from the host");
     }
     fence.set_mode(Mode::Lockdown);
     let frame = discovery(LINK_LOCAL, LOCAL.ip(true), 135, OTHER.ip(true));
@@ -218,7 +259,7 @@ fn arp(operation: u8, sender: IpAddr) -> Vec<u8> {
 }
 
 #[test]
-fn arp_speaks_for_own_addresses_only() {
+fn arp_from_a_workload_is_limited_to_own_addresses() {
     let (own, other) = (LOCAL.ip(false), OTHER.ip(false));
     let none = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let mut fence = Fence::new();
@@ -232,12 +273,12 @@ fn arp_speaks_for_own_addresses_only() {
     let header = |at: usize, byte| with(arp(1, own), IP + at, &[byte]);
     let spoof = DropReason::ArpSpoof;
     for (what, frame, reason) in [
-        ("another's request", arp(1, other), spoof),
-        ("another's reply", arp(2, other), spoof),
-        ("a reply for no address", arp(2, none), spoof),
+        ("a request from another's address", arp(1, other), spoof),
+        ("a reply from another's address", arp(2, other), spoof),
+        ("a reply from 0.0.0.0", arp(2, none), spoof),
         ("another operation", arp(3, own), DropReason::ArpHeader),
-        ("another hardware", header(1, 6), DropReason::ArpHeader),
-        ("another protocol", header(3, 6), DropReason::ArpHeader),
+        ("another hardware type", header(1, 6), DropReason::ArpHeader),
+        ("another protocol type", header(3, 6), DropReason::ArpHeader),
         (
             "a long hardware address",
             header(4, 8),
@@ -249,14 +290,14 @@ fn arp_speaks_for_own_addresses_only() {
             DropReason::ArpHeader,
         ),
         (
-            "cut off",
+            "truncated",
             arp(1, own)[..IP + 27].to_vec(),
             DropReason::Truncated,
         ),
     ] {
-        fence.refuses(Leaving, &frame, reason, what);
+        fence.denies(Leaving, &frame, reason, what);
     }
-    fence.passes(Arriving, &arp(1, other), "what others ask the workload");
+    fence.passes(Arriving, &arp(1, other), "a request to the workload");
     fence.set_mode(Mode::Lockdown);
     for way in [Leaving, Arriving] {
         assert_eq!(fence.run(way, &arp(1, own)), Dropped, "{way:?} in lockdown");

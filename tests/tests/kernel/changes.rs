@@ -1,4 +1,5 @@
-//! Policy changes under live flows: the next packet is judged by the new policy, both ways.
+//! Policy changes under live flows: the next packet in either direction is decided by the new
+//! policy.
 
 use ringfence::plan::Action;
 use ringfence_common::{
@@ -12,22 +13,22 @@ use ringfence_common::{
 use crate::fence::{
     Arriving, Dropped, FRIEND, FRIENDS, Fence, LOCAL, Leaving, OTHER_IDENTITY, TABLE, Way, exact,
 };
-use crate::frames::{ACK, PSH, SYN, TCP, Talk};
+use crate::frames::{ACK, Flow, PSH, SYN, TCP};
 
 const NEXT: TableId = TableId(8);
 
-/// A live connection that one rule allows, opened by the workload or by its friend.
-fn live(direction: Direction, v6: bool) -> (Fence, Talk) {
+/// An established connection that one rule allows, opened by the workload or by [`FRIEND`].
+fn live(direction: Direction, v6: bool) -> (Fence, Flow) {
     let mut fence = Fence::new();
     fence.allow(direction, TCP, 443);
     fence.deny_by_default(NEXT);
-    let talk = match direction {
-        Direction::Egress => Talk {
+    let flow = match direction {
+        Direction::Egress => Flow {
             v6,
             local: (LOCAL, 40000),
             peer: (FRIEND, 443),
         },
-        Direction::Ingress => Talk {
+        Direction::Ingress => Flow {
             v6,
             local: (LOCAL, 443),
             peer: (FRIEND, 40000),
@@ -38,21 +39,22 @@ fn live(direction: Direction, v6: bool) -> (Fence, Talk) {
         Direction::Ingress => [(Arriving, SYN), (Leaving, SYN | ACK), (Arriving, ACK)],
     };
     for (way, flags) in opening {
-        fence.passes(way, &send(&talk, way, flags), "opening");
+        fence.passes(way, &packet(&flow, way, flags), "the handshake");
     }
     fence.events();
-    (fence, talk)
+    (fence, flow)
 }
 
-fn send(talk: &Talk, way: Way, flags: u8) -> Vec<u8> {
+fn packet(flow: &Flow, way: Way, flags: u8) -> Vec<u8> {
     if way == Leaving {
-        talk.out(TCP, flags)
+        flow.outbound(TCP, flags)
     } else {
-        talk.back(TCP, flags)
+        flow.inbound(TCP, flags)
     }
 }
 
-/// Every direction of opening, both families, and either end's packet as the first one after.
+/// Each direction of the flow, both families, and the end that sends the first packet after the
+/// change.
 fn cases() -> impl Iterator<Item = (Direction, bool, Way)> {
     [Direction::Egress, Direction::Ingress]
         .into_iter()
@@ -61,105 +63,109 @@ fn cases() -> impl Iterator<Item = (Direction, bool, Way)> {
 }
 
 #[test]
-fn a_new_table_revokes_on_the_next_packet_of_either_end() {
+fn a_new_table_revokes_a_flow_on_the_next_packet_of_either_end() {
     for (direction, v6, way) in cases() {
-        let (mut fence, talk) = live(direction, v6);
-        fence.passes(way, &send(&talk, way, ACK | PSH), "control: before");
+        let (mut fence, flow) = live(direction, v6);
+        fence.passes(way, &packet(&flow, way, ACK | PSH), "control: before");
         fence.edit(|endpoint| endpoint.table = NEXT);
         let other = if way == Leaving { Arriving } else { Leaving };
         for way in [way, other, way] {
             let before = fence.count(DropReason::Policy).0;
-            let fate = fence.run(way, &send(&talk, way, ACK | PSH));
-            assert_eq!(fate, Dropped, "{direction:?} v6={v6} {way:?}");
+            let outcome = fence.run(way, &packet(&flow, way, ACK | PSH));
+            assert_eq!(outcome, Dropped, "{direction:?} v6={v6} {way:?}");
             assert_eq!(fence.count(DropReason::Policy).0, before + 1);
         }
-        assert_eq!(fence.counters().flows_rejudged, 1, "then the entry says so");
+        assert_eq!(
+            fence.counters().flows_rejudged,
+            1,
+            "later packets use the entry"
+        );
 
         fence.set_mode(Mode::Observe);
-        fence.passes_observed(way, &send(&talk, way, ACK | PSH));
+        fence.passes_observed(way, &packet(&flow, way, ACK | PSH));
         fence.set_mode(Mode::Enforce);
 
         fence.edit(|endpoint| endpoint.table = TABLE);
         fence.events();
-        fence.passes(way, &send(&talk, way, ACK | PSH), "granted again");
+        fence.passes(way, &packet(&flow, way, ACK | PSH), "granted again");
         let changed = fence.events();
         assert_eq!(changed.len(), 1);
         assert_eq!(changed[0].kind, EventKind::Changed as u8);
         assert_eq!(changed[0].verdict, Verdict::Allow as u8);
         assert_eq!(
             changed[0].direction, direction as u8,
-            "as the flow was opened"
+            "the direction of the first packet"
         );
     }
 }
 
 #[test]
-fn a_new_table_that_still_allows_costs_nothing() {
+fn a_new_table_that_still_allows_a_flow_is_not_reported() {
     for (direction, v6, way) in cases() {
-        let (mut fence, talk) = live(direction, v6);
+        let (mut fence, flow) = live(direction, v6);
         let row = PolicyRow::lasting(Verdict::Allow, RuleSlot(50));
-        fence.put(exact(NEXT, FRIENDS, direction, TCP, 443), row);
+        fence.put_row(exact(NEXT, FRIENDS, direction, TCP, 443), row);
         fence.edit(|endpoint| endpoint.table = NEXT);
         for _ in 0..3 {
-            fence.passes(way, &send(&talk, way, ACK | PSH), "allowed by both tables");
+            fence.passes(way, &packet(&flow, way, ACK | PSH), "both tables allow it");
         }
         assert_eq!(fence.counters().flows_rejudged, 1);
-        assert!(fence.hits(RuleSlot(50)) > 0, "by the new table's rule");
-        assert_eq!(fence.events(), [], "no change of verdict, no record");
+        assert!(fence.hits(RuleSlot(50)) > 0, "the new table's rule decides");
+        assert_eq!(fence.events(), [], "no record without a change of verdict");
     }
 }
 
 #[test]
-fn an_epoch_makes_a_peer_be_identified_again() {
+fn a_new_epoch_makes_the_programs_look_up_the_peer_again() {
     for (direction, v6, way) in cases() {
-        let (mut fence, talk) = live(direction, v6);
+        let (mut fence, flow) = live(direction, v6);
         let peer = FRIEND.ip(v6);
         fence.write(Action::PutAddress(peer, OTHER_IDENTITY));
         fence.passes(
             way,
-            &send(&talk, way, ACK | PSH),
-            "control: a stored verdict",
+            &packet(&flow, way, ACK | PSH),
+            "control: the stored verdict applies",
         );
         fence.write(Action::BumpEpoch(peer));
         for way in [Leaving, Arriving] {
-            let fate = fence.run(way, &send(&talk, way, ACK | PSH));
-            assert_eq!(fate, Dropped, "{direction:?} v6={v6} {way:?}");
+            let outcome = fence.run(way, &packet(&flow, way, ACK | PSH));
+            assert_eq!(outcome, Dropped, "{direction:?} v6={v6} {way:?}");
         }
         assert_eq!(fence.count(DropReason::Policy), (2, 0));
     }
     for (direction, v6, way) in cases() {
-        let (mut fence, talk) = live(direction, v6);
+        let (mut fence, flow) = live(direction, v6);
         fence.write(Action::DeleteAddress(FRIEND.ip(v6)));
         fence.write(Action::BumpAllEpochs);
-        let frame = send(&talk, way, ACK | PSH);
-        assert_eq!(fence.run(way, &frame), Dropped, "a peer that is gone");
+        let frame = packet(&flow, way, ACK | PSH);
+        assert_eq!(fence.run(way, &frame), Dropped, "a removed peer");
         assert_eq!(fence.count(DropReason::UnknownPeer), (1, 0));
     }
 }
 
 #[test]
-fn enforce_drops_what_observe_let_live() {
+fn enforce_drops_flows_that_observe_let_pass() {
     for (direction, v6, way) in cases() {
         let mut fence = Fence::new();
         fence.set_mode(Mode::Observe);
-        let talk = Talk {
+        let flow = Flow {
             v6,
             local: (LOCAL, 40000),
             peer: (FRIEND, 443),
         };
-        let (there, back) = match direction {
+        let (original, reply) = match direction {
             Direction::Egress => (Leaving, Arriving),
             Direction::Ingress => (Arriving, Leaving),
         };
-        fence.passes_observed(there, &send(&talk, there, SYN));
-        fence.passes_observed(back, &send(&talk, back, SYN | ACK));
+        fence.passes_observed(original, &packet(&flow, original, SYN));
+        fence.passes_observed(reply, &packet(&flow, reply, SYN | ACK));
         fence.set_mode(Mode::Enforce);
-        let frame = send(&talk, way, ACK | PSH);
+        let frame = packet(&flow, way, ACK | PSH);
         assert_eq!(fence.run(way, &frame), Dropped, "on the next packet");
 
-        // The direction of opening was learnt meanwhile: a rule for it lets both ends go on.
+        // The entry has the direction of the flow: a rule for that direction allows both ends.
         fence.set_mode(Mode::Observe);
-        fence.passes_observed(there, &send(&talk, there, ACK));
+        fence.passes_observed(original, &packet(&flow, original, ACK));
         let port = if direction == Direction::Egress {
             443
         } else {
@@ -167,15 +173,15 @@ fn enforce_drops_what_observe_let_live() {
         };
         let row = PolicyRow::lasting(Verdict::Allow, RuleSlot(50));
         fence.deny_by_default(NEXT);
-        fence.put(exact(NEXT, FRIENDS, direction, TCP, port), row);
+        fence.put_row(exact(NEXT, FRIENDS, direction, TCP, port), row);
         fence.edit(|endpoint| endpoint.table = NEXT);
         fence.set_mode(Mode::Enforce);
-        fence.passes(way, &frame, "allowed in the direction it was opened");
+        fence.passes(way, &frame, "allowed in the flow's direction");
     }
 }
 
 impl Fence {
-    /// Passes, though it is counted as what policy denies.
+    /// Runs a frame that policy denies in `observe`: it passes and is counted.
     #[track_caller]
     fn passes_observed(&mut self, way: Way, frame: &[u8]) {
         let before = self.count(DropReason::Policy);

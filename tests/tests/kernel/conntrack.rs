@@ -1,4 +1,5 @@
-//! Known flows: both directions on one entry, who may open what, connections older than the fence.
+//! Conntrack entries: both directions share one entry, which packets open a flow, and connections
+//! older than the fence.
 
 use ringfence_common::{
     drop_reason::DropReason,
@@ -8,49 +9,49 @@ use ringfence_common::{
 
 use crate::fence::{
     Arriving, Dropped, FRIEND, FRIENDS, Fence, LOCAL, Leaving, OTHER, Passed, RULE, TABLE, Way,
-    exact, key,
+    any_protocol, exact,
 };
 use crate::frames::{
-    ACK, FIN, PSH, RST, SCTP, SYN, TCP, Talk, UDP, echo, echo_reply, frame, icmp, icmp_of,
+    ACK, FIN, Flow, PSH, RST, SCTP, SYN, TCP, UDP, echo, echo_reply, frame, icmp, icmp_of,
 };
 
-/// The workload opens a connection to its friend's port 443.
-const fn opened(v6: bool) -> Talk {
-    Talk {
+/// A flow from the workload to port 443 of [`FRIEND`].
+const fn opened(v6: bool) -> Flow {
+    Flow {
         v6,
         local: (LOCAL, 40000),
         peer: (FRIEND, 443),
     }
 }
 
-/// The friend opens one to the workload's port 443.
-const fn accepted(v6: bool) -> Talk {
-    Talk {
+/// A flow from [`FRIEND`] to the workload's port 443.
+const fn accepted(v6: bool) -> Flow {
+    Flow {
         v6,
         local: (LOCAL, 443),
         peer: (FRIEND, 40000),
     }
 }
 
-fn both_ways(direction: Direction) -> (Way, Way) {
+fn ways(direction: Direction) -> (Way, Way) {
     match direction {
         Direction::Egress => (Leaving, Arriving),
         Direction::Ingress => (Arriving, Leaving),
     }
 }
 
-fn talk(direction: Direction, v6: bool) -> Talk {
+fn flow(direction: Direction, v6: bool) -> Flow {
     match direction {
         Direction::Egress => opened(v6),
         Direction::Ingress => accepted(v6),
     }
 }
 
-fn send(talk: &Talk, way: Way, number: u8, flags: u8) -> Vec<u8> {
+fn packet(flow: &Flow, way: Way, protocol: u8, flags: u8) -> Vec<u8> {
     if way == Leaving {
-        talk.out(number, flags)
+        flow.outbound(protocol, flags)
     } else {
-        talk.back(number, flags)
+        flow.inbound(protocol, flags)
     }
 }
 
@@ -60,32 +61,32 @@ fn a_tcp_connection_passes_both_ways_on_one_rule() {
         for v6 in [false, true] {
             let mut fence = Fence::new();
             fence.allow(direction, TCP, 443);
-            let (there, back) = both_ways(direction);
-            let talk = talk(direction, v6);
-            let answer = send(&talk, back, TCP, SYN | ACK);
-            fence.refuses(
-                back,
-                &answer,
+            let (original, reply) = ways(direction);
+            let flow = flow(direction, v6);
+            let reply_frame = packet(&flow, reply, TCP, SYN | ACK);
+            fence.denies(
+                reply,
+                &reply_frame,
                 DropReason::Policy,
-                "control: an answer to nothing",
+                "control: a reply without a request",
             );
             drop(fence);
             let mut fence = Fence::new();
             fence.allow(direction, TCP, 443);
             for (way, flags) in [
-                (there, SYN),
-                (back, SYN | ACK),
-                (there, ACK),
-                (there, ACK | PSH),
-                (back, ACK | PSH),
-                (back, ACK),
-                (there, FIN | ACK),
-                (back, FIN | ACK),
-                (there, ACK),
-                (back, RST | ACK),
+                (original, SYN),
+                (reply, SYN | ACK),
+                (original, ACK),
+                (original, ACK | PSH),
+                (reply, ACK | PSH),
+                (reply, ACK),
+                (original, FIN | ACK),
+                (reply, FIN | ACK),
+                (original, ACK),
+                (reply, RST | ACK),
             ] {
                 let what = format!("flags {flags:#x} of {direction:?}");
-                fence.passes(way, &send(&talk, way, TCP, flags), &what);
+                fence.passes(way, &packet(&flow, way, TCP, flags), &what);
             }
             let counters = fence.counters();
             assert_eq!((counters.flows_allowed, counters.flows_denied), (1, 0));
@@ -95,27 +96,31 @@ fn a_tcp_connection_passes_both_ways_on_one_rule() {
 }
 
 #[test]
-fn replies_of_protocols_without_handshake_pass_too() {
+fn replies_of_protocols_without_a_handshake_pass() {
     for direction in [Direction::Egress, Direction::Ingress] {
         for v6 in [false, true] {
-            for number in [UDP, SCTP, 47] {
+            for protocol in [UDP, SCTP, 47] {
                 let mut fence = Fence::new();
-                let port = if number == 47 { 0 } else { 443 };
-                let (there, back) = both_ways(direction);
-                let talk = talk(direction, v6);
-                let answer = send(&talk, back, number, 0);
-                fence.refuses(
-                    back,
-                    &answer,
+                let port = if protocol == 47 { 0 } else { 443 };
+                let (original, reply) = ways(direction);
+                let flow = flow(direction, v6);
+                let reply_frame = packet(&flow, reply, protocol, 0);
+                fence.denies(
+                    reply,
+                    &reply_frame,
                     DropReason::Policy,
-                    "control: an answer to nothing",
+                    "control: a reply without a request",
                 );
                 drop(fence);
                 let mut fence = Fence::new();
-                fence.allow(direction, number, port);
-                fence.passes(there, &send(&talk, there, number, 0), "a request");
-                fence.passes(back, &answer, "its answer");
-                fence.passes(there, &send(&talk, there, number, 0), "another request");
+                fence.allow(direction, protocol, port);
+                fence.passes(original, &packet(&flow, original, protocol, 0), "a request");
+                fence.passes(reply, &reply_frame, "its reply");
+                fence.passes(
+                    original,
+                    &packet(&flow, original, protocol, 0),
+                    "another request",
+                );
                 assert_eq!(fence.counters().flows_allowed, 1);
             }
         }
@@ -123,24 +128,29 @@ fn replies_of_protocols_without_handshake_pass_too() {
 }
 
 #[test]
-fn an_identifier_of_zero_does_not_turn_an_answer_into_a_question() {
+fn an_echo_identifier_of_zero_does_not_confuse_request_and_reply() {
     for v6 in [false, true] {
         let mut fence = Fence::new();
         fence.allow(Direction::Egress, icmp_of(v6), 0);
         let (own, peer) = (LOCAL.ip(v6), FRIEND.ip(v6));
-        let ask = |id| frame(own, peer, icmp_of(v6), &echo(v6, id));
-        fence.passes(Leaving, &ask(0), "a request");
-        let answer = frame(peer, own, icmp_of(v6), &echo_reply(v6, 0));
-        fence.passes(Arriving, &answer, "its answer");
-        let turned = frame(peer, own, icmp_of(v6), &echo(v6, 0));
-        fence.refuses(Arriving, &turned, DropReason::Policy, "a request back");
+        let request = |id| frame(own, peer, icmp_of(v6), &echo(v6, id));
+        fence.passes(Leaving, &request(0), "a request");
+        let reply_frame = frame(peer, own, icmp_of(v6), &echo_reply(v6, 0));
+        fence.passes(Arriving, &reply_frame, "its reply");
+        let reverse = frame(peer, own, icmp_of(v6), &echo(v6, 0));
+        fence.denies(
+            Arriving,
+            &reverse,
+            DropReason::Policy,
+            "a request in the reply direction",
+        );
         let kind = if v6 { 139 } else { 13 };
         let other = frame(peer, own, icmp_of(v6), &icmp(kind, 0, 0));
-        fence.refuses(
+        fence.denies(
             Arriving,
             &other,
             DropReason::Policy,
-            "another question back",
+            "another kind of request in the reply direction",
         );
     }
 }
@@ -151,7 +161,7 @@ fn an_echo_reply_needs_its_request() {
         for v6 in [false, true] {
             let mut fence = Fence::new();
             fence.allow(direction, icmp_of(v6), 0);
-            let (there, back) = both_ways(direction);
+            let (original, reply) = ways(direction);
             let message = |way, payload: &[u8]| {
                 let (from, to) = if way == Leaving {
                     (LOCAL, FRIEND)
@@ -160,57 +170,62 @@ fn an_echo_reply_needs_its_request() {
                 };
                 frame(from.ip(v6), to.ip(v6), icmp_of(v6), payload)
             };
-            fence.passes(there, &message(there, &echo(v6, 7)), "the request");
-            fence.passes(back, &message(back, &echo_reply(v6, 7)), "its answer");
-            let other = message(back, &echo_reply(v6, 8));
-            fence.refuses(
-                back,
+            fence.passes(original, &message(original, &echo(v6, 7)), "the request");
+            fence.passes(reply, &message(reply, &echo_reply(v6, 7)), "its reply");
+            let other = message(reply, &echo_reply(v6, 8));
+            fence.denies(
+                reply,
                 &other,
                 DropReason::Policy,
-                "an answer to another request",
+                "a reply to another request",
             );
-            let turned = message(back, &echo(v6, 7));
-            fence.refuses(back, &turned, DropReason::Policy, "a request the other way");
+            let reverse = message(reply, &echo(v6, 7));
+            fence.denies(
+                reply,
+                &reverse,
+                DropReason::Policy,
+                "a request in the reply direction",
+            );
         }
     }
 }
 
 #[test]
-fn neighbours_of_a_connection_are_not_it() {
+fn packets_with_another_tuple_do_not_match_the_entry() {
     for v6 in [false, true] {
         let mut fence = Fence::new();
         fence.allow(Direction::Egress, TCP, 443);
-        let talk = opened(v6);
-        fence.passes(Leaving, &talk.out(TCP, SYN), "opens");
-        fence.passes(Arriving, &talk.back(TCP, SYN | ACK), "answers");
+        let flow = opened(v6);
+        fence.passes(Leaving, &flow.outbound(TCP, SYN), "the SYN");
+        fence.passes(Arriving, &flow.inbound(TCP, SYN | ACK), "the SYN+ACK");
         for (what, near) in [
             (
                 "another local port",
-                Talk {
+                Flow {
                     local: (LOCAL, 40001),
-                    ..talk
+                    ..flow
                 },
             ),
             (
                 "another remote port",
-                Talk {
+                Flow {
                     peer: (FRIEND, 444),
-                    ..talk
+                    ..flow
                 },
             ),
             (
                 "another peer",
-                Talk {
+                Flow {
                     peer: (OTHER, 443),
-                    ..talk
+                    ..flow
                 },
             ),
         ] {
-            fence.refuses(Arriving, &near.back(TCP, ACK), DropReason::Policy, what);
+            fence.denies(Arriving, &near.inbound(TCP, ACK), DropReason::Policy, what);
         }
-        fence.refuses(
+        fence.denies(
             Arriving,
-            &talk.back(UDP, 0),
+            &flow.inbound(UDP, 0),
             DropReason::Policy,
             "another protocol",
         );
@@ -218,24 +233,29 @@ fn neighbours_of_a_connection_are_not_it() {
 }
 
 #[test]
-fn a_pure_syn_is_judged_anew() {
+fn a_syn_without_ack_is_always_evaluated() {
     for direction in [Direction::Egress, Direction::Ingress] {
         for v6 in [false, true] {
             let mut fence = Fence::new();
             fence.allow(direction, TCP, 443);
-            let (there, back) = both_ways(direction);
-            let talk = talk(direction, v6);
-            fence.passes(there, &send(&talk, there, TCP, SYN), "opens");
-            fence.passes(back, &send(&talk, back, TCP, SYN | ACK), "answers");
-            fence.passes(there, &send(&talk, there, TCP, ACK), "stands");
+            let (original, reply) = ways(direction);
+            let flow = flow(direction, v6);
+            fence.passes(original, &packet(&flow, original, TCP, SYN), "the SYN");
+            fence.passes(reply, &packet(&flow, reply, TCP, SYN | ACK), "the SYN+ACK");
+            fence.passes(original, &packet(&flow, original, TCP, ACK), "the ACK");
 
-            let reverse = send(&talk, back, TCP, SYN);
-            fence.refuses(back, &reverse, DropReason::Policy, "a SYN the other way");
-            let next = send(&talk, there, TCP, ACK);
+            let reverse = packet(&flow, reply, TCP, SYN);
+            fence.denies(
+                reply,
+                &reverse,
+                DropReason::Policy,
+                "a SYN in the reply direction",
+            );
+            let next = packet(&flow, original, TCP, ACK);
             fence.passes(
-                there,
+                original,
                 &next,
-                "what it went against stands, after observe too",
+                "the connection is unaffected, also after observe",
             );
         }
     }
@@ -243,62 +263,66 @@ fn a_pure_syn_is_judged_anew() {
         for v6 in [false, true] {
             let mut fence = Fence::new();
             fence.allow(direction, TCP, 443);
-            let (there, back) = both_ways(direction);
-            let talk = talk(direction, v6);
-            fence.passes(there, &send(&talk, there, TCP, SYN), "opens");
-            fence.passes(back, &send(&talk, back, TCP, SYN | ACK), "answers");
+            let (original, reply) = ways(direction);
+            let flow = flow(direction, v6);
+            fence.passes(original, &packet(&flow, original, TCP, SYN), "the SYN");
+            fence.passes(reply, &packet(&flow, reply, TCP, SYN | ACK), "the SYN+ACK");
             assert_eq!(
-                fence.run(back, &send(&talk, back, TCP, SYN)),
+                fence.run(reply, &packet(&flow, reply, TCP, SYN)),
                 crate::fence::Dropped,
-                "a SYN the other way"
+                "a SYN in the reply direction"
             );
             fence.passes(
-                there,
-                &send(&talk, there, TCP, ACK),
-                "the first is untouched",
+                original,
+                &packet(&flow, original, TCP, ACK),
+                "the connection is unaffected",
             );
 
-            // The same table, other rows: only something new asks them.
+            // The same table with other rows: only a packet that is evaluated meets them.
             let deny = PolicyRow::lasting(Verdict::Deny, RULE);
-            fence.put(exact(TABLE, FRIENDS, direction, TCP, 443), deny);
-            fence.passes(there, &send(&talk, there, TCP, ACK), "a stored verdict");
-            let again = send(&talk, there, TCP, SYN);
-            assert_eq!(
-                fence.run(there, &again),
-                crate::fence::Dropped,
-                "a SYN asks"
+            fence.put_row(exact(TABLE, FRIENDS, direction, TCP, 443), deny);
+            fence.passes(
+                original,
+                &packet(&flow, original, TCP, ACK),
+                "the stored verdict applies",
             );
-            let answer = send(&talk, back, TCP, SYN | ACK);
+            let again = packet(&flow, original, TCP, SYN);
             assert_eq!(
-                fence.run(back, &answer),
+                fence.run(original, &again),
                 crate::fence::Dropped,
-                "and is heard"
+                "a SYN is evaluated"
+            );
+            let reply_frame = packet(&flow, reply, TCP, SYN | ACK);
+            assert_eq!(
+                fence.run(reply, &reply_frame),
+                crate::fence::Dropped,
+                "and the entry has the new verdict"
             );
         }
     }
 }
 
 #[test]
-fn a_connection_older_than_the_fence_is_picked_up_within_the_window_only() {
+fn a_connection_older_than_the_fence_is_picked_up_only_within_the_window() {
     // (the rule's direction, the packet that the fence sees first)
     for (direction, first) in [(Direction::Ingress, Leaving), (Direction::Egress, Arriving)] {
         for v6 in [false, true] {
-            let talk = talk(direction, v6);
-            let middle = send(&talk, first, TCP, ACK | PSH);
+            let flow = flow(direction, v6);
+            let mid_flow = packet(&flow, first, TCP, ACK | PSH);
             let mut fence = Fence::new();
             fence.allow(direction, TCP, 443);
-            fence.refuses(first, &middle, DropReason::Policy, "control: no window");
+            fence.denies(first, &mid_flow, DropReason::Policy, "control: no window");
 
             drop(fence);
             let mut fence = Fence::new();
             fence.allow(direction, TCP, 443);
             let soon = u32::try_from(fence.now() / 1_000_000_000 + 600).unwrap();
             fence.edit(|endpoint| endpoint.pickup_until = soon);
-            let syn = send(&talk, first, TCP, SYN);
+            let syn = packet(&flow, first, TCP, SYN);
             assert_eq!(
                 fence.run(first, &syn),
                 crate::fence::Dropped,
-                "a SYN opens, never resumes"
+                "a SYN is never picked up"
             );
             let ping = match first {
                 Leaving => (LOCAL, FRIEND),
@@ -309,101 +333,113 @@ fn a_connection_older_than_the_fence_is_picked_up_within_the_window_only() {
             assert_eq!(
                 fence.run(first, &ping),
                 crate::fence::Dropped,
-                "so does an echo request"
+                "nor is an echo request"
             );
 
-            fence.passes(first, &middle, "the middle of an old connection");
+            fence.passes(first, &mid_flow, "a mid-flow packet");
             let other_way = if first == Leaving { Arriving } else { Leaving };
             fence.passes(
                 other_way,
-                &send(&talk, other_way, TCP, ACK),
-                "its other direction",
+                &packet(&flow, other_way, TCP, ACK),
+                "the other direction",
             );
             fence.edit(|endpoint| endpoint.pickup_until = 0);
-            fence.passes(first, &middle, "still known after the window");
-            let near = Talk {
+            fence.passes(first, &mid_flow, "the entry outlasts the window");
+            let near = Flow {
                 local: (LOCAL, 1),
                 peer: (FRIEND, 2),
                 v6,
             };
-            let unrelated = send(&near, first, TCP, ACK);
-            fence.refuses(
+            let unrelated = packet(&near, first, TCP, ACK);
+            fence.denies(
                 first,
                 &unrelated,
                 DropReason::Policy,
-                "policy allows neither way",
+                "policy allows neither direction",
             );
         }
     }
 }
 
 #[test]
-fn the_forward_rule_lets_a_mid_flow_packet_in_without_a_window() {
+fn a_mid_flow_packet_that_a_rule_allows_needs_no_window() {
     for direction in [Direction::Egress, Direction::Ingress] {
         for v6 in [false, true] {
             let mut fence = Fence::new();
             fence.allow(direction, TCP, 443);
-            let (there, back) = both_ways(direction);
-            let talk = talk(direction, v6);
-            fence.passes(there, &send(&talk, there, TCP, ACK), "judged forward");
-            fence.passes(back, &send(&talk, back, TCP, ACK), "then known");
+            let (original, reply) = ways(direction);
+            let flow = flow(direction, v6);
+            fence.passes(
+                original,
+                &packet(&flow, original, TCP, ACK),
+                "a rule allows its direction",
+            );
+            fence.passes(
+                reply,
+                &packet(&flow, reply, TCP, ACK),
+                "the reply direction of the entry",
+            );
         }
     }
 }
 
 #[test]
-fn a_denied_syn_takes_nothing_over_even_where_it_passes() {
+fn a_denied_syn_does_not_take_over_an_entry_in_observe() {
     for v6 in [false, true] {
         let mut fence = Fence::new();
         fence.allow(Direction::Egress, TCP, 443);
-        let talk = opened(v6);
-        fence.passes(Leaving, &talk.out(TCP, SYN), "opens");
-        fence.passes(Arriving, &talk.back(TCP, SYN | ACK), "is answered");
-        let against = talk.back(TCP, SYN);
-        assert_eq!(fence.arriving(&against), Dropped, "control: it is denied");
+        let flow = opened(v6);
+        fence.passes(Leaving, &flow.outbound(TCP, SYN), "the SYN");
+        fence.passes(Arriving, &flow.inbound(TCP, SYN | ACK), "the SYN+ACK");
+        let reverse = flow.inbound(TCP, SYN);
+        assert_eq!(
+            fence.arriving(&reverse),
+            Dropped,
+            "control: policy denies it"
+        );
         fence.set_mode(Mode::Observe);
-        assert_eq!(fence.arriving(&against), Passed, "observe drops nothing");
+        assert_eq!(fence.arriving(&reverse), Passed, "observe drops nothing");
         fence.set_mode(Mode::Enforce);
-        fence.passes(Leaving, &talk.out(TCP, ACK), "goes on");
-        fence.passes(Arriving, &talk.back(TCP, ACK), "both ways");
+        fence.passes(Leaving, &flow.outbound(TCP, ACK), "the flow continues");
+        fence.passes(Arriving, &flow.inbound(TCP, ACK), "in both directions");
     }
 }
 
 #[test]
-fn a_denied_opening_leaves_nothing_behind() {
+fn a_denied_first_packet_creates_no_entry() {
     for v6 in [false, true] {
         let mut fence = Fence::new();
         fence.allow(Direction::Ingress, UDP, 53);
-        let talk = Talk {
+        let flow = Flow {
             v6,
             local: (LOCAL, 53),
             peer: (FRIEND, 40000),
         };
         assert_eq!(
-            fence.leaving(&talk.out(UDP, 0)),
+            fence.leaving(&flow.outbound(UDP, 0)),
             Dropped,
             "no rule allows it"
         );
-        // As an answer to what was denied it would be denied too.
-        fence.passes(Arriving, &talk.back(UDP, 0), "opened by the peer");
-        fence.passes(Leaving, &talk.out(UDP, 0), "and now an answer");
+        // As a reply to the denied packet it would be denied too.
+        fence.passes(Arriving, &flow.inbound(UDP, 0), "a flow opened by the peer");
+        fence.passes(Leaving, &flow.outbound(UDP, 0), "its reply");
     }
 }
 
 #[test]
-fn a_datagram_is_never_taken_for_the_middle_of_something() {
-    // What the reverse direction allows in must not let anything out, window or not.
+fn only_tcp_is_picked_up_mid_flow() {
+    // A rule of the other direction must not allow these packets, even within the window.
     for (direction, way) in [(Direction::Ingress, Leaving), (Direction::Egress, Arriving)] {
         for v6 in [false, true] {
             let mut fence = Fence::new();
             let row = PolicyRow::lasting(Verdict::Allow, RULE);
-            fence.put(key(TABLE, FRIENDS, direction), row);
+            fence.put_row(any_protocol(TABLE, FRIENDS, direction), row);
             let soon = u32::try_from(fence.now() / 1_000_000_000 + 600).unwrap();
             fence.edit(|endpoint| endpoint.pickup_until = soon);
-            let talk = talk(direction, v6);
-            for number in [UDP, SCTP, 47] {
-                let frame = send(&talk, way, number, 0);
-                fence.refuses(way, &frame, DropReason::Policy, "no TCP");
+            let flow = flow(direction, v6);
+            for protocol in [UDP, SCTP, 47] {
+                let frame = packet(&flow, way, protocol, 0);
+                fence.denies(way, &frame, DropReason::Policy, "not TCP");
             }
             let (from, to) = if way == Leaving {
                 (LOCAL, FRIEND)
@@ -412,11 +448,11 @@ fn a_datagram_is_never_taken_for_the_middle_of_something() {
             };
             for message in [echo(v6, 3), echo_reply(v6, 3)] {
                 let frame = frame(from.ip(v6), to.ip(v6), icmp_of(v6), &message);
-                fence.refuses(way, &frame, DropReason::Policy, "echo");
+                fence.denies(way, &frame, DropReason::Policy, "an echo message");
             }
             fence.passes(
                 way,
-                &send(&talk, way, TCP, ACK),
+                &packet(&flow, way, TCP, ACK),
                 "control: TCP is picked up",
             );
         }

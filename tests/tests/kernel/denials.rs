@@ -1,7 +1,7 @@
-//! A million denials while nobody reads: none gets through, and every one is accounted for.
+//! A million denied packets without a reader: none passes, and every one is accounted for.
 //!
-//! Some kinds of denial have thousands of packets, others come by once and are never seen again, and
-//! both the ring and the map of kinds (of 512 in these tests) have too little room.
+//! Some deny aggregates count thousands of packets, others a few that are never seen again; both
+//! the event ring and the map of aggregates (512 entries in these tests) are too small.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -17,14 +17,14 @@ use ringfence_common::{
 use crate::fence::{Arriving, Dropped, FRIEND, Fence, LOCAL, Leaving, OTHER, Passed, Way};
 use crate::frames::{UDP, frame, udp};
 
-/// Bytes of a record in the ring, without its header.
+/// Size of a record in the ring, without its header.
 const RECORD: u32 = 96;
 const SENT: u64 = 1_000_000;
-/// Packets of a kind that has many, and of one that has few, at a time.
+/// Packets sent at once for an aggregate with many packets, and for one with few.
 const MANY: u32 = 1000;
 const FEW: u32 = 12;
 
-/// A datagram between the workload and a peer, to a port of the one or the other.
+/// A datagram between the workload and a peer, to the given port of the receiver.
 fn datagram(way: Way, peer: IpAddr, port: u16) -> Vec<u8> {
     let own = LOCAL.ip(peer.is_ipv6());
     let (from, to) = if way == Leaving {
@@ -35,8 +35,8 @@ fn datagram(way: Way, peer: IpAddr, port: u16) -> Vec<u8> {
     frame(from, to, UDP, &udp(40_000, port, 4))
 }
 
-/// Packets that records of denials stand for.
-fn told(events: &[FlowEvent]) -> u64 {
+/// Number of packets that the records of denied packets stand for.
+fn reported(events: &[FlowEvent]) -> u64 {
     let denied = |event: &&FlowEvent| event.kind == EventKind::Denied as u8;
     let denied = events.iter().filter(denied);
     denied
@@ -47,7 +47,7 @@ fn told(events: &[FlowEvent]) -> u64 {
         .sum()
 }
 
-/// Leaves room for some hundred records in the ring. Returns how many others are in it.
+/// Fills the ring up to room for some hundred records. Returns the number of records in it.
 fn fill_ring(fence: &mut Fence) -> usize {
     fence.allow(Direction::Ingress, UDP, 9);
     let flows = EVENTS_BYTES / (RECORD + 8) - 300;
@@ -67,32 +67,36 @@ fn a_million_denials_without_a_reader_are_all_accounted_for() {
     for (way, peer, port) in [(Leaving, FRIEND, 53), (Arriving, OTHER, 100)] {
         for v6 in [false, true] {
             let frame = datagram(way, peer.ip(v6), port);
-            assert_eq!(fence.run(way, &frame), Passed, "the control");
+            assert_eq!(
+                fence.run(way, &frame),
+                Passed,
+                "control: observe lets it pass"
+            );
         }
     }
     drop(fence);
 
     let mut fence = Fence::new();
     let others = fill_ring(&mut fence);
-    let (mut sent, mut place) = (0, 0_u32);
+    let (mut sent, mut round) = (0, 0_u32);
     while sent < SENT {
-        place += 1;
-        let way = if place.is_multiple_of(3) {
+        round += 1;
+        let way = if round.is_multiple_of(3) {
             Arriving
         } else {
             Leaving
         };
-        let v6 = place.is_multiple_of(2);
-        let (peer, port, count) = if place.is_multiple_of(80) {
+        let v6 = round.is_multiple_of(2);
+        let (peer, port, count) = if round.is_multiple_of(80) {
             (FRIEND, 53, MANY)
         } else {
-            let port = u16::try_from(place % 60_000).unwrap();
+            let port = u16::try_from(round % 60_000).unwrap();
             (OTHER, 100 + port % 60_000, FEW)
         };
         let count = u64::from(count).min(SENT - sent);
         let frame = datagram(way, peer.ip(v6), port);
-        let fate = fence.run_as(way, &frame, 0, u32::try_from(count).unwrap());
-        assert_eq!(fate, Dropped);
+        let outcome = fence.run_with(way, &frame, 0, u32::try_from(count).unwrap());
+        assert_eq!(outcome, Dropped);
         sent += count;
     }
     assert_eq!(fence.reasons(), [(DropReason::Policy, SENT, 0)]);
@@ -102,35 +106,35 @@ fn a_million_denials_without_a_reader_are_all_accounted_for() {
     let counters = fence.counters();
     assert!(counters.events_lost > 0, "the ring had room: {counters:?}");
 
-    // Now the reader is back: what was written is there, and not a packet more.
+    // A reader starts: what was written is in the ring, and nothing else.
     let events = fence.events();
-    let mut received = told(&events);
+    let mut received = reported(&events);
     assert_eq!(received, denials.written);
-    assert!(received > 0 && events.len() > others, "some came first");
+    assert!(received > 0 && events.len() > others, "some records fitted");
 
-    // The kinds that are still known tell the rest with their next packet.
-    for kind in fence.make_reports_due() {
-        let peer = Ipv6Addr::from(kind.peer.to_wire()).to_canonical();
-        let way = if kind.direction == Direction::Egress as u8 {
+    // The aggregates still in the map report the rest with their next packet.
+    for key in fence.make_reports_due() {
+        let peer = Ipv6Addr::from(key.peer.to_wire()).to_canonical();
+        let way = if key.direction == Direction::Egress as u8 {
             Leaving
         } else {
             Arriving
         };
         if !peer.is_unspecified() {
-            let frame = datagram(way, peer, kind.port.number());
+            let frame = datagram(way, peer, key.port.number());
             assert_eq!(fence.run(way, &frame), Dropped);
             sent += 1;
             continue;
         }
-        // The kind of everything beyond what is told of one by one.
+        // The aggregate of everything beyond the per-endpoint limit of detailed aggregates.
         for port in 61_000..63_000 {
             let frame = datagram(way, OTHER.ip(peer.is_ipv6()), port);
             assert_eq!(fence.run(way, &frame), Dropped);
             sent += 1;
         }
-        received += told(&fence.events());
+        received += reported(&fence.events());
     }
-    received += told(&fence.events());
+    received += reported(&fence.events());
     let denials = fence.denials();
     assert_eq!(denials.written, received);
     assert_eq!(received + denials.waiting + denials.lost, sent);
@@ -139,16 +143,20 @@ fn a_million_denials_without_a_reader_are_all_accounted_for() {
 }
 
 #[test]
-fn a_report_tells_of_the_packets_since_the_last_one() {
+fn a_report_counts_the_packets_since_the_previous_report() {
     let mut fence = Fence::new();
     let frame = datagram(Leaving, FRIEND.ip(false), 53);
-    fence.run_as(Leaving, &frame, 0, 10);
-    assert_eq!(told(&fence.events()), 1, "the first is told at once");
+    fence.run_with(Leaving, &frame, 0, 10);
+    assert_eq!(
+        reported(&fence.events()),
+        1,
+        "the first packet is reported at once"
+    );
     let denials = fence.denials();
     assert_eq!((denials.written, denials.waiting, denials.lost), (1, 9, 0));
     for _ in 0..2 {
         fence.make_reports_due();
-        fence.run_as(Leaving, &frame, 0, 10);
+        fence.run_with(Leaving, &frame, 0, 10);
     }
     let events = fence.events();
     let packets: Vec<_> = events.iter().map(|event| event.packets).collect();
@@ -159,7 +167,7 @@ fn a_report_tells_of_the_packets_since_the_last_one() {
 }
 
 #[test]
-fn a_scan_is_told_of_by_rule_and_protocol() {
+fn a_scan_is_aggregated_by_rule_and_protocol() {
     let mut fence = Fence::new();
     let sent = 20_000_u32;
     for port in 1..=sent {
@@ -168,16 +176,16 @@ fn a_scan_is_told_of_by_rule_and_protocol() {
         assert_eq!(fence.leaving(&frame), Dropped);
     }
     let events = fence.events();
-    let kinds = AGGREGATE_BURST + 10 * AGGREGATES_PER_SECOND;
+    let most = AGGREGATE_BURST + 10 * AGGREGATES_PER_SECOND;
     assert!(
-        (AGGREGATE_BURST..kinds).contains(&(events.len() as u64)),
+        (AGGREGATE_BURST..most).contains(&(events.len() as u64)),
         "{}",
         events.len()
     );
-    let unnamed = |event: &&FlowEvent| event.peer_port == Port::NONE;
+    let without_port = |event: &&FlowEvent| event.peer_port == Port::NONE;
     for family in [4, 6] {
         let of_family = events.iter().filter(|event| event.family == family);
-        assert_eq!(of_family.filter(unnamed).count(), 1, "IPv{family}");
+        assert_eq!(of_family.filter(without_port).count(), 1, "IPv{family}");
     }
     let denials = fence.denials();
     assert_eq!(

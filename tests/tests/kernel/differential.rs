@@ -1,22 +1,21 @@
-//! Random frames under random policies: the programs do with each what an independent reading of it
-//! and of the design says, and for that reason.
+//! Differential test: random frames under random policies, compared with an independent model.
 //!
-//! A world (workloads, nodes, policies) is compiled into the real maps. Then come episodes: frames
-//! of one workload, most of them sound, many with a fault or two, in sequences in which flows, and
-//! fragments, follow each other. The expectation reads a frame with `etherparse`, asks the oracle
-//! about policy, and remembers flows in a hash map. Most episodes are in `enforce`, the others in
-//! `observe`, where everything passes and is counted, and in `lockdown`.
+//! A world (workloads, nodes, policies) is compiled into the real maps. Then sequences of frames of
+//! one workload are run: flows and fragments, most frames valid, many with one or two faults. The
+//! model parses each frame with `etherparse`, evaluates policy with the oracle and keeps flows in a
+//! hash map; outcome and drop reason must be the same. Most sequences run in `enforce`, the others
+//! in `observe`, where everything passes and is counted, and in `lockdown`.
 
-mod announce;
 mod capture;
+mod conversation;
+mod coverage;
 mod craft;
-mod dice;
-mod episode;
 mod expectation;
 mod mutate;
-mod reading;
-mod talk;
-mod tally;
+mod parse;
+mod rng;
+mod sequence;
+mod stateless;
 mod traffic;
 
 use std::env;
@@ -32,83 +31,87 @@ use ringfence::{
 use ringfence_common::mode::Mode;
 
 use crate::fence::Fence;
-use dice::Dice;
-use episode::{Episode, Ground, Mismatch, Missing};
-use tally::Tally;
-use traffic::{Places, Traffic};
+use coverage::Coverage;
+use rng::Rng;
+use sequence::{LoadedWorld, Mismatch, Missing, Sequence};
+use traffic::{Scope, Traffic};
 
-/// How many packets are wanted, instead of the share of an ordinary run.
+/// The environment variable with the number of packets to run, instead of the default.
 const PACKETS: &str = "RINGFENCE_DIFFERENTIAL_PACKETS";
 const ORDINARY: u32 = 100_000;
 
-/// Frames of an episode, and episodes of a world.
+/// Frames per sequence, and sequences per world.
 const FRAMES: usize = 64;
-const EPISODES: usize = 12;
+const SEQUENCES: usize = 12;
 
-/// How long ago, in nanoseconds, the tables were laid out. Rules of a random world begin or end up
-/// to seven seconds after that: none of them while its episodes last.
+/// Age of the compiled tables in nanoseconds. Rules of a random world begin or end within the first
+/// seven seconds, but none does while the sequences of the world run.
 const AGES: [u64; 2] = [2_000_000_000, 60_000_000_000];
 
 #[test]
-fn the_programs_do_with_frames_what_the_design_says() {
+fn programs_and_model_agree_on_random_frames() {
     let config = cases(ORDINARY);
     let RngSeed::Fixed(seed) = config.rng_seed else {
-        panic!("a run has a seed");
+        panic!("the run has no fixed seed");
     };
     let wanted = env::var(PACKETS).map_or(u64::from(config.cases), |text| text.parse().unwrap());
     let mut fence = Fence::bare();
-    let mut tally = Tally::default();
+    let mut coverage = Coverage::default();
     let (mut packets, mut sets) = (0, 0);
     while packets < wanted {
-        // The seed of a world is that of a run that begins with it.
-        packets += compare(&mut fence, seed.wrapping_add(sets), &mut tally);
+        // A run with this seed begins with the same world.
+        packets += compare(&mut fence, seed.wrapping_add(sets), &mut coverage);
         sets += 1;
     }
-    println!("{tally}");
+    println!("{coverage}");
     if wanted >= u64::from(ORDINARY) {
-        assert_eq!(tally.missed(5), [""; 0], "too few frames came to this");
+        assert_eq!(
+            coverage.missed(5),
+            [""; 0],
+            "too few frames had these outcomes"
+        );
     }
     report(&format!(
         "differential: {packets} packets, {sets} policy sets, 0 mismatches"
     ));
 }
 
-/// Plays the episodes of one world; returns how many frames were shown.
-fn compare(fence: &mut Fence, seed: u64, tally: &mut Tally) -> u64 {
-    let world = drawn(seed);
-    let mut dice = Dice::new(seed);
-    let age = dice.pick(&AGES);
+/// Runs the sequences of one world; returns the number of frames.
+fn compare(fence: &mut Fence, seed: u64, coverage: &mut Coverage) -> u64 {
+    let world = generate(seed);
+    let mut rng = Rng::new(seed);
+    let age = rng.pick(&AGES);
     let boot = fence.now().saturating_sub(age);
     let compiled = world.attempt_at(&mut Compiler::default(), &world.endpoints(), boot);
-    fence.carry_out(&plan(&State::default(), &compiled.state));
-    // Some have changed hands before: what is stored of one of them must not be taken for another's.
+    fence.apply(&plan(&State::default(), &compiled.state));
+    // Gives some addresses another epoch, so that a mix-up of the stored epochs is noticed.
     for address in world.addresses() {
-        if dice.often(30) {
+        if rng.chance(30) {
             fence.write(Action::BumpEpoch(address));
         }
     }
-    let ground = Ground::new(&world, &compiled, (boot, age));
-    let mut shown = 0;
-    for _ in 0..EPISODES {
-        let episode = episode(&mut dice, &ground);
-        let played = ground.play(fence, &episode, &mut |mode, expected, fate| {
-            shown += 1;
-            tally.add(mode, expected, fate);
+    let loaded = LoadedWorld::new(&world, &compiled, (boot, age));
+    let mut frames = 0;
+    for _ in 0..SEQUENCES {
+        let sequence = sequence(&mut rng, &loaded);
+        let result = loaded.run(fence, &sequence, &mut |mode, expected, outcome| {
+            frames += 1;
+            coverage.add(mode, expected, outcome);
         });
-        if let Err(mismatch) = played {
-            if !ground.holds(fence) {
-                // No verdict on the programs; the next world comes early.
+        if let Err(mismatch) = result {
+            if !loaded.is_current(fence) {
+                // The machine was too slow for a valid comparison; continue with the next world.
                 break;
             }
-            panic!("{}", explain(fence, &ground, episode, mismatch, seed));
+            panic!("{}", explain(fence, &loaded, sequence, mismatch, seed));
         }
         fence.discard_events();
     }
-    fence.carry_out(&plan(&compiled.state, &State::default()));
-    shown
+    fence.apply(&plan(&compiled.state, &State::default()));
+    frames
 }
 
-fn drawn(seed: u64) -> World {
+fn generate(seed: u64) -> World {
     let mut runner = TestRunner::new(Config {
         rng_seed: RngSeed::Fixed(seed),
         failure_persistence: None,
@@ -117,31 +120,31 @@ fn drawn(seed: u64) -> World {
     world().new_tree(&mut runner).unwrap().current()
 }
 
-fn episode(dice: &mut Dice, ground: &Ground) -> Episode {
-    let ifindexes: Vec<u32> = ground.compiled.endpoints.keys().copied().collect();
-    let ifindex = dice.pick(&ifindexes);
-    let mode = match dice.below(20) {
+fn sequence(rng: &mut Rng, loaded: &LoadedWorld) -> Sequence {
+    let ifindexes: Vec<u32> = loaded.compiled.endpoints.keys().copied().collect();
+    let ifindex = rng.pick(&ifindexes);
+    let mode = match rng.below(20) {
         0..=14 => Mode::Enforce,
         15..=18 => Mode::Observe,
         _ => Mode::Lockdown,
     };
-    let missing = match dice.below(40) {
+    let missing = match rng.below(40) {
         0 => Missing::Endpoint,
         1 => Missing::Table,
         2..=4 => Missing::World,
         _ => Missing::Nothing,
     };
-    let places = Places {
-        own: ground.compiled.endpoints[&ifindex]
+    let scope = Scope {
+        own: loaded.compiled.endpoints[&ifindex]
             .workload
             .addresses
             .clone(),
-        everybody: ground.world.addresses(),
-        flows: ground.world.flows(),
+        all: loaded.world.addresses(),
+        flows: loaded.world.flows(),
     };
-    let pickup = dice.often(50);
-    let mut traffic = Traffic::new(dice.word(), &places);
-    Episode {
+    let pickup = rng.chance(50);
+    let mut traffic = Traffic::new(rng.next_u64(), &scope);
+    Sequence {
         ifindex,
         mode,
         pickup,
@@ -150,52 +153,53 @@ fn episode(dice: &mut Dice, ground: &Ground) -> Episode {
     }
 }
 
-/// Leaves out what the mismatch does not need, and says everything about the rest.
+/// Removes the frames that the mismatch does not need, and describes the rest.
 fn explain(
     fence: &mut Fence,
-    ground: &Ground,
-    mut episode: Episode,
+    loaded: &LoadedWorld,
+    mut sequence: Sequence,
     mut mismatch: Mismatch,
     seed: u64,
 ) -> String {
-    episode.frames.truncate(mismatch.place + 1);
-    let whole = (
+    sequence.frames.truncate(mismatch.index + 1);
+    let original = (
         mismatch.expected,
-        mismatch.fate,
+        mismatch.outcome,
         mismatch.counted.clone(),
-        episode.frames.len(),
+        sequence.frames.len(),
     );
-    for place in (0..=mismatch.place).rev() {
-        if episode.frames.len() == 1 || place >= episode.frames.len() || !ground.holds(fence) {
+    for index in (0..=mismatch.index).rev() {
+        if sequence.frames.len() == 1 || index >= sequence.frames.len() || !loaded.is_current(fence)
+        {
             continue;
         }
-        let mut shorter = episode.clone();
-        shorter.frames.remove(place);
-        if let Err(again) = ground.play(fence, &shorter, &mut |_, _, _| {}) {
-            shorter.frames.truncate(again.place + 1);
-            (episode, mismatch) = (shorter, again);
+        let mut shorter = sequence.clone();
+        shorter.frames.remove(index);
+        if let Err(again) = loaded.run(fence, &shorter, &mut |_, _, _| {}) {
+            shorter.frames.truncate(again.index + 1);
+            (sequence, mismatch) = (shorter, again);
         }
     }
-    let path = capture::write(episode.frames.iter().map(|shown| shown.frame.as_slice()));
+    let path = capture::write(sequence.frames.iter().map(|it| it.frame.as_slice()));
     let mut text = format!(
-        "expected {:?}, the frame was {:?} and counted as {:?}\n\
+        "expected {:?}, the frame was {:?} and was counted as {:?}\n\
          to repeat: RINGFENCE_PROPTEST_SEED={seed}\nframes: {}\n\
          mode {:?}, pick-up window {}, missing: {:?}, workload {:?}\n",
         mismatch.expected,
-        mismatch.fate,
+        mismatch.outcome,
         mismatch.counted,
         path.display(),
-        episode.mode,
-        episode.pickup,
-        episode.missing,
-        ground.compiled.endpoints[&episode.ifindex].workload,
+        sequence.mode,
+        sequence.pickup,
+        sequence.missing,
+        loaded.compiled.endpoints[&sequence.ifindex].workload,
     );
-    for shown in &episode.frames {
-        let reading = reading::read(&shown.frame, shown.gso);
-        let (way, notes) = (shown.way, &shown.notes);
-        writeln!(text, "{way:?} gso {} {notes:?}: {reading:?}", shown.gso).unwrap();
+    for test_frame in &sequence.frames {
+        let parsed = parse::parse(&test_frame.frame, test_frame.gso);
+        let (way, notes) = (test_frame.way, &test_frame.notes);
+        writeln!(text, "{way:?} gso {} {notes:?}: {parsed:?}", test_frame.gso).unwrap();
     }
-    writeln!(text, "at first, with all frames: {whole:?}").unwrap();
-    write!(text, "{:#?}", ground.world.policies).unwrap();
+    writeln!(text, "before frames were removed: {original:?}").unwrap();
+    write!(text, "{:#?}", loaded.world.policies).unwrap();
     text
 }

@@ -1,4 +1,4 @@
-//! ICMP errors: they pass if the packet inside belongs to a live, allowed flow, and not otherwise.
+//! ICMP errors: they pass only if the quoted packet belongs to a live flow that is allowed.
 
 use std::net::IpAddr;
 
@@ -9,13 +9,14 @@ use ringfence_common::{
 };
 
 use crate::fence::{
-    Arriving, Dropped, FRIEND, Fence, FromNode, LOCAL, Leaving, OTHER, STRANGER, Way,
+    Arriving, Dropped, FRIEND, Fence, FromHost, LOCAL, Leaving, OTHER, UNKNOWN_PEER, Way,
 };
-use crate::frames::{UDP, about, echo, fragment, frame, icmp_of, packet, udp};
+use crate::frames::{UDP, echo, fragment, frame, icmp_error, icmp_of, packet, udp};
 
 const SERVICE: u16 = 53;
 
-/// Unreachable, too big or time exceeded, and so on: (type, code) by family.
+/// Destination unreachable, packet too big, time exceeded, parameter problem: (type, code) by
+/// family.
 fn kinds(v6: bool) -> [(u8, u8); 4] {
     if v6 {
         [(1, 4), (2, 0), (3, 0), (4, 1)]
@@ -24,18 +25,18 @@ fn kinds(v6: bool) -> [(u8, u8); 4] {
     }
 }
 
-/// A datagram of the flow's opener, between two ends.
+/// A datagram of the flow's originator.
 fn datagram(from: IpAddr, to: IpAddr, port: u16) -> Vec<u8> {
     packet(from, to, UDP, &udp(40000, port, 4))
 }
 
-/// An error from `by` to the one who sent the packet.
-fn error(by: IpAddr, to: IpAddr, (kind, code): (u8, u8), about_what: &[u8]) -> Vec<u8> {
+/// An error from `by` to the sender of the quoted packet.
+fn error(by: IpAddr, to: IpAddr, (kind, code): (u8, u8), quoted: &[u8]) -> Vec<u8> {
     frame(
         by,
         to,
         icmp_of(to.is_ipv6()),
-        &about(kind, code, about_what),
+        &icmp_error(kind, code, quoted),
     )
 }
 
@@ -43,7 +44,7 @@ fn error(by: IpAddr, to: IpAddr, (kind, code): (u8, u8), about_what: &[u8]) -> V
 fn live(direction: Direction, v6: bool) -> (Fence, Vec<u8>) {
     let mut fence = Fence::new();
     fence.allow(direction, UDP, SERVICE);
-    let (from, to) = opener(direction);
+    let (from, to) = ends(direction);
     let frame = frame(from.ip(v6), to.ip(v6), UDP, &udp(40000, SERVICE, 4));
     let way = if direction == Direction::Egress {
         Leaving
@@ -54,16 +55,16 @@ fn live(direction: Direction, v6: bool) -> (Fence, Vec<u8>) {
     (fence, datagram(from.ip(v6), to.ip(v6), SERVICE))
 }
 
-const fn opener(direction: Direction) -> (crate::fence::Both, crate::fence::Both) {
+const fn ends(direction: Direction) -> (crate::fence::DualStack, crate::fence::DualStack) {
     match direction {
         Direction::Egress => (LOCAL, FRIEND),
         Direction::Ingress => (FRIEND, LOCAL),
     }
 }
 
-/// The hook at which an error about the opener's packet shows, and between whom it goes.
-fn complaint(direction: Direction, v6: bool) -> (Way, IpAddr, IpAddr) {
-    let (to, by) = opener(direction);
+/// The hook where an error about the originator's packet is seen, its source and its destination.
+fn error_path(direction: Direction, v6: bool) -> (Way, IpAddr, IpAddr) {
+    let (to, by) = ends(direction);
     let way = if direction == Direction::Egress {
         Arriving
     } else {
@@ -82,7 +83,7 @@ fn cases() -> impl Iterator<Item = (Direction, bool)> {
 fn an_error_about_a_live_flow_passes() {
     for (direction, v6) in cases() {
         let (mut fence, quoted) = live(direction, v6);
-        let (way, by, to) = complaint(direction, v6);
+        let (way, by, to) = error_path(direction, v6);
         for kind in kinds(v6) {
             fence.passes(
                 way,
@@ -91,7 +92,7 @@ fn an_error_about_a_live_flow_passes() {
             );
         }
         if way == Arriving {
-            let router = STRANGER.ip(v6);
+            let router = UNKNOWN_PEER.ip(v6);
             fence.passes(
                 way,
                 &error(router, to, kinds(v6)[0], &quoted),
@@ -102,42 +103,47 @@ fn an_error_about_a_live_flow_passes() {
         fence.passes(
             way,
             &error(by, to, kinds(v6)[0], cut),
-            "with eight quoted bytes",
+            "with eight bytes of the quoted header",
         );
     }
 }
 
 #[test]
-fn an_error_about_a_flow_of_the_node_passes() {
+fn an_error_about_a_flow_of_the_host_passes() {
     for v6 in [false, true] {
         for kind in kinds(v6) {
             let mut fence = Fence::new();
-            let (node, own) = (STRANGER.ip(v6), LOCAL.ip(v6));
-            let complaint = error(own, node, kind, &datagram(node, own, SERVICE));
+            let (node, own) = (UNKNOWN_PEER.ip(v6), LOCAL.ip(v6));
+            let from_workload = error(own, node, kind, &datagram(node, own, SERVICE));
             let unmatched = DropReason::IcmpErrorUnmatched;
-            fence.refuses(Leaving, &complaint, unmatched, "control: about nothing");
-            let asked = frame(node, own, UDP, &udp(40000, SERVICE, 4));
-            fence.passes(FromNode, &asked, "from the node");
-            fence.passes(Leaving, &complaint, "the workload complains");
-            let answer = packet(own, node, UDP, &udp(SERVICE, 40000, 4));
-            let complaint = error(node, own, kind, &answer);
-            for way in [FromNode, Arriving] {
-                fence.passes(way, &complaint, "about the answer");
+            fence.denies(
+                Leaving,
+                &from_workload,
+                unmatched,
+                "control: without a flow",
+            );
+            let request = frame(node, own, UDP, &udp(40000, SERVICE, 4));
+            fence.passes(FromHost, &request, "from the host");
+            fence.passes(Leaving, &from_workload, "the workload's error");
+            let reply = packet(own, node, UDP, &udp(SERVICE, 40000, 4));
+            let to_workload = error(node, own, kind, &reply);
+            for way in [FromHost, Arriving] {
+                fence.passes(way, &to_workload, "about the reply");
             }
         }
     }
 }
 
 #[test]
-fn an_error_about_anything_else_is_dropped() {
+fn an_error_about_another_packet_is_denied() {
     for (direction, v6) in cases() {
         let (mut fence, quoted) = live(direction, v6);
-        let (way, by, to) = complaint(direction, v6);
-        let (from, target) = opener(direction);
+        let (way, by, to) = error_path(direction, v6);
+        let (from, target) = ends(direction);
         let (from, target) = (from.ip(v6), target.ip(v6));
         let kind = kinds(v6)[0];
         let reason = DropReason::IcmpErrorUnmatched;
-        let nested = packet(to, by, icmp_of(v6), &about(kind.0, kind.1, &quoted));
+        let nested = packet(to, by, icmp_of(v6), &icmp_error(kind.0, kind.1, &quoted));
         let ping = packet(to, by, icmp_of(v6), &echo(v6, 4));
         let header = if v6 { 40 } else { 20 };
         for (what, inside) in [
@@ -149,67 +155,72 @@ fn an_error_about_anything_else_is_dropped() {
                     Direction::Ingress => datagram(OTHER.ip(v6), target, SERVICE),
                 },
             ),
+            ("the reversed tuple", datagram(target, from, SERVICE)),
+            ("an ICMP error", nested),
+            ("an echo request that was not sent", ping),
             (
-                "the flow the other way round",
-                datagram(target, from, SERVICE),
+                "less than eight bytes of its header",
+                quoted[..header + 7].to_vec(),
             ),
-            ("an error", nested),
-            ("an echo that was not sent", ping),
-            ("too little of it", quoted[..header + 7].to_vec()),
-            ("nothing", Vec::new()),
+            ("no quoted packet", Vec::new()),
         ] {
-            fence.refuses(way, &error(by, to, kind, &inside), reason, what);
+            fence.denies(way, &error(by, to, kind, &inside), reason, what);
         }
         let mut padded = error(by, to, kind, &quoted[..header + 7]);
         padded.extend(&quoted[header + 7..]);
-        fence.refuses(way, &padded, reason, "the rest of it in the padding");
-        let message = about(kind.0, kind.1, &quoted);
+        fence.denies(
+            way,
+            &padded,
+            reason,
+            "the rest of the quoted packet in the padding",
+        );
+        let message = icmp_error(kind.0, kind.1, &quoted);
         let fragment = fragment((by, to), icmp_of(v6), (0, true, 5), &message);
-        fence.refuses(way, &fragment, reason, "in a fragment");
+        fence.denies(way, &fragment, reason, "in a fragment");
     }
 }
 
 #[test]
-fn an_error_reaches_only_who_sent_the_packet_inside() {
+fn an_error_passes_only_to_the_sender_of_the_quoted_packet() {
     for (direction, v6) in cases() {
         let (mut fence, quoted) = live(direction, v6);
-        let (way, by, to) = complaint(direction, v6);
+        let (way, by, to) = error_path(direction, v6);
         let kind = kinds(v6)[0];
-        fence.passes(way, &error(by, to, kind, &quoted), "control: its sender");
+        fence.passes(way, &error(by, to, kind, &quoted), "control: to the sender");
         let reason = DropReason::IcmpErrorUnmatched;
-        let astray = error(by, OTHER.ip(v6), kind, &quoted);
-        fence.refuses(way, &astray, reason, "somebody else");
+        let to_other = error(by, OTHER.ip(v6), kind, &quoted);
+        fence.denies(way, &to_other, reason, "to another host");
     }
 }
 
 #[test]
-fn an_error_about_an_address_that_was_given_up_is_dropped() {
+fn an_error_to_an_address_the_workload_no_longer_has_is_denied() {
     for v6 in [false, true] {
         let (mut fence, quoted) = live(Direction::Egress, v6);
-        let (way, by, to) = complaint(Direction::Egress, v6);
+        let (way, by, to) = error_path(Direction::Egress, v6);
         let error = error(by, to, kinds(v6)[0], &quoted);
-        fence.passes(way, &error, "control: while it is the workload's");
+        fence.passes(way, &error, "control: while the workload has the address");
         fence.edit(|endpoint| {
             (endpoint.ip4, endpoint.ip6) = Default::default();
         });
         let reason = DropReason::IcmpErrorUnmatched;
-        fence.refuses(way, &error, reason, "to an address it no longer has");
+        fence.denies(way, &error, reason, "after it lost the address");
     }
 }
 
 #[test]
-fn an_error_needs_a_flow_that_is_allowed_now() {
+fn an_error_about_a_flow_that_is_no_longer_allowed_is_denied() {
     for (direction, v6) in cases() {
-        let (way, by, to) = complaint(direction, v6);
+        let (way, by, to) = error_path(direction, v6);
         let reason = DropReason::IcmpErrorUnmatched;
 
         let (mut fence, quoted) = live(direction, v6);
         let error = error(by, to, kinds(v6)[0], &quoted);
         fence.deny_by_default(TableId(8));
         fence.edit(|endpoint| endpoint.table = TableId(8));
-        fence.refuses(way, &error, reason, "after the flow was revoked");
+        fence.denies(way, &error, reason, "after the flow was revoked");
 
-        // Observe keeps entries of flows that it would deny; they do not speak for errors.
+        // In `observe` denied flows have entries too; errors about them are denied.
         drop(fence);
         let mut fence = Fence::new();
         fence.set_mode(Mode::Observe);
@@ -221,15 +232,15 @@ fn an_error_needs_a_flow_that_is_allowed_now() {
         let frame = crate::frames::framed(if v6 { 0x86dd } else { 0x800 }, &quoted);
         fence.run(first, &frame);
         assert_eq!(fence.count(DropReason::Policy), (0, 1));
-        fence.refuses(way, &error, reason, "about a flow that policy denies");
+        fence.denies(way, &error, reason, "about a flow that policy denies");
     }
 }
 
 #[test]
-fn lockdown_has_no_errors() {
+fn lockdown_drops_icmp_errors() {
     for (direction, v6) in cases() {
         let (mut fence, quoted) = live(direction, v6);
-        let (way, by, to) = complaint(direction, v6);
+        let (way, by, to) = error_path(direction, v6);
         let error = error(by, to, kinds(v6)[0], &quoted);
         fence.passes(way, &error, "control: in enforce");
         fence.set_mode(Mode::Lockdown);

@@ -1,8 +1,8 @@
-//! A fence without an interface: the loaded programs, their maps, and one endpoint to protect.
+//! A fence without an interface: the loaded programs, their maps and one endpoint.
 //!
-//! The endpoint owns [`LOCAL4`] and [`LOCAL6`] on interface 1, which is what a test run reports.
-//! Its table denies both directions until a test adds rows. Peers are known by their identity:
-//! [`FRIEND`] and [`OTHER`] are two classes, [`NETWORK`] is a prefix, [`STRANGER`] is in no map.
+//! The endpoint has the addresses [`LOCAL`] and is on interface 1, which a test run reports. Its
+//! policy table denies both directions until a test adds rows. [`FRIEND`] and [`OTHER`] are peers
+//! of two classes; [`UNKNOWN_PEER`] is in no map.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,7 +17,7 @@ use ringfence_common::{
     endpoint::Endpoint,
     event::FlowEvent,
     ids::{ClassId, IdentityId, NamespaceSlot, RuleSlot, TableId},
-    mode::{Action as Outcome, Direction, Mode, Verdict},
+    mode::{Action as PacketAction, Direction, Mode, Verdict},
     net::{Ip4, Ip6, Port},
     policy::{PolicyKey, PolicyRow},
 };
@@ -27,22 +27,22 @@ use ringfence_testbed::eventually;
 use crate::loaded::Loaded;
 
 /// The workload.
-pub(crate) const LOCAL: Both = Both(
+pub(crate) const LOCAL: DualStack = DualStack(
     Ipv4Addr::new(10, 0, 0, 2),
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2),
 );
 /// A peer of class [`FRIENDS`].
-pub(crate) const FRIEND: Both = Both(
+pub(crate) const FRIEND: DualStack = DualStack(
     Ipv4Addr::new(10, 0, 0, 3),
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3),
 );
 /// A peer of class [`OTHERS`].
-pub(crate) const OTHER: Both = Both(
+pub(crate) const OTHER: DualStack = DualStack(
     Ipv4Addr::new(10, 0, 0, 4),
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 4),
 );
-/// An address that no map knows.
-pub(crate) const STRANGER: Both = Both(
+/// An address that is in no map.
+pub(crate) const UNKNOWN_PEER: DualStack = DualStack(
     Ipv4Addr::new(192, 0, 2, 9),
     Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9),
 );
@@ -53,22 +53,22 @@ pub(crate) const FRIEND_IDENTITY: IdentityId = IdentityId(20);
 pub(crate) const OTHER_IDENTITY: IdentityId = IdentityId(21);
 pub(crate) const LOCAL_IDENTITY: IdentityId = IdentityId(19);
 
-/// The rule that tests let decide, where one is enough.
+/// The rule that decides in tests that need one rule only.
 pub(crate) const RULE: RuleSlot = RuleSlot(40);
 
-/// The table of the endpoint at the start.
+/// The endpoint's first policy table.
 pub(crate) const TABLE: TableId = TableId(7);
 const NAMESPACE: NamespaceSlot = NamespaceSlot(3);
-/// `lo`: a test run without an interface reports it.
+/// `lo`, which a test run without an interface reports.
 pub(crate) const IFINDEX: u32 = 1;
-/// Where packets for the workload come from, if from no socket of this host.
-const ELSEWHERE: u32 = 77;
+/// The ingress interface of packets that are forwarded to the workload.
+const OTHER_IFINDEX: u32 = 77;
 
 /// An address of each family.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Both(Ipv4Addr, Ipv6Addr);
+pub(crate) struct DualStack(Ipv4Addr, Ipv6Addr);
 
-impl Both {
+impl DualStack {
     pub(crate) fn ip(self, v6: bool) -> IpAddr {
         if v6 { self.1.into() } else { self.0.into() }
     }
@@ -76,34 +76,34 @@ impl Both {
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Outcome {
     Passed,
     Dropped,
-    /// Dropped, and the sender is told.
+    /// Dropped, and a reject packet was sent.
     Rejected,
 }
-pub(crate) use Fate::{Dropped, Passed, Rejected};
+pub(crate) use Outcome::{Dropped, Passed, Rejected};
 
-/// The hook at which a frame is shown to the programs, and where it came from.
+/// The hook at which a program sees a frame, and where the frame came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// The workload sends it.
     Leaving,
     /// Forwarded to the workload.
     Arriving,
-    /// Sent to the workload by a socket of the node.
-    FromNode,
+    /// Sent to the workload by a socket of the host.
+    FromHost,
     /// Sent by the workload and routed back to it.
     Hairpin,
 }
-pub(crate) use Way::{Arriving, FromNode, Hairpin, Leaving};
+pub(crate) use Way::{Arriving, FromHost, Hairpin, Leaving};
 
 pub(crate) struct Fence {
-    /// There until the fence is dropped.
+    /// `Some` until the fence is dropped.
     loaded: Option<Loaded>,
     endpoint: Endpoint,
-    /// Whether rows changed in place since the last frame.
-    edited: bool,
+    /// Whether policy rows changed in place since the last frame.
+    rows_changed: bool,
 }
 
 impl Drop for Fence {
@@ -120,7 +120,7 @@ impl Fence {
         Self {
             loaded: Some(Loaded::take()),
             endpoint: Endpoint::default(),
-            edited: true,
+            rows_changed: true,
         }
     }
 
@@ -159,53 +159,53 @@ impl Fence {
     }
 
     pub(crate) fn write(&mut self, action: Action) {
-        self.edited |= matches!(action, Action::PutRow(_) | Action::DeleteRow(_));
+        self.rows_changed |= matches!(action, Action::PutRow(_) | Action::DeleteRow(_));
         self.loaded().datapath.write(&action).unwrap();
     }
 
     /// Makes all writes of a plan.
-    pub(crate) fn carry_out(&mut self, plan: &Plan) {
+    pub(crate) fn apply(&mut self, plan: &Plan) {
         for action in plan.publish.iter().chain(&plan.retire) {
             self.write(*action);
         }
     }
 
-    /// Forgets recorded flows, and which denials were reported.
-    pub(crate) fn forget_flows(&mut self) {
-        self.loaded().forget_flows();
+    /// Empties conntrack and the deny aggregates.
+    pub(crate) fn clear_flows(&mut self) {
+        self.loaded().clear_flows();
     }
 
-    /// How many proven flows conntrack holds.
+    /// Number of assured entries in conntrack.
     pub(crate) fn assured(&mut self) -> usize {
         self.loaded().assured()
     }
 
-    /// Up to when the endpoint's attempts are booked.
+    /// Time up to which unreplied flows are charged to the endpoint.
     pub(crate) fn charged_until(&mut self) -> u64 {
         self.loaded().charged_until(IFINDEX)
     }
 
-    /// What the agent does to conntrack now and then.
+    /// The agent's periodic usage sweep.
     pub(crate) fn sweep(&mut self, now: u64, endpoints: &BTreeSet<u32>) -> Sweep {
         self.loaded().sweep(now, endpoints)
     }
 
-    /// Forgets first fragments.
-    pub(crate) fn forget_fragments(&mut self) {
-        self.loaded().forget_fragments();
+    /// Empties the fragment maps.
+    pub(crate) fn clear_fragments(&mut self) {
+        self.loaded().clear_fragments();
     }
 
-    /// Reads the records written so far, and nothing of what they say.
+    /// Discards the flow events written so far.
     pub(crate) fn discard_events(&mut self) {
         self.loaded().telemetry.drain(usize::MAX, |_| {});
     }
 
-    /// How many packets were refused for a reason and dropped, or let pass by `observe`.
-    pub(crate) fn counter(&self, reason: DropReason, action: Outcome) -> u64 {
+    /// Packets denied for a reason that were dropped, or that `observe` let pass.
+    pub(crate) fn counter(&self, reason: DropReason, action: PacketAction) -> u64 {
         self.loaded.as_ref().unwrap().counter(reason, action)
     }
 
-    /// Makes recorded fragments older.
+    /// Ages recorded fragments.
     pub(crate) fn age_fragments(&mut self, by: u64) {
         self.loaded().age_fragments(by);
     }
@@ -214,30 +214,30 @@ impl Fence {
         self.write(Action::SetMode(NAMESPACE, mode));
     }
 
-    /// Rows that deny everything to everyone, in both directions.
+    /// Writes rows that deny everything, in both directions.
     pub(crate) fn deny_by_default(&mut self, table: TableId) {
         for direction in [Direction::Ingress, Direction::Egress] {
             let row = PolicyRow::lasting(Verdict::Deny, RuleSlot::DEFAULT_DENY);
-            self.put(key(table, ClassId::ANY, direction), row);
+            self.put_row(any_protocol(table, ClassId::ANY, direction), row);
         }
     }
 
-    /// Writes a row.
-    pub(crate) fn put(&mut self, (bits, key): (u32, PolicyKey), row: PolicyRow) {
+    /// Writes a policy row.
+    pub(crate) fn put_row(&mut self, (bits, key): (u32, PolicyKey), row: PolicyRow) {
         self.write(Action::PutRow(Row { bits, key, row }));
     }
 
-    /// [`RULE`] allows friends this, in one direction.
+    /// [`RULE`] allows [`FRIENDS`] a protocol and port, in one direction.
     pub(crate) fn allow(&mut self, direction: Direction, protocol: u8, port: u16) {
         let row = PolicyRow::lasting(Verdict::Allow, RULE);
-        self.put(exact(TABLE, FRIENDS, direction, protocol, port), row);
+        self.put_row(exact(TABLE, FRIENDS, direction, protocol, port), row);
     }
 
-    /// [`RULE`] allows friends everything, in both directions.
+    /// [`RULE`] allows [`FRIENDS`] everything, in both directions.
     pub(crate) fn allow_friends(&mut self) {
         for direction in [Direction::Ingress, Direction::Egress] {
             let row = PolicyRow::lasting(Verdict::Allow, RULE);
-            self.put(key(TABLE, FRIENDS, direction), row);
+            self.put_row(any_protocol(TABLE, FRIENDS, direction), row);
         }
     }
 
@@ -247,48 +247,54 @@ impl Fence {
         self.write(Action::PutEndpoint(IFINDEX, self.endpoint));
     }
 
-    /// What time the programs have.
+    /// The clocks that the programs read.
     pub(crate) fn clocks(&mut self) -> Clocks {
         self.loaded().datapath.clocks().unwrap()
     }
 
-    /// By their boot clock.
+    /// The programs' boot clock.
     pub(crate) fn now(&mut self) -> u64 {
         self.clocks().boot
     }
 
-    pub(crate) fn leaving(&mut self, frame: &[u8]) -> Fate {
+    pub(crate) fn leaving(&mut self, frame: &[u8]) -> Outcome {
         self.run(Leaving, frame)
     }
 
-    pub(crate) fn arriving(&mut self, frame: &[u8]) -> Fate {
+    pub(crate) fn arriving(&mut self, frame: &[u8]) -> Outcome {
         self.run(Arriving, frame)
     }
 
-    pub(crate) fn run(&mut self, way: Way, frame: &[u8]) -> Fate {
-        self.run_as(way, frame, 0, 1)
+    pub(crate) fn run(&mut self, way: Way, frame: &[u8]) -> Outcome {
+        self.run_with(way, frame, 0, 1)
     }
 
-    /// Runs a frame `repeat` times, as one that the kernel will cut into segments of `gso_size`.
-    pub(crate) fn run_as(&mut self, way: Way, frame: &[u8], gso_size: u32, repeat: u32) -> Fate {
-        // An answer may be longer than what it answers.
+    /// Runs a frame `repeat` times, with a GSO segment size if `gso_size` is not 0.
+    pub(crate) fn run_with(
+        &mut self,
+        way: Way,
+        frame: &[u8],
+        gso_size: u32,
+        repeat: u32,
+    ) -> Outcome {
+        // A reject packet may be longer than the rejected one.
         let mut out = vec![0; frame.len() + 64];
-        self.show(way, frame, (gso_size, repeat), &mut out).0
+        self.test_run(way, frame, (gso_size, repeat), &mut out).0
     }
 
-    /// The answer to a frame that is rejected, as it leaves by the interface.
+    /// The reject packet for a frame, as it leaves by the interface.
     #[track_caller]
-    pub(crate) fn answer(&mut self, way: Way, frame: &[u8]) -> Vec<u8> {
-        let mut answer = vec![0; frame.len() + 64];
-        let (fate, length) = self.show(way, frame, (0, 1), &mut answer);
-        assert_eq!(fate, Rejected, "{way:?}: {:?}", self.reasons());
-        answer.truncate(length);
-        answer
+    pub(crate) fn reject_packet(&mut self, way: Way, frame: &[u8]) -> Vec<u8> {
+        let mut reject = vec![0; frame.len() + 64];
+        let (outcome, length) = self.test_run(way, frame, (0, 1), &mut reject);
+        assert_eq!(outcome, Rejected, "{way:?}: {:?}", self.reasons());
+        reject.truncate(length);
+        reject
     }
 
-    /// The agent never changes rows that something refers to, so the programs may use an answer until
-    /// the tick ends. Who changes them in place waits for that.
-    fn await_a_tick(&mut self) {
+    /// The agent never changes rows that are in use, so the programs may cache a decision until the
+    /// tick ends. A test that changes rows in place waits for the next tick.
+    fn wait_for_tick(&mut self) {
         let before = self.clocks().ticks;
         eventually(Duration::from_secs(10), "the next tick", || {
             Ok((self.clocks().ticks != before).then_some(()))
@@ -296,22 +302,22 @@ impl Fence {
         .unwrap();
     }
 
-    /// Runs a frame; returns what became of it, and how much of what came out.
-    fn show(
+    /// Runs a frame; returns the outcome and the length of the resulting frame.
+    fn test_run(
         &mut self,
         way: Way,
         frame: &[u8],
         (gso_size, repeat): (u32, u32),
         out: &mut [u8],
-    ) -> (Fate, usize) {
+    ) -> (Outcome, usize) {
         let (program, ingress) = match way {
             Leaving => ("from_workload", IFINDEX),
-            Arriving => ("to_workload", ELSEWHERE),
-            FromNode => ("to_workload", 0),
+            Arriving => ("to_workload", OTHER_IFINDEX),
+            FromHost => ("to_workload", 0),
             Hairpin => ("to_workload", IFINDEX),
         };
-        if std::mem::take(&mut self.edited) {
-            self.await_a_tick();
+        if std::mem::take(&mut self.rows_changed) {
+            self.wait_for_tick();
         }
         let context = sk_buff(ingress, gso_size);
         let options = TestRunOptions {
@@ -323,13 +329,13 @@ impl Fence {
         };
         let program = self.loaded().datapath.program(program).unwrap();
         let result = program.test_run(options).unwrap();
-        let fate = match result.return_value.cast_signed() {
+        let outcome = match result.return_value.cast_signed() {
             -1 => Passed,
             2 => Dropped,
             7 => Rejected,
             other => panic!("the program returned {other}"),
         };
-        (fate, usize::try_from(result.data_size_out).unwrap())
+        (outcome, usize::try_from(result.data_size_out).unwrap())
     }
 
     pub(crate) fn counters(&self) -> Counters {
@@ -340,12 +346,12 @@ impl Fence {
         self.telemetry().denials().unwrap()
     }
 
-    /// Makes every kind of denial in the map due for its next report; returns the kinds.
+    /// Makes every deny aggregate due for its next report; returns their keys.
     pub(crate) fn make_reports_due(&mut self) -> Vec<DenyKey> {
         self.loaded().make_reports_due()
     }
 
-    /// How many packets were dropped for a reason, and how many `observe` let pass.
+    /// Packets dropped for a reason, and packets that `observe` let pass.
     pub(crate) fn count(&self, reason: DropReason) -> (u64, u64) {
         let found = self.counters().drops.into_iter().find(|d| d.0 == reason);
         found
@@ -353,14 +359,14 @@ impl Fence {
             .unwrap()
     }
 
-    /// Every reason that has been counted.
+    /// Every reason with a count other than zero.
     pub(crate) fn reasons(&self) -> Vec<(DropReason, u64, u64)> {
         let mut drops = self.counters().drops;
         drops.retain(|(_, dropped, observed)| *dropped != 0 || *observed != 0);
         drops
     }
 
-    /// The records written since the last call.
+    /// The flow events written since the last call.
     pub(crate) fn events(&mut self) -> Vec<FlowEvent> {
         let mut events = Vec::new();
         let telemetry = &mut self.loaded().telemetry;
@@ -373,10 +379,11 @@ impl Fence {
         self.telemetry().rule_hits(rule).unwrap().hits
     }
 
-    /// Drops the frame for this reason and no other; in `observe` it passes and is counted.
+    /// Asserts that the frame is dropped for this reason only, and that it passes and is counted in
+    /// `observe`.
     #[track_caller]
-    pub(crate) fn refuses(&mut self, way: Way, frame: &[u8], reason: DropReason, what: &str) {
-        for (mode, fate, step) in [
+    pub(crate) fn denies(&mut self, way: Way, frame: &[u8], reason: DropReason, what: &str) {
+        for (mode, outcome, delta) in [
             (Mode::Enforce, Dropped, (1, 0)),
             (Mode::Observe, Passed, (0, 1)),
         ] {
@@ -388,34 +395,38 @@ impl Fence {
                 (now.1, now.2) = (now.1 - then.1, now.2 - then.2);
             }
             counted.retain(|(_, dropped, observed)| (*dropped, *observed) != (0, 0));
-            let expected = vec![(reason, step.0, step.1)];
+            let expected = vec![(reason, delta.0, delta.1)];
             assert_eq!(
                 (found, counted),
-                (fate, expected),
+                (outcome, expected),
                 "{what}, {way:?}, in {mode:?}"
             );
         }
         self.set_mode(Mode::Enforce);
     }
 
-    /// Passes the frame without counting anything against it.
+    /// Asserts that the frame passes and that no drop reason is counted.
     #[track_caller]
     pub(crate) fn passes(&mut self, way: Way, frame: &[u8], what: &str) {
         let before = self.counters().drops;
-        let fate = self.run(way, frame);
-        assert_eq!(fate, Passed, "{what}, {way:?}: {:?}", self.reasons());
+        let outcome = self.run(way, frame);
+        assert_eq!(outcome, Passed, "{what}, {way:?}: {:?}", self.reasons());
         assert_eq!(self.counters().drops, before, "{what}, {way:?}");
     }
 }
 
-/// A row for every protocol.
-pub(crate) fn key(table: TableId, class: ClassId, direction: Direction) -> (u32, PolicyKey) {
+/// The key of a row for every protocol.
+pub(crate) fn any_protocol(
+    table: TableId,
+    class: ClassId,
+    direction: Direction,
+) -> (u32, PolicyKey) {
     let (_, key) = exact(table, class, direction, 0, 0);
     (PolicyKey::ANY_PROTOCOL_BITS, key)
 }
 
-/// A row for every port of a protocol.
-pub(crate) fn protocol(
+/// The key of a row for every port of a protocol.
+pub(crate) fn any_port(
     table: TableId,
     class: ClassId,
     direction: Direction,
@@ -425,7 +436,7 @@ pub(crate) fn protocol(
     (PolicyKey::PROTOCOL_BITS, key)
 }
 
-/// A row for one port.
+/// The key of a row for one port.
 pub(crate) fn exact(
     table: TableId,
     class: ClassId,
@@ -443,7 +454,7 @@ pub(crate) fn exact(
     (PolicyKey::FULL_BITS, key)
 }
 
-/// The part of `struct __sk_buff` that a test run takes from its caller.
+/// The part of `struct __sk_buff` that a test run takes as input.
 fn sk_buff(ingress_ifindex: u32, gso_size: u32) -> [u8; 184] {
     let mut context = [0; 184];
     context[36..40].copy_from_slice(&ingress_ifindex.to_ne_bytes());

@@ -1,10 +1,10 @@
-//! Fragments: the first one decides, the later ones follow it, and none passes alone.
+//! Fragments: the first one is evaluated, later ones follow it, and a later one alone is denied.
 
 use std::net::IpAddr;
 
 use ringfence_common::{drop_reason::DropReason, fragment::LIFETIME, mode::Direction};
 
-use crate::fence::{Arriving, Dropped, FRIEND, Fence, FromNode, Hairpin, LOCAL, Leaving, Way};
+use crate::fence::{Arriving, Dropped, FRIEND, Fence, FromHost, Hairpin, LOCAL, Leaving, Way};
 use crate::frames::{SYN, TCP, UDP, echo, fragment, icmp_of, tcp, udp};
 
 fn ends(way: Way, v6: bool) -> (IpAddr, IpAddr) {
@@ -16,7 +16,7 @@ fn ends(way: Way, v6: bool) -> (IpAddr, IpAddr) {
     (from.ip(v6), to.ip(v6))
 }
 
-/// A fence that allows friends UDP port 53, and every fragment of one family's direction.
+/// A fence that allows [`FRIEND`] port 53 over UDP and TCP, in one direction.
 fn dns(way: Way) -> Fence {
     let mut fence = Fence::new();
     let direction = if way == Leaving {
@@ -29,7 +29,7 @@ fn dns(way: Way) -> Fence {
     fence
 }
 
-/// The first 24 bytes of a larger datagram.
+/// The first 24 bytes of a UDP datagram that is longer.
 fn head(port: u16) -> Vec<u8> {
     udp(40000, port, 1000)[..24].to_vec()
 }
@@ -46,7 +46,12 @@ fn later_fragments_follow_the_first() {
         let mut fence = dns(way);
         let ends = ends(way, v6);
         let later = fragment(ends, UDP, (3, true, 7), &[0; 24]);
-        fence.refuses(way, &later, DropReason::OrphanFragment, "before its first");
+        fence.denies(
+            way,
+            &later,
+            DropReason::OrphanFragment,
+            "before its first fragment",
+        );
         fence.passes(
             way,
             &fragment(ends, UDP, (0, true, 7), &head(53)),
@@ -59,7 +64,7 @@ fn later_fragments_follow_the_first() {
             "the last",
         );
         let other = fragment(ends, UDP, (3, true, 8), &[0; 24]);
-        fence.refuses(
+        fence.denies(
             way,
             &other,
             DropReason::OrphanFragment,
@@ -70,7 +75,7 @@ fn later_fragments_follow_the_first() {
 }
 
 #[test]
-fn a_first_fragment_speaks_for_others_while_they_could_be_reassembled() {
+fn a_recorded_first_fragment_expires_with_the_reassembly_timeout() {
     for (way, v6) in cases() {
         let mut fence = dns(way);
         let ends = ends(way, v6);
@@ -80,60 +85,60 @@ fn a_first_fragment_speaks_for_others_while_they_could_be_reassembled() {
         fence.age_fragments(LIFETIME / 2);
         fence.passes(way, &later, "control: in time");
         fence.age_fragments(LIFETIME / 2);
-        fence.refuses(way, &later, DropReason::OrphanFragment, "too late");
+        fence.denies(way, &later, DropReason::OrphanFragment, "too late");
     }
 }
 
 #[test]
-fn the_first_fragments_ports_decide_whatever_later_bytes_look_like() {
+fn later_fragments_get_the_ports_of_the_first() {
     for (way, v6) in cases() {
         let mut fence = dns(way);
         let ends = ends(way, v6);
         let denied = fragment(ends, UDP, (0, true, 7), &head(54));
         assert_eq!(fence.run(way, &denied), Dropped);
-        // Where ports would be, this one shows the allowed one.
+        // This one has the allowed port at the place where a header would be.
         let later = fragment(ends, UDP, (3, false, 7), &head(53));
         assert_eq!(fence.run(way, &later), Dropped);
         assert_eq!(fence.count(DropReason::Policy), (2, 0));
-        fence.refuses(way, &denied, DropReason::Policy, "the first");
-        fence.refuses(way, &later, DropReason::Policy, "the later");
+        fence.denies(way, &denied, DropReason::Policy, "the first");
+        fence.denies(way, &later, DropReason::Policy, "the later");
     }
 }
 
 #[test]
-fn a_fragmented_answer_needs_no_rule() {
+fn a_fragmented_reply_needs_no_rule() {
     for (way, v6) in cases() {
         let mut fence = dns(way);
-        let back = if way == Leaving { Arriving } else { Leaving };
+        let reply_way = if way == Leaving { Arriving } else { Leaving };
         let first = fragment(
-            ends(back, v6),
+            ends(reply_way, v6),
             UDP,
             (0, true, 9),
             &udp(53, 40000, 1000)[..24],
         );
-        fence.refuses(
-            back,
+        fence.denies(
+            reply_way,
             &first,
             DropReason::Policy,
-            "control: an answer to nothing",
+            "control: a reply without a request",
         );
         drop(fence);
         let mut fence = dns(way);
         let request = fragment(ends(way, v6), UDP, (0, true, 7), &head(53));
         fence.passes(way, &request, "a request");
-        fence.passes(back, &first, "its answer");
-        let later = fragment(ends(back, v6), UDP, (3, false, 9), &[0; 8]);
-        fence.passes(back, &later, "the answer's rest");
+        fence.passes(reply_way, &first, "its reply");
+        let later = fragment(ends(reply_way, v6), UDP, (3, false, 9), &[0; 8]);
+        fence.passes(reply_way, &later, "the rest of the reply");
     }
 }
 
 #[test]
-fn a_first_fragment_holds_the_whole_header() {
+fn a_first_fragment_without_the_whole_transport_header_is_denied() {
     for (way, v6) in cases() {
         let mut fence = dns(way);
         let ends = ends(way, v6);
         let tiny = DropReason::TinyFragment;
-        let first = |number, payload: &[u8]| fragment(ends, number, (0, true, 7), payload);
+        let first = |protocol, payload: &[u8]| fragment(ends, protocol, (0, true, 7), payload);
         let long = crate::frames::with(tcp(40000, 53, SYN), 12, &[8 << 4]);
         for (what, frame) in [
             ("no UDP header", first(UDP, &[])),
@@ -146,7 +151,7 @@ fn a_first_fragment_holds_the_whole_header() {
             ("TCP without its options", first(TCP, &long)),
             ("half an ICMP header", first(icmp_of(v6), &echo(v6, 1)[..4])),
         ] {
-            fence.refuses(way, &frame, tiny, what);
+            fence.denies(way, &frame, tiny, what);
         }
         fence.passes(
             way,
@@ -157,27 +162,27 @@ fn a_first_fragment_holds_the_whole_header() {
 }
 
 #[test]
-fn no_later_fragment_may_overwrite_a_tcp_header() {
+fn a_later_fragment_that_overlaps_the_tcp_header_is_denied() {
     for (way, v6) in cases() {
         let mut fence = dns(way);
         let ends = ends(way, v6);
         let first = fragment(ends, TCP, (0, true, 7), &tcp(40000, 53, SYN));
         fence.passes(way, &first, "the first");
         for offset in [1, 2] {
-            let overwriting = fragment(ends, TCP, (offset, false, 7), &[0; 16]);
+            let overlapping = fragment(ends, TCP, (offset, false, 7), &[0; 16]);
             let reason = DropReason::TinyFragment;
-            fence.refuses(way, &overwriting, reason, "inside the header");
+            fence.denies(way, &overlapping, reason, "inside the header");
         }
         fence.passes(
             way,
             &fragment(ends, TCP, (3, false, 7), &[0; 16]),
-            "control: at 24",
+            "control: behind the header",
         );
     }
 }
 
 #[test]
-fn no_later_fragment_may_overwrite_ports_behind_extension_headers() {
+fn a_later_fragment_that_overlaps_ports_behind_extension_headers_is_denied() {
     for way in [Leaving, Arriving] {
         let mut fence = dns(way);
         let ends = ends(way, true);
@@ -185,9 +190,9 @@ fn no_later_fragment_may_overwrite_ports_behind_extension_headers() {
         let first = fragment(ends, 60, (0, true, 7), &hidden);
         fence.passes(way, &first, "the first");
         for offset in [1, 2] {
-            let overwriting = fragment(ends, 60, (offset, false, 7), &head(54));
+            let overlapping = fragment(ends, 60, (offset, false, 7), &head(54));
             let reason = DropReason::TinyFragment;
-            fence.refuses(way, &overwriting, reason, "over options or ports");
+            fence.denies(way, &overlapping, reason, "over options or ports");
         }
         fence.passes(
             way,
@@ -198,21 +203,31 @@ fn no_later_fragment_may_overwrite_ports_behind_extension_headers() {
 }
 
 #[test]
-fn a_first_fragment_speaks_at_its_own_hook() {
+fn a_first_fragment_is_recorded_for_its_own_hook() {
     for v6 in [false, true] {
         let mut fence = dns(Leaving);
         let ends = ends(Leaving, v6);
         let first = fragment(ends, UDP, (0, true, 7), &head(53));
         let later = fragment(ends, UDP, (3, false, 7), &[0; 24]);
         let orphan = DropReason::OrphanFragment;
-        for way in [FromNode, Hairpin] {
+        for way in [FromHost, Hairpin] {
             fence.passes(way, &first, "from the own address");
-            fence.refuses(Leaving, &later, orphan, "its first did not leave");
-            fence.passes(way, &later, "control: where its first came by");
-            fence.forget_fragments();
+            fence.denies(
+                Leaving,
+                &later,
+                orphan,
+                "its first fragment passed the other hook",
+            );
+            fence.passes(way, &later, "control: the hook of its first fragment");
+            fence.clear_fragments();
         }
-        fence.passes(Leaving, &first, "leaves");
-        fence.refuses(Hairpin, &later, orphan, "its first did not come");
-        fence.passes(Leaving, &later, "control: where its first left");
+        fence.passes(Leaving, &first, "the first, from the workload");
+        fence.denies(
+            Hairpin,
+            &later,
+            orphan,
+            "its first fragment passed the other hook",
+        );
+        fence.passes(Leaving, &later, "control: the hook of its first fragment");
     }
 }

@@ -1,4 +1,4 @@
-//! Frames by hand: transport headers, IP packets of either family, Ethernet around them.
+//! Building frames: transport headers, IP packets of either family, Ethernet.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use ringfence_common::packet::protocol;
 pub(crate) use ringfence_common::packet::protocol::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use ringfence_testbed::frame::{IPV4, IPV6, ethernet, ipv4, ipv6};
 
-use crate::fence::Both;
+use crate::fence::DualStack;
 
 pub(crate) const FIN: u8 = 0x01;
 pub(crate) const SYN: u8 = 0x02;
@@ -49,7 +49,7 @@ pub(crate) fn tcp(from: u16, to: u16, flags: u8) -> Vec<u8> {
     segment
 }
 
-/// A UDP datagram with so many bytes of payload.
+/// A UDP datagram with `payload` zero bytes.
 pub(crate) fn udp(from: u16, to: u16, payload: usize) -> Vec<u8> {
     let length = u16::try_from(8 + payload).unwrap();
     let mut datagram = [from.to_be_bytes(), to.to_be_bytes(), length.to_be_bytes()].concat();
@@ -57,23 +57,23 @@ pub(crate) fn udp(from: u16, to: u16, payload: usize) -> Vec<u8> {
     datagram
 }
 
-/// An ICMP message of a type and code, with an identifier where echo has it.
+/// An ICMP message of a type and code; `id` is at the place of the echo identifier.
 pub(crate) fn icmp(kind: u8, code: u8, id: u16) -> Vec<u8> {
     let [high, low] = id.to_be_bytes();
     vec![kind, code, 0, 0, high, low, 0, 1]
 }
 
-/// An echo request of a family.
+/// An echo request.
 pub(crate) fn echo(v6: bool, id: u16) -> Vec<u8> {
     icmp(if v6 { 128 } else { 8 }, 0, id)
 }
 
-/// The answer to it.
+/// An echo reply.
 pub(crate) fn echo_reply(v6: bool, id: u16) -> Vec<u8> {
     icmp(if v6 { 129 } else { 0 }, 0, id)
 }
 
-/// An SCTP packet with its common header only.
+/// An SCTP packet with the common header only.
 pub(crate) fn sctp(from: u16, to: u16) -> Vec<u8> {
     let mut packet = [from.to_be_bytes(), to.to_be_bytes()].concat();
     packet.resize(12, 0);
@@ -81,7 +81,7 @@ pub(crate) fn sctp(from: u16, to: u16) -> Vec<u8> {
 }
 
 /// An ICMP error about an IP packet.
-pub(crate) fn about(kind: u8, code: u8, packet: &[u8]) -> Vec<u8> {
+pub(crate) fn icmp_error(kind: u8, code: u8, packet: &[u8]) -> Vec<u8> {
     [&icmp(kind, code, 0), packet].concat()
 }
 
@@ -94,28 +94,28 @@ pub(crate) fn packet(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> 
     }
 }
 
-/// An Ethernet frame around anything.
+/// An Ethernet frame around any payload.
 pub(crate) fn framed(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     ethernet([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], ethertype, payload)
 }
 
-/// An IP packet in its frame.
+/// An IP packet in an Ethernet frame.
 pub(crate) fn frame(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let kind = if from.is_ipv6() { IPV6 } else { IPV4 };
     framed(kind, &packet(from, to, protocol, payload))
 }
 
-/// One end of a conversation: who, in which family, from which port.
+/// A flow of the workload: its family, and the addresses and ports of both ends.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Talk {
+pub(crate) struct Flow {
     pub(crate) v6: bool,
-    pub(crate) local: (Both, u16),
-    pub(crate) peer: (Both, u16),
+    pub(crate) local: (DualStack, u16),
+    pub(crate) peer: (DualStack, u16),
 }
 
-impl Talk {
+impl Flow {
     /// A frame from the workload.
-    pub(crate) fn out(&self, protocol: u8, flags: u8) -> Vec<u8> {
+    pub(crate) fn outbound(&self, protocol: u8, flags: u8) -> Vec<u8> {
         let ends = (self.local.0.ip(self.v6), self.peer.0.ip(self.v6));
         frame(
             ends.0,
@@ -126,7 +126,7 @@ impl Talk {
     }
 
     /// A frame to the workload.
-    pub(crate) fn back(&self, protocol: u8, flags: u8) -> Vec<u8> {
+    pub(crate) fn inbound(&self, protocol: u8, flags: u8) -> Vec<u8> {
         let ends = (self.peer.0.ip(self.v6), self.local.0.ip(self.v6));
         frame(
             ends.0,
@@ -137,7 +137,7 @@ impl Talk {
     }
 }
 
-/// A transport header between two ports; `flags` are TCP's.
+/// A transport header; `flags` are the TCP flags.
 fn segment(number: u8, from: u16, to: u16, flags: u8) -> Vec<u8> {
     match number {
         protocol::TCP => tcp(from, to, flags),
@@ -147,7 +147,7 @@ fn segment(number: u8, from: u16, to: u16, flags: u8) -> Vec<u8> {
     }
 }
 
-/// The frame with other bytes at an offset.
+/// The frame with the bytes at an offset replaced.
 pub(crate) fn with(mut frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
     frame[at..at + bytes.len()].copy_from_slice(bytes);
     frame
@@ -166,7 +166,7 @@ pub(crate) fn fragment6(next: u8, offset: u16, more: bool, id: u32) -> Vec<u8> {
     [[next, 0, field[0], field[1]], id.to_be_bytes()].concat()
 }
 
-/// A fragment of a datagram: offset in units of eight bytes.
+/// A fragment of a datagram; its offset is in units of eight bytes.
 pub(crate) fn fragment(
     (from, to): (IpAddr, IpAddr),
     protocol: u8,

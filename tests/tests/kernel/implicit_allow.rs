@@ -1,4 +1,4 @@
-//! What needs no rule, and how far that goes: packets of the own node, and of own addresses.
+//! Implicit allow and its limits: packets from the host, and packets between own addresses.
 
 use std::net::IpAddr;
 
@@ -10,27 +10,28 @@ use ringfence_common::{
 };
 
 use crate::fence::{
-    Arriving, Both, Dropped, FRIEND, Fence, FromNode, Hairpin, LOCAL, Leaving, OTHER, STRANGER,
+    Arriving, Dropped, DualStack, FRIEND, Fence, FromHost, Hairpin, LOCAL, Leaving, OTHER,
+    UNKNOWN_PEER,
 };
-use crate::frames::{ACK, FIN, PSH, RST, SCTP, SYN, TCP, Talk, UDP};
+use crate::frames::{ACK, FIN, Flow, PSH, RST, SCTP, SYN, TCP, UDP};
 
-/// A table after the first.
+/// The endpoint's policy table after a change.
 const NEXT: TableId = TableId(8);
 
-/// The workload's port and its peer's, as if the workload had opened the connection.
+/// The ports of workload and peer in a flow that the workload opens.
 const OPENED: (u16, u16) = (40000, 443);
-/// As if the peer had.
+/// The ports in a flow that the peer opens.
 const ACCEPTED: (u16, u16) = (443, 40000);
 
-fn talk(v6: bool, peer: Both, (local_port, peer_port): (u16, u16)) -> Talk {
-    Talk {
+fn flow(v6: bool, peer: DualStack, (local_port, peer_port): (u16, u16)) -> Flow {
+    Flow {
         v6,
         local: (LOCAL, local_port),
         peer: (peer, peer_port),
     }
 }
 
-/// A fence that may have been put up in the middle of connections.
+/// A fence, within its pick-up window or not.
 fn fence(window: bool) -> Fence {
     let mut fence = Fence::new();
     if window {
@@ -46,234 +47,292 @@ fn revoke(fence: &mut Fence) {
 }
 
 #[test]
-fn the_node_opens_what_it_opens() {
+fn flows_opened_by_the_host_need_no_rule() {
     for v6 in [false, true] {
         for ports in [OPENED, ACCEPTED] {
-            let talk = talk(v6, STRANGER, ports);
+            let flow = flow(v6, UNKNOWN_PEER, ports);
             let mut fence = Fence::new();
-            fence.passes(FromNode, &talk.back(TCP, SYN), "opened by the node");
-            fence.passes(Leaving, &talk.out(TCP, SYN | ACK), "and answered");
-            fence.passes(FromNode, &talk.back(TCP, ACK), "goes on");
+            fence.passes(FromHost, &flow.inbound(TCP, SYN), "the host's SYN");
+            fence.passes(Leaving, &flow.outbound(TCP, SYN | ACK), "the SYN+ACK");
+            fence.passes(FromHost, &flow.inbound(TCP, ACK), "the flow continues");
             revoke(&mut fence);
-            fence.passes(Leaving, &talk.out(TCP, ACK | PSH), "no rule, none to lose");
-            for number in [UDP, SCTP] {
-                fence.passes(FromNode, &talk.back(number, 0), "no handshake to see");
-                fence.passes(Leaving, &talk.out(number, 0), "an answer");
+            fence.passes(
+                Leaving,
+                &flow.outbound(TCP, ACK | PSH),
+                "no rule that could be revoked",
+            );
+            for protocol in [UDP, SCTP] {
+                fence.passes(
+                    FromHost,
+                    &flow.inbound(protocol, 0),
+                    "a protocol without a handshake",
+                );
+                fence.passes(Leaving, &flow.outbound(protocol, 0), "a reply");
             }
         }
     }
 }
 
 #[test]
-fn in_the_middle_of_a_connection_the_node_opens_nothing() {
+fn a_mid_flow_packet_of_the_host_creates_no_flow_of_the_host() {
     for v6 in [false, true] {
-        // Whatever the ports look like; and in the window, if the node looks like the server.
+        // Outside the window with any ports; within it, if the host seems to be the server.
         let outside = [OPENED, ACCEPTED, (1000, 443)].map(|ports| (ports, false));
         let within = [OPENED, (1000, 10250), (50_051, 30_000)].map(|ports| (ports, true));
         for (ports, window) in outside.into_iter().chain(within) {
             for flags in [ACK, ACK | PSH, FIN | ACK] {
-                opens_nothing(v6, ports, window, flags);
+                creates_no_flow(v6, ports, window, flags);
             }
         }
-        // Some look like nobody's opening, ever.
+        // Packets with these flags never create an entry.
         for (ports, window) in [(OPENED, false), (ACCEPTED, false), (ACCEPTED, true)] {
             for flags in [SYN | ACK, RST, RST | ACK] {
-                opens_nothing(v6, ports, window, flags);
+                creates_no_flow(v6, ports, window, flags);
             }
         }
         for ports in [ACCEPTED, (50_051, 40_000), (40_000, 40_000)] {
-            let talk = talk(v6, FRIEND, ports);
+            let flow = flow(v6, FRIEND, ports);
             let mut fence = fence(true);
-            fence.passes(FromNode, &talk.back(TCP, ACK), "older than the fence");
-            fence.passes(Leaving, &talk.out(TCP, ACK), "opened by the node, it seems");
+            fence.passes(
+                FromHost,
+                &flow.inbound(TCP, ACK),
+                "a connection older than the fence",
+            );
+            fence.passes(
+                Leaving,
+                &flow.outbound(TCP, ACK),
+                "picked up as a flow of the host",
+            );
         }
     }
 }
 
 #[track_caller]
-fn opens_nothing(v6: bool, ports: (u16, u16), window: bool, flags: u8) {
-    let talk = talk(v6, FRIEND, ports);
+fn creates_no_flow(v6: bool, ports: (u16, u16), window: bool, flags: u8) {
+    let flow = flow(v6, FRIEND, ports);
     let mut fence = fence(window);
     let what = format!("{ports:?} {flags:#x}, window {window}");
-    fence.passes(FromNode, &talk.back(TCP, flags), &what);
-    fence.passes(FromNode, &talk.back(TCP, flags), "again");
-    fence.refuses(Leaving, &talk.out(TCP, ACK), DropReason::Policy, &what);
+    fence.passes(FromHost, &flow.inbound(TCP, flags), &what);
+    fence.passes(FromHost, &flow.inbound(TCP, flags), "again");
+    fence.denies(Leaving, &flow.outbound(TCP, ACK), DropReason::Policy, &what);
 }
 
 #[test]
-fn a_late_answer_of_the_node_makes_nothing_irrevocable() {
+fn a_mid_flow_reply_of_the_host_creates_a_flow_that_can_be_revoked() {
     for v6 in [false, true] {
-        // The workload chooses its port.
+        // The workload may choose any port.
         for local_port in [40_000, 1000] {
             for (peer_port, window) in [(443, false), (8443, false), (443, true), (40_443, true)] {
-                let talk = talk(v6, FRIEND, (local_port, peer_port));
+                let flow = flow(v6, FRIEND, (local_port, peer_port));
                 let mut fence = fence(window);
                 fence.allow(Direction::Egress, TCP, peer_port);
-                // The connection was opened by the workload; its entry is gone.
-                fence.passes(FromNode, &talk.back(TCP, ACK | PSH), "an answer");
-                fence.passes(Leaving, &talk.out(TCP, ACK), "allowed by the rule");
+                // The workload opened the connection; its entry was evicted.
+                fence.passes(FromHost, &flow.inbound(TCP, ACK | PSH), "a reply");
+                fence.passes(Leaving, &flow.outbound(TCP, ACK), "allowed by the rule");
                 revoke(&mut fence);
-                let more = talk.out(TCP, ACK | PSH);
-                fence.refuses(Leaving, &more, DropReason::Policy, "revoked");
-                let more = talk.back(TCP, ACK | PSH);
-                fence.refuses(FromNode, &more, DropReason::Policy, "an answer, now");
-                fence.passes(FromNode, &talk.back(TCP, SYN), "control: the node opens");
-                fence.passes(Leaving, &talk.out(TCP, SYN | ACK), "and is answered");
+                let more = flow.outbound(TCP, ACK | PSH);
+                fence.denies(Leaving, &more, DropReason::Policy, "revoked");
+                let more = flow.inbound(TCP, ACK | PSH);
+                fence.denies(
+                    FromHost,
+                    &more,
+                    DropReason::Policy,
+                    "a reply of the revoked flow",
+                );
+                fence.passes(
+                    FromHost,
+                    &flow.inbound(TCP, SYN),
+                    "control: a SYN of the host",
+                );
+                fence.passes(Leaving, &flow.outbound(TCP, SYN | ACK), "the SYN+ACK");
             }
         }
     }
 }
 
 #[test]
-fn attempts_of_the_workload_do_not_stop_the_node() {
+fn the_limit_of_unreplied_flows_does_not_affect_the_host() {
     let mut fence = Fence::new();
     fence.allow_friends();
     fence.passes(
-        FromNode,
-        &talk(false, FRIEND, OPENED).back(TCP, SYN | ACK),
+        FromHost,
+        &flow(false, FRIEND, OPENED).inbound(TCP, SYN | ACK),
         "",
     );
     assert_eq!(fence.charged_until(), 0, "the SYN may have been forged");
     let mut ports = 1..=u16::MAX;
-    let spent = ports.find(|port| {
-        let attempt = talk(false, FRIEND, (*port, 80)).out(TCP, SYN);
-        fence.leaving(&attempt) == Dropped
+    let limited = ports.find(|port| {
+        let syn = flow(false, FRIEND, (*port, 80)).outbound(TCP, SYN);
+        fence.leaving(&syn) == Dropped
     });
-    assert!(spent.is_some(), "control: attempts have a limit");
+    assert!(limited.is_some(), "control: there is a limit");
     assert_eq!(fence.count(DropReason::FlowLimit), (1, 0));
     assert_ne!(fence.charged_until(), 0);
-    let talk = talk(false, FRIEND, OPENED);
-    fence.passes(FromNode, &talk.back(TCP, ACK), "as all from the node");
+    let flow = flow(false, FRIEND, OPENED);
+    fence.passes(
+        FromHost,
+        &flow.inbound(TCP, ACK),
+        "packets from the host pass",
+    );
 }
 
 #[test]
-fn a_late_answer_is_booked_like_the_attempt_it_answers() {
+fn a_mid_flow_reply_of_the_host_is_charged_like_the_workloads_syn() {
     let mut fence = Fence::new();
     fence.allow_friends();
-    // Far enough ahead of the clock that no time passes between two bookings.
+    // Far enough ahead of the clock that no time passes between two charges.
     for port in 1..=1000 {
-        fence.passes(Leaving, &talk(false, FRIEND, (port, 80)).out(TCP, SYN), "");
+        fence.passes(
+            Leaving,
+            &flow(false, FRIEND, (port, 80)).outbound(TCP, SYN),
+            "",
+        );
     }
-    let booked = [(Leaving, SYN), (FromNode, ACK), (FromNode, ACK | PSH)].map(|(way, flags)| {
+    let charged = [(Leaving, SYN), (FromHost, ACK), (FromHost, ACK | PSH)].map(|(way, flags)| {
         let before = fence.charged_until();
-        let talk = talk(false, FRIEND, (40_000 + u16::from(flags), 443));
+        let flow = flow(false, FRIEND, (40_000 + u16::from(flags), 443));
         let frame = match way {
-            Leaving => talk.out(TCP, flags),
-            _ => talk.back(TCP, flags),
+            Leaving => flow.outbound(TCP, flags),
+            _ => flow.inbound(TCP, flags),
         };
         fence.passes(way, &frame, "opens a flow");
         fence.charged_until() - before
     });
-    assert_ne!(booked[0], 0, "control: an attempt");
-    assert_eq!(booked, [booked[0]; 3]);
+    assert_ne!(charged[0], 0, "control: a SYN is charged");
+    assert_eq!(charged, [charged[0]; 3]);
 }
 
 #[test]
-fn a_flow_of_the_node_is_nobody_elses() {
+fn only_the_host_may_use_its_flows() {
     for v6 in [false, true] {
-        let talk = talk(v6, FRIEND, ACCEPTED);
-        for (number, first, more) in [(TCP, SYN, ACK), (UDP, 0, 0), (SCTP, 0, 0)] {
+        let flow = flow(v6, FRIEND, ACCEPTED);
+        for (protocol, first, more) in [(TCP, SYN, ACK), (UDP, 0, 0), (SCTP, 0, 0)] {
             for flags in [first, more] {
                 let mut fence = Fence::new();
-                fence.passes(FromNode, &talk.back(number, first), "from the node");
+                fence.passes(FromHost, &flow.inbound(protocol, first), "from the host");
                 for way in [Arriving, Hairpin] {
-                    let frame = talk.back(number, flags);
-                    fence.refuses(way, &frame, DropReason::Policy, "from elsewhere");
+                    let frame = flow.inbound(protocol, flags);
+                    fence.denies(way, &frame, DropReason::Policy, "from elsewhere");
                 }
-                fence.passes(FromNode, &talk.back(number, more), "control: the node's");
-                fence.passes(Leaving, &talk.out(number, more), "and its answer");
+                fence.passes(
+                    FromHost,
+                    &flow.inbound(protocol, more),
+                    "control: from the host",
+                );
+                fence.passes(Leaving, &flow.outbound(protocol, more), "the reply");
             }
         }
 
-        // Who may come by a rule takes the flow over, and loses it with the rule; from the middle of a
-        // connection nobody does.
+        // A sender that a rule allows takes the flow over, and loses it with the rule; a mid-flow
+        // TCP packet takes nothing over.
         let mut fence = Fence::new();
         fence.allow(Direction::Ingress, TCP, ACCEPTED.0);
-        fence.passes(FromNode, &talk.back(TCP, SYN), "from the node");
+        fence.passes(FromHost, &flow.inbound(TCP, SYN), "from the host");
         for flags in [RST, FIN | ACK, ACK] {
-            fence.passes(Arriving, &talk.back(TCP, flags), "by a rule");
+            fence.passes(Arriving, &flow.inbound(TCP, flags), "a rule allows it");
         }
         revoke(&mut fence);
-        fence.passes(Leaving, &talk.out(TCP, SYN | ACK), "still the node's");
+        fence.passes(
+            Leaving,
+            &flow.outbound(TCP, SYN | ACK),
+            "still the host's flow",
+        );
 
         let mut fence = Fence::new();
         fence.allow(Direction::Ingress, UDP, ACCEPTED.0);
-        fence.passes(FromNode, &talk.back(UDP, 0), "from the node");
-        fence.passes(Arriving, &talk.back(UDP, 0), "by a rule");
+        fence.passes(FromHost, &flow.inbound(UDP, 0), "from the host");
+        fence.passes(Arriving, &flow.inbound(UDP, 0), "a rule allows it");
         revoke(&mut fence);
-        let answer = talk.out(UDP, 0);
-        fence.refuses(Leaving, &answer, DropReason::Policy, "revoked");
+        let reply = flow.outbound(UDP, 0);
+        fence.denies(Leaving, &reply, DropReason::Policy, "revoked");
     }
 }
 
 #[test]
-fn a_flow_to_an_own_address_ends_with_its_ownership() {
+fn a_flow_to_an_own_address_is_denied_once_the_address_is_removed() {
     for v6 in [false, true] {
-        for (number, first, more) in [(TCP, SYN, ACK), (UDP, 0, 0)] {
-            let talk = talk(v6, OTHER, OPENED);
+        for (protocol, first, more) in [(TCP, SYN, ACK), (UDP, 0, 0)] {
+            let flow = flow(v6, OTHER, OPENED);
             let mut fence = Fence::new();
-            own(&mut fence, Some(OTHER));
+            set_extra_address(&mut fence, Some(OTHER));
             fence.passes(
                 Leaving,
-                &talk.out(number, first),
-                "to a further own address",
+                &flow.outbound(protocol, first),
+                "to another own address",
             );
-            fence.passes(Hairpin, &talk.back(number, more), "and back");
-            fence.passes(Leaving, &talk.out(number, more), "goes on");
-            own(&mut fence, None);
-            let more = talk.out(number, more);
-            fence.refuses(Leaving, &more, DropReason::Policy, "another's now");
+            fence.passes(Hairpin, &flow.inbound(protocol, more), "the reply");
+            fence.passes(
+                Leaving,
+                &flow.outbound(protocol, more),
+                "the flow continues",
+            );
+            set_extra_address(&mut fence, None);
+            let more = flow.outbound(protocol, more);
+            fence.denies(
+                Leaving,
+                &more,
+                DropReason::Policy,
+                "no longer an own address",
+            );
         }
         for way in [Leaving, Arriving] {
-            for (number, first, more) in [(TCP, SYN, ACK), (UDP, 0, 0)] {
-                let talk = talk(v6, OTHER, ACCEPTED);
+            for (protocol, first, more) in [(TCP, SYN, ACK), (UDP, 0, 0)] {
+                let flow = flow(v6, OTHER, ACCEPTED);
                 let mut fence = Fence::new();
-                own(&mut fence, Some(OTHER));
-                fence.passes(Hairpin, &talk.back(number, first), "from an own address");
-                own(&mut fence, None);
+                set_extra_address(&mut fence, Some(OTHER));
+                fence.passes(
+                    Hairpin,
+                    &flow.inbound(protocol, first),
+                    "from an own address",
+                );
+                set_extra_address(&mut fence, None);
                 let frame = if way == Leaving {
-                    talk.out(number, more)
+                    flow.outbound(protocol, more)
                 } else {
-                    talk.back(number, more)
+                    flow.inbound(protocol, more)
                 };
-                fence.refuses(way, &frame, DropReason::Policy, "another's now");
+                fence.denies(way, &frame, DropReason::Policy, "no longer an own address");
             }
         }
     }
 }
 
 #[test]
-fn lockdown_takes_nothing_from_the_node() {
+fn a_packet_dropped_by_lockdown_does_not_take_over_a_flow_of_the_host() {
     for v6 in [false, true] {
-        let talk = talk(v6, FRIEND, ACCEPTED);
+        let flow = flow(v6, FRIEND, ACCEPTED);
         let mut fence = Fence::new();
         fence.allow(Direction::Ingress, TCP, ACCEPTED.0);
         for (way, flags) in [
-            (FromNode, SYN),
+            (FromHost, SYN),
             (Leaving, SYN | ACK),
-            (FromNode, ACK),
-            (FromNode, ACK | PSH),
+            (FromHost, ACK),
+            (FromHost, ACK | PSH),
         ] {
             let frame = if way == Leaving {
-                talk.out(TCP, flags)
+                flow.outbound(TCP, flags)
             } else {
-                talk.back(TCP, flags)
+                flow.inbound(TCP, flags)
             };
-            fence.passes(way, &frame, "opened and used");
+            fence.passes(way, &frame, "the handshake and data");
         }
         assert_eq!(fence.assured(), 1);
         fence.set_mode(Mode::Lockdown);
-        assert_eq!(fence.arriving(&talk.back(TCP, SYN)), Dropped, "lockdown");
-        assert_eq!(fence.assured(), 1, "dropped, it takes nothing over");
+        assert_eq!(fence.arriving(&flow.inbound(TCP, SYN)), Dropped, "lockdown");
+        assert_eq!(fence.assured(), 1, "the entry is unchanged");
         fence.set_mode(Mode::Enforce);
-        fence.passes(Arriving, &talk.back(TCP, SYN), "control: by a rule");
-        assert_eq!(fence.assured(), 0, "and takes over");
+        fence.passes(
+            Arriving,
+            &flow.inbound(TCP, SYN),
+            "control: a rule allows it",
+        );
+        assert_eq!(fence.assured(), 0, "the new flow replaced the entry");
     }
 }
 
-/// Gives the workload a further address of each family, or takes it away.
-fn own(fence: &mut Fence, further: Option<Both>) {
-    let address = |v6| further.map(|both| both.ip(v6));
+/// Gives the workload another address of each family, or removes it.
+fn set_extra_address(fence: &mut Fence, extra: Option<DualStack>) {
+    let address = |v6| extra.map(|both| both.ip(v6));
     fence.edit(|endpoint| {
         endpoint.ip4[2] = match address(false) {
             Some(IpAddr::V4(address)) => Ip4::from_wire(address.octets()),

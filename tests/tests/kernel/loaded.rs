@@ -1,8 +1,8 @@
-//! Loaded programs and maps, used by one test after another.
+//! A pool of loaded programs and maps that the tests share.
 //!
-//! Loading takes seconds on a small machine, because the verifier walks every path. So what was
-//! loaded once goes back to a pool, and whoever takes it out finds empty maps. Pins are needed for
-//! a moment only: to get at the maps that the datapath keeps to itself.
+//! Loading takes seconds on a small machine because of the verifier, so loaded programs go back to
+//! a pool; a test that takes them from the pool gets empty maps. Pins are needed only while
+//! loading, to open the maps that the datapath does not expose.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -21,15 +21,15 @@ use ringfence_common::{
     fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
     ids::{ClassId, IdentityId},
     maps::{self, RuleHit},
-    mode::Action as Outcome,
+    mode::Action as PacketAction,
     quota::Usage,
     stats::{STATS, of_reason},
 };
 use ringfence_testbed::Bpffs;
 
-/// Capacity of conntrack: a test may leave thousands of attempts unanswered.
+/// Capacity of conntrack: a test may leave thousands of flows unreplied.
 pub(crate) const CONNTRACK: u32 = 16_384;
-/// Numbers of identities and rules stay below this in tests.
+/// Identities and rule slots of tests are below this.
 const NUMBERS: u32 = 64;
 
 static POOL: Mutex<Vec<Loaded>> = Mutex::new(Vec::new());
@@ -39,11 +39,11 @@ pub(crate) struct Loaded {
     pub(crate) telemetry: Telemetry,
     ct4: HashMap<MapData, CtKey4, CtEntry>,
     ct6: HashMap<MapData, CtKey6, CtEntry>,
-    attempts4: HashMap<MapData, CtKey4, CtEntry>,
-    attempts6: HashMap<MapData, CtKey6, CtEntry>,
+    unreplied4: HashMap<MapData, CtKey4, CtEntry>,
+    unreplied6: HashMap<MapData, CtKey6, CtEntry>,
     conntrack: Conntrack,
     usages: HashMap<MapData, u32, Usage>,
-    swept: HashMap<MapData, u32, u64>,
+    usage_sweep: HashMap<MapData, u32, u64>,
     fragments4: HashMap<MapData, FragmentKey4, FragmentPorts>,
     fragments6: HashMap<MapData, FragmentKey6, FragmentPorts>,
     denies: HashMap<MapData, DenyKey, DenyCount>,
@@ -51,7 +51,7 @@ pub(crate) struct Loaded {
     hits: PerCpuArray<MapData, RuleHit>,
 }
 
-/// A private bpffs and its directory.
+/// A private bpffs and its temporary directory.
 pub(crate) struct Pinned {
     pub(crate) pins: Pins,
     bpffs: Bpffs,
@@ -79,7 +79,7 @@ impl Pinned {
 }
 
 impl Loaded {
-    /// One from the pool, or a new one; its maps are empty.
+    /// Takes loaded programs from the pool, or loads them; the maps are empty.
     pub(crate) fn take() -> Self {
         let pooled = POOL.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut loaded = pooled.unwrap_or_else(Self::load);
@@ -87,7 +87,7 @@ impl Loaded {
         loaded
     }
 
-    /// For the next test.
+    /// Returns them to the pool.
     pub(crate) fn give_back(self) {
         let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
         pool.push(self);
@@ -111,17 +111,17 @@ impl Loaded {
             conntrack: datapath.take_conntrack().unwrap(),
             datapath,
             telemetry,
-            ct4: opened(pins, maps::CT4),
-            ct6: opened(pins, maps::CT6),
-            attempts4: opened(pins, maps::CT_UNREPLIED4),
-            attempts6: opened(pins, maps::CT_UNREPLIED6),
-            usages: opened(pins, maps::CT_USAGE),
-            swept: opened(pins, maps::CT_USAGE_SWEEP),
-            fragments4: opened(pins, maps::FRAG4),
-            fragments6: opened(pins, maps::FRAG6),
-            denies: opened(pins, maps::DENIES),
-            stats: opened(pins, maps::STATS),
-            hits: opened(pins, maps::RULE_HITS),
+            ct4: pinned_map(pins, maps::CT4),
+            ct6: pinned_map(pins, maps::CT6),
+            unreplied4: pinned_map(pins, maps::CT_UNREPLIED4),
+            unreplied6: pinned_map(pins, maps::CT_UNREPLIED6),
+            usages: pinned_map(pins, maps::CT_USAGE),
+            usage_sweep: pinned_map(pins, maps::CT_USAGE_SWEEP),
+            fragments4: pinned_map(pins, maps::FRAG4),
+            fragments6: pinned_map(pins, maps::FRAG6),
+            denies: pinned_map(pins, maps::DENIES),
+            stats: pinned_map(pins, maps::STATS),
+            hits: pinned_map(pins, maps::RULE_HITS),
         }
     }
 
@@ -134,19 +134,19 @@ impl Loaded {
             let unclassed = Action::SetClass(IdentityId(number), ClassId::ANY);
             self.datapath.write(&unclassed).unwrap();
         }
-        self.forget_flows();
-        self.forget_fragments();
+        self.clear_flows();
+        self.clear_fragments();
         reset(&mut self.stats, STATS, 0);
         reset(&mut self.hits, NUMBERS, RuleHit::default());
         self.telemetry.drain(usize::MAX, |_| {});
     }
 
-    /// How many proven flows there are.
+    /// Number of assured entries.
     pub(crate) fn assured(&self) -> usize {
         self.ct4.keys().count() + self.ct6.keys().count()
     }
 
-    /// Up to when an endpoint's attempts are booked.
+    /// Time up to which unreplied flows are charged to an endpoint.
     pub(crate) fn charged_until(&self, ifindex: u32) -> u64 {
         let usage = self.usages.get(&ifindex, 0);
         usage.map_or(0, |usage| usage.charged_until)
@@ -156,48 +156,48 @@ impl Loaded {
         self.conntrack.sweep(now, endpoints).unwrap()
     }
 
-    /// Empties conntrack, and the table of what denials were reported.
-    pub(crate) fn forget_flows(&mut self) {
-        forget(&mut self.ct4);
-        forget(&mut self.ct6);
-        forget(&mut self.attempts4);
-        forget(&mut self.attempts6);
-        forget(&mut self.usages);
-        forget(&mut self.swept);
-        forget(&mut self.denies);
+    /// Empties conntrack and the deny aggregates.
+    pub(crate) fn clear_flows(&mut self) {
+        clear(&mut self.ct4);
+        clear(&mut self.ct6);
+        clear(&mut self.unreplied4);
+        clear(&mut self.unreplied6);
+        clear(&mut self.usages);
+        clear(&mut self.usage_sweep);
+        clear(&mut self.denies);
     }
 
-    pub(crate) fn forget_fragments(&mut self) {
-        forget(&mut self.fragments4);
-        forget(&mut self.fragments6);
+    pub(crate) fn clear_fragments(&mut self) {
+        clear(&mut self.fragments4);
+        clear(&mut self.fragments6);
     }
 
     pub(crate) fn make_reports_due(&mut self) -> Vec<DenyKey> {
-        let kinds: Vec<_> = self.denies.iter().collect::<Result<_, _>>().unwrap();
-        for (key, count) in &kinds {
+        let aggregates: Vec<_> = self.denies.iter().collect::<Result<_, _>>().unwrap();
+        for (key, count) in &aggregates {
             let due = DenyCount {
                 reported: 0,
                 ..*count
             };
             self.denies.insert(key, due, 0).unwrap();
         }
-        kinds.into_iter().map(|(key, _)| key).collect()
+        aggregates.into_iter().map(|(key, _)| key).collect()
     }
 
-    /// One counter of `STATS`, over all CPUs.
-    pub(crate) fn counter(&self, reason: DropReason, action: Outcome) -> u64 {
+    /// One counter of `STATS`, summed over all CPUs.
+    pub(crate) fn counter(&self, reason: DropReason, action: PacketAction) -> u64 {
         let values = self.stats.get(&of_reason(reason, action), 0).unwrap();
         values.iter().sum()
     }
 
-    /// Makes recorded fragments older.
+    /// Ages recorded fragments.
     pub(crate) fn age_fragments(&mut self, by: u64) {
         age(&mut self.fragments4, by);
         age(&mut self.fragments6, by);
     }
 }
 
-fn opened<T: TryFrom<Map, Error: std::fmt::Debug>>(pins: &Pins, name: &str) -> T {
+fn pinned_map<T: TryFrom<Map, Error: std::fmt::Debug>>(pins: &Pins, name: &str) -> T {
     let map = MapData::from_pin(pins.map(name)).unwrap();
     T::try_from(Map::from_map_data(map).unwrap()).unwrap()
 }
@@ -210,7 +210,7 @@ fn age<K: Pod>(map: &mut HashMap<MapData, K, FragmentPorts>, by: u64) {
     }
 }
 
-fn forget<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) {
+fn clear<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) {
     let keys: Vec<K> = map.keys().collect::<Result<_, _>>().unwrap();
     for key in keys {
         map.remove(&key).unwrap();

@@ -1,15 +1,15 @@
-//! The kernel programs, run on single frames by the kernel itself (`BPF_PROG_TEST_RUN`).
+//! Tests of the kernel programs on single frames, by `BPF_PROG_TEST_RUN`.
 //!
-//! Every negative is run twice: in `enforce` the frame must be dropped for exactly one reason, and
-//! in `observe` the very same frame must pass and be counted as what would have been dropped.
-//! Frames are made by hand; their checksums do not matter here.
+//! Every denied frame is run twice: in `enforce` it must be dropped for exactly one reason, and in
+//! `observe` the same frame must pass and be counted under the same reason. Frames are written by
+//! hand; the programs do not check checksums.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test that cannot go on should stop where it is"
+    reason = "a failed precondition fails the test"
 )]
 
 mod agreement;

@@ -1,6 +1,6 @@
-//! Frames that no sane stack sends, at both hooks, each with the one reason it is dropped for.
+//! Frames that no valid stack sends, at both hooks, each with the one reason it is denied for.
 //!
-//! Policy allows friends everything here, so that nothing else could be the reason.
+//! Policy allows [`FRIEND`] everything here, so that no other reason applies.
 
 use ringfence_common::drop_reason::DropReason;
 use ringfence_testbed::frame::{IPV4, IPV6};
@@ -11,7 +11,7 @@ use crate::frames::{
     framed, icmp, icmp_of, packet, sctp, tcp, udp, with,
 };
 
-/// A frame with this transport, from the workload or to it.
+/// A frame with this transport payload, from the workload or to it.
 fn sent(way: Way, v6: bool, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let (from, to) = if way == Leaving {
         (LOCAL, FRIEND)
@@ -21,64 +21,68 @@ fn sent(way: Way, v6: bool, protocol: u8, payload: &[u8]) -> Vec<u8> {
     frame(from.ip(v6), to.ip(v6), protocol, payload)
 }
 
-fn open_fence() -> Fence {
+fn permissive() -> Fence {
     let mut fence = Fence::new();
     fence.allow_friends();
     fence
 }
 
-fn refuse_all(cases: impl Fn(Way) -> Vec<(&'static str, Vec<u8>, DropReason)>) {
-    let mut fence = open_fence();
+fn all_are_denied(cases: impl Fn(Way) -> Vec<(&'static str, Vec<u8>, DropReason)>) {
+    let mut fence = permissive();
     for way in [Leaving, Arriving] {
         for (what, frame, reason) in cases(way) {
-            fence.refuses(way, &frame, reason, what);
+            fence.denies(way, &frame, reason, what);
         }
     }
 }
 
-fn pass_all(cases: impl Fn(Way) -> Vec<(&'static str, Vec<u8>)>) {
+fn all_pass(cases: impl Fn(Way) -> Vec<(&'static str, Vec<u8>)>) {
     for way in [Leaving, Arriving] {
         for (what, frame) in cases(way) {
-            open_fence().passes(way, &frame, what);
+            permissive().passes(way, &frame, what);
         }
     }
 }
 
 #[test]
-fn ipv4_headers() {
-    refuse_all(|way| {
+fn malformed_ipv4_headers_are_denied() {
+    all_are_denied(|way| {
         let good = sent(way, false, TCP, &tcp(1, 2, SYN));
         let header = |at, bytes: &[u8]| with(good.clone(), IP + at, bytes);
         vec![
             ("version 5", header(0, &[0x55]), DropReason::Ipv4Header),
             (
-                "version 6 behind IPv4's type",
+                "version 6 behind the EtherType of IPv4",
                 header(0, &[0x65]),
                 DropReason::Ipv4Header,
             ),
             (
-                "a header of 16 bytes",
+                "a header length of 16",
                 header(0, &[0x44]),
                 DropReason::Ipv4Header,
             ),
             (
-                "a header of none",
+                "a header length of 0",
                 header(0, &[0x40]),
                 DropReason::Ipv4Header,
             ),
             (
-                "shorter than its header",
+                "a total length shorter than the header",
                 header(2, &[0, 19]),
                 DropReason::IpLength,
             ),
-            ("a length of zero", header(2, &[0, 0]), DropReason::IpLength),
+            (
+                "a total length of zero",
+                header(2, &[0, 0]),
+                DropReason::IpLength,
+            ),
             (
                 "longer than the frame",
                 header(2, &[0, 41]),
                 DropReason::IpLength,
             ),
             (
-                "options beyond its length",
+                "options beyond the total length",
                 with(header(0, &[0x4f]), IP + 2, &[0, 40]),
                 DropReason::IpLength,
             ),
@@ -87,8 +91,8 @@ fn ipv4_headers() {
 }
 
 #[test]
-fn ipv6_headers() {
-    refuse_all(|way| {
+fn malformed_ipv6_headers_are_denied() {
+    all_are_denied(|way| {
         let good = sent(way, true, TCP, &tcp(1, 2, SYN));
         let header = |at, bytes: &[u8]| with(good.clone(), IP + at, bytes);
         vec![
@@ -100,7 +104,7 @@ fn ipv6_headers() {
                 DropReason::IpLength,
             ),
             (
-                "a payload of zero",
+                "a payload length of zero",
                 header(4, &[0, 0]),
                 DropReason::TcpHeader,
             ),
@@ -109,7 +113,7 @@ fn ipv6_headers() {
 }
 
 #[test]
-fn ipv6_extension_headers() {
+fn invalid_ipv6_extension_headers_are_denied_and_valid_ones_pass() {
     let chain = |way, first, headers: &[&[u8]], last: &[u8]| {
         sent(
             way,
@@ -125,13 +129,17 @@ fn ipv6_extension_headers() {
             .collect()
     };
     let segment = tcp(1, 2, SYN);
-    refuse_all(|way| {
+    all_are_denied(|way| {
         let reason = DropReason::ExtensionHeaders;
         let twice = [fragment6(44, 0, false, 1), fragment6(TCP, 0, false, 1)].concat();
         vec![
-            ("nine", chain(way, 60, &[&options(9)], &segment), reason),
             (
-                "hop-by-hop second",
+                "nine headers",
+                chain(way, 60, &[&options(9)], &segment),
+                reason,
+            ),
+            (
+                "a hop-by-hop header that is not first",
                 chain(
                     way,
                     60,
@@ -141,7 +149,7 @@ fn ipv6_extension_headers() {
                 reason,
             ),
             (
-                "beyond the packet",
+                "a header beyond the packet",
                 chain(
                     way,
                     60,
@@ -161,7 +169,7 @@ fn ipv6_extension_headers() {
                 DropReason::RoutingHeader,
             ),
             (
-                "routing type 0, second",
+                "routing type 0 behind another header",
                 chain(
                     way,
                     60,
@@ -171,28 +179,28 @@ fn ipv6_extension_headers() {
                 DropReason::RoutingHeader,
             ),
             (
-                "cut off",
+                "truncated",
                 chain(way, 60, &[], &[TCP, 0, 1, 0]),
                 DropReason::Truncated,
             ),
             (
-                "an endless chain cut off",
+                "truncated in the second header",
                 chain(way, 60, &[&extension(60, 0, 1)], &[60]),
                 DropReason::Truncated,
             ),
             (
-                "no transport after it",
+                "no transport header",
                 chain(way, 60, &[&extension(TCP, 0, 1)], &[]),
                 DropReason::TcpHeader,
             ),
         ]
     });
-    pass_all(|way| {
+    all_pass(|way| {
         let authentication = [TCP, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1];
         vec![
-            ("eight", chain(way, 60, &[&options(8)], &segment)),
+            ("eight headers", chain(way, 60, &[&options(8)], &segment)),
             (
-                "hop-by-hop first",
+                "a hop-by-hop header first",
                 chain(
                     way,
                     0,
@@ -205,7 +213,7 @@ fn ipv6_extension_headers() {
                 chain(way, 43, &[&extension(TCP, 0, 4)], &segment),
             ),
             (
-                "authentication",
+                "an authentication header",
                 chain(way, 51, &[&authentication], &segment),
             ),
             (
@@ -217,8 +225,8 @@ fn ipv6_extension_headers() {
 }
 
 #[test]
-fn policy_sees_through_extension_headers() {
-    // The real port is behind the chain; the bytes where it would be without one say another.
+fn policy_applies_to_the_ports_behind_extension_headers() {
+    // The real port is behind the extension header; a decoy is where it would be without one.
     let mut fence = Fence::new();
     fence.allow(ringfence_common::mode::Direction::Egress, TCP, 443);
     let hidden = |port| {
@@ -232,7 +240,7 @@ fn policy_sees_through_extension_headers() {
         )
     };
     fence.passes(Leaving, &hidden(443), "the allowed port behind options");
-    fence.refuses(
+    fence.denies(
         Leaving,
         &hidden(444),
         DropReason::Policy,
@@ -241,9 +249,9 @@ fn policy_sees_through_extension_headers() {
 }
 
 #[test]
-fn transport_headers() {
+fn malformed_transport_headers_are_denied() {
     for v6 in [false, true] {
-        refuse_all(|way| {
+        all_are_denied(|way| {
             let flags = |flags| sent(way, v6, TCP, &tcp(1, 2, flags));
             let good = flags(SYN);
             let l4 = if v6 { L4_OF_6 } else { L4_OF_4 };
@@ -256,7 +264,7 @@ fn transport_headers() {
                     DropReason::TcpHeader,
                 ),
                 (
-                    "a TCP header of 16",
+                    "a TCP header length of 16",
                     with(good.clone(), l4 + 12, &[4 << 4]),
                     DropReason::TcpHeader,
                 ),
@@ -271,7 +279,7 @@ fn transport_headers() {
                 ("FIN alone", flags(FIN), DropReason::TcpFlags),
                 ("PSH alone", flags(PSH), DropReason::TcpFlags),
                 ("FIN and RST", flags(FIN | RST | ACK), DropReason::TcpFlags),
-                ("all of them", flags(0xff), DropReason::TcpFlags),
+                ("all flags", flags(0xff), DropReason::TcpFlags),
                 (
                     "SYN, ACK and URG",
                     flags(SYN | ACK | 0x20),
@@ -301,11 +309,11 @@ fn transport_headers() {
                 ),
             ]
         });
-        pass_all(|way| {
+        all_pass(|way| {
             let flags = |flags| sent(way, v6, TCP, &tcp(1, 2, flags));
             let padded = [sent(way, v6, UDP, &udp(1, 2, 0)), vec![0; 30]].concat();
             vec![
-                ("SYN with congestion bits", flags(SYN | 0xc0)),
+                ("SYN with ECN bits", flags(SYN | 0xc0)),
                 ("SYN and URG", flags(SYN | 0x20)),
                 ("RST", flags(RST)),
                 ("FIN and ACK", flags(FIN | ACK)),
@@ -320,8 +328,8 @@ fn transport_headers() {
 }
 
 #[test]
-fn ipv4_options_are_stepped_over() {
-    // The real port is behind the options; the bytes at the usual place say another.
+fn policy_applies_to_the_ports_behind_ipv4_options() {
+    // The real port is behind the options; a decoy is where it would be without them.
     let mut fence = Fence::new();
     fence.allow(ringfence_common::mode::Direction::Egress, TCP, 443);
     let hidden = |port| {
@@ -330,7 +338,7 @@ fn ipv4_options_are_stepped_over() {
         with(sent(Leaving, false, TCP, &bytes), IP, &[0x46])
     };
     fence.passes(Leaving, &hidden(443), "the allowed port behind options");
-    fence.refuses(
+    fence.denies(
         Leaving,
         &hidden(444),
         DropReason::Policy,
@@ -339,25 +347,25 @@ fn ipv4_options_are_stepped_over() {
 }
 
 #[test]
-fn big_tcp_has_no_length_and_passes() {
+fn big_tcp_packets_without_a_length_pass() {
     for v6 in [false, true] {
         let whole = sent(Leaving, v6, TCP, &tcp(1, 2, ACK));
         let at = if v6 { IP + 4 } else { IP + 2 };
         let big = with(whole, at, &[0, 0]);
-        let mut fence = open_fence();
+        let mut fence = permissive();
         assert_eq!(
-            fence.run_as(Leaving, &big, 0, 1),
+            fence.run_with(Leaving, &big, 0, 1),
             Dropped,
-            "control: not to be cut"
+            "control: not a GSO packet"
         );
-        assert_eq!(fence.run_as(Leaving, &big, 1400, 1), Passed);
+        assert_eq!(fence.run_with(Leaving, &big, 1400, 1), Passed);
     }
 }
 
 #[test]
-fn ethertypes_and_vlan_tags() {
+fn vlan_tags_and_other_ethertypes_are_denied() {
     for v6 in [false, true] {
-        refuse_all(|way| {
+        all_are_denied(|way| {
             let (from, to) = if way == Leaving {
                 (LOCAL, FRIEND)
             } else {
@@ -376,7 +384,7 @@ fn ethertypes_and_vlan_tags() {
                 ("LLDP", framed(0x88cc, &inner), DropReason::Ethertype),
                 ("MPLS", framed(0x8847, &inner), DropReason::Ethertype),
                 (
-                    "an old stacked tag",
+                    "a pre-standard service tag",
                     tagged(0x9100, 5),
                     DropReason::Ethertype,
                 ),

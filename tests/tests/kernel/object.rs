@@ -1,4 +1,4 @@
-//! The object itself: every map that the shared crate names is in it, with the promised capacity.
+//! The object file: every map that the shared crate names, its capacity, and the program sizes.
 
 use aya::maps::MapInfo;
 use ringfence::datapath::LoadOptions;
@@ -42,10 +42,10 @@ fn every_named_map_is_in_the_object_and_pinned() {
     }
 }
 
-/// Of the programs that ship: seams for seeded bugs make them larger.
+/// Only for the programs that ship: seeded bugs make them larger.
 #[cfg(not(feature = "mutants"))]
 #[test]
-fn the_programs_are_as_large_as_is_on_record() {
+fn program_sizes_match_the_record() {
     use ringfence_testbed::sizes::{MOST_VERIFIED, Record};
 
     let pinned = Pinned::new();
@@ -57,13 +57,13 @@ fn the_programs_are_as_large_as_is_on_record() {
     let differences = measured.differences(&Record::kept().unwrap());
     assert!(
         differences.is_empty(),
-        "{differences:?}; if that is meant, ebpf/sizes.toml is now:\n{}",
+        "{differences:?}; if this is intended, ebpf/sizes.toml should be:\n{}",
         toml::to_string(&measured).unwrap()
     );
 }
 
-/// Of two clocks of which one ran at another speed, the difference would be half of the time at least:
-/// no two rates at which kernels tick are closer to each other.
+/// With a wrong tick rate the clocks would differ by more than an eighth of the elapsed time: the
+/// tick rates of kernels (100, 250, 300 and 1000) are further apart than that.
 #[test]
 fn both_clocks_run_at_the_same_speed() {
     let mut fence = Fence::new();

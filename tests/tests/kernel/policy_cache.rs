@@ -1,4 +1,4 @@
-//! Answers of policy that a CPU uses again within the tick: for their question, and no longer.
+//! The policy cache: a CPU reuses a decision only for the same lookup, and only within the tick.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use ringfence_common::{
 use ringfence_testbed::eventually;
 
 use crate::fence::{Arriving, FRIEND, FRIENDS, Fence, LOCAL, Leaving, OTHER, RULE, TABLE, exact};
-use crate::frames::{SYN, TCP, Talk, UDP};
+use crate::frames::{Flow, SYN, TCP, UDP};
 
-fn talk(v6: bool, port: u16, service: u16) -> Talk {
-    Talk {
+fn flow(v6: bool, port: u16, service: u16) -> Flow {
+    Flow {
         v6,
         local: (LOCAL, port),
         peer: (FRIEND, service),
@@ -22,7 +22,7 @@ fn talk(v6: bool, port: u16, service: u16) -> Talk {
 }
 
 #[test]
-fn an_answer_is_for_its_question_alone() {
+fn a_cached_decision_applies_only_to_the_same_lookup() {
     for v6 in [false, true] {
         let mut fence = Fence::new();
         for service in (1..200).step_by(2) {
@@ -30,32 +30,36 @@ fn an_answer_is_for_its_question_alone() {
         }
         for round in 0..3 {
             for service in 1..200 {
-                let talk = talk(v6, 1000 + round, service);
-                let other = Talk {
+                let flow = flow(v6, 1000 + round, service);
+                let other = Flow {
                     peer: (OTHER, service),
-                    ..talk
+                    ..flow
                 };
                 if service % 2 == 1 {
-                    fence.passes(Leaving, &talk.out(TCP, SYN), "a rule allows it");
+                    fence.passes(Leaving, &flow.outbound(TCP, SYN), "a rule allows it");
                 } else {
                     let what = "no rule for this port";
-                    fence.refuses(Leaving, &talk.out(TCP, SYN), DropReason::Policy, what);
+                    fence.denies(Leaving, &flow.outbound(TCP, SYN), DropReason::Policy, what);
                 }
                 for (way, frame, what) in [
-                    (Leaving, talk.out(UDP, 0), "no rule for this protocol"),
-                    (Leaving, other.out(TCP, SYN), "no rule for this peer"),
-                    (Arriving, other.back(TCP, SYN), "nor for this direction"),
+                    (Leaving, flow.outbound(UDP, 0), "no rule for this protocol"),
+                    (Leaving, other.outbound(TCP, SYN), "no rule for this peer"),
+                    (
+                        Arriving,
+                        other.inbound(TCP, SYN),
+                        "no rule for this direction",
+                    ),
                 ] {
-                    fence.refuses(way, &frame, DropReason::Policy, what);
+                    fence.denies(way, &frame, DropReason::Policy, what);
                 }
             }
         }
     }
 }
 
-/// So many tables that some have their answers in the same place as the first.
+/// With this many tables, some share a cache slot with the first.
 #[test]
-fn an_answer_is_for_its_table_alone() {
+fn a_cached_decision_applies_only_to_its_table() {
     for v6 in [false, true] {
         let mut fence = Fence::new();
         fence.allow(Direction::Egress, TCP, 443);
@@ -63,45 +67,54 @@ fn an_answer_is_for_its_table_alone() {
         others().for_each(|table| fence.deny_by_default(table));
         for (port, table) in (1000..).zip(others()) {
             fence.edit(|endpoint| endpoint.table = TABLE);
-            let opening = talk(v6, port, 443).out(TCP, SYN);
-            fence.passes(Leaving, &opening, "its table allows it");
+            let syn = flow(v6, port, 443).outbound(TCP, SYN);
+            fence.passes(Leaving, &syn, "this table allows it");
             fence.edit(|endpoint| endpoint.table = table);
-            let opening = talk(v6, port + 1000, 443).out(TCP, SYN);
-            fence.refuses(Leaving, &opening, DropReason::Policy, "this one does not");
+            let syn = flow(v6, port + 1000, 443).outbound(TCP, SYN);
+            fence.denies(Leaving, &syn, DropReason::Policy, "this table does not");
         }
     }
 }
 
 #[test]
-fn an_answer_is_forgotten_with_the_tick() {
+fn a_cached_decision_is_dropped_with_the_tick() {
     let mut fence = Fence::new();
     for round in 0..20 {
         fence.allow(Direction::Egress, TCP, 443);
-        let opening = talk(false, 1000 + round, 443).out(TCP, SYN);
-        fence.passes(Leaving, &opening, "allowed now");
+        let syn = flow(false, 1000 + round, 443).outbound(TCP, SYN);
+        fence.passes(Leaving, &syn, "allowed now");
         let row = PolicyRow::lasting(Verdict::Deny, RULE);
-        fence.put(exact(TABLE, FRIENDS, Direction::Egress, TCP, 443), row);
-        let opening = talk(false, 2000 + round, 443).out(TCP, SYN);
-        fence.refuses(Leaving, &opening, DropReason::Policy, "denied now");
+        fence.put_row(exact(TABLE, FRIENDS, Direction::Egress, TCP, 443), row);
+        let syn = flow(false, 2000 + round, 443).outbound(TCP, SYN);
+        fence.denies(Leaving, &syn, DropReason::Policy, "denied now");
     }
 }
 
-/// A flow that got the answer of another would have no time at which to ask again.
+/// A flow that got such a decision from the cache would have no recheck time.
 #[test]
-fn an_answer_that_changes_with_time_is_nobody_elses() {
+fn a_decision_with_a_recheck_time_is_not_shared_through_the_cache() {
     let mut fence = Fence::new();
     let end = fence.now() + 300_000_000;
     let row = PolicyRow::until((Verdict::Allow, RULE), end, (Verdict::Deny, RULE));
-    fence.put(exact(TABLE, FRIENDS, Direction::Egress, UDP, 53), row);
-    let flows: Vec<Talk> = (1000..1020).map(|port| talk(false, port, 53)).collect();
+    fence.put_row(exact(TABLE, FRIENDS, Direction::Egress, UDP, 53), row);
+    let flows: Vec<Flow> = (1000..1020).map(|port| flow(false, port, 53)).collect();
     for flow in &flows {
-        fence.passes(Leaving, &flow.out(UDP, 0), "until then");
+        fence.passes(
+            Leaving,
+            &flow.outbound(UDP, 0),
+            "before the end of the rule",
+        );
     }
     eventually(Duration::from_secs(10), "the end of the rule", || {
         Ok((fence.now() >= end).then_some(()))
     })
     .unwrap();
     for flow in &flows {
-        fence.refuses(Leaving, &flow.out(UDP, 0), DropReason::Policy, "afterwards");
+        fence.denies(
+            Leaving,
+            &flow.outbound(UDP, 0),
+            DropReason::Policy,
+            "after the end of the rule",
+        );
     }
 }

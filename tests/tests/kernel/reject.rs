@@ -1,4 +1,4 @@
-//! Rejected packets: what their sender is told, and that nothing else passes for such an answer.
+//! Rejected packets: the reject packet that is sent, and that no other packet passes as one.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use ringfence_testbed::{eventually, frame::checksum};
 
 use crate::fence::{
     Arriving, Dropped, FRIEND, FRIENDS, Fence, IFINDEX, LOCAL, Leaving, Passed, RULE, Rejected,
-    TABLE, Way, key, protocol,
+    TABLE, Way, any_port, any_protocol,
 };
 use crate::frames::{
-    ACK, FIN, IP, PSH, RST, SCTP, SYN, TCP, Talk, UDP, about, echo, fragment, frame, icmp_of,
+    ACK, FIN, Flow, IP, PSH, RST, SCTP, SYN, TCP, UDP, echo, fragment, frame, icmp_error, icmp_of,
     packet, tcp, udp, with,
 };
 
@@ -36,17 +36,17 @@ const fn opposite(way: Way) -> Way {
     }
 }
 
-/// A fence whose rule rejects whatever friends are asked, in both directions.
+/// A fence whose rule rejects everything from and to [`FRIEND`].
 fn rejecting() -> Fence {
     let mut fence = Fence::new();
     for (_, direction) in WAYS {
         let row = PolicyRow::lasting(Verdict::Deny, RULE).with(row::REJECT | row::THEN_REJECT);
-        fence.put(key(TABLE, FRIENDS, direction), row);
+        fence.put_row(any_protocol(TABLE, FRIENDS, direction), row);
     }
     fence
 }
 
-/// Source and destination of a packet that shows at a hook.
+/// Source and destination of a packet at a hook.
 fn ends(way: Way, v6: bool) -> (IpAddr, IpAddr) {
     let (local, peer) = (LOCAL.ip(v6), FRIEND.ip(v6));
     match way {
@@ -55,9 +55,9 @@ fn ends(way: Way, v6: bool) -> (IpAddr, IpAddr) {
     }
 }
 
-fn sent(way: Way, v6: bool, number: u8, payload: &[u8]) -> Vec<u8> {
+fn sent(way: Way, v6: bool, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let (from, to) = ends(way, v6);
-    frame(from, to, number, payload)
+    frame(from, to, protocol, payload)
 }
 
 fn bytes_of(ip: IpAddr) -> Vec<u8> {
@@ -67,40 +67,40 @@ fn bytes_of(ip: IpAddr) -> Vec<u8> {
     }
 }
 
-/// What follows the IP header of an answer to a frame; checks everything before it, and the sums.
+/// The payload of a reject packet's IP header; checks all headers before it and the checksums.
 #[track_caller]
-fn body(way: Way, v6: bool, asked: &[u8], answer: &[u8], number: u8) -> Vec<u8> {
-    assert_eq!(answer[..6], asked[6..12], "back to who sent it");
-    assert_eq!(answer[6..12], asked[..6]);
-    assert_eq!(answer[12..14], asked[12..14]);
+fn body(way: Way, v6: bool, original: &[u8], reject: &[u8], protocol: u8) -> Vec<u8> {
+    assert_eq!(reject[..6], original[6..12], "back to the sender");
+    assert_eq!(reject[6..12], original[..6]);
+    assert_eq!(reject[12..14], original[12..14]);
     let (to, from) = ends(way, v6);
     let ends = [bytes_of(from), bytes_of(to)].concat();
-    let (header, body) = answer[IP..].split_at(if v6 { 40 } else { 20 });
+    let (header, body) = reject[IP..].split_at(if v6 { 40 } else { 20 });
     let length = u16::try_from(body.len()).unwrap();
     if v6 {
         assert_eq!(header[..4], [0x60, 0, 0, 0]);
         assert_eq!(header[4..6], length.to_be_bytes());
-        assert_eq!(header[6..8], [number, 64]);
+        assert_eq!(header[6..8], [protocol, 64]);
         assert_eq!(header[8..], ends);
     } else {
         assert_eq!(header[..2], [0x45, 0]);
         assert_eq!(header[2..4], (length + 20).to_be_bytes());
-        assert_eq!(header[4..10], [0, 0, 0x40, 0, 64, number]);
+        assert_eq!(header[4..10], [0, 0, 0x40, 0, 64, protocol]);
         assert_eq!(header[12..], ends);
         assert_eq!(checksum(&[header]), 0);
     }
-    let pseudo = [&ends[..], &[0, number], &length.to_be_bytes()].concat();
-    let sum = if v6 || number == TCP {
+    let pseudo = [&ends[..], &[0, protocol], &length.to_be_bytes()].concat();
+    let sum = if v6 || protocol == TCP {
         checksum(&[&pseudo, body])
     } else {
         checksum(&[body])
     };
-    assert_eq!(sum, 0, "{answer:02x?}");
+    assert_eq!(sum, 0, "{reject:02x?}");
     body.to_vec()
 }
 
 #[test]
-fn a_segment_is_reset() {
+fn a_rejected_tcp_segment_is_answered_with_a_reset() {
     for (way, _, v6) in cases() {
         let mut fence = rejecting();
         // `tcp` has sequence and acknowledgement number 1.
@@ -113,9 +113,9 @@ fn a_segment_is_reset() {
         ] {
             let mut segment = tcp(40000, 443, flags);
             segment.resize(20 + data, 0x5a);
-            let asked = sent(way, v6, TCP, &segment);
-            let answer = fence.answer(way, &asked);
-            let body = body(way, v6, &asked, &answer, TCP);
+            let original = sent(way, v6, TCP, &segment);
+            let reject = fence.reject_packet(way, &original);
+            let body = body(way, v6, &original, &reject, TCP);
             assert_eq!(body[..4], [1, 0xbb, 0x9c, 0x40], "ports");
             assert_eq!(body[4..8], u32::to_be_bytes(seq), "{flags:#x}");
             assert_eq!(body[8..12], u32::to_be_bytes(ack), "{flags:#x}");
@@ -134,7 +134,7 @@ fn a_segment_is_reset() {
 }
 
 #[test]
-fn everything_else_is_unreachable() {
+fn other_rejected_packets_are_answered_with_icmp_unreachable() {
     for (way, _, v6) in cases() {
         let mut fence = rejecting();
         let (port, prohibited) = if v6 {
@@ -142,27 +142,27 @@ fn everything_else_is_unreachable() {
         } else {
             ([3, 3], [3, 13])
         };
-        for (number, payload, code) in [
+        for (protocol, payload, code) in [
             (UDP, udp(40000, 53, 0), port),
             (UDP, udp(40000, 53, 1000), port),
             (SCTP, vec![9; 12], prohibited),
             (icmp_of(v6), echo(v6, 7), prohibited),
             (47, vec![7; 8], prohibited),
         ] {
-            let asked = sent(way, v6, number, &payload);
-            let answer = fence.answer(way, &asked);
-            let body = body(way, v6, &asked, &answer, icmp_of(v6));
-            assert_eq!(body[..2], code, "protocol {number}");
+            let original = sent(way, v6, protocol, &payload);
+            let reject = fence.reject_packet(way, &original);
+            let body = body(way, v6, &original, &reject, icmp_of(v6));
+            assert_eq!(body[..2], code, "protocol {protocol}");
             assert_eq!(body[4..8], [0; 4]);
             let quoted = IP + if v6 { 48 } else { 28 };
-            assert_eq!(body[8..], asked[IP..quoted], "protocol {number}");
+            assert_eq!(body[8..], original[IP..quoted], "protocol {protocol}");
         }
         assert_eq!(fence.counters().rejects_answered, 5);
     }
 }
 
 #[test]
-fn what_must_not_be_answered_is_dropped_in_silence() {
+fn packets_that_must_not_be_answered_are_dropped_silently() {
     for (way, _, v6) in cases() {
         let mut fence = rejecting();
         let (from, to) = ends(way, v6);
@@ -172,26 +172,26 @@ fn what_must_not_be_answered_is_dropped_in_silence() {
         let silent = [
             ("a reset", sent(way, v6, TCP, &tcp(40000, 443, RST))),
             ("a reset", sent(way, v6, TCP, &tcp(40000, 443, RST | ACK))),
-            ("a frame to many", with(syn.clone(), 0, &[0xff; 6])),
+            ("a broadcast frame", with(syn.clone(), 0, &[0xff; 6])),
             ("less than eight bytes", sent(way, v6, 47, &[0; 7])),
         ];
         for (what, frame) in &silent {
             assert_eq!(fence.run(way, frame), Dropped, "{what}");
         }
-        // IPv6 fragments have an extension header and are not answered at all.
+        // IPv6 fragments have an extension header, so no reject packet is sent for them.
         let first = if v6 { Dropped } else { Rejected };
         assert_eq!(fence.run(way, &long), first, "a first fragment");
         assert_eq!(fence.run(way, &later), Dropped, "a later fragment");
         let quoted = packet(to, from, UDP, &udp(53, 40000, 4));
         let kind = if v6 { (1, 4) } else { (3, 3) };
-        let error = sent(way, v6, icmp_of(v6), &about(kind.0, kind.1, &quoted));
+        let error = sent(way, v6, icmp_of(v6), &icmp_error(kind.0, kind.1, &quoted));
         assert_eq!(fence.run(way, &error), Dropped, "an ICMP error");
         assert_eq!(fence.run(way, &syn), Rejected, "control");
     }
 }
 
 #[test]
-fn packets_to_many_are_not_answered() {
+fn multicast_and_broadcast_packets_are_not_answered() {
     let mut fence = rejecting();
     for (group, v6) in [
         ("224.0.0.251", false),
@@ -208,37 +208,41 @@ fn packets_to_many_are_not_answered() {
 }
 
 #[test]
-fn only_enforce_answers() {
+fn reject_packets_are_sent_only_in_enforce() {
     for (way, _, v6) in cases() {
         let mut fence = rejecting();
         let syn = sent(way, v6, TCP, &tcp(40000, 443, SYN));
-        for (mode, fate) in [
+        for (mode, outcome) in [
             (Mode::Enforce, Rejected),
             (Mode::Observe, Passed),
-            // There is an entry now, which remembers that it rejects.
+            // There is an entry now, with a verdict that rejects.
             (Mode::Lockdown, Dropped),
             (Mode::Enforce, Rejected),
         ] {
             fence.set_mode(mode);
-            assert_eq!(fence.run(way, &syn), fate, "{way:?} in {mode:?}");
+            assert_eq!(fence.run(way, &syn), outcome, "{way:?} in {mode:?}");
         }
         fence.set_mode(Mode::Observe);
         fence.edit(|endpoint| endpoint.mode_override = Mode::Lockdown as u8);
-        assert_eq!(fence.run(way, &syn), Dropped, "the endpoint's own mode");
+        assert_eq!(
+            fence.run(way, &syn),
+            Dropped,
+            "the endpoint's mode override"
+        );
     }
 }
 
 #[test]
-fn a_deny_beside_a_reject_stays_silent() {
+fn a_rule_that_denies_sends_no_reject_packet() {
     for (way, direction, v6) in cases() {
         let mut fence = rejecting();
         let deny = PolicyRow::lasting(Verdict::Deny, RULE);
-        fence.put(protocol(TABLE, FRIENDS, direction, UDP), deny);
+        fence.put_row(any_port(TABLE, FRIENDS, direction, UDP), deny);
         let datagram = sent(way, v6, UDP, &udp(40000, 53, 8));
         assert_eq!(fence.run(way, &datagram), Dropped);
         let syn = sent(way, v6, TCP, &tcp(40000, 443, SYN));
         assert_eq!(fence.run(way, &syn), Rejected, "control");
-        // A packet that a doubt denies is nobody's to reject.
+        // A packet that is denied because no decision could be made is not rejected.
         assert_eq!(fence.run(way, &datagram), Dropped, "after a rejected one");
         fence.edit(|endpoint| endpoint.table = TableId(99));
         assert_eq!(fence.run(way, &syn), Dropped, "without rows");
@@ -246,117 +250,122 @@ fn a_deny_beside_a_reject_stays_silent() {
 }
 
 #[test]
-fn an_established_flow_that_is_rejected_now_is_reset_at_both_ends() {
+fn an_established_flow_that_a_new_rule_rejects_is_reset_at_both_ends() {
     for v6 in [false, true] {
         let mut fence = Fence::new();
         fence.allow(Direction::Egress, TCP, 443);
-        let talk = Talk {
+        let flow = Flow {
             v6,
             local: (LOCAL, 40000),
             peer: (FRIEND, 443),
         };
-        fence.passes(Leaving, &talk.out(TCP, SYN), "opening");
-        fence.passes(Arriving, &talk.back(TCP, SYN | ACK), "its answer");
+        fence.passes(Leaving, &flow.outbound(TCP, SYN), "the SYN");
+        fence.passes(Arriving, &flow.inbound(TCP, SYN | ACK), "the SYN+ACK");
         fence.deny_by_default(TableId(8));
         let reject = PolicyRow::lasting(Verdict::Deny, RULE).with(row::REJECT);
-        fence.put(key(TableId(8), FRIENDS, Direction::Egress), reject);
+        fence.put_row(any_protocol(TableId(8), FRIENDS, Direction::Egress), reject);
         fence.edit(|endpoint| endpoint.table = TableId(8));
-        // The first is judged again, the others meet the entry.
+        // The first packet is re-evaluated, the others use the entry.
         for _ in 0..3 {
-            assert_eq!(fence.run(Arriving, &talk.back(TCP, ACK | PSH)), Rejected);
-            assert_eq!(fence.run(Leaving, &talk.out(TCP, ACK | PSH)), Rejected);
+            assert_eq!(fence.run(Arriving, &flow.inbound(TCP, ACK | PSH)), Rejected);
+            assert_eq!(fence.run(Leaving, &flow.outbound(TCP, ACK | PSH)), Rejected);
         }
     }
 }
 
 #[test]
-fn an_answer_passes_the_other_hook_once() {
+fn a_reject_packet_passes_the_other_hook_once() {
     for (way, _, v6) in cases() {
         let mut fence = rejecting();
-        let back = opposite(way);
-        for (number, payload) in [(TCP, tcp(40000, 443, SYN)), (UDP, udp(40000, 53, 40))] {
-            let asked = sent(way, v6, number, &payload);
-            let answer = fence.answer(way, &asked);
-            assert_eq!(fence.run(way, &answer), Dropped, "at the same hook");
-            assert_eq!(fence.run(back, &answer), Passed, "{way:?} {number}");
-            assert_eq!(fence.run(back, &answer), Dropped, "a second time");
+        let other_hook = opposite(way);
+        for (protocol, payload) in [(TCP, tcp(40000, 443, SYN)), (UDP, udp(40000, 53, 40))] {
+            let original = sent(way, v6, protocol, &payload);
+            let reject = fence.reject_packet(way, &original);
+            assert_eq!(fence.run(way, &reject), Dropped, "at the same hook");
+            assert_eq!(fence.run(other_hook, &reject), Passed, "{way:?} {protocol}");
+            assert_eq!(fence.run(other_hook, &reject), Dropped, "a second time");
         }
     }
 }
 
 #[test]
-fn nothing_else_passes_for_an_answer() {
+fn a_modified_reject_packet_does_not_pass() {
     for (way, _, v6) in cases() {
         let mut fence = rejecting();
-        let back = opposite(way);
+        let other_hook = opposite(way);
         let transport = IP + if v6 { 40 } else { 20 };
-        for (number, payload) in [(TCP, tcp(40000, 443, SYN)), (UDP, udp(40000, 53, 40))] {
-            let asked = sent(way, v6, number, &payload);
-            let answer = fence.answer(way, &asked);
+        for (protocol, payload) in [(TCP, tcp(40000, 443, SYN)), (UDP, udp(40000, 53, 40))] {
+            let original = sent(way, v6, protocol, &payload);
+            let reject = fence.reject_packet(way, &original);
             for at in transport..transport + 20 {
-                // What is no answer at all may be rejected in its turn.
-                let other = with(answer.clone(), at, &[answer[at] ^ 0x10]);
-                assert_ne!(fence.run(back, &other), Passed, "byte {at} of {number}");
+                // A packet that is not a reject packet may itself be rejected.
+                let other = with(reject.clone(), at, &[reject[at] ^ 0x10]);
+                assert_ne!(
+                    fence.run(other_hook, &other),
+                    Passed,
+                    "byte {at} of {protocol}"
+                );
             }
-            let longer = [&answer[..], &[0; 4]].concat();
+            let longer = [&reject[..], &[0; 4]].concat();
             let length = if v6 { IP + 4 } else { IP + 2 };
             let total = u16::from_be_bytes([longer[length], longer[length + 1]]) + 4;
             let longer = with(longer, length, &total.to_be_bytes());
-            assert_eq!(fence.run(back, &longer), Dropped, "longer, {number}");
+            assert_eq!(
+                fence.run(other_hook, &longer),
+                Dropped,
+                "longer, {protocol}"
+            );
             fence.set_mode(Mode::Lockdown);
-            let other = fence.run(way, &asked);
+            let other = fence.run(way, &original);
             assert_eq!(other, Dropped, "lockdown");
             fence.set_mode(Mode::Enforce);
             assert_eq!(
-                fence.run(back, &answer),
+                fence.run(other_hook, &reject),
                 Passed,
-                "control: the answer itself"
+                "control: the reject packet itself"
             );
         }
     }
 }
 
 #[test]
-fn an_answer_of_one_family_is_none_of_the_other() {
+fn a_reject_packet_of_the_other_family_does_not_pass() {
     let mapped = |ip| match ip {
         IpAddr::V4(ip) => IpAddr::from(ip.to_ipv6_mapped()),
         IpAddr::V6(_) => panic!(),
     };
     let mut fence = rejecting();
-    let asked = sent(Leaving, false, TCP, &tcp(40000, 443, SYN));
-    let answer = fence.answer(Leaving, &asked);
+    let original = sent(Leaving, false, TCP, &tcp(40000, 443, SYN));
+    let reject = fence.reject_packet(Leaving, &original);
     let (from, to) = ends(Arriving, false);
-    let other = frame(mapped(from), mapped(to), TCP, &answer[IP + 20..]);
+    let other = frame(mapped(from), mapped(to), TCP, &reject[IP + 20..]);
     assert_eq!(
         fence.arriving(&other),
         Dropped,
-        "the same but for the family"
+        "the same packet in the other family"
     );
-    fence.passes(Arriving, &answer, "control: the answer itself");
+    fence.passes(Arriving, &reject, "control: the reject packet itself");
     fence.set_mode(Mode::Observe);
-    assert_eq!(fence.arriving(&other), Passed, "control: observed");
+    assert_eq!(fence.arriving(&other), Passed, "control: in observe");
 }
 
 #[test]
-fn answers_have_a_limit() {
+fn reject_packets_are_rate_limited() {
     let mut fence = rejecting();
     let syn = sent(Leaving, false, TCP, &tcp(40000, 443, SYN));
     let start = fence.now();
-    let asked = 3 * REJECTS_PER_SECOND;
-    for _ in 0..asked {
+    let count = 3 * REJECTS_PER_SECOND;
+    for _ in 0..count {
         fence.run(Leaving, &syn);
     }
     let seconds = (fence.now() - start) / 1_000_000_000 + 2;
     let counters = fence.counters();
-    let (answered, limited) = (counters.rejects_answered, counters.rejects_limited);
+    let (sent, limited) = (counters.rejects_answered, counters.rejects_limited);
     // An earlier test may have used up a part of the first second.
-    assert!(
-        answered > 0 && answered <= seconds * REJECTS_PER_SECOND,
-        "{answered}"
-    );
-    assert_eq!(answered + limited, asked);
-    assert!(limited > 0 || seconds > 3, "{answered} in {seconds} s");
-    assert_eq!(fence.count(DropReason::Policy).0, asked, "all are dropped");
+    assert!(sent > 0 && sent <= seconds * REJECTS_PER_SECOND, "{sent}");
+    assert_eq!(sent + limited, count);
+    assert!(limited > 0 || seconds > 3, "{sent} in {seconds} s");
+    assert_eq!(fence.count(DropReason::Policy).0, count, "all are dropped");
     eventually(Duration::from_secs(5), "the next second", || {
         Ok((fence.run(Leaving, &syn) == Rejected).then_some(()))
     })
@@ -364,7 +373,7 @@ fn answers_have_a_limit() {
 }
 
 #[test]
-fn an_unknown_endpoint_rejects_nothing() {
+fn packets_of_an_unknown_endpoint_are_not_rejected() {
     let mut fence = rejecting();
     let syn = sent(Leaving, false, TCP, &tcp(40000, 443, SYN));
     assert_eq!(fence.run(Leaving, &syn), Rejected, "control");

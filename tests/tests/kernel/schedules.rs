@@ -1,4 +1,5 @@
-//! Rows of later steps: the kernel follows them by its own clock, without the agent.
+//! Schedules: the kernel programs follow the periods of a policy row by their own clock, without
+//! the agent.
 
 use std::time::Duration;
 
@@ -11,134 +12,137 @@ use ringfence_common::{
 use ringfence_testbed::eventually;
 
 use crate::fence::{
-    Arriving, Dropped, FRIEND, FRIENDS, Fate, Fence, LOCAL, Leaving, Passed, RULE, Rejected, TABLE,
-    Way, exact, key, protocol,
+    Arriving, Dropped, FRIEND, FRIENDS, Fence, LOCAL, Leaving, Outcome, Passed, RULE, Rejected,
+    TABLE, Way, any_port, any_protocol, exact,
 };
-use crate::frames::{ACK, PSH, SYN, TCP, Talk};
+use crate::frames::{ACK, Flow, PSH, SYN, TCP};
 
 const WAYS: [(Way, Direction); 2] = [(Leaving, Direction::Egress), (Arriving, Direction::Ingress)];
 const DENY: (Verdict, RuleSlot) = (Verdict::Deny, RuleSlot::DEFAULT_DENY);
 const ALLOW: (Verdict, RuleSlot) = (Verdict::Allow, RULE);
-/// Far enough for two tests' packets on a busy machine.
-const MOMENT: u64 = 150_000_000;
+/// Length of a period: enough for the packets of two tests on a busy machine.
+const PERIOD: u64 = 150_000_000;
 
-/// The same row at a later step.
-fn later((bits, mut key): (u32, PolicyKey), step: u8) -> (u32, PolicyKey) {
-    key.direction += step * PolicyKey::PERIOD;
+/// The key of the same row in a later period.
+fn later((bits, mut key): (u32, PolicyKey), period: u8) -> (u32, PolicyKey) {
+    key.direction += period * PolicyKey::PERIOD;
     (bits, key)
 }
 
-/// Writes the rows of a course, all but the last of which lead on.
-fn course(fence: &mut Fence, at: (u32, PolicyKey), rows: &[PolicyRow]) {
-    for (step, row) in (0..).zip(rows) {
-        let leads_on = usize::from(step) + 1 < rows.len();
-        let row = if leads_on {
+/// Writes the rows of a schedule; every row but the last refers to the next period.
+fn put_schedule(fence: &mut Fence, at: (u32, PolicyKey), rows: &[PolicyRow]) {
+    for (period, row) in (0..).zip(rows) {
+        let has_next = usize::from(period) + 1 < rows.len();
+        let row = if has_next {
             row.with(row::NEXT_PERIOD)
         } else {
             *row
         };
-        fence.put(later(at, step), row);
+        fence.put_row(later(at, period), row);
     }
 }
 
-fn talk(way: Way, v6: bool, port: u16) -> Talk {
+fn flow(way: Way, v6: bool, port: u16) -> Flow {
     let (local, peer) = if way == Leaving {
         (port, 80)
     } else {
         (80, port)
     };
-    Talk {
+    Flow {
         v6,
         local: (LOCAL, local),
         peer: (FRIEND, peer),
     }
 }
 
-fn send(fence: &mut Fence, talk: &Talk, way: Way, flags: u8) -> Fate {
+fn send(fence: &mut Fence, flow: &Flow, way: Way, flags: u8) -> Outcome {
     let frame = if way == Leaving {
-        talk.out(TCP, flags)
+        flow.outbound(TCP, flags)
     } else {
-        talk.back(TCP, flags)
+        flow.inbound(TCP, flags)
     };
     fence.run(way, &frame)
 }
 
-/// Plays a test with longer and longer moments, until the machine did not stand still through one.
-fn undisturbed(play: impl Fn(u64) -> bool) {
-    let moments = [MOMENT, 4 * MOMENT, 16 * MOMENT];
-    assert!(moments.into_iter().any(play), "never undisturbed");
+/// Runs a test with longer and longer periods, until packets were seen in each of them: a busy
+/// machine may miss a short one.
+fn with_longer_periods(run: impl Fn(u64) -> bool) {
+    let lengths = [PERIOD, 4 * PERIOD, 16 * PERIOD];
+    assert!(lengths.into_iter().any(run), "a period was always missed");
 }
 
 #[test]
 fn a_rule_begins_and_ends_on_time() {
     for (way, direction) in WAYS {
-        undisturbed(|moment| begins_and_ends(way, direction, moment));
+        with_longer_periods(|length| begins_and_ends(way, direction, length));
     }
 }
 
-/// True if packets were seen before, in and after the rule's time.
-fn begins_and_ends(way: Way, direction: Direction, moment: u64) -> bool {
+/// True if packets were seen before, during and after the rule's period.
+fn begins_and_ends(way: Way, direction: Direction, length: u64) -> bool {
     let mut fence = Fence::new();
-    let begins = fence.now() + moment;
-    let ends = begins + moment;
+    let begins = fence.now() + length;
+    let ends = begins + length;
     let rows = [
         PolicyRow::until(DENY, begins, ALLOW),
         PolicyRow::until(ALLOW, ends, DENY).with(row::THEN_REJECT),
     ];
-    course(&mut fence, exact(TABLE, FRIENDS, direction, TCP, 80), &rows);
+    put_schedule(&mut fence, exact(TABLE, FRIENDS, direction, TCP, 80), &rows);
     let mut seen = Vec::new();
     let mut v6 = false;
     eventually(Duration::from_secs(20), "the end of the rule", || {
-        // A new flow each time; the clock is read on both sides of it.
-        fence.forget_flows();
+        // A new flow each time; the clock is read before and after its packet.
+        fence.clear_flows();
         v6 = !v6;
         let before = fence.now();
-        let fate = send(&mut fence, &talk(way, v6, 40000), way, SYN);
+        let outcome = send(&mut fence, &flow(way, v6, 40000), way, SYN);
         let after = fence.now();
         let expected = |now| match now {
             _ if now < begins => Dropped,
             _ if now < ends => Passed,
             _ => Rejected,
         };
-        let right = [before, after].map(expected).contains(&fate);
-        let skipped = before < begins && after >= ends && fate == Passed;
+        let right = [before, after].map(expected).contains(&outcome);
+        let skipped = before < begins && after >= ends && outcome == Passed;
         assert!(
             right || skipped,
-            "{way:?}: {fate:?} between {before} and {after}, {begins} to {ends}"
+            "{way:?}: {outcome:?} between {before} and {after}, {begins} to {ends}"
         );
-        seen.push(fate);
-        Ok((fate == Rejected).then_some(()))
+        seen.push(outcome);
+        Ok((outcome == Rejected).then_some(()))
     })
     .unwrap();
     [Dropped, Passed, Rejected]
         .iter()
-        .all(|fate| seen.contains(fate))
+        .all(|outcome| seen.contains(outcome))
 }
 
 #[test]
-fn an_established_flow_stops_at_the_second_edge() {
+fn an_established_flow_is_denied_from_the_end_of_the_second_period() {
     for (way, direction) in WAYS {
         for v6 in [false, true] {
-            undisturbed(|moment| stops_at_the_second_edge(way, direction, v6, moment));
+            with_longer_periods(|length| {
+                is_denied_from_the_second_edge(way, direction, v6, length)
+            });
         }
     }
 }
 
-/// True if packets were seen before each edge.
-fn stops_at_the_second_edge(way: Way, direction: Direction, v6: bool, moment: u64) -> bool {
+/// True if packets were seen in each of the first two periods.
+fn is_denied_from_the_second_edge(way: Way, direction: Direction, v6: bool, length: u64) -> bool {
     let mut fence = Fence::new();
-    let first = fence.now() + moment;
-    let second = first + moment;
+    let first = fence.now() + length;
+    let second = first + length;
     let next = (Verdict::Allow, RuleSlot(41));
     let rows = [
         PolicyRow::until(ALLOW, first, next),
         PolicyRow::until(next, second, DENY),
     ];
-    course(&mut fence, exact(TABLE, FRIENDS, direction, TCP, 80), &rows);
-    let talk = talk(way, v6, 40000);
+    put_schedule(&mut fence, exact(TABLE, FRIENDS, direction, TCP, 80), &rows);
+    let flow = flow(way, v6, 40000);
     let back = if way == Leaving { Arriving } else { Leaving };
     let opened =
-        [(way, SYN), (back, SYN | ACK)].map(|(way, flags)| send(&mut fence, &talk, way, flags));
+        [(way, SYN), (back, SYN | ACK)].map(|(way, flags)| send(&mut fence, &flow, way, flags));
     if fence.now() >= first {
         return false;
     }
@@ -147,79 +151,96 @@ fn stops_at_the_second_edge(way: Way, direction: Direction, v6: bool, moment: u6
     eventually(Duration::from_secs(20), "the second edge", || {
         turn = if turn == way { back } else { way };
         let before = fence.now();
-        let fate = send(&mut fence, &talk, turn, ACK | PSH);
+        let outcome = send(&mut fence, &flow, turn, ACK | PSH);
         let after = fence.now();
-        assert!(after >= second || fate == Passed, "ended too early");
-        assert!(before < second || fate == Dropped, "outlived its time");
-        Ok((fate == Dropped).then_some(()))
+        assert!(after >= second || outcome == Passed, "denied too early");
+        assert!(before < second || outcome == Dropped, "allowed too long");
+        Ok((outcome == Dropped).then_some(()))
     })
     .unwrap();
     for way in [way, back] {
-        assert_eq!(send(&mut fence, &talk, way, ACK), Dropped, "afterwards");
+        assert_eq!(
+            send(&mut fence, &flow, way, ACK),
+            Dropped,
+            "after the second edge"
+        );
     }
-    assert_eq!(fence.hits(RULE).min(1), 1, "the first step decided");
+    assert_eq!(
+        fence.hits(RULE).min(1),
+        1,
+        "the first period's rule decided"
+    );
     fence.hits(RuleSlot(41)) >= 1
 }
 
-/// Rows whose times have passed, up to one that holds.
-fn past(fence: &mut Fence, at: (u32, PolicyKey), steps: u8) {
+/// A schedule whose periods are over, except for the last.
+fn put_past_periods(fence: &mut Fence, at: (u32, PolicyKey), periods: u8) {
     let now = fence.now();
-    let mut rows: Vec<_> = (1..steps)
+    let mut rows: Vec<_> = (1..periods)
         .map(|_| PolicyRow::until(DENY, now, DENY))
         .collect();
     rows.push(PolicyRow::lasting(Verdict::Allow, RULE));
-    course(fence, at, &rows);
+    put_schedule(fence, at, &rows);
 }
 
 #[test]
-fn steps_are_followed_to_the_last() {
+fn periods_are_followed_up_to_the_limit() {
     for (way, direction) in WAYS {
-        for steps in 1..=MAX_PERIODS + 1 {
+        for periods in 1..=MAX_PERIODS + 1 {
             let mut fence = Fence::new();
-            past(&mut fence, protocol(TABLE, FRIENDS, direction, TCP), steps);
+            put_past_periods(
+                &mut fence,
+                any_port(TABLE, FRIENDS, direction, TCP),
+                periods,
+            );
             for v6 in [false, true] {
-                let talk = talk(way, v6, 40000);
-                let fate = send(&mut fence, &talk, way, SYN);
-                let expected = if steps <= MAX_PERIODS {
+                let flow = flow(way, v6, 40000);
+                let outcome = send(&mut fence, &flow, way, SYN);
+                let expected = if periods <= MAX_PERIODS {
                     Passed
                 } else {
                     Dropped
                 };
-                assert_eq!(fate, expected, "{way:?}, {steps} steps");
+                assert_eq!(outcome, expected, "{way:?}, {periods} periods");
             }
-            let doubts = fence.count(DropReason::NoPolicyRow).0;
-            assert_eq!(doubts, if steps <= MAX_PERIODS { 0 } else { 2 });
+            let failed_closed = fence.count(DropReason::NoPolicyRow).0;
+            assert_eq!(failed_closed, if periods <= MAX_PERIODS { 0 } else { 2 });
         }
     }
 }
 
 #[test]
-fn a_missing_step_denies() {
+fn a_missing_period_row_fails_closed() {
     for (way, direction) in WAYS {
         let mut fence = Fence::new();
         let now = fence.now();
-        // What the any-class row says does not replace the step.
-        for step in 0..3 {
-            let any = later(key(TABLE, ClassId::ANY, direction), step);
-            fence.put(any, PolicyRow::lasting(Verdict::Allow, RuleSlot(41)));
+        // The rows of any class do not replace the missing period row.
+        for period in 0..3 {
+            let any = later(any_protocol(TABLE, ClassId::ANY, direction), period);
+            fence.put_row(any, PolicyRow::lasting(Verdict::Allow, RuleSlot(41)));
         }
         let at = exact(TABLE, FRIENDS, direction, TCP, 80);
-        let leads_on = PolicyRow::until(ALLOW, now, ALLOW).with(row::NEXT_PERIOD);
-        fence.put(at, leads_on);
+        let has_next = PolicyRow::until(ALLOW, now, ALLOW).with(row::NEXT_PERIOD);
+        fence.put_row(at, has_next);
         for v6 in [false, true] {
-            let talk = talk(way, v6, 40000);
+            let flow = flow(way, v6, 40000);
             let frame = if way == Leaving {
-                talk.out(TCP, SYN)
+                flow.outbound(TCP, SYN)
             } else {
-                talk.back(TCP, SYN)
+                flow.inbound(TCP, SYN)
             };
-            fence.refuses(way, &frame, DropReason::NoPolicyRow, "no next step");
+            fence.denies(
+                way,
+                &frame,
+                DropReason::NoPolicyRow,
+                "no row for the next period",
+            );
         }
         let lasting = PolicyRow::until(ALLOW, FOREVER, ALLOW);
-        fence.put(later(at, 1), lasting);
+        fence.put_row(later(at, 1), lasting);
         for v6 in [false, true] {
-            let fate = send(&mut fence, &talk(way, v6, 40001), way, SYN);
-            assert_eq!(fate, Passed, "control: with the step");
+            let outcome = send(&mut fence, &flow(way, v6, 40001), way, SYN);
+            assert_eq!(outcome, Passed, "control: with the row");
         }
         assert_eq!(fence.hits(RuleSlot(41)), 0);
     }

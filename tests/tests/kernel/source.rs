@@ -1,4 +1,4 @@
-//! Whose address a packet may carry: the workload's own, or what address configuration needs.
+//! Source addresses: a workload may send from its own addresses, and for address configuration.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,9 +10,10 @@ use ringfence_common::{
 };
 
 use crate::fence::{
-    Arriving, FRIEND, Fence, FromNode, Hairpin, LOCAL, Leaving, OTHER, RULE, STRANGER, TABLE, key,
+    Arriving, FRIEND, Fence, FromHost, Hairpin, LOCAL, Leaving, OTHER, RULE, TABLE, UNKNOWN_PEER,
+    any_protocol,
 };
-use crate::frames::{ACK, SYN, TCP, Talk, UDP, frame, tcp, udp};
+use crate::frames::{ACK, Flow, SYN, TCP, UDP, frame, tcp, udp};
 
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
@@ -20,54 +21,54 @@ const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2)
 const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff0e, 0, 0, 0, 0, 0, 0, 0x101));
 const DHCP_SERVERS: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2));
 
-/// A table after the first.
+/// The endpoint's policy table after a change.
 const NEXT: TableId = TableId(8);
 
-/// A fence whose policy allows whatever it is asked.
+/// A fence whose policy allows everything.
 fn permissive() -> Fence {
     let mut fence = Fence::new();
     for direction in [Direction::Ingress, Direction::Egress] {
         let row = PolicyRow::lasting(Verdict::Allow, RULE);
-        fence.put(key(TABLE, ClassId::ANY, direction), row);
+        fence.put_row(any_protocol(TABLE, ClassId::ANY, direction), row);
     }
     fence
 }
 
 #[test]
-fn a_workload_sends_from_its_own_addresses_only() {
+fn packets_from_other_addresses_are_denied() {
     let mut fence = permissive();
     for v6 in [false, true] {
         let to = FRIEND.ip(v6);
         for (what, from) in [
-            ("another workload's", OTHER.ip(v6)),
-            ("the destination's", to),
-            ("nobody's", STRANGER.ip(v6)),
-            ("no", if v6 { ANY6 } else { ANY4 }),
+            ("another workload's address", OTHER.ip(v6)),
+            ("the destination's address", to),
+            ("an unknown address", UNKNOWN_PEER.ip(v6)),
+            ("the unspecified address", if v6 { ANY6 } else { ANY4 }),
         ] {
-            for (number, payload) in [
+            for (protocol, payload) in [
                 (TCP, tcp(1, 2, SYN)),
                 (TCP, tcp(1, 2, ACK)),
                 (UDP, udp(1, 2, 4)),
                 (47, vec![0; 8]),
             ] {
-                let frame = frame(from, to, number, &payload);
-                fence.refuses(Leaving, &frame, DropReason::SpoofedSource, what);
+                let frame = frame(from, to, protocol, &payload);
+                fence.denies(Leaving, &frame, DropReason::SpoofedSource, what);
             }
         }
         let own = frame(LOCAL.ip(v6), to, TCP, &tcp(1, 2, SYN));
-        fence.passes(Leaving, &own, "control: its own");
+        fence.passes(Leaving, &own, "control: an own address");
     }
     let local = frame(LINK_LOCAL, FRIEND.ip(true), TCP, &tcp(1, 2, SYN));
-    fence.refuses(
+    fence.denies(
         Leaving,
         &local,
         DropReason::SpoofedSource,
-        "link-local, beyond discovery",
+        "link-local, outside of neighbour discovery",
     );
 }
 
 #[test]
-fn every_address_of_the_workload_is_its_own() {
+fn every_address_of_the_workload_is_accepted_as_source() {
     let mut fence = permissive();
     fence.edit(|endpoint| {
         endpoint.ip4[2] = ringfence_common::net::Ip4::from_wire([10, 0, 0, 4]);
@@ -78,28 +79,23 @@ fn every_address_of_the_workload_is_its_own() {
     });
     for v6 in [false, true] {
         let frame = frame(OTHER.ip(v6), FRIEND.ip(v6), TCP, &tcp(1, 2, SYN));
-        fence.passes(Leaving, &frame, "a further address");
+        fence.passes(Leaving, &frame, "another own address");
     }
 }
 
 #[test]
-fn nobody_else_sends_from_the_workloads_address_to_it() {
+fn a_packet_to_the_workload_from_its_own_address_is_denied_if_forwarded() {
     for v6 in [false, true] {
         let own = LOCAL.ip(v6);
         let frame = frame(own, own, TCP, &tcp(1, 2, SYN));
-        permissive().refuses(
-            Arriving,
-            &frame,
-            DropReason::SpoofedSource,
-            "from elsewhere",
-        );
-        permissive().passes(Hairpin, &frame, "control: it came from the workload");
-        permissive().passes(FromNode, &frame, "control: it came from the node");
+        permissive().denies(Arriving, &frame, DropReason::SpoofedSource, "forwarded");
+        permissive().passes(Hairpin, &frame, "control: from the workload");
+        permissive().passes(FromHost, &frame, "control: from the host");
     }
 }
 
 #[test]
-fn an_address_can_be_asked_for_by_dhcp_and_nothing_else() {
+fn dhcp_requests_pass_without_an_own_source_address() {
     // No row allows anything.
     let mut fence = Fence::new();
     let all = IpAddr::V4(Ipv4Addr::BROADCAST);
@@ -129,49 +125,59 @@ fn an_address_can_be_asked_for_by_dhcp_and_nothing_else() {
             frame(LINK_LOCAL, EVERYWHERE, UDP, &udp(546, 547, 8)),
         ),
         (
-            "no source at all",
+            "the unspecified source address",
             frame(ANY6, DHCP_SERVERS, UDP, &udp(546, 547, 8)),
         ),
     ] {
-        fence.refuses(Leaving, &frame, DropReason::SpoofedSource, what);
+        fence.denies(Leaving, &frame, DropReason::SpoofedSource, what);
     }
 }
 
 #[test]
-fn what_comes_back_to_its_sender_speaks_for_no_other_flow() {
+fn a_packet_between_own_addresses_affects_no_other_flow() {
     for v6 in [false, true] {
-        let talk = Talk {
+        let flow = Flow {
             v6,
             local: (LOCAL, 40000),
             peer: (FRIEND, 443),
         };
-        for way in [Hairpin, FromNode] {
-            // Before anything else: a packet like it leaves, and one that looks like an answer comes.
+        for way in [Hairpin, FromHost] {
+            // Afterwards the same packet leaves, and one that looks like its reply arrives.
             let mut fence = Fence::new();
-            fence.passes(way, &talk.out(UDP, 0), "from the own address");
-            fence.refuses(
+            fence.passes(way, &flow.outbound(UDP, 0), "from an own address");
+            fence.denies(
                 Leaving,
-                &talk.out(UDP, 0),
+                &flow.outbound(UDP, 0),
                 DropReason::Policy,
-                "to the friend",
+                "to the peer",
             );
-            fence.refuses(
+            fence.denies(
                 Arriving,
-                &talk.back(UDP, 0),
+                &flow.inbound(UDP, 0),
                 DropReason::Policy,
-                "from the friend",
+                "from the peer",
             );
             drop(fence);
 
-            // In the middle of a flow that is revoked.
+            // Within a flow that is revoked.
             let mut fence = Fence::new();
             fence.allow(Direction::Egress, UDP, 443);
-            fence.passes(Leaving, &talk.out(UDP, 0), "control: allowed");
+            fence.passes(Leaving, &flow.outbound(UDP, 0), "control: allowed");
             fence.deny_by_default(NEXT);
             fence.edit(|endpoint| endpoint.table = NEXT);
-            fence.passes(way, &talk.out(UDP, 0), "from the own address");
-            fence.refuses(Leaving, &talk.out(UDP, 0), DropReason::Policy, "revoked");
-            fence.refuses(Arriving, &talk.back(UDP, 0), DropReason::Policy, "as well");
+            fence.passes(way, &flow.outbound(UDP, 0), "from an own address");
+            fence.denies(
+                Leaving,
+                &flow.outbound(UDP, 0),
+                DropReason::Policy,
+                "revoked",
+            );
+            fence.denies(
+                Arriving,
+                &flow.inbound(UDP, 0),
+                DropReason::Policy,
+                "also the reply",
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the kernel reports: records, counters and hits.
+//! Telemetry of the kernel programs: flow events, counters and rule hits.
 
 use std::net::IpAddr;
 
@@ -12,9 +12,9 @@ use ringfence_common::{
 
 use crate::fence::{
     Arriving, Dropped, FRIEND, FRIEND_IDENTITY, Fence, IFINDEX, LOCAL, LOCAL_IDENTITY, Leaving,
-    Passed, RULE, STRANGER, TABLE,
+    Passed, RULE, TABLE, UNKNOWN_PEER,
 };
-use crate::frames::{ACK, SYN, TCP, Talk, UDP, frame, framed, tcp};
+use crate::frames::{ACK, Flow, SYN, TCP, UDP, frame, framed, tcp};
 
 fn wide(address: IpAddr) -> Ip6 {
     match address {
@@ -24,14 +24,14 @@ fn wide(address: IpAddr) -> Ip6 {
 }
 
 #[test]
-fn a_new_flow_makes_one_record_that_says_everything() {
+fn a_new_flow_causes_one_complete_flow_event() {
     for direction in [Direction::Egress, Direction::Ingress] {
         for v6 in [false, true] {
             let mut fence = Fence::new();
             fence.allow(direction, TCP, 443);
-            let (talk, there, back) = match direction {
+            let (flow, original, reply) = match direction {
                 Direction::Egress => (
-                    Talk {
+                    Flow {
                         v6,
                         local: (LOCAL, 40000),
                         peer: (FRIEND, 443),
@@ -40,7 +40,7 @@ fn a_new_flow_makes_one_record_that_says_everything() {
                     Arriving,
                 ),
                 Direction::Ingress => (
-                    Talk {
+                    Flow {
                         v6,
                         local: (LOCAL, 443),
                         peer: (FRIEND, 40000),
@@ -49,13 +49,13 @@ fn a_new_flow_makes_one_record_that_says_everything() {
                     Leaving,
                 ),
             };
-            let syn = if there == Leaving {
-                talk.out(TCP, SYN)
+            let syn = if original == Leaving {
+                flow.outbound(TCP, SYN)
             } else {
-                talk.back(TCP, SYN)
+                flow.inbound(TCP, SYN)
             };
             let before = fence.clocks().ticks;
-            fence.passes(there, &syn, "opens");
+            fence.passes(original, &syn, "the first packet");
             let after = fence.clocks().ticks;
             let events = fence.events();
             assert_eq!(events.len(), 1);
@@ -65,8 +65,8 @@ fn a_new_flow_makes_one_record_that_says_everything() {
             assert_eq!((event.packets, event.bytes), (1, syn.len() as u64));
             assert_eq!(event.local, wide(LOCAL.ip(v6)));
             assert_eq!(event.peer, wide(FRIEND.ip(v6)));
-            assert_eq!(event.local_port, Port::new(talk.local.1));
-            assert_eq!(event.peer_port, Port::new(talk.peer.1));
+            assert_eq!(event.local_port, Port::new(flow.local.1));
+            assert_eq!(event.peer_port, Port::new(flow.peer.1));
             assert_eq!((event.ifindex, event.table), (IFINDEX, TABLE));
             assert_eq!(event.identity, LOCAL_IDENTITY);
             assert_eq!(event.peer_identity, FRIEND_IDENTITY);
@@ -76,35 +76,35 @@ fn a_new_flow_makes_one_record_that_says_everything() {
             assert_eq!(event.direction, direction as u8);
             assert_eq!(event.verdict, Verdict::Allow as u8);
             assert_eq!(event.action, Action::Pass as u8);
-            assert_eq!(event.from_workload, u8::from(there == Leaving));
+            assert_eq!(event.from_workload, u8::from(original == Leaving));
             assert!(!event.is_reply());
 
-            let answer = [talk.out(TCP, SYN | ACK), talk.back(TCP, SYN | ACK)];
-            let answer = &answer[usize::from(back == Arriving)];
+            let replies = [flow.outbound(TCP, SYN | ACK), flow.inbound(TCP, SYN | ACK)];
+            let packet = &replies[usize::from(reply == Arriving)];
             for _ in 0..100 {
-                fence.passes(back, answer, "goes on");
+                fence.passes(reply, packet, "a reply");
             }
-            assert_eq!(fence.events(), [], "packets of a known flow make none");
+            assert_eq!(fence.events(), [], "none for packets of a known flow");
         }
     }
 }
 
 #[test]
-fn a_thousand_denied_packets_make_one_record_and_an_exact_count() {
+fn a_thousand_denied_packets_cause_one_event_and_an_exact_count() {
     for (way, direction) in [(Leaving, Direction::Egress), (Arriving, Direction::Ingress)] {
         for v6 in [false, true] {
             let mut fence = Fence::new();
-            let talk = Talk {
+            let flow = Flow {
                 v6,
                 local: (LOCAL, 5000),
                 peer: (FRIEND, 6000),
             };
             let frame = if way == Leaving {
-                talk.out(UDP, 0)
+                flow.outbound(UDP, 0)
             } else {
-                talk.back(UDP, 0)
+                flow.inbound(UDP, 0)
             };
-            assert_eq!(fence.run_as(way, &frame, 0, 1000), Dropped);
+            assert_eq!(fence.run_with(way, &frame, 0, 1000), Dropped);
             assert_eq!(fence.reasons(), [(DropReason::Policy, 1000, 0)]);
             assert_eq!(fence.hits(RuleSlot::DEFAULT_DENY), 1000);
             let counters = fence.counters();
@@ -127,20 +127,20 @@ fn a_thousand_denied_packets_make_one_record_and_an_exact_count() {
             assert_eq!(event.verdict, Verdict::Deny as u8);
             assert_eq!(event.action, Action::Drop as u8);
 
-            // Another kind is not hidden by the first: another port, another action.
-            let near = Talk {
+            // Another port or action is another aggregate and is reported on its own.
+            let other = Flow {
                 peer: (FRIEND, 6001),
                 local: (LOCAL, 5001),
                 v6,
             };
             let other = if way == Leaving {
-                near.out(UDP, 0)
+                other.outbound(UDP, 0)
             } else {
-                near.back(UDP, 0)
+                other.inbound(UDP, 0)
             };
-            fence.run_as(way, &other, 0, 10);
+            fence.run_with(way, &other, 0, 10);
             fence.set_mode(Mode::Observe);
-            assert_eq!(fence.run_as(way, &frame, 0, 10), Passed);
+            assert_eq!(fence.run_with(way, &frame, 0, 10), Passed);
             let events = fence.events();
             assert_eq!(events.len(), 2);
             assert_eq!(events[1].action, Action::Pass as u8);
@@ -150,24 +150,29 @@ fn a_thousand_denied_packets_make_one_record_and_an_exact_count() {
 }
 
 #[test]
-fn packets_that_no_flow_could_hold_are_reported_too() {
+fn denied_packets_without_a_flow_are_reported() {
     let mut fence = Fence::new();
-    let spoofed = frame(STRANGER.ip(false), FRIEND.ip(false), TCP, &tcp(1, 2, SYN));
+    let spoofed = frame(
+        UNKNOWN_PEER.ip(false),
+        FRIEND.ip(false),
+        TCP,
+        &tcp(1, 2, SYN),
+    );
     fence.run(Leaving, &spoofed);
     fence.run(Leaving, &framed(0x88cc, &[0; 60]));
-    let stranger = Talk {
+    let unknown = Flow {
         v6: true,
         local: (LOCAL, 80),
-        peer: (STRANGER, 9),
+        peer: (UNKNOWN_PEER, 9),
     };
-    fence.run(Arriving, &stranger.back(TCP, SYN));
+    fence.run(Arriving, &unknown.inbound(TCP, SYN));
     let events = fence.events();
-    let told: Vec<_> = events
+    let reported: Vec<_> = events
         .iter()
         .map(|e| (e.reason, e.family, e.protocol))
         .collect();
     assert_eq!(
-        told,
+        reported,
         [
             (DropReason::SpoofedSource as u8, 4, TCP),
             (DropReason::Ethertype as u8, 0, 0),
@@ -181,25 +186,25 @@ fn packets_that_no_flow_could_hold_are_reported_too() {
     }
     assert_eq!(
         events[0].local,
-        wide(STRANGER.ip(false)),
+        wide(UNKNOWN_PEER.ip(false)),
         "the address in the packet"
     );
 }
 
 #[test]
-fn a_full_ring_is_counted() {
+fn events_lost_to_a_full_ring_are_counted() {
     let mut fence = Fence::new();
     fence.allow(Direction::Ingress, UDP, 53);
     let room = ringfence_common::maps::EVENTS_BYTES / 104;
     let mut sent = 0_u64;
-    // Every source port is a new flow, hence a record; the table of flows forgets old ones.
+    // Every source port is a new flow and causes an event; conntrack evicts old flows.
     for port in 1..=u16::MAX {
-        let talk = Talk {
+        let flow = Flow {
             v6: false,
             local: (LOCAL, 53),
             peer: (FRIEND, port),
         };
-        fence.arriving(&talk.back(UDP, 0));
+        fence.arriving(&flow.inbound(UDP, 0));
         sent += 1;
         if sent > u64::from(room) + 100 {
             break;

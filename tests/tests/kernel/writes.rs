@@ -1,4 +1,5 @@
-//! Lists of writes: made in batches, and still known one by one when the kernel refuses one.
+//! Lists of writes: made in batches, with an exact count of writes made when the kernel refuses
+//! one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,7 +18,7 @@ use ringfence_common::{
 
 use crate::loaded::Pinned;
 
-/// Few, so that a list soon is too long.
+/// Map capacity, small so that a list does not fit.
 const ROOM: u32 = 64;
 
 fn row(port: u16) -> Action {
@@ -44,7 +45,7 @@ fn address(v6: bool, number: u32) -> Action {
     Action::PutAddress(address, IdentityId(16 + number % 5))
 }
 
-/// What the kernel should hold after these writes, without what reading back does not show.
+/// The state that the kernel should hold after these writes, as far as it can be read back.
 fn after(actions: &[Action]) -> State {
     let mut state = State::default();
     actions.iter().for_each(|action| state.record(action));
@@ -52,7 +53,7 @@ fn after(actions: &[Action]) -> State {
 }
 
 #[test]
-fn a_list_is_written_like_its_parts() {
+fn a_list_has_the_same_effect_as_its_single_writes() {
     let pinned = Pinned::new();
     let (mut datapath, _telemetry) = pinned.load(&LoadOptions::default());
     let identities = (16..21).map(|identity| (IdentityId(identity), ClassId(identity * 2)));
@@ -71,7 +72,7 @@ fn a_list_is_written_like_its_parts() {
 }
 
 #[test]
-fn a_refused_write_leaves_those_before_it_and_no_other() {
+fn only_the_writes_before_a_refused_one_are_made() {
     let pinned = Pinned::new();
     let (mut datapath, _telemetry) = pinned.load(&LoadOptions {
         capacities: [maps::IPCACHE4, maps::IPCACHE6, maps::POLICY]
@@ -89,13 +90,13 @@ fn a_refused_write_leaves_those_before_it_and_no_other() {
     ];
     let mut expected = Vec::new();
     for (map, list) in lists {
-        // Something before it and something after it, that no batch has room for.
+        // A write before the list and one after it that cannot be part of its batch.
         let endpoint = |ifindex| Action::PutEndpoint(ifindex, Endpoint::default());
         let list = [vec![endpoint(5)], list, vec![endpoint(6)]].concat();
         let refused = datapath.write_all(&list).unwrap_err();
         assert!(refused.error.to_string().contains(map), "{}", refused.error);
         let made = refused.made - 1;
-        // The kernel counts the entries of large maps roughly.
+        // The kernel counts the entries of large maps only approximately.
         assert!((1..=2 * ROOM as usize).contains(&made), "{map}: {made}");
         expected.extend_from_slice(&list[..refused.made]);
         let (held, wanted) = (datapath.read().unwrap(), after(&expected));
@@ -106,7 +107,7 @@ fn a_refused_write_leaves_those_before_it_and_no_other() {
 }
 
 #[test]
-fn every_epoch_begins_anew_whatever_was_bumped_before() {
+fn bumping_all_epochs_increments_every_slot() {
     let pinned = Pinned::new();
     let (mut datapath, _telemetry) = pinned.load(&LoadOptions::default());
     let read = || {
@@ -130,7 +131,7 @@ fn every_epoch_begins_anew_whatever_was_bumped_before() {
     let mut expected = all(1);
     expected[bumped] = 2;
     assert_eq!(read(), expected);
-    // Whoever starts over goes on from there.
+    // A new load continues from the pinned values.
     let (mut datapath, _telemetry) = pinned.load(&LoadOptions::default());
     datapath.write(&Action::BumpAllEpochs).unwrap();
     expected.iter_mut().for_each(|epoch| *epoch += 1);

@@ -1,9 +1,9 @@
-//! Frames as a file that Wireshark and tcpdump read (pcap, the classic format).
+//! Writes frames to a capture file (classic pcap) for Wireshark and tcpdump.
 
 use std::io::Write as _;
 use std::path::PathBuf;
 
-/// Writes frames into a new file, which stays.
+/// Writes frames to a new file, which is kept.
 pub(super) fn write<'a>(frames: impl Iterator<Item = &'a [u8]>) -> PathBuf {
     let (mut file, path) = tempfile::Builder::new()
         .prefix("ringfence-differential-")
@@ -12,7 +12,7 @@ pub(super) fn write<'a>(frames: impl Iterator<Item = &'a [u8]>) -> PathBuf {
         .unwrap()
         .keep()
         .unwrap();
-    // Magic, version 2.4, no time zone, no accuracy, longest frame, Ethernet.
+    // Magic, version 2.4, time zone, accuracy, snapshot length, link type Ethernet.
     let header: [u32; 6] = [0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1];
     let mut bytes: Vec<u8> = header.iter().flat_map(|word| word.to_le_bytes()).collect();
     for (second, frame) in (0_u32..).zip(frames) {

@@ -1,15 +1,15 @@
-//! Faults: one field of a sound frame gets a value that its other fields do not expect.
+//! Faults: one field of a valid frame gets a value that does not match its other fields.
 //!
-//! A test run refuses frames without a whole IP header, so none is cut that short.
+//! `BPF_PROG_TEST_RUN` refuses frames without a whole IP header, so none is cut that short.
 
 use std::net::IpAddr;
 
-use super::{craft::Crafted, dice::Dice};
+use super::{craft::Crafted, rng::Rng};
 
 const IP: usize = 14;
 
-/// The least a test run takes of a frame.
-pub(super) fn least(frame: &[u8]) -> usize {
+/// The shortest frame that a test run accepts.
+pub(super) fn min_length(frame: &[u8]) -> usize {
     match frame[12..14] {
         [0x08, 0x00] => 34,
         [0x86, 0xdd] => 54,
@@ -17,112 +17,112 @@ pub(super) fn least(frame: &[u8]) -> usize {
     }
 }
 
-/// Makes a frame long enough for a test run.
+/// Pads a frame to a length that a test run accepts.
 pub(super) fn pad(frame: &mut Vec<u8>) {
-    let least = least(frame);
+    let least = min_length(frame);
     if frame.len() < least {
         frame.resize(least, 0);
     }
 }
 
-/// Changes something; `addresses` are known to somebody.
-pub(super) fn mutate(dice: &mut Dice, crafted: &mut Crafted, addresses: &[IpAddr]) {
+/// Adds a fault; `addresses` are candidates for another address.
+pub(super) fn mutate(rng: &mut Rng, crafted: &mut Crafted, addresses: &[IpAddr]) {
     let note = match crafted.frame[12..14] {
-        [0x08, 0x00] => ipv4(dice, crafted, addresses),
-        [0x86, 0xdd] => ipv6(dice, crafted, addresses),
-        _ => anywhere(dice, &mut crafted.frame),
+        [0x08, 0x00] => ipv4(rng, crafted, addresses),
+        [0x86, 0xdd] => ipv6(rng, crafted, addresses),
+        _ => anywhere(rng, &mut crafted.frame),
     };
     crafted.notes.push(note);
     pad(&mut crafted.frame);
 }
 
-fn ipv4(dice: &mut Dice, crafted: &mut Crafted, addresses: &[IpAddr]) -> &'static str {
-    match dice.below(8) {
+fn ipv4(rng: &mut Rng, crafted: &mut Crafted, addresses: &[IpAddr]) -> &'static str {
+    match rng.below(8) {
         0 => {
-            let first = if dice.often(50) {
-                dice.pick(&[0x40, 0x44, 0x46, 0x4f, 0x55, 0x65])
+            let first = if rng.chance(50) {
+                rng.pick(&[0x40, 0x44, 0x46, 0x4f, 0x55, 0x65])
             } else {
-                dice.byte()
+                rng.next_u8()
             };
             crafted.frame[IP] = first;
             "version or header length"
         }
         1 => {
-            length(dice, crafted, IP + 2, 0);
+            length(rng, crafted, IP + 2, 0);
             "total length"
         }
         2 => {
-            let offset = dice.pick(&[0, 0, 1, 1, 2, 185, 0x1fff]);
-            let field: u16 = offset | dice.pick(&[0, 0x2000, 0x4000, 0x8000]);
+            let offset = rng.pick(&[0, 0, 1, 1, 2, 185, 0x1fff]);
+            let field: u16 = offset | rng.pick(&[0, 0x2000, 0x4000, 0x8000]);
             set(&mut crafted.frame, IP + 6, &field.to_be_bytes());
             "fragment field"
         }
         3 => {
-            crafted.frame[IP + 9] = dice.byte();
+            crafted.frame[IP + 9] = rng.next_u8();
             "protocol"
         }
         4 => {
-            address(dice, &mut crafted.frame, IP + 12, 4, addresses);
+            address(rng, &mut crafted.frame, IP + 12, 4, addresses);
             "address"
         }
-        _ => transport(dice, crafted),
+        _ => transport(rng, crafted),
     }
 }
 
-fn ipv6(dice: &mut Dice, crafted: &mut Crafted, addresses: &[IpAddr]) -> &'static str {
-    match dice.below(8) {
+fn ipv6(rng: &mut Rng, crafted: &mut Crafted, addresses: &[IpAddr]) -> &'static str {
+    match rng.below(8) {
         0 => {
-            crafted.frame[IP] = dice.pick(&[0x40, 0x50, 0x60, 0x6f, 0x70, 0xf0]);
+            crafted.frame[IP] = rng.pick(&[0x40, 0x50, 0x60, 0x6f, 0x70, 0xf0]);
             "version"
         }
         1 => {
-            length(dice, crafted, IP + 4, 40);
+            length(rng, crafted, IP + 4, 40);
             "payload length"
         }
         2 => {
-            crafted.frame[IP + 6] = if dice.often(50) {
-                dice.pick(&[0, 43, 44, 51, 59, 60, 135])
+            crafted.frame[IP + 6] = if rng.chance(50) {
+                rng.pick(&[0, 43, 44, 51, 59, 60, 135])
             } else {
-                dice.byte()
+                rng.next_u8()
             };
             "next header"
         }
         3 => {
-            address(dice, &mut crafted.frame, IP + 8, 16, addresses);
+            address(rng, &mut crafted.frame, IP + 8, 16, addresses);
             "address"
         }
         4 if crafted.transport > IP + 40 => {
-            let place = IP + 40 + dice.below(crafted.transport - IP - 40);
-            let byte = dice.pick(&[0, 1, 2, 4, 43, 44, 60, 6, 255]);
+            let place = IP + 40 + rng.below(crafted.transport - IP - 40);
+            let byte = rng.pick(&[0, 1, 2, 4, 43, 44, 60, 6, 255]);
             put(&mut crafted.frame, place, byte);
             "a byte of an extension header"
         }
         5 => {
-            crafted.frame[IP + 7] = dice.pick(&[0, 1, 64, 254, 255]);
+            crafted.frame[IP + 7] = rng.pick(&[0, 1, 64, 254, 255]);
             "hop limit"
         }
-        _ => transport(dice, crafted),
+        _ => transport(rng, crafted),
     }
 }
 
-/// A length that is off by a little, by much, or zero. `header` bytes are not counted in it.
-fn length(dice: &mut Dice, crafted: &mut Crafted, at: usize, header: usize) {
+/// A length that is slightly wrong, very wrong, or zero. It does not include `header` bytes.
+fn length(rng: &mut Rng, crafted: &mut Crafted, at: usize, header: usize) {
     let whole = crafted.frame.len() - IP - header;
-    let wrong = match dice.below(6) {
+    let wrong = match rng.below(6) {
         0 => 0,
         1 => whole + 1,
         2 => whole.saturating_sub(1),
-        3 => dice.below(whole + 2),
-        4 => (crafted.transport - IP - header) + dice.below(24),
-        _ => usize::from(dice.short()),
+        3 => rng.below(whole + 2),
+        4 => (crafted.transport - IP - header) + rng.below(24),
+        _ => usize::from(rng.next_u16()),
     };
     let wrong = u16::try_from(wrong).unwrap_or(u16::MAX);
     set(&mut crafted.frame, at, &wrong.to_be_bytes());
 }
 
-/// Another source or, if one so wishes, destination.
-fn address(dice: &mut Dice, frame: &mut [u8], at: usize, size: usize, known: &[IpAddr]) {
-    let place = at + if dice.often(75) { 0 } else { size };
+/// Another source or, less often, destination address.
+fn address(rng: &mut Rng, frame: &mut [u8], at: usize, size: usize, known: &[IpAddr]) {
+    let place = at + if rng.chance(75) { 0 } else { size };
     let special: &[&str] = if size == 4 {
         &[
             "0.0.0.0",
@@ -147,49 +147,50 @@ fn address(dice: &mut Dice, frame: &mut [u8], at: usize, size: usize, known: &[I
     };
     let mut choices: Vec<IpAddr> = special.iter().map(|text| text.parse().unwrap()).collect();
     choices.extend(known.iter().filter(|ip| ip.is_ipv4() == (size == 4)));
-    match dice.pick(&choices) {
+    match rng.pick(&choices) {
         IpAddr::V4(address) => set(frame, place, &address.octets()),
         IpAddr::V6(address) => set(frame, place, &address.octets()),
     }
 }
 
-fn transport(dice: &mut Dice, crafted: &mut Crafted) -> &'static str {
+fn transport(rng: &mut Rng, crafted: &mut Crafted) -> &'static str {
     let (at, frame) = (crafted.transport, &mut crafted.frame);
-    match dice.below(8) {
+    match rng.below(8) {
         0 => {
-            put(frame, at + 13, dice.byte());
+            put(frame, at + 13, rng.next_u8());
             "TCP flags"
         }
         1 => {
-            put(frame, at + 12, dice.pick(&[0, 0x40, 0x50, 0x60, 0xf0]));
+            put(frame, at + 12, rng.pick(&[0, 0x40, 0x50, 0x60, 0xf0]));
             "TCP offset"
         }
         2 => {
-            put(frame, at + 4, dice.pick(&[0, 0, 0, 1]));
-            put(frame, at + 5, dice.pick(&[0, 7, 8, 9, 12, 40, 255]));
+            put(frame, at + 4, rng.pick(&[0, 0, 0, 1]));
+            put(frame, at + 5, rng.pick(&[0, 7, 8, 9, 12, 40, 255]));
             "UDP length"
         }
         3 => {
-            put(frame, at, dice.byte());
+            put(frame, at, rng.next_u8());
             "type or port"
         }
         4 => {
-            let port = dice.pick(&[0_u16, 53, 67, 80, 1024, 65535]);
+            let port = rng.pick(&[0_u16, 53, 67, 80, 1024, 65535]);
             for (place, byte) in port.to_be_bytes().into_iter().enumerate() {
                 put(frame, at + 2 + place, byte);
             }
             "destination port"
         }
         5 => {
-            let length = least(frame) + dice.below(frame.len() + 1 - least(frame).min(frame.len()));
+            let length =
+                min_length(frame) + rng.below(frame.len() + 1 - min_length(frame).min(frame.len()));
             frame.truncate(length);
-            "cut"
+            "truncated"
         }
         6 => {
-            // Cut, and the header knows.
-            let rest = dice.below(26);
+            // Shortened, with a matching IP length.
+            let rest = rng.below(26);
             if at + rest < frame.len() {
-                frame.truncate((at + rest).max(least(frame)));
+                frame.truncate((at + rest).max(min_length(frame)));
                 let field = if frame[12] == 0x08 {
                     (IP + 2, at + rest - IP)
                 } else {
@@ -200,13 +201,13 @@ fn transport(dice: &mut Dice, crafted: &mut Crafted) -> &'static str {
             }
             "shorter"
         }
-        _ => anywhere(dice, frame),
+        _ => anywhere(rng, frame),
     }
 }
 
-fn anywhere(dice: &mut Dice, frame: &mut [u8]) -> &'static str {
-    let place = 12 + dice.below(frame.len() - 12);
-    frame[place] = dice.byte();
+fn anywhere(rng: &mut Rng, frame: &mut [u8]) -> &'static str {
+    let place = 12 + rng.below(frame.len() - 12);
+    frame[place] = rng.next_u8();
     "any byte"
 }
 

@@ -1,94 +1,94 @@
-//! What a workload and its peers send: flows that go on, fragments, ICMP errors about what was sent
-//! before, address configuration, and frames of no use to anybody. Every so often one has a fault.
+//! Generates the frames of a workload and its peers: packets of flows, fragments, ICMP errors about
+//! earlier packets, ARP, discovery and DHCP, and other EtherTypes. Some frames get faults.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use super::announce;
+use super::conversation::Conversation;
 use super::craft::{self, Crafted, icmp_of};
-use super::dice::Dice;
 use super::mutate::{mutate, pad};
-use super::talk::Talk;
+use super::rng::Rng;
+use super::stateless;
 use crate::fence::Way::{self, *};
 
-/// A frame as it is shown to the programs.
+/// A frame to run, and how to run it.
 #[derive(Clone, Debug)]
-pub(super) struct Shown {
+pub(super) struct TestFrame {
     pub(super) way: Way,
-    /// Whether the kernel would cut it into segments later.
+    /// Whether it is a GSO packet, which the kernel segments later.
     pub(super) gso: bool,
     pub(super) frame: Vec<u8>,
     pub(super) notes: Vec<&'static str>,
 }
 
-/// Who there is.
-pub(super) struct Places {
+/// The addresses, protocols and ports to use.
+pub(super) struct Scope {
     /// The workload's addresses.
     pub(super) own: Vec<IpAddr>,
-    /// Everybody's, the workload's and strangers' among them.
-    pub(super) everybody: Vec<IpAddr>,
-    /// Protocols and ports that policies tell apart.
+    /// All addresses, including the workload's and unknown ones.
+    pub(super) all: Vec<IpAddr>,
+    /// Protocols and ports that policies distinguish.
     pub(super) flows: Vec<(u8, u16)>,
 }
 
 pub(super) struct Traffic<'a> {
-    dice: Dice,
-    places: &'a Places,
-    talks: Vec<Talk>,
-    /// Of whole packets, the latest.
+    rng: Rng,
+    scope: &'a Scope,
+    conversations: Vec<Conversation>,
+    /// The latest packets, to repeat or to quote.
     sent: VecDeque<(Way, Vec<u8>)>,
-    /// Fragments to come.
-    pending: VecDeque<Shown>,
+    /// Fragments still to be sent.
+    pending: VecDeque<TestFrame>,
 }
 
-const TALKS: usize = 5;
+const CONVERSATIONS: usize = 5;
 const REMEMBERED: usize = 6;
 
 impl<'a> Traffic<'a> {
-    pub(super) fn new(seed: u64, places: &'a Places) -> Self {
+    pub(super) fn new(seed: u64, scope: &'a Scope) -> Self {
         Self {
-            dice: Dice::new(seed),
-            places,
-            talks: Vec::new(),
+            rng: Rng::new(seed),
+            scope,
+            conversations: Vec::new(),
             sent: VecDeque::new(),
             pending: VecDeque::new(),
         }
     }
 
     /// The next frame.
-    pub(super) fn next(&mut self) -> Shown {
-        if !self.pending.is_empty() && self.dice.often(60) {
+    pub(super) fn next(&mut self) -> TestFrame {
+        if !self.pending.is_empty() && self.rng.chance(60) {
             return self.pending.pop_front().unwrap();
         }
-        let dice = &mut self.dice;
-        let (way, mut crafted) = match dice.below(100) {
-            0..=58 => self.say(),
-            59..=61 => match self.again() {
+        let rng = &mut self.rng;
+        let (way, mut crafted) = match rng.below(100) {
+            0..=58 => self.flow_packet(),
+            59..=61 => match self.repeat() {
                 Some(repeated) => repeated,
-                None => self.say(),
+                None => self.flow_packet(),
             },
-            62..=72 => match self.complain() {
+            62..=72 => match self.icmp_error() {
                 Some(error) => error,
-                None => self.say(),
+                None => self.flow_packet(),
             },
             73..=80 => return self.fragments(),
-            81..=84 => announce::arp(dice, self.places),
-            85..=92 => announce::discovery(dice, self.places),
-            93..=94 => announce::dhcp(dice, self.places),
-            95..=96 => announce::odd(dice, &self.sent),
+            81..=84 => stateless::arp(rng, self.scope),
+            85..=92 => stateless::discovery(rng, self.scope),
+            93..=94 => stateless::dhcp(rng, self.scope),
+            95..=96 => stateless::other_ethertype(rng, &self.sent),
             _ => self.raw(),
         };
-        let dice = &mut self.dice;
-        if dice.often(30) {
-            mutate(dice, &mut crafted, &self.places.everybody);
-            if dice.often(20) {
-                mutate(dice, &mut crafted, &self.places.everybody);
+        let rng = &mut self.rng;
+        if rng.chance(30) {
+            mutate(rng, &mut crafted, &self.scope.all);
+            if rng.chance(20) {
+                mutate(rng, &mut crafted, &self.scope.all);
             }
         }
-        self.show(way, crafted)
+        self.emit(way, crafted)
     }
 
-    fn show(&mut self, way: Way, mut crafted: Crafted) -> Shown {
+    fn emit(&mut self, way: Way, mut crafted: Crafted) -> TestFrame {
         pad(&mut crafted.frame);
         if crafted.frame[12..14] != [0x08, 0x06] && crafted.frame.len() > 34 {
             self.sent.push_back((way, crafted.frame[14..].to_vec()));
@@ -96,205 +96,211 @@ impl<'a> Traffic<'a> {
                 self.sent.pop_front();
             }
         }
-        Shown {
+        TestFrame {
             way,
-            gso: self.dice.often(2),
+            gso: self.rng.chance(2),
             frame: crafted.frame,
             notes: crafted.notes,
         }
     }
 
     /// One packet of a flow.
-    fn say(&mut self) -> (Way, Crafted) {
-        let dice = &mut self.dice;
-        if self.talks.len() < TALKS || dice.often(12) {
-            let talk = begin(dice, self.places);
-            if self.talks.len() == TALKS {
-                let place = dice.below(TALKS);
-                self.talks[place] = talk;
+    fn flow_packet(&mut self) -> (Way, Crafted) {
+        let rng = &mut self.rng;
+        if self.conversations.len() < CONVERSATIONS || rng.chance(12) {
+            let conversation = new_conversation(rng, self.scope);
+            if self.conversations.len() == CONVERSATIONS {
+                let place = rng.below(CONVERSATIONS);
+                self.conversations[place] = conversation;
             } else {
-                self.talks.push(talk);
+                self.conversations.push(conversation);
             }
         }
-        let place = dice.below(self.talks.len());
-        let talk = &mut self.talks[place];
-        let said = talk.next(dice);
+        let place = rng.below(self.conversations.len());
+        let conversation = &mut self.conversations[place];
+        let message = conversation.next(rng);
         let crafted = craft::packet(
-            dice,
-            talk.ends(said.by_workload),
-            talk.protocol,
-            &said.payload,
+            rng,
+            conversation.ends(message.by_workload),
+            conversation.protocol,
+            &message.payload,
             None,
         );
-        (way(dice, self.places, talk.peer, said.by_workload), crafted)
+        (
+            way(rng, self.scope, conversation.peer, message.by_workload),
+            crafted,
+        )
     }
 
     /// A packet of any protocol.
     fn raw(&mut self) -> (Way, Crafted) {
-        let dice = &mut self.dice;
-        let mut talk = begin(dice, self.places);
-        talk.protocol = dice.byte();
-        let said = talk.next(dice);
+        let rng = &mut self.rng;
+        let mut conversation = new_conversation(rng, self.scope);
+        conversation.protocol = rng.next_u8();
+        let message = conversation.next(rng);
         let crafted = craft::packet(
-            dice,
-            talk.ends(said.by_workload),
-            talk.protocol,
-            &said.payload,
+            rng,
+            conversation.ends(message.by_workload),
+            conversation.protocol,
+            &message.payload,
             None,
         );
-        (way(dice, self.places, talk.peer, said.by_workload), crafted)
+        (
+            way(rng, self.scope, conversation.peer, message.by_workload),
+            crafted,
+        )
     }
 
-    /// A packet in pieces; the first may be too small, last or lost.
-    fn fragments(&mut self) -> Shown {
-        let dice = &mut self.dice;
-        let mut talk = begin(dice, self.places);
-        talk.protocol = dice.pick(&[6, 17, 17, 132, icmp_of(talk.own), 47]);
-        let said = talk.next(dice);
-        let mut payload = said.payload;
-        payload.extend(dice.bytes(48));
-        let id = u32::from(dice.short());
-        let units = dice.pick(&[1_usize, 2, 3, 4]);
-        let cuts = [0, units, units + 1 + dice.below(2)];
-        let mut pieces = Vec::new();
+    /// A packet in fragments; the first may be too small, last or missing.
+    fn fragments(&mut self) -> TestFrame {
+        let rng = &mut self.rng;
+        let mut conversation = new_conversation(rng, self.scope);
+        conversation.protocol = rng.pick(&[6, 17, 17, 132, icmp_of(conversation.own), 47]);
+        let message = conversation.next(rng);
+        let mut payload = message.payload;
+        payload.extend(rng.bytes(48));
+        let id = u32::from(rng.next_u16());
+        let units = rng.pick(&[1_usize, 2, 3, 4]);
+        let cuts = [0, units, units + 1 + rng.below(2)];
+        let mut fragments = Vec::new();
         for (place, cut) in cuts.into_iter().enumerate() {
             let until = cuts.get(place + 1).map_or(payload.len(), |cut| cut * 8);
             let offset = u16::try_from(cut).unwrap();
-            let piece = (offset, place + 1 < cuts.len(), id);
+            let fragment = (offset, place + 1 < cuts.len(), id);
             let mut crafted = craft::packet(
-                dice,
-                talk.ends(said.by_workload),
-                talk.protocol,
+                rng,
+                conversation.ends(message.by_workload),
+                conversation.protocol,
                 &payload[cut * 8..until],
-                Some(piece),
+                Some(fragment),
             );
             crafted.notes.push("fragment");
-            if dice.often(10) {
-                mutate(dice, &mut crafted, &self.places.everybody);
+            if rng.chance(10) {
+                mutate(rng, &mut crafted, &self.scope.all);
             }
-            pieces.push(crafted);
+            fragments.push(crafted);
         }
-        if dice.often(20) {
-            let place = dice.below(pieces.len());
-            pieces.remove(place);
+        if rng.chance(20) {
+            let place = rng.below(fragments.len());
+            fragments.remove(place);
         }
-        if dice.often(20) {
-            pieces.rotate_left(1);
+        if rng.chance(20) {
+            fragments.rotate_left(1);
         }
-        let way = way(dice, self.places, talk.peer, said.by_workload);
-        for piece in pieces {
-            let shown = self.show(way, piece);
+        let way = way(rng, self.scope, conversation.peer, message.by_workload);
+        for fragment in fragments {
+            let shown = self.emit(way, fragment);
             self.pending.push_back(shown);
         }
         self.pending.pop_front().unwrap()
     }
 
-    /// A packet that was sent, as it is, at whatever hook: it came back, or was another's too.
-    fn again(&mut self) -> Option<(Way, Crafted)> {
-        let dice = &mut self.dice;
+    /// Repeats an earlier packet unchanged at a random hook.
+    fn repeat(&mut self) -> Option<(Way, Crafted)> {
+        let rng = &mut self.rng;
         if self.sent.is_empty() {
             return None;
         }
-        let place = dice.below(self.sent.len());
+        let place = rng.below(self.sent.len());
         let packet = &self.sent[place].1;
         let (_, _, header) = ends(packet)?;
         let ethertype = if packet[0] >> 4 == 6 { 0x86dd } else { 0x0800 };
         let crafted = Crafted {
             frame: [craft::ethernet(ethertype), packet.clone()].concat(),
             transport: 14 + header,
-            notes: vec!["again"],
+            notes: vec!["repeated"],
         };
-        Some((dice.pick(&[Leaving, Arriving, FromNode, Hairpin]), crafted))
+        Some((rng.pick(&[Leaving, Arriving, FromHost, Hairpin]), crafted))
     }
 
-    /// An ICMP error about a packet that was sent.
-    fn complain(&mut self) -> Option<(Way, Crafted)> {
-        let dice = &mut self.dice;
+    /// An ICMP error about an earlier packet.
+    fn icmp_error(&mut self) -> Option<(Way, Crafted)> {
+        let rng = &mut self.rng;
         if self.sent.is_empty() {
             return None;
         }
-        let place = dice.below(self.sent.len());
+        let place = rng.below(self.sent.len());
         let (way, packet) = self.sent[place].clone();
         let (from, to, header) = ends(&packet)?;
         let mut quote = packet;
         let mut notes = vec!["ICMP error"];
         let mut back = if way == Leaving { Arriving } else { Leaving };
-        let (mut by, mut told) = (to, from);
-        match dice.below(10) {
+        let (mut by, mut receiver) = (to, from);
+        match rng.below(10) {
             0 => {
-                // From a router on the way.
-                by = dice.pick(&self.places.everybody);
-                notes.push("by somebody");
+                // Sent by a router.
+                by = rng.pick(&self.scope.all);
+                notes.push("by another host");
             }
             1 => {
-                (by, told) = (from, to);
+                (by, receiver) = (from, to);
                 back = way;
-                notes.push("told the wrong end");
+                notes.push("to the wrong end");
             }
             2 => {
                 reverse(&mut quote, header);
                 notes.push("reversed");
             }
             3 => {
-                let place = dice.below(quote.len());
-                quote[place] = dice.byte();
+                let place = rng.below(quote.len());
+                quote[place] = rng.next_u8();
                 notes.push("about another packet");
             }
             4 => {
-                let length = dice.below(quote.len() + 1);
+                let length = rng.below(quote.len() + 1);
                 quote.truncate(length);
-                notes.push("cut");
+                notes.push("truncated");
             }
             5 => {
                 quote.truncate(header + 8);
-                notes.push("as short as may be");
+                notes.push("as short as allowed");
             }
             _ => {}
         }
-        if by.is_ipv4() != told.is_ipv4() {
+        if by.is_ipv4() != receiver.is_ipv4() {
             by = to;
         }
         let kind = if from.is_ipv6() {
-            dice.pick(&[1, 1, 2, 3, 4, 100])
+            rng.pick(&[1, 1, 2, 3, 4, 100])
         } else {
-            dice.pick(&[3, 3, 3, 4, 5, 11, 12])
+            rng.pick(&[3, 3, 3, 4, 5, 11, 12])
         };
-        let mut message = vec![kind, dice.byte() % 5, 0, 0, 0, 0, 0, 0];
+        let mut message = vec![kind, rng.next_u8() % 5, 0, 0, 0, 0, 0, 0];
         message.extend(quote);
-        let mut crafted = craft::packet(dice, (by, told), icmp_of(by), &message, None);
+        let mut crafted = craft::packet(rng, (by, receiver), icmp_of(by), &message, None);
         crafted.notes.extend(notes);
         Some((back, crafted))
     }
 }
 
-/// A flow between the workload and somebody.
-fn begin(dice: &mut Dice, places: &Places) -> Talk {
-    let own = match places.own.as_slice() {
-        [] => dice.pick(&places.everybody),
-        own => dice.pick(own),
+/// A new flow between the workload and a random peer.
+fn new_conversation(rng: &mut Rng, scope: &Scope) -> Conversation {
+    let own = match scope.own.as_slice() {
+        [] => rng.pick(&scope.all),
+        own => rng.pick(own),
     };
-    let peers: Vec<IpAddr> = places
-        .everybody
+    let peers: Vec<IpAddr> = scope
+        .all
         .iter()
         .filter(|peer| peer.is_ipv4() == own.is_ipv4())
         .copied()
         .collect();
-    let peer = dice.pick(&peers);
-    let (mut protocol, port) = dice.pick(&places.flows);
-    if dice.often(50) {
+    let peer = rng.pick(&peers);
+    let (mut protocol, port) = rng.pick(&scope.flows);
+    if rng.chance(50) {
         protocol = 6;
     }
-    if matches!(protocol, 1 | 58) && dice.often(90) {
+    if matches!(protocol, 1 | 58) && rng.chance(90) {
         protocol = icmp_of(own);
     }
-    let opened_by_workload = dice.often(50);
-    let high = 20_000 + dice.short() % 40_000;
+    let opened_by_workload = rng.chance(50);
+    let high = 20_000 + rng.next_u16() % 40_000;
     let ports = if opened_by_workload {
         (high, port)
     } else {
         (port, high)
     };
-    Talk {
+    Conversation {
         own,
         peer,
         ports: match protocol {
@@ -303,18 +309,18 @@ fn begin(dice: &mut Dice, places: &Places) -> Talk {
         },
         protocol,
         opened_by_workload,
-        at: 0,
+        step: 0,
     }
 }
 
-/// How a packet comes by.
-pub(super) fn way(dice: &mut Dice, places: &Places, peer: IpAddr, by_workload: bool) -> Way {
+/// The hook and origin of a packet.
+pub(super) fn way(rng: &mut Rng, scope: &Scope, peer: IpAddr, by_workload: bool) -> Way {
     if by_workload {
         Leaving
-    } else if places.own.contains(&peer) && dice.often(80) {
+    } else if scope.own.contains(&peer) && rng.chance(80) {
         Hairpin
-    } else if dice.often(16) {
-        FromNode
+    } else if rng.chance(16) {
+        FromHost
     } else {
         Arriving
     }
@@ -337,7 +343,7 @@ pub(super) fn ends(packet: &[u8]) -> Option<(IpAddr, IpAddr, usize)> {
     }
 }
 
-/// Turns a packet's addresses and ports round.
+/// Swaps the addresses and ports of a packet.
 fn reverse(packet: &mut [u8], header: usize) {
     let (from, to, size) = if header == 20 {
         (12, 16, 4)

@@ -1,8 +1,8 @@
-//! Conversations: the packets of one flow in the order in which they come, or nearly so.
+//! Conversations: the packets of one flow, mostly in the order in which real ends send them.
 
 use std::net::IpAddr;
 
-use super::{craft, dice::Dice};
+use super::{craft, rng::Rng};
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -11,7 +11,7 @@ const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 const URG: u8 = 0x20;
 
-/// A connection from beginning to end: whether its opener speaks, and TCP's flags.
+/// A connection from beginning to end: whether the originator sends, and the TCP flags.
 const SCRIPT: [(bool, u8); 9] = [
     (true, SYN),
     (false, SYN | ACK),
@@ -23,7 +23,7 @@ const SCRIPT: [(bool, u8); 9] = [
     (false, FIN | ACK),
     (true, ACK),
 ];
-const SURPRISES: [u8; 9] = [
+const UNEXPECTED: [u8; 9] = [
     SYN,
     SYN,
     SYN | ACK,
@@ -37,32 +37,32 @@ const SURPRISES: [u8; 9] = [
 
 /// One flow of a workload.
 #[derive(Clone, Debug)]
-pub(super) struct Talk {
+pub(super) struct Conversation {
     pub(super) own: IpAddr,
     pub(super) peer: IpAddr,
-    /// The workload's port, the peer's; of an echo, its identifier is the opener's.
+    /// The ports of workload and peer; for echo messages both are the identifier.
     pub(super) ports: (u16, u16),
     pub(super) protocol: u8,
     pub(super) opened_by_workload: bool,
-    pub(super) at: usize,
+    pub(super) step: usize,
 }
 
-/// A payload, and who sends it.
-pub(super) struct Said {
+/// The IP payload of one packet, and its sender.
+pub(super) struct Message {
     pub(super) by_workload: bool,
     pub(super) payload: Vec<u8>,
 }
 
-impl Talk {
-    /// What is said next.
-    pub(super) fn next(&mut self, dice: &mut Dice) -> Said {
-        let (by_opener, flags) = if dice.often(15) {
-            (dice.often(50), dice.pick(&SURPRISES))
+impl Conversation {
+    /// The next message.
+    pub(super) fn next(&mut self, rng: &mut Rng) -> Message {
+        let (by_originator, flags) = if rng.chance(15) {
+            (rng.chance(50), rng.pick(&UNEXPECTED))
         } else {
-            SCRIPT[self.at % SCRIPT.len()]
+            SCRIPT[self.step % SCRIPT.len()]
         };
-        self.at += 1;
-        let by_workload = by_opener == self.opened_by_workload;
+        self.step += 1;
+        let by_workload = by_originator == self.opened_by_workload;
         let (own, peer) = self.ports;
         let ports = if by_workload {
             (own, peer)
@@ -70,23 +70,23 @@ impl Talk {
             (peer, own)
         };
         let payload = match (self.protocol, self.own.is_ipv6()) {
-            (6, _) => craft::tcp(dice, ports, flags),
-            (17, _) => craft::udp(dice, ports),
-            (132, _) => craft::sctp(dice, ports),
-            (1, false) => craft::icmp(dice, if by_opener { 8 } else { 0 }, own),
-            (58, true) => craft::icmp(dice, if by_opener { 128 } else { 129 }, own),
+            (6, _) => craft::tcp(rng, ports, flags),
+            (17, _) => craft::udp(rng, ports),
+            (132, _) => craft::sctp(rng, ports),
+            (1, false) => craft::icmp(rng, if by_originator { 8 } else { 0 }, own),
+            (58, true) => craft::icmp(rng, if by_originator { 128 } else { 129 }, own),
             _ => {
-                let length = dice.below(24);
-                dice.bytes(length)
+                let length = rng.below(24);
+                rng.bytes(length)
             }
         };
-        Said {
+        Message {
             by_workload,
             payload,
         }
     }
 
-    /// Source and destination of what one side says.
+    /// Source and destination of a message.
     pub(super) fn ends(&self, by_workload: bool) -> (IpAddr, IpAddr) {
         if by_workload {
             (self.own, self.peer)

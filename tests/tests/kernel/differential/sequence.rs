@@ -1,7 +1,7 @@
-//! Episodes: some dozens of frames of one workload, shown to the programs one after another, each
-//! compared with what must become of it.
+//! Sequences: some dozens of frames of one workload that are run one after another, each compared
+//! with its expected outcome.
 //!
-//! An episode begins with nothing remembered, so it can be played again, also in part.
+//! A sequence begins with empty conntrack and fragment maps, so it can be repeated, also in part.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,64 +20,64 @@ use ringfence_common::{
     mode::{Action, Direction, Mode},
 };
 
-use super::expectation::{Expectation, Expected, Judgement, Surroundings};
-use super::traffic::Shown;
-use crate::fence::{Fate, Fence, IFINDEX};
+use super::expectation::{Context, Decision, Expectation, Expected};
+use super::traffic::TestFrame;
+use crate::fence::{Fence, IFINDEX, Outcome};
 
 /// No rule of a random world begins or ends later than this after [`NOW`], and none between two
 /// seconds and this.
 const LAST_EDGE: u64 = 7_000_000_000;
-/// Less than the shortest timeout of a flow.
+/// The longest run: less than the shortest flow timeout.
 const LONGEST: u64 = 8_000_000_000;
 
 /// What is missing from the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
     Nothing,
-    /// The interface is nobody's.
+    /// The interface has no endpoint.
     Endpoint,
     /// The endpoint's table has no rows.
     Table,
-    /// Addresses that no policy, workload or node names are unknown.
+    /// Addresses that no policy, workload or node names have no identity.
     World,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Episode {
+pub(super) struct Sequence {
     /// The endpoint in its world; in the maps it is on [`IFINDEX`].
     pub(super) ifindex: u32,
     pub(super) mode: Mode,
     pub(super) pickup: bool,
     pub(super) missing: Missing,
-    pub(super) frames: Vec<Shown>,
+    pub(super) frames: Vec<TestFrame>,
 }
 
-/// A frame of which programs and expectation disagree.
+/// A frame with another outcome than expected.
 #[derive(Debug)]
 pub(super) struct Mismatch {
-    /// The place of the frame in its episode.
-    pub(super) place: usize,
+    /// The index of the frame in its sequence.
+    pub(super) index: usize,
     pub(super) expected: Expected,
-    pub(super) fate: Fate,
-    /// Counters that moved: dropped, and let pass by `observe`.
+    pub(super) outcome: Outcome,
+    /// Counters that changed: packets dropped, and packets that `observe` let pass.
     pub(super) counted: Vec<(DropReason, u64, u64)>,
 }
 
-/// A world in force.
-pub(super) struct Ground<'a> {
+/// A published world.
+pub(super) struct LoadedWorld<'a> {
     pub(super) world: &'a World,
     pub(super) compiled: &'a Compiled,
     oracle: Oracle<'a>,
-    /// The boot clock when the next rule may begin or end, or a flow be forgotten.
+    /// Boot-clock time when the next rule may begin or end, or a flow may expire.
     until: u64,
     pairs: RefCell<HashMap<(u32, IpAddr, Direction), Pair<'a>>>,
 }
 
-/// Told of every frame that went as expected.
-pub(super) type Told<'a> = &'a mut dyn FnMut(Mode, Expected, Fate);
+/// Called for every frame with the expected outcome.
+pub(super) type Observer<'a> = &'a mut dyn FnMut(Mode, Expected, Outcome);
 
-impl<'a> Ground<'a> {
-    /// The world as it is `age` nanoseconds after [`NOW`], when the boot clock read `boot`.
+impl<'a> LoadedWorld<'a> {
+    /// The world at `age` nanoseconds after [`NOW`]; at [`NOW`] the boot clock read `boot`.
     pub(super) fn new(world: &'a World, compiled: &'a Compiled, (boot, age): (u64, u64)) -> Self {
         let oracle = Oracle {
             inventory: &world.inventory,
@@ -99,21 +99,21 @@ impl<'a> Ground<'a> {
         }
     }
 
-    /// Whether nothing has lapsed yet: on a machine that stood still, something may have.
-    pub(super) fn holds(&self, fence: &mut Fence) -> bool {
+    /// Whether no rule or flow has expired yet: on a slow machine one may have.
+    pub(super) fn is_current(&self, fence: &mut Fence) -> bool {
         fence.now() < self.until
     }
 
-    /// Plays an episode up to the first frame that does not go as expected.
-    pub(super) fn play(
+    /// Runs a sequence up to the first mismatch.
+    pub(super) fn run(
         &self,
         fence: &mut Fence,
-        episode: &Episode,
-        told: Told,
+        sequence: &Sequence,
+        observer: Observer,
     ) -> Result<(), Mismatch> {
-        self.set_up(fence, episode);
-        let outcome = self.show(fence, episode, told);
-        if episode.missing == Missing::World {
+        self.set_up(fence, sequence);
+        let outcome = self.run_frames(fence, sequence, observer);
+        if sequence.missing == Missing::World {
             for (net, identity) in self.everywhere() {
                 fence.write(Write::PutPrefix(net, identity));
             }
@@ -121,14 +121,14 @@ impl<'a> Ground<'a> {
         outcome
     }
 
-    fn set_up(&self, fence: &mut Fence, episode: &Episode) {
-        let mut endpoint = self.compiled.state.endpoints[&episode.ifindex];
-        endpoint.mode_override = episode.mode as u8;
-        endpoint.pickup_until = if episode.pickup { u32::MAX } else { 0 };
-        match episode.missing {
+    fn set_up(&self, fence: &mut Fence, sequence: &Sequence) {
+        let mut endpoint = self.compiled.state.endpoints[&sequence.ifindex];
+        endpoint.mode_override = sequence.mode as u8;
+        endpoint.pickup_until = if sequence.pickup { u32::MAX } else { 0 };
+        match sequence.missing {
             Missing::Nothing => {}
             Missing::Endpoint => {
-                fence.write(Write::SetMode(NamespaceSlot::NODE_DEFAULT, episode.mode));
+                fence.write(Write::SetMode(NamespaceSlot::NODE_DEFAULT, sequence.mode));
             }
             Missing::Table => endpoint.table = TableId(u32::MAX - 1),
             Missing::World => {
@@ -138,14 +138,14 @@ impl<'a> Ground<'a> {
             }
         }
         fence.write(Write::PutEndpoint(IFINDEX, endpoint));
-        if episode.missing == Missing::Endpoint {
+        if sequence.missing == Missing::Endpoint {
             fence.write(Write::DeleteEndpoint(IFINDEX));
         }
-        fence.forget_flows();
-        fence.forget_fragments();
+        fence.clear_flows();
+        fence.clear_fragments();
     }
 
-    /// The prefixes that hold every address.
+    /// The prefixes that contain every address.
     fn everywhere(&self) -> Vec<(IpNet, IdentityId)> {
         let prefixes = self.compiled.state.prefixes.iter();
         prefixes
@@ -161,73 +161,80 @@ impl<'a> Ground<'a> {
             || prefixes.any(|(net, _)| net.prefix_len() != 0 && net.contains(&address))
     }
 
-    fn judge(
+    fn decide(
         &self,
-        episode: &Episode,
+        sequence: &Sequence,
         peer: IpAddr,
         direction: Direction,
         (protocol, port): (u8, u16),
-    ) -> Judgement {
-        match episode.missing {
+    ) -> Decision {
+        match sequence.missing {
             Missing::World if !self.is_known(peer) => {
-                return Judgement::Deny(DropReason::UnknownPeer);
+                return Decision::Deny(DropReason::UnknownPeer);
             }
-            Missing::Table => return Judgement::Deny(DropReason::NoPolicyRow),
+            Missing::Table => return Decision::Deny(DropReason::NoPolicyRow),
             _ => {}
         }
         let compiled: &'a Compiled = self.compiled;
-        let subject = &compiled.endpoints[&episode.ifindex].workload;
+        let subject = &compiled.endpoints[&sequence.ifindex].workload;
         let mut pairs = self.pairs.borrow_mut();
         let pair = pairs
-            .entry((episode.ifindex, peer, direction))
+            .entry((sequence.ifindex, peer, direction))
             .or_insert_with(|| self.oracle.pair(subject, peer, direction));
         let said = pair.say(protocol, port);
         match (said.allow, said.reject) {
-            (true, _) => Judgement::Allow,
-            (false, true) => Judgement::Reject,
-            (false, false) => Judgement::Deny(DropReason::Policy),
+            (true, _) => Decision::Allow,
+            (false, true) => Decision::Reject,
+            (false, false) => Decision::Deny(DropReason::Policy),
         }
     }
 
-    fn show(&self, fence: &mut Fence, episode: &Episode, told: Told) -> Result<(), Mismatch> {
-        let own = &self.compiled.endpoints[&episode.ifindex].workload.addresses;
-        let mut judge = |peer, direction, protocol, port| {
-            self.judge(episode, peer, direction, (protocol, port))
+    fn run_frames(
+        &self,
+        fence: &mut Fence,
+        sequence: &Sequence,
+        observer: Observer,
+    ) -> Result<(), Mismatch> {
+        let own = &self.compiled.endpoints[&sequence.ifindex]
+            .workload
+            .addresses;
+        let mut decide = |peer, direction, protocol, port| {
+            self.decide(sequence, peer, direction, (protocol, port))
         };
-        let mut expectation = Expectation::new(Surroundings {
-            own: (episode.missing != Missing::Endpoint).then_some(own.as_slice()),
-            mode: episode.mode,
-            pickup: episode.pickup,
-            judge: &mut judge,
+        let mut expectation = Expectation::new(Context {
+            own: (sequence.missing != Missing::Endpoint).then_some(own.as_slice()),
+            mode: sequence.mode,
+            pickup: sequence.pickup,
+            decide: &mut decide,
         });
         let mut counted = fence.counters().drops;
-        for (place, shown) in episode.frames.iter().enumerate() {
-            let expected = expectation.of(shown.way, &shown.frame, shown.gso);
-            let gso = if shown.gso { 1400 } else { 0 };
-            let fate = fence.run_as(shown.way, &shown.frame, gso, 1);
-            let agrees = fits(episode.mode, expected, fate)
-                && is_counted(fence, episode.mode, expected, &mut counted);
+        for (index, test_frame) in sequence.frames.iter().enumerate() {
+            let expected = expectation.of(test_frame.way, &test_frame.frame, test_frame.gso);
+            let gso = if test_frame.gso { 1400 } else { 0 };
+            let outcome = fence.run_with(test_frame.way, &test_frame.frame, gso, 1);
+            let agrees = has_expected_outcome(sequence.mode, expected, outcome)
+                && is_counted(fence, sequence.mode, expected, &mut counted);
             if !agrees {
-                return Err(mismatch(fence, place, expected, fate, &counted));
+                return Err(mismatch(fence, index, expected, outcome, &counted));
             }
-            told(episode.mode, expected, fate);
+            observer(sequence.mode, expected, outcome);
         }
-        // Nothing else was counted either.
-        let place = episode.frames.len() - 1;
+        // No other reason may have been counted.
+        let index = sequence.frames.len() - 1;
         if fence.counters().drops == counted {
             Ok(())
         } else {
-            let nothing = Expected::Pass("all, without another count");
-            Err(mismatch(fence, place, nothing, Fate::Passed, &counted))
+            let nothing = Expected::Pass("no other count");
+            Err(mismatch(fence, index, nothing, Outcome::Passed, &counted))
         }
     }
 }
 
 fn mismatch(
     fence: &Fence,
-    place: usize,
+    index: usize,
     expected: Expected,
-    fate: Fate,
+    outcome: Outcome,
     before: &[(DropReason, u64, u64)],
 ) -> Mismatch {
     let mut counted = fence.counters().drops;
@@ -236,24 +243,24 @@ fn mismatch(
     }
     counted.retain(|(_, dropped, observed)| (*dropped, *observed) != (0, 0));
     Mismatch {
-        place,
+        index,
         expected,
-        fate,
+        outcome,
         counted,
     }
 }
 
-/// Whether a frame went the way that the mode makes of what was expected.
-fn fits(mode: Mode, expected: Expected, fate: Fate) -> bool {
+/// Whether the outcome is what the mode makes of the expected verdict.
+fn has_expected_outcome(mode: Mode, expected: Expected, outcome: Outcome) -> bool {
     match (mode, expected) {
-        (Mode::Observe, _) | (Mode::Enforce, Expected::Pass(_)) => fate == Fate::Passed,
-        // Not everything that may be answered is: there is an allowance.
-        (Mode::Enforce, Expected::Reject { answerable: true }) => fate != Fate::Passed,
-        (Mode::Enforce | Mode::Lockdown, _) => fate == Fate::Dropped,
+        (Mode::Observe, _) | (Mode::Enforce, Expected::Pass(_)) => outcome == Outcome::Passed,
+        // Reject packets are rate-limited, so not every one is sent.
+        (Mode::Enforce, Expected::Reject { answerable: true }) => outcome != Outcome::Passed,
+        (Mode::Enforce | Mode::Lockdown, _) => outcome == Outcome::Dropped,
     }
 }
 
-/// Whether the frame was counted for one of the expected reasons; takes note of the count.
+/// Whether the frame was counted for one of the expected reasons; updates `counted`.
 fn is_counted(
     fence: &Fence,
     mode: Mode,
@@ -262,7 +269,7 @@ fn is_counted(
 ) -> bool {
     let reasons: &[DropReason] = match expected {
         Expected::Pass(_) => return true,
-        Expected::Refuse(reasons) => reasons,
+        Expected::Deny(reasons) => reasons,
         Expected::Reject { .. } => &[DropReason::Policy],
     };
     let observed = mode == Mode::Observe;

@@ -1,8 +1,8 @@
-//! A reading of frames that shares no code with the fence's: the headers are `etherparse`'s, what
-//! follows from them is written down from the design.
+//! A frame parser that shares no code with the kernel programs: headers are parsed by `etherparse`,
+//! everything else is written from the design.
 //!
-//! Where a frame has several faults, the reason is that of the first one in the order of the
-//! headers. Behind the eighth extension header any of its faults will do.
+//! If a frame has several faults, the reason is that of the first one in header order. Behind the
+//! eighth extension header the reason of any of its faults is accepted.
 
 use std::net::IpAddr;
 
@@ -13,21 +13,21 @@ use etherparse::{
 };
 use ringfence_common::drop_reason::DropReason::{self, *};
 
-/// Any of these reasons is right.
-pub(super) type Refusal = &'static [DropReason];
+/// Any of these drop reasons is correct.
+pub(super) type Reasons = &'static [DropReason];
 
-const ARP_HEADER: Refusal = &[ArpHeader];
-const IPV6_HEADER: Refusal = &[Ipv6Header];
-const IP_LENGTH: Refusal = &[IpLength];
-const EXTENSION_HEADERS: Refusal = &[ExtensionHeaders];
+const ARP_HEADER: Reasons = &[ArpHeader];
+const IPV6_HEADER: Reasons = &[Ipv6Header];
+const IP_LENGTH: Reasons = &[IpLength];
+const EXTENSION_HEADERS: Reasons = &[ExtensionHeaders];
 
-/// What a frame is.
+/// A parsed frame.
 #[derive(Debug)]
-pub(super) enum Reading {
-    Arp(Result<Arp, Refusal>),
-    Ip(Result<Ip, Refusal>),
-    /// Of no use to anybody, at either hook.
-    Other(Refusal),
+pub(super) enum Parsed {
+    Arp(Result<Arp, Reasons>),
+    Ip(Result<Ip, Reasons>),
+    /// Denied at either hook.
+    Other(Reasons),
 }
 
 #[derive(Debug)]
@@ -42,19 +42,19 @@ pub(super) struct Ip {
     pub(super) destination: IpAddr,
     pub(super) hop_limit: u8,
     pub(super) protocol: u8,
-    /// Ports; an echo request has its identifier for its first, an answer for its second.
+    /// Ports; an echo request has its identifier as first port, an echo reply as second.
     pub(super) ports: (u16, u16),
-    /// A SYN and nothing that contradicts it.
-    pub(super) opens: bool,
+    /// A TCP segment with SYN and without ACK.
+    pub(super) is_opening: bool,
     pub(super) is_reset: bool,
-    /// A SYN that answers another.
-    pub(super) accepts: bool,
-    /// Identification, of what came with one.
+    /// A TCP segment with SYN and ACK.
+    pub(super) is_syn_ack: bool,
+    /// The identification, if the packet has one.
     pub(super) id: u32,
-    /// Where in the fragmented packet a later fragment begins, or where the headers end.
+    /// Offset in the unfragmented packet: where a later fragment begins, or where the headers end.
     pub(super) place: usize,
     pub(super) kind: Kind,
-    /// Whether there is anything between the IP header proper and the transport header.
+    /// Whether there are IP options or extension headers.
     pub(super) has_options: bool,
 }
 
@@ -63,12 +63,12 @@ pub(super) enum Kind {
     Whole,
     FirstFragment,
     LaterFragment,
-    /// An ICMP error of a type, and what it quotes if that can be told.
+    /// An ICMP error: its type, and the quoted packet if it can be parsed.
     Error(u8, Option<Quote>),
     Discovery(Discovery),
 }
 
-/// The packet that an ICMP error is about.
+/// The packet that an ICMP error quotes.
 #[derive(Debug)]
 pub(super) struct Quote {
     pub(super) source: IpAddr,
@@ -80,20 +80,20 @@ pub(super) struct Quote {
 #[derive(Debug)]
 pub(super) struct Discovery {
     pub(super) kind: u8,
-    /// Of a neighbour solicitation or advertisement that is long enough to have one.
+    /// The target, if the message is long enough.
     pub(super) target: Option<IpAddr>,
     /// What follows the target.
     pub(super) options: Vec<u8>,
-    /// Where the frame comes from.
+    /// The source hardware address of the frame.
     pub(super) hardware: [u8; 6],
 }
 
-/// Reads a frame; `gso` if the kernel will cut it into segments.
-pub(super) fn read(frame: &[u8], gso: bool) -> Reading {
+/// Parses a frame; `gso` if the kernel will segment it.
+pub(super) fn parse(frame: &[u8], gso: bool) -> Parsed {
     let ethernet = Ethernet2HeaderSlice::from_slice(frame).unwrap();
     let body = &frame[14..];
     match ethernet.ether_type().0 {
-        0x0800 => Reading::Ip(ipv4(body, gso)),
+        0x0800 => Parsed::Ip(ipv4(body, gso)),
         0x86dd => {
             let mut packet = ipv6(body, gso);
             if let Ok(Ip {
@@ -103,15 +103,15 @@ pub(super) fn read(frame: &[u8], gso: bool) -> Reading {
             {
                 discovery.hardware = ethernet.source();
             }
-            Reading::Ip(packet)
+            Parsed::Ip(packet)
         }
-        0x0806 => Reading::Arp(arp(body)),
-        0x8100 | 0x88a8 => Reading::Other(&[Vlan]),
-        _ => Reading::Other(&[Ethertype]),
+        0x0806 => Parsed::Arp(arp(body)),
+        0x8100 | 0x88a8 => Parsed::Other(&[Vlan]),
+        _ => Parsed::Other(&[Ethertype]),
     }
 }
 
-fn arp(body: &[u8]) -> Result<Arp, Refusal> {
+fn arp(body: &[u8]) -> Result<Arp, Reasons> {
     if body.len() < 28 {
         return Err(&[Truncated]);
     }
@@ -129,7 +129,7 @@ fn arp(body: &[u8]) -> Result<Arp, Refusal> {
     })
 }
 
-fn ipv4(bytes: &[u8], gso: bool) -> Result<Ip, Refusal> {
+fn ipv4(bytes: &[u8], gso: bool) -> Result<Ip, Reasons> {
     let header = match Ipv4HeaderSlice::from_slice(bytes) {
         Ok(header) => header,
         Err(err::ipv4::HeaderSliceError::Content(_)) => return Err(&[Ipv4Header]),
@@ -147,9 +147,9 @@ fn ipv4(bytes: &[u8], gso: bool) -> Result<Ip, Refusal> {
         hop_limit: header.ttl(),
         protocol: header.protocol().0,
         ports: (0, 0),
-        opens: false,
+        is_opening: false,
         is_reset: false,
-        accepts: false,
+        is_syn_ack: false,
         id: header.identification().into(),
         place: 0,
         kind: Kind::Whole,
@@ -158,7 +158,7 @@ fn ipv4(bytes: &[u8], gso: bool) -> Result<Ip, Refusal> {
     match header.fragments_offset().value() {
         0 if header.more_fragments() => ip.kind = Kind::FirstFragment,
         0 => {}
-        // It would overwrite the flags (RFC 3128).
+        // It would overlap the TCP flags (RFC 3128).
         1 if ip.protocol == 6 => return Err(&[TinyFragment]),
         offset => {
             ip.kind = Kind::LaterFragment;
@@ -169,7 +169,7 @@ fn ipv4(bytes: &[u8], gso: bool) -> Result<Ip, Refusal> {
     Ok(ip)
 }
 
-fn ipv6(bytes: &[u8], gso: bool) -> Result<Ip, Refusal> {
+fn ipv6(bytes: &[u8], gso: bool) -> Result<Ip, Reasons> {
     let header = Ipv6HeaderSlice::from_slice(bytes).map_err(|_| IPV6_HEADER)?;
     let rest = &bytes[40..];
     let length = match usize::from(header.payload_length()) {
@@ -186,9 +186,9 @@ fn ipv6(bytes: &[u8], gso: bool) -> Result<Ip, Refusal> {
         hop_limit: header.hop_limit(),
         protocol: chain.protocol,
         ports: (0, 0),
-        opens: false,
+        is_opening: false,
         is_reset: false,
-        accepts: false,
+        is_syn_ack: false,
         id: chain.id,
         place: chain.place,
         kind: chain.kind,
@@ -198,18 +198,18 @@ fn ipv6(bytes: &[u8], gso: bool) -> Result<Ip, Refusal> {
     Ok(ip)
 }
 
-/// What an IPv6 header is followed by.
+/// The extension headers of an IPv6 packet.
 struct Chain {
     protocol: u8,
     end: usize,
     id: u32,
-    /// As [`Ip::place`], without the transport header.
+    /// Like [`Ip::place`], without the transport header.
     place: usize,
     kind: Kind,
 }
 
 /// Walks the extension headers of a packet that ends at `length`.
-fn walk(rest: &[u8], length: usize, first: u8) -> Result<Chain, Refusal> {
+fn walk(rest: &[u8], length: usize, first: u8) -> Result<Chain, Reasons> {
     let mut chain = Chain {
         protocol: first,
         end: 0,
@@ -269,7 +269,7 @@ fn walk(rest: &[u8], length: usize, first: u8) -> Result<Chain, Refusal> {
     Ok(chain)
 }
 
-/// Next header and size.
+/// Next header and size of an extension header.
 fn extension(kind: u8, header: &[u8]) -> Option<(u8, usize)> {
     if kind != 51 {
         let header = Ipv6RawExtHeaderSlice::from_slice(header).ok()?;
@@ -277,36 +277,37 @@ fn extension(kind: u8, header: &[u8]) -> Option<(u8, usize)> {
     }
     match IpAuthHeaderSlice::from_slice(header) {
         Ok(header) => Some((header.next_header().0, header.slice().len())),
-        // Shorter than RFC 4302 has it; Linux steps over it like over any other.
+        // Shorter than RFC 4302 allows; Linux skips it like any other extension header.
         Err(_) if header.len() >= 8 && header[1] == 0 => Some((header[0], 8)),
         Err(_) => None,
     }
 }
 
-/// Reads ports and kind off the transport header.
-fn transport(ip: &mut Ip, body: &[u8], gso: bool) -> Result<(), Refusal> {
+/// Sets ports and kind from the transport header.
+fn transport(ip: &mut Ip, body: &[u8], gso: bool) -> Result<(), Reasons> {
     if matches!(ip.kind, Kind::LaterFragment) {
         return Ok(());
     }
     let first = matches!(ip.kind, Kind::FirstFragment);
-    let short = move |reason: Refusal| -> Refusal { if first { &[TinyFragment] } else { reason } };
+    let truncated =
+        move |reason: Reasons| -> Reasons { if first { &[TinyFragment] } else { reason } };
     match (ip.protocol, ip.source.is_ipv6()) {
         (6, _) => {
             let tcp = TcpHeaderSlice::from_slice(body).map_err(|why| match why {
-                err::tcp::HeaderSliceError::Len(_) => short(&[TcpHeader]),
-                err::tcp::HeaderSliceError::Content(_) => &[TcpHeader] as Refusal,
+                err::tcp::HeaderSliceError::Len(_) => truncated(&[TcpHeader]),
+                err::tcp::HeaderSliceError::Content(_) => &[TcpHeader] as Reasons,
             })?;
-            if !is_sane(&tcp) {
+            if !has_valid_flags(&tcp) {
                 return Err(&[TcpFlags]);
             }
             ip.ports = (tcp.source_port(), tcp.destination_port());
-            ip.opens = tcp.syn() && !tcp.ack();
+            ip.is_opening = tcp.syn() && !tcp.ack();
             ip.is_reset = tcp.rst();
-            ip.accepts = tcp.syn() && tcp.ack();
+            ip.is_syn_ack = tcp.syn() && tcp.ack();
             ip.place += tcp.slice().len();
         }
         (17, _) => {
-            let udp = UdpHeaderSlice::from_slice(body).map_err(|_| short(&[UdpHeader]))?;
+            let udp = UdpHeaderSlice::from_slice(body).map_err(|_| truncated(&[UdpHeader]))?;
             let length = usize::from(udp.length());
             if length < 8 || (!first && !gso && length > body.len()) {
                 return Err(&[UdpHeader]);
@@ -315,16 +316,16 @@ fn transport(ip: &mut Ip, body: &[u8], gso: bool) -> Result<(), Refusal> {
             ip.place += 8;
         }
         (132, _) => {
-            // No slice of etherparse's: source and destination port, tag, checksum (RFC 9260).
+            // etherparse has no SCTP: source and destination port, tag, checksum (RFC 9260).
             if body.len() < 12 {
-                return Err(short(&[Truncated]));
+                return Err(truncated(&[Truncated]));
             }
             ip.ports = ports(body);
             ip.place += 12;
         }
         (1, false) | (58, true) => {
             if body.len() < 8 {
-                return Err(short(&[Truncated]));
+                return Err(truncated(&[Truncated]));
             }
             icmp(ip, body, first)?;
             ip.place += 8;
@@ -334,9 +335,9 @@ fn transport(ip: &mut Ip, body: &[u8], gso: bool) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// SYN, SYN+ACK, ACK, FIN+ACK, RST and RST+ACK are what stacks send; an urgent reset or
-/// answer to a SYN is none.
-fn is_sane(tcp: &TcpHeaderSlice) -> bool {
+/// Whether the flags are a combination that stacks send: SYN, SYN+ACK, ACK, FIN+ACK, RST or
+/// RST+ACK. URG is not accepted with SYN+ACK or RST.
+fn has_valid_flags(tcp: &TcpHeaderSlice) -> bool {
     match (tcp.syn(), tcp.fin(), tcp.rst()) {
         (true, false, false) => !(tcp.ack() && tcp.urg()),
         (false, _, false) => tcp.ack(),
@@ -345,7 +346,7 @@ fn is_sane(tcp: &TcpHeaderSlice) -> bool {
     }
 }
 
-fn icmp(ip: &mut Ip, body: &[u8], first: bool) -> Result<(), Refusal> {
+fn icmp(ip: &mut Ip, body: &[u8], first: bool) -> Result<(), Reasons> {
     let (kind, v6) = (body[0], ip.source.is_ipv6());
     if is_error(kind, v6) {
         if first {
@@ -381,7 +382,7 @@ fn is_error(kind: u8, v6: bool) -> bool {
 }
 
 fn echo(kind: u8, v6: bool, body: &[u8]) -> (u16, u16) {
-    // Zero is no port, and would make a question and its answer alike.
+    // Zero stands for no port; with it a request and its reply would look the same.
     let id = match u16::from_be_bytes([body[4], body[5]]) {
         0 => u16::MAX,
         id => id,
@@ -389,7 +390,7 @@ fn echo(kind: u8, v6: bool, body: &[u8]) -> (u16, u16) {
     match (kind, v6) {
         (8, false) | (128, true) => (id, 0),
         (0, false) | (129, true) => (0, id),
-        // Any other question, and what is none, goes one way; answers have the type after theirs.
+        // Other types get the key of a request; a reply has the type after that of its request.
         (14 | 16 | 18, false) | (140, true) => (u16::MAX, kind.into()),
         _ => (u16::from(kind) + 1, u16::MAX),
     }
@@ -402,8 +403,8 @@ fn ports(body: &[u8]) -> (u16, u16) {
     )
 }
 
-/// Eight bytes of the quoted packet's transport header are needed; a quoted error, or a fragment
-/// without its header, belongs to no flow.
+/// Parses a quoted packet. Eight bytes of its transport header are needed; a quoted ICMP error or
+/// later fragment belongs to no flow.
 fn quote(bytes: &[u8], v6: bool) -> Option<Quote> {
     let (mut quote, body) = if v6 {
         let header = Ipv6HeaderSlice::from_slice(bytes).ok()?;
