@@ -1,4 +1,4 @@
-//! Attacks a fence with frames of every family; see `cargo xtask attack --help`.
+//! Sends hostile frames of every attack family to a fence; see `cargo xtask attack --help`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,36 +9,37 @@ use clap::Parser;
 use ringfence_testbed::attack::{Arenas, FAMILIES, Tally, attack, wire};
 use ringfence_testbed::interrupt;
 
-/// Send hostile frames, and see that none arrives where policy denies it.
+/// Send hostile frames and check that none is delivered where policy denies it.
 ///
-/// Prints a row for each family and last `attack: …`. Exits with 1 if a denied frame arrived or
-/// permitted ones were lost, after printing the frames and writing them to a capture file.
+/// Prints one row per attack family and a final line `attack: …`. If a denied frame was delivered
+/// or a permitted one was lost, prints these frames, writes them to a capture file and exits with
+/// 1.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask attack", bin_name = "cargo xtask attack")]
 struct Arguments {
-    /// How many frames, over all families.
+    /// Number of frames over all attack families.
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     frames: u64,
-    /// Repeats the frames of the run that printed it.
+    /// Seed printed by an earlier run, to repeat its frames.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// Only families whose name contains this.
+    /// Only attack families whose name contains this text.
     #[arg(long, value_name = "NAME", default_value = "")]
     family: String,
-    /// Where capture files of frames that went wrong are written.
+    /// Directory for capture files of frames with the wrong outcome.
     #[arg(long, value_name = "DIR", default_value = ".")]
     captures: PathBuf,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // Before any other thread or child exists: all of them must leave signals to the watcher.
+    // Before any thread or child is started, so that all of them inherit the signal mask.
     match interrupt::watch().and_then(|()| run(&arguments)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(_) if interrupt::check().is_err() => {
-            eprintln!("interrupted; everything the attack made has been removed");
-            // As a shell reports a process that ended by SIGINT.
+            eprintln!("interrupted; everything the run created has been removed");
+            // The exit status that a shell gives a process that ended by SIGINT.
             ExitCode::from(130)
         }
         Err(error) => {
@@ -69,7 +70,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let mut total = Tally::default();
     let mut good = true;
     for (index, family) in families.iter().enumerate() {
-        // The last families make up for what the division left over.
+        // The remainder of the division goes to the last families.
         let (index, count) = (u64::try_from(index)?, u64::try_from(families.len())?);
         let share = (arguments.frames.saturating_sub(total.sent)) / (count - index);
         let tally = attack(&mut arenas, family, share, seed)?;

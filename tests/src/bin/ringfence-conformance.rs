@@ -1,4 +1,4 @@
-//! Runs a folder of conformance cases; see `cargo xtask conformance --help`.
+//! Runs the conformance cases of a directory; see `cargo xtask conformance --help`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,27 +7,27 @@ use clap::Parser;
 use ringfence_testbed::conformance::{Options, Unreadable, run};
 use ringfence_testbed::interrupt;
 
-/// Play every conformance case of a folder.
+/// Run the conformance cases of a directory.
 ///
-/// Prints one line for each failing cell, one for each failed case, and last `N passed, M failed`.
+/// Prints one line per failing cell, one per failed case, and a final line `N passed, M failed`.
 /// Exits with 1 if a case failed and with 2 if one cannot be read.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask conformance", bin_name = "cargo xtask conformance")]
 struct Arguments {
-    /// The folder that holds the cases, one YAML file each.
+    /// Directory of the cases, one YAML file each.
     dir: PathBuf,
-    /// Only cases whose name contains this.
+    /// Only cases whose name contains this text.
     #[arg(long, value_name = "NAME", default_value = "")]
     filter: String,
-    /// Through `ringfence policy eval` instead of on the wire; needs no root.
+    /// Evaluate with `ringfence policy eval` instead of on real interfaces; needs no root.
     #[arg(long)]
     offline: bool,
-    /// How many cases are played at once.
+    /// Number of cases run in parallel.
     #[arg(long, value_name = "N", default_value_t = 2)]
     jobs: usize,
 }
 
-/// The exit status when nothing could be judged.
+/// The exit status if cases could not be read or run.
 const UNUSABLE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -38,15 +38,15 @@ fn main() -> ExitCode {
         offline: arguments.offline,
         jobs: arguments.jobs,
     };
-    // Before any other thread or child exists: all of them must leave signals to the watcher.
-    let played = interrupt::watch().and_then(|()| run(&options, std::io::stdout()));
-    match played {
+    // Before any thread or child is started, so that all of them inherit the signal mask.
+    let result = interrupt::watch().and_then(|()| run(&options, std::io::stdout()));
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        // Whatever failed after a signal failed because of it.
+        // An error after a signal is a consequence of the signal.
         Err(_) if interrupt::check().is_err() => {
-            eprintln!("interrupted; everything the runner made has been removed");
-            // As a shell reports a process that ended by SIGINT.
+            eprintln!("interrupted; everything the run created has been removed");
+            // The exit status that a shell gives a process that ended by SIGINT.
             ExitCode::from(130)
         }
         Err(error) => {

@@ -6,26 +6,26 @@ use std::time::Duration;
 use clap::Parser;
 use ringfence_testbed::flood::{Spec, run};
 
-/// Flood a node from one endpoint with random tuples.
+/// Flood a node with frames of random tuples from one endpoint.
 ///
-/// Others keep connections and open new ones meanwhile. Exits with 1 if they noticed, if anything
-/// was delivered that policy denies, or if a frame is unaccounted for.
+/// Meanwhile other endpoints keep connections open and make new ones. Exits with 1 if they are
+/// affected, if a denied frame is delivered, or if a frame is not accounted for.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask flood", bin_name = "cargo xtask flood")]
 struct Arguments {
-    /// For how long.
+    /// Duration in seconds.
     #[arg(long, value_name = "N", default_value_t = 60)]
     seconds: u64,
-    /// Frames per second to aim at.
+    /// Target rate in frames per second.
     #[arg(long, value_name = "N", default_value_t = 200_000)]
     rate: u32,
-    /// Endpoints that must not notice.
+    /// Number of other endpoints, which must not be affected.
     #[arg(long, value_name = "N", default_value_t = 50)]
     bystanders: usize,
-    /// Idle connections of each of them.
+    /// Number of idle connections of each of these endpoints.
     #[arg(long, value_name = "N", default_value_t = 10)]
     connections: usize,
-    /// Seed of the random tuples.
+    /// Seed for the random tuples.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 }

@@ -1,27 +1,27 @@
-//! Threads that stay on one CPU. Threads and children of such a thread stay there too, so agents are
-//! started by another one.
+//! Pinning threads to CPUs. Threads and children of a pinned thread inherit the pinning, so agents
+//! are started by an unpinned thread.
 
 use anyhow::{Context as _, Result};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-/// The CPUs that there are for us.
+/// The CPUs that this process may use.
 pub(crate) fn all() -> Result<Vec<usize>> {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).context("asking for CPUs")?;
+    let allowed = sched_getaffinity(Pid::from_raw(0)).context("getting the CPU affinity")?;
     let cpus = 0..CpuSet::count();
     Ok(cpus
         .filter(|cpu| allowed.is_set(*cpu).unwrap_or(false))
         .collect())
 }
 
-/// Keeps the calling thread on one CPU, so that whoever it measures has the others.
+/// Pins the calling thread to one CPU, so that what it measures has the others.
 pub(crate) fn pin(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu)?;
-    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("staying on CPU {cpu}"))
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("pinning to CPU {cpu}"))
 }
 
-/// Keeps it on the last one; returns which that is.
+/// Pins the calling thread to the last CPU and returns its number.
 pub(crate) fn pin_to_last() -> Result<usize> {
     let cpu = *all()?.last().context("no CPU to run on")?;
     pin(cpu)?;

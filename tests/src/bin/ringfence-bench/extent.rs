@@ -1,16 +1,16 @@
-//! How much to measure.
+//! How much of a group to measure.
 
 /// How much of a group of figures is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// What the goals ask, in seconds.
+    /// What the goals need; takes seconds.
     Default,
-    /// Everything, with enough samples for its tails.
+    /// Everything, with enough samples for percentiles.
     Full,
 }
 
 impl Extent {
-    /// One number or the other.
+    /// The value for this extent.
     pub(crate) fn of<T>(self, default: T, full: T) -> T {
         match self {
             Self::Default => default,

@@ -1,15 +1,15 @@
-//! Figures: what a measurement leaves behind, for tables, for JSON and for the goals.
+//! Figures: the results of measurements, for tables, JSON and the goals.
 //!
-//! A figure is a median with the quartiles around it. Its name is the whole of what was measured,
-//! from the group down: `wire/established-udp4/enforce@10000`. Nothing is measured or judged here.
+//! A figure is a median with its quartiles. Its name says what was measured, starting with the
+//! group: `wire/established-udp4/enforce@10000`. Nothing is measured or compared here.
 
 use serde::Serialize;
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Unit {
-    /// To the no-op program, or whatever the name says, within one run.
+    /// A ratio to the no-op program, or to what the name says, within one run.
     Ratio,
     /// Nanoseconds.
     Ns,
@@ -26,22 +26,22 @@ pub(crate) enum Unit {
 pub(crate) struct Figure {
     /// What was measured: `group/metric/variant`, with `@peers` where they matter.
     pub(crate) name: String,
-    /// What it counts.
+    /// Its unit.
     pub(crate) unit: Unit,
-    /// Half of the samples lie below.
+    /// The median.
     pub(crate) median: f64,
-    /// A quarter lies below.
+    /// The first quartile.
     pub(crate) low: f64,
-    /// A quarter lies above.
+    /// The third quartile.
     pub(crate) high: f64,
-    /// One in a hundred lies above.
+    /// The 99th percentile.
     pub(crate) p99: f64,
-    /// How many samples.
+    /// Number of samples.
     pub(crate) samples: usize,
 }
 
 impl Figure {
-    /// The figure of some samples; all zero without samples.
+    /// The figure of these samples; all zero without samples.
     pub(crate) fn of(name: impl Into<String>, unit: Unit, samples: &[f64]) -> Self {
         let mut sorted = samples.to_vec();
         sorted.sort_unstable_by(f64::total_cmp);
@@ -57,7 +57,7 @@ impl Figure {
     }
 }
 
-/// Nearest rank.
+/// The percentile by nearest rank.
 fn at(sorted: &[f64], share: f64) -> f64 {
     let count = f64::from(u32::try_from(sorted.len()).unwrap_or(u32::MAX));
     let below = sorted
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_figure_is_a_median_and_its_quartiles() {
+    fn a_figure_has_the_median_quartiles_and_p99_of_its_samples() {
         let figure = Figure::of("group/metric/variant", Unit::Ns, &[5.0, 1.0, 4.0, 2.0, 3.0]);
         assert_eq!(
             (figure.low, figure.median, figure.high, figure.p99),

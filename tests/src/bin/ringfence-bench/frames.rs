@@ -1,4 +1,4 @@
-//! The frames that are run through the programs.
+//! The frames that the programs are run on.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ pub(crate) const ACK: u8 = 0x10;
 
 const TCP: u8 = 6;
 
-/// A TCP segment in its frame. Both addresses must be of one family.
+/// A TCP segment in an Ethernet frame. Both addresses must be of one family.
 pub(crate) fn tcp(from: (IpAddr, u16), to: (IpAddr, u16), flags: u8) -> Result<Vec<u8>> {
     let mut segment = [from.1.to_be_bytes(), to.1.to_be_bytes()].concat();
     let offset = 5 << 4;
@@ -24,9 +24,9 @@ pub(crate) fn tcp(from: (IpAddr, u16), to: (IpAddr, u16), flags: u8) -> Result<V
     })
 }
 
-/// The same frame with a header length that no IP header has.
+/// The frame with an invalid first byte of its IP header.
 pub(crate) fn malformed(mut frame: Vec<u8>) -> Vec<u8> {
-    // IPv4: version 4, four words. IPv6: version 4.
+    // For IPv4: a header length of four words. For IPv6: version 4.
     if let Some(first) = frame.get_mut(14) {
         *first = 0x44;
     }

@@ -1,17 +1,18 @@
-//! The goals of the design as data, and how figures compare with them.
+//! The goals of the design as data, and the comparison with figures.
 //!
-//! A figure is at most its goal or misses it. One that was asked for and is not there misses it too.
+//! A figure meets its goal if it is at most the goal. A requested figure that was not measured
+//! misses it.
 
 use crate::figures::{Figure, Unit};
 
-/// Which part of a figure a goal is about.
+/// The part of a figure that a goal limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Median,
     P99,
 }
 
-/// At most so much.
+/// An upper limit for a figure.
 #[derive(Clone, Copy, Debug)]
 struct Goal {
     figure: &'static str,
@@ -67,28 +68,28 @@ const GOALS: [Goal; 20] = [
     median("memory/policy/30-endpoints@10000", 16e6, 2e6),
 ];
 
-/// How a figure compares with a goal.
+/// The comparison of a figure with a goal.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
-    /// Of the figure, with the part of it that counts.
+    /// The name of the figure, with the part if it is not the median.
     pub(crate) name: String,
-    /// What was measured, what was asked for, and what more was hoped for.
+    /// The measured value, the goal and the stretch goal.
     pub(crate) row: [String; 3],
     /// Whether the goal is met.
     pub(crate) met: bool,
-    /// Whether the stretch is, where there is one.
+    /// Whether the stretch goal is met, if there is one.
     pub(crate) stretched: Option<bool>,
 }
 
-/// Whether there is a goal for a figure of this name.
+/// Whether a figure of this name has a goal.
 pub(crate) fn has(figure: &str) -> bool {
     GOALS.iter().any(|goal| goal.figure == figure)
 }
 
-/// Compares figures with every goal whose figure was asked for.
-pub(crate) fn compare(figures: &[Figure], asked: impl Fn(&str) -> bool) -> Vec<Outcome> {
-    let asked = GOALS.iter().filter(|goal| asked(goal.figure));
-    asked.map(|goal| goal.compare(figures)).collect()
+/// Compares figures with every goal whose figure was requested.
+pub(crate) fn compare(figures: &[Figure], requested: impl Fn(&str) -> bool) -> Vec<Outcome> {
+    let goals = GOALS.iter().filter(|goal| requested(goal.figure));
+    goals.map(|goal| goal.compare(figures)).collect()
 }
 
 impl Goal {
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goal_is_met_missed_or_stretched() {
+    fn figures_are_compared_with_goal_and_stretch_goal() {
         for (value, met, stretched) in
             [(1.05, true, true), (1.08, true, false), (1.1, false, false)]
         {
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_misses_its_goal() {
+    fn a_figure_that_was_not_measured_misses_its_goal() {
         let outcomes = compare(&[], |name| name.starts_with("wire/new-udp4/"));
         assert_eq!(outcomes.len(), 2);
         assert!(outcomes.iter().all(|outcome| !outcome.met));

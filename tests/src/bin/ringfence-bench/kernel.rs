@@ -1,10 +1,10 @@
-//! What a packet costs in the kernel programs, by `BPF_PROG_TEST_RUN`.
+//! The cost of a packet in the kernel programs, by `BPF_PROG_TEST_RUN`.
 //!
 //! The maps hold the whole world, compiled as the agent compiles it, and the endpoint enforces. A
-//! figure is the median over rounds of the mean time of a run, and in each round the no-op program
-//! runs on the same frame. A run repeats one packet: "new flow" is a SYN that is judged again each
-//! time, so inserting into an empty place of conntrack is not in it. Flow records are written and
-//! read. Caches are as warm as they get; interfaces, routing and the stack are not in here.
+//! figure is the median over rounds of the mean time of a run; in each round the no-op program runs
+//! on the same frame. A run repeats one packet: "new flow" is a SYN that is evaluated each time, so
+//! the insertion of a new conntrack entry is not included. Flow records are written and read.
+//! Caches are warm; interfaces, routing and the network stack are not included.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -15,27 +15,27 @@ use ringfence_testbed::sizes::Record;
 use ringfence_testbed::{Node, interrupt};
 
 use crate::arguments::Options;
-use crate::bed::{Bed, PASSED};
 use crate::figures::{Figure, Unit};
 use crate::frames::{ACK, SYN, malformed, tcp};
+use crate::loaded::{LoadedPrograms, PASSED};
 use crate::report::{heading, line, milliseconds, table};
 use crate::world;
 
-/// Runs of a round, and those between two readings of the flow records: so few that the ring never gets
-/// so full that each record wakes its reader.
+/// Runs per round, and runs between two reads of the flow records: few enough that the ring is
+/// never so full that every record wakes the reader.
 const REPEAT: u32 = 100_000;
 const BATCH: u32 = 2_000;
 const ROUNDS: usize = 9;
 const QUICK_ROUNDS: usize = 3;
-/// Paths of a packet.
+/// The measured kinds of packets.
 const METRICS: [&str; 5] = ["established", "reply", "new", "denied", "malformed"];
 const PROGRAMS: &str = "kernel/programs";
 /// `TC_ACT_SHOT`.
 const DROPPED: i32 = 2;
 
 struct Fixture {
-    bed: Bed,
-    /// What loading took, verification included.
+    loaded: LoadedPrograms,
+    /// Time to load the programs, including verification.
     loading: Duration,
 }
 
@@ -47,12 +47,12 @@ struct Case {
     expect: i32,
     /// Whether each run writes a flow record.
     records: bool,
-    /// Nanoseconds of ours, and of the no-op, by round.
-    ours: Vec<f64>,
-    noop: Vec<f64>,
+    /// Nanoseconds of the program and of the no-op, by round.
+    program_ns: Vec<f64>,
+    noop_ns: Vec<f64>,
 }
 
-/// Measures, and prints tables unless figures are wanted instead.
+/// Measures and prints tables.
 pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
     let named = |name: &&str| [4, 6].map(|family| format!("kernel/{name}{family}"));
     let mut metrics = METRICS.iter().flat_map(named);
@@ -76,15 +76,24 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
         for case in &cases {
             rows.push(case.row(family));
             let name = format!("kernel/{}{family}/{}", case.name, case.program);
-            figures.push(Figure::of(name, Unit::Ns, &case.above()));
+            figures.push(Figure::of(name, Unit::Ns, &case.above_noop()));
         }
     }
-    let head = ["path", "hook", "family", "ns", "no-op ns", "ns above no-op"];
+    let head = [
+        "packet",
+        "hook",
+        "family",
+        "ns",
+        "no-op ns",
+        "ns above no-op",
+    ];
     table(&head, &rows);
     if sizes {
-        figures.extend(programs(&mut fixture.bed.datapath)?);
+        figures.extend(programs(&mut fixture.loaded.datapath)?);
         let loading = milliseconds(fixture.loading);
-        line(&format!("  Loading and verifying them took {loading}."));
+        line(&format!(
+            "  Loading and verifying the programs took {loading}."
+        ));
     }
     Ok(figures)
 }
@@ -92,22 +101,22 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
 impl Fixture {
     fn new() -> Result<Self> {
         let started = Instant::now();
-        let mut bed = Bed::load(Vec::new())?;
+        let mut loaded = LoadedPrograms::load(Vec::new())?;
         let loading = started.elapsed();
         let node = Node::new()?;
         let target = node.workload_at(world::NAMESPACE, "target", world::TARGET)?;
         let sender = node.workload_at(world::NAMESPACE, "sender", world::SENDER)?;
         let inventory = world::inventory(&node, &target, &sender);
-        bed.publish_texts(
+        loaded.publish_texts(
             &[inventory],
             &[world::policies(true)],
             &["target".to_owned()],
         )?;
-        Ok(Self { bed, loading })
+        Ok(Self { loaded, loading })
     }
 
-    /// The measurements of a family, after the handshakes that some of them need: one opened by the
-    /// remote workload, and one by ours.
+    /// The measurements of a family, after the handshakes that they need: one connection opened by
+    /// the remote workload, and one by the target.
     fn cases(&mut self, v6: bool) -> Result<Vec<Case>> {
         let local: IpAddr = if v6 {
             world::TARGET.ip6.into()
@@ -126,10 +135,10 @@ impl Fixture {
                 (program, tcp(from, to, SYN)?),
                 (back, tcp(to, from, SYN | ACK)?),
                 (program, tcp(from, to, ACK)?),
-                // The first packet after the handshake moves the entry to the proven flows.
+                // The first packet after the handshake promotes the entry to assured.
                 (program, tcp(from, to, ACK)?),
             ] {
-                let (verdict, _) = self.bed.judge(program, &frame, 1)?;
+                let (verdict, _) = self.loaded.run_with_verdict(program, &frame, 1)?;
                 ensure!(verdict == PASSED, "the handshake is dropped by {program}");
             }
             let fresh = tcp((client, 40_001), to, SYN)?;
@@ -141,8 +150,8 @@ impl Fixture {
                 frame,
                 expect,
                 records,
-                ours: Vec::new(),
-                noop: Vec::new(),
+                program_ns: Vec::new(),
+                noop_ns: Vec::new(),
             };
             cases.extend([
                 case("established", program, tcp(from, to, ACK)?, PASSED, false),
@@ -160,7 +169,9 @@ impl Fixture {
         let batch = if case.records { BATCH } else { REPEAT };
         let (mut total, mut batches) = (Duration::ZERO, 0);
         while batches * batch < REPEAT {
-            let (verdict, mean) = self.bed.judge(case.program, &case.frame, batch)?;
+            let (verdict, mean) = self
+                .loaded
+                .run_with_verdict(case.program, &case.frame, batch)?;
             ensure!(
                 verdict == case.expect,
                 "{} at {}: verdict {verdict} instead of {}",
@@ -170,20 +181,21 @@ impl Fixture {
             );
             total += mean;
             batches += 1;
-            self.bed.telemetry.drain(usize::MAX, |_| {});
+            self.loaded.telemetry.drain(usize::MAX, |_| {});
         }
-        let noop = self.bed.noop.run(&case.frame, REPEAT)?;
+        let noop = self.loaded.noop.run(&case.frame, REPEAT)?;
         let nanoseconds = |time: Duration| time.as_secs_f64() * 1e9;
-        case.ours.push(nanoseconds(total) / f64::from(batches));
-        case.noop.push(nanoseconds(noop));
+        case.program_ns
+            .push(nanoseconds(total) / f64::from(batches));
+        case.noop_ns.push(nanoseconds(noop));
         Ok(())
     }
 }
 
 impl Case {
-    fn above(&self) -> Vec<f64> {
-        let pairs = self.ours.iter().zip(&self.noop);
-        pairs.map(|(ours, noop)| ours - noop).collect()
+    fn above_noop(&self) -> Vec<f64> {
+        let pairs = self.program_ns.iter().zip(&self.noop_ns);
+        pairs.map(|(program, noop)| program - noop).collect()
     }
 
     fn row(&self, family: u8) -> Vec<String> {
@@ -195,14 +207,14 @@ impl Case {
             self.name.to_owned(),
             self.program.to_owned(),
             format!("IPv{family}"),
-            shown(&self.ours),
-            shown(&self.noop),
-            shown(&self.above()),
+            shown(&self.program_ns),
+            shown(&self.noop_ns),
+            shown(&self.above_noop()),
         ]
     }
 }
 
-/// Sizes of the programs.
+/// The sizes of the programs.
 fn programs(datapath: &mut KernelDatapath) -> Result<Vec<Figure>> {
     heading("The programs");
     let (mut rows, mut figures) = (Vec::new(), Vec::new());

@@ -7,21 +7,21 @@
 //! `docs/performance.md`.
 
 mod arguments;
-mod bed;
+mod bench_node;
 mod bpf;
 mod control;
 mod cpu;
-mod dice;
 mod extent;
 mod figures;
 mod frames;
 mod goals;
 mod growth;
 mod kernel;
+mod loaded;
 mod memory;
 mod report;
+mod rng;
 mod scale;
-mod scene;
 mod tool;
 mod wire;
 mod world;

@@ -1,10 +1,11 @@
-//! Memory: what the kernel's maps and the agent take, by peers and endpoints.
+//! Memory use of the kernel's maps and of the agent, by peers and endpoints.
 //!
-//! Of a map it is what the kernel says of it (`memlock` in `/proc/<pid>/fdinfo`, as `bpftool map`
-//! shows it). It counts buckets, and entries at their own size: those there are of maps that grow, and
-//! all of preallocated ones. It leaves out what the allocator rounds up, and nodes inside tries that
-//! hold no entry, of which there are at most as many as entries. Of the agent it is what its process
-//! holds, which is not the same after each start: the figures are those of one start each.
+//! The memory of a map is what the kernel reports (`memlock` in `/proc/<pid>/fdinfo`, as shown by
+//! `bpftool map`): buckets, and entries at their exact size, existing ones in maps that allocate
+//! entries on demand and all of them in preallocated maps. It does not include the allocator's
+//! rounding, nor inner trie nodes without an entry, of which there are at most as many as entries.
+//! The memory of the agent is that of its process, which varies from start to start: each figure is
+//! from one start.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
@@ -14,12 +15,12 @@ use ringfence::datapath::Pins;
 use ringfence_common::maps as names;
 use ringfence_testbed::{Agent, interrupt};
 
+use crate::bench_node::{BenchNode, Size};
 use crate::extent::Extent;
 use crate::figures::{Figure, Unit};
 use crate::report::{heading, table};
-use crate::scene::{Scene, Size};
 
-/// What maps are for. Policy memory is what grows with peers, endpoints and policies.
+/// The maps by purpose. Policy memory grows with peers, endpoints and policies.
 const PURPOSES: [(&str, &[&str]); 3] = [
     (
         "policy",
@@ -76,34 +77,37 @@ pub(crate) fn measure(extent: Extent) -> Result<Vec<Figure>> {
     let mut measured = Vec::new();
     for size in sizes {
         interrupt::check()?;
-        measured.push((size, Held::by(&Scene::start(size)?)?));
+        measured.push((size, MemoryUse::measure(&BenchNode::start(size)?)?));
     }
     print(&measured);
     Ok(figures(&measured))
 }
 
-/// What is held, in bytes.
-struct Held {
+/// Memory use in bytes.
+struct MemoryUse {
     maps: Vec<(&'static str, u64)>,
     resident: u64,
     peak: u64,
 }
 
-impl Held {
-    fn by(scene: &Scene) -> Result<Self> {
-        let pins = Pins::below(scene.agent.bpffs());
+impl MemoryUse {
+    fn measure(bench: &BenchNode) -> Result<Self> {
+        let pins = Pins::below(bench.agent.bpffs());
         let mut maps = Vec::new();
         for name in names::ALL {
             maps.push((name, memlock(&MapInfo::from_pin(pins.map(name))?)?));
         }
         for name in names::ALL {
             let purposes = PURPOSES.iter().filter(|(_, maps)| maps.contains(&name));
-            ensure!(purposes.count() == 1, "{name} has no purpose, or several");
+            ensure!(
+                purposes.count() == 1,
+                "{name} must have exactly one purpose"
+            );
         }
         Ok(Self {
             maps,
-            resident: status(&scene.agent, "VmRSS")?,
-            peak: status(&scene.agent, "VmHWM")?,
+            resident: status(&bench.agent, "VmRSS")?,
+            peak: status(&bench.agent, "VmHWM")?,
         })
     }
 
@@ -113,7 +117,7 @@ impl Held {
     }
 }
 
-/// What the kernel says that a map takes.
+/// The memory of a map as the kernel reports it.
 pub(crate) fn memlock(map: &MapInfo) -> Result<u64> {
     let fd = map.fd()?;
     let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
@@ -122,39 +126,42 @@ pub(crate) fn memlock(map: &MapInfo) -> Result<u64> {
     Ok(value.context("no memlock in fdinfo")?.trim().parse()?)
 }
 
-/// A line of the agent's `/proc/<pid>/status`, in bytes.
+/// A value of the agent's `/proc/<pid>/status`, in bytes.
 fn status(agent: &Agent, key: &str) -> Result<u64> {
-    let pid = agent.pid().context("the agent does not run")?;
+    let pid = agent.pid().context("the agent is not running")?;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let mut lines = status.lines();
     let line = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    Ok(kib.with_context(|| format!("no {key}"))?.parse::<u64>()? * 1024)
+    Ok(kib
+        .with_context(|| format!("no {key} in /proc/<pid>/status"))?
+        .parse::<u64>()?
+        * 1024)
 }
 
-fn figures(measured: &[(Size, Held)]) -> Vec<Figure> {
+fn figures(measured: &[(Size, MemoryUse)]) -> Vec<Figure> {
     let mut figures = Vec::new();
-    for (size, held) in measured {
+    for (size, used) in measured {
         let mut push = |what: &str, bytes: u64| {
             let name = format!("memory/{what}/{}-endpoints@{}", size.endpoints, size.peers);
             figures.push(Figure::of(name, Unit::Bytes, &[bytes as f64]));
         };
         for (purpose, names) in PURPOSES {
-            push(purpose, held.of(names));
+            push(purpose, used.of(names));
         }
-        push("rss", held.resident);
-        push("rss-peak", held.peak);
+        push("rss", used.resident);
+        push("rss-peak", used.peak);
     }
     figures
 }
 
-fn print(measured: &[(Size, Held)]) {
-    heading("Memory, MB: maps as the kernel counts them, and the agent's process");
+fn print(measured: &[(Size, MemoryUse)]) {
+    heading("Memory, MB: maps as the kernel reports them, and the agent's process");
     let mut rows = Vec::new();
-    for (size, held) in measured {
+    for (size, used) in measured {
         let mut row = vec![size.peers.to_string(), size.endpoints.to_string()];
-        row.extend(PURPOSES.map(|(_, names)| megabytes(held.of(names))));
-        row.extend([held.resident, held.peak].map(megabytes));
+        row.extend(PURPOSES.map(|(_, names)| megabytes(used.of(names))));
+        row.extend([used.resident, used.peak].map(megabytes));
         rows.push(row);
     }
     let head = [
@@ -167,15 +174,15 @@ fn print(measured: &[(Size, Held)]) {
         "peak",
     ];
     table(&head, &rows);
-    let Some((size, held)) = measured.last() else {
+    let Some((size, used)) = measured.last() else {
         return;
     };
     let (peers, endpoints) = (size.peers, size.endpoints);
     heading(&format!(
-        "The maps for policy at {peers} peers and {endpoints} endpoints"
+        "Policy maps at {peers} peers and {endpoints} endpoints"
     ));
     let policy = PURPOSES.first().map_or(&[][..], |(_, names)| names);
-    let of_policy = held.maps.iter().filter(|(name, _)| policy.contains(name));
+    let of_policy = used.maps.iter().filter(|(name, _)| policy.contains(name));
     let rows: Vec<_> = of_policy
         .map(|(name, bytes)| vec![(*name).to_owned(), megabytes(*bytes)])
         .collect();

@@ -1,27 +1,27 @@
-//! Figures as text: medians, percentiles, aligned rows.
+//! Text output: percentiles and aligned tables.
 //!
-//! Text goes to stdout, unless that is kept for figures.
+//! Text goes to stdout, or to stderr if stdout is reserved for figures.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-static KEPT: AtomicBool = AtomicBool::new(false);
+static STDOUT_RESERVED: AtomicBool = AtomicBool::new(false);
 
-/// Keeps stdout for figures; from now on text goes to stderr.
+/// Reserves stdout for figures; from now on text goes to stderr.
 pub(crate) fn keep_stdout() {
-    KEPT.store(true, Ordering::Relaxed);
+    STDOUT_RESERVED.store(true, Ordering::Relaxed);
 }
 
 /// Prints a line.
 pub(crate) fn line(text: &str) {
-    if KEPT.load(Ordering::Relaxed) {
+    if STDOUT_RESERVED.load(Ordering::Relaxed) {
         eprintln!("{text}");
     } else {
         println!("{text}");
     }
 }
 
-/// The value below which `share` (0 to 1) of the samples lie; zero without samples.
+/// The percentile `share` (0 to 1) of the samples; zero without samples.
 pub(crate) fn percentile<T: Copy + Ord + Default>(samples: &[T], share: f64) -> T {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable();
@@ -33,23 +33,23 @@ pub(crate) fn percentile<T: Copy + Ord + Default>(samples: &[T], share: f64) -> 
     below.map_or_else(T::default, |(value, _)| *value)
 }
 
-/// Milliseconds with two digits.
+/// Milliseconds with two decimals.
 pub(crate) fn milliseconds(duration: Duration) -> String {
     format!("{:.2} ms", duration.as_secs_f64() * 1000.0)
 }
 
-/// p50, p90, p99 and the worst of some durations.
+/// p50, p90, p99 and maximum of some durations.
 pub(crate) fn distribution(samples: &[Duration]) -> Vec<String> {
     let at = |share| milliseconds(percentile(samples, share));
     vec![at(0.5), at(0.9), at(0.99), at(1.0)]
 }
 
-/// A heading over a table.
+/// Prints a heading.
 pub(crate) fn heading(text: &str) {
     line(&format!("\n{text}"));
 }
 
-/// Rows under a head; every column but the first is aligned to the right.
+/// Prints a table; every column but the first is right-aligned.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) {
     let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
     let all: Vec<&Vec<String>> = std::iter::once(&head).chain(rows).collect();
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_nearest_ranks() {
+    fn percentiles_are_by_nearest_rank() {
         let samples = [5, 1, 4, 2, 3];
         assert_eq!(percentile(&samples, 0.5), 3);
         assert_eq!(percentile(&samples, 0.9), 5);

@@ -1,4 +1,4 @@
-//! Tools of netfilter, fed on their standard input.
+//! Runs netfilter tools with their input on stdin.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use ringfence_testbed::NetNs;
 
 /// Runs a tool in a namespace; it must succeed.
 pub(crate) fn feed(ns: &NetNs, tool: &[&str], text: &str) -> Result<()> {
-    let (program, arguments) = tool.split_first().context("a tool")?;
+    let (program, arguments) = tool.split_first().context("no tool given")?;
     let mut child = ns
         .command(program)
         .args(arguments)
@@ -18,7 +18,7 @@ pub(crate) fn feed(ns: &NetNs, tool: &[&str], text: &str) -> Result<()> {
         .spawn()
         .with_context(|| format!("starting {program}: `cargo xtask setup` installs it"))?;
     if let Some(mut input) = child.stdin.take() {
-        // When the tool stops early the pipe breaks; its own message tells more.
+        // If the tool exits early the pipe breaks; the tool's own message is reported below.
         let _ = input.write_all(text.as_bytes());
     }
     let output = child.wait_with_output();

@@ -1,9 +1,9 @@
-//! The world that is measured: two workloads here, ten thousand elsewhere, forty policies.
+//! The measured world: two local workloads, ten thousand remote ones, forty policies.
 //!
-//! The remote workloads are of five hundred kinds (ten namespaces with fifty applications each),
-//! twenty of each. Half of the policies select the target and name kinds, namespaces, service
-//! accounts, prefixes and port ranges; the others select workloads of the same namespace that
-//! live elsewhere. One more policy is the one that changes.
+//! The remote workloads are twenty replicas each of five hundred applications (fifty in each of ten
+//! namespaces). Half of the policies select the target and name labels, namespaces, service
+//! accounts, prefixes and port ranges; the others select workloads of the same namespace on other
+//! nodes. One more policy is the one that changes.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -34,7 +34,7 @@ pub(crate) const SENDER: Addresses = Addresses {
 const REMOTE4: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 0);
 const REMOTE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 128, 0, 0, 0, 0, 0, 0);
 
-/// The addresses of one of the remote workloads.
+/// The addresses of a remote workload.
 pub(crate) fn remote(number: u32) -> [IpAddr; 2] {
     [
         IpAddr::V4(Ipv4Addr::from_bits(REMOTE4.to_bits() + number)),
@@ -63,10 +63,10 @@ pub(crate) fn inventory(node: &Node, target: &Workload, sender: &Workload) -> St
     inventory.build()
 }
 
-/// All policies. What the sender may send to [`PORT`] of the target depends on `open`; remote
+/// All policies. The sender may send to the target's [`PORT`] only if `open`; remote
 /// workload 0 may always connect to `tcp/8080`.
 pub(crate) fn policies(open: bool) -> String {
-    let mut text = standing_policies();
+    let mut text = constant_policies();
     let peer = if open { "sender" } else { "nobody" };
     let _ = write!(
         text,
@@ -76,8 +76,8 @@ pub(crate) fn policies(open: bool) -> String {
     text
 }
 
-/// Every policy but the one that changes.
-pub(crate) fn standing_policies() -> String {
+/// Every policy except the one that changes.
+pub(crate) fn constant_policies() -> String {
     let mut text = String::new();
     for number in 0..POLICIES {
         let subject = if number % 2 == 0 {
@@ -90,7 +90,7 @@ pub(crate) fn standing_policies() -> String {
     text
 }
 
-/// Adds one policy about the workloads of an application.
+/// Adds a policy with the workloads of an application as subject.
 pub(crate) fn policy(text: &mut String, number: u32, subject: &str, prefix: &str) {
     let (app, port) = (number % APPLICATIONS, 8080 + number);
     // Writing to a String cannot fail.

@@ -1,8 +1,8 @@
-//! Steady clients: one request after the other, each counted once, to the last one.
+//! Clients that send requests continuously; every request is counted once.
 //!
-//! For every relation there are clients over IPv4 and IPv6, on a connection they keep and on a new
-//! one for each request. An error or a late or wrong answer is a failure. [`Clients::stop`]
-//! returns after the requests under way have ended, so that nothing is left to count.
+//! For every relation there are clients over IPv4 and IPv6, with a persistent connection and with a
+//! new one for each request. An error or a late or wrong response is a failure. [`Clients::stop`]
+//! returns after the requests in progress have ended, so that the counts are final.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,13 +16,14 @@ use ringfence_testbed::{Workload, eventually, interrupt};
 
 use crate::shop::Member;
 
-/// An answer later than this is a failure.
-const WITHIN: Duration = Duration::from_millis(1500);
-/// Between the starts of two requests of one client.
+/// A response later than this is a failure.
+const TIMEOUT: Duration = Duration::from_millis(1500);
+/// Interval between the starts of two requests of a client, with a persistent and with new
+/// connections.
 const KEPT: Duration = Duration::from_millis(20);
 const FRESH: Duration = Duration::from_millis(50);
 
-/// Running clients; dropping them stops them.
+/// Running clients; dropping this stops them.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     shared: Arc<Shared>,
@@ -37,7 +38,7 @@ struct Shared {
     first_failure: Mutex<Option<String>>,
 }
 
-/// What clients have done.
+/// The clients' request counts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Requests {
     pub(crate) answered: u64,
@@ -60,7 +61,7 @@ impl Clients {
         Ok(())
     }
 
-    /// How many clients there are.
+    /// Number of clients.
     pub(crate) fn len(&self) -> usize {
         self.threads.len()
     }
@@ -75,10 +76,10 @@ impl Clients {
         }
     }
 
-    /// Lets the clients go on until `count` more requests have been answered.
-    pub(crate) fn go_on(&self, count: u64) -> Result<Requests> {
+    /// Waits until `count` more requests have been answered.
+    pub(crate) fn wait_for_responses(&self, count: u64) -> Result<Requests> {
         let target = self.totals().answered + count;
-        let what = format!("{count} more answers to legitimate requests");
+        let what = format!("{count} more responses to legitimate requests");
         eventually(Duration::from_secs(15), &what, || {
             interrupt::check()?;
             let totals = self.totals();
@@ -109,7 +110,7 @@ impl Drop for Clients {
 
 impl Shared {
     fn run(&self, target: SocketAddr, name: &str, keep: bool) {
-        let client = HttpClient::new(target, WITHIN);
+        let client = HttpClient::new(target, TIMEOUT);
         let (mut client, interval) = if keep {
             (client.keep_alive(), KEPT)
         } else {
@@ -132,7 +133,7 @@ impl Shared {
                     self.failed.fetch_add(1, Ordering::AcqRel);
                 }
             }
-            // Keeps a rate; it waits for nothing to happen.
+            // Keeps the rate; it does not wait for any event.
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
     }
@@ -144,8 +145,8 @@ fn request(client: &mut HttpClient, name: &str, number: u64) -> Result<()> {
     let body = client.get(&path)?;
     ensure!(
         body == format!("{name} answers {path}\n"),
-        "another answer than was asked for"
+        "a wrong response"
     );
-    ensure!(since.elapsed() < WITHIN, "answered after {WITHIN:?}");
+    ensure!(since.elapsed() < TIMEOUT, "answered after {TIMEOUT:?}");
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! The first acts: the shop, and an agent that only observes.
+//! The first part: the shop, and an agent that only observes.
 //!
-//! Invariants: nothing is enforced here, so every intrusion must succeed, which shows that what
-//! fails later fails because of the fence; none of these attempts is counted.
+//! Invariants: nothing is enforced here, so every intrusion must succeed, which shows that later
+//! failures are due to the fence. These intrusions are not counted in the totals.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::clients::Clients;
 use crate::intrusion::Path;
 use crate::observed;
-use crate::print::{heading, rows, say};
+use crate::print::{heading, line, rows};
 use crate::shop::{INVENTORY, POLICIES, Shop};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ pub(crate) fn open() -> Result<Shop> {
     Ok(shop)
 }
 
-/// All clients; those of payments, who will lose their permission, apart.
+/// All clients; those of payments, whose permission is revoked later, separately.
 pub(crate) fn clients(shop: &Shop) -> Result<(Clients, Clients)> {
     let (mut clients, mut payments) = (Clients::default(), Clients::default());
     for frontend in ["frontend-1", "frontend-2"] {
@@ -35,18 +35,20 @@ pub(crate) fn clients(shop: &Shop) -> Result<(Clients, Clients)> {
     let orders = &shop.member("orders-1")?.workload;
     clients.add(orders, shop.member("orders-db-1")?)?;
     payments.add(orders, shop.member("payments-1")?)?;
-    say(&format!(
-        "{} clients send requests all the time: customers → frontend → orders → payments, db;",
+    line(&format!(
+        "{} clients send requests continuously: customers → frontend → orders → payments, db;",
         clients.len() + payments.len()
     ));
-    say("IPv4 and IPv6, half on connections they keep, half on a new one for each request.");
-    clients.go_on(100)?;
-    payments.go_on(20)?;
+    line("IPv4 and IPv6, half on persistent connections, half on a new one for each request.");
+    clients.wait_for_responses(100)?;
+    payments.wait_for_responses(20)?;
     Ok((clients, payments))
 }
 
 pub(crate) fn observe(shop: &Shop, clients: &Clients) -> Result<Agent> {
-    heading("Observe: the agent starts without policies and reports who talks to whom");
+    heading(
+        "Observe: the agent starts without policies and reports which workloads talk to each other",
+    );
     let spec = AgentSpec {
         inventory: INVENTORY.to_owned(),
         default_mode: "observe".to_owned(),
@@ -64,9 +66,9 @@ pub(crate) fn observe(shop: &Shop, clients: &Clients) -> Result<Agent> {
         "every workload attached",
     )?;
     let mut relations = observed::relations(&[]);
-    // Every relation that exists is seen once clients have gone on for a while.
+    // Every relation is seen after some more requests.
     for _ in 0..20 {
-        clients.go_on(200)?;
+        clients.wait_for_responses(200)?;
         relations = observed::relations(&observed::flows(&agent, &[])?);
         if relations.len() >= 6 {
             break;
@@ -83,9 +85,9 @@ pub(crate) fn observe(shop: &Shop, clients: &Clients) -> Result<Agent> {
     Ok(agent)
 }
 
-/// The controls: without enforcement the very same attempts succeed.
-pub(crate) fn before(paths: &[Path<'_>]) -> Result<()> {
-    say("Nothing is fenced yet. An intruder and a compromised frontend try their luck:");
+/// The control: without enforcement the same attempts succeed.
+pub(crate) fn baseline(paths: &[Path<'_>]) -> Result<()> {
+    line("Nothing is fenced yet. An intruder and a compromised frontend try to get in:");
     let mut lines = Vec::new();
     for path in paths {
         let attempts = path.attempt(1)?;
@@ -105,9 +107,11 @@ pub(crate) fn would_deny(agent: &Agent, paths: &[Path<'_>], clients: &Clients) -
     heading("Policies: policies/shop.toml is loaded; the shop still observes");
     agent.write_policies(POLICIES)?;
     let policies = POLICIES.matches("[[policy]]").count();
-    observed::wait_for_policies(agent, "their being in force", |list| list.len() == policies)?;
-    clients.go_on(100)?;
-    say("The same attempts still get through, but now the agent says what it would deny:");
+    observed::wait_for_policies(agent, "every policy to be in force", |list| {
+        list.len() == policies
+    })?;
+    clients.wait_for_responses(100)?;
+    line("The same attempts still succeed, but now the agent reports what it would deny:");
     let mut lines = Vec::new();
     for path in paths {
         let attempts = path.attempt(1)?;
@@ -127,7 +131,7 @@ pub(crate) fn would_deny(agent: &Agent, paths: &[Path<'_>], clients: &Clients) -
         .iter()
         .filter(|flow| !intruders.contains(&flow.originator()));
     let legitimate = legitimate.count();
-    say(&format!(
+    line(&format!(
         "Legitimate flows that would be denied: {legitimate}"
     ));
     Ok(())

@@ -1,24 +1,24 @@
-//! The last acts: the shop enforces, and one permission is revoked.
+//! The second part: the shop enforces, and one permission is revoked.
 //!
-//! Invariants: clients are stopped before what they do becomes illegitimate, so that no request is
-//! ever in doubt; every attempt under enforcement is counted; reasons are the agent's own.
+//! Invariants: clients are stopped before their requests become illegitimate, so that every request
+//! has one expected result; every attempt under enforcement is counted; reasons are the agent's.
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::{Agent, End, interrupt};
 use serde_json::Value;
 
 use crate::clients::Clients;
+use crate::connection::Connection;
 use crate::intrusion::Path;
-use crate::live::Live;
 use crate::observed;
-use crate::print::{heading, rows, say};
+use crate::print::{heading, line, rows};
 use crate::shop::{POLICIES, Shop};
 use crate::totals::Totals;
 
-/// Attempts on each path over each family once the shop enforces.
+/// Attempts on each path over each family under enforcement.
 const ROUNDS: usize = 5;
 
-/// What allows payments in `policies/shop.toml`, and what it is replaced by.
+/// The rule in `policies/shop.toml` that allows payments, and its replacement.
 const GRANT: &str =
     "[[policy.ingress]]\nfrom = [{ service-account = \"orders\" }]\nports = [\"http\"]\n";
 const REVOKED: &str = "ingress = []\n";
@@ -29,10 +29,13 @@ pub(crate) fn enforce(agent: &Agent, clients: &Clients, payments: &Clients) -> R
     let output = agent.cli(&["mode", "set", "shop", "enforce"])?;
     let message = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "ringfence mode set: {message}");
-    let (clients, payments) = (clients.go_on(1000)?, payments.go_on(200)?);
+    let (clients, payments) = (
+        clients.wait_for_responses(1000)?,
+        payments.wait_for_responses(200)?,
+    );
     let after = clients.answered + payments.answered - before;
     let failed = clients.failed + payments.failed;
-    say(&format!(
+    line(&format!(
         "{before} legitimate requests before the switch, {after} since, {failed} failed"
     ));
     Ok(())
@@ -41,7 +44,7 @@ pub(crate) fn enforce(agent: &Agent, clients: &Clients, payments: &Clients) -> R
 pub(crate) fn intrude(
     agent: &Agent,
     paths: &[Path<'_>],
-    compromised: &mut [Live],
+    compromised: &mut [Connection],
     totals: &mut Totals,
 ) -> Result<()> {
     let mut lines = Vec::new();
@@ -59,25 +62,25 @@ pub(crate) fn intrude(
         cells.push(format!("[{number}]"));
         lines.push(cells);
     }
-    let (made, succeeded) = both_ways(compromised)?;
+    let (made, succeeded) = exchange(compromised)?;
     totals.attempted(made, succeeded);
-    let flow = observed::between(
+    let flow = observed::latest(
         agent,
         "shop/frontend-2",
         "shop/orders-db-1",
         "tcp/5432",
         "denied",
     )?;
-    let flow = flow.context("the agent reports no denial of the old connection")?;
+    let flow = flow.context("the agent reports no denied packet of the old connection")?;
     let number = reason(&mut reasons, flow.explain(agent)?);
     lines.push(vec![
         "shop/frontend-2 → shop/orders-db-1".to_owned(),
         "tcp/5432".to_owned(),
-        format!("open since before: {}", outcome(made, succeeded)),
+        format!("opened before: {}", outcome(made, succeeded)),
         format!("[{number}]"),
     ]);
     rows(&lines);
-    say("Why, from the agent's flow records:");
+    line("Why, from the agent's flow records:");
     let numbered = reasons.iter().zip(1..);
     let numbered = numbered.map(|(reason, number)| vec![format!("[{number}] {reason}")]);
     rows(&numbered.collect::<Vec<_>>());
@@ -92,23 +95,26 @@ pub(crate) fn revoke(
     totals: &mut Totals,
 ) -> Result<()> {
     heading("Revoke: payments no longer accepts orders; the file is replaced in one step");
-    // From here on these requests are not legitimate: the clients end first.
+    // From here on these requests are not legitimate, so the clients are stopped first.
     totals.count(&payments.stop()?);
     let (from, to) = (shop.member("orders-1")?, shop.member("payments-1")?);
-    let mut open = Live::open(&from.workload, to)?;
-    let (sent, arrived) = both_ways(&mut open)?;
+    let mut open = Connection::open(&from.workload, to)?;
+    let (sent, arrived) = exchange(&mut open)?;
     ensure!(
         sent == arrived,
-        "{arrived} of {sent} messages before the change"
+        "only {arrived} of {sent} messages arrived before the change"
     );
-    say(&format!(
-        "{} open connections {} → {}: {arrived} messages of {sent} arrive, both ways.",
+    line(&format!(
+        "{} open connections {} → {}: {arrived} of {sent} messages arrive, in both directions.",
         open.len(),
         from.name(),
         to.name()
     ));
     let rule = POLICIES.matches(GRANT).count();
-    ensure!(rule == 1, "shop.toml has {rule} such rules instead of one");
+    ensure!(
+        rule == 1,
+        "shop.toml has this rule {rule} times instead of once"
+    );
     agent.write_policies(&POLICIES.replace(GRANT, REVOKED))?;
     observed::wait_for_policies(agent, "the changed policy", |list| {
         let payments =
@@ -119,25 +125,26 @@ pub(crate) fn revoke(
             .and_then(|p| p.get("ingress_rules"));
         rules.and_then(Value::as_u64) == Some(0)
     })?;
-    let (sent, arrived) = both_ways(&mut open)?;
-    say(&format!(
-        "Then the next packet each way, on each: {arrived} of {sent} arrive."
+    let (sent, arrived) = exchange(&mut open)?;
+    line(&format!(
+        "After the change, the next message in each direction: {arrived} of {sent} arrive."
     ));
     ensure!(arrived == 0, "a revoked connection still delivers");
     let (from, to) = (from.name(), to.name());
-    let flow = observed::between(agent, &from, &to, "tcp/8080", "denied")?;
-    let flow = flow.context("the agent reports no denial of the revoked connection")?;
-    say(&format!("Why: {}", flow.explain(agent)?));
-    let others = clients.go_on(500)?;
-    say(&format!(
-        "Everyone else goes on: {} requests, {} failed.",
+    let flow = observed::latest(agent, &from, &to, "tcp/8080", "denied")?;
+    let flow = flow.context("the agent reports no denied packet of the revoked connection")?;
+    line(&format!("Why: {}", flow.explain(agent)?));
+    let others = clients.wait_for_responses(500)?;
+    line(&format!(
+        "All other clients continue: {} requests, {} failed.",
         others.answered, others.failed
     ));
     Ok(())
 }
 
-/// One message each way on each connection, in either order: sent and arrived.
-fn both_ways(open: &mut [Live]) -> Result<(usize, usize)> {
+/// Sends one message in each direction on each connection, in alternating order; returns how many
+/// were sent and how many arrived.
+fn exchange(open: &mut [Connection]) -> Result<(usize, usize)> {
     let orders = [[End::Client, End::Server], [End::Server, End::Client]];
     let (mut sent, mut arrived) = (0, 0);
     for (live, order) in open.iter_mut().zip(orders.iter().cycle()) {
@@ -154,11 +161,11 @@ fn outcome(made: usize, succeeded: usize) -> String {
     if succeeded == 0 {
         format!("0 of {made}, nothing arrived")
     } else {
-        format!("{succeeded} of {made} CAME THROUGH")
+        format!("{succeeded} of {made} SUCCEEDED")
     }
 }
 
-/// The number of a reason in the list, which holds each once.
+/// The number of a reason in the list; adds it if it is new.
 fn reason(reasons: &mut Vec<String>, reason: String) -> usize {
     if let Some(index) = reasons.iter().position(|known| *known == reason) {
         return index + 1;

@@ -1,8 +1,8 @@
-//! Intrusions: workloads that try what no policy allows.
+//! Intrusions: connections that no policy allows.
 //!
-//! Each path is tried over IPv4 and IPv6, several times, from fresh sockets. An attempt succeeded
-//! if it was answered *or* if the server saw it: a request that arrives and is not answered is an
-//! intrusion all the same. What should happen is not known here.
+//! Each path is tried over IPv4 and IPv6, several times, from new sockets. An attempt succeeded if
+//! it was answered *or* if the server received it: a request that arrives without a response is an
+//! intrusion too. The expected result is not known here.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -14,10 +14,10 @@ use ringfence_testbed::{NetNs, Outcome, Probe, Proto, interrupt};
 
 use crate::shop::{Member, Shop};
 
-/// How long an attempt waits for its answer; shorter than a repeated SYN.
-const WITHIN: Duration = Duration::from_millis(500);
+/// How long an attempt waits for a response; shorter than the first SYN retransmission.
+const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// One way in.
+/// A connection to try.
 #[derive(Debug)]
 pub(crate) struct Path<'a> {
     pub(crate) from: &'a Member,
@@ -25,7 +25,7 @@ pub(crate) struct Path<'a> {
     pub(crate) proto: Proto,
 }
 
-/// What became of the attempts on one path.
+/// The result of the attempts on one path.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempts {
     pub(crate) made: usize,
@@ -49,7 +49,7 @@ pub(crate) fn paths(shop: &Shop) -> Result<Vec<Path<'_>>> {
 }
 
 impl Path<'_> {
-    /// `tcp/5432` or the like.
+    /// Protocol and port, for example `tcp/5432`.
     pub(crate) fn port(&self) -> Result<String> {
         let proto = match self.proto {
             Proto::Udp => "udp",
@@ -58,13 +58,13 @@ impl Path<'_> {
         Ok(format!("{proto}/{}", self.to.port()?))
     }
 
-    /// Who wants what, as cells of a row.
+    /// The ends and the port, as cells of a row.
     pub(crate) fn cells(&self) -> Result<Vec<String>> {
         let ends = format!("{} → {}", self.from.name(), self.to.name());
         Ok(vec![ends, self.port()?])
     }
 
-    /// Tries `rounds` times over each family, all at once.
+    /// Tries `rounds` times over each family, all concurrently.
     pub(crate) fn attempt(&self, rounds: usize) -> Result<Attempts> {
         interrupt::check()?;
         let (to, port) = (&self.to.workload, self.to.port()?);
@@ -85,9 +85,9 @@ impl Path<'_> {
             Ok(probe.seen_by(self.to.udp()?))
         };
         let probes = targets.iter().map(probe).collect::<Result<Vec<_>>>()?;
-        let outcomes = run_all(&self.from.workload.ns, &probes, WITHIN)?;
-        let came_through = outcomes.iter().filter(|o| **o != Outcome::Silent);
-        Ok(came_through.count())
+        let outcomes = run_all(&self.from.workload.ns, &probes, TIMEOUT)?;
+        let succeeded = outcomes.iter().filter(|o| **o != Outcome::Silent);
+        Ok(succeeded.count())
     }
 
     fn over_tcp(&self, targets: &[SocketAddr]) -> Result<usize> {
@@ -100,14 +100,14 @@ impl Path<'_> {
     }
 }
 
-/// How many of these requests are answered.
+/// Number of these requests that are answered.
 fn answered(from: &NetNs, targets: &[SocketAddr]) -> Result<usize> {
     from.run(|| {
-        // Threads start in the namespace of the one that starts them.
+        // A thread inherits the network namespace of its parent.
         std::thread::scope(|scope| {
             let request = |target: &SocketAddr| {
                 let target = *target;
-                scope.spawn(move || HttpClient::new(target, WITHIN).get("/secrets").is_ok())
+                scope.spawn(move || HttpClient::new(target, TIMEOUT).get("/secrets").is_ok())
             };
             let requests: Vec<_> = targets.iter().map(request).collect();
             let mut answered = 0;

@@ -1,18 +1,18 @@
 //! The demo: a small shop, from open to fenced, in under a minute.
 //!
-//! It prints what happens in a few short sections and ends with one line of totals. It fails
-//! unless every legitimate request succeeded and every intrusion under enforcement failed. On the
-//! way out, also after Ctrl-C, everything it made is gone. It measures nothing.
+//! It prints a few short sections and ends with one line of totals. It fails unless every
+//! legitimate request succeeded and every intrusion under enforcement failed. Everything it creates
+//! is removed at the end, also after Ctrl-C. It is not a benchmark.
 
 mod clients;
+mod connection;
 mod discovery;
 mod fencing;
 mod intrusion;
-mod live;
 mod observed;
 mod print;
+mod scenario;
 mod shop;
-mod story;
 mod totals;
 
 use std::process::ExitCode;
@@ -20,21 +20,21 @@ use std::process::ExitCode;
 use ringfence_testbed::interrupt;
 
 fn main() -> ExitCode {
-    // Before any other thread or child exists: all of them must leave signals to the watcher.
-    let told = interrupt::watch().and_then(|()| story::tell());
-    match told {
+    // Before any thread or child is started, so that all of them inherit the signal mask.
+    let result = interrupt::watch().and_then(|()| scenario::run());
+    match result {
         Ok(totals) => {
             println!("{totals}");
-            if totals.holds() {
+            if totals.as_claimed() {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE
             }
         }
-        // Whatever failed after a signal failed because of it.
+        // An error after a signal is a consequence of the signal.
         Err(_) if interrupt::check().is_err() => {
-            eprintln!("\ndemo: interrupted; everything it made has been removed");
-            // As a shell reports a process that ended by SIGINT.
+            eprintln!("\ndemo: interrupted; everything it created has been removed");
+            // The exit status that a shell gives a process that ended by SIGINT.
             ExitCode::from(130)
         }
         Err(error) => {

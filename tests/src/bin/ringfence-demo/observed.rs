@@ -1,7 +1,8 @@
-//! What the agent saw, in its own words: flow records, and the policies behind a verdict.
+//! What the agent observed: flow records, and the policies behind a verdict.
 //!
-//! Everything comes from the agent's command line with `-o json`. Nothing is concluded here that
-//! the agent does not say; a default is explained by the policies that leave the flow to it.
+//! Everything comes from the agent's command line with `-o json`; nothing is inferred here. A
+//! default deny is explained by the policies that isolate the workload and have no rule for the
+//! flow.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +24,7 @@ pub(crate) struct Flow {
     ingress: bool,
     reply: bool,
     new: bool,
-    /// Only one of these when both ends are judged.
+    /// Whether the source is a workload, which reports the flow too.
     source_is_workload: bool,
     rule: String,
     policy: Option<String>,
@@ -41,7 +42,7 @@ pub(crate) fn flows(agent: &Agent, filter: &[&str]) -> Result<Vec<Flow>> {
     let records = text.lines().map(serde_json::from_str::<Value>);
     let mut flows = Vec::new();
     for record in records {
-        let record = record.context("a flow that is no JSON")?;
+        let record = record.context("a flow record that is not JSON")?;
         flows.extend(record.get("flow").and_then(Flow::parse));
     }
     Ok(flows)
@@ -50,7 +51,7 @@ pub(crate) fn flows(agent: &Agent, filter: &[&str]) -> Result<Vec<Flow>> {
 impl Flow {
     fn parse(flow: &Value) -> Option<Self> {
         let text = |pointer: &str| Some(flow.pointer(pointer)?.as_str()?.to_owned());
-        let ours = |key: &str| text(&format!("/extensions/value/{key}"));
+        let extension = |key: &str| text(&format!("/extensions/value/{key}"));
         let (proto, layer4) = flow.get("l4")?.as_object()?.iter().next()?;
         let port = layer4.get("destination_port").and_then(Value::as_u64);
         let source = flow.get("source")?;
@@ -63,16 +64,16 @@ impl Flow {
             },
             ingress: text("/traffic_direction")? == "INGRESS",
             reply: flow.get("is_reply").and_then(Value::as_bool) == Some(true),
-            new: ours("event")? == "new",
+            new: extension("event")? == "new",
             source_is_workload: source.get("pod_name").is_some(),
-            rule: ours("rule")?,
-            policy: ours("policy"),
-            owner: ours("owner"),
-            justification: ours("justification"),
+            rule: extension("rule")?,
+            policy: extension("policy"),
+            owner: extension("owner"),
+            justification: extension("justification"),
         })
     }
 
-    /// Who opened the connection.
+    /// The originator of the connection.
     pub(crate) fn originator(&self) -> &str {
         if self.reply {
             &self.destination
@@ -81,23 +82,23 @@ impl Flow {
         }
     }
 
-    fn is(&self, from: &str, to: &str, port: &str) -> bool {
+    fn matches(&self, from: &str, to: &str, port: &str) -> bool {
         !self.reply && self.source == from && self.destination == to && self.port == port
     }
 
-    /// Who decided, in few words.
+    /// The deciding rule, in short.
     pub(crate) fn decider(&self) -> String {
         let side = if self.ingress { "ingress" } else { "egress" };
         match &self.policy {
             Some(policy) => format!("{policy} {}", self.rule),
-            None => format!("{} ({side} of {})", self.rule, self.judged()),
+            None => format!("{} ({side} of {})", self.rule, self.deciding_workload()),
         }
     }
 
-    /// Why, for people: the rule with its owner's reason, or the policies that allow no such flow.
+    /// The reason as text: the rule with its owner's justification, or the isolating policies.
     pub(crate) fn explain(&self, agent: &Agent) -> Result<String> {
         if let Some(policy) = &self.policy {
-            let owner = self.owner.as_deref().unwrap_or("nobody");
+            let owner = self.owner.as_deref().unwrap_or("no owner");
             let reason = self.justification.as_deref().unwrap_or("no reason given");
             return Ok(format!("{policy} {} ({owner}): {reason}", self.rule));
         }
@@ -107,7 +108,7 @@ impl Flow {
             ("egress", "egress_rules")
         };
         let endpoints = agent.cli_json(&["endpoints"])?;
-        let endpoint = endpoint(&endpoints, self.judged());
+        let endpoint = endpoint(&endpoints, self.deciding_workload());
         let selecting = endpoint.and_then(|e| e.get("policies")?.as_array());
         let policies = agent.cli_json(&["policies"])?;
         let mut isolating = Vec::new();
@@ -115,13 +116,13 @@ impl Flow {
             let view = find(&policies, "policy", policy).context("an unknown policy")?;
             if view.get(key).is_some_and(|rules| !rules.is_null()) {
                 let owner = view.get("owner").and_then(Value::as_str);
-                isolating.push(format!("{policy} ({})", owner.unwrap_or("nobody")));
+                isolating.push(format!("{policy} ({})", owner.unwrap_or("no owner")));
             }
         }
         ensure!(
             !isolating.is_empty(),
             "no policy isolates {}",
-            self.judged()
+            self.deciding_workload()
         );
         let rule = &self.rule;
         Ok(format!(
@@ -130,8 +131,8 @@ impl Flow {
         ))
     }
 
-    /// The workload whose fence decided.
-    fn judged(&self) -> &str {
+    /// The workload with the fence that decided.
+    fn deciding_workload(&self) -> &str {
         if self.ingress {
             &self.destination
         } else {
@@ -140,14 +141,14 @@ impl Flow {
     }
 }
 
-/// The newest record of a path with this verdict, where it was decided first.
+/// The newest record of a path with this verdict, from the fence that decided first.
 fn verdict_on(agent: &Agent, path: &Path<'_>, verdict: &str) -> Result<Option<Flow>> {
     let (from, to, port) = (path.from.name(), path.to.name(), path.port()?);
-    between(agent, &from, &to, &port, verdict)
+    latest(agent, &from, &to, &port, verdict)
 }
 
-/// Likewise for any two ends.
-pub(crate) fn between(
+/// The newest record between two ends with this verdict, from the fence that decided first.
+pub(crate) fn latest(
     agent: &Agent,
     from: &str,
     to: &str,
@@ -155,12 +156,14 @@ pub(crate) fn between(
     verdict: &str,
 ) -> Result<Option<Flow>> {
     let flows = flows(agent, &["--workload", from, "--verdict", verdict])?;
-    let matching = flows.into_iter().filter(|flow| flow.is(from, to, port));
-    // The fence of the sender comes first on a packet's way; of equals the newest wins.
+    let matching = flows
+        .into_iter()
+        .filter(|flow| flow.matches(from, to, port));
+    // The sender's fence sees a packet first; `max_by_key` returns the last, hence newest, maximum.
     Ok(matching.max_by_key(|flow| !flow.ingress))
 }
 
-/// The agent's record of a path; records may take a moment to be read from the kernel.
+/// The agent's record of a path; waits until the agent has read it from the kernel.
 pub(crate) fn record(agent: &Agent, path: &Path<'_>, verdict: &str) -> Result<Flow> {
     let mut found = None;
     let condition = || {
@@ -169,27 +172,27 @@ pub(crate) fn record(agent: &Agent, path: &Path<'_>, verdict: &str) -> Result<Fl
         Ok(found.is_some())
     };
     agent.wait_until(condition, SOON, &format!("a {verdict} record of {path:?}"))?;
-    found.context("a record")
+    found.context("no record")
 }
 
-/// Waits until the agent lists policies of which this holds.
+/// Waits until the agent's list of policies meets a condition.
 pub(crate) fn wait_for_policies(
     agent: &Agent,
     what: &str,
-    holds: impl Fn(&[Value]) -> bool,
+    condition: impl Fn(&[Value]) -> bool,
 ) -> Result<()> {
     let condition = || {
         interrupt::check()?;
         let policies = agent.cli_json(&["policies"])?;
-        Ok(policies.as_array().is_some_and(|list| holds(list)))
+        Ok(policies.as_array().is_some_and(|list| condition(list)))
     };
     agent.wait_until(condition, SOON, what)
 }
 
-/// Who talks to whom: connections by source, destination and port.
+/// Number of new connections by source, destination and port.
 pub(crate) fn relations(flows: &[Flow]) -> BTreeMap<(String, String, String), usize> {
     let mut relations = BTreeMap::new();
-    // A connection between two workloads of this node is reported by both; one is enough.
+    // A connection between two workloads of this node is reported by both fences; one counts.
     let once = |flow: &&Flow| flow.new && !flow.reply && flow.ingress != flow.source_is_workload;
     for flow in flows.iter().filter(once) {
         let key = (

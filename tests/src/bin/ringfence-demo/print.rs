@@ -1,4 +1,4 @@
-//! How the demo looks: headings, paragraphs, aligned rows, arrows.
+//! Output of the demo: headings, lines of text, aligned rows.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,7 +10,7 @@ pub(crate) fn heading(text: &str) {
 }
 
 /// A line of text.
-pub(crate) fn say(text: &str) {
+pub(crate) fn line(text: &str) {
     println!("   {text}");
 }
 

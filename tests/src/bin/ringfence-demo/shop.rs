@@ -1,8 +1,8 @@
-//! The shop: exactly the workloads of `policies/inventory.toml`, on its addresses and interfaces.
+//! The shop: the workloads of `policies/inventory.toml`, with its addresses and interfaces.
 //!
-//! Each workload is a network namespace with real servers on the ports that the inventory names;
-//! databases answer over UDP as well. Customers are a host outside, in no inventory. Who may talk
-//! to whom is not known here.
+//! Each workload is a network namespace with real servers on the ports that the inventory names,
+//! over TCP and UDP. Customers are an outside host that is in no inventory. Policies are not known
+//! here.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,7 +12,7 @@ use ringfence_testbed::http::HttpServer;
 use ringfence_testbed::{Addresses, Node, Proto, Server, Workload};
 use serde::Deserialize;
 
-/// The inventory that the agent gets, too.
+/// The inventory, which the agent gets too.
 pub(crate) const INVENTORY: &str = include_str!("../../../../policies/inventory.toml");
 /// The policies that the agent gets.
 pub(crate) const POLICIES: &str = include_str!("../../../../policies/shop.toml");
@@ -36,11 +36,11 @@ struct Entry {
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) workload: Workload,
-    serving: Option<Serving>,
+    servers: Option<Servers>,
 }
 
 #[derive(Debug)]
-struct Serving {
+struct Servers {
     port: u16,
     http: HttpServer,
     udp: Server,
@@ -54,26 +54,26 @@ impl Member {
 
     /// The port it serves.
     pub(crate) fn port(&self) -> Result<u16> {
-        Ok(self.serving()?.port)
+        Ok(self.servers()?.port)
     }
 
     /// Its HTTP server.
     pub(crate) fn http(&self) -> Result<&HttpServer> {
-        Ok(&self.serving()?.http)
+        Ok(&self.servers()?.http)
     }
 
     /// Its UDP server, on the same port.
     pub(crate) fn udp(&self) -> Result<&Server> {
-        Ok(&self.serving()?.udp)
+        Ok(&self.servers()?.udp)
     }
 
-    fn serving(&self) -> Result<&Serving> {
-        let serving = self.serving.as_ref();
-        serving.with_context(|| format!("{} serves nothing", self.name()))
+    fn servers(&self) -> Result<&Servers> {
+        let servers = self.servers.as_ref();
+        servers.with_context(|| format!("{} serves nothing", self.name()))
     }
 }
 
-/// The whole scene.
+/// The node, the shop's workloads and the customers' host.
 #[derive(Debug)]
 pub(crate) struct Shop {
     pub(crate) node: Node,
@@ -82,7 +82,7 @@ pub(crate) struct Shop {
 }
 
 impl Shop {
-    /// Opens the shop.
+    /// Creates the namespaces and starts the servers.
     pub(crate) fn open() -> Result<Self> {
         let inventory: Inventory = toml::from_str(INVENTORY)?;
         let node = Node::new()?;
@@ -103,13 +103,13 @@ impl Shop {
         })
     }
 
-    /// A workload by its name without the namespace.
+    /// A workload by its name, without the namespace.
     pub(crate) fn member(&self, name: &str) -> Result<&Member> {
         let found = self.members.iter().find(|m| m.workload.name == name);
         found.with_context(|| format!("the inventory has no workload {name}"))
     }
 
-    /// Lines that describe the workloads.
+    /// Rows that describe the workloads.
     pub(crate) fn rows(&self) -> Vec<Vec<String>> {
         let row = |member: &Member| {
             let Workload {
@@ -118,8 +118,8 @@ impl Shop {
                 interface,
                 ..
             } = &member.workload;
-            let serves = match &member.serving {
-                Some(serving) => format!("serves tcp/{}", serving.port),
+            let serves = match &member.servers {
+                Some(servers) => format!("serves tcp/{}", servers.port),
                 None => "serves nothing".to_owned(),
             };
             vec![
@@ -144,13 +144,13 @@ fn member(node: &Node, entry: &Entry) -> Result<Member> {
         IpAddr::V6(ip6) => Some(*ip6),
     });
     let at = ip4.zip(ip6).map(|(ip4, ip6)| Addresses { ip4, ip6 });
-    let at = at.with_context(|| format!("{} needs an address of each family", entry.name))?;
+    let at = at.with_context(|| format!("{} must have an address of each family", entry.name))?;
     let workload = node.workload_on(&entry.namespace, &entry.name, at, &entry.interface)?;
     let port = entry.ports.values().find_map(|p| p.strip_prefix("tcp/"));
-    let serving = match port {
+    let servers = match port {
         Some(port) => {
-            let port = port.parse().context("a port of the inventory")?;
-            Some(Serving {
+            let port = port.parse().context("parsing a port of the inventory")?;
+            Some(Servers {
                 port,
                 http: HttpServer::start(&workload.ns, port, &entry.name)?,
                 udp: Server::start(&workload.ns, &[(Proto::Udp, port)])?,
@@ -158,5 +158,5 @@ fn member(node: &Node, entry: &Entry) -> Result<Member> {
         }
         None => None,
     };
-    Ok(Member { workload, serving })
+    Ok(Member { workload, servers })
 }

@@ -1,11 +1,11 @@
-//! The outcome: what the demo claims, in numbers.
+//! The totals of the demo.
 
 use std::fmt;
 
 use crate::clients::Requests;
-use crate::print::say;
+use crate::print::line;
 
-/// The outcome.
+/// The totals.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     requests: u64,
@@ -15,21 +15,21 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    /// Whether the demo showed what it claims.
-    pub(crate) fn holds(&self) -> bool {
+    /// Whether no legitimate request failed and no intrusion succeeded.
+    pub(crate) fn as_claimed(&self) -> bool {
         self.requests > 0 && self.failed == 0 && self.attempted > 0 && self.succeeded == 0
     }
 
-    /// Counts clients that have been stopped.
+    /// Adds the requests of stopped clients.
     pub(crate) fn count(&mut self, requests: &Requests) {
         self.requests += requests.answered + requests.failed;
         self.failed += requests.failed;
         if let Some(failure) = &requests.first_failure {
-            say(&format!("FAILED: {failure}"));
+            line(&format!("FAILED: {failure}"));
         }
     }
 
-    /// Counts intrusions under enforcement.
+    /// Adds intrusions under enforcement.
     pub(crate) fn attempted(&mut self, made: usize, succeeded: usize) {
         self.attempted += made;
         self.succeeded += succeeded;

@@ -1,9 +1,9 @@
-//! Programs of the benchmark's own, and links whose program is swapped in place, by bare `bpf(2)`.
+//! The benchmark's own programs, and links whose program is replaced in place, by plain `bpf(2)`.
 //!
-//! `return TC_ACT_UNSPEC` is what any program costs, `return TC_ACT_SHOT` what any drop costs, and
-//! [`remember`] what remembering flows does, alone or with the other maps of the packet path. They are handed to the kernel as they are; no object file,
-//! no library. A tcx link keeps its place while its program is swapped, so two programs can be compared
-//! on one hook of one interface.
+//! `return TC_ACT_UNSPEC` is the cost of any program, `return TC_ACT_SHOT` that of any drop, and
+//! [`remember`] that of a flow table, alone or with the other maps of the pipeline. The programs
+//! are loaded without an object file or library. A tcx link keeps its place while its program is
+//! replaced, so two programs can be compared on one hook of one interface.
 
 #![allow(
     unsafe_code,
@@ -39,7 +39,7 @@ const LINK_UPDATE: libc::c_long = 29;
 const TC_ACT_UNSPEC: i32 = -1;
 const TC_ACT_SHOT: i32 = 2;
 
-/// What a program of two instructions returns.
+/// The return value of a program of two instructions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Verdict {
     /// `TC_ACT_UNSPEC`: the no-op.
@@ -48,17 +48,17 @@ pub(crate) enum Verdict {
     Drop,
 }
 
-/// A place for tcx programs on an interface.
+/// A tcx hook of an interface.
 #[derive(Clone, Copy, Debug)]
 #[repr(u32)]
 pub(crate) enum Hook {
-    /// What leaves a workload: `BPF_TCX_INGRESS`.
+    /// Packets from a workload: `BPF_TCX_INGRESS`.
     FromWorkload = 46,
-    /// What is for a workload: `BPF_TCX_EGRESS`.
+    /// Packets to a workload: `BPF_TCX_EGRESS`.
     ToWorkload = 47,
 }
 
-/// The start of `union bpf_attr` for `BPF_PROG_LOAD`; the kernel takes the rest as zero.
+/// The start of `union bpf_attr` for `BPF_PROG_LOAD`; the kernel treats the rest as zero.
 #[repr(C)]
 struct Load {
     kind: u32,
@@ -67,7 +67,7 @@ struct Load {
     license: u64,
 }
 
-/// Likewise for `BPF_PROG_TEST_RUN`.
+/// The start of `union bpf_attr` for `BPF_PROG_TEST_RUN`.
 #[repr(C)]
 #[derive(Default)]
 struct TestRun {
@@ -81,14 +81,14 @@ struct TestRun {
     duration: u32,
 }
 
-/// Likewise for `BPF_OBJ_GET`.
+/// The start of `union bpf_attr` for `BPF_OBJ_GET`.
 #[repr(C)]
 struct Get {
     path: u64,
     unused: [u32; 2],
 }
 
-/// Likewise for `BPF_OBJ_GET_INFO_BY_FD`.
+/// The start of `union bpf_attr` for `BPF_OBJ_GET_INFO_BY_FD`.
 #[repr(C)]
 struct GetInfo {
     fd: u32,
@@ -106,15 +106,15 @@ struct LinkInfo {
     unused: u32,
 }
 
-/// Likewise for the commands that take numbers only.
+/// The start of `union bpf_attr` for commands that take 32-bit numbers only.
 #[repr(C)]
 struct Numbers<const COUNT: usize>([u32; COUNT]);
 
-/// A program in the kernel.
+/// A loaded program.
 pub(crate) struct Program(OwnedFd);
 
 impl Program {
-    /// Loads a program that only returns.
+    /// Loads a program that only returns a verdict.
     pub(crate) fn returning(verdict: Verdict) -> Result<Self> {
         let value = match verdict {
             Verdict::Pass => TC_ACT_UNSPEC,
@@ -141,7 +141,7 @@ impl Program {
         Ok(Duration::from_nanos(u64::from(run.duration)))
     }
 
-    /// What it returns for this frame.
+    /// The return value for this frame.
     #[cfg(test)]
     fn verdict(&self, frame: &[u8]) -> Result<i32> {
         Ok(self.test(frame, 1)?.verdict)
@@ -155,7 +155,7 @@ impl Program {
             repeat,
             ..TestRun::default()
         };
-        bpf(PROG_TEST_RUN, &mut run).context("running a program of the benchmark's own")?;
+        bpf(PROG_TEST_RUN, &mut run).context("running a program of the benchmark")?;
         Ok(run)
     }
 }
@@ -168,11 +168,11 @@ impl Link {
     /// is dropped.
     pub(crate) fn attach(program: &Program, ifindex: u32, hook: Hook) -> Result<Self> {
         let mut attributes = Numbers([number(&program.0)?, ifindex, hook as u32, 0]);
-        let fd = bpf(LINK_CREATE, &mut attributes).context("attaching by a tcx link")?;
+        let fd = bpf(LINK_CREATE, &mut attributes).context("attaching a tcx link")?;
         Ok(Self(owned(fd)?))
     }
 
-    /// A link that somebody pinned.
+    /// Opens a pinned link.
     pub(crate) fn pinned(path: &Path) -> Result<Self> {
         let name = CString::new(path.as_os_str().as_bytes())?;
         let mut get = Get {
@@ -184,7 +184,7 @@ impl Link {
         Ok(Self(owned(fd)?))
     }
 
-    /// The program that it runs now.
+    /// The program that is attached now.
     pub(crate) fn program(&self) -> Result<Program> {
         let mut info = LinkInfo::default();
         let mut get = GetInfo {
@@ -192,16 +192,16 @@ impl Link {
             length: u32::try_from(size_of::<LinkInfo>())?,
             info: std::ptr::from_mut(&mut info) as u64,
         };
-        bpf(OBJ_GET_INFO_BY_FD, &mut get).context("asking a link for its program")?;
+        bpf(OBJ_GET_INFO_BY_FD, &mut get).context("getting a link's program")?;
         let mut by_id = Numbers([info.program, 0, 0, 0]);
         let fd = bpf(PROG_GET_FD_BY_ID, &mut by_id).context("opening a link's program")?;
         Ok(Program(owned(fd)?))
     }
 
-    /// Swaps the program in place: the next packet meets the new one.
+    /// Replaces the program in place: the next packet runs the new one.
     pub(crate) fn swap(&self, program: &Program) -> Result<()> {
         let mut attributes = Numbers([number(&self.0)?, number(&program.0)?, 0, 0]);
-        bpf(LINK_UPDATE, &mut attributes).context("swapping the program of a link")?;
+        bpf(LINK_UPDATE, &mut attributes).context("replacing the program of a link")?;
         Ok(())
     }
 }
@@ -211,17 +211,18 @@ fn number(fd: &OwnedFd) -> Result<u32> {
 }
 
 fn owned(fd: libc::c_long) -> Result<OwnedFd> {
-    // SAFETY: only called on what a successful bpf(2) command has just returned: a descriptor that the
-    // kernel made for us and nobody else knows.
+    // SAFETY: only called with the result of a successful bpf(2) command, which is a new descriptor
+    // that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd)?) })
 }
 
-/// `bpf(2)`. What `attributes` points to must be as long as it says and outlive the call.
+/// `bpf(2)`. Buffers that `attributes` points to must have the lengths given there and outlive the
+/// call.
 fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
     let size = libc::c_long::try_from(size_of::<T>()).map_err(io::Error::other)?;
     // SAFETY: the kernel reads and writes `size` bytes of `attributes`, which is borrowed for the
-    // call. The addresses in it come from our callers, from values that live past the call and have
-    // the length that is said; the only one the kernel writes to is `LinkInfo`, which is borrowed
+    // call. The addresses in it come from the callers, from values that outlive the call and have
+    // the given length; the only one that the kernel writes to is `LinkInfo`, which is borrowed
     // mutably there.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size) };

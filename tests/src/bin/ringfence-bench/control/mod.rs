@@ -1,11 +1,11 @@
-//! The control plane: from a request to its effect on the wire, p50 and p99.
+//! The control plane: the time from a request to its effect on packets, p50 and p99.
 //!
 //! A request to Ringfence is the rename of a file that the real agent watches; one to nftables is a
-//! run of `nft`. Both are seen by the same [`probe`]. Every request is asserted to have had its effect:
-//! no datagram with the new verdict before, none with the old one after. Sizes of what the agent
-//! and the kernel hold are measured elsewhere.
+//! run of `nft`. Both are measured by the same [`probe`]. The effect of every request is asserted:
+//! no datagram with the new verdict before it, none with the old one after it. Memory is measured
+//! elsewhere.
 
-mod everyone;
+mod all_peers;
 mod nftables;
 mod probe;
 mod requests;
@@ -19,13 +19,13 @@ use anyhow::{Context as _, Result};
 use self::nftables::Firewall;
 use self::probe::Probe;
 use self::series::Series;
+use crate::bench_node::{BenchNode, Network, Size};
 use crate::extent::Extent;
 use crate::figures::Figure;
 use crate::report::{heading, line, table};
-use crate::scene::{Scene, Size, Wires};
 
-impl Wires {
-    /// A flow to the target from this address.
+impl Network {
+    /// Opens a flow to the target from this address.
     fn probe(&self, from: IpAddr) -> Result<Probe> {
         Probe::open(&self.outside, &self.target, from)
     }
@@ -33,10 +33,10 @@ impl Wires {
 
 const PEERS: u32 = 10_000;
 const FEW_PEERS: u32 = 10;
-/// What takes longer is asked less often: medians, and no tails.
+/// Number of requests that take longer: enough for medians, not for percentiles.
 const FEW: usize = 20;
 const STARTS: usize = 5;
-/// As many workloads here as a node has pods in the goals.
+/// Local workloads: the number of pods of a node in the goals.
 const ENDPOINTS: u32 = 30;
 
 /// Measures and prints.
@@ -51,33 +51,33 @@ pub(crate) fn measure(extent: Extent) -> Result<Vec<Figure>> {
 }
 
 fn ringfence(peers: u32, extent: Extent) -> Result<Vec<Figure>> {
-    let mut scene = Scene::start(Size {
+    let mut bench = BenchNode::start(Size {
         peers,
         endpoints: ENDPOINTS,
     })?;
     let mut figures = Vec::new();
     if extent == Extent::Full {
-        figures.extend(starts::measure(&mut scene, STARTS)?);
+        figures.extend(starts::measure(&mut bench, STARTS)?);
     }
     let mut measured = Vec::new();
-    let done = requests(&scene, extent, &mut measured);
-    // What was measured before something failed is worth knowing too.
+    let done = requests(&bench, extent, &mut measured);
+    // Prints what was measured even if something failed.
     print(&measured);
-    done.with_context(|| format!("the agent's last words:\n{}", scene.last_words()))?;
+    done.with_context(|| format!("the agent's last output:\n{}", bench.last_output()))?;
     figures.extend(measured.iter().flat_map(Series::figures));
     Ok(figures)
 }
 
-fn requests(scene: &Scene, extent: Extent, measured: &mut Vec<Series>) -> Result<()> {
+fn requests(bench: &BenchNode, extent: Extent, measured: &mut Vec<Series>) -> Result<()> {
     let times = extent.of(40, 100);
-    measured.extend(requests::policy_change(scene, times, extent.of(0, times))?);
+    measured.extend(requests::policy_change(bench, times, extent.of(0, times))?);
     if extent == Extent::Full {
-        measured.extend(requests::workload(scene, times, FEW)?);
-        measured.push(requests::endpoint(scene, times)?);
-        measured.push(requests::crowd(scene, FEW, 100)?);
-        measured.push(requests::crowd(scene, FEW, 1000)?);
+        measured.extend(requests::workload(bench, times, FEW)?);
+        measured.push(requests::endpoint(bench, times)?);
+        measured.push(requests::crowd(bench, FEW, 100)?);
+        measured.push(requests::crowd(bench, FEW, 1000)?);
     }
-    measured.push(requests::from_empty(scene, extent.of(14, FEW))?);
+    measured.push(requests::from_empty(bench, extent.of(14, FEW))?);
     Ok(())
 }
 
@@ -90,7 +90,7 @@ fn nftables(peers: u32, extent: Extent) -> Result<Vec<Figure>> {
     ];
     print(&measured);
     line(&format!(
-        "  Starting nft for nothing takes {:.2} ms of each.",
+        "  Of each, {:.2} ms are the start of nft.",
         spawn.median
     ));
     let mut figures: Vec<Figure> = measured.iter().flat_map(Series::figures).collect();

@@ -1,43 +1,42 @@
-//! The same requests to nftables: what one would use instead.
+//! The same requests to nftables, the alternative.
 //!
-//! A node without an agent, whose ruleset denies by default, follows connections, and lets into the
-//! target whoever is in a set of addresses, one for each family. A request is one run of `nft -f -`,
-//! which is how a controller without bindings would ask; what only starting `nft` takes is measured
-//! beside it.
+//! A node without an agent: its ruleset denies by default, tracks connections, and allows the
+//! addresses of a set, one per family, to send to the target. A request is one run of `nft -f -`,
+//! as by a controller without library bindings; the time to start `nft` is measured separately.
 
 use std::fmt::Write as _;
 use std::time::Instant;
 
 use anyhow::Result;
 
-use super::everyone;
+use super::all_peers;
 use super::series::Series;
+use crate::bench_node::{ALL, MOVING_AT, Network};
 use crate::figures::{Figure, Unit};
-use crate::scene::{ALL, MOVING_AT, Wires};
 use crate::tool::feed;
 use crate::world;
 
-/// A node that nftables guards.
+/// A node with an nftables ruleset.
 pub(super) struct Firewall {
-    wires: Wires,
+    network: Network,
     peers: u32,
 }
 
 impl Firewall {
-    /// With all peers in its sets.
+    /// Creates a node with all peers in its sets.
     pub(super) fn start(peers: u32) -> Result<Self> {
         let firewall = Self {
-            wires: Wires::new()?,
+            network: Network::new()?,
             peers,
         };
         firewall.run(&firewall.table(peers))?;
-        everyone::is_let_in(&firewall.wires, peers)?;
+        all_peers::check_all_allowed(&firewall.network, peers)?;
         Ok(firewall)
     }
 
-    /// An element that is added and deleted.
+    /// Adds and deletes one element.
     pub(super) fn element(&self, times: usize) -> Result<Series> {
-        let mut probe = self.wires.probe(MOVING_AT[0])?;
+        let mut probe = self.network.probe(MOVING_AT[0])?;
         let names = ("set-add", "set-delete");
         Series::measure(names, self.variant(), &mut probe, times, |open, _| {
             let verb = if open { "add" } else { "delete" };
@@ -51,23 +50,23 @@ impl Firewall {
         })
     }
 
-    /// The whole table, replaced in one transaction: without peers, and with all of them.
+    /// Replaces the whole table in one transaction: without peers, and with all of them.
     pub(super) fn replacement(&self, times: usize) -> Result<Series> {
         let [_, last] = world::remote(self.peers.saturating_sub(1));
-        let mut probe = self.wires.probe(last)?;
+        let mut probe = self.network.probe(last)?;
         self.run(&self.table(0))?;
         let (full, empty) = (self.table(self.peers), self.table(0));
         let (full, empty) = (&full, &empty);
         let names = ("from-empty", "to-empty");
         Series::measure(names, self.variant(), &mut probe, times, |open, _| {
             if !open {
-                everyone::is_let_in(&self.wires, self.peers)?;
+                all_peers::check_all_allowed(&self.network, self.peers)?;
             }
             Ok(move || self.run(if open { full } else { empty }))
         })
     }
 
-    /// `nft` that is asked for nothing.
+    /// Runs `nft` with an empty script.
     pub(super) fn spawn(&self, times: usize) -> Result<Figure> {
         let mut samples = Vec::new();
         for _ in 0..times {
@@ -86,7 +85,7 @@ impl Firewall {
         format!("nftables@{}", self.peers)
     }
 
-    /// The ruleset, which replaces the one before.
+    /// The ruleset, which replaces the previous one.
     fn table(&self, peers: u32) -> String {
         let mut elements = [String::new(), String::new()];
         for number in 0..peers {
@@ -105,7 +104,7 @@ impl Firewall {
             format!("set peers{family} {{ type ipv{family}_addr; {elements} }}")
         };
         let [four, six] = &elements;
-        let (port, target) = (world::PORT, &self.wires.target);
+        let (port, target) = (world::PORT, &self.network.target);
         format!(
             "table inet ringfence\ndelete table inet ringfence\n\
              table inet ringfence {{\n{}\n{}\n\
@@ -122,8 +121,8 @@ impl Firewall {
         )
     }
 
-    /// One process for one script.
+    /// Runs a script in one `nft` process.
     fn run(&self, script: &str) -> Result<()> {
-        feed(&self.wires.node.ns, &["nft", "-f", "-"], script)
+        feed(&self.network.node.ns, &["nft", "-f", "-"], script)
     }
 }

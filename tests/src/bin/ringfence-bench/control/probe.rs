@@ -1,11 +1,11 @@
-//! From a request to its effect, as a stream of datagrams sees it.
+//! Measures the time from a request to its effect with a stream of datagrams.
 //!
-//! One thread, on a CPU of its own, sends a datagram every hundred microseconds and watches both
-//! ends. The time runs from just before the request until the first datagram that met the new verdict
-//! has been sent, so it ends with the effect on the wire and not with what anybody says; should the
-//! thread lose its CPU while it sends, the effect is late and never before its request. Before
-//! the request every datagram must have met the old verdict; after its effect every datagram must
-//! meet the new one, for a while. The request is made by another thread, which may run anywhere.
+//! One thread, pinned to a CPU, sends a datagram every hundred microseconds and watches both ends.
+//! The time runs from just before the request until the first datagram with the new verdict has
+//! been sent, so it ends with the effect on packets and not with an acknowledgement. If the thread
+//! loses its CPU while it sends, the effect is measured late, but never before its request. Before
+//! the request every datagram must get the old verdict; after the effect every datagram must get
+//! the new one for a while. The request is made by another thread, which is not pinned.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -24,32 +24,32 @@ use crate::cpu;
 
 use crate::world;
 
-/// From one datagram to the next.
+/// Interval between datagrams.
 const INTERVAL: Duration = Duration::from_micros(100);
-/// So many datagrams in a row must meet the new verdict.
+/// Number of consecutive datagrams that must get the new verdict.
 const STEADY: usize = 100;
-/// From one change that holds to the next request, and by how much that varies: whatever the agent
-/// does in regular intervals must not fall in with it.
+/// Pause between a completed change and the next request, and its random variation, which avoids
+/// synchronisation with the agent's periodic work.
 const PAUSE: Duration = Duration::from_millis(15);
 const VARIES: Duration = Duration::from_millis(25);
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// One UDP flow from outside to a workload.
+/// A UDP flow from the outside host to a workload.
 pub(crate) struct Probe {
     sender: UdpSocket,
     receiver: UdpSocket,
     number: u64,
 }
 
-/// What was sent, and when that was done, and what of it arrived.
+/// The datagrams sent, with the time after sending, and those that arrived.
 #[derive(Default)]
-struct Seen {
+struct Observed {
     sent: Vec<(u64, Instant)>,
     arrived: HashSet<u64>,
 }
 
 impl Probe {
-    /// Opens the sockets; nothing is sent yet. The host outside must know how to send from `from`.
+    /// Opens the sockets; nothing is sent yet. The outside host must be able to send from `from`.
     pub(crate) fn open(outside: &Workload, target: &Workload, from: IpAddr) -> Result<Self> {
         let at = SocketAddr::new(target.ip(from.is_ipv6()), world::PORT);
         let receiver = target.ns.run(|| UdpSocket::bind(at))??;
@@ -66,62 +66,62 @@ impl Probe {
         })
     }
 
-    /// Waits until the flow is let in, or shut out, whatever was asked before.
-    pub(crate) fn settle(&mut self, open: bool) -> Result<()> {
+    /// Waits until the flow is allowed or denied.
+    pub(crate) fn wait_for(&mut self, open: bool) -> Result<()> {
         self.watch(
             open,
             DEADLINE,
             Some(&AtomicBool::new(false)),
-            &mut Seen::default(),
+            &mut Observed::default(),
         )
     }
 
-    /// Makes a request that lets the flow in, or shuts it out, and returns how long that took.
+    /// Makes a request that allows or denies the flow; returns the time to its effect.
     pub(crate) fn time(
         &mut self,
         open: bool,
         request: impl FnOnce() -> Result<()>,
     ) -> Result<Duration> {
         let (ready, waiting) = mpsc::channel();
-        let given_up = &AtomicBool::new(false);
+        let request_failed = &AtomicBool::new(false);
         thread::scope(|scope| {
             let probing = scope.spawn(move || {
                 cpu::pin_to_last()?;
-                let mut seen = Seen::default();
-                self.watch(!open, pause(), None, &mut seen)?;
+                let mut observed = Observed::default();
+                self.watch(!open, pause(), None, &mut observed)?;
                 ready.send(())?;
-                self.watch(open, DEADLINE, Some(given_up), &mut seen)?;
-                Ok(seen)
+                self.watch(open, DEADLINE, Some(request_failed), &mut observed)?;
+                Ok(observed)
             });
-            // No answer means that the probe has ended with an error of its own.
-            let asked = waiting.recv().map(|()| {
+            // A receive error means that the probe thread ended with an error.
+            let made = waiting.recv().map(|()| {
                 let requested = Instant::now();
                 request().map(|()| requested)
             });
-            given_up.store(matches!(asked, Ok(Err(_))), Ordering::Release);
-            let probed: Result<Seen> =
+            request_failed.store(matches!(made, Ok(Err(_))), Ordering::Release);
+            let probed: Result<Observed> =
                 (probing.join()).map_err(|_| anyhow!("the probe panicked"))?;
-            match asked {
+            match made {
                 Ok(requested) => probed?.effect(open, requested?),
                 Err(_) => bail!(probed.err().context("the probe ended early")?),
             }
         })
     }
 
-    /// Sends until this verdict has held: for the time given, or, if another thread may give up, for
-    /// some datagrams in a row within that time.
+    /// Sends until this verdict has held: without `until_steady` for the given time, with it for
+    /// some consecutive datagrams within that time; the flag tells that the request failed.
     fn watch(
         &mut self,
         open: bool,
         time: Duration,
         until_steady: Option<&AtomicBool>,
-        seen: &mut Seen,
+        observed: &mut Observed,
     ) -> Result<()> {
         let (started, mut steady) = (Instant::now(), 0);
         loop {
-            let (number, at) = self.send(&mut seen.arrived)?;
-            seen.sent.push((number, at));
-            let met = seen.arrived.contains(&number) == open;
+            let (number, at) = self.send(&mut observed.arrived)?;
+            observed.sent.push((number, at));
+            let met = observed.arrived.contains(&number) == open;
             steady = if met { steady + 1 } else { 0 };
             match until_steady {
                 None if started.elapsed() > time && steady >= STEADY => return Ok(()),
@@ -129,7 +129,9 @@ impl Probe {
                     bail!("before the request the flow should be {}", name(open));
                 }
                 Some(_) if steady >= STEADY => return Ok(()),
-                Some(given_up) if given_up.load(Ordering::Acquire) => bail!("the request failed"),
+                Some(request_failed) if request_failed.load(Ordering::Acquire) => {
+                    bail!("the request failed")
+                }
                 Some(_) if started.elapsed() > time => {
                     bail!("the flow is not {} within {time:?}", name(open));
                 }
@@ -138,8 +140,8 @@ impl Probe {
         }
     }
 
-    /// Sends one datagram and takes what has arrived until the next one is due. Returns the datagram's
-    /// number and when it had been sent.
+    /// Sends one datagram and receives until the next one is due. Returns the datagram's number and
+    /// the time after sending.
     fn send(&mut self, arrived: &mut HashSet<u64>) -> Result<(u64, Instant)> {
         let next = Instant::now() + INTERVAL;
         self.number += 1;
@@ -165,27 +167,36 @@ impl Probe {
     }
 }
 
-impl Seen {
+impl Observed {
     /// From the request to the first datagram with the new verdict.
     fn effect(&self, open: bool, requested: Instant) -> Result<Duration> {
-        let met = |number: &u64| self.arrived.contains(number) == open;
-        // The last one that met the old verdict. One that was still under way when its turn ended
-        // has arrived by now.
-        let last_old = self.sent.iter().rposition(|(number, _)| !met(number));
+        let has_verdict = |number: &u64| self.arrived.contains(number) == open;
+        // The last datagram with the old verdict. A datagram that was still in flight when the next
+        // one was sent has arrived by now.
+        let last_old = self
+            .sent
+            .iter()
+            .rposition(|(number, _)| !has_verdict(number));
         let first_new = last_old.map_or(0, |last_old| last_old + 1);
-        let (_, at) = self.sent.get(first_new).context("no datagram met it")?;
+        let (_, at) = self
+            .sent
+            .get(first_new)
+            .context("no datagram got the new verdict")?;
         let early = self.sent.iter().take(first_new);
-        let early = early.filter(|(number, _)| met(number)).count();
+        let early = early.filter(|(number, _)| has_verdict(number)).count();
         ensure!(
             early == 0,
-            "the verdict went back and forth after the request: {}",
+            "the verdict changed back and forth after the request: {}",
             self.runs(requested)
         );
-        ensure!(*at >= requested, "the new verdict came before the request");
+        ensure!(
+            *at >= requested,
+            "the new verdict was in force before the request"
+        );
         Ok(at.saturating_duration_since(requested))
     }
 
-    /// What became of the datagrams since the request, for people.
+    /// The datagrams since the request as text: runs of delivered and denied ones.
     fn runs(&self, requested: Instant) -> String {
         let mut runs: Vec<(bool, usize)> = Vec::new();
         for (number, _) in self.sent.iter().filter(|(_, at)| *at >= requested) {
@@ -196,15 +207,15 @@ impl Seen {
             }
         }
         let shown = runs.iter().map(|(arrived, count)| match arrived {
-            true => format!("{count} in"),
-            false => format!("{count} out"),
+            true => format!("{count} delivered"),
+            false => format!("{count} denied"),
         });
         shown.collect::<Vec<_>>().join(", ")
     }
 }
 
 const fn name(open: bool) -> &'static str {
-    if open { "let in" } else { "shut out" }
+    if open { "allowed" } else { "denied" }
 }
 
 fn pause() -> Duration {
@@ -216,48 +227,51 @@ fn pause() -> Duration {
 mod tests {
     use super::*;
 
-    /// Datagrams a tenth of a millisecond apart, and the moment of a request before one of them.
-    fn seen(arrived: &[bool], request_before: u32) -> (Seen, Instant) {
+    /// Datagrams at the probe's interval, and the time of a request before one of them.
+    fn observed(arrived: &[bool], request_before: u32) -> (Observed, Instant) {
         let start = Instant::now();
-        let mut seen = Seen::default();
+        let mut observed = Observed::default();
         for (number, arrived) in (0..).zip(arrived) {
             let at = start + INTERVAL * u32::try_from(number).unwrap();
-            seen.sent.push((number, at));
+            observed.sent.push((number, at));
             if *arrived {
-                seen.arrived.insert(number);
+                observed.arrived.insert(number);
             }
         }
-        (seen, start + INTERVAL * request_before)
+        (observed, start + INTERVAL * request_before)
     }
 
     #[test]
-    fn an_effect_is_the_first_of_an_unbroken_row() {
-        let (seen, requested) = seen(&[false, false, false, false, true, true], 2);
-        assert_eq!(seen.effect(true, requested).unwrap(), INTERVAL * 2);
+    fn the_effect_is_the_first_of_an_unbroken_run_of_delivered_datagrams() {
+        let (observed, requested) = observed(&[false, false, false, false, true, true], 2);
+        assert_eq!(observed.effect(true, requested).unwrap(), INTERVAL * 2);
     }
 
     #[test]
-    fn an_effect_is_also_that_nothing_arrives() {
-        let (seen, requested) = seen(&[true, true, false, false], 1);
-        assert_eq!(seen.effect(false, requested).unwrap(), INTERVAL);
+    fn the_effect_can_be_that_nothing_arrives() {
+        let (observed, requested) = observed(&[true, true, false, false], 1);
+        assert_eq!(observed.effect(false, requested).unwrap(), INTERVAL);
     }
 
     #[test]
-    fn a_verdict_that_goes_back_is_no_effect() {
-        let (seen, requested) = seen(&[false, false, true, false, true, true], 1);
-        let error = seen.effect(true, requested).unwrap_err().to_string();
-        assert!(error.ends_with("1 out, 1 in, 1 out, 2 in"), "{error}");
+    fn a_verdict_that_changes_back_is_an_error() {
+        let (observed, requested) = observed(&[false, false, true, false, true, true], 1);
+        let error = observed.effect(true, requested).unwrap_err().to_string();
+        assert!(
+            error.ends_with("1 denied, 1 delivered, 1 denied, 2 delivered"),
+            "{error}"
+        );
     }
 
     #[test]
-    fn an_effect_before_the_request_is_refused() {
-        let (seen, requested) = seen(&[false, true, true], 2);
-        assert!(seen.effect(true, requested).is_err());
+    fn an_effect_before_the_request_is_an_error() {
+        let (observed, requested) = observed(&[false, true, true], 2);
+        assert!(observed.effect(true, requested).is_err());
     }
 
     #[test]
-    fn no_effect_is_refused() {
-        let (seen, requested) = seen(&[false, false], 1);
-        assert!(seen.effect(true, requested).is_err());
+    fn no_effect_is_an_error() {
+        let (observed, requested) = observed(&[false, false], 1);
+        assert!(observed.effect(true, requested).is_err());
     }
 }

@@ -1,24 +1,28 @@
-//! What is asked of the agent: policies, workloads and labels that change, and a whole cluster.
+//! The requests to the agent: changes of policies, workloads and labels, and a whole cluster.
 
 use anyhow::{Result, bail};
 
-use super::everyone;
+use super::all_peers;
 use super::probe::Probe;
 use super::series::Series;
-use crate::scene::{
-    self, CHANGING, MOVING, MOVING_AT, Scene, Wires, changing, cluster, cluster_file, moving,
+use crate::bench_node::{
+    self, BenchNode, CHANGING, MOVING, MOVING_AT, Network, changing, cluster, cluster_file, moving,
     policies,
 };
 use crate::world;
 
-/// No series has as many versions of the changing policy.
+/// More than the number of versions of the changing policy in a series.
 const LATER: usize = 10_000;
 
-/// One policy in a file of its own, and one in a file with all the others.
-pub(super) fn policy_change(scene: &Scene, times: usize, with_all: usize) -> Result<Vec<Series>> {
-    let mut probe = scene.wires.probe(MOVING_AT[0])?;
+/// Changes a policy in a file of its own, and in a file with all other policies.
+pub(super) fn policy_change(
+    bench: &BenchNode,
+    times: usize,
+    with_all: usize,
+) -> Result<Vec<Series>> {
+    let mut probe = bench.network.probe(MOVING_AT[0])?;
     let mut measured = vec![files(
-        scene,
+        bench,
         &mut probe,
         ("policy-change", "policy-change"),
         times,
@@ -26,31 +30,31 @@ pub(super) fn policy_change(scene: &Scene, times: usize, with_all: usize) -> Res
         changing,
     )?];
     if with_all > 0 {
-        let others = policies(scene.size.endpoints);
+        let others = policies(bench.size.endpoints);
         let all = |open, round| format!("{others}\n{}", changing(open, LATER + round));
-        scene.stage(CHANGING, "")?.publish()?;
+        bench.stage(CHANGING, "")?.publish()?;
         let name = "policy-change-all-in-one-file";
         let file = "policies.toml";
-        measured.push(files(scene, &mut probe, (name, name), with_all, file, all)?);
-        scene.stage(file, &others)?.publish()?;
+        measured.push(files(bench, &mut probe, (name, name), with_all, file, all)?);
+        bench.stage(file, &others)?.publish()?;
     }
     Ok(measured)
 }
 
-/// A workload that appears and goes, and one that gets another label, in an inventory file of their
-/// own; and in one file with the whole cluster.
-pub(super) fn workload(scene: &Scene, times: usize, with_all: usize) -> Result<Vec<Series>> {
-    let mut probe = scene.wires.probe(MOVING_AT[0])?;
-    scene.stage(MOVING, "")?.publish()?;
-    scene
+/// Adds and removes a workload, and changes the label of one, in an inventory file of its own; and
+/// changes its label in one file with the whole cluster.
+pub(super) fn workload(bench: &BenchNode, times: usize, with_all: usize) -> Result<Vec<Series>> {
+    let mut probe = bench.network.probe(MOVING_AT[0])?;
+    bench.stage(MOVING, "")?.publish()?;
+    bench
         .stage(CHANGING, &changing(true, 2 * LATER))?
         .publish()?;
     let app = |other| move |open, _| moving(if open { Some("sender") } else { other });
-    let comes = ("new-workload", "workload-gone");
+    let names = ("new-workload", "workload-gone");
     let mut measured = vec![
-        files(scene, &mut probe, comes, times, MOVING, app(None))?,
+        files(bench, &mut probe, names, times, MOVING, app(None))?,
         files(
-            scene,
+            bench,
             &mut probe,
             ("relabel", "relabel"),
             times,
@@ -59,62 +63,62 @@ pub(super) fn workload(scene: &Scene, times: usize, with_all: usize) -> Result<V
         )?,
     ];
     if with_all > 0 {
-        scene.stage(MOVING, "")?.publish()?;
+        bench.stage(MOVING, "")?.publish()?;
         let cluster = |open, _| {
             let moving = if open { "sender" } else { "other" };
-            cluster(0..scene.size.peers, Some(moving))
+            cluster(0..bench.size.peers, Some(moving))
         };
         let (name, file) = ("relabel-all-in-one-file", cluster_file(0));
         let names = (name, name);
-        measured.push(files(scene, &mut probe, names, with_all, &file, cluster)?);
+        measured.push(files(bench, &mut probe, names, with_all, &file, cluster)?);
     }
-    scene.stage(MOVING, &moving(Some("sender")))?.publish()?;
-    scene
+    bench.stage(MOVING, &moving(Some("sender")))?.publish()?;
+    bench
         .stage(CHANGING, &changing(false, 3 * LATER))?
         .publish()?;
     Ok(measured)
 }
 
-/// A workload on this node that appears and goes: from the file to its fence.
-pub(super) fn endpoint(scene: &Scene, times: usize) -> Result<Series> {
-    let Wires { outside, late, .. } = &scene.wires;
+/// Adds and removes a workload of this node: from the file to its fence.
+pub(super) fn endpoint(bench: &BenchNode, times: usize) -> Result<Series> {
+    let Network { outside, late, .. } = &bench.network;
     let mut probe = Probe::open(outside, late, MOVING_AT[0])?;
-    let text = |open: bool, _| scene::late(&scene.wires, !open);
-    scene.stage(MOVING, &text(false, 0))?.publish()?;
+    let text = |open: bool, _| bench_node::late(&bench.network, !open);
+    bench.stage(MOVING, &text(false, 0))?.publish()?;
     let names = ("endpoint-gone", "new-endpoint");
-    let measured = files(scene, &mut probe, names, times, MOVING, text)?;
-    scene.stage(MOVING, &moving(Some("sender")))?.publish()?;
+    let measured = files(bench, &mut probe, names, times, MOVING, text)?;
+    bench.stage(MOVING, &moving(Some("sender")))?.publish()?;
     Ok(measured)
 }
 
-/// Many workloads of one file that all take other addresses at once. The probe comes from the one
+/// Changes the addresses of many workloads of one file at once. The probe sends from the workload
 /// that is written last.
-pub(super) fn crowd(scene: &Scene, times: usize, number: u32) -> Result<Series> {
+pub(super) fn crowd(bench: &BenchNode, times: usize, number: u32) -> Result<Series> {
     let name = match number {
         100 => "100-readdressed",
         1000 => "1000-readdressed",
-        _ => bail!("{number} has no name"),
+        _ => bail!("no metric for {number} workloads"),
     };
-    let [_, last] = scene::crowd_at(number - 1, true);
-    let mut probe = scene.wires.probe(last)?;
-    scene
+    let [_, last] = bench_node::crowd_at(number - 1, true);
+    let mut probe = bench.network.probe(last)?;
+    bench
         .stage(CHANGING, &changing(true, 4 * LATER))?
         .publish()?;
-    let text = |open, _| scene::crowd(number, open);
-    scene.stage(MOVING, &text(false, 0))?.publish()?;
-    let measured = files(scene, &mut probe, (name, name), times, MOVING, text)?;
-    scene.stage(MOVING, &moving(Some("sender")))?.publish()?;
+    let text = |open, _| bench_node::crowd(number, open);
+    bench.stage(MOVING, &text(false, 0))?.publish()?;
+    let measured = files(bench, &mut probe, (name, name), times, MOVING, text)?;
+    bench.stage(MOVING, &moving(Some("sender")))?.publish()?;
     Ok(measured)
 }
 
-/// Every remote workload appears at once. The probe comes from the one that is written last.
-pub(super) fn from_empty(scene: &Scene, times: usize) -> Result<Series> {
-    let peers = scene.size.peers;
+/// Adds every remote workload at once. The probe sends from the workload that is written last.
+pub(super) fn from_empty(bench: &BenchNode, times: usize) -> Result<Series> {
+    let peers = bench.size.peers;
     let [_, last] = world::remote(peers.saturating_sub(1));
-    let mut probe = scene.wires.probe(last)?;
+    let mut probe = bench.network.probe(last)?;
     let full = cluster(0..peers, None);
     let file = cluster_file(0);
-    scene.stage(&file, "")?.publish()?;
+    bench.stage(&file, "")?.publish()?;
     Series::measure(
         ("from-empty", "to-empty"),
         format!("ringfence@{peers}"),
@@ -122,26 +126,26 @@ pub(super) fn from_empty(scene: &Scene, times: usize) -> Result<Series> {
         times,
         |open, _| {
             if !open {
-                everyone::is_let_in(&scene.wires, peers)?;
+                all_peers::check_all_allowed(&bench.network, peers)?;
             }
-            let staged = scene.stage(&file, if open { &full } else { "" })?;
+            let staged = bench.stage(&file, if open { &full } else { "" })?;
             Ok(move || staged.publish())
         },
     )
 }
 
-/// Requests that each replace one file.
+/// Measures requests that each replace one file.
 fn files(
-    scene: &Scene,
+    bench: &BenchNode,
     probe: &mut Probe,
     names: (&'static str, &'static str),
     times: usize,
     file: &str,
     text: impl Fn(bool, usize) -> String,
 ) -> Result<Series> {
-    let variant = format!("ringfence@{}", scene.size.peers);
+    let variant = format!("ringfence@{}", bench.size.peers);
     Series::measure(names, variant, probe, times, |open, round| {
-        let staged = scene.stage(file, &text(open, round + 1))?;
+        let staged = bench.stage(file, &text(open, round + 1))?;
         Ok(move || staged.publish())
     })
 }

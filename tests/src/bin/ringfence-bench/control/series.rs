@@ -1,4 +1,4 @@
-//! Requests that let the probe in and shut it out again, one after the other.
+//! Requests that alternately allow and deny the probe.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use super::probe::Probe;
 use crate::figures::{Figure, Unit};
 use crate::report::distribution;
 
-/// Requests in a row before any counts: the first ones meet cold caches, or what was still to be done
-/// of an earlier series.
+/// Requests before the first that counts: they find cold caches, or work left over from an earlier
+/// series.
 const WARM_UP: usize = 2;
 
-/// The times of two requests that undo each other.
+/// The times of two requests that reverse each other.
 pub(super) struct Series {
-    /// The request that lets the probe in.
+    /// The request that allows the probe.
     opening: (&'static str, Vec<Duration>),
-    /// The one that shuts it out; of the same name if they are one kind of request.
+    /// The request that denies it; with the same name if both are one kind of request.
     closing: (&'static str, Vec<Duration>),
-    /// Whose work it is, and at how many peers.
+    /// The system that is measured, and the number of peers.
     variant: String,
 }
 
 impl Series {
-    /// Measures `times` requests. `prepare` makes ready whatever may be ready before the clock
-    /// starts; at first the probe must be shut out, or about to be.
+    /// Measures `times` requests. `prepare` does what may be done before the clock starts. At first
+    /// the probe must be denied, or about to be.
     pub(super) fn measure<R: FnOnce() -> Result<()>>(
         (opening, closing): (&'static str, &'static str),
         variant: String,
@@ -34,8 +34,8 @@ impl Series {
         mut prepare: impl FnMut(bool, usize) -> Result<R>,
     ) -> Result<Self> {
         let (mut opened, mut closed) = (Vec::new(), Vec::new());
-        let settled = probe.settle(false);
-        settled.with_context(|| format!("before {opening} of {variant}"))?;
+        let denied = probe.wait_for(false);
+        denied.with_context(|| format!("before {opening} of {variant}"))?;
         for round in 0..WARM_UP + times.next_multiple_of(2) {
             interrupt::check()?;
             let open = round % 2 == 0;
@@ -53,7 +53,7 @@ impl Series {
         })
     }
 
-    /// One figure, or two if there were two kinds of requests.
+    /// One figure, or two if there are two kinds of requests.
     pub(super) fn figures(&self) -> Vec<Figure> {
         let kinds = self.kinds();
         let figure = |(name, samples): &(&str, Vec<Duration>)| {
@@ -70,7 +70,7 @@ impl Series {
         kinds.iter().map(figure).collect()
     }
 
-    /// The same as rows of a table.
+    /// The figures as rows of a table.
     pub(super) fn rows(&self) -> Vec<Vec<String>> {
         let kinds = self.kinds();
         let row = |(name, samples): &(&str, Vec<Duration>)| {

@@ -1,8 +1,8 @@
-//! How soon a starting agent enforces.
+//! The time until a starting agent enforces.
 //!
-//! With nothing in the kernel: from exec to the first denied packet. With the enforcement that its
-//! predecessor left, which holds all the while: from exec to its own word that it enforces. The agent
-//! is started here and not by the test bed, whose waiting would take a CPU from it.
+//! With nothing in the kernel: from exec to the first denied packet. With the enforcement left by
+//! its predecessor, which stays in force: from exec until it reports that it enforces. The agent is
+//! started here and not by the test bed, which would use CPU time while waiting.
 
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::{Agent, eventually, interrupt};
 
+use crate::bench_node::{BenchNode, MOVING_AT};
 use crate::figures::{Figure, Unit};
 use crate::report::{distribution, heading, table};
-use crate::scene::{MOVING_AT, Scene};
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// A started agent; dropping it ends it.
-struct Started(Child);
+/// A started agent; dropping this kills it.
+struct AgentProcess(Child);
 
-impl Started {
+impl AgentProcess {
     fn agent(agent: &Agent) -> Result<Self> {
         let mut command = agent.command();
         command.args(["agent", "--config"]).arg(agent.config_path());
@@ -29,26 +29,26 @@ impl Started {
     }
 }
 
-impl Drop for Started {
+impl Drop for AgentProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Measures and prints; the agent runs before and after.
-pub(super) fn measure(scene: &mut Scene, times: usize) -> Result<Vec<Figure>> {
-    scene.agent.kill()?;
+/// Measures and prints. The agent is running before and after.
+pub(super) fn measure(bench: &mut BenchNode, times: usize) -> Result<Vec<Figure>> {
+    bench.agent.kill()?;
     let mut empty = Vec::new();
-    let mut probe = scene.wires.probe(MOVING_AT[0])?;
+    let mut probe = bench.network.probe(MOVING_AT[0])?;
     for _ in 0..times {
         interrupt::check()?;
-        clean_up(&scene.agent)?;
-        // The kernel takes programs off a moment after their pins are gone.
-        probe.settle(true)?;
+        clean_up(&bench.agent)?;
+        // The kernel detaches programs some time after their pins are removed.
+        probe.wait_for(true)?;
         let mut started = None;
         empty.push(probe.time(false, || {
-            started = Some(Started::agent(&scene.agent)?);
+            started = Some(AgentProcess::agent(&bench.agent)?);
             Ok(())
         })?);
     }
@@ -56,24 +56,24 @@ pub(super) fn measure(scene: &mut Scene, times: usize) -> Result<Vec<Figure>> {
     for _ in 0..times {
         interrupt::check()?;
         let at = Instant::now();
-        let started = Started::agent(&scene.agent)?;
-        let socket = scene.agent.socket_path();
+        let started = AgentProcess::agent(&bench.agent)?;
+        let socket = bench.agent.socket_path();
         eventually(SOON, "the agent's socket", || {
             Ok(UnixStream::connect(&socket).is_ok().then_some(()))
         })?;
-        scene.wait_enforcing()?;
+        bench.wait_enforcing()?;
         ready.push(at.elapsed());
         drop(started);
     }
-    scene.agent.restart()?;
-    scene.wait_enforcing()?;
+    bench.agent.restart()?;
+    bench.wait_enforcing()?;
     print(&empty, &ready);
     let figure = |what: &str, samples: &[Duration]| {
         let samples: Vec<f64> = samples
             .iter()
             .map(|took| took.as_secs_f64() * 1e3)
             .collect();
-        let name = format!("control/{what}/ringfence@{}", scene.size.peers);
+        let name = format!("control/{what}/ringfence@{}", bench.size.peers);
         Figure::of(name, Unit::Ms, &samples)
     };
     Ok(vec![figure("start", &empty), figure("restart", &ready)])
@@ -97,10 +97,13 @@ fn print(empty: &[Duration], ready: &[Duration]) {
     };
     let rows = [
         row(
-            "nothing in the kernel yet, to the first denied packet",
+            "nothing in the kernel, until the first denied packet",
             empty,
         ),
-        row("enforcement left by its predecessor, to `enforcing`", ready),
+        row(
+            "enforcement left by its predecessor, until `enforcing`",
+            ready,
+        ),
     ];
     table(&["", "times", "p50", "p90", "p99", "worst"], &rows);
 }

@@ -1,7 +1,7 @@
-//! How a packet's cost and the kernel's memory grow with connections that are established.
+//! How a packet's cost and kernel memory grow with the number of established connections.
 //!
-//! One connection is opened as a packet opens it; the others are copies of its entry under their own
-//! keys, because no endpoint may hold a whole table of its own.
+//! One connection is opened by packets; the others are copies of its entry with their own keys,
+//! because the quota of an endpoint does not allow it to fill a table.
 
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, Map, MapData, MapInfo};
@@ -11,31 +11,31 @@ use ringfence_common::net::{Ip4, Port};
 use ringfence_testbed::interrupt;
 
 use super::flows::{Costs, Flows, NEW, ends};
-use crate::bed::{Bed, IFINDEX, World};
 use crate::frames::{ACK, SYN, tcp};
+use crate::loaded::{IFINDEX, LoadedPrograms, World};
 use crate::memory::memlock;
 
-/// Frames that are kept: runs stride through the table, so that what they touch is spread over it.
+/// Number of frames kept; their flows are spread over the table.
 const FRAMES: u32 = 65_536;
 const TCP: u8 = 6;
 
-/// One size of the table.
+/// The measurement at one number of flows.
 pub(crate) struct Size {
     pub(crate) flows: u32,
     pub(crate) costs: Costs,
-    /// What the kernel says that `CT4` takes.
+    /// Memory of `CT4` as the kernel reports it.
     pub(crate) counted: u64,
-    /// By how much unreclaimable kernel memory grew while the table was filled, if it was.
+    /// Growth of unreclaimable kernel memory while the table was filled.
     pub(crate) grown: u64,
 }
 
-/// Measures at these numbers of flows, which rise, in a table that holds the last.
+/// Measures at these increasing numbers of flows, in a table with the capacity of the last.
 pub(crate) fn measure(steps: &[u32], world: World, rounds: usize) -> Result<Vec<Size>> {
-    let capacity = steps.last().copied().context("no step")?;
-    let mut bed = Bed::load(vec![(CT4, capacity)])?;
-    bed.publish(world)?;
-    Flows::open(&mut bed, world.peers, 1)?;
-    let path = bed.pins.map(CT4);
+    let capacity = steps.last().copied().context("no number of flows")?;
+    let mut loaded = LoadedPrograms::load(vec![(CT4, capacity)])?;
+    loaded.publish(world)?;
+    Flows::open(&mut loaded, world.peers, 1)?;
+    let path = loaded.pins.map(CT4);
     let map = Map::HashMap(MapData::from_pin(&path)?);
     let mut table: HashMap<MapData, CtKey4, CtEntry> = HashMap::try_from(map)?;
     let entry = table.get(&key(0, world.peers)?, 0);
@@ -57,14 +57,14 @@ pub(crate) fn measure(steps: &[u32], world: World, rounds: usize) -> Result<Vec<
         for number in (0..flows).step_by(stride as usize) {
             let (client, server) = ends(number, world.peers);
             established.push(tcp(client, server, ACK)?);
-            // Fewer than an endpoint may try to open.
+            // Below the endpoint's quota of unreplied flows.
             if new.len() < 4096 {
                 new.push(tcp((client.0, client.1 + NEW), server, SYN)?);
             }
         }
         sizes.push(Size {
             flows,
-            costs: Flows::established(established, new).costs(&mut bed, rounds)?,
+            costs: Flows::established(established, new).costs(&mut loaded, rounds)?,
             counted: memlock(&MapInfo::from_pin(&path)?)?,
             grown,
         });
@@ -72,27 +72,27 @@ pub(crate) fn measure(steps: &[u32], world: World, rounds: usize) -> Result<Vec<
     Ok(sizes)
 }
 
-/// The key under which a connection's entry lies.
+/// The conntrack key of a connection.
 fn key(number: u32, peers: u32) -> Result<CtKey4> {
     let (client, server) = ends(number, peers);
     let wire = |(address, port): (std::net::IpAddr, u16)| match address {
         std::net::IpAddr::V4(address) => Ok((Ip4::from_wire(address.octets()), Port::new(port))),
-        std::net::IpAddr::V6(_) => anyhow::bail!("an IPv6 address in an IPv4 table"),
+        std::net::IpAddr::V6(_) => anyhow::bail!("an IPv6 address for an IPv4 map"),
     };
-    let (own, peer) = (wire(server)?, wire(client)?);
+    let (local, peer) = (wire(server)?, wire(client)?);
     Ok(CtKey4 {
-        local: own.0,
+        local: local.0,
         peer: peer.0,
         ifindex: IFINDEX,
-        local_port: own.1,
+        local_port: local.1,
         peer_port: peer.1,
         protocol: TCP,
         reserved: [0; 3],
     })
 }
 
-/// Kernel memory of all maps and whatever else the machine has allocated: a difference means
-/// something only while nothing else goes on.
+/// Unreclaimable kernel memory of the whole machine. A difference is meaningful only while nothing
+/// else allocates.
 fn unreclaimable() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo")?;
     let value = text

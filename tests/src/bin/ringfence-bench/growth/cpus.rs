@@ -1,4 +1,4 @@
-//! How a packet's cost grows when another CPU runs the same program at the same time.
+//! How a packet's cost grows when other CPUs run the same program at the same time.
 
 use std::sync::Barrier;
 use std::thread;
@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result, anyhow};
 use ringfence_testbed::interrupt;
 
 use super::flows::{Flows, ends};
-use crate::bed::{Bed, World, run};
 use crate::cpu;
 use crate::frames::{ACK, tcp};
+use crate::loaded::{LoadedPrograms, World, run};
 
 const REPEAT: u32 = 500_000;
 
@@ -22,11 +22,15 @@ pub(crate) struct Costs {
 }
 
 /// Measures established packets on one CPU, then on all of them.
-pub(crate) fn measure(bed: &mut Bed, world: World, rounds: usize) -> Result<(usize, Costs)> {
+pub(crate) fn measure(
+    loaded: &mut LoadedPrograms,
+    world: World,
+    rounds: usize,
+) -> Result<(usize, Costs)> {
     let cpus = cpu::all()?;
     let count = cpus.len();
-    bed.publish(world)?;
-    Flows::open(bed, world.peers, u32::try_from(count)?)?;
+    loaded.publish(world)?;
+    Flows::open(loaded, world.peers, u32::try_from(count)?)?;
     let frames = (0..u32::try_from(count)?).map(|number| {
         let (client, server) = ends(number, world.peers);
         tcp(client, server, ACK)
@@ -37,9 +41,9 @@ pub(crate) fn measure(bed: &mut Bed, world: World, rounds: usize) -> Result<(usi
     let mut costs = Costs::default();
     for round in 0..=rounds {
         interrupt::check()?;
-        let alone = at_once(bed, &cpus, one)?;
-        let other_flows = at_once(bed, &cpus, &frames)?;
-        let same_flow = at_once(bed, &cpus, &same)?;
+        let alone = at_once(loaded, &cpus, one)?;
+        let other_flows = at_once(loaded, &cpus, &frames)?;
+        let same_flow = at_once(loaded, &cpus, &same)?;
         if round > 0 {
             costs.alone.extend(alone);
             costs.other_flows.extend(other_flows);
@@ -49,9 +53,9 @@ pub(crate) fn measure(bed: &mut Bed, world: World, rounds: usize) -> Result<(usi
     Ok((count, costs))
 }
 
-/// Runs each frame on a CPU of its own, all at the same time.
-fn at_once(bed: &mut Bed, cpus: &[usize], frames: &[Vec<u8>]) -> Result<Vec<f64>> {
-    let program = bed.datapath.program("to_workload");
+/// Runs each frame on its own CPU, all at the same time.
+fn at_once(loaded: &mut LoadedPrograms, cpus: &[usize], frames: &[Vec<u8>]) -> Result<Vec<f64>> {
+    let program = loaded.datapath.program("to_workload");
     let program = &*program.context("no such program")?;
     let start = &Barrier::new(frames.len());
     thread::scope(|scope| {

@@ -1,8 +1,8 @@
-//! Growth: how a packet's cost grows with what the maps hold, by `BPF_PROG_TEST_RUN`.
+//! Growth: how a packet's cost grows with the contents of the maps, by `BPF_PROG_TEST_RUN`.
 //!
-//! One thing grows at a time: peers, policies, endpoints, established connections, CPUs. The world is
-//! compiled and written as the agent does it; the programs are run on frames, without interfaces. What
-//! a machine larger than this one would show is for the reader to conclude.
+//! One dimension grows at a time: peers, policies, endpoints, established connections, CPUs. The
+//! world is compiled and written as the agent does it; the programs are run on frames, without
+//! interfaces. Nothing is extrapolated to larger machines.
 
 mod conntrack;
 mod cpus;
@@ -13,18 +13,18 @@ use anyhow::Result;
 use ringfence_common::maps::CONNTRACK_CAPACITY;
 
 use self::flows::{Costs, Flows};
-use crate::bed::{Bed, World};
 use crate::extent::Extent;
 use crate::figures::{Figure, Unit};
+use crate::loaded::{LoadedPrograms, World};
 use crate::report::{heading, table};
 
-/// The world in which one thing grows.
-const MIDDLE: World = World {
+/// The base world, in which one dimension grows.
+const BASE: World = World {
     peers: 10_000,
     endpoints: 30,
     policies: 0,
 };
-/// Connections whose packets are run in turn.
+/// Number of connections whose packets are run in turn.
 const FLOWS: u32 = 4096;
 
 /// Measures and prints.
@@ -32,14 +32,19 @@ pub(crate) fn measure(extent: Extent) -> Result<Vec<Figure>> {
     let rounds = extent.of(3, 5);
     let mut figures = Vec::new();
     connections(extent, rounds, &mut figures)?;
-    let mut bed = Bed::load(Vec::new())?;
-    worlds(&mut bed, extent, rounds, &mut figures)?;
-    several_cpus(&mut bed, rounds, &mut figures)?;
-    changes(&mut bed, rounds, &mut figures)?;
+    let mut loaded = LoadedPrograms::load(Vec::new())?;
+    worlds(&mut loaded, extent, rounds, &mut figures)?;
+    several_cpus(&mut loaded, rounds, &mut figures)?;
+    changes(&mut loaded, rounds, &mut figures)?;
     Ok(figures)
 }
 
-fn worlds(bed: &mut Bed, extent: Extent, rounds: usize, figures: &mut Vec<Figure>) -> Result<()> {
+fn worlds(
+    loaded: &mut LoadedPrograms,
+    extent: Extent,
+    rounds: usize,
+    figures: &mut Vec<Figure>,
+) -> Result<()> {
     let steps = |all: &[u32]| -> Vec<u32> {
         match extent {
             Extent::Full => all.to_vec(),
@@ -47,21 +52,18 @@ fn worlds(bed: &mut Bed, extent: Extent, rounds: usize, figures: &mut Vec<Figure
         }
     };
     let peers = steps(&[10, 100, 1000, 10_000, 100_000]).into_iter();
-    let peers = peers.map(|peers| ("peers", peers, World { peers, ..MIDDLE }));
+    let peers = peers.map(|peers| ("peers", peers, World { peers, ..BASE }));
     let endpoints = steps(&[1, 10, 100, 1000]).into_iter();
     let endpoints = endpoints.map(|endpoints| {
-        let world = World {
-            endpoints,
-            ..MIDDLE
-        };
+        let world = World { endpoints, ..BASE };
         ("endpoints", endpoints, world)
     });
     let policies = steps(&[0, 10, 100, 1000]).into_iter();
-    let policies = policies.map(|policies| ("policies", policies, World { policies, ..MIDDLE }));
+    let policies = policies.map(|policies| ("policies", policies, World { policies, ..BASE }));
     let mut rows = Vec::new();
     for (what, number, world) in peers.chain(endpoints).chain(policies) {
-        let policy_rows = bed.publish(world)?;
-        let costs = Flows::open(bed, world.peers, FLOWS)?.costs(bed, rounds)?;
+        let policy_rows = loaded.publish(world)?;
+        let costs = Flows::open(loaded, world.peers, FLOWS)?.costs(loaded, rounds)?;
         let sizes = [world.peers, world.endpoints, world.policies].map(|n| n.to_string());
         let mut row = sizes.to_vec();
         row.push(policy_rows.to_string());
@@ -71,17 +73,17 @@ fn worlds(bed: &mut Bed, extent: Extent, rounds: usize, figures: &mut Vec<Figure
         figures.extend(measured);
     }
     heading(
-        "IPv4 packets above no-op, ns, as the world grows: the same flow, and each time another of 4,096",
+        "IPv4 packets, ns above no-op, as the world grows: the same flow, and another one of 4,096 each time",
     );
     let head = [
         "peers",
         "endpoints",
-        "more policies",
+        "additional policies",
         "rows",
         "established",
-        "of many",
+        "spread",
         "new",
-        "of many",
+        "spread",
     ];
     table(&head, &rows);
     Ok(())
@@ -97,7 +99,7 @@ fn connections(extent: Extent, rounds: usize, figures: &mut Vec<Figure>) -> Resu
         ],
     };
     for steps in tables {
-        for size in conntrack::measure(steps, MIDDLE, rounds)? {
+        for size in conntrack::measure(steps, BASE, rounds)? {
             let capacity = steps.last().copied().unwrap_or_default();
             let measured = of(&size.costs, &format!("{}-flows-of-{capacity}", size.flows));
             let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
@@ -114,24 +116,28 @@ fn connections(extent: Extent, rounds: usize, figures: &mut Vec<Figure>) -> Resu
         }
     }
     heading(
-        "IPv4 packets above no-op, ns, as connections grow; MB of CT4 as the kernel counts it, and by how much slabs grew",
+        "IPv4 packets, ns above no-op, as connections grow; MB of CT4 as the kernel reports it, and growth of slab memory",
     );
     let head = [
         "connections",
         "capacity",
         "established",
-        "of many",
+        "spread",
         "new",
-        "of many",
-        "counted",
+        "spread",
+        "reported",
         "slabs",
     ];
     table(&head, &rows);
     Ok(())
 }
 
-fn several_cpus(bed: &mut Bed, rounds: usize, figures: &mut Vec<Figure>) -> Result<()> {
-    let (cpus, costs) = cpus::measure(bed, MIDDLE, rounds)?;
+fn several_cpus(
+    loaded: &mut LoadedPrograms,
+    rounds: usize,
+    figures: &mut Vec<Figure>,
+) -> Result<()> {
+    let (cpus, costs) = cpus::measure(loaded, BASE, rounds)?;
     let figure = |what: &str, samples: &[f64]| {
         Figure::of(format!("growth/established-cpus/{what}"), Unit::Ns, samples)
     };
@@ -140,22 +146,22 @@ fn several_cpus(bed: &mut Bed, rounds: usize, figures: &mut Vec<Figure>) -> Resu
         figure(&format!("{cpus}-other-flows"), &costs.other_flows),
         figure(&format!("{cpus}-same-flow"), &costs.same_flow),
     ];
-    heading("An established IPv4 packet, ns with what a run itself costs, on several CPUs at once");
-    let names = ["alone", "flows of their own", "the same flow"];
+    heading("An established IPv4 packet, ns including the run itself, on several CPUs at once");
+    let names = ["one CPU", "different flows", "the same flow"];
     let rows: Vec<_> = names
         .into_iter()
         .zip([1, cpus, cpus])
         .zip(&measured)
         .map(|((name, cpus), figure)| vec![name.to_owned(), cpus.to_string(), shown(figure)])
         .collect();
-    table(&["", "CPUs", "a packet"], &rows);
+    table(&["", "CPUs", "packet"], &rows);
     figures.extend(measured);
     Ok(())
 }
 
-fn changes(bed: &mut Bed, rounds: usize, figures: &mut Vec<Figure>) -> Result<()> {
+fn changes(loaded: &mut LoadedPrograms, rounds: usize, figures: &mut Vec<Figure>) -> Result<()> {
     let mut rows = Vec::new();
-    for (what, samples) in writes::measure(bed, rounds)? {
+    for (what, samples) in writes::measure(loaded, rounds)? {
         let name = format!("growth/write/{}", what.replace(' ', "-"));
         let figure = Figure::of(name, Unit::Ns, &samples);
         rows.push(vec![
@@ -166,7 +172,7 @@ fn changes(bed: &mut Bed, rounds: usize, figures: &mut Vec<Figure>) -> Result<()
         figures.push(figure);
     }
     heading("Writes to the maps at 10,000 peers");
-    table(&["write", "ns", "a second"], &rows);
+    table(&["write", "ns", "per second"], &rows);
     Ok(())
 }
 
@@ -182,7 +188,7 @@ fn of(costs: &Costs, size: &str) -> Vec<Figure> {
     ]
 }
 
-/// The median, and the quartiles around it.
+/// The median with its quartiles.
 fn shown(figure: &Figure) -> String {
     format!(
         "{:.0} ({:.0}–{:.0})",

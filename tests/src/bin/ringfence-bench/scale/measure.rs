@@ -1,4 +1,4 @@
-//! The measurements on one drawn cluster.
+//! The measurements on one generated cluster.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -19,14 +19,14 @@ const CLOCK: Clock = Clock {
     now: WallTime(1_700_000_000_000_000_000),
     boot: 5_000_000_000_000,
 };
-/// A full compilation is measured this often.
+/// Number of full compilations measured.
 const FULL: usize = 5;
 const QUERIES: usize = 200_000;
 
-/// The time this thread has computed for: others on a shared machine are not in it.
-struct Watch(Duration);
+/// The CPU time of this thread, independent of other load on the machine.
+struct CpuTimer(Duration);
 
-impl Watch {
+impl CpuTimer {
     fn start() -> Result<Self> {
         Ok(Self(Self::read()?))
     }
@@ -35,13 +35,13 @@ impl Watch {
         Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
     }
 
-    fn took(&self) -> Result<Duration> {
+    fn elapsed(&self) -> Result<Duration> {
         Ok(Self::read()?.saturating_sub(self.0))
     }
 }
 
-/// How long something took, and may take at the larger size.
-pub(crate) struct Line {
+/// The samples of one operation, and its goal at the larger size.
+pub(crate) struct Measurement {
     pub(crate) what: &'static str,
     pub(crate) goal: Option<Duration>,
     pub(crate) samples: Vec<Duration>,
@@ -49,7 +49,7 @@ pub(crate) struct Line {
 
 /// All figures of one size.
 pub(crate) struct Figures {
-    pub(crate) durations: Vec<Line>,
+    pub(crate) durations: Vec<Measurement>,
     pub(crate) rows: usize,
     pub(crate) counts: Vec<(&'static str, usize)>,
     pub(crate) queries: u64,
@@ -57,16 +57,16 @@ pub(crate) struct Figures {
 
 /// Measures everything on a cluster of this size.
 pub(crate) fn figures(workloads: usize, rounds: usize) -> Result<Figures> {
-    let world = World::draw(workloads)?;
+    let world = World::generate(workloads)?;
     let mut full = Vec::new();
     for _ in 0..FULL {
         let mut engine = Engine::new(&world);
-        full.push(engine.step()?.0);
+        full.push(engine.pass()?.0);
     }
     let mut engine = Engine::new(&world);
-    engine.step()?;
+    engine.pass()?;
     engine.settle()?;
-    let compiled = engine.compiled.as_ref().context("compiled above")?;
+    let compiled = engine.compiled.as_ref().context("no compiled state")?;
     let state = &compiled.state;
     let rows = state.rows();
     let counts = vec![
@@ -91,11 +91,11 @@ pub(crate) fn figures(workloads: usize, rounds: usize) -> Result<Figures> {
         rounds,
         microseconds(100),
     )?);
-    let (opening, queries) = evaluate(&world)?;
+    let (preparation, queries) = evaluate(&world)?;
     durations.push(line(
         "policy eval: until the first query",
         None,
-        vec![opening],
+        vec![preparation],
     ));
     let explaining = explanations(&world, rounds)?;
     durations.push(line("policy explain", Some(milliseconds(50)), explaining));
@@ -107,15 +107,15 @@ pub(crate) fn figures(workloads: usize, rounds: usize) -> Result<Figures> {
     })
 }
 
-fn line(what: &'static str, goal: Option<Duration>, samples: Vec<Duration>) -> Line {
-    Line {
+fn line(what: &'static str, goal: Option<Duration>, samples: Vec<Duration>) -> Measurement {
+    Measurement {
         what,
         goal,
         samples,
     }
 }
 
-/// The compiler with its inputs and what the kernel would hold.
+/// The compiler with its inputs and the state that the kernel would have.
 struct Engine<'a> {
     world: &'a World,
     inventory: Arc<Inventory>,
@@ -142,8 +142,8 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// One pass up to the writes, which are then taken as made.
-    fn step(&mut self) -> Result<(Duration, Plan)> {
+    /// One pass up to the writes, which are then considered done.
+    fn pass(&mut self) -> Result<(Duration, Plan)> {
         interrupt::check()?;
         let inputs = Inputs {
             inventory: &self.inventory,
@@ -153,20 +153,20 @@ impl<'a> Engine<'a> {
             locked: &[],
             clock: CLOCK,
         };
-        let watch = Watch::start()?;
+        let timer = CpuTimer::start()?;
         let compiled = self.compiler.compile(&inputs)?;
         let plan = plan(&self.actual, &compiled.state);
-        let took = watch.took()?;
+        let took = timer.elapsed()?;
         self.compiler.in_force();
         self.actual = compiled.state.clone();
         self.compiled = Some(compiled);
         Ok((took, black_box(plan)))
     }
 
-    /// The pass after the grace period, until nothing is left to do.
+    /// The pass after the grace period; checks that nothing is left to do then.
     fn settle(&mut self) -> Result<Duration> {
-        let (took, _) = self.step()?;
-        let (_, plan) = self.step()?;
+        let (took, _) = self.pass()?;
+        let (_, plan) = self.pass()?;
         ensure!(plan.is_empty(), "the state does not settle");
         Ok(took)
     }
@@ -177,7 +177,7 @@ fn policy_changes(
     engine: &mut Engine<'_>,
     rounds: usize,
     goal: Duration,
-) -> Result<Vec<Line>> {
+) -> Result<Vec<Measurement>> {
     type Kind<'a> = (&'a str, usize, fn(usize) -> Edit);
     let near = world.policy_to_edit(true)?;
     let far = world.policy_to_edit(false)?;
@@ -185,7 +185,7 @@ fn policy_changes(
         ("policy: a port of a rule", near, Edit::Port),
         ("policy: a peer of a rule", near, Edit::Peer),
         ("policy: a CIDR of a rule", near, Edit::Cidr),
-        ("policy: of no local endpoint", far, Edit::Peer),
+        ("policy: without a local endpoint", far, Edit::Peer),
     ];
     let mut lines = Vec::new();
     let mut settling = Vec::new();
@@ -196,15 +196,15 @@ fn policy_changes(
             let policy = policy(number, edit(round + 1))?;
             next.policies.insert(policy.id(), policy);
             engine.policies = Arc::new(next);
-            samples.push(engine.step()?.0);
+            samples.push(engine.pass()?.0);
             settling.push(engine.settle()?);
         }
         lines.push(line(what, Some(goal), samples));
         engine.policies = Arc::clone(&world.policies);
-        engine.step()?;
+        engine.pass()?;
         engine.settle()?;
     }
-    lines.push(line("policy: the pass that settles", Some(goal), settling));
+    lines.push(line("policy: the settling pass", Some(goal), settling));
     Ok(lines)
 }
 
@@ -213,7 +213,7 @@ fn workload_changes(
     workloads: usize,
     rounds: usize,
     goal: Duration,
-) -> Result<Vec<Line>> {
+) -> Result<Vec<Measurement>> {
     let goal = Some(goal);
     let mut lines = [
         line("workload: new, known labels", goal, Vec::new()),
@@ -224,7 +224,7 @@ fn workload_changes(
     ];
     for round in 0..rounds {
         let number = workloads + round;
-        // Sets of remote workloads, all over the cluster.
+        // Label sets of remote workloads, spread over the cluster.
         let set = round * 37 + 8;
         let first = workload(number, set % 5000, false)?;
         let mut relabelled = Workload::clone(&first);
@@ -244,13 +244,13 @@ fn workload_changes(
                 None => next.workloads.remove(&named.id),
             };
             engine.inventory = Arc::new(next);
-            line.samples.push(engine.step()?.0);
+            line.samples.push(engine.pass()?.0);
         }
     }
     Ok(lines.into())
 }
 
-/// How long explanations of flows between workloads and addresses take.
+/// The times of explaining flows between workloads and addresses.
 fn explanations(world: &World, rounds: usize) -> Result<Vec<Duration>> {
     let workloads: Vec<&Arc<Workload>> = world.inventory.workloads.values().collect();
     let mut samples = Vec::new();
@@ -267,10 +267,10 @@ fn explanations(world: &World, rounds: usize) -> Result<Vec<Duration>> {
             port: tcp(8080),
             family: None,
         };
-        let watch = Watch::start()?;
+        let timer = CpuTimer::start()?;
         let (inventory, policies) = (&world.inventory, &world.policies);
         black_box(explain(inventory, policies, CLOCK.now, &query, false)?);
-        samples.push(watch.took()?);
+        samples.push(timer.elapsed()?);
     }
     Ok(samples)
 }
@@ -283,13 +283,13 @@ fn tcp(port: u16) -> PortMatch {
     }
 }
 
-/// How long it takes until the first query, and how many a second are answered then.
+/// The time until the first query, and the number of queries per second after that.
 fn evaluate(world: &World) -> Result<(Duration, u64)> {
-    let watch = Watch::start()?;
+    let timer = CpuTimer::start()?;
     let inventory = Arc::clone(&world.inventory);
     let evaluator = Evaluator::new(&inventory, &world.policies, CLOCK.now)
         .map_err(|error| anyhow!("{error}"))?;
-    let opening = watch.took()?;
+    let preparation = timer.elapsed()?;
     let ids: Vec<_> = world.inventory.workloads.keys().cloned().collect();
     let end = |at: usize| ids.get(at % ids.len()).cloned().map(TestEnd::Workload);
     let queries: Option<Vec<Query>> = (0..QUERIES)
@@ -304,11 +304,11 @@ fn evaluate(world: &World) -> Result<(Duration, u64)> {
         })
         .collect();
     let queries = queries.context("an empty world")?;
-    let watch = Watch::start()?;
+    let timer = CpuTimer::start()?;
     for query in &queries {
         black_box(evaluator.ask(query)?);
     }
-    let nanoseconds = watch.took()?.as_nanos().max(1);
+    let nanoseconds = timer.elapsed()?.as_nanos().max(1);
     let rate = QUERIES as u128 * 1_000_000_000 / nanoseconds;
-    Ok((opening, u64::try_from(rate)?))
+    Ok((preparation, u64::try_from(rate)?))
 }

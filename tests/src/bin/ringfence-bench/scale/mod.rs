@@ -1,9 +1,9 @@
-//! How the policy engine grows: compile and plan, as far as the first map write.
+//! Scaling of the policy engine: compile and plan, up to the first map write.
 //!
-//! Pure computation on a drawn cluster: no kernel, no privileges. A change is measured as the agent
-//! meets it, from the inputs it has just been handed to the list of writes; in between the last
-//! result is taken as published and settled, so that nothing of it is measured again. Times are those
-//! of the one thread that computes.
+//! Pure computation on a generated cluster: no kernel, no privileges. A change is measured as the
+//! agent handles it, from its new inputs to the list of writes; between changes the previous result
+//! is taken as published and settled, so that no part of it is measured again. Times are CPU times
+//! of the one computing thread.
 
 mod measure;
 mod world;
@@ -15,12 +15,12 @@ use anyhow::Result;
 use self::measure::Figures;
 use crate::report::{heading, percentile, table};
 
-/// Workloads in the cluster.
+/// Numbers of workloads in the cluster.
 const SIZES: [usize; 2] = [10_000, 100_000];
-/// The most rows, and how many thousandths their number may differ between the sizes.
+/// The maximum number of rows, and the allowed difference between the sizes in thousandths.
 const ROWS: usize = 20_000;
 const SPREAD: usize = 10;
-/// The fewest queries in a second.
+/// The minimum number of queries per second.
 const QUERIES: u64 = 100_000;
 
 /// Measures and prints.
@@ -31,7 +31,7 @@ pub(crate) fn measure(rounds: usize) -> Result<()> {
         measure::figures(small, rounds)?,
         measure::figures(large, rounds)?,
     );
-    heading("Compile and plan, median and p99 of the processor time");
+    heading("Compile and plan, median and p99 of the CPU time");
     let columns = [
         "",
         "10,000 workloads",
@@ -42,7 +42,7 @@ pub(crate) fn measure(rounds: usize) -> Result<()> {
         "",
     ];
     table(&columns, &durations(&small, &large));
-    heading("What comes out");
+    heading("Compiled state");
     table(
         &["", "10,000 workloads", "100,000 workloads", "goal", ""],
         &sizes(&small, &large),
@@ -104,7 +104,7 @@ fn sizes(small: &Figures, large: &Figures) -> Vec<Vec<String>> {
         )
     }));
     rows.push(row(
-        "queries a second",
+        "queries per second",
         small.queries.to_string(),
         large.queries.to_string(),
         format!("at least {QUERIES}"),

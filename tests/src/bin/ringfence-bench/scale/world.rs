@@ -1,8 +1,9 @@
-//! A drawn cluster: namespaces, workloads and policies, the same on every machine.
+//! A generated cluster: namespaces, workloads and policies, the same on every machine.
 //!
 //! Every size has the same label sets, policies and local endpoints; only the number of replicas
-//! differs. What is drawn is what clusters have: a few labels shared by many, a template hash that
-//! makes each set its own, policies mostly about the own namespace, some across, few for all.
+//! differs. The cluster resembles real ones: a few labels shared by many workloads, a template hash
+//! that makes each label set unique, policies mostly within a namespace, some across namespaces,
+//! few for all.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,7 +17,7 @@ use ringfence::model::{
 use ringfence::policy::LocalEndpoint;
 use ringfence::source::policy_toml;
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 
 const NAMESPACES: usize = 200;
 const LABEL_SETS: usize = 5000;
@@ -31,7 +32,7 @@ const APPS: [&str; 12] = [
 const TIERS: [&str; 4] = ["frontend", "backend", "data", "job"];
 const ENVIRONMENTS: [&str; 3] = ["prod", "staging", "dev"];
 
-/// What the policy engine is given.
+/// The inputs of the policy engine.
 pub(crate) struct World {
     pub(crate) inventory: Arc<Inventory>,
     pub(crate) policies: Arc<PolicySet>,
@@ -43,8 +44,8 @@ fn namespace(number: usize) -> String {
 }
 
 impl World {
-    /// Draws a cluster with so many workloads.
-    pub(crate) fn draw(workloads: usize) -> Result<Self> {
+    /// Generates a cluster with this number of workloads.
+    pub(crate) fn generate(workloads: usize) -> Result<Self> {
         let namespaces = (0..NAMESPACES).map(|number| {
             let environment = ENVIRONMENTS.get(number % 7 % 3).copied().unwrap_or("");
             let labels = Labels::from_pairs([
@@ -90,8 +91,8 @@ impl World {
         })
     }
 
-    /// A policy of a namespace with a local endpoint that selects every workload there, or one that
-    /// no local endpoint has to do with.
+    /// A policy that selects every workload of a namespace: with a local endpoint in the namespace
+    /// if `local`, otherwise without.
     pub(crate) fn policy_to_edit(&self, local: bool) -> Result<usize> {
         let has_endpoint = |number: usize| {
             let name = namespace(number);
@@ -105,7 +106,7 @@ impl World {
     }
 }
 
-/// One workload of a label set.
+/// A workload of a label set.
 pub(crate) fn workload(number: usize, set: usize, local: bool) -> Result<Arc<Workload>> {
     let app = APPS
         .get(set / NAMESPACES % APPS.len())
@@ -114,7 +115,7 @@ pub(crate) fn workload(number: usize, set: usize, local: bool) -> Result<Arc<Wor
     labelled(number, set, app, local)
 }
 
-/// A workload of a label set, but for its `app` label.
+/// A workload of a label set with another `app` label.
 pub(crate) fn labelled(number: usize, set: usize, app: &str, local: bool) -> Result<Arc<Workload>> {
     let tier = TIERS.get(set / 7 % TIERS.len()).copied().unwrap_or("");
     let labels = Labels::from_pairs([
@@ -154,7 +155,7 @@ pub(crate) fn labelled(number: usize, set: usize, app: &str, local: bool) -> Res
     }))
 }
 
-/// What an edit changes in the first rule of a policy.
+/// The edit of a policy's first rule.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Edit {
     None,
@@ -163,14 +164,15 @@ pub(crate) enum Edit {
     Cidr(usize),
 }
 
-/// The policy of a number, edited.
+/// The policy with this number, edited.
 pub(crate) fn policy(number: usize, edit: Edit) -> Result<Arc<Policy>> {
     let text = if number < CLUSTER_POLICIES {
         cluster_policy(number)
     } else {
         namespace_policy(number, edit)?
     };
-    let fragment = policy_toml::parse("drawn", &text).map_err(|errors| anyhow!("{errors:?}"))?;
+    let fragment =
+        policy_toml::parse("generated", &text).map_err(|errors| anyhow!("{errors:?}"))?;
     fragment.policies.first().cloned().context("no policy")
 }
 
@@ -220,19 +222,19 @@ fn cluster_policy(number: usize) -> String {
 
 /// Five kinds of policies, one of each in every namespace.
 fn namespace_policy(number: usize, edit: Edit) -> Result<String> {
-    let mut draw = Dice(number as u64);
-    let own = namespace(number);
+    let mut rng = Rng(number as u64);
+    let home = namespace(number);
     let kind = number / NAMESPACES;
     let subject = match kind {
         0 | 1 => String::new(),
-        _ => format!("app={}", draw.one(&APPS)),
+        _ => format!("app={}", rng.one(&APPS)),
     };
     let mut text = format!(
-        "[[policy]]\nname = \"p{number}\"\nnamespace = \"{own}\"\nsubject = \"{subject}\"\n"
+        "[[policy]]\nname = \"p{number}\"\nnamespace = \"{home}\"\nsubject = \"{subject}\"\n"
     );
-    let (app, other) = (draw.one(&APPS), draw.one(&APPS));
-    let (tier, team) = (draw.one(&TIERS), draw.below(23));
-    let net = draw.below(250);
+    let (app, other) = (rng.one(&APPS), rng.one(&APPS));
+    let (tier, team) = (rng.one(&TIERS), rng.below(23));
+    let net = rng.below(250);
     match kind {
         0 => write!(
             text,
@@ -242,15 +244,15 @@ fn namespace_policy(number: usize, edit: Edit) -> Result<String> {
         )?,
         1 => {
             let port = match edit {
-                Edit::Port(edition) => 9000 + edition,
+                Edit::Port(version) => 9000 + version,
                 _ => 8080,
             };
             let app = match edit {
-                Edit::Peer(edition) => APPS.get(edition % APPS.len()).copied().unwrap_or(""),
+                Edit::Peer(version) => APPS.get(version % APPS.len()).copied().unwrap_or(""),
                 _ => app,
             };
             let cidr = match edit {
-                Edit::Cidr(edition) => edition % 250,
+                Edit::Cidr(version) => version % 250,
                 _ => net,
             };
             write!(

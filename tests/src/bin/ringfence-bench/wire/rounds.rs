@@ -15,8 +15,8 @@ use super::metric::{Kind, Metric};
 use super::stage::Stage;
 use super::stopwatch::Clock;
 use crate::cpu;
-use crate::dice::Dice;
 use crate::goals;
+use crate::rng::Rng;
 
 /// The usual length of a sample, in nanoseconds.
 const SAMPLE: f64 = 4e6;
@@ -83,11 +83,11 @@ pub(crate) fn run(stages: &mut [Stage], metrics: &[Metric], plan: Plan) -> Resul
     let name = clock.name();
     eprintln!("wire: {rounds} rounds, seed {seed}, {name} of both ends on CPU {cpu}");
     let (wall, thread) = (Clock::Wall.now()?, Clock::Thread.now()?);
-    let mut dice = Dice(seed);
+    let mut rng = Rng(seed);
     let mut measured = Measured::new();
     for round in 0..rounds {
         let everything = round % seldom == 0;
-        for (index, metrics) in dice.shuffled(blocks(stages, everything)) {
+        for (index, metrics) in rng.shuffled(blocks(stages, everything)) {
             interrupt::check()?;
             let stage = stages.get_mut(index).context("a stage")?;
             let block = block(stage, &metrics, &counts, (&limits, clock));

@@ -1,10 +1,9 @@
-//! A small generator of numbers (splitmix64), so that a seed is the same draw and the same order
-//! everywhere.
+//! A small random number generator (splitmix64): a seed gives the same numbers everywhere.
 
-/// Draws numbers.
-pub(crate) struct Dice(pub(crate) u64);
+/// The generator with its state.
+pub(crate) struct Rng(pub(crate) u64);
 
-impl Dice {
+impl Rng {
     /// A number below a bound.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -15,12 +14,12 @@ impl Dice {
         usize::try_from(drawn).unwrap_or(0)
     }
 
-    /// One of some texts.
+    /// One of these texts.
     pub(crate) fn one<'a>(&mut self, all: &[&'a str]) -> &'a str {
         all.get(self.below(all.len())).copied().unwrap_or("")
     }
 
-    /// The same things in another order.
+    /// The items in random order.
     pub(crate) fn shuffled<T>(&mut self, mut all: Vec<T>) -> Vec<T> {
         for last in (1..all.len()).rev() {
             let other = self.below(last + 1);

@@ -1,7 +1,7 @@
-//! Established connections of which the demo holds both ends, made by an HTTP upgrade.
+//! Established connections with both ends in the demo, made by an HTTP upgrade.
 //!
-//! A message either arrives at the other end before the deadline or does not. TCP repeats what was
-//! lost, so messages are numbered and only the one just sent counts.
+//! A message either arrives at the other end before the deadline or is lost. TCP retransmits lost
+//! data, so messages are numbered and only the one just sent counts.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -13,20 +13,20 @@ use ringfence_testbed::{End, Workload};
 
 use crate::shop::Member;
 
-/// What an arriving message may take, and how long to wait for one that should not arrive.
-const WITHIN: Duration = Duration::from_millis(400);
+/// How long to wait for a message.
+const TIMEOUT: Duration = Duration::from_millis(400);
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// One established connection.
 #[derive(Debug)]
-pub(crate) struct Live {
+pub(crate) struct Connection {
     client: TcpStream,
     server: TcpStream,
     sent: u64,
 }
 
-impl Live {
-    /// One connection over each family.
+impl Connection {
+    /// Opens one connection over each family.
     pub(crate) fn open(from: &Workload, to: &Member) -> Result<Vec<Self>> {
         let open = |ip| {
             let target = SocketAddr::new(ip, to.port()?);
@@ -46,7 +46,7 @@ impl Live {
         to.workload.ips().into_iter().map(open).collect()
     }
 
-    /// Sends one message from an end and says whether it arrived at the other.
+    /// Sends one message from an end; returns whether it arrived at the other.
     pub(crate) fn delivers(&mut self, from: End) -> Result<bool> {
         self.sent += 1;
         let message = self.sent.to_be_bytes();
@@ -55,7 +55,7 @@ impl Live {
             End::Server => (&self.server, &self.client),
         };
         sender.write_all(&message).context("sending a message")?;
-        let end = Instant::now() + WITHIN;
+        let end = Instant::now() + TIMEOUT;
         let mut arrived = Vec::new();
         loop {
             let left = end.saturating_duration_since(Instant::now());

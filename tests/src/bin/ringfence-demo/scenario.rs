@@ -1,27 +1,28 @@
-//! The story the demo tells: its acts in order, and the way out.
+//! The demo's steps in order, and the clean-up.
 //!
-//! Invariant: the totals are returned only after everything has been removed, and that was checked.
+//! Invariant: the totals are returned only after everything has been removed and the removal
+//! checked.
 
 use std::fs::DirEntry;
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::{Agent, interrupt};
 
-use crate::live::Live;
-use crate::print::{heading, say};
+use crate::connection::Connection;
+use crate::print::{heading, line};
 use crate::totals::Totals;
 use crate::{discovery, fencing, intrusion};
 
-/// Tells the whole story.
-pub(crate) fn tell() -> Result<Totals> {
+/// Runs the whole demo.
+pub(crate) fn run() -> Result<Totals> {
     println!("Ringfence: a small shop, from open to fenced");
     let mut totals = Totals::default();
     let shop = discovery::open()?;
     let (clients, payments) = discovery::clients(&shop)?;
     let paths = intrusion::paths(&shop)?;
     let agent = discovery::observe(&shop, &clients)?;
-    discovery::before(&paths)?;
-    let mut compromised = Live::open(
+    discovery::baseline(&paths)?;
+    let mut compromised = Connection::open(
         &shop.member("frontend-2")?.workload,
         shop.member("orders-db-1")?,
     )?;
@@ -33,12 +34,12 @@ pub(crate) fn tell() -> Result<Totals> {
     totals.count(&clients.stop()?);
     clean_up(agent)?;
     drop((compromised, shop));
-    say("Nothing is left.\n");
+    line("Nothing is left.\n");
     interrupt::check()?;
     Ok(totals)
 }
 
-/// Stops the agent and takes everything away, and makes sure of it.
+/// Stops the agent, removes everything, and checks that nothing is left.
 fn clean_up(mut agent: Agent) -> Result<()> {
     agent.kill()?;
     let config = agent.config_path();
@@ -46,14 +47,14 @@ fn clean_up(mut agent: Agent) -> Result<()> {
     let output = agent.cli(&["cleanup", "--config", config])?;
     let message = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "ringfence cleanup: {message}");
-    let ours = |entry: &std::io::Result<DirEntry>| {
-        // What the kernel puts into every bpffs.
+    let is_pin = |entry: &std::io::Result<DirEntry>| {
+        // Files that the kernel puts into every bpffs.
         let kernels = ["maps.debug", "progs.debug"].map(Some);
         entry
             .as_ref()
             .is_ok_and(|e| !kernels.contains(&e.file_name().to_str()))
     };
-    let pins = std::fs::read_dir(agent.bpffs()).map_or(0, |pins| pins.filter(ours).count());
+    let pins = std::fs::read_dir(agent.bpffs()).map_or(0, |pins| pins.filter(is_pin).count());
     ensure!(pins == 0, "ringfence cleanup left {pins} pins");
     let dir = agent.dir().to_owned();
     drop(agent);

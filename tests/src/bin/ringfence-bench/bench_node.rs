@@ -1,10 +1,10 @@
-//! A node of a wanted size with the real agent on it: many workloads elsewhere, some here.
+//! A node of a given size with the real agent on it: many remote workloads, some local ones.
 //!
-//! One local workload is real, with a network namespace of its own: the target of all probes. The
-//! other local ones are interfaces with nothing behind them, which the agent fences all the same,
-//! each with a policy of its own. Datagrams come from outside, where every address that the world
-//! knows can be sent from. The inventory is several files, as automation would write them: the
-//! node with its workloads, the rest of the cluster, and [`MOVING`] for the one that changes.
+//! One local workload has a network namespace of its own: the target of all probes. The other local
+//! workloads are interfaces without a process, which the agent fences too, each with a policy of
+//! its own. Datagrams come from an outside host, which can send from every address of the world.
+//! The inventory is split into files as automation would write them: the node with its workloads,
+//! the rest of the cluster, and [`MOVING`] with the workload that changes.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -28,54 +28,54 @@ pub(crate) const MOVING_AT: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 1)),
 ];
 
-/// The application of a workload that policy lets nobody talk to.
+/// The application of a local workload that is added later; its policy allows no ingress.
 pub(crate) const LATE: &str = "late";
 const LATE_AT: Addresses = Addresses {
     ip4: Ipv4Addr::new(10, 1, 255, 1),
     ip6: Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 255, 1),
 };
-/// A second port that the changing policy is about, for datagrams from all workloads.
+/// A second port of the changing policy, for datagrams from all workloads.
 pub(crate) const ALL: u16 = world::PORT + 1;
 
-/// Remote workloads of one inventory file; one of these must stay under the agent's limit.
+/// Remote workloads per inventory file; a file must stay below the agent's size limit.
 pub(crate) const PER_FILE: u32 = 10_000;
 const NAMESPACES: u32 = 10;
 const APPLICATIONS: u32 = 50;
 const SOON: Duration = Duration::from_secs(60);
 
-/// How large a scene is.
+/// The size of a node and its cluster.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
-    /// Workloads elsewhere.
+    /// Remote workloads.
     pub(crate) peers: u32,
-    /// Workloads here, the target included.
+    /// Local workloads, including the target.
     pub(crate) endpoints: u32,
 }
 
-/// The node, the wires and the agent.
-pub(crate) struct Scene {
+/// The node with its network and the agent.
+pub(crate) struct BenchNode {
     pub(crate) size: Size,
     pub(crate) agent: Agent,
-    pub(crate) wires: Wires,
+    pub(crate) network: Network,
 }
 
-/// A node with the target, a workload that no inventory need know, and a host outside, without an
-/// agent.
-pub(crate) struct Wires {
+/// A node without an agent: the target, a workload that may be missing from the inventory, and an
+/// outside host.
+pub(crate) struct Network {
     pub(crate) target: Workload,
     pub(crate) late: Workload,
     pub(crate) outside: Workload,
     pub(crate) node: Node,
 }
 
-impl Wires {
-    /// Makes them.
+impl Network {
+    /// Creates the namespaces and links.
     pub(crate) fn new() -> Result<Self> {
         let node = Node::new()?;
         let target = node.workload_at(NAMESPACE, "target", world::TARGET)?;
         let late = node.workload_at(NAMESPACE, LATE, LATE_AT)?;
         let outside = node.outside("outside")?;
-        // The host outside may send from the address of any workload elsewhere.
+        // The outside host may send from the address of any remote workload.
         outside.ns.sysctl("net.ipv6.ip_nonlocal_bind", "1")?;
         outside
             .ns
@@ -89,10 +89,10 @@ impl Wires {
     }
 }
 
-impl Scene {
-    /// Builds it and starts the agent, which enforces when this returns.
+impl BenchNode {
+    /// Creates the node and starts the agent; returns when the agent enforces.
     pub(crate) fn start(size: Size) -> Result<Self> {
-        let wires = Wires::new()?;
+        let network = Network::new()?;
         let mut links = String::new();
         for number in 1..size.endpoints {
             let interface = interface(number);
@@ -103,10 +103,10 @@ impl Scene {
                  link set {interface} up\nlink set rf-p{number} up"
             );
         }
-        wires.node.ns.ip(&links)?;
-        let inventory = here(
-            wires.node.inventory(),
-            &wires.target.interface,
+        network.node.ns.ip(&links)?;
+        let inventory = local_inventory(
+            network.node.inventory(),
+            &network.target.interface,
             size.endpoints,
         );
         let mut inventories = vec![(MOVING.to_owned(), moving(Some("sender")))];
@@ -123,36 +123,36 @@ impl Scene {
             default_mode: "observe".to_owned(),
             ..AgentSpec::default()
         };
-        let scene = Self {
+        let bench = Self {
             size,
-            agent: Agent::start(&wires.node, &spec)?,
-            wires,
+            agent: Agent::start(&network.node, &spec)?,
+            network,
         };
-        scene.wait_enforcing()?;
-        Ok(scene)
+        bench.wait_enforcing()?;
+        Ok(bench)
     }
 
-    /// Waits until the agent says that it enforces.
+    /// Waits until the agent reports that it enforces.
     pub(crate) fn wait_enforcing(&self) -> Result<()> {
         self.agent.wait_enforcing(SOON)
     }
 
-    /// What the agent and its flow records said last, for errors.
-    pub(crate) fn last_words(&self) -> String {
+    /// The agent's last log lines and flow records, for error messages.
+    pub(crate) fn last_output(&self) -> String {
         let flows = self.agent.cli(&["flows", "--last", "5"]);
         let flows = flows.map(|output| output.stdout).unwrap_or_default();
-        let words = self.agent.stderr();
-        let lines: Vec<&str> = words.lines().collect();
+        let log = self.agent.stderr();
+        let lines: Vec<&str> = log.lines().collect();
         let last = lines
             .get(lines.len().saturating_sub(5)..)
             .unwrap_or_default();
         format!("{}\n{}", last.join("\n"), String::from_utf8_lossy(&flows))
     }
 
-    /// Puts the next content of a watched file beside it; renaming it there is the request.
+    /// Writes the next content of a watched file to a staging path; publishing it is a rename.
     pub(crate) fn stage(&self, name: &str, text: &str) -> Result<Staged> {
         let staged = self.agent.dir().join("staging/next");
-        std::fs::write(&staged, text).context("writing a file to be renamed")?;
+        std::fs::write(&staged, text).context("writing a staged file")?;
         Ok(Staged {
             from: staged,
             to: self.agent.dir().join(name),
@@ -160,21 +160,25 @@ impl Scene {
     }
 }
 
-/// A written file that is not yet where the agent looks.
+/// A staged file, which the agent does not see yet.
 pub(crate) struct Staged {
     from: PathBuf,
     to: PathBuf,
 }
 
 impl Staged {
-    /// Puts it there.
+    /// Renames it to the path that the agent watches.
     pub(crate) fn publish(&self) -> Result<()> {
         std::fs::rename(&self.from, &self.to).context("replacing a watched file")
     }
 }
 
-/// The workloads of this node and every namespace.
-pub(crate) fn here(node: InventoryBuilder, target: &str, endpoints: u32) -> InventoryBuilder {
+/// The node's workloads and every namespace.
+pub(crate) fn local_inventory(
+    node: InventoryBuilder,
+    target: &str,
+    endpoints: u32,
+) -> InventoryBuilder {
     let mut inventory = node.namespace(NAMESPACE, &[("env", "bench")]);
     for number in 0..NAMESPACES {
         let env = if number % 2 == 0 { "prod" } else { "test" };
@@ -196,12 +200,13 @@ pub(crate) fn local_name(number: u32) -> String {
     format!("local-{number}")
 }
 
-/// The name of the file whose first remote workload has this number.
+/// The name of the inventory file whose first remote workload has this number.
 pub(crate) fn cluster_file(first: u32) -> String {
     format!("cluster-{first}.toml")
 }
 
-/// Remote workloads, and the one that changes if it is to be in the same file.
+/// An inventory of remote workloads; with `moving` also of the workload that changes, with this
+/// label.
 pub(crate) fn cluster(numbers: std::ops::Range<u32>, moving: Option<&str>) -> String {
     let mut inventory = InventoryBuilder::empty();
     for number in numbers {
@@ -216,34 +221,34 @@ pub(crate) fn cluster(numbers: std::ops::Range<u32>, moving: Option<&str>) -> St
     inventory.build()
 }
 
-/// The workload that changes, with this label, or nobody.
+/// An inventory of the workload that changes, with this label, or an empty one.
 pub(crate) fn moving(app: Option<&str>) -> String {
     cluster(0..0, app)
 }
 
-/// The late workload on its interface, or nobody.
-pub(crate) fn late(wires: &Wires, present: bool) -> String {
+/// An inventory of the late workload on its interface, or an empty one.
+pub(crate) fn late(network: &Network, present: bool) -> String {
     let inventory = InventoryBuilder::empty();
     if present {
-        inventory.local(&wires.late, &attributes(LATE)).build()
+        inventory.local(&network.late, &attributes(LATE)).build()
     } else {
         inventory.build()
     }
 }
 
-/// So many workloads of the sender's application, at one range of addresses or at another.
-pub(crate) fn crowd(number: u32, there: bool) -> String {
+/// An inventory of `number` workloads of the sender's application, in one address range or another.
+pub(crate) fn crowd(number: u32, moved: bool) -> String {
     let mut inventory = InventoryBuilder::empty();
     for number in 0..number {
-        let (name, at) = (format!("crowd-{number}"), crowd_at(number, there));
+        let (name, at) = (format!("crowd-{number}"), crowd_at(number, moved));
         inventory = inventory.remote(NAMESPACE, &name, &at, &attributes("sender"));
     }
     inventory.build()
 }
 
-/// Where one of them is.
-pub(crate) fn crowd_at(number: u32, there: bool) -> [IpAddr; 2] {
-    let offset = number + if there { 0x4000 } else { 0x8000 };
+/// The addresses of one of them.
+pub(crate) fn crowd_at(number: u32, moved: bool) -> [IpAddr; 2] {
+    let offset = number + if moved { 0x4000 } else { 0x8000 };
     let [ip4, ip6] = [Ipv4Addr::new(10, 2, 0, 0).to_bits() + offset, offset];
     [
         IpAddr::V4(Ipv4Addr::from_bits(ip4)),
@@ -254,8 +259,8 @@ pub(crate) fn crowd_at(number: u32, there: bool) -> [IpAddr; 2] {
 }
 
 /// The policy that changes. If `open`, the sender may send to the target's [`world::PORT`] and
-/// [`ALL`]; the remote workloads always may. No two versions are the same, so that nothing of an earlier one can
-/// be used again.
+/// [`ALL`]; the remote workloads always may. No two versions are the same, so that nothing of an
+/// earlier version can be reused.
 pub(crate) fn changing(open: bool, version: usize) -> String {
     let (peer, other) = (if open { "sender" } else { "nobody" }, 20_000 + version);
     format!(
@@ -267,9 +272,9 @@ pub(crate) fn changing(open: bool, version: usize) -> String {
     )
 }
 
-/// Every policy but the one that changes: those of the world, and one for each local workload.
+/// Every policy except the one that changes: those of the world, and one per local workload.
 pub(crate) fn policies(endpoints: u32) -> String {
-    let mut text = world::standing_policies();
+    let mut text = world::constant_policies();
     let _ = write!(
         text,
         "[[policy]]\nname = \"{LATE}\"\nnamespace = \"{NAMESPACE}\"\n\

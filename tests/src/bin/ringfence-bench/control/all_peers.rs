@@ -1,4 +1,4 @@
-//! Whether a request had all of its effect: a datagram from every remote workload.
+//! Checks the full effect of a request with a datagram from every remote workload.
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -6,26 +6,26 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::scene::{ALL, Wires};
+use crate::bench_node::{ALL, Network};
 use crate::world;
 
-/// Sent before what arrived is taken: fewer than a socket holds.
+/// Datagrams sent before receiving: fewer than a socket's buffer holds.
 const BATCH: usize = 50;
 
-/// A datagram from each remote workload, of both families, arrives at the target.
-pub(super) fn is_let_in(wires: &Wires, peers: u32) -> Result<()> {
+/// Checks that a datagram from each remote workload arrives at the target, over both families.
+pub(super) fn check_all_allowed(network: &Network, peers: u32) -> Result<()> {
     for v6 in [false, true] {
-        let at = SocketAddr::new(wires.target.ip(v6), ALL);
-        let receiver = wires.target.ns.run(|| UdpSocket::bind(at))??;
+        let at = SocketAddr::new(network.target.ip(v6), ALL);
+        let receiver = network.target.ns.run(|| UdpSocket::bind(at))??;
         receiver.set_nonblocking(true)?;
         let all: Vec<IpAddr> = (0..peers)
             .map(world::remote)
             .map(|[ip4, ip6]| if v6 { ip6 } else { ip4 })
             .collect();
-        let missing = wires.outside.ns.run(|| missing(&all, at, &receiver))??;
+        let missing = network.outside.ns.run(|| missing(&all, at, &receiver))??;
         ensure!(
             missing.is_empty(),
-            "{} of {peers} workloads are not let in, among them {:?}",
+            "{} of {peers} workloads are not allowed, among them {:?}",
             missing.len(),
             missing.iter().min()
         );
@@ -33,7 +33,8 @@ pub(super) fn is_let_in(wires: &Wires, peers: u32) -> Result<()> {
     Ok(())
 }
 
-/// A veth pair delivers before the sender's system call returns, so nobody has to be waited for.
+/// The addresses whose datagram did not arrive. A veth pair delivers before the sender's system
+/// call returns, so there is no need to wait.
 fn missing(all: &[IpAddr], at: SocketAddr, receiver: &UdpSocket) -> Result<HashSet<IpAddr>> {
     let mut missing: HashSet<IpAddr> = all.iter().copied().collect();
     for batch in all.chunks(BATCH) {

@@ -1,8 +1,8 @@
-//! The kernel side without an agent: the programs, and maps that hold a world of a wanted size.
+//! The loaded kernel programs without an agent, and their maps filled with a world of a given size.
 //!
 //! The world is compiled and planned as the agent does it. From one size to the next only the
-//! difference is written. Nothing is attached: the programs are run on frames, and a run's interface
-//! is always `lo`, which stands for the target's.
+//! difference is written. Nothing is attached: the programs are run on frames, and the interface of
+//! a run is always `lo`, which is used as the target's.
 
 use std::collections::BTreeMap;
 use std::iter;
@@ -20,37 +20,37 @@ use ringfence_common::mode::Mode;
 use ringfence_testbed::{Bpffs, InventoryBuilder};
 use tempfile::TempDir;
 
+use crate::bench_node::{PER_FILE, cluster, local_inventory, local_name, policies};
 use crate::bpf::{Program, Verdict};
-use crate::scene::{PER_FILE, cluster, here, local_name, policies};
 use crate::world::{self, NAMESPACE};
 
 /// `lo`, which a test run reports as the interface.
 pub(crate) const IFINDEX: u32 = 1;
-/// Some other interface: packets for the workload are forwarded, not sent by this host.
+/// The ingress interface of packets that are forwarded to the workload.
 const ELSEWHERE: u32 = 77;
-/// The port of the target that every remote workload may connect to.
+/// The target's port that every remote workload may connect to.
 pub(crate) const PORT: u16 = 7000;
-/// Policies of one file, which must stay under the agent's limit.
+/// Policies per file; a file must stay below the agent's size limit.
 const PER_POLICY_FILE: u32 = 500;
 /// `TC_ACT_UNSPEC`.
 pub(crate) const PASSED: i32 = -1;
 
-/// How large the world is.
+/// The size of a world.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct World {
-    /// Workloads elsewhere.
+    /// Remote workloads.
     pub(crate) peers: u32,
-    /// Workloads here, the target included.
+    /// Local workloads, including the target.
     pub(crate) endpoints: u32,
-    /// Policies about the target, besides those of every world.
+    /// Additional policies with the target as subject.
     pub(crate) policies: u32,
 }
 
 impl World {
-    /// Inventory and policies, file by file.
+    /// The texts of the inventory files and of the policy files.
     fn texts(self) -> Result<(Vec<String>, Vec<String>)> {
         let node = InventoryBuilder::new("node-1", &["10.0.0.1".parse()?]);
-        let mut inventory = vec![here(node, "target", self.endpoints).build()];
+        let mut inventory = vec![local_inventory(node, "target", self.endpoints).build()];
         for first in (0..self.peers).step_by(PER_FILE as usize) {
             inventory.push(cluster(first..self.peers.min(first + PER_FILE), None));
         }
@@ -71,8 +71,8 @@ impl World {
     }
 }
 
-/// The loaded programs.
-pub(crate) struct Bed {
+/// The loaded programs and their maps.
+pub(crate) struct LoadedPrograms {
     pub(crate) datapath: KernelDatapath,
     pub(crate) telemetry: Telemetry,
     pub(crate) noop: Program,
@@ -84,8 +84,8 @@ pub(crate) struct Bed {
     dir: TempDir,
 }
 
-impl Bed {
-    /// Loads the programs with these capacities of their maps.
+impl LoadedPrograms {
+    /// Loads the programs with these map capacities.
     pub(crate) fn load(capacities: Vec<(&'static str, u32)>) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("ringfence-bench-")
@@ -110,7 +110,7 @@ impl Bed {
         })
     }
 
-    /// Brings the maps to hold this world, and returns how many policy rows it has.
+    /// Publishes a world to the maps and returns its number of policy rows.
     pub(crate) fn publish(&mut self, world: World) -> Result<usize> {
         let names: Vec<String> = iter::once("target".to_owned())
             .chain((1..world.endpoints).map(local_name))
@@ -119,8 +119,8 @@ impl Bed {
         self.publish_texts(&inventory, &policies, &names)
     }
 
-    /// The same for a world that was written down already; the first of the endpoints' names is that
-    /// of the workload whose packets are run.
+    /// Publishes a world given as texts. The first of the endpoints' names is that of the workload
+    /// whose packets are run.
     pub(crate) fn publish_texts(
         &mut self,
         inventory: &[String],
@@ -144,7 +144,7 @@ impl Bed {
             default: Mode::Enforce,
             namespaces: BTreeMap::new(),
         };
-        // The first pass keeps the tables that were in force; the second one lets them go.
+        // The first pass keeps the tables that were in force; the second one removes them.
         for _ in 0..2 {
             let clock = Clock {
                 now: WallTime(i64::try_from(now.as_nanos())?),
@@ -173,7 +173,7 @@ impl Bed {
         Ok(())
     }
 
-    /// Writes files of a kind, and returns where they are.
+    /// Writes files and returns their paths.
     fn write(&self, kind: &str, texts: &[String]) -> Result<Vec<PathBuf>> {
         let put = |(number, text): (usize, &String)| -> Result<PathBuf> {
             let path = self.dir.path().join(format!("{kind}-{number}.toml"));
@@ -184,14 +184,14 @@ impl Bed {
     }
 
     /// The verdict of a program on a frame, and the mean time of a run.
-    pub(crate) fn judge(
+    pub(crate) fn run_with_verdict(
         &mut self,
         program: &'static str,
         frame: &[u8],
         repeat: u32,
     ) -> Result<(i32, Duration)> {
         let program = self.datapath.program(program).context("no such program")?;
-        judge(program, frame, repeat)
+        run_with_verdict(program, frame, repeat)
     }
 
     /// Runs a program on a frame that must pass, and returns the mean time.
@@ -206,14 +206,18 @@ impl Bed {
     }
 }
 
-/// The same on a program that several threads may hold.
+/// Runs a program that several threads may share on a frame that must pass.
 pub(crate) fn run(program: &SchedClassifier, frame: &[u8], repeat: u32) -> Result<Duration> {
-    let (verdict, mean) = judge(program, frame, repeat)?;
+    let (verdict, mean) = run_with_verdict(program, frame, repeat)?;
     ensure!(verdict == PASSED, "verdict {verdict} instead of {PASSED}");
     Ok(mean)
 }
 
-fn judge(program: &SchedClassifier, frame: &[u8], repeat: u32) -> Result<(i32, Duration)> {
+fn run_with_verdict(
+    program: &SchedClassifier,
+    frame: &[u8],
+    repeat: u32,
+) -> Result<(i32, Duration)> {
     let mut context = [0; 184];
     // `ingress_ifindex` of `struct __sk_buff`.
     if let Some(field) = context.get_mut(36..40) {
