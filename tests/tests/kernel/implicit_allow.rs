@@ -126,7 +126,7 @@ fn a_mid_flow_reply_of_the_host_creates_a_flow_that_can_be_revoked() {
                 let flow = flow(v6, FRIEND, (local_port, peer_port));
                 let mut fence = fence(window);
                 fence.allow(Direction::Egress, TCP, peer_port);
-                // The workload opened the connection; its entry was evicted.
+                // The workload opened the connection; its entry is missing.
                 fence.passes(FromHost, &flow.inbound(TCP, ACK | PSH), "a reply");
                 fence.passes(Leaving, &flow.outbound(TCP, ACK), "allowed by the rule");
                 revoke(&mut fence);

@@ -73,7 +73,8 @@ fn worlds(
         figures.extend(measured);
     }
     heading(
-        "IPv4 packets, ns above no-op, as the world grows: the same flow, and another one of 4,096 each time",
+        "IPv4 packets, ns above no-op, as the world grows: the same flow, and another \
+         one of 4,096 each time",
     );
     let head = [
         "peers",
@@ -116,7 +117,8 @@ fn connections(extent: Extent, rounds: usize, figures: &mut Vec<Figure>) -> Resu
         }
     }
     heading(
-        "IPv4 packets, ns above no-op, as connections grow; MB of CT4 as the kernel reports it, and growth of slab memory",
+        "IPv4 packets, ns above no-op, as connections grow; MB of CT4 as the kernel \
+         reports it, and growth of slab memory",
     );
     let head = [
         "connections",
