@@ -14,6 +14,7 @@ mod sizes;
 pub(crate) mod source;
 mod spdx;
 mod unsafety;
+mod words;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -62,6 +63,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         report("attributes", Ok(attributes::check(&files))),
         report("unsafe", Ok(unsafety::check(&files))),
         report("licences", licences::check(&root)),
+        report("words", words::check(&root)),
         report("clippy", commands::clippy(&toolchain)),
         report(
             "clippy of the kernel programs",
