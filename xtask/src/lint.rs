@@ -60,10 +60,10 @@ pub(crate) fn run() -> Result<ExitCode> {
         report("format", commands::format(&toolchain)),
         report("imports", imports::check(&root, &files)),
         report("sizes", Ok(sizes::check(&files))),
+        report("words", words::check(&root)),
         report("attributes", Ok(attributes::check(&files))),
         report("unsafe", Ok(unsafety::check(&files))),
         report("licences", licences::check(&root)),
-        report("words", words::check(&root)),
         report("clippy", commands::clippy(&toolchain)),
         report(
             "clippy of the kernel programs",
