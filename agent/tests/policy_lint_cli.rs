@@ -72,7 +72,7 @@ fn every_code_has_an_example_that_reports_it_and_nothing_else() {
         }
         let head = fs::read_to_string(&file).unwrap();
         assert!(head.starts_with(&format!("# {code}: ")), "{file}");
-        assert!(head.contains("\n# Mended by"), "{file}");
+        assert!(head.contains("\n# Fix: "), "{file}");
     }
 }
 
