@@ -1,7 +1,7 @@
-//! Debian packages: which are missing, and installing them.
+//! Finds and installs missing Debian packages.
 //!
-//! Nothing touches the network unless a package is missing, and the package lists are refreshed
-//! at most once per run. Other package managers are not supported: the error says what to install.
+//! The network is used only if a package is missing, and the package lists are refreshed at most
+//! once per run. Other package managers are not supported: the error names what to install.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use nix::unistd::Uid;
 
 use crate::child;
 
-/// Installs packages, or in a dry run says that it would.
+/// Installs packages, except in a dry run.
 pub(crate) struct Apt {
     dry_run: bool,
     refreshed: bool,

@@ -1,7 +1,7 @@
 //! `cargo xtask attack`: hostile frames against a release build of the agent.
 //!
-//! Arguments go to the attack as they are; it takes this process's place, so the exit status is its
-//! own. What is sent and what must become of it lives in the test bed.
+//! Arguments are passed on unchanged; the attack program replaces this process, so the exit status is
+//! its own. The test bed defines the frames and their expected results.
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
 //! `cargo xtask build`: the agent, with the kernel programs embedded by its build script.
 //!
-//! Standard output carries only the path of the binary. It installs nothing; `setup` does.
+//! Standard output contains only the path of the binary. Toolchains are installed by `setup`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,8 +1,7 @@
-//! Child processes: how they are started, and how their failures are told.
+//! Starts child processes and reports their failures.
 //!
-//! Every child finds the programs that `cargo install` put in place, even if the caller's `PATH`
-//! lacks that directory. An error always names the command line. This module does not know what
-//! any command is for.
+//! Every child finds the programs installed by `cargo install`, even if the caller's `PATH` lacks
+//! that directory. An error always contains the command line.
 
 use std::env;
 use std::ffi::OsString;
@@ -22,7 +21,7 @@ pub(crate) fn command(program: &str) -> Command {
     command
 }
 
-/// Runs `command` with our own input and output; fails if it does.
+/// Runs `command` with inherited input and output; fails if it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     if succeeds(command)? {
         return Ok(());
@@ -30,31 +29,27 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     bail!("`{}` failed; its output is above", describe(command))
 }
 
-/// Runs `command` with our own input and output and says whether it succeeded.
+/// Runs `command` with inherited input and output; returns whether it succeeded.
 pub(crate) fn succeeds(command: &mut Command) -> Result<bool> {
     let status = command.status().with_context(|| cannot_start(command))?;
     Ok(status.success())
 }
 
-/// Replaces this process by `command`, so that signals and the exit status are the child's own.
+/// Replaces this process with `command`, which then receives signals and sets the exit status.
 pub(crate) fn replace_by(mut command: Command) -> Result<std::convert::Infallible> {
     let error = command.exec();
     Err(error).with_context(|| cannot_start(&command))
 }
 
-/// What `command` prints; fails, with what it said on standard error, if it fails.
+/// The standard output of `command`; if it fails, the error contains its standard error.
 pub(crate) fn output_of(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| cannot_start(command))?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("`{}` failed: {}", describe(command), said.trim());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("`{}` failed: {}", describe(command), stderr.trim());
     }
-    String::from_utf8(output.stdout).with_context(|| {
-        format!(
-            "`{}` printed something that is not UTF-8",
-            describe(command)
-        )
-    })
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("the output of `{}` is not UTF-8", describe(command)))
 }
 
 /// The command line, for messages.
@@ -64,7 +59,7 @@ pub(crate) fn describe(command: &Command) -> String {
     words.join(" ")
 }
 
-/// Where a child would find `program`, if anywhere.
+/// The path at which a child would find `program`, if any.
 pub(crate) fn find_program(program: &str) -> Option<PathBuf> {
     search_path()
         .into_iter()
@@ -72,7 +67,7 @@ pub(crate) fn find_program(program: &str) -> Option<PathBuf> {
         .find(|path| is_executable(path))
 }
 
-/// Cargo's home directory, where installed programs live in `bin`.
+/// Cargo's home directory, whose `bin` contains installed programs.
 pub(crate) fn cargo_home() -> Option<PathBuf> {
     if let Some(home) = env::var_os("CARGO_HOME") {
         return Some(PathBuf::from(home));
@@ -105,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_name_the_command_and_what_it_said() {
+    fn errors_contain_the_command_and_its_standard_error() {
         let mut failing = command("sh");
         failing.args(["-c", "echo broken >&2; exit 3"]);
         let error = output_of(&mut failing).unwrap_err().to_string();

@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: Ringfence at work, on a release build of the agent.
 //!
-//! The demo takes this process's place, so Ctrl-C and the exit status are its own and it cleans
-//! up after itself. What it shows lives in the test bed.
+//! The demo replaces this process, so it receives Ctrl-C, cleans up, and sets the exit status. The
+//! demo itself is in the test bed.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     become_testbed_program("ringfence-demo", arguments)
 }
 
-/// Prepares everything and becomes the test bed's `program`; returns only if that fails.
+/// Builds everything and replaces this process with the test bed's `program`; returns only on failure.
 pub(crate) fn become_testbed_program(program: &str, arguments: &[OsString]) -> Result<ExitCode> {
     let toolchain = setup::ensure()?;
     let agent = build::release(&toolchain)?;

@@ -1,7 +1,7 @@
 //! `cargo xtask differential`: random frames under random policies, through the kernel programs.
 //!
-//! The test is part of `cargo xtask test` as well; here it runs alone, as long as one likes. What
-//! it says of its frames is shown as it comes, the total comes last.
+//! The test is also part of `cargo xtask test`; here it runs alone, for any number of packets. Its
+//! output is shown while it runs, the total comes last.
 
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::report::Report;
 use crate::{setup, test, workspace};
 
-/// How many packets are wanted; `tests/tests/kernel/differential.rs` reads it.
+/// The environment variable with the number of packets; `tests/tests/kernel/differential.rs` reads it.
 const PACKETS: &str = "RINGFENCE_DIFFERENTIAL_PACKETS";
 const TEST: &str = "programs_and_model_agree_on_random_frames";
 
@@ -22,5 +22,5 @@ pub(crate) fn run(packets: Option<u64>) -> Result<ExitCode> {
     cargo.args(["test", "--quiet", "--package", "ringfence-testbed"]);
     cargo.args(["--test", "kernel", "--", "--nocapture", TEST]);
     cargo.envs(packets.map(|packets| (PACKETS, packets.to_string())));
-    Report::of(cargo)
+    Report::run_tests(cargo)
 }

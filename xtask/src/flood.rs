@@ -1,6 +1,6 @@
 //! `cargo xtask flood`: one endpoint floods the node, on a release build of the agent.
 //!
-//! What is sent and what is counted lives in the test bed.
+//! The frames and the counts are in the test bed.
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -1,9 +1,8 @@
-//! `cargo xtask fuzz`: looks for an input that breaks what `tests/fuzz` promises for any.
+//! `cargo xtask fuzz`: searches for inputs that violate the properties in `tests/fuzz`.
 //!
 //! Everything is built once, instrumented, and each target then runs on a core of its own for the
-//! time it was given. Inputs worth keeping and those that crash go to the target directory, from
-//! which the next run goes on; the checkout is only read. What a target promises is its own
-//! business.
+//! given time. New inputs and crashes are written to the target directory, and the next run
+//! continues from there; the checkout is only read. The targets define their properties.
 
 mod tools;
 mod trial;
@@ -24,7 +23,7 @@ use trial::{Outcome, Trial};
 /// Where the targets, seeds and dictionaries are.
 const PACKAGE: &str = "tests/fuzz";
 
-/// The subcommand: every target whose name contains `filter`, for so many seconds each.
+/// The subcommand: runs every target whose name contains `filter`, for `seconds` each.
 pub(crate) fn run(seconds: u32, filter: Option<&str>) -> Result<ExitCode> {
     let package = workspace::root()?.join(PACKAGE);
     let names = names(&package.join("targets"))?;
@@ -34,7 +33,7 @@ pub(crate) fn run(seconds: u32, filter: Option<&str>) -> Result<ExitCode> {
         .collect();
     ensure!(
         !chosen.is_empty(),
-        "no target has such a name; there are: {}",
+        "no target has such a name; the targets are: {}",
         names.join(", ")
     );
     let toolchain = setup::ensure()?;
@@ -85,7 +84,7 @@ fn perform(trials: VecDeque<Trial>) -> Result<Vec<Outcome>> {
     Ok(outcomes.into_iter().flatten().collect())
 }
 
-/// The names of the targets, which are those of their files.
+/// The names of the targets: their file names.
 fn names(directory: &Path) -> Result<Vec<String>> {
     let unreadable = || format!("cannot read {}", directory.display());
     let mut names = Vec::new();

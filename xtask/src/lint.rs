@@ -1,8 +1,8 @@
 //! `cargo xtask lint`: everything that can be checked without running Ringfence.
 //!
-//! Every step runs and is reported with one line, whatever the others found; the exit status says
-//! whether all passed. The rules on source text read tokens, not types, so they hold for what is
-//! written and not for what a macro makes of it.
+//! Every step runs and prints one line, even if another step fails; the exit status says whether all
+//! passed. The rules on source text work on tokens, not types, so they apply to the text as written
+//! and not to what a macro expands to.
 
 mod attributes;
 mod commands;
@@ -24,12 +24,12 @@ use anyhow::Result;
 use crate::{setup, workspace};
 use source::SourceFile;
 
-/// Something a rule objects to.
+/// A violation of a rule.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Finding {
-    /// Where: a path with a line, or a package.
+    /// A path with a line, or a package.
     pub(crate) place: String,
-    /// What is wrong and what to do about it.
+    /// The violation and its remedy.
     pub(crate) message: String,
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     })
 }
 
-/// Prints what a step found; says whether it passed.
+/// Prints the findings of a step; returns whether it passed.
 fn report(step: &str, outcome: Result<Vec<Finding>>) -> bool {
     match outcome {
         Ok(findings) if findings.is_empty() => {

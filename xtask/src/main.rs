@@ -1,4 +1,4 @@
-//! `cargo xtask`: the commands that build, test, show, measure and check Ringfence.
+//! `cargo xtask`: the commands that build, test, demonstrate, benchmark and check Ringfence.
 //!
 //! Each subcommand has its own module; this file only parses arguments and dispatches.
 //! It does not decide how anything is built or checked.
@@ -41,15 +41,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Find or install the eBPF toolchain and the system packages the tests need
+    /// Find or install the eBPF toolchain and the system packages that the tests need
     Setup {
-        /// Only say what would be done
+        /// Only print what would be done
         #[arg(long)]
         dry_run: bool,
     },
     /// Build the agent with its kernel programs and print the path of the binary
     Build {
-        /// Build without optimisation (the kernel programs are optimised all the same)
+        /// Build without optimisation (the kernel programs are always optimised)
         #[arg(long)]
         debug: bool,
     },
@@ -71,19 +71,19 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Run a folder of conformance cases, on the wire (needs root) or offline
+    /// Run a directory of conformance cases, on the wire (needs root) or offline
     Conformance {
         /// Passed on to the runner: DIR [--filter NAME] [--offline] [--jobs N]
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Flood a node from one endpoint and see what it costs the others; needs root
+    /// Flood a node from one endpoint and measure the effect on others; needs root
     Flood {
         /// Passed on to the flood: [--seconds N] [--rate N]
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Attack the fence with hostile frames on the wire; needs root
+    /// Send hostile frames to the fence on the wire; needs root
     Attack {
         /// Passed on to the attack: [--frames N] [--seed S] [--family NAME]
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -91,32 +91,32 @@ enum Task {
     },
     /// Compare random policy sets with the oracle, on the host and in the kernel; needs root
     Oracle {
-        /// How many policy sets the host compares, and the kernel six for each hundred
+        /// Number of policy sets compared on the host; the kernel compares six per hundred
         #[arg(long)]
         cases: Option<u32>,
     },
-    /// Show random frames to the kernel programs and compare what they do; needs root
+    /// Compare the kernel programs with an independent model on random frames; needs root
     Differential {
-        /// How many packets, instead of 100,000
+        /// Number of packets, by default 100,000
         #[arg(long)]
         packets: Option<u64>,
     },
-    /// Run the policy tests against each seeded bug, which one of them must catch; needs root
+    /// Run the tests against each seeded bug, which a test must detect; needs root
     Mutants {
         /// Only bugs whose name contains this
         #[arg(long)]
         filter: Option<String>,
     },
-    /// Look for inputs that break a promise of the parsers, the control API or the flow log
+    /// Fuzz the parsers, the control API and the flow log
     Fuzz {
-        /// How long each target runs
+        /// Seconds per target
         #[arg(long, default_value_t = 60)]
         seconds: u32,
         /// Only targets whose name contains this
         #[arg(long)]
         target: Option<String>,
     },
-    /// Check format, clippy, imports, sizes, attributes, unsafe code and licences
+    /// Check format, clippy, imports, sizes, words, attributes, unsafe code and licences
     Lint,
 }
 
@@ -145,7 +145,7 @@ fn perform() -> Result<ExitCode> {
     }
 }
 
-/// Puts back a leading `--`, which clap takes for its own and the child needs:
+/// Restores a leading `--`, which clap consumes and the child needs:
 /// `cargo xtask test -- --nocapture`.
 fn keep_separator(parsed: Vec<OsString>) -> Vec<OsString> {
     let given: Vec<OsString> = std::env::args_os().skip(2).collect();

@@ -1,8 +1,8 @@
-//! `cargo xtask oracle`: random policy sets, compiled, against the oracle; on the host and through
-//! the kernel programs.
+//! `cargo xtask oracle`: compares random compiled policy sets with the oracle, on the host and
+//! through the kernel programs.
 //!
-//! The two properties are part of `cargo xtask test` as well; here they run alone, as long as one
-//! likes. Their totals come last.
+//! The two properties are also part of `cargo xtask test`; here they run alone, for any number of
+//! policy sets. Their totals come last.
 
 use std::process::ExitCode;
 
@@ -11,7 +11,8 @@ use anyhow::Result;
 use crate::report::Report;
 use crate::{setup, test, workspace};
 
-/// How many policy sets the host's property compares; the kernel's takes a fixed share of it.
+/// The environment variable with the number of policy sets of the host's property; the kernel's
+/// compares a fixed share of it.
 const CASES: &str = "RINGFENCE_PROPTEST_CASES";
 const PROPERTIES: [&str; 2] = [
     "compiled_rows_say_what_the_oracle_says",
@@ -28,5 +29,5 @@ pub(crate) fn run(cases: Option<u32>) -> Result<ExitCode> {
     cargo.args(["--lib", "--test", "kernel", "--", "--nocapture"]);
     cargo.args(PROPERTIES);
     cargo.envs(cases.map(|cases| (CASES, cases.to_string())));
-    Report::of(cargo)
+    Report::run_tests(cargo)
 }

@@ -1,7 +1,7 @@
-//! What tests want seen although their output is captured: a line each, in a file of this run.
+//! Summary lines of tests, which are shown although the tests' output is captured.
 //!
-//! The file is ours alone and goes with the value. Tests append to it; `agent/src/oracle/run.rs` is
-//! who does.
+//! Tests append lines to a file that belongs to this process and is removed with the value;
+//! `agent/src/oracle/run.rs` writes them.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,10 +12,10 @@ use anyhow::{Context as _, Result};
 
 use crate::{child, workspace};
 
-/// Names the file to the tests.
+/// The environment variable with the path of the file.
 const VARIABLE: &str = "RINGFENCE_TEST_REPORT";
 
-/// A report that is not there until a test writes it.
+/// A report file, which the first test that writes to it creates.
 pub(crate) struct Report {
     path: PathBuf,
 }
@@ -24,18 +24,18 @@ impl Report {
     pub(crate) fn new() -> Result<Self> {
         let name = format!("ringfence-report-{}", process::id());
         let path = workspace::target_directory()?.join(name);
-        // Another process may have had our number and no time to clean up.
+        // An earlier process with this id may have been killed before it cleaned up.
         _ = fs::remove_file(&path);
         Ok(Self { path })
     }
 
-    /// Tells the tests that `command` runs where to write.
+    /// Passes the path of the file to the tests that `command` runs.
     pub(crate) fn announce(&self, command: &mut Command) {
         command.env(VARIABLE, &self.path);
     }
 
-    /// Runs tests, prints what they wrote, and says whether they passed.
-    pub(crate) fn of(mut tests: Command) -> Result<ExitCode> {
+    /// Runs tests and prints what they wrote; the exit code says whether they passed.
+    pub(crate) fn run_tests(mut tests: Command) -> Result<ExitCode> {
         let report = Self::new()?;
         report.announce(&mut tests);
         let passed = child::succeeds(&mut tests)?;
@@ -47,7 +47,7 @@ impl Report {
         })
     }
 
-    /// Prints what they wrote, in the order of the alphabet.
+    /// Prints what the tests wrote, sorted.
     pub(crate) fn print(&self) -> Result<()> {
         for line in self.lines()? {
             println!("{line}");
@@ -81,9 +81,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_is_read_and_goes_with_the_report() {
+    fn lines_are_read_and_the_file_is_removed_with_the_report() {
         let report = Report::new().unwrap();
-        assert!(report.lines().unwrap().is_empty(), "nobody wrote");
+        assert!(report.lines().unwrap().is_empty(), "nothing was written");
         fs::create_dir_all(report.path.parent().unwrap()).unwrap();
         fs::write(&report.path, "kernel: 2\ncompiled: 1\n").unwrap();
         assert_eq!(report.lines().unwrap(), ["compiled: 1", "kernel: 2"]);

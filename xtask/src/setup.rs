@@ -1,8 +1,8 @@
 //! `cargo xtask setup`: finds or installs what building and testing need.
 //!
-//! One line for each thing found or done. When everything is there it changes nothing and stays
-//! off the network. It never removes or downgrades anything, except a `bpf-linker` that does not
-//! fit the toolchain's LLVM.
+//! Prints one line for each item found or installed. If nothing is missing, it changes nothing and
+//! does not use the network. It never removes or downgrades anything, except a `bpf-linker` that does
+//! not match the toolchain's LLVM.
 
 use std::fmt::Arguments;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::{child, workspace};
 
 const LINKER: &str = "bpf-linker";
 const LINKER_VERSION: &str = "0.13.0";
-/// Programs that tests, demo and benchmark run, with the package that carries each.
+/// Programs that tests, demo and benchmark run, each with its package.
 const PROGRAMS: [(&str, &str); 4] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
@@ -33,25 +33,25 @@ pub(crate) fn run(dry_run: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes sure of everything and returns the toolchain for the kernel programs. Standard output is left
-/// to what this is done for.
+/// Installs what is missing and returns the toolchain for the kernel programs. Prints to standard
+/// error, because standard output belongs to the calling command.
 pub(crate) fn ensure() -> Result<Toolchain> {
     prepare(false, |line| eprintln!("{line}"))?;
     toolchain::required()
 }
 
-fn prepare(dry_run: bool, say: fn(Arguments<'_>)) -> Result<()> {
+fn prepare(dry_run: bool, print: fn(Arguments<'_>)) -> Result<()> {
     let mut setup = Setup {
         dry_run,
         apt: Apt::new(dry_run),
-        say,
+        print,
     };
     setup.programs()?;
     match setup.toolchain()? {
         Some(toolchain) => setup.linker(&toolchain)?,
         None => {
             setup.say(format_args!(
-                "{LINKER}: would be built for the new toolchain's LLVM if it does not fit"
+                "{LINKER}: would be built for the new toolchain's LLVM if it does not match"
             ));
         }
     }
@@ -61,15 +61,15 @@ fn prepare(dry_run: bool, say: fn(Arguments<'_>)) -> Result<()> {
 struct Setup {
     dry_run: bool,
     apt: Apt,
-    say: fn(Arguments<'_>),
+    print: fn(Arguments<'_>),
 }
 
 impl Setup {
     fn say(&self, line: Arguments<'_>) {
-        (self.say)(line);
+        (self.print)(line);
     }
 
-    fn did(&self) -> &'static str {
+    fn installed(&self) -> &'static str {
         if self.dry_run {
             "would install"
         } else {
@@ -84,12 +84,15 @@ impl Setup {
                 continue;
             }
             self.apt.ensure(&[package])?;
-            self.say(format_args!("{program}: {} package {package}", self.did()));
+            self.say(format_args!(
+                "{program}: {} package {package}",
+                self.installed()
+            ));
         }
         Ok(())
     }
 
-    /// The toolchain to use from now on; `None` only in a dry run that would have to install one.
+    /// The toolchain to use; `None` only in a dry run that would have to install one.
     fn toolchain(&mut self) -> Result<Option<Toolchain>> {
         let found = toolchain::find()?;
         let Some(found) = found else {
@@ -124,7 +127,7 @@ impl Setup {
             ));
         } else if usable {
             self.say(format_args!(
-                "toolchain: cannot add {}; lint will need it",
+                "toolchain: cannot add {}, which `cargo xtask lint` needs",
                 missing.join(", ")
             ));
         } else {
@@ -168,7 +171,7 @@ impl Setup {
     fn install_debian_toolchain(&mut self) -> Result<Option<Toolchain>> {
         let rustup = child::find_program("rustup").is_some();
         let packages = self.apt.ensure(&DEBIAN_TOOLCHAIN).context(
-            "no nightly toolchain with sources, and Debian's is not to be had either; \
+            "no nightly toolchain with sources, and Debian's is not available either; \
              install rustup from https://rustup.rs and run `cargo xtask setup` again",
         )?;
         if self.dry_run {
@@ -193,7 +196,7 @@ impl Setup {
     fn linker(&mut self, toolchain: &Toolchain) -> Result<()> {
         let llvm = toolchain.version.llvm_major;
         let found = child::find_program(LINKER);
-        if let Some(path) = found.filter(|_| linker_fits(llvm)) {
+        if let Some(path) = found.filter(|_| linker_matches(llvm)) {
             self.say(format_args!(
                 "{LINKER}: found {LINKER_VERSION} for LLVM {llvm} at {}",
                 path.display()
@@ -206,7 +209,7 @@ impl Setup {
         }
         self.say(format_args!(
             "{LINKER}: {} {LINKER_VERSION} for LLVM {llvm}",
-            self.did()
+            self.installed()
         ));
         Ok(())
     }
@@ -225,7 +228,7 @@ impl Setup {
         } else {
             self.say(format_args!(
                 "llvm: {} packages {}",
-                self.did(),
+                self.installed(),
                 missing.join(", ")
             ));
         }
@@ -233,8 +236,8 @@ impl Setup {
     }
 }
 
-/// Builds the linker against Debian's LLVM `llvm`, whose own prefix must be named: the linker's
-/// build would otherwise take the first `llvm-config` for a sign that the libraries lie beside it.
+/// Builds the linker against Debian's LLVM `llvm`. The prefix is set explicitly, because the linker's
+/// build otherwise expects the libraries next to the first `llvm-config` that it finds.
 fn build_linker(llvm: u32) -> Result<Command> {
     let mut install = child::command("cargo");
     install
@@ -249,9 +252,9 @@ fn build_linker(llvm: u32) -> Result<Command> {
     Ok(install)
 }
 
-/// Whether the installed linker has our version and, as far as cargo recorded it, was built for
-/// `llvm`. A linker that cargo did not install is trusted to fit.
-fn linker_fits(llvm: u32) -> bool {
+/// Whether the installed linker has the expected version and, if cargo recorded it, was built for
+/// `llvm`. A linker that cargo did not install is assumed to match.
+fn linker_matches(llvm: u32) -> bool {
     let version = child::output_of(child::command(LINKER).arg("--version"));
     if version
         .ok()
@@ -266,7 +269,7 @@ fn linker_fits(llvm: u32) -> bool {
     record.is_none_or(|json| recorded_llvm(&json).is_none_or(|built_for| built_for == llvm))
 }
 
-/// The LLVM that cargo's record of installed programs says our linker was built for.
+/// The LLVM version of the linker in cargo's record of installed programs.
 fn recorded_llvm(json: &str) -> Option<u32> {
     let record: Value = serde_json::from_str(json).ok()?;
     let prefix = format!("{LINKER} {LINKER_VERSION} ");

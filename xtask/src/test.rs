@@ -1,8 +1,8 @@
 //! `cargo xtask test`: every test of the workspace, on a release build of the agent.
 //!
-//! Nothing is skipped silently: without root it fails, and a run in which no test ran fails too.
-//! What tests report is shown before the last line on standard output, which is the total over all
-//! test programs.
+//! Nothing is skipped silently: without root the command fails, and so does a run without any test.
+//! Summary lines of tests are printed before the last line on standard output, which is the total
+//! over all test programs.
 
 mod tally;
 
@@ -17,7 +17,7 @@ use crate::report::Report;
 use crate::{build, child, setup, workspace};
 use tally::Tally;
 
-/// Tells tests, demo and benchmark which agent to run.
+/// The environment variable with the agent binary that tests, demo and benchmark run.
 pub(crate) const AGENT_VARIABLE: &str = "RINGFENCE_BIN";
 
 /// The subcommand.
@@ -46,13 +46,13 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     let output = running
         .stdout
         .take()
-        .context("cargo's output is not connected")?;
+        .context("cannot read cargo's output")?;
     let tally = relay(BufReader::new(output))?;
-    let status = running.wait().context("cannot learn how cargo ended")?;
+    let status = running.wait().context("cannot wait for cargo")?;
 
     let passed = status.success() && tally.succeeded();
     if !status.success() && tally.failed == 0 {
-        eprintln!("a test program did not build or ended without a result; see above");
+        eprintln!("a test program did not build or exited without a result; see above");
     }
     if tally.ran() == 0 {
         eprintln!("no test ran");
@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     })
 }
 
-/// Fails, naming `what` needs it, unless we are root.
+/// Fails unless this process runs as root; `what` is named in the error.
 pub(crate) fn require_root(what: &str) -> Result<()> {
     if !Uid::effective().is_root() {
         bail!("{what} need root (network namespaces, eBPF): run this command as root");
@@ -74,7 +74,7 @@ pub(crate) fn require_root(what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Passes each line on as it comes, and counts.
+/// Forwards each line as it arrives, and counts results.
 fn relay(mut output: impl BufRead) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut line = Vec::new();
@@ -86,7 +86,7 @@ fn relay(mut output: impl BufRead) -> Result<Tally> {
     {
         terminal
             .write_all(&line)
-            .context("cannot pass the tests' output on")?;
+            .context("cannot forward the tests' output")?;
         tally.count(&String::from_utf8_lossy(&line));
         line.clear();
     }

@@ -1,9 +1,9 @@
 //! The Rust toolchain that builds the kernel programs.
 //!
-//! It is found anew each time, so no record can go stale: the one named by
-//! `RINGFENCE_EBPF_TOOLCHAIN`, else a rustup nightly, else Debian's set linked as `debian`, else
-//! (without rustup) the system's. `announce` hands the choice to the agent's build script. This
-//! module installs nothing; `setup` does.
+//! It is searched for each time, so no record can be outdated: the one named by
+//! `RINGFENCE_EBPF_TOOLCHAIN`, else a rustup nightly, else Debian's packages linked as `debian`, else
+//! (without rustup) the system's. `announce` passes the choice to the agent's build script. Toolchains
+//! are installed by `setup`.
 
 use std::cmp::Reverse;
 use std::env;
@@ -14,9 +14,9 @@ use anyhow::{Context as _, Result, anyhow};
 
 use crate::child;
 
-/// Names the toolchain to `agent/build.rs`, whose default is [`NIGHTLY`].
+/// The environment variable with the toolchain for `agent/build.rs`, whose default is [`NIGHTLY`].
 pub(crate) const VARIABLE: &str = "RINGFENCE_EBPF_TOOLCHAIN";
-/// The toolchain the agent's build script uses unless told otherwise.
+/// The default toolchain of the agent's build script.
 pub(crate) const NIGHTLY: &str = "nightly";
 /// The name under which `setup` links Debian's toolchain.
 pub(crate) const DEBIAN: &str = "debian";
@@ -29,12 +29,12 @@ pub(crate) struct Toolchain {
     pub(crate) sysroot: PathBuf,
 }
 
-/// What `rustc -vV` says.
+/// The output of `rustc -vV`.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Version {
     pub(crate) summary: String,
     pub(crate) llvm_major: u32,
-    /// Unstable options need no `RUSTC_BOOTSTRAP`.
+    /// Whether unstable options work without `RUSTC_BOOTSTRAP`.
     pub(crate) nightly: bool,
 }
 
@@ -54,7 +54,7 @@ impl Toolchain {
         }
     }
 
-    /// The rustup components that are still missing from what building and linting need.
+    /// The rustup components that building and linting need and that are not installed.
     pub(crate) fn missing_components(&self) -> Vec<&'static str> {
         let needed = [
             ("rust-src", "lib/rustlib/src/rust/library/core/src/lib.rs"),
@@ -67,12 +67,12 @@ impl Toolchain {
         absent.map(|(component, _)| *component).collect()
     }
 
-    /// Whether the sources of `core` are there, without which nothing can be built.
+    /// Whether the sources of `core` are installed, which building the kernel programs needs.
     pub(crate) fn has_sources(&self) -> bool {
         !self.missing_components().contains(&"rust-src")
     }
 
-    /// One phrase for messages.
+    /// Name and version, for messages.
     pub(crate) fn describe(&self) -> String {
         let name = self.name.as_deref().unwrap_or("system");
         format!(
@@ -115,7 +115,7 @@ pub(crate) fn find() -> Result<Option<Toolchain>> {
     Ok(first)
 }
 
-/// Asks the toolchain `name` (`None`: the system's) for its version and place.
+/// Reads version and sysroot of the toolchain `name` (`None`: the system's).
 pub(crate) fn inspect(name: Option<&str>) -> Result<Toolchain> {
     let version = child::output_of(program_of(name, "rustc").arg("-vV"))?;
     let sysroot = child::output_of(program_of(name, "rustc").args(["--print", "sysroot"]))?;
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_channel_comes_first_then_the_newest_dated_nightly_then_debian() {
+    fn candidates_are_the_nightly_channel_then_dated_nightlies_then_debian() {
         let list = "stable-x86_64-unknown-linux-gnu (active, default)\n\
                     nightly-2025-11-02-x86_64-unknown-linux-gnu\n\
                     nightly-2026-05-19-x86_64-unknown-linux-gnu\n\
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn version_tells_llvm_and_channel() {
+    fn the_version_has_llvm_and_channel() {
         let nightly = "rustc 1.97.0-nightly (e50aa6fba 2026-05-19)\nbinary: rustc\n\
                        release: 1.97.0-nightly\nLLVM version: 22.1.4\n";
         let version = parse_version(nightly).unwrap();
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_stable_toolchain_is_told_to_behave_like_nightly() {
+    fn only_a_stable_toolchain_gets_rustc_bootstrap() {
         let mut toolchain = Toolchain {
             name: Some(String::from(DEBIAN)),
             version: Version {

@@ -1,7 +1,7 @@
-//! Where the checkout and its build products are.
+//! Paths of the checkout and its build products.
 //!
-//! The target directory is the one cargo itself reports, so `CARGO_TARGET_DIR` and configuration
-//! files are respected. Nothing here builds anything.
+//! The target directory is the one that cargo reports, so `CARGO_TARGET_DIR` and configuration files
+//! are respected. This module builds nothing.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::child;
 use crate::toolchain::Toolchain;
 
-/// The crate that is built for the kernel's target only.
+/// The crate that is built only for the BPF target.
 pub(crate) const EBPF_PACKAGE: &str = "ringfence-ebpf";
 
 /// The root of the checkout.
@@ -35,7 +35,7 @@ pub(crate) fn cargo(toolchain: &Toolchain) -> Result<Command> {
     Ok(command)
 }
 
-/// What `cargo metadata` says, with all dependencies if `dependencies`.
+/// The output of `cargo metadata`, with all dependencies if `dependencies`.
 pub(crate) fn metadata(dependencies: bool) -> Result<Value> {
     let mut command = child::command("cargo");
     command
@@ -48,7 +48,7 @@ pub(crate) fn metadata(dependencies: bool) -> Result<Value> {
     serde_json::from_str(&json).context("`cargo metadata` printed malformed JSON")
 }
 
-/// Where cargo puts what it builds.
+/// Cargo's target directory.
 pub(crate) fn target_directory() -> Result<PathBuf> {
     let metadata = metadata(false)?;
     let target = metadata

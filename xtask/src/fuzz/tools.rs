@@ -1,8 +1,8 @@
-//! What fuzzing needs beyond the rest: `cargo-fuzz`, a C++ compiler, and the instrumented build.
+//! The tools for fuzzing: `cargo-fuzz`, a C++ compiler, and the instrumented build.
 //!
-//! Instrumentation is an unstable option, which the ordinary toolchain accepts when it is told that
-//! it may: no nightly is needed. Where a toolchain comes without the address sanitiser, the
-//! targets are built without; the promises are checked all the same.
+//! Instrumentation is an unstable option, which a stable toolchain accepts with `RUSTC_BOOTSTRAP`:
+//! no nightly is needed. If a toolchain lacks the address sanitiser, the targets are built without
+//! it; their properties are checked anyway.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::{child, workspace};
 
 const CARGO_FUZZ: &str = "cargo-fuzz";
 const CARGO_FUZZ_VERSION: &str = "0.13.2";
-/// The agent is large and the machine may be small: less optimisation than what ships has.
+/// The agent is large and the machine may be small: less optimisation than in the release build.
 const PROFILE: [(&str, &str); 2] = [
     ("CARGO_PROFILE_RELEASE_LTO", "off"),
     ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
@@ -23,9 +23,9 @@ const PROFILE: [(&str, &str); 2] = [
 
 /// All targets, built.
 pub(super) struct Build {
-    /// Where everything is kept that fuzzing makes.
+    /// The directory of everything that fuzzing writes.
     pub(super) directory: PathBuf,
-    /// Where the programs are.
+    /// The directory of the programs.
     pub(super) programs: PathBuf,
 }
 
@@ -36,7 +36,7 @@ impl Build {
         let sanitizer = if has_address_sanitizer()? {
             "address"
         } else {
-            println!("sanitizer: the toolchain has none; building without");
+            println!("sanitizer: not in the toolchain; building without");
             "none"
         };
         let host = child::output_of(child::command("rustc").args(["--print", "host-tuple"]))?;
@@ -72,7 +72,7 @@ fn ensure_installed() -> Result<()> {
     Ok(())
 }
 
-/// Whether the sanitiser's runtime lies beside the standard library.
+/// Whether the sanitiser's runtime is in the directory of the standard library.
 fn has_address_sanitizer() -> Result<bool> {
     let printed = child::output_of(child::command("rustc").args(["--print", "target-libdir"]))?;
     let libraries =
@@ -91,7 +91,7 @@ mod tests {
     use super::is_address_sanitizer;
 
     #[test]
-    fn the_sanitizer_is_told_from_its_kin() {
+    fn the_address_sanitizer_is_distinguished_from_others() {
         assert!(is_address_sanitizer("librustc-stable_rt.asan.a"));
         assert!(!is_address_sanitizer("librustc-stable_rt.tsan.a"));
         assert!(!is_address_sanitizer("libstd-1.rlib"));

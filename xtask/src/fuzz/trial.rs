@@ -1,7 +1,7 @@
-//! One target at work: how it is started, and what its output says.
+//! One run of a target: how it is started, and how its output is read.
 //!
-//! An input that takes more than [`SLOWEST`] seconds or [`MOST_MEMORY`] MiB counts as a crash. What
-//! the target says goes to a file; a crash shows the end of it, the input, and how to repeat it.
+//! An input that takes more than [`TIMEOUT_SECONDS`] or [`MAX_MEMORY_MIB`] counts as a crash. The
+//! target's output goes to a file; a crash shows the end of it, the input, and how to repeat it.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -14,13 +14,13 @@ use super::tools::Build;
 use crate::child;
 
 /// Seconds that one input may take.
-const SLOWEST: u32 = 10;
+const TIMEOUT_SECONDS: u32 = 10;
 /// MiB that the process may take, the sanitiser's share included.
-const MOST_MEMORY: u32 = 2048;
-/// Bytes of the longest input: longer ones cost speed and reach nothing new.
-const LONGEST: u32 = 16 * 1024;
-/// Lines of a crash's output that are shown.
-const SHOWN: usize = 25;
+const MAX_MEMORY_MIB: u32 = 2048;
+/// Bytes of the longest input: longer ones are slower and reach no new code.
+const MAX_INPUT_BYTES: u32 = 16 * 1024;
+/// Lines of output that are shown for a crash.
+const CRASH_LINES: usize = 25;
 
 pub(super) struct Trial {
     name: String,
@@ -37,7 +37,7 @@ impl Trial {
                 .with_context(|| format!("cannot create {}", directory.display()))?;
         }
         let mut command = Command::new(build.programs.join(name));
-        // The first directory is written to, the others are read.
+        // The first directory is written to, the others are only read.
         command.arg(&kept).args(seeds(name, package));
         let dictionary = package.join("dictionaries").join(format!("{name}.dict"));
         if dictionary.is_file() {
@@ -46,10 +46,10 @@ impl Trial {
         command.arg(format!("-artifact_prefix={}/", crashes.display()));
         command.args([
             format!("-max_total_time={seconds}"),
-            format!("-timeout={SLOWEST}"),
-            format!("-rss_limit_mb={MOST_MEMORY}"),
-            format!("-max_len={LONGEST}"),
-            // Names of functions are looked up one by one, in a second each.
+            format!("-timeout={TIMEOUT_SECONDS}"),
+            format!("-rss_limit_mb={MAX_MEMORY_MIB}"),
+            format!("-max_len={MAX_INPUT_BYTES}"),
+            // Each function name would take a second to look up.
             String::from("-print_funcs=0"),
             String::from("-print_final_stats=1"),
         ]);
@@ -71,23 +71,24 @@ impl Trial {
         let described = child::describe(&self.command);
         let status = self.command.status();
         let status = status.with_context(|| format!("cannot start `{described}`"))?;
-        let said = fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
-        let said = String::from_utf8_lossy(&said);
+        let output_text =
+            fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
+        let output_text = String::from_utf8_lossy(&output_text);
         let program = self.command.get_program().to_string_lossy();
         Ok(Outcome {
-            executions: executions(&said),
+            executions: executions(&output_text),
             crashed: !status.success(),
-            story: if status.success() {
+            report: if status.success() {
                 String::new()
             } else {
-                story(&said, &program)
+                report(&output_text, &program)
             },
             name: self.name,
         })
     }
 }
 
-/// Where a target's first inputs are: what the repository has as examples, rather than copies.
+/// Directories of a target's first inputs: its seeds, and the repository's examples.
 fn seeds(name: &str, package: &Path) -> Vec<PathBuf> {
     let own = package.join("seeds").join(name);
     let examples = package.join("../../policies");
@@ -102,52 +103,52 @@ pub(super) struct Outcome {
     name: String,
     pub(super) executions: u64,
     pub(super) crashed: bool,
-    story: String,
+    report: String,
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = if self.crashed { "CRASH" } else { "ok   " };
         let (name, executions) = (&self.name, self.executions);
-        write!(out, "{word} {name}: {executions} executions{}", self.story)
+        write!(out, "{word} {name}: {executions} executions{}", self.report)
     }
 }
 
-/// What there is to tell about a crash.
-fn story(said: &str, program: &str) -> String {
-    let lines: Vec<&str> = said.lines().collect();
+/// The report of a crash.
+fn report(output_text: &str, program: &str) -> String {
+    let lines: Vec<&str> = output_text.lines().collect();
     let first = lines.iter().position(|line| {
         line.contains("panicked at") || line.contains("ERROR: ") || line.contains("ALARM: ")
     });
-    let from = first.unwrap_or_else(|| lines.len().saturating_sub(SHOWN));
-    let mut story: String = lines
+    let from = first.unwrap_or_else(|| lines.len().saturating_sub(CRASH_LINES));
+    let mut report: String = lines
         .iter()
         .skip(from)
-        .take(SHOWN)
+        .take(CRASH_LINES)
         .flat_map(|line| ["\n      ", line])
         .collect();
-    match input(said) {
-        Some(path) => story.push_str(&format!(
+    match input(output_text) {
+        Some(path) => report.push_str(&format!(
             "\n      input: {path}\n      to repeat: {program} {path}"
         )),
-        None => story.push_str("\n      no input was written: it failed before the first one"),
+        None => report.push_str("\n      no input was written: it failed before the first one"),
     }
-    story
+    report
 }
 
 /// The file in `artifact_prefix='…'; Test unit written to PATH`.
-fn input(said: &str) -> Option<&str> {
-    let (_, path) = said.split_once("Test unit written to ")?;
+fn input(output_text: &str) -> Option<&str> {
+    let (_, path) = output_text.split_once("Test unit written to ")?;
     path.lines().next()
 }
 
 /// The number in `stat::number_of_executed_units: N`, or the last that progress showed as `#N`.
-fn executions(said: &str) -> u64 {
-    let total = said
+fn executions(output_text: &str) -> u64 {
+    let total = output_text
         .lines()
         .find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
     let progress = || {
-        let mut lines = said.lines().rev();
+        let mut lines = output_text.lines().rev();
         lines.find_map(|line| line.strip_prefix('#')?.split_whitespace().next())
     };
     let number = total.map(str::trim).or_else(progress);
@@ -173,13 +174,13 @@ mod tests {
 
     #[test]
     fn a_crash_names_its_input_and_how_to_repeat_it() {
-        let said = "#1\tREAD\nthread panicked at tests/fuzz/src/x.rs:1:1:\nbroken\n\
+        let output_text = "#1\tREAD\nthread panicked at tests/fuzz/src/x.rs:1:1:\nbroken\n\
                     artifact_prefix='/t/'; Test unit written to /t/crash-1\nBase64: eA==\n";
-        let story = story(said, "/t/x");
+        let report = report(output_text, "/t/x");
         assert!(
-            story.contains("broken") && !story.contains("READ"),
-            "{story}"
+            report.contains("broken") && !report.contains("READ"),
+            "{report}"
         );
-        assert!(story.ends_with("to repeat: /t/x /t/crash-1"), "{story}");
+        assert!(report.ends_with("to repeat: /t/x /t/crash-1"), "{report}");
     }
 }

@@ -1,7 +1,7 @@
 //! Lints may be silenced only with a reason.
 //!
 //! Covers `allow` and `expect`, plain or inside `cfg_attr`, on items and on whole files. Whether
-//! the reason is a good one is for the reviewer.
+//! the reason is good is left to the reviewer.
 
 use super::Finding;
 use super::source::{self, SourceFile, Token};

@@ -1,7 +1,7 @@
-//! The lint steps that other programs do: rustfmt and clippy.
+//! The lint steps that run other programs: rustfmt and clippy.
 //!
-//! Their output goes straight to the terminal; a failure is an error naming the command. Flags
-//! for the kernel programs are those `aya-build` uses.
+//! Their output goes directly to the terminal; a failure is an error that names the command. The
+//! flags for the kernel programs are those of `aya-build`.
 
 use anyhow::Result;
 

@@ -1,8 +1,8 @@
-//! The import rule: dependencies between the agent's modules point one way.
+//! The import rule: dependencies between the agent's modules point in one direction.
 //!
-//! Every top-level module has a place in [`LAYERS`] or is pure, and uses nothing from a layer
-//! before its own. `purity` checks what pure modules and `common` may use beyond that. The crate
-//! roots only declare modules and are exempt; so are tests.
+//! Every top-level module is in [`LAYERS`] or is pure, and uses nothing from an outer layer. `purity`
+//! checks what else pure modules and `common` may use. Crate roots, which only declare modules, and
+//! tests are not checked.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::source::SourceFile;
 use super::{Finding, purity};
 use crate::workspace;
 
-/// From the outermost in; modules of one layer may use each other.
+/// From outermost to innermost; modules of one layer may use each other.
 const LAYERS: [&[&str]; 5] = [
     &["main"],
     &["cli"],
@@ -53,16 +53,18 @@ fn check_file(file: &SourceFile, dependencies: &BTreeSet<String>) -> Vec<Finding
         return purity::check_agent(file, &module, dependencies);
     }
     let Some(own) = layer(top) else {
-        let message = format!("module `{top}` has no place in LAYERS of xtask/src/lint/imports.rs");
+        let message =
+            format!("module `{top}` is not in LAYERS: add it in xtask/src/lint/imports.rs");
         return vec![Finding::at(file, 1, message)];
     };
     let used = paths::of(&file.product_tokens());
     used.iter()
-        .filter_map(|path| against_the_flow(file, path, &module, own))
+        .filter_map(|path| outward_use(file, path, &module, own))
         .collect()
 }
 
-fn against_the_flow(
+/// The finding if `path` leads to a layer outside of `own`.
+fn outward_use(
     file: &SourceFile,
     path: &UsedPath,
     module: &[String],
@@ -73,7 +75,7 @@ fn against_the_flow(
         return None;
     }
     let user = module.first().map_or("", String::as_str);
-    let message = format!("`{user}` may not use `{target}`: it comes before it in the layers");
+    let message = format!("`{user}` may not use `{target}`, which is in an outer layer");
     Some(Finding::at(file, path.line, message))
 }
 
@@ -129,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_way_is_open() {
+    fn outer_layers_may_use_inner_ones() {
         assert_eq!(findings("agent/src/main.rs", "use ringfence::cli;"), 0);
         assert_eq!(
             findings("agent/src/app.rs", "use crate::{datapath, policy, server};"),
@@ -155,13 +157,13 @@ mod tests {
     }
 
     #[test]
-    fn a_module_without_a_place_is_reported() {
+    fn a_module_without_a_layer_is_reported() {
         assert_eq!(findings("agent/src/misc.rs", ""), 1);
         assert_eq!(findings("agent/src/lib.rs", "pub mod misc;"), 0);
     }
 
     #[test]
-    fn dependencies_are_named_as_code_names_them() {
+    fn dependencies_have_the_names_that_code_uses() {
         let text = r#"{"packages":[{"name":"ringfence","dependencies":[
             {"name":"ringfence-common","rename":null},{"name":"serde","rename":"sd"}]}]}"#;
         let metadata = serde_json::from_str(text).unwrap();

@@ -1,7 +1,7 @@
 //! Every dependency's licence must be one that `deny.toml` allows.
 //!
-//! Of `deny.toml` only `allow` in `[licenses]` is read, one or more quoted names in brackets.
-//! Dependencies of all platforms and features count. Bans and sources are for `cargo deny`.
+//! Only `allow` in `[licenses]` of `deny.toml` is read: quoted names in brackets. Dependencies of all
+//! platforms and features count. Bans and sources are checked by `cargo deny`.
 
 use std::fs;
 use std::path::Path;
@@ -84,12 +84,12 @@ mod tests {
     #[test]
     fn packages_without_an_allowed_licence_are_reported() {
         let accepted = [String::from("MIT")];
-        let judged = |json: &str| {
+        let finding = |json: &str| {
             let package: Value = serde_json::from_str(json).unwrap();
             objection(&package, &accepted).map(|finding| finding.to_string())
         };
         let package = |licence: &str| {
-            judged(&format!(
+            finding(&format!(
                 r#"{{"name":"a","version":"1.0.0","license":{licence}}}"#
             ))
         };

@@ -1,7 +1,7 @@
-//! The paths a file uses: every `use`, group by group, and every qualified path in code.
+//! The paths that a file uses: every `use`, expanded, and every qualified path in code.
 //!
-//! Names are taken as written. Renames and re-exports are not followed, and a path that a macro
-//! assembles is not seen.
+//! Names are read as written. Renames and re-exports are not followed, and a path that a macro
+//! assembles is not found.
 
 use super::source::{SourceFile, Token};
 
@@ -17,8 +17,8 @@ impl UsedPath {
         self.segments.get(index).map(String::as_str)
     }
 
-    /// The name right below the crate's root that this path leads to, if it starts at the root;
-    /// `module` is where the path is written.
+    /// The name directly below the crate root that this path refers to, if it starts at the root;
+    /// `module` is the module that contains the path.
     pub(crate) fn below_root(&self, module: &[String]) -> Option<&str> {
         if matches!(self.segment(0), Some("crate" | "ringfence")) {
             return self.segment(1);
@@ -40,7 +40,7 @@ impl UsedPath {
     }
 }
 
-/// The module that a file of a package's `src` directory holds: `agent/src/a/b.rs` → `[a, b]`.
+/// The module in a file of a package's `src` directory: `agent/src/a/b.rs` → `[a, b]`.
 pub(crate) fn module_of(file: &SourceFile) -> Vec<String> {
     let inside = file
         .path
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
         self.rest.first().is_some_and(|token| token.is(text))
     }
 
-    /// One branch of a `use` tree, up to the mark that ends it.
+    /// One branch of a `use` tree, up to the punctuation that ends it.
     fn tree(&mut self, prefix: &[String], line: usize) {
         let mut segments = prefix.to_vec();
         while let Some(token) = self.rest.first() {
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_and_ways_to_the_root() {
+    fn modules_and_paths_to_the_root() {
         let module = |path: &str| module_of(&SourceFile::new(path, "")).join("::");
         assert_eq!(module("agent/src/policy/table.rs"), "policy::table");
         assert_eq!(module("agent/src/policy/mod.rs"), "policy");

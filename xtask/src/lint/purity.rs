@@ -1,8 +1,8 @@
 //! What pure code may use: `model`, `policy` and `plan` in the agent, and all of `common`.
 //!
-//! Pure code reaches neither file system, network, clock, environment, threads nor processes, so
-//! it runs under property tests, fuzzing and miri; "now" is passed in. Only names are judged:
-//! what an allowed crate does inside is not looked at.
+//! Pure code uses no file system, network, clock, environment, threads or processes, so it can run
+//! under property tests, fuzzing and miri; the current time is an argument. Only names are checked,
+//! not what an allowed crate does internally.
 
 use std::collections::BTreeSet;
 
@@ -10,20 +10,20 @@ use super::Finding;
 use super::paths::{self, UsedPath};
 use super::source::SourceFile;
 
-/// The pure modules, each with the others it may use.
+/// The pure modules, each with the other modules that it may use.
 const MODULES: [(&str, &[&str]); 4] = [
     ("ordmap", &[]),
     ("model", &["ordmap"]),
     ("plan", &["ordmap"]),
     ("policy", &["model", "ordmap", "plan"]),
 ];
-/// Crates that do nothing but compute.
+/// Crates that only compute.
 const CRATES: [&str; 5] = ["ipnet", "ringfence_common", "serde", "sha2", "thiserror"];
-/// What needs std there has a feature of its own, which nothing that ships is built with.
+/// Uses std, but only with a feature that no shipped binary is built with.
 const SEEDED_BUGS: &str = "common/src/mutant.rs";
-/// Parts of std that reach outside.
+/// Parts of std with side effects.
 const OUTSIDE: [&str; 5] = ["env", "fs", "os", "process", "thread"];
-/// The parts of otherwise closed std modules that are plain data.
+/// Plain data types in std modules that are otherwise not allowed.
 const PLAIN: [(&str, &[&str]); 2] = [
     (
         "net",
@@ -67,14 +67,14 @@ pub(crate) fn check_agent(
         let foreign = dependencies.contains(first) && !CRATES.contains(&first);
         (foreign && !own_child(first)).then(|| format!("the crate `{first}` is not pure"))
     };
-    let objected = |path: &UsedPath| {
+    let finding = |path: &UsedPath| {
         let message = format!("pure module: {}", objection(path)?);
         Some(Finding::at(file, path.line, message))
     };
-    paths::of(&tokens).iter().filter_map(objected).collect()
+    paths::of(&tokens).iter().filter_map(finding).collect()
 }
 
-/// Checks a file of `common`, which both sides of the system call share.
+/// Checks a file of `common`, which agent and kernel programs share.
 pub(crate) fn check_common(file: &SourceFile) -> Vec<Finding> {
     if file.path == SEEDED_BUGS {
         return Vec::new();
@@ -101,11 +101,11 @@ fn std_objection(path: &UsedPath) -> Option<String> {
     let whole = path.segments.join("::");
     let part = path.segment(1).unwrap_or("*");
     if part == "*" {
-        return Some(format!("`{whole}` is too broad: name what you use"));
+        return Some(format!("`{whole}` is too broad: name each item"));
     }
     if OUTSIDE.contains(&part) {
         return Some(format!(
-            "`{whole}` reaches outside: do it in the shell, pass the result in"
+            "`{whole}` has side effects: call it in an outer layer and pass the result"
         ));
     }
     let (_, plain) = PLAIN.iter().find(|(name, _)| *name == part)?;
@@ -113,7 +113,7 @@ fn std_objection(path: &UsedPath) -> Option<String> {
         return None;
     }
     Some(format!(
-        "of `std::{part}` only {} may be used, each by name",
+        "only {} may be used of `std::{part}`, each by name",
         plain.join(", ")
     ))
 }
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn pure_modules_use_only_those_before_them() {
+    fn pure_modules_use_only_the_listed_modules() {
         assert_eq!(
             findings("agent/src/model.rs", "use crate::policy::Rule;").len(),
             1
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn impure_crates_are_named_wherever_they_appear() {
+    fn impure_crates_are_found_wherever_they_appear() {
         let found = findings("agent/src/policy.rs", "\nfn f() { tokio::spawn(g()) }");
         assert_eq!(
             found,
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn std_is_open_except_for_the_outside() {
+    fn std_is_allowed_except_for_side_effects() {
         for text in [
             "use std::fs;",
             "use std::{fmt, env::var};",
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn common_does_without_std() {
+    fn common_may_not_use_std() {
         let found = |text: &str| check_common(&SourceFile::new("common/src/ids.rs", text)).len();
         assert_eq!(found("use std::fmt;"), 1);
         assert_eq!(found("extern crate std;"), 1);

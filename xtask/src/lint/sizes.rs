@@ -1,29 +1,29 @@
-//! File sizes: a file is a room, and should be a pleasant one.
+//! File sizes.
 //!
-//! More than [`MOST`] lines is a finding, more than [`PLEASANT`] a note. Nothing else is counted.
+//! More than [`MAXIMUM`] lines is a finding, more than [`RECOMMENDED`] a note.
 
 use super::Finding;
 use super::source::SourceFile;
 
-const PLEASANT: usize = 300;
-const MOST: usize = 500;
+const RECOMMENDED: usize = 300;
+const MAXIMUM: usize = 500;
 
 pub(crate) fn check(files: &[SourceFile]) -> Vec<Finding> {
     files
         .iter()
-        .filter(|file| file.lines > MOST)
+        .filter(|file| file.lines > MAXIMUM)
         .map(too_long)
         .collect()
 }
 
-/// Files that are allowed but on the long side.
+/// Files that are longer than recommended.
 pub(crate) fn notes(files: &[SourceFile]) -> Vec<String> {
     let long = files
         .iter()
-        .filter(|file| (PLEASANT + 1..=MOST).contains(&file.lines));
+        .filter(|file| (RECOMMENDED + 1..=MAXIMUM).contains(&file.lines));
     long.map(|file| {
         format!(
-            "{}: {} lines; {PLEASANT} is pleasant",
+            "{}: {} lines; {RECOMMENDED} are recommended",
             file.path, file.lines
         )
     })
@@ -31,7 +31,7 @@ pub(crate) fn notes(files: &[SourceFile]) -> Vec<String> {
 }
 
 fn too_long(file: &SourceFile) -> Finding {
-    let message = format!("more than {MOST} lines: split it by what its parts are for");
+    let message = format!("more than {MAXIMUM} lines: split it by subject");
     Finding::at(file, file.lines, message)
 }
 

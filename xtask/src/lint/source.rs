@@ -1,7 +1,7 @@
-//! The workspace's Rust files as tokens, for rules that look at what is written.
+//! The workspace's Rust files as tokens, for rules on source text.
 //!
-//! Comments are dropped; the content of strings and character literals is dropped too, each
-//! leaving one [`LITERAL`] token. This is not a Rust parser: it knows nothing of grammar.
+//! Comments are dropped; each string and character literal becomes one [`LITERAL`] token. This is a
+//! lexer only: it does not parse the grammar.
 
 use std::fs;
 use std::iter::Peekable;
@@ -50,7 +50,7 @@ impl SourceFile {
         }
     }
 
-    /// The file consists of tests only, or of the oracle, which is built for tests alone.
+    /// The file contains only tests, or the oracle, which is built only for tests.
     pub(crate) fn is_test(&self) -> bool {
         self.path.ends_with("/tests.rs")
             || self.path.contains("/tests/")
@@ -103,7 +103,7 @@ fn collect(root: &Path, directory: &Path, files: &mut Vec<SourceFile>) -> Result
     Ok(())
 }
 
-/// The attribute that `tokens` start with, brackets included, if they do.
+/// The attribute at the start of `tokens`, including its brackets, if there is one.
 pub(crate) fn attribute(tokens: &[Token]) -> Option<&[Token]> {
     let mut ahead = tokens.iter();
     if !ahead.next()?.is("#") {
@@ -121,7 +121,7 @@ pub(crate) fn attribute(tokens: &[Token]) -> Option<&[Token]> {
     tokens.get(..start + length)
 }
 
-/// How many tokens it takes from the first `open` to its `close`.
+/// Number of tokens up to the `close` that matches the first `open`.
 pub(crate) fn balanced(tokens: &[Token], open: &str, close: &str) -> Option<usize> {
     let mut depth = 0usize;
     for (index, token) in tokens.iter().enumerate() {
@@ -149,7 +149,7 @@ fn is_test_condition(attribute: &[Token]) -> bool {
         && !attribute.get(1).is_some_and(|token| token.is("!"))
 }
 
-/// What follows the item that `tokens` start with.
+/// The tokens after the item at the start of `tokens`.
 fn after_item(mut tokens: &[Token]) -> &[Token] {
     while let Some(next) = attribute(tokens) {
         tokens = tokens.get(next.len()..).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! SPDX licence expressions: is one satisfied by a list of accepted licences?
+//! SPDX licence expressions, evaluated against a list of accepted licences.
 //!
-//! Reads `OR`, `AND`, `WITH`, parentheses and the old `/` for `OR`. `WITH` binds a licence and an
-//! exception to one name, which must be accepted as such.
+//! Supports `OR`, `AND`, `WITH`, parentheses and the old `/` for `OR`. A licence `WITH` an exception
+//! is one name, which must be in the list as a whole.
 
 use anyhow::{Result, bail};
 
@@ -17,7 +17,7 @@ pub(crate) fn is_satisfied(expression: &str, accepted: &[String]) -> Result<bool
         rest: &words,
         accepted,
     };
-    let Some(satisfied) = reader.either().filter(|_| reader.rest.is_empty()) else {
+    let Some(satisfied) = reader.any_of().filter(|_| reader.rest.is_empty()) else {
         bail!("malformed licence expression `{expression}`");
     };
     Ok(satisfied)
@@ -28,7 +28,7 @@ struct Reader<'a> {
     accepted: &'a [String],
 }
 
-/// Each reads one construct and says whether it is satisfied; `None` if it is malformed.
+/// Each method reads one construct; returns whether it is satisfied, `None` if it is malformed.
 impl<'a> Reader<'a> {
     fn next(&mut self) -> Option<&'a str> {
         let (first, rest) = self.rest.split_first()?;
@@ -37,22 +37,22 @@ impl<'a> Reader<'a> {
     }
 
     fn takes(&mut self, word: &str) -> bool {
-        let there = self.rest.first() == Some(&word);
-        if there {
+        let found = self.rest.first() == Some(&word);
+        if found {
             self.next();
         }
-        there
+        found
     }
 
-    fn either(&mut self) -> Option<bool> {
-        let mut satisfied = self.both()?;
+    fn any_of(&mut self) -> Option<bool> {
+        let mut satisfied = self.all_of()?;
         while self.takes("OR") {
-            satisfied |= self.both()?;
+            satisfied |= self.all_of()?;
         }
         Some(satisfied)
     }
 
-    fn both(&mut self) -> Option<bool> {
+    fn all_of(&mut self) -> Option<bool> {
         let mut satisfied = self.licence()?;
         while self.takes("AND") {
             satisfied &= self.licence()?;
@@ -62,7 +62,7 @@ impl<'a> Reader<'a> {
 
     fn licence(&mut self) -> Option<bool> {
         let name = match self.next()? {
-            "(" => return self.either().filter(|_| self.takes(")")),
+            "(" => return self.any_of().filter(|_| self.takes(")")),
             "OR" | "AND" | "WITH" | ")" => return None,
             name => name,
         };

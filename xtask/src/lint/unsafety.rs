@@ -1,4 +1,4 @@
-//! `unsafe` only where it is expected and reviewed.
+//! `unsafe` is allowed only in listed, reviewed places.
 //!
 //! The places are few: kernel programs, the one macro for plain-old-data, the agent's datapath, the
 //! tests' network namespaces and frames, and the benchmark's no-op program. That each block says why
@@ -32,7 +32,7 @@ fn check_file(file: &SourceFile) -> impl Iterator<Item = Finding> {
         .iter()
         .filter(|token| token.is("unsafe"))
         .map(|token| {
-            let message = format!("`unsafe` belongs only in {}", PLACES.join(", "));
+            let message = format!("`unsafe` is allowed only in {}", PLACES.join(", "));
             Finding::at(file, token.line, message)
         })
 }
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn unsafe_is_found_outside_its_places_only() {
+    fn unsafe_is_found_outside_the_listed_places() {
         let text = "fn f() { unsafe { g() } }";
         assert_eq!(findings("agent/src/app.rs", text), 1);
         assert_eq!(findings("common/src/layout.rs.rs", text), 1);
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn the_word_alone_is_no_finding() {
+    fn comments_strings_and_lints_with_the_word_are_no_findings() {
         let text = "#![deny(unsafe_code)] // unsafe\nconst S: &str = \"unsafe\";";
         assert_eq!(findings("agent/src/app.rs", text), 0);
     }

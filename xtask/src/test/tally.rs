@@ -1,7 +1,7 @@
 //! Adds up the result lines of test programs.
 //!
-//! Only lines of libtest's form `test result: …` count, so a test that prints words like
-//! "5 passed" changes nothing. It does not judge why something failed.
+//! Only lines in libtest's format `test result: …` count, so a test that prints "5 passed" has no
+//! effect. Why a test failed is not examined.
 
 use std::fmt;
 
@@ -37,7 +37,7 @@ impl Tally {
         }
     }
 
-    /// How many tests ran.
+    /// Number of tests that ran.
     pub(crate) fn ran(&self) -> u64 {
         self.passed + self.failed
     }
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn skipped_is_named_only_if_there_are_any() {
+    fn skipped_tests_are_shown_only_if_there_are_any() {
         let total = tally(&[format!(
             "test result: ok. 5 passed; 0 failed; 0 ignored; {TAIL}"
         )]);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_ran_is_no_success() {
+    fn a_run_without_tests_is_not_a_success() {
         let total = tally(&[format!(
             "test result: ok. 0 passed; 0 failed; 0 ignored; {TAIL}"
         )]);
@@ -102,9 +102,9 @@ mod tests {
     }
 
     #[test]
-    fn a_test_cannot_forge_the_count_in_passing() {
+    fn the_output_of_a_test_does_not_count() {
         assert_eq!(
-            tally(&[String::from("I saw: test result: ok. 9 passed\n")]),
+            tally(&[String::from("printed: test result: ok. 9 passed\n")]),
             Tally::default()
         );
     }

@@ -1,4 +1,4 @@
-//! Tests of the tokens.
+//! Tests of the lexer.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn comments_and_literals_hide_their_content() {
+fn comments_and_contents_of_literals_are_dropped() {
     assert_eq!(
         words("a // unsafe\nb /* unsafe /* unsafe */ unsafe */ c"),
         ["a", "b", "c"]
@@ -22,7 +22,7 @@ fn comments_and_literals_hide_their_content() {
 }
 
 #[test]
-fn lifetimes_are_no_character_literals() {
+fn lifetimes_are_not_character_literals() {
     assert_eq!(words("&'a str 'b'"), ["&", "'", "a", "str", LITERAL]);
     assert_eq!(
         words("fn f<'a>(x: &'static str) { unsafe }")
@@ -41,7 +41,7 @@ fn lines_are_counted_through_literals_and_comments() {
 }
 
 #[test]
-fn test_items_are_left_out_and_nothing_else() {
+fn only_test_items_are_left_out() {
     let text = "use a::b;\n#[cfg(test)]\n#[path = \"x.rs\"]\nmod tests { fn f() { std::fs::read() } }\n\
                 fn g() {}\n#[cfg(test)] use c::d;\n#[cfg(not(test))] use e::f;\n#[cfg(test)] mod t;\nh";
     let kept: Vec<String> = SourceFile::new("agent/src/x.rs", text)
