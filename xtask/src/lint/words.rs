@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result};
 
 use super::Finding;
 use crate::child;
-use list::{List, Retired};
+use list::List;
 use split::Word;
 
 /// The list, relative to the root of the checkout.
@@ -137,7 +137,8 @@ impl<'a> Search<'a> {
             let following = words.get(index + 1..).unwrap_or_default();
             for (rest, entry) in self.phrases.get(&first.text).into_iter().flatten() {
                 if follows(rest, following) {
-                    let found = [&[first.text.clone()], rest.as_slice()].concat().join(" ");
+                    let mut found = first.text.clone();
+                    rest.iter().for_each(|word| found.extend([" ", word]));
                     hits.push((first.line, (*entry, found)));
                 }
             }

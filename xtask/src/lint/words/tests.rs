@@ -2,6 +2,7 @@
 //!
 //! The planted words are invented ones, so that this file needs no exception.
 
+use super::list::Retired;
 use super::*;
 
 const RETIRED: &str = r#"
