@@ -1,7 +1,7 @@
 //! `cargo xtask attack`: hostile frames against a release build of the agent.
 //!
-//! Arguments are passed on unchanged; the attack program replaces this process, so the exit status is
-//! its own. The test bed defines the frames and their expected results.
+//! Arguments are passed on unchanged; the attack program replaces this process, so the exit status
+//! is its own. The test bed defines the frames and their expected results.
 
 use std::ffi::OsString;
 use std::process::ExitCode;

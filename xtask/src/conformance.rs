@@ -22,7 +22,8 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     demo::become_testbed_program("ringfence-conformance", &absolute(arguments))
 }
 
-/// Makes paths absolute: the runner starts in the root of the checkout, not in the current directory.
+/// Makes paths absolute: the runner starts in the root of the checkout, not in the current
+/// directory.
 fn absolute(arguments: &[OsString]) -> Vec<OsString> {
     let absolute = |argument: &OsString| match std::path::absolute(argument) {
         Ok(path) if path.exists() => path.into_os_string(),

@@ -16,7 +16,8 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     become_testbed_program("ringfence-demo", arguments)
 }
 
-/// Builds everything and replaces this process with the test bed's `program`; returns only on failure.
+/// Builds everything and replaces this process with the test bed's `program`; returns only on
+/// failure.
 pub(crate) fn become_testbed_program(program: &str, arguments: &[OsString]) -> Result<ExitCode> {
     let toolchain = setup::ensure()?;
     let agent = build::release(&toolchain)?;

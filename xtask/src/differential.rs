@@ -10,7 +10,8 @@ use anyhow::Result;
 use crate::report::Report;
 use crate::{setup, test, workspace};
 
-/// The environment variable with the number of packets; `tests/tests/kernel/differential.rs` reads it.
+/// The environment variable with the number of packets; `tests/tests/kernel/differential.rs` reads
+/// it.
 const PACKETS: &str = "RINGFENCE_DIFFERENTIAL_PACKETS";
 const TEST: &str = "programs_and_model_agree_on_random_frames";
 

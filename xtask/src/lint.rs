@@ -1,8 +1,8 @@
 //! `cargo xtask lint`: everything that can be checked without running Ringfence.
 //!
-//! Every step runs and prints one line, even if another step fails; the exit status says whether all
-//! passed. The rules on source text work on tokens, not types, so they apply to the text as written
-//! and not to what a macro expands to.
+//! Every step runs and prints one line, even if another step fails; the exit status says whether
+//! all passed. The rules on source text work on tokens, not types, so they apply to the text as
+//! written and not to what a macro expands to.
 
 mod attributes;
 mod commands;

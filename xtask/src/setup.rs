@@ -1,8 +1,8 @@
 //! `cargo xtask setup`: finds or installs what building and testing need.
 //!
 //! Prints one line for each item found or installed. If nothing is missing, it changes nothing and
-//! does not use the network. It never removes or downgrades anything, except a `bpf-linker` that does
-//! not match the toolchain's LLVM.
+//! does not use the network. It never removes or downgrades anything, except a `bpf-linker` that
+//! does not match the toolchain's LLVM.
 
 use std::fmt::Arguments;
 use std::path::Path;
@@ -236,8 +236,8 @@ impl Setup {
     }
 }
 
-/// Builds the linker against Debian's LLVM `llvm`. The prefix is set explicitly, because the linker's
-/// build otherwise expects the libraries next to the first `llvm-config` that it finds.
+/// Builds the linker against Debian's LLVM `llvm`. The prefix is set explicitly, because the
+/// linker's build otherwise expects the libraries next to the first `llvm-config` that it finds.
 fn build_linker(llvm: u32) -> Result<Command> {
     let mut install = child::command("cargo");
     install

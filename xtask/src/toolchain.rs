@@ -1,9 +1,9 @@
 //! The Rust toolchain that builds the kernel programs.
 //!
 //! It is searched for each time, so no record can be outdated: the one named by
-//! `RINGFENCE_EBPF_TOOLCHAIN`, else a rustup nightly, else Debian's packages linked as `debian`, else
-//! (without rustup) the system's. `announce` passes the choice to the agent's build script. Toolchains
-//! are installed by `setup`.
+//! `RINGFENCE_EBPF_TOOLCHAIN`, else a rustup nightly, else Debian's packages linked as `debian`,
+//! else (without rustup) the system's. `announce` passes the choice to the agent's build script.
+//! Toolchains are installed by `setup`.
 
 use std::cmp::Reverse;
 use std::env;

@@ -1,7 +1,7 @@
 //! Paths of the checkout and its build products.
 //!
-//! The target directory is the one that cargo reports, so `CARGO_TARGET_DIR` and configuration files
-//! are respected. This module builds nothing.
+//! The target directory is the one that cargo reports, so `CARGO_TARGET_DIR` and configuration
+//! files are respected. This module builds nothing.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub(crate) fn root() -> Result<PathBuf> {
         env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| String::from(env!("CARGO_MANIFEST_DIR")));
     let root = Path::new(&manifest).parent();
     Ok(root
-        .context("the xtask package lies outside a workspace")?
+        .context("the xtask package is not in a workspace")?
         .to_path_buf())
 }
 

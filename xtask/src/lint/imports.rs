@@ -1,8 +1,8 @@
 //! The import rule: dependencies between the agent's modules point in one direction.
 //!
-//! Every top-level module is in [`LAYERS`] or is pure, and uses nothing from an outer layer. `purity`
-//! checks what else pure modules and `common` may use. Crate roots, which only declare modules, and
-//! tests are not checked.
+//! Every top-level module is in [`LAYERS`] or is pure, and uses nothing from an outer layer.
+//! `purity` checks what else pure modules and `common` may use. Crate roots, which only declare
+//! modules, and tests are not checked.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Every dependency's licence must be one that `deny.toml` allows.
 //!
-//! Only `allow` in `[licenses]` of `deny.toml` is read: quoted names in brackets. Dependencies of all
-//! platforms and features count. Bans and sources are checked by `cargo deny`.
+//! Only `allow` in `[licenses]` of `deny.toml` is read: quoted names in brackets. Dependencies of
+//! all platforms and features count. Bans and sources are checked by `cargo deny`.
 
 use std::fs;
 use std::path::Path;

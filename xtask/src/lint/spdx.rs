@@ -1,7 +1,7 @@
 //! SPDX licence expressions, evaluated against a list of accepted licences.
 //!
-//! Supports `OR`, `AND`, `WITH`, parentheses and the old `/` for `OR`. A licence `WITH` an exception
-//! is one name, which must be in the list as a whole.
+//! Supports `OR`, `AND`, `WITH`, parentheses and the old `/` for `OR`. A licence `WITH` an
+//! exception is one name, which must be in the list as a whole.
 
 use anyhow::{Result, bail};
 

@@ -1,9 +1,10 @@
 //! Retired words: terms that Ringfence no longer uses must not come back.
 //!
-//! `retired_words.toml` lists them, each with what to write instead. Every text file of the checkout
-//! is searched, file names included: comments, strings, prose, and identifiers word by word. Words
-//! match whole and in any case; names match exactly. Every exception is in the list, with a reason,
-//! and one that no longer matches anything is a finding too. Spelling and grammar are not checked.
+//! `retired_words.toml` lists them, each with what to write instead. Every text file of the
+//! checkout is searched, file names included: comments, strings, prose, and identifiers word by
+//! word. Words match whole and in any case; names match exactly. Every exception is in the list,
+//! with a reason, and one that no longer matches anything is a finding too. Spelling and grammar
+//! are not checked.
 
 mod list;
 mod split;
@@ -159,7 +160,7 @@ impl<'a> Search<'a> {
         retired.is_some_and(|retired| retired.applies_to(path))
     }
 
-    /// The findings, with what the list has and nothing needs.
+    /// The findings, including exceptions that were not needed.
     fn finish(mut self) -> Vec<Finding> {
         let mut unused = |key, path: &str| {
             if !self.used.contains(&key) {

@@ -1,9 +1,8 @@
 //! Text as lower-case words, with identifiers taken apart.
 //!
-//! `ct_store`, `CtStore` and `CT_STORE4` all have the words "ct" and "store". A word continues the
-//! one before it if a reader would read both as one phrase: nothing but space, a hyphen, an
-//! underscore or a change of case lies between them, or one line break with the marks that begin a
-//! line of a comment.
+//! `ct_store`, `CtStore` and `CT_STORE4` all contain the words "ct" and "store". A word continues
+//! the one before it if both are part of one phrase: only spaces, a hyphen, an underscore or a
+//! change of case separate them, or one line break with the marks that begin a comment line.
 
 /// One word.
 #[derive(Debug, PartialEq)]
@@ -72,19 +71,19 @@ fn joins(gap: &str) -> bool {
             .all(|c| c.is_whitespace() || c == '-' || c == '_' || begins_line(c))
 }
 
-/// The lines where `name` stands and is not part of a longer name.
+/// The lines that contain `name`, not as part of a longer name.
 pub(super) fn lines_with(text: &str, name: &str) -> Vec<usize> {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     let mut lines = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let mut hits = line.match_indices(name);
-        let stands_alone = hits.any(|(start, found)| {
+        let is_whole = hits.any(|(start, found)| {
             let before = line.get(..start).and_then(|head| head.chars().next_back());
             let after = line.get(start + found.len()..);
             let after = after.and_then(|tail| tail.chars().next());
             !before.is_some_and(is_part) && !after.is_some_and(is_part)
         });
-        if stands_alone {
+        if is_whole {
             lines.push(index + 1);
         }
     }

@@ -1,4 +1,4 @@
-//! Planted words are found wherever they are, and exceptions hold exactly where they are given.
+//! Planted words are found in every kind of place, and exceptions apply only where they are given.
 //!
 //! The planted words are invented ones, so that this file needs no exception.
 
@@ -27,7 +27,7 @@ instead = "nothing"
 only = ["ebpf/"]
 "#;
 
-/// What is found in these files, with what the list has too much left out.
+/// The findings in these files, without those about unused exceptions.
 fn findings(files: &[(&str, &str)]) -> Vec<String> {
     let list = List::parse(RETIRED).unwrap();
     let mut search = Search::new(&list);
