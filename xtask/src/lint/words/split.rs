@@ -73,8 +73,11 @@ fn joins(gap: &str) -> bool {
 
 /// The lines that contain `name`, not as part of a longer name.
 pub(super) fn lines_with(text: &str, name: &str) -> Vec<usize> {
-    let is_part = |c: char| c.is_alphanumeric() || c == '_';
     let mut lines = Vec::new();
+    if !text.contains(name) {
+        return lines;
+    }
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
     for (index, line) in text.lines().enumerate() {
         let mut hits = line.match_indices(name);
         let is_whole = hits.any(|(start, found)| {
