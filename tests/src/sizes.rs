@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub const PROGRAMS: [&str; 2] = ["from_workload", "to_workload"];
 /// The most instructions that verifying a program may process: half of the kernel's limit
 /// (`BPF_COMPLEXITY_LIMIT_INSNS`).
-pub const MOST_VERIFIED: u32 = 500_000;
+pub const MAX_VERIFIED_INSNS: u32 = 500_000;
 
 /// The sizes of one program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

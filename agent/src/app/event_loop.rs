@@ -51,7 +51,7 @@ pub(super) struct Sources {
 impl Sources {
     pub(super) fn load(config: &Config) -> Result<Self, AppError> {
         let (files, first) =
-            FileSet::load_what_is_good(config.inventory.clone(), config.policies.clone())
+            FileSet::load_lenient(config.inventory.clone(), config.policies.clone())
                 .map_err(AppError::Invalid)?;
         for problem in &first.errors {
             error!("{problem}");

@@ -227,9 +227,9 @@ impl Health for SharedState {
             events_lost: counters.events_lost,
             denies_lost: self.denies_lost(),
             rejects: [
-                ("sent", counters.rejects_answered),
+                ("sent", counters.rejects_sent),
                 ("rate-limited", counters.rejects_limited),
-                ("failed", counters.rejects_unanswered),
+                ("failed", counters.rejects_failed),
             ],
             maps: self.map_sizes(),
         });
@@ -418,7 +418,7 @@ fn describe(info: &RuleInfo) -> String {
     };
     let peers = match &rule.peers {
         Peers::Any => "any peer".to_owned(),
-        Peers::Nobody => "no peer".to_owned(),
+        Peers::NoPeer => "no peer".to_owned(),
         Peers::Of(peers) => peers.iter().map(peer).collect::<Vec<_>>().join(" or "),
     };
     let ports = match &rule.ports {

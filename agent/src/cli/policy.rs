@@ -99,7 +99,7 @@ fn refuse(errors: &[SourceError]) -> ExitCode {
 /// Reads files as the agent would. If they are invalid, prints the errors and returns the exit
 /// code.
 fn load(inventory: &Path, policies: &[PathBuf]) -> Result<Reload, ExitCode> {
-    match FileSet::load_initial(vec![inventory.to_owned()], policies.to_vec()) {
+    match FileSet::load_strict(vec![inventory.to_owned()], policies.to_vec()) {
         Ok((_, reload)) => {
             for warning in &reload.warnings {
                 // A warning does not prevent the result.

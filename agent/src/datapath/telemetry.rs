@@ -37,13 +37,13 @@ pub struct Counters {
     /// New flows that policy denied.
     pub flows_denied: u64,
     /// Flows re-evaluated.
-    pub flows_rejudged: u64,
+    pub flows_reevaluated: u64,
     /// Rejected packets for which a reject packet was sent.
-    pub rejects_answered: u64,
+    pub rejects_sent: u64,
     /// Rejected packets without a reject packet, because the rate limit was reached.
     pub rejects_limited: u64,
     /// Rejected packets without a reject packet, because it could not be sent.
-    pub rejects_unanswered: u64,
+    pub rejects_failed: u64,
 }
 
 /// How denied packets are reported, whether they were dropped or passed. The three numbers add up
@@ -116,10 +116,10 @@ impl Telemetry {
             events_written: self.counter(Counter::EventsWritten as u32)?,
             flows_allowed: self.counter(Counter::FlowsAllowed as u32)?,
             flows_denied: self.counter(Counter::FlowsDenied as u32)?,
-            flows_rejudged: self.counter(Counter::FlowsReevaluated as u32)?,
-            rejects_answered: self.counter(Counter::RejectsSent as u32)?,
+            flows_reevaluated: self.counter(Counter::FlowsReevaluated as u32)?,
+            rejects_sent: self.counter(Counter::RejectsSent as u32)?,
             rejects_limited: self.counter(Counter::RejectsLimited as u32)?,
-            rejects_unanswered: self.counter(Counter::RejectsFailed as u32)?,
+            rejects_failed: self.counter(Counter::RejectsFailed as u32)?,
         })
     }
 

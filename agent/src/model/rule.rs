@@ -72,7 +72,7 @@ pub enum Peers {
     /// Any peer.
     Any,
     /// No peer: an allow rule that names an unsupported peer and therefore matches nothing.
-    Nobody,
+    NoPeer,
     /// Any of these peers; never empty.
     Of(Vec<Peer>),
 }

@@ -154,7 +154,7 @@ impl<'a> Oracle<'a> {
     fn is_peer(&self, peers: &Peers, address: IpAddr) -> bool {
         match peers {
             Peers::Any => true,
-            Peers::Nobody => false,
+            Peers::NoPeer => false,
             Peers::Of(peers) => peers.iter().any(|peer| self.is_this_peer(peer, address)),
         }
     }

@@ -68,12 +68,12 @@ impl World {
     /// Compiles for these endpoints; does not say whether publishing succeeds.
     #[must_use]
     pub fn attempt(&self, compiler: &mut Compiler, endpoints: &[LocalEndpoint]) -> Compiled {
-        self.attempt_at(compiler, endpoints, BOOT)
+        self.compile_at(compiler, endpoints, BOOT)
     }
 
     /// Compiles with a boot clock that reads `boot` at [`NOW`].
     #[must_use]
-    pub fn attempt_at(
+    pub fn compile_at(
         &self,
         compiler: &mut Compiler,
         endpoints: &[LocalEndpoint],

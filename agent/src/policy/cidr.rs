@@ -116,7 +116,7 @@ pub(crate) fn prefixes_in_policy(policy: &Policy) -> impl Iterator<Item = IpNet>
     let rules = policy.ingress.iter().chain(&policy.egress).flatten();
     let peers = rules.filter_map(|rule| match &rule.peers {
         Peers::Of(peers) => Some(peers),
-        Peers::Any | Peers::Nobody => None,
+        Peers::Any | Peers::NoPeer => None,
     });
     peers.flatten().flat_map(prefixes_in_peer)
 }

@@ -161,7 +161,7 @@ pub(crate) fn number_rule(
 pub(crate) fn selectors_of(rule: &Rule) -> Option<Vec<Selector>> {
     match &rule.peers {
         Peers::Of(peers) => select(Some(peers), None),
-        Peers::Any | Peers::Nobody => None,
+        Peers::Any | Peers::NoPeer => None,
     }
 }
 
@@ -233,7 +233,7 @@ impl Layout<'_> {
         add: &mut dyn FnMut(Option<Vec<Selector>>, Option<BTreeSet<PortRange>>),
     ) {
         let peers = match &asked.rule.peers {
-            Peers::Nobody => return,
+            Peers::NoPeer => return,
             Peers::Any => None,
             Peers::Of(peers) => Some(peers.as_slice()),
         };

@@ -15,7 +15,7 @@ use crate::model::quote::sanitise;
 /// The maximum number of characters of one message.
 const MAX_MESSAGE: usize = 600;
 
-/// A finding about a source file: an error, or a warning if `oddity` is set.
+/// A finding about a source file: an error, or a warning if `warning_kind` is set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub struct SourceError {
     /// The file, under the name it was opened with.
@@ -27,12 +27,12 @@ pub struct SourceError {
     /// What was wrong and what was expected.
     pub message: String,
     /// The kind of warning; `None` for an error.
-    pub oddity: Option<Oddity>,
+    pub warning_kind: Option<WarningKind>,
 }
 
 /// Kinds of warnings: valid, but possibly not what the author meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Oddity {
+pub enum WarningKind {
     /// An address range with host bits set.
     HostBits,
     /// Rules of a direction that the policy does not apply to.
@@ -45,7 +45,7 @@ pub enum Oddity {
     More,
 }
 
-impl Oddity {
+impl WarningKind {
     /// The stable name of the warning.
     #[must_use]
     pub const fn code(self) -> &'static str {
@@ -79,7 +79,7 @@ impl SourceError {
             line: 0,
             column: 0,
             message: message.to_string(),
-            oddity: None,
+            warning_kind: None,
         }
     }
 
@@ -90,7 +90,7 @@ impl SourceError {
             line,
             column: 1,
             message: message.to_string(),
-            oddity: None,
+            warning_kind: None,
         }
     }
 }
@@ -181,7 +181,7 @@ impl<'a> Document<'a> {
             line: self.line(span.start),
             column,
             message: truncate(message),
-            oddity: None,
+            warning_kind: None,
         }
     }
 
@@ -196,10 +196,15 @@ impl<'a> Document<'a> {
     }
 
     /// Records a warning at a span.
-    pub(crate) fn warn(&mut self, span: Range<usize>, oddity: Oddity, message: impl fmt::Display) {
+    pub(crate) fn warn(
+        &mut self,
+        span: Range<usize>,
+        warning_kind: WarningKind,
+        message: impl fmt::Display,
+    ) {
         if self.warnings.len() < MAX_FINDINGS {
             let mut warning = self.finding(span, &message.to_string());
-            warning.oddity = Some(oddity);
+            warning.warning_kind = Some(warning_kind);
             self.warnings.push(warning);
         } else {
             self.more_warnings += 1;
@@ -225,7 +230,7 @@ impl<'a> Document<'a> {
         if self.more_warnings > 0 {
             let message = format!("{} more warnings are not shown", self.more_warnings);
             let mut more = SourceError::whole_file(&self.file, message);
-            more.oddity = Some(Oddity::More);
+            more.warning_kind = Some(WarningKind::More);
             self.warnings.push(more);
         }
         if self.errors.is_empty() {
@@ -265,7 +270,7 @@ pub(crate) fn decode<'a>(
             line: u32::try_from(lines + 1).unwrap_or(u32::MAX),
             column: u32::try_from(column).unwrap_or(u32::MAX),
             message: "a byte that is not UTF-8: expected UTF-8 text".to_owned(),
-            oddity: None,
+            warning_kind: None,
         }
     })
 }

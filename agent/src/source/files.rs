@@ -108,7 +108,7 @@ impl FileSet {
     ///
     /// # Errors
     /// All errors of the files; a single one refuses all files.
-    pub fn load_initial(
+    pub fn load_strict(
         inventory: Vec<PathBuf>,
         policies: Vec<PathBuf>,
     ) -> Result<(Self, Reload), Vec<SourceError>> {
@@ -128,7 +128,7 @@ impl FileSet {
     ///
     /// # Errors
     /// All errors of the files, if the inventory is bad or a configured path cannot be read.
-    pub fn load_what_is_good(
+    pub fn load_lenient(
         inventory: Vec<PathBuf>,
         policies: Vec<PathBuf>,
     ) -> Result<(Self, Reload), Vec<SourceError>> {

@@ -24,7 +24,7 @@ mod tracked_files;
 pub mod value;
 pub mod watch;
 
-pub use document::{Oddity, SourceError};
+pub use document::{SourceError, WarningKind};
 pub use expected_flows::ExpectedFlow;
 pub use files::{FileSet, Reload};
 pub use interfaces::Interfaces;

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use super::cidr_block;
-use super::document::{Document, Oddity, SourceError};
+use super::document::{Document, SourceError, WarningKind};
 use super::limits::{
     MAX_PEERS, MAX_PORTS, MAX_REQUIREMENTS, MAX_RULES, MAX_SELECTOR_VALUES, MAX_TESTS,
     MAX_TOML_POLICY_SIZE,
@@ -332,7 +332,7 @@ fn masked(document: &mut Document<'_>, text: &Text) -> Option<IpNet> {
     let (net, had_host_bits) = document.accept(text.span(), value::cidr(text.get_ref()))?;
     if had_host_bits {
         let message = format!("{} has host bits set: taken as {net}", text.get_ref());
-        document.warn(text.span(), Oddity::HostBits, message);
+        document.warn(text.span(), WarningKind::HostBits, message);
     }
     Some(net)
 }

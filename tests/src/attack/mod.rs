@@ -30,13 +30,13 @@ pub use families::FAMILIES;
 pub use family::Family;
 pub use generate::Generator;
 pub use report::Tally;
-pub use run::Arenas;
+pub use run::Networks;
 
 /// Cases after which the fence's conntrack and fragment state is cleared.
 const CASES: usize = 100;
 
 /// Sends at least `frames` frames of a family, and every member at least once.
-pub fn attack(networks: &mut Arenas, family: &Family, frames: u64, seed: u64) -> Result<Tally> {
+pub fn attack(networks: &mut Networks, family: &Family, frames: u64, seed: u64) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut generator = Generator::new(*family, seed);
     while tally.sent < frames || generator.has_members_left() {

@@ -115,7 +115,7 @@ impl Tally {
 
     /// The failures as text, with their bytes.
     #[must_use]
-    pub fn offences(&self) -> String {
+    pub fn failures_text(&self) -> String {
         let mut text = String::new();
         for result in &self.failures {
             // Writing to a String cannot fail.

@@ -13,7 +13,7 @@ const BATCH: usize = 200;
 
 /// The networks, and the next mark.
 #[derive(Debug)]
-pub struct Arenas {
+pub struct Networks {
     control: Network,
     /// Where policy is enforced.
     pub enforce: Network,
@@ -60,7 +60,7 @@ impl FrameResult {
     }
 }
 
-impl Arenas {
+impl Networks {
     /// Builds all three. The calling thread must stay on one CPU.
     pub fn new() -> Result<Self> {
         Ok(Self {

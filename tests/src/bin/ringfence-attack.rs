@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use ringfence_testbed::attack::{Arenas, FAMILIES, Tally, attack, wire};
+use ringfence_testbed::attack::{FAMILIES, Networks, Tally, attack, wire};
 use ringfence_testbed::interrupt;
 
 /// Send hostile frames and check that none is delivered where policy denies it.
@@ -64,7 +64,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         u64::from(now.subsec_nanos()) ^ now.as_secs() << 20
     });
     println!("seed {seed}");
-    let mut arenas = Arenas::new()?;
+    let mut arenas = Networks::new()?;
     wire::stay_on_one_cpu()?;
     println!("{}", Tally::head());
     let mut total = Tally::default();
@@ -77,7 +77,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         println!("{}", tally.row(family.name));
         if !tally.is_good() {
             good = false;
-            print!("{}", tally.offences());
+            print!("{}", tally.failures_text());
             tally.save(&arguments.captures, family.name)?;
         }
         total.add(&tally);

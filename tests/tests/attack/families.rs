@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::attack::case::Expect;
-use ringfence_testbed::attack::{Arenas, FAMILIES, Family, Generator, attack};
+use ringfence_testbed::attack::{FAMILIES, Family, Generator, Networks, attack};
 use ringfence_testbed::eventually;
 
 use crate::drops::{Drops, difference, drop_counters, recorded_reasons};
@@ -35,14 +35,14 @@ fn attack_with_family(name: &str) -> Result<()> {
         "seed {}\n{}\n{}",
         seed(),
         tally.row(name),
-        tally.offences()
+        tally.failures_text()
     );
     Ok(())
 }
 
 /// Runs every member unmutated: the control delivers all frames, `enforce` the permitted ones and
 /// `observe` all, and both agents report the drop reasons that the members expect.
-fn members(networks: &mut Arenas, family: &Family) -> Result<()> {
+fn members(networks: &mut Networks, family: &Family) -> Result<()> {
     let before = reasons(networks)?;
     // Another seed than for the generated cases: a first fragment is remembered for half a minute.
     let mut generator = Generator::new(*family, !seed());
@@ -103,7 +103,7 @@ fn members(networks: &mut Arenas, family: &Family) -> Result<()> {
     Ok(())
 }
 
-fn reasons(networks: &Arenas) -> Result<[Drops; 2]> {
+fn reasons(networks: &Networks) -> Result<[Drops; 2]> {
     let enforce = networks.enforce.agent.as_ref().context("no agent")?;
     let observe = networks.observe.agent.as_ref().context("no agent")?;
     Ok([

@@ -44,7 +44,7 @@ fn programs_and_oracle_agree_on_random_policies() {
 /// Publishes a world, sends its packets and removes it again; returns the number of packets.
 fn compare(fence: &mut Fence, world: &World, age: u64) -> Result<usize, String> {
     let boot = fence.now().saturating_sub(age);
-    let compiled = world.attempt_at(&mut Compiler::default(), &world.endpoints(), boot);
+    let compiled = world.compile_at(&mut Compiler::default(), &world.endpoints(), boot);
     fence.apply(&plan(&State::default(), &compiled.state));
     let outcome = Comparison::new(world, &compiled, boot).run(fence);
     fence.apply(&plan(&compiled.state, &State::default()));

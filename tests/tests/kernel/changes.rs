@@ -76,7 +76,7 @@ fn a_new_table_revokes_a_flow_on_the_next_packet_of_either_end() {
             assert_eq!(fence.count(DropReason::Policy).0, before + 1);
         }
         assert_eq!(
-            fence.counters().flows_rejudged,
+            fence.counters().flows_reevaluated,
             1,
             "later packets use the entry"
         );
@@ -109,7 +109,7 @@ fn a_new_table_that_still_allows_a_flow_is_not_reported() {
         for _ in 0..3 {
             fence.passes(way, &packet(&flow, way, ACK | PSH), "both tables allow it");
         }
-        assert_eq!(fence.counters().flows_rejudged, 1);
+        assert_eq!(fence.counters().flows_reevaluated, 1);
         assert!(fence.hits(RuleSlot(50)) > 0, "the new table's rule decides");
         assert_eq!(fence.events(), [], "no record without a change of verdict");
     }

@@ -90,7 +90,7 @@ fn a_tcp_connection_passes_both_ways_on_one_rule() {
             }
             let counters = fence.counters();
             assert_eq!((counters.flows_allowed, counters.flows_denied), (1, 0));
-            assert_eq!(counters.flows_rejudged, 0);
+            assert_eq!(counters.flows_reevaluated, 0);
         }
     }
 }

@@ -82,7 +82,7 @@ fn compare(fence: &mut Fence, seed: u64, coverage: &mut Coverage) -> u64 {
     let mut rng = Rng::new(seed);
     let age = rng.pick(&AGES);
     let boot = fence.now().saturating_sub(age);
-    let compiled = world.attempt_at(&mut Compiler::default(), &world.endpoints(), boot);
+    let compiled = world.compile_at(&mut Compiler::default(), &world.endpoints(), boot);
     fence.apply(&plan(&State::default(), &compiled.state));
     // Gives some addresses another epoch, so that a mix-up of the stored epochs is noticed.
     for address in world.addresses() {

@@ -122,7 +122,7 @@ fn a_rejected_tcp_segment_is_answered_with_a_reset() {
             assert_eq!(body[12..14], [0x50, control], "{flags:#x}");
             assert_eq!(body.len(), 20);
         }
-        assert_eq!(fence.counters().rejects_answered, 5);
+        assert_eq!(fence.counters().rejects_sent, 5);
         assert_eq!(fence.count(DropReason::Policy), (5, 0));
         assert!(fence.hits(RULE) == 5);
         let event = fence.events()[0];
@@ -157,7 +157,7 @@ fn other_rejected_packets_are_answered_with_icmp_unreachable() {
             let quoted = IP + if v6 { 48 } else { 28 };
             assert_eq!(body[8..], original[IP..quoted], "protocol {protocol}");
         }
-        assert_eq!(fence.counters().rejects_answered, 5);
+        assert_eq!(fence.counters().rejects_sent, 5);
     }
 }
 
@@ -204,7 +204,7 @@ fn multicast_and_broadcast_packets_are_not_answered() {
         assert_eq!(fence.run(Leaving, &frame), Dropped, "{group}");
         assert_eq!(fence.events()[0].rejected, 1, "{group}");
     }
-    assert_eq!(fence.counters().rejects_unanswered, 3);
+    assert_eq!(fence.counters().rejects_failed, 3);
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn reject_packets_are_rate_limited() {
     }
     let seconds = (fence.now() - start) / 1_000_000_000 + 2;
     let counters = fence.counters();
-    let (sent, limited) = (counters.rejects_answered, counters.rejects_limited);
+    let (sent, limited) = (counters.rejects_sent, counters.rejects_limited);
     // An earlier test may have used up a part of the first second.
     assert!(sent > 0 && sent <= seconds * REJECTS_PER_SECOND, "{sent}");
     assert_eq!(sent + limited, count);

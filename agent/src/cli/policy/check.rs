@@ -18,7 +18,7 @@ use crate::cli::output::{print, print_json};
 use crate::model::WallTime;
 use crate::model::quote::sanitise;
 use crate::policy::{Finding, LintCode, LintInput, lint};
-use crate::source::{FileSet, Oddity, Reload, SourceError};
+use crate::source::{FileSet, Reload, SourceError, WarningKind};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CheckArguments {
@@ -88,7 +88,7 @@ pub(super) fn run(arguments: &CheckArguments) -> Result<ExitCode> {
     }
     let now = wall_time(arguments.now.unwrap_or_else(Timestamp::now))?;
     let files = (arguments.inventory.clone(), arguments.files.clone());
-    let (set, reload) = match FileSet::load_initial(files.0, files.1) {
+    let (set, reload) = match FileSet::load_strict(files.0, files.1) {
         Ok(loaded) => loaded,
         Err(errors) => return refuse_as(arguments.output, &errors),
     };
@@ -147,14 +147,14 @@ fn findings(
 }
 
 fn warning(warning: &SourceError) -> Reported {
-    let oddity = warning.oddity.unwrap_or(Oddity::More);
+    let warning_kind = warning.warning_kind.unwrap_or(WarningKind::More);
     Reported {
         file: warning.file.to_string(),
         line: warning.line,
-        code: oddity.code(),
+        code: warning_kind.code(),
         level: Level::Warning,
         message: warning.message.clone(),
-        remedy: Some(oddity.remedy()),
+        remedy: Some(warning_kind.remedy()),
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) fn run(arguments: &EvalArguments) -> Result<ExitCode> {
         vec![arguments.inventory.clone()],
         vec![arguments.policies.clone()],
     );
-    let reload = match FileSet::load_initial(paths.0, paths.1) {
+    let reload = match FileSet::load_strict(paths.0, paths.1) {
         Ok((_, reload)) => reload,
         Err(errors) => return Ok(refuse(&errors)),
     };

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::check::{Level, Reported};
 use crate::policy::LintCode;
-use crate::source::Oddity;
+use crate::source::WarningKind;
 
 /// The rule id for errors in a file, which are not lint findings.
 pub(super) const INVALID_ID: &str = "invalid";
@@ -21,9 +21,9 @@ const OTHERS: [(&str, &str, &str, Level); 2] = [
         Level::Error,
     ),
     (
-        Oddity::More.code(),
+        WarningKind::More.code(),
         "a file with more warnings than are shown",
-        Oddity::More.remedy(),
+        WarningKind::More.remedy(),
         Level::Warning,
     ),
 ];

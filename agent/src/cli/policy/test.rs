@@ -69,7 +69,7 @@ impl Outcome {
 pub(super) fn run(arguments: &TestArguments) -> Result<ExitCode> {
     let now = wall_time(arguments.now.unwrap_or_else(Timestamp::now))?;
     let files = (arguments.inventory.clone(), arguments.files.clone());
-    let reload = match FileSet::load_initial(files.0, files.1) {
+    let reload = match FileSet::load_strict(files.0, files.1) {
         Ok((_, reload)) => reload,
         Err(errors) => return Ok(refuse(&errors)),
     };

@@ -145,7 +145,7 @@ fn rule() -> impl Strategy<Value = Rule> {
         1 => Just(RuleAction::Reject),
         1 => Just(RuleAction::Pass),
     ];
-    let nobody = Just(Peers::Nobody);
+    let nobody = Just(Peers::NoPeer);
     let peers = prop_oneof![2 => Just(Peers::Any), 1 => nobody, 12 => vec(peer(), 1..3).prop_map(Peers::Of)];
     let ports =
         prop_oneof![1 => Just(Ports::Any), 3 => vec(port_match(), 1..4).prop_map(Ports::Of)];

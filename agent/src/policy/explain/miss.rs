@@ -149,7 +149,7 @@ pub(super) fn misses(scene: &FlowSide<'_>, rule: &Rule) -> Vec<Miss> {
 fn peers(scene: &FlowSide<'_>, peers: &Peers) -> Vec<Miss> {
     match peers {
         Peers::Any => Vec::new(),
-        Peers::Nobody => vec![Miss::UnknownPeer],
+        Peers::NoPeer => vec![Miss::UnknownPeer],
         Peers::Of(peers) => peers
             .iter()
             .map(|peer| of_peer(scene, peer))

@@ -41,7 +41,7 @@ pub(super) fn lint(place: &Place<'_>, population: Option<&Population<'_>>) -> Ve
 fn cidrs(rule: &Rule) -> impl Iterator<Item = (&IpNet, &[IpNet])> {
     let peers = match &rule.peers {
         Peers::Of(peers) => peers.as_slice(),
-        Peers::Any | Peers::Nobody => &[],
+        Peers::Any | Peers::NoPeer => &[],
     };
     peers.iter().filter_map(|peer| match peer {
         Peer::Cidr { net, except } => Some((net, except.as_slice())),

@@ -7,7 +7,7 @@ use super::finding::{Finding, Place};
 use crate::model::{LabelSelector, NamespaceMatch, Peer, Peers, Ports, RuleAction};
 
 pub(super) fn lint(place: &Place<'_>) -> Vec<Finding> {
-    if place.rule.action != RuleAction::Allow || place.rule.peers == Peers::Nobody {
+    if place.rule.action != RuleAction::Allow || place.rule.peers == Peers::NoPeer {
         return Vec::new();
     }
     let mut findings = Vec::new();
@@ -21,7 +21,7 @@ pub(super) fn lint(place: &Place<'_>) -> Vec<Finding> {
             findings.push(place.finding(LintCode::AnyPeer, what));
         }
         Peers::Of(peers) => findings.extend(everyone(place, peers)),
-        Peers::Nobody => {}
+        Peers::NoPeer => {}
     }
     findings
 }

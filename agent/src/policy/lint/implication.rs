@@ -179,7 +179,7 @@ fn covers_peers(wide: &Peers, narrow: &Peers, inventory: Option<&Inventory>) -> 
         (Peers::Of(wide), Peers::Of(narrow)) => narrow
             .iter()
             .all(|narrow| wide.iter().any(|wide| covers_peer(wide, narrow, inventory))),
-        (Peers::Of(_) | Peers::Nobody, _) => false,
+        (Peers::Of(_) | Peers::NoPeer, _) => false,
     }
 }
 

@@ -100,7 +100,7 @@ fn is_declared(
     name: &PortName,
 ) -> bool {
     if !population.declares(protocol, name) {
-        return place.rule.peers == Peers::Nobody;
+        return place.rule.peers == Peers::NoPeer;
     }
     if place.direction == Direction::Ingress {
         let mut subjects = population.subjects(place.policy);
@@ -108,7 +108,7 @@ fn is_declared(
     }
     match &place.rule.peers {
         // Unknown peers are not reported.
-        Peers::Any | Peers::Nobody => true,
+        Peers::Any | Peers::NoPeer => true,
         Peers::Of(peers) => peers.iter().any(|peer| match peer {
             Peer::Cidr { net, except } => population
                 .groups_in(net, except)

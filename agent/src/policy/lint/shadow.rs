@@ -167,7 +167,7 @@ fn in_tier<'a>(
 fn shadowed(place: &Place<'_>, rivals: &[Rival<'_>], input: &LintInput<'_>) -> Option<Finding> {
     let rule = place.rule;
     let is_over = rule.window.expires.is_some_and(|end| end <= input.now);
-    if is_over || rule.peers == Peers::Nobody {
+    if is_over || rule.peers == Peers::NoPeer {
         return None;
     }
     let mut duplicate = None;

@@ -35,7 +35,7 @@ impl Setup {
             fs::write(directory.path().join(name), text).unwrap();
         }
         let paths = |kind: &str| vec![directory.path().join(kind)];
-        let (set, reload) = FileSet::load_initial(paths("i"), paths("p")).unwrap();
+        let (set, reload) = FileSet::load_strict(paths("i"), paths("p")).unwrap();
         assert_eq!(reload.errors, []);
         Self { directory, set }
     }
@@ -297,20 +297,20 @@ fn the_strict_first_load_is_all_or_nothing() {
     fs::write(&good, policy("a", "")).unwrap();
     fs::write(&bad, "x").unwrap();
     assert_eq!(
-        FileSet::load_initial(vec![], vec![good.clone(), bad])
+        FileSet::load_strict(vec![], vec![good.clone(), bad])
             .unwrap_err()
             .len(),
         1
     );
     let missing = directory.path().join("missing.toml");
-    let errors = FileSet::load_initial(vec![], vec![missing]).unwrap_err();
+    let errors = FileSet::load_strict(vec![], vec![missing]).unwrap_err();
     assert!(
         errors[0]
             .to_string()
             .contains("missing.toml: cannot be read"),
         "{errors:?}"
     );
-    let (set, reload) = FileSet::load_initial(vec![], vec![good]).unwrap();
+    let (set, reload) = FileSet::load_strict(vec![], vec![good]).unwrap();
     assert!(reload.changed);
     assert_eq!(set.policies().len(), 1);
 }
@@ -357,7 +357,7 @@ fn special_files_and_large_files_are_refused() {
 #[test]
 fn the_example_files_load() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
-    let (set, reload) = FileSet::load_initial(
+    let (set, reload) = FileSet::load_strict(
         vec![examples.join("inventory.toml")],
         vec![examples.join("shop.toml")],
     )
@@ -430,7 +430,7 @@ fn a_configured_file_that_disappears_keeps_its_content_in_force() {
     let policies = dir.path().join("policies.toml");
     fs::write(&inventory, SHOP).unwrap();
     fs::write(&policies, policy("a", "")).unwrap();
-    let (mut set, _) = FileSet::load_initial(vec![inventory], vec![policies.clone()]).unwrap();
+    let (mut set, _) = FileSet::load_strict(vec![inventory], vec![policies.clone()]).unwrap();
     fs::remove_file(&policies).unwrap();
     let reload = set.reload();
     assert!(

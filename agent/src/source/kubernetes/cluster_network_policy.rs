@@ -14,7 +14,7 @@ use crate::model::{
     LabelSelector, Origin, Peers, Policy, PolicyKind, Ports, Priority, Rule, RuleAction, Scope,
     Tier, Window, quote,
 };
-use crate::source::document::Oddity;
+use crate::source::document::WarningKind;
 use crate::source::limits::MAX_CLUSTER_ITEMS;
 use crate::source::value;
 
@@ -223,7 +223,7 @@ fn fail_closed(
         |name| format!("rule {}", quote(name)),
     );
     let (outcome, replacement) = if action == RuleAction::Allow {
-        let replacement = (action, Peers::Nobody, ports);
+        let replacement = (action, Peers::NoPeer, ports);
         ("matches nothing", replacement)
     } else {
         let replacement = (RuleAction::Deny, Peers::Any, Ports::Any);
@@ -231,6 +231,6 @@ fn fail_closed(
     };
     let reason = peer.reason;
     let message = format!("{reason}: {rule} {outcome}");
-    object.warn(peer.place, Oddity::FailsClosed, message);
+    object.warn(peer.place, WarningKind::FailsClosed, message);
     replacement
 }

@@ -16,7 +16,7 @@ use crate::model::{
     RuleAction, Scope, Window, quote,
 };
 use crate::source::cidr_block;
-use crate::source::document::Oddity;
+use crate::source::document::WarningKind;
 use crate::source::limits::{MAX_PEERS, MAX_RULES};
 
 /// Converts an object that is known to be a NetworkPolicy.
@@ -36,7 +36,7 @@ pub(super) fn policy(object: &mut Object<'_, '_>, root: &Node<'_>) -> Option<Pol
         Some(pods) => selector(object, pods, "podSelector"),
         None => {
             let message = "spec without podSelector: taken as every pod of the namespace";
-            object.warn(spec, Oddity::NoPodSelector, message);
+            object.warn(spec, WarningKind::NoPodSelector, message);
             Some(LabelSelector::everything())
         }
     };
@@ -162,7 +162,7 @@ impl Direction {
         };
         let items = object.items_up_to(node, self.peers, MAX_PEERS)?;
         if items.is_empty() {
-            return Some(mutant!(empty_from_is_nobody, Peers::Any, Peers::Nobody));
+            return Some(mutant!(empty_from_is_nobody, Peers::Any, Peers::NoPeer));
         }
         let peers: Vec<Peer> = items
             .iter()
@@ -184,7 +184,7 @@ impl Direction {
             let Self { rules, kind, .. } = self;
             let message = format!("{rules} rules without effect: policyTypes does not name {kind}");
             let place = spec.get(rules).unwrap_or(spec);
-            object.warn(place, Oddity::IgnoredRules, message);
+            object.warn(place, WarningKind::IgnoredRules, message);
         }
         mutant!(
             types_ignored_for_rules,
@@ -261,7 +261,7 @@ pub(super) fn cidr_of(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<ip
     let (net, had_host_bits) = object.accept(node, crate::source::value::cidr(text))?;
     if had_host_bits {
         let message = format!("{text} has host bits set: taken as {net}");
-        object.warn(node, Oddity::HostBits, message);
+        object.warn(node, WarningKind::HostBits, message);
     }
     Some(net)
 }

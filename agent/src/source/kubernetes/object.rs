@@ -9,7 +9,7 @@ use super::legacy_fields;
 use super::node::{Node, Value};
 use super::yaml::span_at;
 use crate::model::quote;
-use crate::source::document::{Document, Oddity};
+use crate::source::document::{Document, WarningKind};
 
 /// The name of the object and the document that collects its findings.
 pub(super) struct Object<'d, 'a> {
@@ -45,9 +45,15 @@ impl<'d, 'a> Object<'d, 'a> {
     }
 
     /// Records a warning at a node.
-    pub(super) fn warn(&mut self, node: &Node<'_>, oddity: Oddity, message: impl fmt::Display) {
+    pub(super) fn warn(
+        &mut self,
+        node: &Node<'_>,
+        warning_kind: WarningKind,
+        message: impl fmt::Display,
+    ) {
         let message = format!("{}: {message}", self.name);
-        self.document.warn(span_at(node.offset), oddity, message);
+        self.document
+            .warn(span_at(node.offset), warning_kind, message);
     }
 
     /// The value, or `None` after recording the error at the node.

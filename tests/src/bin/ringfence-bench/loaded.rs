@@ -129,7 +129,7 @@ impl LoadedPrograms {
     ) -> Result<usize> {
         let inventory = self.write("inventory", inventory)?;
         let policies = self.write("policies", policies)?;
-        let (set, _) = FileSet::load_initial(inventory, policies).map_err(|e| anyhow!("{e:?}"))?;
+        let (set, _) = FileSet::load_strict(inventory, policies).map_err(|e| anyhow!("{e:?}"))?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         let endpoint = |(ifindex, name): (u32, &String)| -> Result<LocalEndpoint> {
             Ok(LocalEndpoint {

@@ -160,7 +160,7 @@ fn unsupported_peers_fail_closed() {
         let rule = &policy.egress.unwrap()[0];
         assert_eq!(
             (rule.action, &rule.peers),
-            (RuleAction::Allow, &Peers::Nobody)
+            (RuleAction::Allow, &Peers::NoPeer)
         );
         assert_eq!(
             warning,
