@@ -221,14 +221,14 @@ impl Policy {
     pub fn selects(
         &self,
         namespace: &NamespaceName,
-        namespace_labels: &Labels,
+        of_namespace: &Labels,
         labels: &Labels,
     ) -> bool {
         let in_scope = match &self.scope {
             Scope::Namespace(name) => name == namespace,
             Scope::Cluster { namespaces, .. } => mutant!(
                 subject_namespaces_ignored,
-                namespaces.matches(namespace_labels),
+                namespaces.matches(of_namespace),
                 true,
             ),
         };
