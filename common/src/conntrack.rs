@@ -18,7 +18,6 @@ use crate::{
     ids::{IdentityId, RuleSlot, TableId},
     layout::shared_layout,
     mode::{Direction, Verdict},
-    mutant,
     net::{Ip4, Ip6, Port},
     policy::{Decision, FOREVER},
 };
@@ -127,7 +126,7 @@ impl CtEntry {
     #[inline(always)]
     #[must_use]
     pub fn is_live(&self, now: u64) -> bool {
-        mutant!(dead_entry_speaks, now < self.expires, true)
+        now < self.expires
     }
 
     /// Whether the stored verdict is current. The boot clock is read only if the verdict has a
@@ -135,13 +134,9 @@ impl CtEntry {
     #[inline(always)]
     #[must_use]
     pub fn is_fresh(&self, table: TableId, epoch: u32, boot: impl FnOnce() -> u64) -> bool {
-        mutant!(table_ignored, self.table.0 == table.0, true)
-            && mutant!(epoch_ignored, self.epoch == epoch, true)
-            && mutant!(
-                recheck_ignored,
-                self.recheck == FOREVER || boot() < self.recheck,
-                true
-            )
+        self.table.0 == table.0
+            && self.epoch == epoch
+            && (self.recheck == FOREVER || boot() < self.recheck)
     }
 
     /// The stored verdict.

@@ -10,7 +10,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{
     SECOND,
     layout::shared_layout,
-    mutant,
     net::{Ip4, Ip6, Port},
 };
 
@@ -84,11 +83,7 @@ impl FragmentPorts {
     #[inline(always)]
     #[must_use]
     pub fn is_current(&self, now: u64) -> bool {
-        mutant!(
-            fragments_never_expire,
-            now.saturating_sub(self.seen) < LIFETIME,
-            true
-        )
+        now.saturating_sub(self.seen) < LIFETIME
     }
 }
 

@@ -5,10 +5,7 @@
 //! and asserted at compile time. Addresses and ports are in network byte order, in types that say
 //! so. Times are nanoseconds: of the kernel's boot clock for points in time, of its tick clock for
 //! durations. This crate does no I/O and holds no state.
-#![cfg_attr(
-    not(any(test, all(feature = "mutants", not(target_arch = "bpf")))),
-    no_std
-)]
+#![cfg_attr(not(test), no_std)]
 
 pub mod conntrack;
 pub mod deny_aggregate;
@@ -20,7 +17,6 @@ pub mod ids;
 mod layout;
 pub mod maps;
 pub mod mode;
-pub mod mutant;
 pub mod net;
 pub mod packet;
 pub mod policy;

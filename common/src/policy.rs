@@ -11,7 +11,6 @@ use crate::{
     ids::{ClassId, RuleSlot, TableId},
     layout::shared_layout,
     mode::{Direction, Verdict},
-    mutant,
     net::Port,
 };
 
@@ -228,14 +227,9 @@ impl Decision {
 /// row of a later period is missing or lies beyond [`MAX_PERIODS`].
 pub fn decide(table: &impl PolicyTable, query: &Query, now: u64) -> Result<Decision, DropReason> {
     let mut key = query.key();
-    let time = mutant!(valid_until_included, now, now.saturating_sub(1));
-    let decision = match lookup_current(table, &mut key, || time)? {
+    let decision = match lookup_current(table, &mut key, || now)? {
         Some(decision) => Some(decision),
-        None => mutant!(
-            later_steps_ignored,
-            lookup_later(table, &mut key, time),
-            None
-        ),
+        None => lookup_later(table, &mut key, now),
     };
     decision.ok_or(DropReason::NoPolicyRow)
 }
@@ -252,7 +246,7 @@ pub fn lookup_current(
     key: &mut PolicyKey,
     now: impl FnOnce() -> u64,
 ) -> Result<Option<Decision>, DropReason> {
-    if let Some(row) = mutant!(class_rows_ignored, table.row(key), None) {
+    if let Some(row) = table.row(key) {
         return Ok(row.at(now));
     }
     key.class = ClassId::ANY;

@@ -12,7 +12,6 @@ use ringfence_common::{
     event::EventKind,
     ids::{IdentityId, RuleSlot},
     mode::{Action, Direction, Verdict},
-    mutant,
     packet::Packet,
     stats::Counter,
 };
@@ -50,12 +49,7 @@ impl<A: Family> FlowPacket<'_, A> {
         let packet = self.packet;
         let source = (packet.source, packet.source_port);
         let destination = (packet.destination, packet.destination_port);
-        let leaves = mutant!(
-            key_by_ports,
-            self.from_workload,
-            packet.source_port.number() < packet.destination_port.number()
-        );
-        let (local, peer) = if leaves {
+        let (local, peer) = if self.from_workload {
             (source, destination)
         } else {
             (destination, source)
@@ -116,11 +110,7 @@ fn reevaluate<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &mut Ct
         return allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
     }
     let port = if flow.is_reply_of(entry) {
-        mutant!(
-            rejudged_by_the_wrong_port,
-            flow.packet.source_port,
-            flow.packet.destination_port
-        )
+        flow.packet.source_port
     } else {
         flow.packet.destination_port
     };
@@ -147,21 +137,10 @@ pub fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> Action {
     let key = flow.key(context.ifindex);
     let epoch = maps::epoch(flow.peer().epoch_slot());
     let mut contested = false;
-    if let Some(entry) = ct_store::find::<A>(context, &key)
-        && mutant!(replies_need_a_rule, true, !flow.is_reply_of(entry))
-    {
-        let opening = mutant!(
-            syn_judged_by_its_entry,
-            opens(flow.packet.protocol, flow.packet.tcp),
-            false
-        );
+    if let Some(entry) = ct_store::find::<A>(context, &key) {
+        let opening = opens(flow.packet.protocol, flow.packet.tcp);
         let entry_use = entry_use(context, flow, entry);
-        if mutant!(
-            reverse_syn_accepted,
-            !(opening && flow.is_reply_of(entry)),
-            true
-        ) && entry_use != EntryUse::OtherSender
-        {
+        if !(opening && flow.is_reply_of(entry)) && entry_use != EntryUse::OtherSender {
             if !opening
                 && entry_use == EntryUse::Usable
                 && entry.is_fresh(context.endpoint.table, epoch, clock::boot)
@@ -216,7 +195,7 @@ fn established<A: Family>(
 #[inline(always)]
 fn update_entry<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &mut CtEntry) -> bool {
     let packet = flow.packet;
-    let reply = mutant!(replies_unnoticed, flow.is_reply_of(entry), false);
+    let reply = flow.is_reply_of(entry);
     let after = next_state(entry.state, packet.protocol, reply, packet.tcp);
     if after != entry.state {
         entry.state = after;
@@ -268,11 +247,7 @@ fn reevaluate_entry<A: Family>(
     }
     let packet = flow.packet;
     let reply = flow.is_reply_of(old);
-    if mutant!(
-        a_restart_is_free,
-        restarts(old.state, packet.protocol, reply, packet.tcp),
-        false
-    ) {
+    if restarts(old.state, packet.protocol, reply, packet.tcp) {
         charge(context, entry);
     }
     events::count(Counter::FlowsReevaluated);
@@ -328,12 +303,12 @@ fn create_entry<A: Family>(
         Verdict::Allow => Counter::FlowsAllowed,
         Verdict::Deny => Counter::FlowsDenied,
     });
-    let may_open = mutant!(takes_over_in_the_middle, !is_mid_flow(flow.packet), true);
+    let may_open = !is_mid_flow(flow.packet);
     let takes_over = entry.verdict() == Verdict::Allow && may_open;
-    let may_keep = !contested || mutant!(denied_syn_takes_over, takes_over, true);
+    let may_keep = !contested || takes_over;
     let keep = may_keep && opening != Opening::Nothing;
     let raw = commit(context, flow, key, entry, (Some(EventKind::New), keep));
-    let passes = mutant!(a_drop_takes_over, raw == Action::Pass as u32, true);
+    let passes = raw == Action::Pass as u32;
     if contested && takes_over && passes {
         // The replaced entry may be in the assured map, which is searched first.
         ct_store::remove::<A>(context, key);
@@ -347,7 +322,7 @@ fn create_entry<A: Family>(
 fn charge(context: &Context, entry: &mut CtEntry) {
     if entry.flags & flags::FROM_WORKLOAD != 0
         && entry.verdict() == Verdict::Allow
-        && let Err(reason) = mutant!(attempts_unlimited, ct_store::charge(context), Ok(()))
+        && let Err(reason) = ct_store::charge(context)
     {
         entry.fail_closed(reason, entry.peer);
         // In `observe` the packet passes, so check the quota again on the next packet.
@@ -374,7 +349,7 @@ fn commit<A: Family>(
 ) -> u32 {
     let mut action = Action::of(entry.verdict(), context.mode);
     let known = entry.expires != 0;
-    let passes = mutant!(denied_flow_recorded, matches!(action, Action::Pass), true);
+    let passes = matches!(action, Action::Pass);
     if passes {
         update_entry(context, flow, entry);
     }

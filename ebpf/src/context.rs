@@ -1,6 +1,6 @@
 //! Facts that stay constant while one packet is processed.
 
-use ringfence_common::{endpoint::Endpoint, mode::Mode, mutant, packet::Frame};
+use ringfence_common::{endpoint::Endpoint, mode::Mode, packet::Frame};
 
 use crate::{clock, maps, skb::Skb};
 
@@ -37,13 +37,9 @@ impl<'a> Context<'a> {
             ingress_ifindex: skb.ingress_ifindex(),
             length: skb.len(),
             now: clock::ticks(),
-            mode: mutant!(
-                mode_ignored,
-                Mode::effective(
-                    endpoint.mode_override,
-                    maps::namespace_mode(endpoint.namespace),
-                ),
-                Mode::Enforce
+            mode: Mode::effective(
+                endpoint.mode_override,
+                maps::namespace_mode(endpoint.namespace),
             ),
         }
     }

@@ -10,7 +10,6 @@ use ringfence_common::{
     conntrack::{CtEntry, flags, opens},
     ids::{IdentityId, RuleSlot},
     mode::{Direction, Verdict},
-    mutant,
     packet::{Packet, TcpFlags, protocol},
 };
 
@@ -42,10 +41,10 @@ pub fn evaluate_new<A: Family>(
     flow: &FlowPacket<A>,
     entry: &mut CtEntry,
 ) -> Opening {
-    let local = mutant!(everybody_is_the_node, context.ingress_ifindex == 0, true);
+    let local = context.ingress_ifindex == 0;
     let mid_flow = is_mid_flow(flow.packet);
     if !flow.from_workload && local {
-        if mutant!(late_answers_open, mid_flow, false) {
+        if mid_flow {
             return host_mid_flow(context, flow, entry);
         }
         entry.flags |= flags::HOST_INGRESS;
@@ -101,11 +100,7 @@ fn host_mid_flow<A: Family>(
     }
     // A SYN-ACK may reply to a forged SYN, and nothing follows a reset.
     let mut opening = Opening::Nothing;
-    if mutant!(
-        any_answer_opens,
-        !packet.tcp.has(TcpFlags::SYN) && !packet.tcp.has(TcpFlags::RST),
-        true
-    ) {
+    if !packet.tcp.has(TcpFlags::SYN) && !packet.tcp.has(TcpFlags::RST) {
         set_direction(entry, Direction::Egress);
         let reverse = (Direction::Egress, packet.source_port);
         evaluate(context, flow, reverse, entry);
@@ -113,11 +108,7 @@ fn host_mid_flow<A: Family>(
             return Opening::Charged;
         }
         set_direction(entry, Direction::Ingress);
-        let client = mutant!(
-            servers_are_clients,
-            packet.source_port.number() >= EPHEMERAL,
-            true
-        );
+        let client = packet.source_port.number() >= EPHEMERAL;
         if client && in_pickup_window(context) {
             entry.flags |= flags::HOST_INGRESS;
             opening = Opening::Flow;
@@ -149,15 +140,10 @@ pub fn set_direction(entry: &mut CtEntry, direction: Direction) {
 /// allow to leave everything that the reverse direction allows to enter.
 #[inline(always)]
 pub fn is_mid_flow<A: Family>(packet: &Packet<A>) -> bool {
-    mutant!(datagrams_picked_up, packet.protocol == protocol::TCP, true)
-        && !opens(packet.protocol, packet.tcp)
+    packet.protocol == protocol::TCP && !opens(packet.protocol, packet.tcp)
 }
 
 #[inline(always)]
 fn in_pickup_window(context: &Context) -> bool {
-    mutant!(
-        pick_up_without_end,
-        clock::boot() < u64::from(context.endpoint.pickup_until) * SECOND,
-        true
-    )
+    clock::boot() < u64::from(context.endpoint.pickup_until) * SECOND
 }

@@ -11,7 +11,6 @@ use ringfence_common::{
     conntrack::{CtEntry, flags, is_assured, is_open, is_replied},
     drop_reason::DropReason,
     maps::CONNTRACK_CAPACITY,
-    mutant,
     quota::{Quota, Usage},
 };
 
@@ -136,10 +135,7 @@ pub fn promote<A: Family>(
             .unwrap_or(0);
         moved.flags |= flags::ASSURED;
         let room = usage.has_room(swept, ASSURED_QUOTA.load());
-        if mutant!(proven_flows_unlimited, room, true)
-            && is_same_entry(A::unreplied(key), entry)
-            && A::add_assured(key, moved)
-        {
+        if room && is_same_entry(A::unreplied(key), entry) && A::add_assured(key, moved) {
             usage.assured = usage.assured.wrapping_add(1);
             A::remove_unreplied(key);
         }

@@ -12,7 +12,6 @@ use ringfence_common::{
     event::{EventKind, FlowEvent},
     ids::{IdentityId, RuleSlot},
     mode::{Action, Direction, Verdict},
-    mutant,
     net::{Address, Ip4, Ip6, Port},
     packet::Packet,
     stats::{Counter, of_reason},
@@ -156,9 +155,9 @@ pub fn report_denied(context: &Context, event: &mut FlowEvent) -> u32 {
         Action::Pass
     };
     if let Some(reason) = DropReason::from_raw(event.reason) {
-        mutant!(drop_not_counted, add(of_reason(reason, action)), ());
+        add(of_reason(reason, action));
     }
-    mutant!(denials_are_no_hits, hit(event.rule, context.now), ());
+    hit(event.rule, context.now);
     let mut key = DenyKey {
         peer: event.peer,
         ifindex: event.ifindex,
@@ -176,7 +175,7 @@ pub fn report_denied(context: &Context, event: &mut FlowEvent) -> u32 {
     }
     let named =
         ct_store::usage(context.ifindex).is_some_and(|usage| usage.may_aggregate(context.now));
-    if mutant!(a_flood_is_told_of_packet_by_packet, !named, false) {
+    if !named {
         // A scan or a flood: all packets of one rule and protocol share an aggregate without peer
         // and ports.
         event.peer = if event.family == 4 {
@@ -216,7 +215,7 @@ fn update_aggregate(context: &Context, event: &mut FlowEvent, count: *mut DenyCo
     count.packets += 1;
     count.bytes += event.bytes;
     let within_interval = context.now.saturating_sub(count.reported) < REPORT_INTERVAL;
-    if mutant!(every_denial_reported, within_interval, false) {
+    if within_interval {
         return 0;
     }
     count.reported = context.now;
@@ -256,11 +255,7 @@ fn write(event: &mut FlowEvent) -> bool {
     count(if written {
         Counter::EventsWritten
     } else {
-        mutant!(
-            lost_event_not_counted,
-            Counter::EventsLost,
-            Counter::EventsWritten
-        )
+        Counter::EventsLost
     });
     written
 }

@@ -11,7 +11,6 @@ use ringfence_common::{
     endpoint::{Endpoint, Owns},
     fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
     ids::IdentityId,
-    mutant,
     net::{Ip4, Ip6, Port},
     packet::{
         Packet, Parse,
@@ -136,7 +135,7 @@ impl Family for Ip4 {
             source: packet.source,
             destination: packet.destination,
             ifindex,
-            id: mutant!(fragment_id_ignored, packet.fragment_id, 0),
+            id: packet.fragment_id,
             protocol: packet.protocol,
             from_workload: u8::from(from_workload),
             reserved: [0; 2],
@@ -237,7 +236,7 @@ impl Family for Ip6 {
             source: packet.source,
             destination: packet.destination,
             ifindex,
-            id: mutant!(fragment_id_ignored, packet.fragment_id, 0),
+            id: packet.fragment_id,
             from_workload: u8::from(from_workload),
             reserved: [0; 7],
         }

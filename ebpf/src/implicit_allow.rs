@@ -5,7 +5,7 @@
 //! belongs to the workload. Table and epoch do not express this, so it is checked for every packet
 //! of such a flow. Which packets open one is decided in [`crate::ct_new`].
 
-use ringfence_common::{conntrack::CtEntry, ids::RuleSlot, mutant};
+use ringfence_common::{conntrack::CtEntry, ids::RuleSlot};
 
 use crate::{conntrack::FlowPacket, context::Context, family::Family};
 
@@ -29,14 +29,14 @@ pub enum EntryUse {
 fn check_implicit<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &CtEntry) -> EntryUse {
     if entry.rule == RuleSlot::OWN_ADDRESS {
         let own = flow.peer().owned_by(context.endpoint);
-        return if mutant!(once_own_always_own, own, true) {
+        return if own {
             EntryUse::Usable
         } else {
             EntryUse::Stale
         };
     }
     let foreign = !flow.from_workload && context.ingress_ifindex != 0;
-    if mutant!(anybody_goes_on_for_the_node, foreign, false) {
+    if foreign {
         EntryUse::OtherSender
     } else {
         EntryUse::Usable

@@ -13,7 +13,6 @@ use ringfence_common::{
     fragment::FragmentPorts,
     ids::{IdentityId, NamespaceSlot, TableId},
     mode::{Action, Mode, Verdict},
-    mutant,
     net::{Address, Ip4, Ip6},
     packet::{
         Kind, Packet, TcpFlags, arp, ethertype,
@@ -79,14 +78,10 @@ fn filter_frame<const FROM: bool>(ctx: &TcContext) -> Action {
     // SAFETY: ENDPOINTS is not preallocated, so the value outlives this program's run (RCU).
     let Some(endpoint) = (unsafe { maps::ENDPOINTS.get(ifindex) }) else {
         let context = Context::new(&skb, ifindex, &UNKNOWN_ENDPOINT);
-        return mutant!(
-            unknown_endpoint_passes,
-            deny_frame::<FROM>(&context, DropReason::UnknownEndpoint, 0),
-            Action::Pass
-        );
+        return deny_frame::<FROM>(&context, DropReason::UnknownEndpoint, 0);
     };
     let mut context = Context::new(&skb, ifindex, endpoint);
-    if mutant!(vlan_frame_passes, skb.has_vlan_tag(), false) {
+    if skb.has_vlan_tag() {
         return deny_frame::<FROM>(&context, DropReason::Vlan, 0);
     }
     match skb.ethertype() {
@@ -95,26 +90,14 @@ fn filter_frame<const FROM: bool>(ctx: &TcContext) -> Action {
         ethertype::ARP => {
             if FROM && let Err(reason) = arp::may_send(&skb, endpoint) {
                 deny_frame::<FROM>(&context, reason, 0)
-            } else if mutant!(
-                lockdown_lets_arp_pass,
-                context.mode == Mode::Lockdown,
-                false
-            ) {
+            } else if context.mode == Mode::Lockdown {
                 deny_frame::<FROM>(&context, DropReason::Lockdown, 0)
             } else {
                 Action::Pass
             }
         }
-        ethertype::VLAN | ethertype::QINQ => mutant!(
-            vlan_frame_passes,
-            deny_frame::<FROM>(&context, DropReason::Vlan, 0),
-            Action::Pass
-        ),
-        _ => mutant!(
-            unknown_ethertype_passes,
-            deny_frame::<FROM>(&context, DropReason::Ethertype, 0),
-            Action::Pass
-        ),
+        ethertype::VLAN | ethertype::QINQ => deny_frame::<FROM>(&context, DropReason::Vlan, 0),
+        _ => deny_frame::<FROM>(&context, DropReason::Ethertype, 0),
     }
 }
 
@@ -179,28 +162,15 @@ fn check_source<A: Family, const FROM: bool>(
 ) -> Result<(), DropReason> {
     let endpoint = context.endpoint;
     if FROM {
-        let own = mutant!(
-            ipv6_source_unchecked,
-            A::is_own(packet, endpoint),
-            A::VERSION == 6 || A::is_own(packet, endpoint)
-        );
-        if mutant!(
-            source_unchecked_mid_flow,
-            !own,
-            !own && !packet.tcp.has(TcpFlags::ACK)
-        ) {
+        let own = A::is_own(packet, endpoint);
+        if !own {
             return Err(DropReason::SpoofedSource);
         }
         return A::may_announce(skb, packet, endpoint);
     }
     let came_from_elsewhere =
         context.ingress_ifindex != 0 && context.ingress_ifindex != context.ifindex;
-    if mutant!(
-        own_address_from_elsewhere_passes,
-        came_from_elsewhere,
-        false
-    ) && packet.source.owned_by(endpoint)
-    {
+    if came_from_elsewhere && packet.source.owned_by(endpoint) {
         return Err(DropReason::SpoofedSource);
     }
     A::may_arrive(packet)
@@ -209,11 +179,7 @@ fn check_source<A: Family, const FROM: bool>(
 /// Passes a packet that belongs to no flow of its own, except under lockdown.
 #[inline(always)]
 fn pass_stateless<A: Family, const FROM: bool>(context: &Context, packet: &Packet<A>) -> Action {
-    if mutant!(
-        lockdown_lets_discovery_pass,
-        context.mode == Mode::Lockdown,
-        false
-    ) {
+    if context.mode == Mode::Lockdown {
         return deny_packet::<A, FROM>(context, packet, DropReason::Lockdown);
     }
     Action::Pass
@@ -245,7 +211,7 @@ fn track_fragment<A: Family>(
     match A::fragment_find(&key) {
         Some(ports) if ports.is_current(context.now) => {
             let overwrites = packet.datagram_offset < u32::from(ports.headers);
-            if mutant!(fragment_overwrites_headers, overwrites, false) {
+            if overwrites {
                 return Err(DropReason::TinyFragment);
             }
             packet.source_port = ports.source;
@@ -253,11 +219,7 @@ fn track_fragment<A: Family>(
             packet.protocol = ports.protocol;
             Ok(())
         }
-        _ => mutant!(
-            orphan_fragment_passes,
-            Err(DropReason::OrphanFragment),
-            Ok(())
-        ),
+        _ => Err(DropReason::OrphanFragment),
     }
 }
 
@@ -285,15 +247,9 @@ fn check_icmp_error<A: Family, const FROM: bool>(
         packet: &quoted,
         from_workload: !FROM,
     };
-    if mutant!(
-        icmp_error_for_anybody,
-        quoted.source == packet.destination,
-        true
-    ) && mutant!(
-        icmp_error_about_others,
-        ours.owned_by(context.endpoint),
-        true
-    ) && mutant!(icmp_error_always_passes, is_allowed(context, &flow), true)
+    if quoted.source == packet.destination
+        && ours.owned_by(context.endpoint)
+        && is_allowed(context, &flow)
     {
         return Ok(());
     }

@@ -9,7 +9,6 @@ use ringfence_common::{
     drop_reason::DropReason,
     ids::{IdentityId, RuleSlot},
     mode::{Direction, Verdict},
-    mutant,
     net::Port,
     policy::{self, Decision, PolicyKey, Query},
 };
@@ -70,14 +69,7 @@ fn lookup_current<A: Family>(
     port: Port,
     entry: &mut CtEntry,
 ) -> u32 {
-    let identity = mutant!(
-        unknown_peer_is_world,
-        flow.peer().identity(),
-        match flow.peer().identity() {
-            IdentityId::UNKNOWN => IdentityId::WORLD,
-            identity => identity,
-        }
-    );
+    let identity = flow.peer().identity();
     if identity == IdentityId::UNKNOWN {
         entry.fail_closed(DropReason::UnknownPeer, identity);
         return 0;
@@ -86,7 +78,6 @@ fn lookup_current<A: Family>(
         entry.fail_closed(DropReason::NoPolicyRow, identity);
         return 0;
     };
-    let direction = mutant!(direction_forgotten, direction, Direction::Egress);
     let query = Query {
         table: context.endpoint.table,
         class: maps::class(identity),

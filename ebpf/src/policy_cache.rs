@@ -10,7 +10,6 @@
 use ringfence_common::{
     ids::RuleSlot,
     mode::Verdict,
-    mutant,
     policy::{Decision, FOREVER, PolicyKey},
 };
 
@@ -47,17 +46,9 @@ fn slot(key: &PolicyKey) -> Option<&'static mut CachedDecision> {
 pub fn get(key: &PolicyKey, now: u64) -> Option<Decision> {
     let cached = slot(key)?;
     let ([table, class, flow], kept) = (key.words(), cached.key.words());
-    let table = mutant!(recent_answer_of_any_table, table ^ kept[0], 0);
-    let flow = mutant!(
-        recent_answer_to_any_question,
-        class ^ kept[1] | flow ^ kept[2],
-        0
-    );
-    let old = mutant!(
-        recent_answer_never_old,
-        cached.now ^ now,
-        u64::from(cached.now == 0)
-    );
+    let table = table ^ kept[0];
+    let flow = class ^ kept[1] | flow ^ kept[2];
+    let old = cached.now ^ now;
     // A single comparison, because the verifier follows each branch.
     let differs = old | u64::from(table | flow);
     (differs == 0).then(|| Decision {
@@ -72,7 +63,7 @@ pub fn get(key: &PolicyKey, now: u64) -> Option<Decision> {
 #[inline(always)]
 pub fn put(key: &PolicyKey, now: u64, decision: &Decision) {
     let changes = decision.recheck != FOREVER;
-    if mutant!(a_passing_answer_is_kept, changes, false) {
+    if changes {
         return;
     }
     if let Some(cached) = slot(key) {

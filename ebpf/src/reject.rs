@@ -10,7 +10,6 @@
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
 use ringfence_common::{
     mode::Mode,
-    mutant,
     net::{Ip4, Ip6},
     packet::{
         ETHERNET, Frame, ethertype, protocol,
@@ -47,9 +46,7 @@ pub struct RejectBuffer {
 pub extern "C" fn drop_or_reject(raw: *mut __sk_buff, from_workload: u32) -> i32 {
     let skb = Skb::at(raw);
     let from_workload = from_workload != 0;
-    if !events::is_rejected()
-        || !mutant!(lockdown_answers, mode(skb.ifindex()).sends_rejects(), true)
-    {
+    if !events::is_rejected() || !mode(skb.ifindex()).sends_rejects() {
         return TC_ACT_SHOT;
     }
     let outcome = match skb.ethertype() {
@@ -93,10 +90,10 @@ pub extern "C" fn is_sent_reject(raw: *mut __sk_buff, from_workload: u32) -> u32
     let key = &buffer.key;
     // SAFETY: copied at once. A recycled record loses a reject packet, or lets one pass late.
     let Some(sent) = unsafe { REJECTS.get(key) }.copied() else {
-        return mutant!(answer_without_record, 0, 1);
+        return 0;
     };
     // Only the CPU whose removal succeeds may pass the packet.
-    let taken = mutant!(answer_passes_twice, REJECTS.remove(key).is_ok(), true);
+    let taken = REJECTS.remove(key).is_ok();
     u32::from(taken && clock::ticks().saturating_sub(sent) < REJECT_LIFETIME)
 }
 

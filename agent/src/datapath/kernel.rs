@@ -81,10 +81,6 @@ impl KernelDatapath {
         loader.override_global("TICK", &tick, true);
         let debug = u8::from(options.debug);
         loader.override_global("DEBUG", &debug, true);
-        #[cfg(feature = "mutants")]
-        let mutant = ringfence_common::mutant::chosen();
-        #[cfg(feature = "mutants")]
-        loader.override_global("MUTANT", &mutant, true);
         let mut ebpf = loader
             .load(OBJECT)
             .map_err(|error| DatapathError::Load(chain(&error)))?;

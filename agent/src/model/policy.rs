@@ -9,10 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ringfence_common::{
-    mode::{Direction, Verdict},
-    mutant,
-};
+use ringfence_common::mode::{Direction, Verdict};
 
 use super::labels::Labels;
 use super::name::{NamespaceName, PolicyName, WorkloadId};
@@ -226,11 +223,7 @@ impl Policy {
     ) -> bool {
         let in_scope = match &self.scope {
             Scope::Namespace(name) => name == namespace,
-            Scope::Cluster { namespaces, .. } => mutant!(
-                subject_namespaces_ignored,
-                namespaces.matches(of_namespace),
-                true,
-            ),
+            Scope::Cluster { namespaces, .. } => namespaces.matches(of_namespace),
         };
         in_scope && self.subject.matches(labels)
     }

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use ipnet::IpNet;
-use ringfence_common::{mode::Verdict, mutant};
+use ringfence_common::mode::Verdict;
 
 use super::name::{NamespaceName, PortName, ServiceAccountName};
 use super::protocol::Protocol;
@@ -207,16 +207,8 @@ impl Window {
     /// True if a rule with this window is valid at that time.
     #[must_use]
     pub fn holds(&self, now: WallTime) -> bool {
-        let begun = mutant!(
-            not_before_ignored,
-            self.not_before.is_none_or(|start| start <= now),
-            true,
-        );
-        let over = mutant!(
-            expires_included,
-            self.expires.is_some_and(|end| end <= now),
-            self.expires.is_some_and(|end| end < now),
-        );
+        let begun = self.not_before.is_none_or(|start| start <= now);
+        let over = self.expires.is_some_and(|end| end <= now);
         begun && !over
     }
 }

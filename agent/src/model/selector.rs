@@ -7,8 +7,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use ringfence_common::mutant;
-
 use super::labels::{LabelError, Labels, check_key, check_value};
 
 /// The condition of a requirement on its key.
@@ -78,19 +76,10 @@ impl Requirement {
     /// True if the labels satisfy it.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
-        let label = labels.get(&self.key);
-        let value = mutant!(
-            empty_value_is_absent,
-            label,
-            label.filter(|v| !v.is_empty())
-        );
+        let value = labels.get(&self.key);
         match &self.operator {
             Operator::In(values) => value.is_some_and(|value| values.contains(value)),
-            Operator::NotIn(values) => mutant!(
-                not_in_needs_the_key,
-                value.is_none_or(|value| !values.contains(value)),
-                value.is_some_and(|value| !values.contains(value)),
-            ),
+            Operator::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
         }
@@ -134,11 +123,7 @@ impl LabelSelector {
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
         let mut requirements = self.requirements.iter();
-        mutant!(
-            one_requirement_is_enough,
-            requirements.all(|requirement| requirement.matches(labels)),
-            self.is_everything() || requirements.any(|requirement| requirement.matches(labels)),
-        )
+        requirements.all(|requirement| requirement.matches(labels))
     }
 }
 

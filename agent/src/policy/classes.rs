@@ -10,10 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use ringfence_common::{
-    ids::{ClassId, IdentityId},
-    mutant,
-};
+use ringfence_common::ids::{ClassId, IdentityId};
 
 use super::{
     candidates::Candidates,
@@ -137,13 +134,9 @@ impl Classes {
                 continue;
             };
             self.candidates.add(*id, identity);
-            let matched = known.iter().filter(|(_, asked)| {
-                mutant!(
-                    newcomers_match_nothing,
-                    asked.selector.matches(identity),
-                    false,
-                )
-            });
+            let matched = known
+                .iter()
+                .filter(|(_, asked)| asked.selector.matches(identity));
             gains.insert(*id, matched.map(|(digest, _)| **digest).collect());
         }
         for selector in &turn.came {

@@ -16,7 +16,6 @@ use ringfence_common::{
     endpoint::{Endpoint, MAX_IP4, MAX_IP6},
     ids::{IdentityId, NamespaceSlot, TableId},
     mode::Mode,
-    mutant,
     net::{Ip4, Ip6},
 };
 
@@ -116,11 +115,7 @@ impl Compiler {
             .values()
             .map(|info| (info.table, Arc::clone(&info.spec)))
             .collect();
-        let mut standing = mutant!(
-            tables_in_force_dropped,
-            self.in_force.clone(),
-            Tables::new()
-        );
+        let mut standing = self.in_force.clone();
         standing.extend(latest.iter().map(|(id, spec)| (*id, Arc::clone(spec))));
         layouts.retain(&kinds, &standing);
         let [came, gone] = if sheets.are(&standing) {

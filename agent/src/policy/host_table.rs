@@ -7,7 +7,6 @@ use std::{collections::HashMap, sync::Arc};
 
 use ringfence_common::{
     ids::{ClassId, TableId},
-    mutant,
     net::Port,
     policy::{PolicyKey, PolicyRow, PolicyTable},
 };
@@ -50,11 +49,7 @@ impl PolicyTable for HostTable {
         let rows = self.tables.get(&key.table)?;
         let mut widths = self.widths.get(&group(key)).copied().unwrap_or(0);
         while widths != 0 {
-            let free = mutant!(
-                shortest_prefix_first,
-                widths.trailing_zeros(),
-                widths.ilog2(),
-            );
+            let free = widths.trailing_zeros();
             widths &= !(1 << free);
             let masked = (u32::from(key.port.number()) >> free) << free;
             let narrowed = PolicyKey {

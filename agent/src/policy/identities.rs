@@ -9,7 +9,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use ringfence_common::{ids::IdentityId, mutant};
+use ringfence_common::ids::IdentityId;
 
 use super::{
     identity::{Identity, Kind, WorkloadKind},
@@ -66,10 +66,9 @@ impl Identities {
             Owner::World => (2, None),
             Owner::Workload(number, _) => (3, Some(*number)),
         };
-        let around = mutant!(identity_without_cidrs, cidrs, Vec::new());
         let key = Key {
             owner: owner_key,
-            cidrs: around,
+            cidrs,
         };
         if let Some(id) = self.numbers.get(&key) {
             if let Some(held) = self.held.get_mut(id) {

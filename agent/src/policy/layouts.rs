@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use ringfence_common::{ids::TableId, mode::Direction, mutant};
+use ringfence_common::{ids::TableId, mode::Direction};
 
 use super::{
     desired::Clock,
@@ -46,13 +46,8 @@ impl Layouts {
         if !goes_on {
             self.known.clear();
         }
-        let remaining_window = |spec: &TableSpec| {
-            mutant!(
-                layouts_outlive_their_time,
-                spec.edge.is_none_or(|edge| clock.now < edge.wall),
-                true,
-            )
-        };
+        let remaining_window =
+            |spec: &TableSpec| spec.edge.is_none_or(|edge| clock.now < edge.wall);
         self.known
             .retain(|_, (_, laid_out)| remaining_window(&laid_out.spec));
     }
@@ -60,13 +55,7 @@ impl Layouts {
     /// Removes the layouts that include a changed policy.
     pub(crate) fn change(&mut self, changes: &[PolicyChange]) {
         if !changes.is_empty() {
-            let stands = |kind: &WorkloadKind| {
-                mutant!(
-                    layouts_outlive_their_policies,
-                    !changes.iter().any(|change| change.concerns(kind)),
-                    true,
-                )
-            };
+            let stands = |kind: &WorkloadKind| !changes.iter().any(|change| change.concerns(kind));
             self.known.retain(|_, (kind, _)| stands(kind));
         }
     }

@@ -4,7 +4,7 @@
 //! its first matching rule, and the strongest action wins. In the namespace tier all matching rules
 //! are combined. Times are converted to the boot clock here and nowhere else.
 
-use ringfence_common::{ids::RuleSlot, mode::Verdict, mutant};
+use ringfence_common::{ids::RuleSlot, mode::Verdict};
 
 use super::table::{Edge, Fence, FenceRule, Stage};
 use crate::model::{RuleAction, WallTime};
@@ -74,24 +74,12 @@ fn at(matching: &[&FenceRule], default: Decider, time: Option<WallTime>) -> Deci
         let mut strongest = first;
         let mut last_policy = None;
         while let Some(rule) = rules.next_if(|rule| rule.stage == first.stage) {
-            let one_each = mutant!(first_match_ignored, first.stage != Stage::Namespace, false);
+            let one_each = first.stage != Stage::Namespace;
             if one_each && last_policy == Some(rule.policy) {
                 continue;
             }
             last_policy = Some(rule.policy);
-            let stronger = if first.stage == Stage::Namespace {
-                mutant!(
-                    allow_beats_deny_in_a_namespace,
-                    rule.action > strongest.action,
-                    rule.action < strongest.action,
-                )
-            } else {
-                mutant!(
-                    allow_beats_deny_on_a_tie,
-                    rule.action > strongest.action,
-                    rule.action < strongest.action,
-                )
-            };
+            let stronger = rule.action > strongest.action;
             if stronger {
                 strongest = rule;
             }
@@ -101,22 +89,12 @@ fn at(matching: &[&FenceRule], default: Decider, time: Option<WallTime>) -> Deci
                 return Decider {
                     verdict,
                     slot: strongest.slot,
-                    reject: mutant!(
-                        reject_is_silent,
-                        strongest.action == RuleAction::Reject,
-                        false,
-                    ),
+                    reject: strongest.action == RuleAction::Reject,
                 };
             }
             None => {
                 while rules
-                    .next_if(|rule| {
-                        mutant!(
-                            pass_ends_with_its_priority,
-                            rule.stage.same_tier(first.stage),
-                            false,
-                        )
-                    })
+                    .next_if(|rule| rule.stage.same_tier(first.stage))
                     .is_some()
                 {}
             }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use ringfence_common::{mutant, packet::protocol};
+use ringfence_common::packet::protocol;
 
 use crate::model::{NamedPort, PortMatch, Ports, Protocol};
 
@@ -23,11 +23,7 @@ pub(crate) fn protocol_numbers(protocol: Protocol) -> Vec<u8> {
         Protocol::Tcp => vec![protocol::TCP],
         Protocol::Udp => vec![protocol::UDP],
         Protocol::Sctp => vec![protocol::SCTP],
-        Protocol::Icmp => mutant!(
-            icmp_is_version_4_alone,
-            vec![protocol::ICMP, protocol::ICMPV6],
-            vec![protocol::ICMP],
-        ),
+        Protocol::Icmp => vec![protocol::ICMP, protocol::ICMPV6],
         Protocol::Number(number) => vec![number],
     }
 }
@@ -55,8 +51,7 @@ pub(crate) fn split(ports: &Ports) -> Option<Resolved> {
                 first,
                 last,
             } => {
-                let last = mutant!(end_port_excluded, *last, (*last - 1).max(*first));
-                add(&mut resolved.fixed, *protocol, *first, last);
+                add(&mut resolved.fixed, *protocol, *first, *last);
             }
             PortMatch::Named { protocol, name } => resolved.named.push((*protocol, name.clone())),
         }
@@ -71,17 +66,8 @@ pub(crate) fn declared<'a>(
 ) -> impl Iterator<Item = &'a NamedPort> {
     let (protocol, name) = wanted;
     ports.into_iter().filter(move |port| {
-        let right_protocol = mutant!(
-            named_port_protocol_ignored,
-            protocol.is_none_or(|protocol| protocol == port.protocol),
-            true,
-        );
-        let default = mutant!(
-            bare_port_name_is_tcp,
-            true,
-            protocol.is_some() || port.protocol == Protocol::Tcp,
-        );
-        port.name == *name && right_protocol && default
+        let right_protocol = protocol.is_none_or(|protocol| protocol == port.protocol);
+        port.name == *name && right_protocol
     })
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use ringfence_common::{ids::IdentityId, mutant};
+use ringfence_common::ids::IdentityId;
 
 use super::{
     cidr::Prefixes,
@@ -91,11 +91,7 @@ impl Resolver {
         prefixes: &Prefixes,
         numbers: &mut Numbers,
     ) -> Result<(), Exhausted> {
-        let cidrs = mutant!(
-            prefix_forgets_wider_ones,
-            prefixes.covering(&net),
-            vec![net]
-        );
+        let cidrs = prefixes.covering(&net);
         let identity = self.identities.take(Owner::World, cidrs, numbers)?;
         if let Some(before) = self.prefixes.insert(net, identity) {
             self.identities.give_back(before);
@@ -111,11 +107,7 @@ impl Resolver {
             fresh.workloads.extend(change.new);
         });
         let relabelled = relabelled_namespaces(before, now);
-        if mutant!(
-            relabelled_namespaces_unnoticed,
-            !relabelled.is_empty(),
-            false
-        ) {
+        if !relabelled.is_empty() {
             for (id, workload) in &now.workloads {
                 let stayed = before.workloads.get(id) == Some(workload);
                 if stayed && relabelled.contains(&id.namespace) {
@@ -156,7 +148,7 @@ impl Resolver {
         prefixes: &Prefixes,
         numbers: &mut Numbers,
     ) -> Result<(), Exhausted> {
-        if mutant!(new_prefixes_unnoticed, flipped.is_empty(), true) {
+        if flipped.is_empty() {
             return Ok(());
         }
         let mut within: BTreeMap<IpAddr, IdentityId> = BTreeMap::new();

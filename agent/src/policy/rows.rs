@@ -13,7 +13,6 @@ use std::{
 use ringfence_common::{
     ids::{ClassId, RuleSlot, TableId},
     mode::{Direction, Verdict},
-    mutant,
     net::Port,
     packet::protocol,
     policy::PolicyKey,
@@ -158,7 +157,7 @@ impl<'a> View<'a> {
     }
 
     fn default_for(&self, plain: bool) -> Decider {
-        if mutant!(raw_protocols_open, self.plain_only && !plain, false) {
+        if self.plain_only && !plain {
             Decider::of(Verdict::Deny, RuleSlot::RAW_PROTOCOL)
         } else {
             self.default
@@ -191,11 +190,7 @@ impl<'a> View<'a> {
         let mut starts = BTreeSet::from([0u32]);
         for range in ranges() {
             starts.insert(u32::from(range.first));
-            starts.insert(mutant!(
-                port_block_one_short,
-                u32::from(range.last) + 1,
-                u32::from(range.last),
-            ));
+            starts.insert(u32::from(range.last) + 1);
         }
         starts.remove(&0x1_0000);
         let mut pieces: Pieces = Vec::with_capacity(starts.len());
@@ -287,11 +282,7 @@ impl Writer<'_> {
     fn difference(&mut self, classes: &[ClassId], own: &Outcomes, any: &Outcomes) {
         if own.elsewhere != any.elsewhere {
             // A row for every protocol hides the any-class rows, so all outcomes are needed.
-            return mutant!(
-                hidden_rows_not_repeated,
-                self.whole(classes, own),
-                self.put(classes, PolicyKey::ANY_PROTOCOL_BITS, 0, 0, own.elsewhere),
-            );
+            return self.whole(classes, own);
         }
         for ((number, own), (_, any)) in own.named.iter().zip(&any.named) {
             self.differing(classes, *number, (own, any), 0, 0x1_0000);
@@ -344,7 +335,7 @@ impl Writer<'_> {
         let ours = constant(own, first, size);
         if let Some(ours) = ours {
             let differs = constant(any, first, size) != Some(ours);
-            if mutant!(class_rows_left_out, differs, differs && size > 1) {
+            if differs {
                 self.block(classes, number, first, size, ours);
             }
             return;

@@ -7,10 +7,7 @@
 
 use std::collections::HashMap;
 
-use ringfence_common::{
-    mutant,
-    policy::{FOREVER, MAX_PERIODS, PolicyRow, row},
-};
+use ringfence_common::policy::{FOREVER, MAX_PERIODS, PolicyRow, row};
 
 use super::outcome::{Decider, Timeline};
 
@@ -50,7 +47,7 @@ impl Schedules {
                     return Some(row_of(*now, FOREVER, *now));
                 };
                 let row = row_of(*now, *until, *then);
-                Some(if mutant!(changes_end_early, step + 1 < last, false) {
+                Some(if step + 1 < last {
                     row.with(row::NEXT_PERIOD)
                 } else {
                     row

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use ringfence_common::mutant;
 
 use super::{
     identity::{Identity, Kind, WorkloadKind},
@@ -53,13 +52,9 @@ impl Selector {
     /// Whether an identity matches the peer.
     pub(crate) fn matches(&self, identity: &Identity) -> bool {
         let declares = self.requirement.declares.as_ref().is_none_or(|port| {
-            identity.workload().is_some_and(|workload| {
-                mutant!(
-                    declared_by_name_alone,
-                    workload.ports.contains(port),
-                    workload.ports.iter().any(|own| own.name == port.name),
-                )
-            })
+            identity
+                .workload()
+                .is_some_and(|workload| workload.ports.contains(port))
         });
         declares
             && self
@@ -81,25 +76,16 @@ fn is_peer(peer: &Peer, identity: &Identity) -> bool {
                 && pods
                     .as_ref()
                     .is_none_or(|pods| pods.matches(&workload.labels))
-                && mutant!(
-                    service_account_ignored,
-                    service_account
-                        .as_ref()
-                        .is_none_or(|name| *name == workload.service_account),
-                    true,
-                )
+                && service_account
+                    .as_ref()
+                    .is_none_or(|name| *name == workload.service_account)
         }),
         Peer::Cidr { net, except } => {
             let inside = |net: &IpNet| identity.cidrs.contains(net);
-            let in_hole = mutant!(except_ignored, except.iter().any(inside), false);
-            let counts = mutant!(cidr_skips_workloads, true, identity.workload().is_none(),);
-            inside(net) && !in_hole && counts
+            let in_hole = except.iter().any(inside);
+            inside(net) && !in_hole
         }
-        Peer::Entity(Entity::World) => mutant!(
-            world_includes_nodes,
-            identity.kind == Kind::World,
-            identity.workload().is_none(),
-        ),
+        Peer::Entity(Entity::World) => identity.kind == Kind::World,
         Peer::Entity(Entity::Host) => identity.kind == Kind::Host,
         Peer::Entity(Entity::RemoteNode) => identity.kind == Kind::RemoteNode,
     }
@@ -107,13 +93,7 @@ fn is_peer(peer: &Peer, identity: &Identity) -> bool {
 
 fn in_namespace(namespaces: &NamespaceMatch, workload: &WorkloadKind) -> bool {
     match namespaces {
-        NamespaceMatch::Own(name) => {
-            mutant!(own_namespace_ignored, *name == workload.namespace, true)
-        }
-        NamespaceMatch::Selector(selector) => mutant!(
-            namespace_selector_ignored,
-            selector.matches(&workload.namespace_labels),
-            true,
-        ),
+        NamespaceMatch::Own(name) => *name == workload.namespace,
+        NamespaceMatch::Selector(selector) => selector.matches(&workload.namespace_labels),
     }
 }

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use ringfence_common::{ids::RuleSlot, mode::Direction, mutant};
+use ringfence_common::{ids::RuleSlot, mode::Direction};
 
 use super::desired::Clock;
 use super::{
@@ -33,11 +33,7 @@ impl Stage {
         match &policy.scope {
             Scope::Namespace(_) => Self::Namespace,
             Scope::Cluster { tier, priority, .. } => match tier {
-                Tier::Admin => Self::Admin(mutant!(
-                    admin_priorities_reversed,
-                    priority.get(),
-                    u16::MAX - priority.get(),
-                )),
+                Tier::Admin => Self::Admin(priority.get()),
                 Tier::Baseline => Self::Baseline(priority.get()),
             },
         }
@@ -193,15 +189,12 @@ pub(crate) struct NumberedRule<'a> {
 impl Layout<'_> {
     /// Lays out the policies that select the subject and have the direction.
     pub(crate) fn fence(self, mut policies: Vec<PolicyRules<'_>>) -> Fence {
-        let isolated = policies.iter().any(|asked| {
-            let counts = mutant!(empty_rules_do_not_isolate, true, !asked.rules.is_empty());
-            Stage::of(asked.policy) == Stage::Namespace && counts
-        });
+        let isolated = policies
+            .iter()
+            .any(|asked| Stage::of(asked.policy) == Stage::Namespace);
         // The Baseline tier is not evaluated after an isolating policy.
-        policies.retain(|asked| {
-            let silenced = mutant!(baseline_after_isolation, isolated, false);
-            !(silenced && matches!(Stage::of(asked.policy), Stage::Baseline(_)))
-        });
+        policies
+            .retain(|asked| !(isolated && matches!(Stage::of(asked.policy), Stage::Baseline(_))));
         // The sort is stable: within a stage, policies stay ordered by name.
         policies.sort_by_key(|asked| Stage::of(asked.policy));
         let mut rules = Vec::new();
@@ -242,12 +235,7 @@ impl Layout<'_> {
             return add(selectors(), None);
         };
         for name in std::mem::take(&mut resolved.named) {
-            let destination = mutant!(
-                port_name_on_the_wrong_end,
-                self.direction,
-                Direction::Ingress,
-            );
-            match destination {
+            match self.direction {
                 Direction::Ingress => {
                     for port in ports::declared(&name, self.subject) {
                         resolved.fixed.extend(ports::exact(port));
@@ -268,20 +256,12 @@ impl Layout<'_> {
 
 /// The part of a window after a time; `None` if it is over.
 fn remaining_window(window: Window, now: WallTime) -> Option<Window> {
-    let over = mutant!(
-        expires_included,
-        window.expires.is_some_and(|end| end <= now),
-        window.expires.is_some_and(|end| end < now),
-    );
+    let over = window.expires.is_some_and(|end| end <= now);
     if over {
         return None;
     }
     Some(Window {
-        not_before: mutant!(
-            not_before_ignored,
-            window.not_before.filter(|start| *start > now),
-            None,
-        ),
+        not_before: window.not_before.filter(|start| *start > now),
         expires: window.expires,
     })
 }
@@ -296,30 +276,6 @@ fn select(peers: Option<&[Peer]>, declares: Option<&NamedPort>) -> Option<Vec<Se
     match (peers, declares) {
         (None, None) => None,
         (None, Some(_)) => Some(vec![question(None)]),
-        (Some(peers), _) => {
-            let asked = mutant!(
-                except_of_another_block,
-                peers,
-                &with_shared_exceptions(peers)
-            );
-            Some(asked.iter().map(|peer| question(Some(peer))).collect())
-        }
+        (Some(peers), _) => Some(peers.iter().map(|peer| question(Some(peer))).collect()),
     }
-}
-
-/// The peers, with every exception applied to each block.
-#[cfg(feature = "mutants")]
-fn with_shared_exceptions(peers: &[Peer]) -> Vec<Peer> {
-    let holes = peers.iter().filter_map(|peer| match peer {
-        Peer::Cidr { except, .. } => Some(except),
-        Peer::Workloads { .. } | Peer::Entity(_) => None,
-    });
-    let shared: Vec<_> = holes.flatten().copied().collect();
-    let mut peers = peers.to_vec();
-    for peer in &mut peers {
-        if let Peer::Cidr { except, .. } = peer {
-            except.clone_from(&shared);
-        }
-    }
-    peers
 }

@@ -5,7 +5,7 @@
 //! timeout only until both ends have sent more.
 
 use crate::{
-    SECOND, mutant,
+    SECOND,
     packet::{TcpFlags, protocol},
 };
 
@@ -36,12 +36,7 @@ const CONTINUED: u8 = CONTINUED_ORIGINAL | CONTINUED_REPLY;
 #[inline(always)]
 #[must_use]
 pub fn is_assured(state: u8) -> bool {
-    mutant!(
-        a_handshake_is_proof,
-        state & USED != 0,
-        state & ESTABLISHED != 0
-    ) && state & RESET == 0
-        && state & FINS != FINS
+    state & USED != 0 && state & RESET == 0 && state & FINS != FINS
 }
 
 /// Whether the originator sent a packet after a reply and neither end has closed or reset the
@@ -49,11 +44,7 @@ pub fn is_assured(state: u8) -> bool {
 #[inline(always)]
 #[must_use]
 pub fn is_open(state: u8) -> bool {
-    mutant!(
-        a_reset_is_a_handshake,
-        state & ESTABLISHED != 0 && state & (RESET | FINS) == 0,
-        state & ESTABLISHED != 0
-    )
+    state & ESTABLISHED != 0 && state & (RESET | FINS) == 0
 }
 
 /// Whether the flow no longer counts as unreplied: the responder replied, and for TCP it refused

@@ -7,7 +7,6 @@ use super::{ETHERNET, Frame, be16};
 use crate::{
     drop_reason::DropReason,
     endpoint::{Endpoint, Owns},
-    mutant,
     net::{Address, Ip4},
 };
 
@@ -25,20 +24,12 @@ pub fn may_send<F: Frame>(frame: &F, endpoint: &Endpoint) -> Result<(), DropReas
         && be16(h[2], h[3]) == super::ethertype::IPV4
         && h[4] == 6
         && h[5] == 4;
-    if mutant!(
-        arp_header_unchecked,
-        !ethernet_over_ip || !matches!(be16(h[6], h[7]), 1 | 2),
-        false
-    ) {
+    if !ethernet_over_ip || !matches!(be16(h[6], h[7]), 1 | 2) {
         return Err(DropReason::ArpHeader);
     }
     let sender = Ip4::from_wire([h[14], h[15], h[16], h[17]]);
     let is_probe = sender == Ip4::UNSPECIFIED && be16(h[6], h[7]) == 1;
-    if mutant!(
-        arp_sender_unchecked,
-        endpoint.owns(sender) || is_probe,
-        true
-    ) {
+    if endpoint.owns(sender) || is_probe {
         Ok(())
     } else {
         Err(DropReason::ArpSpoof)

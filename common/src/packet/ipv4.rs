@@ -5,7 +5,7 @@
 //! (RFC 3128). Options are skipped, not interpreted.
 
 use super::{ETHERNET, Frame, Kind, Packet, Parse, be16, protocol, transport};
-use crate::{drop_reason::DropReason, mutant, net::Ip4};
+use crate::{drop_reason::DropReason, net::Ip4};
 
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
@@ -26,7 +26,7 @@ impl Parse for Ip4 {
         if total == 0 && frame.is_gso() {
             total = available;
         }
-        if total < header || mutant!(short_packet_passes, total > available, false) {
+        if total < header || total > available {
             return Err(DropReason::IpLength);
         }
         packet.source = Self::from_wire([h[12], h[13], h[14], h[15]]);
@@ -34,25 +34,19 @@ impl Parse for Ip4 {
         packet.protocol = h[9];
         packet.hop_limit = h[8];
         packet.length = total;
-        packet.transport = ETHERNET + mutant!(options_are_not_skipped, header, 20);
+        packet.transport = ETHERNET + header;
         packet.end = ETHERNET + total;
         packet.fragment_id = u32::from(be16(h[4], h[5]));
         let fragment = be16(h[6], h[7]);
-        if mutant!(later_fragment_has_ports, fragment & OFFSET != 0, false) {
-            if mutant!(overlapping_fragment_passes, fragment & OFFSET == 1, false)
-                && packet.protocol == protocol::TCP
-            {
+        if fragment & OFFSET != 0 {
+            if fragment & OFFSET == 1 && packet.protocol == protocol::TCP {
                 return Err(DropReason::TinyFragment);
             }
             packet.kind = Kind::LaterFragment;
             packet.datagram_offset = u32::from(fragment & OFFSET) * 8;
             return Ok(());
         }
-        if mutant!(
-            first_fragment_not_recorded,
-            fragment & MORE_FRAGMENTS != 0,
-            false
-        ) {
+        if fragment & MORE_FRAGMENTS != 0 {
             packet.kind = Kind::FirstFragment;
         }
         transport::parse(frame, packet)

@@ -6,7 +6,7 @@
 //! atomic fragment (RFC 6946) is not treated as a fragment.
 
 use super::{ETHERNET, Frame, Kind, Packet, Parse, be16, protocol, transport};
-use crate::{drop_reason::DropReason, mutant, net::Ip6};
+use crate::{drop_reason::DropReason, net::Ip6};
 
 /// How many extension headers a packet may have.
 const MAX_EXTENSIONS: u32 = 8;
@@ -31,11 +31,11 @@ pub(super) const fn is_extension(next: u8) -> bool {
 #[inline(always)]
 fn walk<F: Frame>(frame: &F, packet: &mut Packet<Ip6>) -> Result<(), DropReason> {
     let mut fragmented = false;
-    for seen in 0..=mutant!(one_more_extension, MAX_EXTENSIONS, MAX_EXTENSIONS + 1) {
+    for seen in 0..=MAX_EXTENSIONS {
         if !is_extension(packet.protocol) || packet.kind == Kind::LaterFragment {
             return Ok(());
         }
-        if mutant!(hop_by_hop_anywhere, packet.protocol == HOP_BY_HOP, false) && seen != 0 {
+        if packet.protocol == HOP_BY_HOP && seen != 0 {
             break;
         }
         step_over(frame, packet, &mut fragmented)?;
@@ -58,14 +58,10 @@ fn step_over<F: Frame>(
     }
     let size = match next {
         FRAGMENT => 8,
-        AUTHENTICATION => mutant!(
-            authentication_in_eights,
-            (u32::from(h[1]) + 2) * 4,
-            (u32::from(h[1]) + 1) * 8
-        ),
+        AUTHENTICATION => (u32::from(h[1]) + 2) * 4,
         _ => (u32::from(h[1]) + 1) * 8,
     };
-    if mutant!(routing_type_0_passes, next == ROUTING && h[2] == 0, false) {
+    if next == ROUTING && h[2] == 0 {
         return Err(DropReason::RoutingHeader);
     }
     packet.protocol = h[0];
@@ -77,21 +73,19 @@ fn step_over<F: Frame>(
         packet.datagram_offset += size;
     }
     if next == FRAGMENT {
-        if mutant!(second_fragment_header_passes, *fragmented, false) {
+        if *fragmented {
             return Err(DropReason::ExtensionHeaders);
         }
         *fragmented = true;
         let field = be16(h[2], h[3]);
         packet.fragment_id = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
-        if mutant!(overlapping_fragment_passes, field >> 3 == 1, false)
-            && packet.protocol == protocol::TCP
-        {
+        if field >> 3 == 1 && packet.protocol == protocol::TCP {
             return Err(DropReason::TinyFragment);
         }
-        if mutant!(later_fragment_has_ports, field & 0xfff8 != 0, false) {
+        if field & 0xfff8 != 0 {
             packet.kind = Kind::LaterFragment;
             packet.datagram_offset = u32::from(field & 0xfff8);
-        } else if mutant!(first_fragment_not_recorded, field & 1 != 0, false) {
+        } else if field & 1 != 0 {
             packet.kind = Kind::FirstFragment;
         }
     }
@@ -128,7 +122,7 @@ impl Parse for Ip6 {
         if payload == 0 && frame.is_gso() {
             payload = available;
         }
-        if mutant!(short_packet_passes, payload > available, false) {
+        if payload > available {
             return Err(DropReason::IpLength);
         }
         set_ends(packet, &h);

@@ -9,7 +9,6 @@ use super::{Frame, Kind, Packet, link_local, transport::icmp4, transport::icmp6}
 use crate::{
     drop_reason::DropReason,
     endpoint::{Endpoint, Owns},
-    mutant,
     net::{Address, Ip4, Ip6},
 };
 
@@ -40,9 +39,7 @@ impl Announce for Ip4 {
         packet: &Packet<Self>,
         _endpoint: &Endpoint,
     ) -> Result<(), DropReason> {
-        if mutant!(redirect_passes, packet.kind == Kind::Error, false)
-            && packet.icmp_type == icmp4::REDIRECT
-        {
+        if packet.kind == Kind::Error && packet.icmp_type == icmp4::REDIRECT {
             return Err(DropReason::Redirect);
         }
         Ok(())
@@ -64,8 +61,7 @@ fn stays_on_link(packet: &Packet<Ip6>) -> bool {
     let to_group = packet.destination.is_multicast();
     match packet.icmp_type {
         icmp6::ROUTER_SOLICITATION..=icmp6::REDIRECT => {
-            mutant!(forwarded_neighbour_passes, packet.hop_limit == 255, true)
-                && (!unspecified || to_group)
+            packet.hop_limit == 255 && (!unspecified || to_group)
         }
         _ => to_group && (unspecified || packet.source.is_link_local()),
     }
@@ -83,14 +79,10 @@ impl Announce for Ip6 {
         }
         match packet.icmp_type {
             icmp6::ROUTER_ADVERTISEMENT => {
-                return mutant!(
-                    router_advertisement_passes,
-                    Err(DropReason::RouterAdvertisement),
-                    Ok(())
-                );
+                return Err(DropReason::RouterAdvertisement);
             }
             icmp6::REDIRECT => {
-                return mutant!(redirect6_passes, Err(DropReason::Redirect), Ok(()));
+                return Err(DropReason::Redirect);
             }
             _ if !stays_on_link(packet) => return Err(DropReason::NeighbourSpoof),
             icmp6::ROUTER_SOLICITATION => {
@@ -113,22 +105,12 @@ impl Announce for Ip6 {
                 return Err(DropReason::Truncated);
             }
             let target = Ip6::from_wire(target);
-            let own = mutant!(
-                neighbour_advertisement_unchecked,
-                may_name(frame, packet, endpoint, target),
-                true
-            );
-            if !own {
+            if !may_name(frame, packet, endpoint, target) {
                 return Err(DropReason::NeighbourSpoof);
             }
         }
         // A receiver of a solicitation caches its source with the hardware address in it.
-        if mutant!(
-            foreign_link_local_solicits,
-            packet.source.is_link_local(),
-            false
-        ) && !may_name(frame, packet, endpoint, packet.source)
-        {
+        if packet.source.is_link_local() && !may_name(frame, packet, endpoint, packet.source) {
             return Err(DropReason::NeighbourSpoof);
         }
         Ok(())
@@ -182,12 +164,7 @@ impl OwnSource for Ip6 {
             // Duplicate address detection and its listener reports.
             return packet.kind == Kind::Discovery;
         }
-        packet.source.is_link_local()
-            && mutant!(
-                link_local_source_for_all,
-                packet.kind == Kind::Discovery || is_dhcp6(packet),
-                true
-            )
+        packet.source.is_link_local() && (packet.kind == Kind::Discovery || is_dhcp6(packet))
     }
 }
 

@@ -6,7 +6,6 @@
 use super::{ETHERNET, Frame, Kind, Packet, TcpFlags, be16, protocol};
 use crate::{
     drop_reason::DropReason,
-    mutant,
     net::{Address, Port},
 };
 
@@ -56,20 +55,20 @@ pub(super) fn parse<F: Frame, A: Address>(
     };
     match packet.protocol {
         protocol::TCP => {
-            if mutant!(tiny_first_fragment_passes, room < 20, room < 14) {
+            if room < 20 {
                 return Err(short(DropReason::TcpHeader));
             }
             let mut h = [0u8; 14];
             load(frame, packet, &mut h)?;
             let header = u32::from(h[12] >> 4) * 4;
-            if mutant!(tcp_offset_unchecked, header < 20, false) {
+            if header < 20 {
                 return Err(DropReason::TcpHeader);
             }
-            if mutant!(tiny_first_fragment_passes, header > room, false) {
+            if header > room {
                 return Err(short(DropReason::TcpHeader));
             }
             packet.tcp = TcpFlags(h[13]);
-            if mutant!(tcp_flags_unchecked, !packet.tcp.are_sane(), false) {
+            if !packet.tcp.are_sane() {
                 return Err(DropReason::TcpFlags);
             }
             packet.datagram_offset += header;
@@ -82,13 +81,7 @@ pub(super) fn parse<F: Frame, A: Address>(
             let mut h = [0u8; 8];
             load(frame, packet, &mut h)?;
             let length = u32::from(be16(h[4], h[5]));
-            if length < 8
-                || mutant!(
-                    udp_length_unchecked,
-                    packet.kind == Kind::Flow && length > room && !frame.is_gso(),
-                    false
-                )
-            {
+            if length < 8 || packet.kind == Kind::Flow && length > room && !frame.is_gso() {
                 return Err(DropReason::UdpHeader);
             }
             packet.datagram_offset += 8;
@@ -209,17 +202,13 @@ fn set_echo<A: Address>(packet: &mut Packet<A>, id: [u8; 2]) {
         (icmp4::ECHO, icmp4::ECHO_REPLY)
     };
     let id = match Port::from_wire(id) {
-        Port::NONE => mutant!(echo_0_is_its_own_answer, Port::new(u16::MAX), Port::NONE),
+        Port::NONE => Port::new(u16::MAX),
         id => id,
     };
     if packet.icmp_type == echo {
         packet.source_port = id;
     } else if packet.icmp_type == reply {
-        mutant!(
-            echo_reply_opens_a_flow,
-            packet.destination_port = id,
-            packet.source_port = id
-        );
+        packet.destination_port = id;
     } else {
         set_other_query(packet);
     }
@@ -244,7 +233,7 @@ fn set_other_query<A: Address>(packet: &mut Packet<A>) {
         packet.source_port = Port::new(u16::MAX);
         packet.destination_port = Port::new(kind);
     } else {
-        packet.source_port = Port::new(mutant!(other_questions_are_answers, kind + 1, u16::MAX));
+        packet.source_port = Port::new(kind + 1);
         packet.destination_port = Port::new(u16::MAX);
     }
 }

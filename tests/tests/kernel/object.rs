@@ -42,8 +42,6 @@ fn every_named_map_is_in_the_object_and_pinned() {
     }
 }
 
-/// Only for the programs that ship: seeded bugs make them larger.
-#[cfg(not(feature = "mutants"))]
 #[test]
 fn program_sizes_match_the_record() {
     use ringfence_testbed::sizes::{MAX_VERIFIED_INSNS, Record};

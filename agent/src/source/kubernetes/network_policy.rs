@@ -4,8 +4,6 @@
 //! egress if there are egress rules. Missing and empty peers or ports mean all of them. A peer with
 //! only a `podSelector` selects pods of the policy's own namespace, `metadata.namespace`.
 
-use ringfence_common::mutant;
-
 use super::metadata::{self, Metadata};
 use super::node::{Node, Value};
 use super::object::Object;
@@ -74,7 +72,7 @@ fn isolated(
     if named.is_empty() {
         let has_egress_rules = egress
             .is_some_and(|egress| matches!(&egress.value, Value::List(rules) if !rules.is_empty()));
-        return Some((true, mutant!(types_default_to_both, has_egress_rules, true)));
+        return Some((true, has_egress_rules));
     }
     let (mut in_ingress, mut in_egress) = (false, false);
     for node in named {
@@ -162,7 +160,7 @@ impl Direction {
         };
         let items = object.items_up_to(node, self.peers, MAX_PEERS)?;
         if items.is_empty() {
-            return Some(mutant!(empty_from_is_nobody, Peers::Any, Peers::NoPeer));
+            return Some(Peers::Any);
         }
         let peers: Vec<Peer> = items
             .iter()
@@ -186,12 +184,7 @@ impl Direction {
             let place = spec.get(rules).unwrap_or(spec);
             object.warn(place, WarningKind::IgnoredRules, message);
         }
-        mutant!(
-            types_ignored_for_rules,
-            isolated,
-            isolated || !rules.is_empty()
-        )
-        .then_some(rules)
+        isolated.then_some(rules)
     }
 }
 
@@ -219,11 +212,7 @@ fn peer(object: &mut Object<'_, '_>, own: Option<&NamespaceName>, node: &Node<'_
                 Some(node) => {
                     NamespaceMatch::Selector(selector(object, node, "namespaceSelector")?)
                 }
-                None => mutant!(
-                    pod_selector_in_every_namespace,
-                    NamespaceMatch::Own(own?.clone()),
-                    NamespaceMatch::Selector(LabelSelector::everything()),
-                ),
+                None => NamespaceMatch::Own(own?.clone()),
             };
             Some(Peer::Workloads {
                 namespaces,

@@ -1,7 +1,5 @@
 //! The ports of a NetworkPolicy rule and the protocols of a ClusterNetworkPolicy rule.
 
-use ringfence_common::mutant;
-
 use super::node::{Node, Value};
 use super::object::Object;
 use crate::model::{PortMatch, PortName, Ports, Protocol, quote};
@@ -25,7 +23,7 @@ fn port(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<PortMatch> {
     let [protocol, port, end] = object.fields(node, "a port", names)?;
     let protocol = match protocol {
         Some(node) => protocol_of(object, node)?,
-        None => mutant!(protocol_defaults_to_udp, Protocol::Tcp, Protocol::Udp),
+        None => Protocol::Tcp,
     };
     let Some(port) = port else {
         if let Some(end) = end {
@@ -48,10 +46,7 @@ fn port(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<PortMatch> {
         (_, end) => {
             let first = object.port_number(port, "port")?;
             let last = match end {
-                Some(end) => {
-                    let end = object.port_number(end, "endPort")?;
-                    mutant!(end_port_is_ignored, end, first)
-                }
+                Some(end) => object.port_number(end, "endPort")?,
                 None => first,
             };
             if let Some(end) = end
