@@ -66,7 +66,7 @@ measure() {
     transfer "IPv6, BIG TCP of 185000:" 2001:db8::1
     ((length > 65535 && field == 0 && next == 0 && gso > 0)) ||
         changed "expected a payload length of 0 and a hop-by-hop header"
-    echo "as described: large packets have an IP length of 0, in IPv6 behind a header that nobody asked for"
+    echo "as described: large packets have an IP length of 0, in IPv6 after a header that no socket requested"
 }
 
 if [[ ${1-} == inside ]]; then

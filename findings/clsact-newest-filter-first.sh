@@ -2,7 +2,7 @@
 # BPF filters of one preference on a clsact qdisc run newest first, whatever their handles are.
 #
 # Expected: filters of one preference run in the order of their handles, or in the order in which
-#   they were added; whoever is there first, or takes the lowest handle, decides first.
+#   they were added; the oldest filter, or the one with the lowest handle, decides first.
 # Really: cls_bpf puts a new filter at the head of the list that it walks for every packet. The handle
 #   only names the filter. So the filter added last decides first, and if it passes the packet
 #   (TC_ACT_OK) or drops it, the older ones never see it. `tc filter replace` of a handle that exists
@@ -24,7 +24,7 @@ changed() { echo "changed: $*"; exit 1; }
 
 
 # In namespaces of its own, which end with it: a link whose near end has the filters, and whose far end,
-# in a second namespace, sends. Nothing speaks on it of itself.
+# in a second namespace, sends. No other traffic is on it.
 link() {
     unshare --net sleep 600 &
     local sleeper=$! side run

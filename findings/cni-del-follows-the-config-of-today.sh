@@ -2,7 +2,7 @@
 # A CNI DEL runs the plugins that are configured now, not those whose ADD ran.
 #
 # Expected: DEL mirrors the ADD of the same container: the same plugins in reverse order. libcni seems made
-#   for it, as it keeps the configuration of each ADD in its cache, beside the result.
+#   for it, as it keeps the configuration of each ADD in its cache, next to the result.
 # Really: libcni reads that copy neither for a DEL nor for a GC. They walk the list that the runtime passes
 #   in, which is the one on disk now. A plugin that joined the list is asked to take down what it never set
 #   up, and is given the result of a chain that it was not in; one that left the list is never asked
@@ -42,7 +42,7 @@ expect() { # WHAT COMMAND CONTAINER CALLS
     : >"$work/calls"
     "$work/cnitool" "$2" finding "/container/$3" >"$work/output" 2>&1 || outcome=failed
     saw=$(paste -sd ' ' "$work/calls")
-    printf '%-58s %-6s %s\n' "$1" "$outcome" "${saw:-nobody called}"
+    printf '%-58s %-6s %s\n' "$1" "$outcome" "${saw:-no call}"
     [[ "$outcome $saw" == "$4" ]] || changed "expected $4"
 }
 

@@ -2,7 +2,7 @@
 # A packet of a local socket that a BPF program drops at TC egress counts as congestion of this host.
 #
 # Expected: to its sender, a packet dropped on the way out looks like one that was lost on the way. A
-#   connection attempt goes on for the same two minutes, with longer and longer pauses, and datagrams
+#   connection attempt continues for the same two minutes, with longer and longer pauses, and datagrams
 #   vanish silently.
 # Really: TC_ACT_SHOT at egress becomes NET_XMIT_DROP, the answer of a full queue. TCP takes the
 #   retransmission as not sent, tries again every half second without any backoff, and gives up when
@@ -11,12 +11,12 @@
 #   sendto reports success. The drop shows as TcpExtTCPRetransFail, UdpSndbufErrors and IpOutDiscards,
 #   and nowhere at the device. The same program at the ingress of the far end has none of these effects.
 # Seen: Linux 6.18, iproute2 6.1.0, loader github.com/cilium/ebpf v0.22.0.
-# Since: Linux 4.5, with the egress hook of clsact; how TCP goes on is in tcp_retransmit_timer
+# Since: Linux 4.5, with the egress hook of clsact; what TCP does then is in tcp_retransmit_timer
 #   (TCP_RESOURCE_PROBE_INTERVAL). The 131 seconds are those of the kernel's ip-sysctl documentation.
 # For Ringfence: what a workload sends is dropped at TC ingress of its interface, where the workload sees a
 #   plain loss. What the node's own sockets send to a workload meets its hook at TC egress, and a drop
-#   there in lockdown: then a probe from the node fails within seconds, ping speaks of buffers though
-#   memory is not short, and a time-out that comes early is no sign that the workload answered.
+#   there in lockdown: then a probe from the node fails within seconds, ping reports a lack of
+#   buffers though memory is not short, and an early time-out does not mean that the workload replied.
 #
 # Needs: root, iproute2 (tc, nstat), util-linux, Go 1.25 or later with access to its module proxy.
 # Exit status: 0 as described, 1 the behaviour has changed, 2 cannot run.
@@ -74,7 +74,7 @@ measure() {
     "$work/probe" load "$work/bpf/drop"
     link
     echo "Linux $(uname -r), $(tc -V)"
-    probe "no filter, nobody listens: connect" connect
+    probe "no filter, no listener: connect" connect
     [[ $error == ECONNREFUSED ]] || changed "expected a refusal"
     local drop=(protocol all bpf direct-action object-pinned "$work/bpf/drop")
 

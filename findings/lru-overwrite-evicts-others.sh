@@ -12,8 +12,9 @@
 # Since: Linux 4.10, with the map type. The batch (LOCAL_FREE_TARGET, 128) is limited to half of a
 #   CPU's share of the map since commit d4adf1c9ee77 (2025).
 # For Ringfence: what must not be lost cannot live in an LRU map, not even if nothing new is added to
-#   it, and state that changes with each packet is to be changed in place. Proven flows are in a plain
-#   hash map; entries of attempts are written whole only when they are judged, else in place.
+#   it, and state that changes with each packet is to be changed in place. Assured flows are
+#   in a plain hash map; unreplied entries are rewritten only when they are re-evaluated, and otherwise
+#   updated in place.
 #
 # Needs: root (CAP_BPF, CAP_PERFMON), Go 1.25 or later with access to its module proxy.
 # Exit status: 0 as described, 1 the behaviour has changed, 2 cannot run.
@@ -111,7 +112,7 @@ func overwrite(m *ebpf.Map, key uint32, times int) (lost int) {
 	return before - len(present(m))
 }
 
-// Adds 1 to the value of a key through the pointer that the look-up returns.
+// Adds 1 to the value of a key through the pointer that the lookup returns.
 func addInPlace(m *ebpf.Map, key uint32) (lost int) {
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{

@@ -130,11 +130,11 @@ pub fn promote<A: Family>(
     }
     if is_assured(moved.state) {
         // SAFETY: copied at once. Absent means that no sweep has found an excess yet.
-        let swept = unsafe { maps::CT_USAGE_SWEEP.get(context.ifindex) }
+        let sweep_excess = unsafe { maps::CT_USAGE_SWEEP.get(context.ifindex) }
             .copied()
             .unwrap_or(0);
         moved.flags |= flags::ASSURED;
-        let room = usage.has_room(swept, ASSURED_QUOTA.load());
+        let room = usage.has_room(sweep_excess, ASSURED_QUOTA.load());
         if room && is_same_entry(A::unreplied(key), entry) && A::add_assured(key, moved) {
             usage.assured = usage.assured.wrapping_add(1);
             A::remove_unreplied(key);

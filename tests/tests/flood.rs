@@ -7,7 +7,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a test that cannot go on should stop where it is"
+    reason = "a test that cannot continue should stop"
 )]
 
 use std::time::Duration;

@@ -51,14 +51,14 @@ struct Applicable<'a> {
 }
 
 /// A policy with the direction, and those of its rules that may apply, in order.
-struct Speaker<'a> {
+struct ApplicablePolicy<'a> {
     scope: &'a Scope,
     rules: Vec<Applicable<'a>>,
 }
 
 /// The policies of a workload's direction, restricted to one peer.
 pub struct Pair<'a> {
-    speakers: Vec<Speaker<'a>>,
+    policies: Vec<ApplicablePolicy<'a>>,
     direction: Direction,
     subject: &'a Workload,
     peer: Option<&'a Workload>,
@@ -108,7 +108,7 @@ impl<'a> Oracle<'a> {
     /// The rules of a workload's direction that match a peer.
     #[must_use]
     pub fn pair(&self, subject: &'a Workload, other: IpAddr, direction: Direction) -> Pair<'a> {
-        let mut speakers = Vec::new();
+        let mut policies = Vec::new();
         for policy in self.policies.policies.values() {
             if !self.is_subject(policy, subject) {
                 continue;
@@ -124,10 +124,10 @@ impl<'a> Oracle<'a> {
                 }
             }
             let scope = &policy.scope;
-            speakers.push(Speaker { scope, rules });
+            policies.push(ApplicablePolicy { scope, rules });
         }
         Pair {
-            speakers,
+            policies,
             direction,
             subject,
             peer: self.owner(other),
@@ -219,15 +219,15 @@ impl Pair<'_> {
     }
 
     fn namespace_tier(&self, protocol: u8, port: u16) -> Option<Said> {
-        let of_namespaces: Vec<&Speaker> = self
-            .speakers
+        let of_namespaces: Vec<&ApplicablePolicy> = self
+            .policies
             .iter()
-            .filter(|speaker| matches!(speaker.scope, Scope::Namespace(_)))
+            .filter(|policy| matches!(policy.scope, Scope::Namespace(_)))
             .collect();
         if of_namespaces.is_empty() {
             return None;
         }
-        let rules = of_namespaces.iter().flat_map(|speaker| &speaker.rules);
+        let rules = of_namespaces.iter().flat_map(|policy| &policy.rules);
         let matching: Vec<&Applicable> = rules
             .filter(|it| self.covers(it.rule, protocol, port))
             .collect();
@@ -237,9 +237,9 @@ impl Pair<'_> {
     fn cluster_tier(&self, wanted: Tier, protocol: u8, port: u16) -> Option<Said> {
         for number in self.priorities(wanted) {
             let mut first_of_each = Vec::new();
-            for speaker in &self.speakers {
-                if place(speaker.scope) == Some((wanted, number)) {
-                    let mut rules = speaker.rules.iter();
+            for policy in &self.policies {
+                if place(policy.scope) == Some((wanted, number)) {
+                    let mut rules = policy.rules.iter();
                     first_of_each.extend(rules.find(|it| self.covers(it.rule, protocol, port)));
                 }
             }
@@ -253,7 +253,7 @@ impl Pair<'_> {
 
     /// The policies of a tier, lowest priority first.
     fn priorities(&self, wanted: Tier) -> BTreeSet<u16> {
-        let places = self.speakers.iter().filter_map(|it| place(it.scope));
+        let places = self.policies.iter().filter_map(|it| place(it.scope));
         let of_tier = places.filter(|(tier, _)| *tier == wanted);
         of_tier.map(|(_, priority)| priority).collect()
     }

@@ -11,7 +11,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
-    reason = "a test that cannot go on should stop where it is"
+    reason = "a test that cannot continue should stop where it is"
 )]
 
 mod compare;

@@ -1,7 +1,7 @@
 //! Random worlds: small, with many edge cases.
 //!
 //! Two or three namespaces, up to eight workloads with labels from tiny alphabets and clashing
-//! port names, addresses in nested prefixes, nodes, and policies with every kind of peer, ranges
+//! port names, addresses in nested prefixes, nodes, and policies with every peer type, ranges
 //! with odd bounds and windows around the present.
 
 mod policies;
@@ -120,7 +120,7 @@ impl World {
     pub fn addresses(&self) -> Vec<IpAddr> {
         let workloads = self.inventory.workloads.values().flat_map(|w| &w.addresses);
         let nodes = self.inventory.nodes.values().flat_map(|n| &n.addresses);
-        let strangers = [
+        let outside = [
             "10.0.0.200",
             "10.0.1.201",
             "10.0.0.0",
@@ -128,8 +128,8 @@ impl World {
             "fd00::c8",
             "fe80::9",
         ];
-        let strangers = strangers.map(|text| text.parse().unwrap());
-        workloads.chain(nodes).chain(&strangers).copied().collect()
+        let outside = outside.map(|text| text.parse().unwrap());
+        workloads.chain(nodes).chain(&outside).copied().collect()
     }
 
     /// The bounds of every port in use, and their neighbours.

@@ -66,7 +66,7 @@ struct LastResult {
     carried: Tables,
     resolver: Resolver,
     layouts: Layouts,
-    sheets: CompiledTables,
+    compiled: CompiledTables,
     classes: Classes,
     modes: Option<(Arc<Namespaces>, Modes, Map<NamespaceSlot, Mode>)>,
 }
@@ -96,7 +96,7 @@ impl Compiler {
             carried,
             resolver,
             layouts,
-            sheets,
+            compiled,
             classes,
             ..
         } = &mut self.last;
@@ -118,18 +118,18 @@ impl Compiler {
         let mut standing = self.in_force.clone();
         standing.extend(latest.iter().map(|(id, spec)| (*id, Arc::clone(spec))));
         layouts.retain(&kinds, &standing);
-        let [came, gone] = if sheets.are(&standing) {
+        let [came, gone] = if compiled.are(&standing) {
             [Vec::new(), Vec::new()]
         } else {
-            sheets.turn(&standing)
+            compiled.turn(&standing)
         };
         let turn = classes.turn(&came, &gone);
         let others = classes.update(&turn, &resolver.identities.all, &resolved, numbers)?;
         if others || !came.is_empty() {
-            sheets.update(classes);
+            compiled.update(classes);
         }
         let state = State {
-            tables: sheets.rows(),
+            tables: compiled.rows(),
             classes: classes.of.clone(),
             prefixes: resolver.prefixes.clone(),
             addresses: resolver.addresses.clone(),

@@ -28,13 +28,13 @@ struct CompiledTable {
 /// The rows of all tables.
 #[derive(Default)]
 pub(crate) struct CompiledTables {
-    sheets: BTreeMap<TableId, CompiledTable>,
+    compiled: BTreeMap<TableId, CompiledTable>,
 }
 
 impl CompiledTables {
     /// Whether exactly these tables are present.
     pub(crate) fn are(&self, tables: &BTreeMap<TableId, Arc<TableSpec>>) -> bool {
-        self.sheets.keys().eq(tables.keys())
+        self.compiled.keys().eq(tables.keys())
     }
 
     /// Adds new tables and removes those that are no longer wanted; returns both.
@@ -43,15 +43,15 @@ impl CompiledTables {
         tables: &BTreeMap<TableId, Arc<TableSpec>>,
     ) -> [Vec<Arc<TableSpec>>; 2] {
         let (mut came, mut gone) = (Vec::new(), Vec::new());
-        self.sheets.retain(|id, sheet| {
+        self.compiled.retain(|id, compiled_table| {
             let stays = tables.contains_key(id);
             if !stays {
-                gone.push(Arc::clone(&sheet.spec));
+                gone.push(Arc::clone(&compiled_table.spec));
             }
             stays
         });
         for (id, spec) in tables {
-            self.sheets.entry(*id).or_insert_with(|| {
+            self.compiled.entry(*id).or_insert_with(|| {
                 came.push(Arc::clone(spec));
                 CompiledTable {
                     spec: Arc::clone(spec),
@@ -66,28 +66,28 @@ impl CompiledTables {
 
     /// Updates the rows for the current classes.
     pub(crate) fn update(&mut self, classes: &Classes) {
-        for (id, sheet) in &mut self.sheets {
-            let now = classes.matching(&sheet.asked);
-            if now == sheet.classes {
+        for (id, compiled_table) in &mut self.compiled {
+            let now = classes.matching(&compiled_table.asked);
+            if now == compiled_table.classes {
                 continue;
             }
-            let rows = Arc::make_mut(&mut sheet.rows);
-            if !sheet.classes.is_subset(&now) {
+            let rows = Arc::make_mut(&mut compiled_table.rows);
+            if !compiled_table.classes.is_subset(&now) {
                 rows.retain(|(_, key), _| key.class == ClassId::ANY || now.contains(&key.class));
             }
-            let new = now.difference(&sheet.classes).map(|class| Peers {
+            let new = now.difference(&compiled_table.classes).map(|class| Peers {
                 id: *class,
                 matched: classes.matched(*class),
             });
-            rows::add_classes(rows, (*id, &sheet.spec), &new);
-            sheet.classes = now;
+            rows::add_classes(rows, (*id, &compiled_table.spec), &new);
+            compiled_table.classes = now;
         }
     }
 
     /// The rows by table.
     pub(crate) fn rows(&self) -> BTreeMap<TableId, Arc<TableRows>> {
-        let rows = self.sheets.iter();
-        rows.map(|(id, sheet)| (*id, Arc::clone(&sheet.rows)))
+        let rows = self.compiled.iter();
+        rows.map(|(id, compiled_table)| (*id, Arc::clone(&compiled_table.rows)))
             .collect()
     }
 }

@@ -116,7 +116,7 @@ pub fn difference(
         texts: HashMap::new(),
         known: HashMap::new(),
         lists: Vec::new(),
-        own_node: allowed(DecidedBy::Rule(RuleSlot::HOST_INGRESS)),
+        host_ingress: allowed(DecidedBy::Rule(RuleSlot::HOST_INGRESS)),
         outside: allowed(DecidedBy::NotAWorkload),
     };
     let compared: usize = groups.iter().map(|group| group.members.len()).sum();
@@ -184,7 +184,7 @@ struct Comparison<'a> {
     texts: HashMap<[*const PortVerdicts; 4], TextId>,
     known: HashMap<Vec<Texts>, TextId>,
     lists: Vec<Vec<Texts>>,
-    own_node: Rc<PortVerdicts>,
+    host_ingress: Rc<PortVerdicts>,
     outside: Rc<PortVerdicts>,
 }
 
@@ -278,7 +278,7 @@ impl Comparison<'_> {
             }
             let [old_out, new_out] = self.both((source.tables, theirs, Direction::Egress));
             let [old_in, new_in] = if from_host {
-                [Rc::clone(&self.own_node), Rc::clone(&self.own_node)]
+                [Rc::clone(&self.host_ingress), Rc::clone(&self.host_ingress)]
             } else {
                 self.both((target.tables, own, Direction::Ingress))
             };
@@ -334,7 +334,7 @@ impl Comparison<'_> {
 
     /// The verdicts for a range, if they differ.
     fn said(&self, stretch: &SharedRange<4>) -> Option<(Said, Said)> {
-        let [old_out, old_in, new_out, new_in] = stretch.rulings;
+        let [old_out, old_in, new_out, new_in] = stretch.decided;
         let [old, new] = self.evaluators;
         let changes = old_out.verdict.max(old_in.verdict) != new_out.verdict.max(new_in.verdict);
         changes.then(|| (said(old, [old_out, old_in]), said(new, [new_out, new_in])))
@@ -365,8 +365,8 @@ fn said(evaluator: &Evaluator, [egress, ingress]: [DecidedVerdict; 2]) -> Said {
     let ends = [(Direction::Egress, egress), (Direction::Ingress, ingress)];
     let by = ends
         .iter()
-        .filter(|(_, ruling)| ruling.verdict == verdict && ruling.by != DecidedBy::NotAWorkload)
-        .map(|(direction, ruling)| match evaluator.title(ruling.by) {
+        .filter(|(_, decided)| decided.verdict == verdict && decided.by != DecidedBy::NotAWorkload)
+        .map(|(direction, decided)| match evaluator.title(decided.by) {
             title if title.starts_with(direction.name()) => title,
             title => format!("{} {title}", direction.name()),
         });

@@ -111,7 +111,7 @@ pub struct Evaluator {
     rows: HostTable,
     workloads: HashMap<WorkloadId, (Arc<Workload>, TableId)>,
     owned: HashMap<IpAddr, (IdentityId, Option<Arc<Workload>>)>,
-    own_node: HashSet<IpAddr>,
+    host_addresses: HashSet<IpAddr>,
     now: u64,
 }
 
@@ -174,13 +174,13 @@ impl Evaluator {
                 }
             }
         }
-        let own_node = inventory.local_node().into_iter();
+        let host_addresses = inventory.local_node().into_iter();
         Ok(Self {
             rows: HostTable::of(&compiled.state),
             compiled,
             workloads,
             owned,
-            own_node: own_node.flat_map(|n| n.addresses.clone()).collect(),
+            host_addresses: host_addresses.flat_map(|n| n.addresses.clone()).collect(),
             now: clock.boot,
         })
     }
@@ -225,7 +225,7 @@ impl Evaluator {
                 policy: None,
             };
         };
-        if direction == Direction::Ingress && self.own_node.contains(&other) {
+        if direction == Direction::Ingress && self.host_addresses.contains(&other) {
             return reserved(Verdict::Allow, RuleSlot::HOST_INGRESS);
         }
         let query = policy::Query {

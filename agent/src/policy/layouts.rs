@@ -41,9 +41,9 @@ impl Layouts {
     pub(crate) fn pass_time(&mut self, clock: &Clock) {
         let before = self.clock.replace(*clock);
         // If the clock went back, lapsed rules may hold again; if it jumped, edges moved.
-        let goes_on = before
+        let is_continuous = before
             .is_some_and(|before| before.now <= clock.now && before.boot(clock.now) == clock.boot);
-        if !goes_on {
+        if !is_continuous {
             self.known.clear();
         }
         let remaining_window =

@@ -40,7 +40,7 @@ pub(crate) struct DecidedVerdict {
 pub(crate) struct PortVerdict {
     pub(crate) first: u16,
     pub(crate) last: u16,
-    pub(crate) ruling: DecidedVerdict,
+    pub(crate) decided: DecidedVerdict,
 }
 
 /// All verdicts of a table for a class in one direction.
@@ -53,10 +53,10 @@ pub(crate) struct PortVerdicts {
 
 impl PortVerdicts {
     /// One verdict for everything.
-    pub(crate) const fn all(ruling: DecidedVerdict) -> Self {
+    pub(crate) const fn all(decided: DecidedVerdict) -> Self {
         Self {
             protocols: BTreeMap::new(),
-            elsewhere: ruling,
+            elsewhere: decided,
         }
     }
 
@@ -64,14 +64,14 @@ impl PortVerdicts {
         let spans = protocol.and_then(|number| self.protocols.get(&number));
         spans
             .and_then(|spans| spans.iter().find(|span| port <= span.last))
-            .map_or(self.elsewhere, |span| span.ruling)
+            .map_or(self.elsewhere, |span| span.decided)
     }
 
     /// True if nothing is allowed on any port.
     pub(crate) fn denies_everything(&self) -> bool {
-        let mut named = self.protocols.values().flatten().map(|span| span.ruling);
+        let mut named = self.protocols.values().flatten().map(|span| span.decided);
         self.elsewhere.verdict == Verdict::Deny
-            && named.all(|ruling| ruling.verdict == Verdict::Deny)
+            && named.all(|decided| decided.verdict == Verdict::Deny)
     }
 
     /// The verdicts alone, in a form that is equal for equal verdicts.
@@ -82,9 +82,9 @@ impl PortVerdicts {
             for span in spans {
                 if pieces
                     .last()
-                    .is_none_or(|(_, last)| *last != span.ruling.verdict)
+                    .is_none_or(|(_, last)| *last != span.decided.verdict)
                 {
-                    pieces.push((span.first, span.ruling.verdict));
+                    pieces.push((span.first, span.decided.verdict));
                 }
             }
             if !matches!(pieces.as_slice(), [(_, only)] if *only == self.elsewhere.verdict) {
@@ -112,7 +112,7 @@ pub(crate) struct SharedRange<const N: usize> {
     pub(crate) protocol: Option<u8>,
     pub(crate) first: u16,
     pub(crate) last: u16,
-    pub(crate) rulings: [DecidedVerdict; N],
+    pub(crate) decided: [DecidedVerdict; N],
 }
 
 /// Intersects the ranges of several tables: protocols with ranges in order, then all others.
@@ -138,7 +138,7 @@ pub(crate) fn overlay<const N: usize>(layers: [&PortVerdicts; N]) -> Vec<SharedR
                 protocol,
                 first,
                 last,
-                rulings: layers.map(|spans| spans.at(protocol, first)),
+                decided: layers.map(|spans| spans.at(protocol, first)),
             });
         }
     }
@@ -257,17 +257,17 @@ impl<'a> VerdictReader<'a> {
             starts.remove(&0x1_0000);
             let mut spans: Vec<PortVerdict> = Vec::new();
             for start in starts {
-                let ruling = ask(number, start);
+                let decided = ask(number, start);
                 let first = u16::try_from(start).unwrap_or(u16::MAX);
                 match spans.last_mut() {
-                    Some(last) if last.ruling == ruling => continue,
+                    Some(last) if last.decided == decided => continue,
                     Some(last) => last.last = first.saturating_sub(1),
                     None => {}
                 }
                 spans.push(PortVerdict {
                     first,
                     last: u16::MAX,
-                    ruling,
+                    decided,
                 });
             }
             protocols.insert(number, spans);

@@ -221,14 +221,14 @@ impl Search<'_> {
                 let Some(stretch) = stretches.get(place) else {
                     continue;
                 };
-                let mut rulings = stretch.rulings.iter();
-                let allowed = rulings.all(|ruling| ruling.verdict == Verdict::Allow);
+                let mut decided = stretch.decided.iter();
+                let allowed = decided.all(|decided| decided.verdict == Verdict::Allow);
                 link.ports.add(protocol, ports, allowed);
                 if allowed {
                     let ends = [Direction::Egress, Direction::Ingress];
-                    let by = ends.iter().zip(stretch.rulings);
+                    let by = ends.iter().zip(stretch.decided);
                     link.by
-                        .extend(by.filter_map(|(end, ruling)| self.by(*end, ruling)));
+                        .extend(by.filter_map(|(end, decided)| self.by(*end, decided)));
                 }
             }
         }
@@ -246,11 +246,11 @@ impl Search<'_> {
         }
     }
 
-    fn by(&self, direction: Direction, ruling: DecidedVerdict) -> Option<String> {
-        if ruling.by == DecidedBy::NotAWorkload {
+    fn by(&self, direction: Direction, decided: DecidedVerdict) -> Option<String> {
+        if decided.by == DecidedBy::NotAWorkload {
             return None;
         }
-        let title = self.evaluator.title(ruling.by);
+        let title = self.evaluator.title(decided.by);
         Some(if title.starts_with(direction.name()) {
             title
         } else {

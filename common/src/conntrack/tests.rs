@@ -162,7 +162,7 @@ fn a_reset_that_both_ends_ignore_is_cleared() {
     assert!(!is_assured(after(&[reset])));
     assert!(
         !is_assured(after(&[reset, (false, ACK), (false, ACK)])),
-        "data under way"
+        "data in flight"
     );
     let gone_on = after(&[reset, (false, ACK), (true, ACK)]);
     assert_eq!(gone_on, walk(&established));

@@ -5,7 +5,7 @@
 
 #![allow(
     clippy::indexing_slicing,
-    reason = "a test that cannot go on should stop where it is"
+    reason = "a test that cannot continue should stop"
 )]
 
 mod drops;

@@ -9,7 +9,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test that cannot go on should stop where it is"
+    reason = "a test that cannot continue should stop"
 )]
 
 mod changes;

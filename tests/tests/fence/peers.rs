@@ -1,4 +1,4 @@
-//! Peers: default deny, and every kind of peer selector, in both directions.
+//! Peers: default deny, and every peer selector, in both directions.
 
 use anyhow::Result;
 use ringfence_testbed::Attributes;

@@ -1,4 +1,4 @@
-//! Random policies: every kind of peer, ranges with odd bounds, windows around the present.
+//! Random policies: every peer type, ranges with odd bounds, windows around the present.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -145,8 +145,8 @@ fn rule() -> impl Strategy<Value = Rule> {
         1 => Just(RuleAction::Reject),
         1 => Just(RuleAction::Pass),
     ];
-    let nobody = Just(Peers::NoPeer);
-    let peers = prop_oneof![2 => Just(Peers::Any), 1 => nobody, 12 => vec(peer(), 1..3).prop_map(Peers::Of)];
+    let no_peer = Just(Peers::NoPeer);
+    let peers = prop_oneof![2 => Just(Peers::Any), 1 => no_peer, 12 => vec(peer(), 1..3).prop_map(Peers::Of)];
     let ports =
         prop_oneof![1 => Just(Ports::Any), 3 => vec(port_match(), 1..4).prop_map(Ports::Of)];
     (action, peers, ports, window()).prop_map(|(action, peers, ports, window)| Rule {

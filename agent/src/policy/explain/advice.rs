@@ -97,7 +97,7 @@ fn to_deny(order: &RuleOrder<'_>, outcome: Outcome) -> Advice {
                 steps: vec![format!(
                     "add a deny rule to an admin policy of priority {priority} or lower:"
                 )],
-                snippet: snippet::rule(&order.scene, RuleAction::Deny, false),
+                snippet: snippet::rule(&order.flow_side, RuleAction::Deny, false),
             });
         }
         _ => advice.alternatives.push(add(order, RuleAction::Deny)),
@@ -115,8 +115,8 @@ fn before(priority: u16) -> String {
 
 /// A new rule in the namespace tier, where all matching rules are combined.
 fn add(order: &RuleOrder<'_>, action: RuleAction) -> Alternative {
-    let scene = &order.scene;
-    let (direction, id) = (scene.direction.name(), &scene.subject.id);
+    let flow_side = &order.flow_side;
+    let (direction, id) = (flow_side.direction.name(), &flow_side.subject.id);
     let kind = if action == RuleAction::Allow {
         format!("{direction} rule")
     } else {
@@ -129,7 +129,7 @@ fn add(order: &RuleOrder<'_>, action: RuleAction) -> Alternative {
     if !order.isolated {
         steps.push(format!(
             "(it isolates: whatever else {id} {} needs a rule, too)",
-            if scene.direction == Direction::Egress {
+            if flow_side.direction == Direction::Egress {
                 "sends"
             } else {
                 "receives"
@@ -138,7 +138,7 @@ fn add(order: &RuleOrder<'_>, action: RuleAction) -> Alternative {
     }
     Alternative {
         steps,
-        snippet: snippet::rule(scene, action, true),
+        snippet: snippet::rule(flow_side, action, true),
     }
 }
 
@@ -154,10 +154,10 @@ fn without(order: &RuleOrder<'_>, wanted: Verdict) -> Option<Alternative> {
                 let ranked = order.at(place)?;
                 steps.push(format!(
                     "remove or narrow {}",
-                    ranked.title(order.scene.direction)
+                    ranked.title(order.flow_side.direction)
                 ));
                 if wanted == Verdict::Deny {
-                    steps.extend(last_of_its_kind(ranked, order.scene.direction));
+                    steps.extend(last_of_its_kind(ranked, order.flow_side.direction));
                 }
                 hypothesis.removed.insert(place);
             }
@@ -220,7 +220,7 @@ fn resolvable<'h, 'a>(
     for ranked in candidates {
         hypothesis.matching = Some(ranked.rank);
         if order.decide(hypothesis).0.verdict() == Verdict::Allow {
-            return Some((ranked, resolve_all(&order.scene, ranked)));
+            return Some((ranked, resolve_all(&order.flow_side, ranked)));
         }
     }
     hypothesis.matching = None;
@@ -228,12 +228,12 @@ fn resolvable<'h, 'a>(
 }
 
 /// How to resolve every miss of a rule; one more peer resolves all misses of the present one.
-fn resolve_all(scene: &FlowSide<'_>, ranked: &RankedRule<'_>) -> Vec<String> {
+fn resolve_all(flow_side: &FlowSide<'_>, ranked: &RankedRule<'_>) -> Vec<String> {
     let foreign = ranked.misses.iter().any(wants_another_peer);
     let mut steps: Vec<String> = Vec::new();
     for miss in &ranked.misses {
         let made_up_for = foreign && is_about_peer(miss) && !wants_another_peer(miss);
-        let step = resolve_miss(scene, ranked, miss);
+        let step = resolve_miss(flow_side, ranked, miss);
         if !made_up_for && !steps.contains(&step) {
             steps.push(step);
         }
@@ -259,9 +259,9 @@ const fn is_about_peer(miss: &Miss) -> bool {
 }
 
 /// How to resolve one miss.
-fn resolve_miss(scene: &FlowSide<'_>, ranked: &RankedRule<'_>, miss: &Miss) -> String {
-    let title = ranked.title(scene.direction);
-    let key = snippet::peers_key(scene.direction);
+fn resolve_miss(flow_side: &FlowSide<'_>, ranked: &RankedRule<'_>, miss: &Miss) -> String {
+    let title = ranked.title(flow_side.direction);
+    let key = snippet::peers_key(flow_side.direction);
     match miss {
         Miss::Label {
             who, key, remedy, ..
@@ -283,7 +283,7 @@ fn resolve_miss(scene: &FlowSide<'_>, ranked: &RankedRule<'_>, miss: &Miss) -> S
         | Miss::Namespace { .. }
         | Miss::OutsideCidr { .. }
         | Miss::Entity { .. } => {
-            let peer = snippet::peer(scene, is_of_namespace(ranked, scene));
+            let peer = snippet::peer(flow_side, is_of_namespace(ranked, flow_side));
             format!("add {peer} to {key} of {title}")
         }
         Miss::Protocol { actual, .. }
@@ -297,8 +297,8 @@ fn resolve_miss(scene: &FlowSide<'_>, ranked: &RankedRule<'_>, miss: &Miss) -> S
     }
 }
 
-fn is_of_namespace(ranked: &RankedRule<'_>, scene: &FlowSide<'_>) -> bool {
-    ranked.policy.id().namespace.as_ref() == Some(&scene.subject.id.namespace)
+fn is_of_namespace(ranked: &RankedRule<'_>, flow_side: &FlowSide<'_>) -> bool {
+    ranked.policy.id().namespace.as_ref() == Some(&flow_side.subject.id.namespace)
 }
 
 fn relabel(who: &str, key: &str, remedy: Option<&str>) -> String {

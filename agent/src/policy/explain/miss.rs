@@ -139,38 +139,38 @@ pub enum Miss {
 }
 
 /// All conditions of a rule that do not match.
-pub(super) fn misses(scene: &FlowSide<'_>, rule: &Rule) -> Vec<Miss> {
-    let mut misses = peers(scene, &rule.peers);
-    misses.extend(super::port::miss(scene, &rule.ports));
-    misses.extend(window(rule.window, scene.now));
+pub(super) fn misses(flow_side: &FlowSide<'_>, rule: &Rule) -> Vec<Miss> {
+    let mut misses = peers(flow_side, &rule.peers);
+    misses.extend(super::port::miss(flow_side, &rule.ports));
+    misses.extend(window(rule.window, flow_side.now));
     misses
 }
 
-fn peers(scene: &FlowSide<'_>, peers: &Peers) -> Vec<Miss> {
+fn peers(flow_side: &FlowSide<'_>, peers: &Peers) -> Vec<Miss> {
     match peers {
         Peers::Any => Vec::new(),
         Peers::NoPeer => vec![Miss::UnknownPeer],
         Peers::Of(peers) => peers
             .iter()
-            .map(|peer| of_peer(scene, peer))
+            .map(|peer| of_peer(flow_side, peer))
             .min_by_key(Vec::len)
             .unwrap_or_else(|| vec![Miss::UnknownPeer]),
     }
 }
 
-fn of_peer(scene: &FlowSide<'_>, peer: &Peer) -> Vec<Miss> {
+fn of_peer(flow_side: &FlowSide<'_>, peer: &Peer) -> Vec<Miss> {
     match peer {
         Peer::Workloads {
             namespaces,
             pods,
             service_account,
         } => {
-            let PartyKind::Workload(workload) = scene.other else {
-                let who = scene.other.to_string();
+            let PartyKind::Workload(workload) = flow_side.other else {
+                let who = flow_side.other.to_string();
                 return vec![Miss::NotAWorkload { who }];
             };
             let who = || workload.id.to_string();
-            let mut misses = namespace(scene, namespaces);
+            let mut misses = namespace(flow_side, namespaces);
             if let Some(pods) = pods {
                 misses.extend(failing(pods, &workload.labels).map(|unmet| Miss::Label {
                     who: who(),
@@ -191,16 +191,16 @@ fn of_peer(scene: &FlowSide<'_>, peer: &Peer) -> Vec<Miss> {
             }
             misses
         }
-        Peer::Cidr { net, except } => cidr(scene.address, *net, except).into_iter().collect(),
+        Peer::Cidr { net, except } => cidr(flow_side.address, *net, except).into_iter().collect(),
         Peer::Entity(entity) => {
             let is = matches!(
-                (entity, scene.other),
+                (entity, flow_side.other),
                 (Entity::World, PartyKind::World)
                     | (Entity::Host, PartyKind::Host(_))
                     | (Entity::RemoteNode, PartyKind::RemoteNode(_))
             );
             let miss = || Miss::Entity {
-                who: scene.other.to_string(),
+                who: flow_side.other.to_string(),
                 wanted: entity.to_string(),
             };
             if is { Vec::new() } else { vec![miss()] }
@@ -208,8 +208,8 @@ fn of_peer(scene: &FlowSide<'_>, peer: &Peer) -> Vec<Miss> {
     }
 }
 
-fn namespace(scene: &FlowSide<'_>, wanted: &NamespaceMatch) -> Vec<Miss> {
-    let PartyKind::Workload(workload) = scene.other else {
+fn namespace(flow_side: &FlowSide<'_>, wanted: &NamespaceMatch) -> Vec<Miss> {
+    let PartyKind::Workload(workload) = flow_side.other else {
         return Vec::new();
     };
     let name = &workload.id.namespace;
@@ -221,7 +221,7 @@ fn namespace(scene: &FlowSide<'_>, wanted: &NamespaceMatch) -> Vec<Miss> {
         }],
         NamespaceMatch::Selector(selector) => {
             let none = Labels::new();
-            let namespace = scene.inventory.namespaces.get(name);
+            let namespace = flow_side.inventory.namespaces.get(name);
             let labels = namespace.map_or(&none, |namespace| namespace.labels());
             failing(selector, labels)
                 .map(|unmet| Miss::NamespaceLabel {

@@ -104,7 +104,7 @@ impl<'a> Case<'a> {
         if direction == Direction::Ingress && matches!(stands, PartyKind::Host(_)) {
             return reserved(direction, "host-ingress");
         }
-        let scene = FlowSide {
+        let flow_side = FlowSide {
             inventory: self.inventory,
             now: self.now,
             direction,
@@ -113,11 +113,11 @@ impl<'a> Case<'a> {
             address: other.address,
             flow: self.flow,
         };
-        self.policies(&RuleOrder::of(scene, self.policies))
+        self.policies(&RuleOrder::of(flow_side, self.policies))
     }
 
     fn policies(&self, order: &RuleOrder<'_>) -> Side {
-        let direction = order.scene.direction;
+        let direction = order.flow_side.direction;
         let (outcome, standings) = order.decide(&Hypothesis::default());
         let decider = match outcome {
             Outcome::Rule(place, _) => order.at(place),
@@ -173,7 +173,7 @@ impl<'a> Case<'a> {
             .skip(listed)
             .map(|ranked| ranked.rank)
             .collect();
-        let direction = order.scene.direction;
+        let direction = order.flow_side.direction;
         let rules = order.rules.iter().zip(standings);
         let rules = rules
             .filter(|(ranked, standing)| {

@@ -6,24 +6,24 @@ use super::{flow_side::FlowSide, miss::Miss};
 use crate::model::{NamedPort, PortMatch, PortName, Ports, Protocol};
 
 /// `None` if the ports cover the flow.
-pub(super) fn miss(scene: &FlowSide<'_>, ports: &Ports) -> Option<Miss> {
+pub(super) fn miss(flow_side: &FlowSide<'_>, ports: &Ports) -> Option<Miss> {
     let Ports::Of(entries) = ports else {
         return None;
     };
-    if entries.iter().any(|entry| covers(scene, entry)) {
+    if entries.iter().any(|entry| covers(flow_side, entry)) {
         return None;
     }
     if let [PortMatch::Named { protocol, name }] = entries.as_slice() {
-        return Some(named(scene, *protocol, name));
+        return Some(named(flow_side, *protocol, name));
     }
-    let protocol = Protocol::from_number(scene.flow.protocol);
+    let protocol = Protocol::from_number(flow_side.flow.protocol);
     let about = entries.iter().any(|entry| match entry {
         PortMatch::Protocol(its) | PortMatch::Range { protocol: its, .. } => *its == protocol,
         PortMatch::Named { protocol: its, .. } => {
             protocol.has_ports() && its.is_none_or(|its| its == protocol)
         }
     });
-    let (actual, wanted) = (scene.port(), list(scene, entries));
+    let (actual, wanted) = (flow_side.port(), list(flow_side, entries));
     Some(if about {
         Miss::Port { actual, wanted }
     } else {
@@ -31,8 +31,11 @@ pub(super) fn miss(scene: &FlowSide<'_>, ports: &Ports) -> Option<Miss> {
     })
 }
 
-fn covers(scene: &FlowSide<'_>, entry: &PortMatch) -> bool {
-    let (protocol, port) = (Protocol::from_number(scene.flow.protocol), scene.flow.port);
+fn covers(flow_side: &FlowSide<'_>, entry: &PortMatch) -> bool {
+    let (protocol, port) = (
+        Protocol::from_number(flow_side.flow.protocol),
+        flow_side.flow.port,
+    );
     match entry {
         PortMatch::Protocol(its) => *its == protocol,
         PortMatch::Range {
@@ -43,17 +46,17 @@ fn covers(scene: &FlowSide<'_>, entry: &PortMatch) -> bool {
         PortMatch::Named {
             protocol: its,
             name,
-        } => declared(scene, *its, name)
+        } => declared(flow_side, *its, name)
             .any(|declared| declared.protocol == protocol && declared.port == port),
     }
 }
 
 fn declared<'a>(
-    scene: &FlowSide<'a>,
+    flow_side: &FlowSide<'a>,
     protocol: Option<Protocol>,
     name: &'a PortName,
 ) -> impl Iterator<Item = &'a NamedPort> {
-    let ports = scene
+    let ports = flow_side
         .destination()
         .map_or(&[][..], |to| to.ports.as_slice());
     ports
@@ -61,12 +64,12 @@ fn declared<'a>(
         .filter(move |port| port.name == *name && protocol.is_none_or(|its| its == port.protocol))
 }
 
-fn named(scene: &FlowSide<'_>, protocol: Option<Protocol>, name: &PortName) -> Miss {
-    let actual = scene.port();
-    let on = scene
+fn named(flow_side: &FlowSide<'_>, protocol: Option<Protocol>, name: &PortName) -> Miss {
+    let actual = flow_side.port();
+    let on = flow_side
         .destination()
-        .map_or_else(|| scene.other.to_string(), |to| to.id.to_string());
-    let resolved: Vec<String> = declared(scene, protocol, name).map(one).collect();
+        .map_or_else(|| flow_side.other.to_string(), |to| to.id.to_string());
+    let resolved: Vec<String> = declared(flow_side, protocol, name).map(one).collect();
     let name = match protocol {
         Some(protocol) => format!("{protocol}/{name}"),
         None => name.to_string(),
@@ -88,12 +91,12 @@ fn one(port: &NamedPort) -> String {
 }
 
 /// A rule's ports, with the resolved names.
-fn list(scene: &FlowSide<'_>, entries: &[PortMatch]) -> String {
+fn list(flow_side: &FlowSide<'_>, entries: &[PortMatch]) -> String {
     let texts = entries.iter().map(|entry| {
         let PortMatch::Named { protocol, name } = entry else {
             return entry.to_string();
         };
-        let resolved: Vec<String> = declared(scene, *protocol, name).map(one).collect();
+        let resolved: Vec<String> = declared(flow_side, *protocol, name).map(one).collect();
         if resolved.is_empty() {
             format!("{entry} (undeclared)")
         } else {

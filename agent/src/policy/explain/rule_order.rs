@@ -65,18 +65,18 @@ pub(super) struct Hypothesis {
 
 /// All policies and rules that apply to one direction of a flow.
 pub(super) struct RuleOrder<'a> {
-    pub(super) scene: FlowSide<'a>,
+    pub(super) flow_side: FlowSide<'a>,
     pub(super) policies_in_order: Vec<ApplicablePolicy<'a>>,
     pub(super) rules: Vec<RankedRule<'a>>,
     pub(super) isolated: bool,
 }
 
 impl<'a> RuleOrder<'a> {
-    pub(super) fn of(scene: FlowSide<'a>, policies: &'a PolicySet) -> Self {
+    pub(super) fn of(flow_side: FlowSide<'a>, policies: &'a PolicySet) -> Self {
         let mut policies_in_order: Vec<ApplicablePolicy<'a>> = policies
             .iter()
-            .filter(|policy| policy.rules(scene.direction).is_some())
-            .filter(|policy| scene.inventory.is_subject(policy, scene.subject))
+            .filter(|policy| policy.rules(flow_side.direction).is_some())
+            .filter(|policy| flow_side.inventory.is_subject(policy, flow_side.subject))
             .map(|policy| ApplicablePolicy {
                 policy,
                 stage: Stage::of(policy),
@@ -92,7 +92,10 @@ impl<'a> RuleOrder<'a> {
             if isolated && matches!(applicable.stage, Stage::Baseline(_)) {
                 continue;
             }
-            let policy_rules = applicable.policy.rules(scene.direction).unwrap_or_default();
+            let policy_rules = applicable
+                .policy
+                .rules(flow_side.direction)
+                .unwrap_or_default();
             for (index, rule) in policy_rules.iter().enumerate() {
                 rules.push(RankedRule {
                     rank: rules.len(),
@@ -101,12 +104,12 @@ impl<'a> RuleOrder<'a> {
                     stage: applicable.stage,
                     index,
                     rule,
-                    misses: misses(&scene, rule),
+                    misses: misses(&flow_side, rule),
                 });
             }
         }
         Self {
-            scene,
+            flow_side,
             policies_in_order,
             rules,
             isolated,
@@ -144,7 +147,9 @@ impl<'a> RuleOrder<'a> {
     fn by_default(&self) -> Outcome {
         if self.isolated {
             Outcome::DefaultDeny
-        } else if self.scene.direction == Direction::Egress && is_raw(self.scene.flow.protocol) {
+        } else if self.flow_side.direction == Direction::Egress
+            && is_raw(self.flow_side.flow.protocol)
+        {
             Outcome::RawProtocol
         } else {
             Outcome::DefaultAllow

@@ -13,14 +13,18 @@ use crate::model::{Labels, RuleAction, Workload};
 const TELLING: [&str; 4] = ["app", "app.kubernetes.io/name", "k8s-app", "name"];
 
 /// A rule for the flow: the lines of a `[[policy.ingress]]` or `[[policy.egress]]`.
-pub(super) fn rule(scene: &FlowSide<'_>, action: RuleAction, own_namespace: bool) -> Vec<String> {
-    let mut lines = vec![format!("[[policy.{}]]", scene.direction.name())];
+pub(super) fn rule(
+    flow_side: &FlowSide<'_>,
+    action: RuleAction,
+    own_namespace: bool,
+) -> Vec<String> {
+    let mut lines = vec![format!("[[policy.{}]]", flow_side.direction.name())];
     if action != RuleAction::Allow {
         lines.push(format!("action = \"{action}\""));
     }
-    let key = peers_key(scene.direction);
-    lines.push(format!("{key} = [{}]", peer(scene, own_namespace)));
-    lines.push(format!("ports = [\"{}\"]", scene.port()));
+    let key = peers_key(flow_side.direction);
+    lines.push(format!("{key} = [{}]", peer(flow_side, own_namespace)));
+    lines.push(format!("ports = [\"{}\"]", flow_side.port()));
     lines
 }
 
@@ -33,21 +37,21 @@ pub(super) const fn peers_key(direction: Direction) -> &'static str {
 }
 
 /// The other side as a peer; without the namespace if it is the subject's.
-pub(super) fn peer(scene: &FlowSide<'_>, own_namespace: bool) -> String {
-    match scene.other {
-        PartyKind::Workload(workload) => workload_peer(scene, workload, own_namespace),
+pub(super) fn peer(flow_side: &FlowSide<'_>, own_namespace: bool) -> String {
+    match flow_side.other {
+        PartyKind::Workload(workload) => workload_peer(flow_side, workload, own_namespace),
         PartyKind::Host(_) => "{ entity = \"host\" }".to_owned(),
         PartyKind::RemoteNode(_) => "{ entity = \"remote-node\" }".to_owned(),
         PartyKind::World => {
-            let length = if scene.address.is_ipv6() { 128 } else { 32 };
-            format!("{{ cidr = \"{}/{length}\" }}", scene.address)
+            let length = if flow_side.address.is_ipv6() { 128 } else { 32 };
+            format!("{{ cidr = \"{}/{length}\" }}", flow_side.address)
         }
     }
 }
 
-fn workload_peer(scene: &FlowSide<'_>, workload: &Workload, own_namespace: bool) -> String {
+fn workload_peer(flow_side: &FlowSide<'_>, workload: &Workload, own_namespace: bool) -> String {
     let mut parts = Vec::new();
-    if !own_namespace || workload.id.namespace != scene.subject.id.namespace {
+    if !own_namespace || workload.id.namespace != flow_side.subject.id.namespace {
         let namespace = &workload.id.namespace;
         parts.push(format!(
             "namespaces = \"{NAMESPACE_NAME_LABEL}={namespace}\""

@@ -320,7 +320,7 @@ fn implicit_verdicts_are_explained() {
             "10.0.0.1",
             "shop/api",
             "tcp/81",
-            "it comes from a socket of shop/api's own node, which is allowed before every policy",
+            "it comes from a socket of shop/api's node, which is allowed before every policy",
         ),
         (
             "shop/api",

@@ -26,7 +26,7 @@ const WIDE_V6: u8 = 24;
 pub(super) fn lint(place: &Place<'_>, population: Option<&Population<'_>>) -> Vec<Finding> {
     let mut found: BTreeMap<LintCode, String> = BTreeMap::new();
     for (net, except) in cidrs(place.rule) {
-        for (code, what) in judge(place, net, except, population) {
+        for (code, what) in classify(place, net, except, population) {
             found.entry(code).or_insert(what);
         }
     }
@@ -49,7 +49,7 @@ fn cidrs(rule: &Rule) -> impl Iterator<Item = (&IpNet, &[IpNet])> {
     })
 }
 
-fn judge(
+fn classify(
     place: &Place<'_>,
     net: &IpNet,
     except: &[IpNet],

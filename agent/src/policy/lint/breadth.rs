@@ -27,7 +27,7 @@ pub(super) fn lint(place: &Place<'_>) -> Vec<Finding> {
 }
 
 fn everyone(place: &Place<'_>, peers: &[Peer]) -> Option<Finding> {
-    let whom = peers.iter().find_map(|peer| match peer {
+    let which = peers.iter().find_map(|peer| match peer {
         Peer::Workloads {
             namespaces,
             pods,
@@ -41,6 +41,6 @@ fn everyone(place: &Place<'_>, peers: &[Peer]) -> Option<Finding> {
         },
         Peer::Workloads { .. } | Peer::Cidr { .. } | Peer::Entity(_) => None,
     })?;
-    let what = format!("allows every workload {whom}");
+    let what = format!("allows every workload {which}");
     Some(place.finding(LintCode::EmptySelector, &what))
 }

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn kubernetes_objects_are_mended_by_annotations() {
+    fn remedies_for_kubernetes_objects_name_annotations() {
         let remedy = LintCode::MissingOwner.remedy_in(PolicyKind::NetworkPolicy);
         assert!(remedy.contains("ringfence.io/owner"));
     }

@@ -31,7 +31,7 @@ pub(super) fn lint(policies: &[&Policy]) -> Vec<Finding> {
             let rival = before.find(|(other, others)| {
                 !are_disjoint(namespaces, others)
                     && !are_disjoint(&policy.subject, &other.subject)
-                    && speak_of_the_same(policy, other)
+                    && share_a_direction(policy, other)
             });
             if let Some((rival, _)) = rival {
                 let place = sanitise(&rival.origin.to_string());
@@ -46,12 +46,12 @@ pub(super) fn lint(policies: &[&Policy]) -> Vec<Finding> {
     findings
 }
 
-fn speak_of_the_same(one: &Policy, other: &Policy) -> bool {
-    let speaks = |policy: &Policy, direction| {
+fn share_a_direction(one: &Policy, other: &Policy) -> bool {
+    let has_rules = |policy: &Policy, direction| {
         let rules = policy.rules(direction);
         rules.is_some_and(|rules| !rules.is_empty())
     };
     DIRECTIONS
         .into_iter()
-        .any(|direction| speaks(one, direction) && speaks(other, direction))
+        .any(|direction| has_rules(one, direction) && has_rules(other, direction))
 }

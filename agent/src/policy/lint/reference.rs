@@ -12,11 +12,11 @@ pub(super) fn lint(policy: &Policy, population: &Population<'_>) -> Vec<Finding>
     let has_subjects = population.subjects(policy).next().is_some();
     if !has_subjects {
         let subject = policy.subject.to_string();
-        let whom = match &policy.scope {
+        let which = match &policy.scope {
             Scope::Namespace(namespace) => format!("no workload of namespace {namespace}"),
             Scope::Cluster { .. } => "no workload of its namespaces".to_owned(),
         };
-        let what = format!("matches {whom}: subject = {}", quote(&subject));
+        let what = format!("matches {which}: subject = {}", quote(&subject));
         let found = Finding::about(policy, LintCode::UnmatchedSelector, &what);
         findings.push(found);
     }

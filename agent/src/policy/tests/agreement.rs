@@ -81,7 +81,7 @@ fn compiled_rows_say_what_the_oracle_says() {
 
 /// Rows are not rewritten: what was compiled once is right at every later time.
 #[test]
-fn rows_keep_time_with_nobody_there_to_renew_them() {
+fn rows_change_on_time_without_being_rewritten() {
     proptest!(cases(300), |(world in world())| {
         let compiled = world.compile(&mut Compiler::default());
         prop_assert!(compiled.next_change.is_none_or(|due| due > BOOT));

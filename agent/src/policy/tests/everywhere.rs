@@ -56,13 +56,13 @@ fn spans_say_at_every_port_what_the_evaluator_says() {
                         .filter(|s| s.protocol == wanted && (s.first..=s.last).contains(&at))
                         .collect();
                     prop_assert_eq!(found.len(), 1);
-                    let [ruling] = found[0].rulings;
-                    let title = evaluator.title(ruling.by);
+                    let [decided] = found[0].decided;
+                    let title = evaluator.title(decided.by);
                     let said = match &answer.egress.policy {
                         Some(policy) => format!("{} of {policy}", answer.egress.rule),
                         None => answer.egress.rule.clone(),
                     };
-                    prop_assert_eq!((ruling.verdict, title), (answer.egress.verdict, said));
+                    prop_assert_eq!((decided.verdict, title), (answer.egress.verdict, said));
                     probes.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -136,10 +136,10 @@ fn a_difference_names_the_pairs_whose_verdicts_differ() {
         let new = World { policies, ..new };
         let found = difference(version(&old), version(&new), NOW).unwrap();
         let ports: BTreeSet<u16> = old.ports().union(&new.ports()).copied().collect();
-        let judge = |world: &World| {
+        let evaluate_all = |world: &World| {
             Evaluator::new(&world.inventory, &world.policies, NOW).unwrap()
         };
-        let (before, after) = (judge(&old), judge(&new));
+        let (before, after) = (evaluate_all(&old), evaluate_all(&new));
         let ids: Vec<&WorkloadId> = old.inventory.workloads.keys().collect();
         for from in &ids {
             for to in ids.iter().filter(|to| *to != from) {

@@ -54,7 +54,7 @@ fn asked(world: &World, query: &Query) -> Explanation {
 
 #[test]
 fn an_explanation_says_what_the_evaluator_says() {
-    let judged = AtomicU64::new(0);
+    let evaluated = AtomicU64::new(0);
     proptest!(cases(60), |(world in world())| {
         let evaluator = Evaluator::new(&world.inventory, &world.policies, NOW).unwrap();
         for (_, _, query, _) in flows(&world, 3) {
@@ -64,10 +64,10 @@ fn an_explanation_says_what_the_evaluator_says() {
             };
             let agreed = same(&why.egress, &answer.egress) && same(&why.ingress, &answer.ingress);
             prop_assert!(agreed && why.verdict == answer.verdict, "{query:?}: {answer:?}, {why:?}");
-            judged.fetch_add(1, Ordering::Relaxed);
+            evaluated.fetch_add(1, Ordering::Relaxed);
         }
     });
-    println!("{judged:?} flows");
+    println!("{evaluated:?} flows");
 }
 
 fn rule_of<'a>(world: &'a World, direction: Direction, tried: &RuleStanding) -> &'a Rule {

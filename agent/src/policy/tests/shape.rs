@@ -104,7 +104,7 @@ fn lasting(verdict: Verdict, slot: u32) -> PolicyRow {
     PolicyRow::lasting(verdict, RuleSlot(slot))
 }
 
-const NOBODY: (u32, u32, u8, u16, PolicyRow) = (
+const DEFAULT_ROW: (u32, u32, u8, u16, PolicyRow) = (
     0,
     72,
     0,
@@ -120,7 +120,7 @@ fn a_range_becomes_the_fewest_aligned_blocks() {
         ..rule(RuleAction::Allow, 20)
     };
     let blocks = [(93, 9000), (95, 9008), (96, 9010)];
-    let mut wanted = vec![NOBODY];
+    let mut wanted = vec![DEFAULT_ROW];
     wanted.extend(blocks.map(|(bits, port)| (0, bits, 6, port, allow)));
     assert_eq!(ingress(vec![odd]), wanted);
 
@@ -128,7 +128,7 @@ fn a_range_becomes_the_fewest_aligned_blocks() {
         ports: tcp(0, u16::MAX),
         ..rule(RuleAction::Allow, 20)
     };
-    assert_eq!(ingress(vec![all]), [NOBODY, (0, 80, 6, 0, allow)]);
+    assert_eq!(ingress(vec![all]), [DEFAULT_ROW, (0, 80, 6, 0, allow)]);
 
     // Most ports are allowed, so the two others are the exceptions.
     let most = FenceRule {
@@ -137,14 +137,21 @@ fn a_range_becomes_the_fewest_aligned_blocks() {
     };
     assert_eq!(
         ingress(vec![most]),
-        [NOBODY, (0, 80, 6, 0, allow), (0, 95, 6, 0, NOBODY.4)]
+        [
+            DEFAULT_ROW,
+            (0, 80, 6, 0, allow),
+            (0, 95, 6, 0, DEFAULT_ROW.4)
+        ]
     );
 
     let last = FenceRule {
         ports: tcp(u16::MAX, u16::MAX),
         ..rule(RuleAction::Allow, 20)
     };
-    assert_eq!(ingress(vec![last]), [NOBODY, (0, 96, 6, u16::MAX, allow)]);
+    assert_eq!(
+        ingress(vec![last]),
+        [DEFAULT_ROW, (0, 96, 6, u16::MAX, allow)]
+    );
 }
 
 #[test]
@@ -162,7 +169,7 @@ fn a_class_has_rows_only_where_it_differs() {
     let (own, any) = (lasting(Verdict::Allow, 20), lasting(Verdict::Allow, 21));
     assert_eq!(
         ingress(vec![one, everyone.clone()]),
-        [NOBODY, (0, 96, 6, 80, any), (7, 96, 6, 443, own)]
+        [DEFAULT_ROW, (0, 96, 6, 80, any), (7, 96, 6, 443, own)]
     );
 
     // A rule for every protocol hides the any-class rows, so the class repeats them.
@@ -172,7 +179,7 @@ fn a_class_has_rows_only_where_it_differs() {
     };
     let found = ingress(vec![everyone, all]);
     let wanted = [
-        NOBODY,
+        DEFAULT_ROW,
         (0, 96, 6, 80, any),
         (7, 72, 0, 0, own),
         (7, 96, 6, 80, any),

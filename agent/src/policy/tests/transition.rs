@@ -190,7 +190,7 @@ fn failed_attempts_leave_what_is_in_force() {
 
 /// The inventory changes as well: carried tables evaluate the new peers by the old policies.
 #[test]
-fn carried_tables_judge_new_peers_by_the_old_policies() {
+fn carried_tables_evaluate_new_peers_by_the_old_policies() {
     proptest!(cases(100), |(worlds in history(4))| {
         let mut compiler = Compiler::default();
         let mut before: Option<(&World, Compiled)> = None;

@@ -156,7 +156,7 @@ fn message_of(v6: bool, number: u8, checksum: Checksum) -> Vec<u8> {
 }
 
 #[test]
-fn an_icmp_checksum_is_right_whoever_completes_it() {
+fn an_icmp_checksum_is_right_complete_and_partial() {
     for v6 in [false, true] {
         for (number, code) in [
             (protocol::UDP, if v6 { [1, 4] } else { [3, 3] }),

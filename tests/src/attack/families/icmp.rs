@@ -77,8 +77,8 @@ pub(super) const ERRORS: Family = Family {
         Member::new("about a flow that policy denies", ANY, |s| {
             let port = s.denied_port();
             let inside = reverse_datagram(s, port);
-            let opener = craft::ethernet(craft::ethertype_of(s.peer), &inside);
-            s.deny_back(Policy, opener);
+            let original = craft::ethernet(craft::ethertype_of(s.peer), &inside);
+            s.deny_back(Policy, original);
             deny_error_about(s, &inside);
         }),
         Member::new("about an allowed flow, to another host", OUT, |s| {

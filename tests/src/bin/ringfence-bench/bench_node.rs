@@ -262,7 +262,7 @@ pub(crate) fn crowd_at(number: u32, moved: bool) -> [IpAddr; 2] {
 /// [`ALL`]; the remote workloads always may. No two versions are the same, so that nothing of an
 /// earlier version can be reused.
 pub(crate) fn changing(open: bool, version: usize) -> String {
-    let (peer, other) = (if open { "sender" } else { "nobody" }, 20_000 + version);
+    let (peer, other) = (if open { "sender" } else { "absent" }, 20_000 + version);
     format!(
         "[[policy]]\nname = \"changing\"\nnamespace = \"{NAMESPACE}\"\nsubject = \"app=target\"\n\
          \n[[policy.ingress]]\n\

@@ -67,7 +67,7 @@ pub(crate) fn inventory(node: &Node, target: &Workload, sender: &Workload) -> St
 /// workload 0 may always connect to `tcp/8080`.
 pub(crate) fn policies(open: bool) -> String {
     let mut text = constant_policies();
-    let peer = if open { "sender" } else { "nobody" };
+    let peer = if open { "sender" } else { "absent" };
     let _ = write!(
         text,
         "[[policy]]\nname = \"changing\"\nnamespace = \"{NAMESPACE}\"\nsubject = \"app=target\"\n\

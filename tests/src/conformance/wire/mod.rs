@@ -1,6 +1,6 @@
 //! Runs cases on the wire: real interfaces in network namespaces, the real agent, real sockets.
 //!
-//! Each backend has its own node (where the agent runs), an external host, and the workloads of the
+//! Each backend has a node of its own (where the agent runs), an external host, and the workloads of the
 //! current cluster. It is reused from case to case, because starting an agent takes the most time.
 //! To change the cluster it changes only files and interfaces; the agent has to detect that.
 
