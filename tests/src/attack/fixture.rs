@@ -1,7 +1,8 @@
 //! The fixed setup of every attack: the addresses, the ports and the policy.
 //!
 //! Addresses are the same in every network, so that the same bytes can be sent in each. The peers
-//! have a whole range, so that every case draws an address and a port that have not been used before.
+//! have a whole range, so that every case draws an address and a port that have not been used
+//! before.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -27,7 +28,7 @@ impl Direction {
     }
 }
 
-const fn two(v6: bool, ip4: [u8; 4], last: u16) -> IpAddr {
+const fn address(v6: bool, ip4: [u8; 4], last: u16) -> IpAddr {
     if v6 {
         IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x18, 1, 0, 0, 0, last))
     } else {
@@ -39,25 +40,25 @@ const fn two(v6: bool, ip4: [u8; 4], last: u16) -> IpAddr {
 /// The fenced workload.
 #[must_use]
 pub const fn workload(v6: bool) -> IpAddr {
-    two(v6, [198, 18, 1, 2], 2)
+    address(v6, [198, 18, 1, 2], 2)
 }
 
 /// Another workload, to and from which policy allows nothing.
 #[must_use]
 pub const fn other_workload(v6: bool) -> IpAddr {
-    two(v6, [198, 18, 1, 3], 3)
+    address(v6, [198, 18, 1, 3], 3)
 }
 
 /// The node.
 #[must_use]
 pub const fn node(v6: bool) -> IpAddr {
-    two(v6, [198, 18, 1, 1], 1)
+    address(v6, [198, 18, 1, 1], 1)
 }
 
 /// A host whose address is in no range that the policy names.
 #[must_use]
 pub const fn unlisted_host(v6: bool) -> IpAddr {
-    two(v6, [198, 19, 9, 9], 0x9999)
+    address(v6, [198, 19, 9, 9], 0x9999)
 }
 
 /// A random address of the peers' range.

@@ -19,7 +19,7 @@ pub struct Generator {
     family: Family,
     rng: Rng,
     /// Unmutated members still to be run.
-    fixed: Vec<(Member, bool, Direction)>,
+    unmutated: Vec<(Member, bool, Direction)>,
 }
 
 impl Generator {
@@ -33,19 +33,19 @@ impl Generator {
         Self {
             family,
             rng: Rng::new(salt),
-            fixed: all_variants(&family),
+            unmutated: all_variants(&family),
         }
     }
 
     /// Whether some members have not been run unmutated.
     #[must_use]
     pub fn has_members_left(&self) -> bool {
-        !self.fixed.is_empty()
+        !self.unmutated.is_empty()
     }
 
     /// The next case.
     pub fn next_case(&mut self) -> Case {
-        if let Some((member, v6, direction)) = self.fixed.pop() {
+        if let Some((member, v6, direction)) = self.unmutated.pop() {
             return self.build(&member, v6, direction, false);
         }
         let all = all_variants(&self.family);
@@ -113,8 +113,8 @@ fn set_expectation(case: &mut Case) {
     }
 }
 
-/// Boundary values.
-const EDGES: [u16; 14] = [
+/// Boundary values of 16-bit fields.
+const BOUNDARY_VALUES: [u16; 14] = [
     0, 1, 7, 8, 20, 40, 0x0800, 0x86dd, 0x8100, 0x2000, 0x1fff, 0x7fff, 0x8000, 0xffff,
 ];
 
@@ -137,8 +137,8 @@ fn mutate_frame(rng: &mut Rng, frame: &mut Vec<u8>) {
             }
             2 => craft::write(frame, at, &[rng.byte()]),
             3 => {
-                let edge = rng.choose(&EDGES, 0);
-                craft::write(frame, at & !1, &edge.to_be_bytes());
+                let value = rng.choose(&BOUNDARY_VALUES, 0);
+                craft::write(frame, at & !1, &value.to_be_bytes());
             }
             4 => frame.truncate(14 + rng.below(frame.len().saturating_sub(14)).max(4)),
             5 => {

@@ -133,9 +133,9 @@ impl Model {
         opens: bool,
     ) -> Option<()> {
         let (from, to) = ((packet.from, ports.0), (packet.to, ports.1));
-        let known = self.flows.contains(&(protocol, from, to));
+        let is_original = self.flows.contains(&(protocol, from, to));
         let is_reply = self.flows.contains(&(protocol, to, from));
-        if known || (is_reply && !opens) {
+        if is_original || (is_reply && !opens) {
             return Some(());
         }
         let peer = if direction == Direction::Out {
@@ -160,7 +160,7 @@ impl Model {
             Direction::Out => quoted.to.0,
             Direction::In => quoted.from.0,
         };
-        let known = self
+        let has_flow = self
             .flows
             .contains(&(quoted.protocol, quoted.from, quoted.to))
             || self
@@ -169,7 +169,7 @@ impl Model {
         let is_redirect =
             direction == Direction::Out && !own.is_ipv6() && packet.payload.first() == Some(&5);
         let fits = quoted.from.0 == packet.to && own == fixture::workload(own.is_ipv6());
-        (fits && known && !is_redirect).then_some(())
+        (fits && has_flow && !is_redirect).then_some(())
     }
 }
 

@@ -40,7 +40,7 @@ pub const MTU: usize = 9000;
 #[derive(Debug)]
 pub struct Network {
     workload: RawInterface,
-    world: RawInterface,
+    outside: RawInterface,
     /// The agent, unless this is the control. Declared before the node, because dropping the agent
     /// runs commands in the node's network namespace.
     pub agent: Option<Agent>,
@@ -60,7 +60,7 @@ impl Network {
             .ip(&format!("{bridge}link set br0 mtu {MTU} up\n"))?;
         keep_filters_off_bridges(&node.ns)?;
         let workload = attach(&node, "workload")?;
-        let world = attach(&node, "world")?;
+        let outside = attach(&node, "outside")?;
         let agent = match fence {
             Fence::Absent => None,
             Fence::Enforce => Some(agent(&node, &workload, "enforce")?),
@@ -68,7 +68,7 @@ impl Network {
         };
         Ok(Self {
             workload: RawInterface::open(&workload.ns, "eth0")?,
-            world: RawInterface::open(&world.ns, "eth0")?,
+            outside: RawInterface::open(&outside.ns, "eth0")?,
             agent,
             _node: node,
         })
@@ -79,14 +79,14 @@ impl Network {
     pub fn sender(&self, direction: Direction) -> &RawInterface {
         match direction {
             Direction::Out => &self.workload,
-            Direction::In => &self.world,
+            Direction::In => &self.outside,
         }
     }
 
     /// Deletes all conntrack entries, fragments and usage accounts of the fence, as after a long
     /// idle time. Attacks open more flows than an endpoint's quota allows, which another test
     /// covers, and no case may depend on the state of an earlier one.
-    pub fn forget(&self) -> Result<()> {
+    pub fn clear_state(&self) -> Result<()> {
         let Some(agent) = &self.agent else {
             return Ok(());
         };

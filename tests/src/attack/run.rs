@@ -73,8 +73,8 @@ impl Networks {
 
     /// Runs cases; returns for every frame where it arrived.
     pub fn run(&mut self, cases: Vec<Case>) -> Result<Vec<FrameResult>> {
-        self.enforce.forget()?;
-        self.observe.forget()?;
+        self.enforce.clear_state()?;
+        self.observe.clear_state()?;
         let mut frames: Vec<FrameResult> = Vec::new();
         for case in cases {
             let result = |sent| FrameResult {

@@ -46,13 +46,13 @@ impl<W: Write> Report<W> {
                 self.passed += 1;
             } else {
                 self.failed += 1;
-                self.tell(&finished)?;
+                self.write_case(&finished)?;
             }
         }
         self.out.flush()
     }
 
-    fn tell(&mut self, finished: &Finished) -> io::Result<()> {
+    fn write_case(&mut self, finished: &Finished) -> io::Result<()> {
         let Finished { name, outcome } = finished;
         for (step, mismatch) in &outcome.mismatches {
             writeln!(self.out, "FAIL {name} {step} {mismatch}")?;

@@ -2,9 +2,9 @@
 //! frame accounted for?
 //!
 //! The flooder may reach one workload, the sink, over UDP. It sends UDP datagrams and TCP segments
-//! with random ports to the sink, to a workload that it must not reach, and to unassigned addresses,
-//! over both families, while other endpoints keep idle connections and open new ones. Delivered
-//! frames are counted where they arrive.
+//! with random ports to the sink, to a workload that it must not reach, and to unassigned
+//! addresses, over both families, while other endpoints keep idle connections and open new ones.
+//! Delivered frames are counted where they arrive.
 
 mod frames;
 mod sender;

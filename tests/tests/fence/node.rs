@@ -36,8 +36,7 @@ fn the_host_receives_the_error_about_a_closed_port() -> Result<()> {
 }
 
 #[test]
-fn after_the_fence_starts_only_host_opened_and_allowed_connections_with_the_host_work() -> Result<()>
-{
+fn only_connections_opened_by_the_host_or_allowed_survive_the_fence() -> Result<()> {
     let testbed = Testbed::new(&[("shop", &[])])?.with_labels("shop/closed", &[])?;
     let allowed = format!(
         "{DENY_ALL}[[policy.egress]]\nto = [{{ entity = \"host\" }}]\nports = [\"tcp/{ALLOWED}-{}\"]\n",

@@ -3,14 +3,14 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use ringfence_common::drop_reason::DropReason::{
-    ArpHeader, ArpSpoof, IcmpErrorUnmatched, NeighbourSpoof, Redirect, RouterAdvertisement,
-    SpoofedSource, Truncated,
+    ArpHeader, ArpSpoof, IcmpErrorUnmatched, NeighbourSpoof, OrphanFragment, Redirect,
+    RouterAdvertisement, SpoofedSource, TinyFragment, Truncated,
 };
 
 use crate::attack::builder::CaseBuilder;
 use crate::attack::craft::{self, IP, LINK_LOCAL};
-use crate::attack::family::{Family, IN4, Member, OUT4, OUT6};
-use crate::attack::fixture::{self, protocol};
+use crate::attack::family::{Family, IN4, IN6, Member, OUT4, OUT6};
+use crate::attack::fixture::{self, Direction, protocol};
 use crate::frame::ARP as ARP_TYPE;
 
 const ROUTER: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
@@ -208,36 +208,28 @@ pub(super) const SMUGGLING: Family = Family {
                 ),
             );
         }),
-        Member::new(
-            "a listener report to the workload",
-            crate::attack::family::IN6,
-            |s| {
-                let kind = s.rng.choose(&[130, 131, 132, 143], 143);
-                s.deny(
-                    NeighbourSpoof,
-                    discovery(
-                        fixture::unlisted_host(true),
-                        s.workload(),
-                        kind,
-                        s.workload(),
-                    ),
-                );
-            },
-        ),
-        Member::new(
-            "discovery from beyond the link to the workload",
-            crate::attack::family::IN6,
-            |s| {
-                let kind = s.rng.choose(&[133, 134, 135, 136, 137], 135);
-                let frame = discovery(
+        Member::new("a listener report to the workload", IN6, |s| {
+            let kind = s.rng.choose(&[130, 131, 132, 143], 143);
+            s.deny(
+                NeighbourSpoof,
+                discovery(
                     fixture::unlisted_host(true),
                     s.workload(),
                     kind,
                     s.workload(),
-                );
-                s.deny(NeighbourSpoof, craft::with_bytes(frame, IP + 7, &[64]));
-            },
-        ),
+                ),
+            );
+        }),
+        Member::new("discovery from beyond the link to the workload", IN6, |s| {
+            let kind = s.rng.choose(&[133, 134, 135, 136, 137], 135);
+            let frame = discovery(
+                fixture::unlisted_host(true),
+                s.workload(),
+                kind,
+                s.workload(),
+            );
+            s.deny(NeighbourSpoof, craft::with_bytes(frame, IP + 7, &[64]));
+        }),
         Member::new("DHCPv6 to another group", OUT6, |s| {
             let group = IpAddr::V6(Ipv6Addr::new(0xff0e, 0, 0, 0, 0, 0, 0, 0x99));
             let datagram = craft::udp(546, 547, b"carried");
@@ -316,7 +308,7 @@ pub(super) const ROUTERS: Family = Family {
         Member::new("an IPv4 redirect about an allowed flow", OUT4, |s| {
             let datagram = craft::udp(
                 s.port,
-                fixture::allowed_port(crate::attack::fixture::Direction::In, protocol::UDP),
+                fixture::allowed_port(Direction::In, protocol::UDP),
                 b"in",
             );
             let quoted = craft::ip(s.peer, s.workload(), protocol::UDP, &datagram);
@@ -399,7 +391,7 @@ pub(super) const HIDDEN: Family = Family {
                 let id = s.port;
                 let options = craft::extension(protocol::ICMPV6, 0);
                 s.deny(
-                    ringfence_common::drop_reason::DropReason::TinyFragment,
+                    TinyFragment,
                     craft::fragment(ends, 60, (0, true), id, &options),
                 );
                 let rest = craft::fragment(
@@ -409,10 +401,7 @@ pub(super) const HIDDEN: Family = Family {
                     id,
                     &craft::discovery(134, s.workload()),
                 );
-                s.deny(
-                    ringfence_common::drop_reason::DropReason::OrphanFragment,
-                    rest,
-                );
+                s.deny(OrphanFragment, rest);
             },
         ),
     ],
@@ -426,10 +415,7 @@ fn split_advertisement(s: &mut CaseBuilder<'_>) {
     let first = craft::fragment(ends, protocol::ICMPV6, (0, true), id, head);
     s.deny(NeighbourSpoof, craft::with_bytes(first, IP + 7, &[255]));
     let second = craft::fragment(ends, protocol::ICMPV6, (1, false), id, rest);
-    s.deny(
-        ringfence_common::drop_reason::DropReason::OrphanFragment,
-        craft::with_bytes(second, IP + 7, &[255]),
-    );
+    s.deny(OrphanFragment, craft::with_bytes(second, IP + 7, &[255]));
 }
 
 fn behind_options(s: &mut CaseBuilder<'_>, from: IpAddr, kind: u8, target: IpAddr) -> Vec<u8> {

@@ -126,8 +126,8 @@ pub(super) fn discovery_is_allowed(
             let target = ip6(packet.payload.get(..24)?, 8)?;
             let about = if kind == 136 { target } else { from };
             let fits = |ip| is_own_address(packet.payload, sender, ip);
-            let near = is_link_local(from);
-            ((kind == 135 || fits(about)) && (!near || fits(from))).then_some(())
+            let link_local = is_link_local(from);
+            ((kind == 135 || fits(about)) && (!link_local || fits(from))).then_some(())
         }
         _ => None,
     }
@@ -141,7 +141,7 @@ fn is_own_address(message: &[u8], sender: [u8; 6], ip: Ipv6Addr) -> bool {
         return true;
     }
     let [a, b, c, d, e, f] = sender;
-    let made = [
+    let derived = [
         0xfe,
         0x80,
         0,
@@ -160,12 +160,12 @@ fn is_own_address(message: &[u8], sender: [u8; 6], ip: Ipv6Addr) -> bool {
         f,
     ];
     let options = message.get(24..).unwrap_or_default();
-    let tied = match options {
+    let bound = match options {
         [] => true,
         [1 | 2, 1, hardware @ ..] => hardware == sender,
         _ => false,
     };
-    ip.octets() == made && tied
+    ip.octets() == derived && bound
 }
 
 pub(super) const fn is_link_local(ip: Ipv6Addr) -> bool {
