@@ -63,7 +63,7 @@ pub const fn unlisted_host(v6: bool) -> IpAddr {
 
 /// A random address of the peers' range.
 pub fn peer(v6: bool, rng: &mut Rng) -> IpAddr {
-    let [_, b, c, d, e, f, g, h] = rng.next().to_be_bytes();
+    let [_, b, c, d, e, f, g, h] = rng.next_u64().to_be_bytes();
     if v6 {
         let words = [[b, c], [d, e], [f, g], [h, 7]].map(u16::from_be_bytes);
         let [k, l, m, n] = words;

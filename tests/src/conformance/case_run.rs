@@ -253,7 +253,7 @@ impl CaseRun<'_> {
     ) -> Result<()> {
         match self.backend.submit(policies)? {
             Submission::Accepted => {
-                self.error(&format!("step {label}: accepted, but should be refused"))
+                self.error(&format!("step {label}: accepted, but should be refused"));
             }
             Submission::Refused(error) if refusal::names_one_of(&error, names) => {}
             Submission::Refused(error) => {

@@ -28,7 +28,7 @@ impl Rng {
         Self(seed | 1)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(super) fn next_u64(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -64,7 +64,7 @@ impl Frames {
 
     /// The next frame, with its destination.
     pub(super) fn next(&mut self) -> Result<(Target, Vec<u8>)> {
-        let bits = self.rng.next();
+        let bits = self.rng.next_u64();
         let v6 = bits & 1 == 1;
         let target = match bits >> 1 & 3 {
             0 => Target::Sink,
@@ -79,7 +79,7 @@ impl Frames {
             Target::Unassigned => unassigned(v6, bits >> 48),
         };
         let from = of(self.from);
-        let payload = [MARK.as_slice(), &self.rng.next().to_be_bytes()].concat();
+        let payload = [MARK.as_slice(), &self.rng.next_u64().to_be_bytes()].concat();
         // Only UDP to the sink is allowed; the other destinations also get TCP segments.
         let packet = if target != Target::Sink && bits >> 3 & 1 == 1 {
             segment(

@@ -75,7 +75,7 @@ pub(super) const ETHERTYPES: Family = Family {
     name: "ethertypes",
     members: &[
         Member::new("a pre-standard stacked tag", ANY, |s| {
-            deny_ethertype(s, 0x9100)
+            deny_ethertype(s, 0x9100);
         }),
         Member::new("MPLS", ANY, |s| deny_ethertype(s, 0x8847)),
         Member::new("PPPoE", ANY, |s| deny_ethertype(s, 0x8864)),

@@ -15,7 +15,7 @@ pub(super) const FORGED_SOURCE: Family = Family {
     name: "forged-source",
     members: &[
         Member::new("another workload", OUT, |s| {
-            forge(s, fixture::other_workload(s.v6))
+            forge(s, fixture::other_workload(s.v6));
         }),
         Member::new("the node", OUT, |s| forge(s, fixture::node(s.v6))),
         Member::new("outside", OUT, |s| forge(s, fixture::unlisted_host(s.v6))),

@@ -97,7 +97,7 @@ pub(super) const STATES: Family = Family {
         Member::new("FIN to a denied port", ANY, |s| stray_segment(s, FIN | ACK)),
         Member::new("RST to a denied port", ANY, |s| stray_segment(s, RST)),
         Member::new("SYN+ACK to a denied port", ANY, |s| {
-            stray_segment(s, SYN | ACK)
+            stray_segment(s, SYN | ACK);
         }),
         Member::new(
             "an ACK reply first, from the other direction's port",
