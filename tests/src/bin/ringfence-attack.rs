@@ -64,7 +64,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         u64::from(now.subsec_nanos()) ^ now.as_secs() << 20
     });
     println!("seed {seed}");
-    let mut arenas = Networks::new()?;
+    let mut networks = Networks::new()?;
     wire::stay_on_one_cpu()?;
     println!("{}", Tally::head());
     let mut total = Tally::default();
@@ -73,7 +73,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         // The remainder of the division goes to the last families.
         let (index, count) = (u64::try_from(index)?, u64::try_from(families.len())?);
         let share = (arguments.frames.saturating_sub(total.sent)) / (count - index);
-        let tally = attack(&mut arenas, family, share, seed)?;
+        let tally = attack(&mut networks, family, share, seed)?;
         println!("{}", tally.row(family.name));
         if !tally.is_good() {
             good = false;

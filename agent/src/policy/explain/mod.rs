@@ -125,7 +125,7 @@ impl<'a> Case<'a> {
         };
         let not_evaluated = |standing: &&Standing| **standing == Standing::NotEvaluated;
         let (rules, rules_left_out) = self.rules(order, &standings);
-        let speaks = order
+        let applies = order
             .policies_in_order
             .iter()
             .map(|applicable| PolicyStanding {
@@ -149,7 +149,7 @@ impl<'a> Case<'a> {
             },
             policy: decider.map(|rule| rule.policy.id().to_string()),
             decider: decider.map(decider_view),
-            policies: speaks.take(listed).collect(),
+            policies: applies.take(listed).collect(),
             policies_left_out: order.policies_in_order.len().saturating_sub(listed),
             rules,
             rules_left_out,
