@@ -1,11 +1,11 @@
-//! The hooks of both workloads, and the program on each.
+//! The four hooks of both workloads, and the programs on them.
 //!
-//! A packet passes two of them, its answer the other two, and all four are switched together: with half
-//! of a fence in place the other half would judge answers to questions that it never saw.
+//! A packet passes two of them and its reply the other two. All four are switched together, because
+//! one half of a fence would evaluate replies to packets that it did not see.
 //!
-//! Where an agent has pinned links its programs are swapped for ours and back, on links that stay.
-//! Elsewhere there are links only while one of our programs is on. An agent's programs come back only
-//! when they are put back: the agent is to go with the measurement.
+//! Where an agent has pinned links, its programs are replaced by those of the benchmark and put
+//! back, on links that stay attached. Elsewhere links exist only while a program of the benchmark
+//! is attached.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use ringfence_testbed::{Agent, NetNs, Node, Workload};
 
 use crate::bpf::{Hook, Link, Program, Verdict};
 
-/// The programs that stand in for a fence.
+/// The programs that replace a fence.
 pub(crate) struct Limits {
     pub(crate) noop: Program,
     pub(crate) drop: Program,
@@ -45,14 +45,14 @@ impl Pair {
     }
 }
 
-/// What is on the hooks.
+/// Which programs are on the hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum On {
-    /// What the stage is about: an agent's programs, one of ours, or no program at all.
+    /// The variant under test: an agent's programs, one of the benchmark's, or none.
     Subject,
-    /// The no-op on all.
+    /// The no-op on all hooks.
     Noop,
-    /// The bare drop on the first that a packet passes, the no-op on the others.
+    /// The bare drop on the first hook that a packet passes, the no-op on the others.
     Drop,
 }
 
@@ -60,18 +60,18 @@ pub(crate) enum On {
 pub(crate) enum Hooks {
     /// An agent's links, each with the agent's program.
     Adopted(Vec<(Link, Program)>),
-    /// Links of our own, made as needed.
+    /// Links of the benchmark, attached as needed.
     Own {
         ns: NetNs,
         at: Vec<(u32, Hook)>,
-        /// What the stage is about, if it is programs.
+        /// The programs of the variant, if it has any.
         subject: Option<Pair>,
         links: Vec<Link>,
     },
 }
 
 impl Hooks {
-    /// The hooks of two workloads of an agent.
+    /// The hooks of two workloads with an agent.
     pub(crate) fn adopt(node: &Node, agent: &Agent, ends: [&Workload; 2]) -> Result<Self> {
         let adopt = |(ifindex, hook): (u32, Hook)| -> Result<(Link, Program)> {
             let program = match hook {
@@ -86,7 +86,7 @@ impl Hooks {
         Ok(Self::Adopted(adopted.collect::<Result<_>>()?))
     }
 
-    /// The hooks of two workloads where no agent is.
+    /// The hooks of two workloads without an agent.
     pub(crate) fn own(node: &Node, ends: [&Workload; 2], subject: Option<Pair>) -> Result<Self> {
         Ok(Self::Own {
             ns: node.ns.clone(),
@@ -96,14 +96,14 @@ impl Hooks {
         })
     }
 
-    /// Puts programs on.
+    /// Switches the programs.
     pub(crate) fn set(&mut self, on: On, limits: &Limits) -> Result<()> {
         let limit = match on {
             On::Subject => None,
             On::Noop => Some(&limits.noop),
             On::Drop => Some(&limits.drop),
         };
-        // Ours, by place; none when the subject is to be on.
+        // The benchmark's program by position; none for the variant's own.
         let ours = |place: usize| limit.map(|first| if place == 0 { first } else { &limits.noop });
         match self {
             Self::Adopted(hooks) => {
@@ -139,7 +139,7 @@ impl Hooks {
     }
 }
 
-/// Both hooks of the sender, the one that it sends through first, and of the receiver.
+/// Both hooks of the sender, starting with the one that it sends through, and of the receiver.
 fn places(node: &Node, ends: [&Workload; 2]) -> Result<Vec<(u32, Hook)>> {
     let mut places = Vec::new();
     for end in ends {
@@ -149,7 +149,7 @@ fn places(node: &Node, ends: [&Workload; 2]) -> Result<Vec<(u32, Hook)>> {
     Ok(places)
 }
 
-/// What an agent pinned under this name, whatever its ABI version.
+/// The path that an agent pinned under this name, whatever its ABI version.
 pub(crate) fn pin(bpffs: &Path, name: &str) -> Result<PathBuf> {
     let mut versions = std::fs::read_dir(bpffs)?.flatten();
     let found = versions.find_map(|entry| {

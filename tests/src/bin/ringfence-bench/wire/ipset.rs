@@ -1,9 +1,10 @@
 //! iptables with ipset, laid out as kube-router does.
 //!
-//! A firewall chain for each pod, entered by its address in both directions; in there connection
-//! tracking first, then a chain for the policy, which marks what is allowed. Two things differ: what is
-//! denied is dropped and not rejected, so that the sender's cost is the same as under every other fence,
-//! and denials are not logged. The sets stay in the kernel; the chains come and go.
+//! A firewall chain for each pod, entered by its address in both directions; in it connection
+//! tracking first, then a chain for the policy, which marks allowed packets. Two things differ:
+//! denied packets are dropped, not rejected, so that the sender's cost is the same as for every
+//! other fence, and denials are not logged. The sets stay in the kernel; the chains are added and
+//! removed.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -55,7 +56,7 @@ impl Ipset {
         self.restore(four, six)
     }
 
-    /// Takes every chain away, and the tables if they are nftables' underneath.
+    /// Removes every chain, and the tables if they are nftables' underneath.
     pub(crate) fn off(&self) -> Result<()> {
         let empty = "*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n";
         self.restore(empty, empty)?;

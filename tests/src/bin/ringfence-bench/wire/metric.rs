@@ -1,8 +1,8 @@
-//! What is measured on the wire: kinds of traffic, each over IPv4 and IPv6.
+//! The metrics on the wire: types of traffic, each over IPv4 and IPv6.
 
 use std::fmt;
 
-/// A kind of traffic.
+/// A type of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// A packet of one established UDP flow.
@@ -15,13 +15,13 @@ pub(crate) enum Kind {
     Denied,
     /// A UDP datagram in fragments.
     Fragmented,
-    /// One byte to and fro on an established TCP connection.
+    /// One byte in each direction on an established TCP connection.
     TcpRoundTrip,
     /// A TCP connection opened and reset.
     TcpConnectReset,
 }
 
-/// A kind of traffic over one of the two families.
+/// A type of traffic over one of the two families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Metric {
     pub(crate) kind: Kind,
@@ -52,7 +52,7 @@ impl Metric {
         KINDS.into_iter().flat_map(both).collect()
     }
 
-    /// What its operations are called.
+    /// The unit of its operations.
     pub(crate) const fn operation(self) -> &'static str {
         match self.kind {
             Kind::Established => "a packet of one established UDP flow",

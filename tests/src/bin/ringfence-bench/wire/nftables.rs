@@ -1,7 +1,7 @@
-//! nftables as one would write it by hand: stateful, default deny, both workloads in both directions.
+//! A hand-written nftables ruleset: stateful, default deny, both workloads in both directions.
 //!
-//! Sets and the workloads' chains stay in the kernel; the chain that leads there comes and goes. Without
-//! it nothing of the table is on a packet's way, connection tracking included.
+//! Sets and the workloads' chains stay in the kernel; the chain that jumps to them is added and
+//! removed. Without it no part of the table is on a packet's path, including connection tracking.
 
 use std::fmt::Write as _;
 
@@ -70,7 +70,7 @@ impl Nftables {
         self.run(&self.on)
     }
 
-    /// Takes the way to every rule away.
+    /// Removes the jump to the rules.
     pub(crate) fn off(&self) -> Result<()> {
         self.run("delete chain inet fence forward\n")
     }
@@ -80,7 +80,7 @@ impl Nftables {
     }
 }
 
-/// What leads to the chains of workloads, by interface.
+/// The jumps to the chains of workloads, by interface.
 fn forward(workloads: [&Workload; 2]) -> String {
     let map = |chain: &str| {
         let jump = workloads.map(|Workload { interface, .. }| {
@@ -101,7 +101,7 @@ fn forward(workloads: [&Workload; 2]) -> String {
     )
 }
 
-/// What is allowed goes on to the other workload's chain.
+/// What is allowed continues to the other workload's chain.
 fn rules(lookup: Lookup, peers: &[Addresses], side: &str) -> String {
     let (first, last) = PORTS;
     let ports = format!("th dport {first}-{last} return\n");

@@ -1,8 +1,8 @@
-//! Rounds: who is measured when.
+//! Rounds: the order of measurements.
 //!
-//! A round measures every metric on every stage once, in random order. Around each measurement of a
-//! fence there is one of the limit on the same stage; the ratio is to their mean, so that whatever
-//! changes slowly on a shared machine falls out. Stages that are slow to switch have all their metrics
+//! A round measures every metric on every variant once, in random order. Each measurement of a
+//! fence is between two of the limit on the same variant; the ratio is to their mean, so that slow
+//! changes of a shared machine cancel out. Variants that are slow to switch have all their metrics
 //! measured between two switches.
 
 use std::collections::BTreeMap;
@@ -20,28 +20,29 @@ use crate::rng::Rng;
 
 /// The usual length of a sample, in nanoseconds.
 const SAMPLE: f64 = 4e6;
-/// One of connections: they are few in that time, and memory that is freed later makes them uneven.
+/// Length of a sample of connections: there are few in that time, and memory that is freed later
+/// makes them uneven.
 const LONG_SAMPLE: f64 = 12e6;
-/// The most operations of a sample: a workload may only make so many unanswered attempts.
+/// The most operations of a sample, limited by a workload's quota of unreplied flows.
 const MOST: f64 = 4000.0;
-/// Operations of the sample that shows how many make a sample.
+/// Operations of the trial that determines the length of a sample.
 const TRIAL: u32 = 200;
 
 /// How often to measure, and in which order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) rounds: usize,
-    /// What no goal is about is measured in one round of so many.
+    /// Metrics without a goal are measured in one round of this many.
     pub(crate) seldom: usize,
     pub(crate) seed: u64,
 }
 
-/// What one fence cost in one round.
+/// The cost of one fence in one round.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Taken {
     /// Nanoseconds of one operation at the limit: the mean of before and after.
     pub(crate) limit: f64,
-    /// And with the fence.
+    /// Nanoseconds of one operation with the fence.
     pub(crate) fence: f64,
 }
 
@@ -103,7 +104,7 @@ pub(crate) fn run(stages: &mut [Stage], metrics: &[Metric], plan: Plan) -> Resul
     Ok(measured)
 }
 
-/// The clock for what is measured here, tried on any of it.
+/// The best clock for these measurements, determined by a trial.
 fn clock(stages: &mut [Stage], limits: &Limits) -> Result<Clock> {
     let stage = stages.first_mut().context("nothing to measure")?;
     let metric = *stage.metrics().first().context("nothing to measure")?;
@@ -119,7 +120,7 @@ const fn length(metric: Metric) -> f64 {
     }
 }
 
-/// What a fence is compared with.
+/// The limit that a fence is compared with.
 const fn limit(metric: Metric) -> On {
     match metric.kind {
         Kind::Denied => On::Drop,
@@ -127,7 +128,7 @@ const fn limit(metric: Metric) -> On {
     }
 }
 
-/// What is measured between the same switches: everything, or only what goals are about.
+/// What is measured between the same switches: everything, or only metrics with goals.
 fn blocks(stages: &[Stage], everything: bool) -> Vec<(usize, Vec<Metric>)> {
     let of = |(index, stage): (usize, &Stage)| {
         let fence = &stage.name;

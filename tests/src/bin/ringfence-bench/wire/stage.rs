@@ -1,8 +1,8 @@
-//! A stage: two workloads on a node, and the fence between them that is measured.
+//! A variant: two workloads on a node, and the fence between them.
 //!
-//! A packet goes from the first workload through the node to the second one and passes two hooks. Each
-//! fence has a node of its own (but for the two modes of an agent), so that none pays for another one's
-//! tracking, and is compared with the no-op on its own interfaces.
+//! A packet goes from the first workload through the node to the second one and passes two hooks.
+//! Each fence has a node of its own (except the two modes of an agent), so that no fence includes
+//! the connection tracking of another, and is compared with the no-op on its own interfaces.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,10 +26,10 @@ use crate::bpf::{Hook, remember::Memory};
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// What stands between two workloads besides the programs on the hooks.
+/// What is between two workloads, in addition to the programs on the hooks.
 enum Fence {
     None,
-    /// A program of ours that remembers flows and lets everything pass.
+    /// A program of the benchmark that tracks flows and lets everything pass.
     Remember {
         memory: Memory,
         everywhere: bool,
@@ -44,12 +44,12 @@ pub(crate) struct Stage {
     /// The fence's name in figures.
     pub(crate) name: String,
     traffic: Vec<(Metric, Box<dyn Traffic>)>,
-    /// Whether the fence is up.
+    /// Whether the fence is active.
     up: bool,
     hooks: Hooks,
     fence: Fence,
     ends: [Workload; 2],
-    // Keeps the way open.
+    // Keeps the network alive.
     _node: Arc<Node>,
 }
 
@@ -61,8 +61,8 @@ impl Stage {
         Self::new("none", Arc::new(node), ends, Fence::None)
     }
 
-    /// A program that remembers flows and does nothing else, or has all the maps of the packet path: the
-    /// limit of a fence that remembers them. It is measured where flows are opened, or everywhere.
+    /// A program that only tracks flows, or one with all maps of the packet path: the limit of a
+    /// stateful fence. It is measured for metrics that open flows, or for all.
     pub(crate) fn remember(name: &str, all_maps: bool, everywhere: bool) -> Result<Self> {
         let node = Node::new()?;
         let ends = pair(&node, world::ENFORCED)?;
@@ -151,7 +151,7 @@ impl Stage {
         }
     }
 
-    /// Opens the traffic of those metrics that this fence is measured by.
+    /// Opens the traffic of the metrics that apply to this variant.
     pub(crate) fn open(&mut self, metrics: &[Metric], limits: &Limits) -> Result<()> {
         let [from, to] = &self.ends;
         let open = |metric: &Metric| Ok((*metric, traffic::open(*metric, from, to)?));
@@ -160,7 +160,7 @@ impl Stage {
         for on in [On::Noop, On::Subject] {
             self.switch(on, limits)?;
             for (metric, traffic) in &mut self.traffic {
-                // What is denied can only be shown to arrive without a fence.
+                // A denied flow can be shown to arrive only without a fence.
                 if (metric.kind == Kind::Denied) == (on == On::Noop) {
                     let established = traffic.establish();
                     established.with_context(|| format!("establishing {metric}"))?;
@@ -183,7 +183,7 @@ impl Stage {
         denies || metric.kind != Kind::Denied
     }
 
-    /// The metrics that it is measured by.
+    /// The metrics that apply to this variant.
     pub(crate) fn metrics(&self) -> Vec<Metric> {
         self.traffic.iter().map(|(metric, _)| *metric).collect()
     }
@@ -193,7 +193,7 @@ impl Stage {
         matches!(self.fence, Fence::Nftables(_) | Fence::Ipset(_))
     }
 
-    /// Puts the fence up, or one of the limits in its place.
+    /// Activates the fence, or one of the limits in its place.
     pub(crate) fn switch(&mut self, on: On, limits: &Limits) -> Result<()> {
         let up = on == On::Subject;
         match (&self.fence, self.up, up) {
@@ -207,7 +207,7 @@ impl Stage {
         self.hooks.set(on, limits)
     }
 
-    /// Nanoseconds of one operation, as the mean of so many.
+    /// Nanoseconds of one operation, as the mean of a number of them.
     pub(crate) fn sample(&mut self, metric: Metric, count: u32, clock: Clock) -> Result<f64> {
         match &self.fence {
             Fence::Remember { memory, .. } if metric.kind.opens_flows() => {
@@ -236,9 +236,9 @@ impl Stage {
     }
 }
 
-/// Makes the agent's programs forget the unanswered attempts, and how many of them each workload has
-/// made: a sample makes more than a workload may in that time, and not one may be refused. So each
-/// sample finds room, as it does in nftables' conntrack; what a full map costs belongs to growth.
+/// Removes the unreplied entries from the agent's maps, and resets each workload's usage: a sample
+/// opens more flows than a workload's quota allows in that time, and none may be denied. So each
+/// sample finds room, as in nftables' conntrack. The cost of a full map is measured in `growth`.
 fn forget_attempts(agent: &Agent) -> Result<()> {
     let pin = |name: &str| -> Result<MapData> {
         let pin = hooks::pin(agent.bpffs(), &format!("maps/{name}"))?;

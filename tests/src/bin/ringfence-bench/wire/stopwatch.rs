@@ -1,27 +1,26 @@
 //! Time spent by the thread that measures.
 //!
-//! Its processor time is what is wanted: it leaves out whoever else the scheduler lets run on this CPU
-//! in the meantime. But it only serves where the kernel books what it does for a packet on the way to
-//! the other end to the thread that sent it; a kernel built to account for interrupts apart does not,
-//! and there the clock on the wall has to do.
+//! Processor time excludes other tasks on this CPU. It is usable only where the kernel accounts
+//! packet processing to the thread that sent the packet. A kernel that accounts interrupts
+//! separately does not, and the wall clock is used there.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::time::{ClockId, clock_gettime};
 
-/// A clock to measure with.
+/// The clock of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Clock {
     /// Processor time of the thread.
     Thread,
-    /// The clock on the wall.
+    /// The wall clock.
     Wall,
 }
 
-/// The least part of the time on the wall that a thread which has its CPU for itself is booked for.
+/// The least share of wall-clock time that must be accounted to a thread with a CPU of its own.
 const WHOLE: f64 = 0.9;
-/// How often that is tried, and how long a try should be enough for the thread to be undisturbed.
+/// How often that is tried, and how long a try must be for the thread to be undisturbed.
 const TRIES: usize = 50;
 
 impl Clock {
@@ -38,7 +37,7 @@ impl Clock {
         Ok(Self::Wall)
     }
 
-    /// The time now, from some beginning.
+    /// The current time, from an arbitrary start.
     pub(crate) fn now(self) -> Result<Duration> {
         let clock = match self {
             Self::Thread => ClockId::CLOCK_THREAD_CPUTIME_ID,
@@ -47,7 +46,7 @@ impl Clock {
         Ok(clock_gettime(clock).context("reading a clock")?.into())
     }
 
-    /// What it counts, for people.
+    /// Its name, for output.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Thread => "processor time",

@@ -1,11 +1,11 @@
-//! What was measured on the wire as figures and as tables.
+//! The measurements on the wire as figures and as tables.
 
 use super::metric::{Kind, Metric};
 use super::rounds::{Measured, Taken};
 use crate::figures::{Figure, Unit};
 use crate::report::{heading, table};
 
-/// The name of what a metric's ratios are to.
+/// The name of the denominator of a metric's ratios.
 const fn limit(metric: Metric) -> &'static str {
     match metric.kind {
         Kind::Denied => "drop",
@@ -74,7 +74,7 @@ pub(crate) fn print(metrics: &[Metric], measured: &Measured) {
     }
 }
 
-/// The fences that were measured by a metric.
+/// The fences for which a metric was measured.
 fn of(measured: &Measured, metric: Metric) -> impl Iterator<Item = (&str, &Vec<Taken>)> {
     let of = measured.iter().filter(move |((of, _), _)| *of == metric);
     of.map(|((_, fence), taken)| (fence.as_str(), taken))

@@ -1,8 +1,8 @@
-//! The measured world: two workloads here, so many peers elsewhere, and policies about them.
+//! The measured setup: two local workloads, a number of remote peers, and policies for them.
 //!
-//! Both local workloads may exchange what is measured with every peer, and nothing else: each peer is
-//! in both directions of both. The peers are of up to five hundred kinds in ten namespaces. Every kind
-//! of fence is built from the same addresses and ports.
+//! Both local workloads may exchange the measured traffic with every peer, and nothing else: each
+//! peer is in both directions of both. The peers have up to five hundred distinct label sets in ten
+//! namespaces. All fences are built from the same addresses and ports.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,12 +11,12 @@ use ringfence_testbed::{Addresses, Attributes, Node, Workload};
 
 /// The namespace of the workloads whose policy is enforced.
 pub(crate) const ENFORCED: &str = "enforced";
-/// The namespace of those whose policy is only observed.
+/// The namespace of the workloads in observe mode.
 pub(crate) const OBSERVED: &str = "observed";
 
 /// UDP and TCP ports that policy allows: the first and the last.
 pub(crate) const PORTS: (u16, u16) = (9000, 9015);
-/// A port that it does not.
+/// A port that policy denies.
 pub(crate) const FORBIDDEN: u16 = 9100;
 
 const NAMESPACES: u32 = 10;
@@ -34,8 +34,8 @@ pub(crate) fn peer(number: u32) -> Addresses {
     }
 }
 
-/// The addresses of all peers and of the local workloads, which are peers of each other. Those are in
-/// the middle, so that who looks through a list finds them after half of it.
+/// The addresses of all peers and of the local workloads, which are peers of each other. Those are
+/// in the middle, so that a linear search finds them after half of the list.
 pub(crate) fn addresses(peers: u32, local: &[&Workload]) -> Vec<Addresses> {
     let own = local.iter().map(|workload| Addresses {
         ip4: workload.ip4,
@@ -74,7 +74,7 @@ pub(crate) fn inventory(node: &Node, local: &[&Workload], peers: u32) -> String 
     inventory.build()
 }
 
-/// The policies: what is measured, and some more that every packet is judged by as well.
+/// The policies: for the measured traffic, and some more that every packet is evaluated against.
 pub(crate) fn policies() -> String {
     let mut text = String::new();
     let (first, last) = PORTS;

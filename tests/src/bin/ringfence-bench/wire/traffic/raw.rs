@@ -1,8 +1,9 @@
-//! UDP of many flows by one raw socket: thousands of established ones, and new ones without end.
+//! UDP of many flows by one raw socket: thousands of established ones, and an unlimited number of
+//! new ones.
 //!
-//! A raw socket sends what it is given behind an IP header of the kernel's, so a change of ports
-//! costs the sender nothing and is the same under every fence. What arrives is taken by ordinary
-//! sockets. The checksum is summed up here once and adjusted for each packet.
+//! A raw socket sends its data after an IP header from the kernel, so another port costs the sender
+//! nothing and the same under every fence. Ordinary sockets receive the packets. The checksum is
+//! computed once and adjusted for each packet.
 
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -14,16 +15,16 @@ use super::{End, FLOWS, Traffic, taken};
 use crate::wire::world::PORTS;
 
 const UDP: u8 = 17;
-/// UDP header and a number of eight bytes.
+/// Length of a UDP header and a number of eight bytes.
 const LENGTH: u16 = 16;
-/// The first source port of flows, and how many there are.
+/// The first source port of flows, and their number.
 const SOURCE: u16 = 10_000;
 const SOURCES: u64 = 50_000;
 
 /// Datagrams of a chosen source and target port.
 struct Sender {
     socket: Socket,
-    /// The sum over everything that stays the same.
+    /// The checksum over everything that stays the same.
     base: u32,
 }
 
@@ -122,7 +123,7 @@ impl Flows {
         })
     }
 
-    /// The other end answers one flow. Nobody listens there but the raw socket.
+    /// The other end replies in one flow. Only the raw socket receives on that port.
     fn answer(&mut self, source: u16) -> Result<()> {
         let client = SocketAddr::new(self.client, source);
         self.receiver.send_to(&[0; 8], client)?;
@@ -141,13 +142,13 @@ impl Traffic for Flows {
             self.once()?;
             self.answer(source)?;
         }
-        // The first goes on after the answer, the second shows that the flow is used.
+        // The first packet after the reply establishes the flow, the second makes it assured.
         self.refresh()?;
         self.refresh()
     }
 
-    /// Busy flows are what is measured: none has been silent for so long that its first packet costs
-    /// more than its next ones.
+    /// Busy flows are measured: no flow has been silent for so long that its first packet costs
+    /// more than the next ones.
     fn refresh(&mut self) -> Result<()> {
         (0..FLOWS).try_for_each(|_| self.once())
     }
@@ -165,7 +166,7 @@ impl Traffic for Flows {
     }
 }
 
-/// Packets each of which opens a flow that has not been before.
+/// Packets that each open a new flow.
 pub(super) struct Fresh {
     sender: Sender,
     receivers: Vec<(u16, UdpSocket)>,

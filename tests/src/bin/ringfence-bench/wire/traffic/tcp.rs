@@ -1,4 +1,4 @@
-//! TCP: a byte to and fro, and connections opened and reset.
+//! TCP: one byte in each direction, and connections opened and reset.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -38,7 +38,7 @@ impl RoundTrip {
 
 impl Traffic for RoundTrip {
     fn establish(&mut self) -> Result<()> {
-        // The first may be seen as the opening, the second shows that the connection is used.
+        // The first may count as part of the handshake, the second makes the connection assured.
         self.once()?;
         self.once()
     }
@@ -82,14 +82,14 @@ impl Traffic for ConnectReset {
         self.once()
     }
 
-    /// Sockets are made by the thread that measures, so it goes where the client lives.
+    /// The measuring thread creates the sockets, so it enters the client's network namespace.
     fn prepare(&mut self) -> Result<()> {
         setns(&self.client, CloneFlags::CLONE_NEWNET).context("entering the client's namespace")
     }
 
     fn once(&mut self) -> Result<()> {
         let client = TcpStream::connect_timeout(&self.target, LOST).context("connecting")?;
-        // Waits in vain if the kernel has connected one end only.
+        // Fails if the kernel has connected only one end.
         let (mut server, _) = self.listener.accept()?;
         SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
         drop(client);

@@ -54,7 +54,7 @@ impl Traffic for Stream {
         self.receiver.send_to(&self.datagram, client)?;
         let answer = taken(&self.sender, &mut self.buffer, |b| self.sender.recv(b))?;
         ensure!(answer == length, "another answer than was sent");
-        // The first goes on after the answer, the second shows that the flow is used.
+        // The first packet after the reply establishes the flow, the second makes it assured.
         self.once()?;
         self.once()
     }
@@ -80,7 +80,7 @@ impl Denied {
 }
 
 impl Traffic for Denied {
-    /// The control: called while nothing denies it.
+    /// The control: called while the packets are not denied.
     fn establish(&mut self) -> Result<()> {
         self.once()?;
         taken(&self.receiver, &mut [0; 8], |b| self.receiver.recv(b)).map(|_| ())
