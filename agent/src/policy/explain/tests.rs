@@ -157,7 +157,7 @@ ingress of shop/api: allow by ingress[0] of shop/api
   rules, in evaluation order:
     namespace: allow ingress[0] of shop/api (p.toml:10): matches and decides
     namespace: allow ingress[1] of shop/api (p.toml:14): 10.1.0.2 is not in 192.0.2.0/24 (and 1 more)
-    namespace: allow ingress[2] of shop/api (p.toml:17): namespace shop has env=prod, wanted is env=test (and 1 more)
+    namespace: allow ingress[2] of shop/api (p.toml:17): namespace shop has env=prod, required is env=test (and 1 more)
   to deny it here:
     remove or narrow ingress[0] of shop/api (p.toml:10)
     or add an ingress deny rule to a policy of namespace shop that selects shop/api:
@@ -181,7 +181,7 @@ fn default_deny_with_the_nearest_rule() {
   rules, in evaluation order:
     namespace: allow ingress[0] of shop/api (p.toml:10): port http of shop/api is tcp/8080, not tcp/81
     namespace: allow ingress[1] of shop/api (p.toml:14): 10.1.0.2 is not in 192.0.2.0/24 (and 1 more)
-    namespace: allow ingress[2] of shop/api (p.toml:17): namespace shop has env=prod, wanted is env=test (and 2 more)
+    namespace: allow ingress[2] of shop/api (p.toml:17): namespace shop has env=prod, required is env=test (and 2 more)
   no rule decides, and the policies that isolate ingress of shop/api deny what none allows
   to allow it here:
     add port tcp/81 to ingress[0] of shop/api (p.toml:10)
@@ -205,9 +205,9 @@ fn advice_for_an_admin_deny_names_no_namespace_rule() {
     quarantine (admin 10), p.toml:2
     late (admin 20), p.toml:14
   rules, in evaluation order:
-    admin 10: pass ingress[0] of quarantine (p.toml:8): lab/probe has no label app, wanted is app=web
+    admin 10: pass ingress[0] of quarantine (p.toml:8): lab/probe has no label app, required is app=web
     admin 10: deny ingress[1] of quarantine (p.toml:11): matches and decides
-    1 more are not asked
+    1 more are not evaluated
   to allow it here:
     (the admin tier is evaluated first: no rule of a namespace helps, only one of the admin tier before priority 10)
     remove or narrow ingress[1] of quarantine (p.toml:11)
@@ -263,7 +263,7 @@ fn a_pass_skips_the_rest_of_its_tier() {
              tier",
             "admin 10: deny ingress[1] of quarantine (p.toml:11): matches, but its policy has \
              last_policy already",
-            "1 more are not asked",
+            "1 more are not evaluated",
         ],
     );
 }
@@ -273,15 +273,15 @@ fn windows_and_exceptions_are_named() {
     says(
         &text(API, "lab/probe", "shop/api", "tcp/8080"),
         &[
-            "namespace: allow ingress[2] of shop/api (p.toml:17): it lapsed at 2026-01-01T00:00:00Z",
+            "namespace: allow ingress[2] of shop/api (p.toml:17): it expired at 2026-01-01T00:00:00Z",
             "move expires of ingress[2] of shop/api (p.toml:17) from 2026-01-01T00:00:00Z to later",
         ],
     );
     says(
         &text(API, "192.0.2.7", "shop/api", "tcp/443"),
         &[
-            "namespace: allow ingress[0] of shop/api (p.toml:10): world is no workload (and 1 more)",
-            "take 192.0.2.7/32 out of the except of 192.0.2.0/24 in ingress[1] of shop/api \
+            "namespace: allow ingress[0] of shop/api (p.toml:10): world is not a workload (and 1 more)",
+            "remove 192.0.2.7/32 from the except list of 192.0.2.0/24 in ingress[1] of shop/api \
              (p.toml:14)",
         ],
     );
