@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::{setup, workspace};
+use crate::{mutants, setup, workspace};
 use source::SourceFile;
 
 /// A violation of a rule.
@@ -64,6 +64,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         report("attributes", Ok(attributes::check(&files))),
         report("unsafe", Ok(unsafety::check(&files))),
         report("licences", licences::check(&root)),
+        report("seeded bugs", mutants::check(&root)),
         report("clippy", commands::clippy(&toolchain)),
         report(
             "clippy of the kernel programs",

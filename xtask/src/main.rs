@@ -101,7 +101,7 @@ enum Task {
         #[arg(long)]
         packets: Option<u64>,
     },
-    /// Run the tests against each seeded bug, which a test must detect; needs root
+    /// Run the tests against each seeded bug of tests/mutants, which a test must detect; needs root
     Mutants {
         /// Only bugs whose name contains this
         #[arg(long)]
@@ -116,7 +116,7 @@ enum Task {
         #[arg(long)]
         target: Option<String>,
     },
-    /// Check format, clippy, imports, sizes, words, attributes, unsafe code and licences
+    /// Check format, clippy, imports, sizes, words, attributes, unsafe code, licences and seeded bugs
     Lint,
 }
 

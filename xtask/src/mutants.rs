@@ -1,62 +1,141 @@
-//! `cargo xtask mutants`: does a test notice when compile, look-up or the packet path errs?
+//! `cargo xtask mutants`: does a test notice when the code errs?
 //!
-//! Every seam `mutant!(name, right, wrong)` in `agent`, `common` and `ebpf` is a seeded bug, about
-//! policy or about packets. The suites are built once with all of them and must pass with none
-//! chosen; then those of its area run once for each bug, and one test must fail. Nothing that ships is built here. How a suite is run is `suites`' business.
+//! The seeded bugs are data (`tests/mutants`); the sources know nothing of them. A copy of the tree
+//! below the target directory gets a switch in every place, so that one build holds all bugs. The
+//! suites must pass with none chosen; then, for each bug, a test of its suite must fail. Nothing that
+//! ships is built here. How a suite is run is the business of `suites`.
 
-mod seams;
+mod catalogue;
+mod check;
+mod expressions;
+mod matching;
+mod rewrite;
 mod suites;
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_macros,
+    reason = "a module of the copy: only the numbers of names are needed here too"
+)]
+mod switch;
+mod tree;
 
-use std::process::ExitCode;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::lint::source;
+use crate::toolchain::Toolchain;
 use crate::{setup, test, workspace};
-use suites::{Area, Outcome, Suites};
+use catalogue::{Catalogue, Mutant};
+pub(crate) use check::check;
+use suites::{Outcome, Suite, Suites};
 
 /// The subcommand: all bugs, or those whose name contains `filter`.
 pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
     test::require_root("the kernel programs")?;
-    let names = seams::names(&source::all(&workspace::root()?)?);
-    let chosen: Vec<(&String, Area)> = names
-        .iter()
-        .map(|(name, area)| (name, *area))
-        .filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter)))
-        .collect();
+    let root = workspace::root()?;
+    let catalogue = catalogue::load(&root)?;
+    let mut chosen = catalogue.mutants.iter().collect::<Vec<_>>();
+    chosen.retain(|mutant| filter.is_none_or(|filter| mutant.name.contains(filter)));
+    chosen.sort_by(|a, b| a.name.cmp(&b.name));
     ensure!(
         !chosen.is_empty(),
         "no seeded bug has such a name; there are: {}",
-        Vec::from_iter(names.into_keys()).join(", ")
+        names(&catalogue).join(", ")
     );
     let toolchain = setup::ensure()?;
-    let mut areas = vec![Area::Policy, Area::Datapath];
-    areas.retain(|area| chosen.iter().any(|(_, of)| of == area));
-    let suites = Suites::build(&toolchain, &areas)?;
+    let started = Instant::now();
+    let cargo = prepare(&root, &catalogue, &toolchain)?;
+    let suites = BTreeSet::from_iter(
+        chosen
+            .iter()
+            .map(|mutant| suite(mutant))
+            .collect::<Result<Vec<_>>>()?,
+    );
+    let programs = Suites::build(cargo, suites.iter().copied())?;
+    println!(
+        "built   {} bugs  {:.0?}",
+        catalogue.mutants.len(),
+        started.elapsed()
+    );
 
-    for area in areas {
-        let started = Instant::now();
-        if let Outcome::Failed(test) = suites.run(area, None)? {
-            bail!("{test} fails without any seeded bug: nothing can be learnt from it");
-        }
-        println!("passed  {area:?}, without any  {:.0?}", started.elapsed());
-    }
-    let width = chosen.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let mut caught = 0;
-    for (name, area) in &chosen {
-        match suites.run(*area, Some(name))? {
+    for suite in suites {
+        let began = Instant::now();
+        match programs.run(suite, None)? {
+            Outcome::Passed => println!("passed  {suite}, without any  {:.1?}", began.elapsed()),
             Outcome::Failed(test) => {
-                caught += 1;
-                println!("caught  {name:width$}  by {test}");
+                bail!("{test} fails without any seeded bug: nothing can be learnt from it")
             }
-            Outcome::Passed => println!("MISSED  {name}"),
+            Outcome::Refused => {
+                bail!("the kernel refuses the programs with all switches: move one")
+            }
         }
     }
+    let caught = judge(&chosen, &programs)?;
+    println!("took    {:.0?}", started.elapsed());
     println!("{caught} of {} caught", chosen.len());
     Ok(if caught == chosen.len() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Brings the copy up to date; returns a cargo that builds it.
+fn prepare(root: &Path, catalogue: &Catalogue, toolchain: &Toolchain) -> Result<Command> {
+    let sources = check::sources(root, catalogue)?;
+    let (places, findings) = check::places(catalogue, &sources);
+    for finding in &findings {
+        eprintln!("{finding}");
+    }
+    ensure!(
+        findings.is_empty(),
+        "{} of the seeded bugs do not fit the tree: mend {}",
+        findings.len(),
+        catalogue::DIRECTORY
+    );
+    let directory = workspace::target_directory()?.join("mutants");
+    let copy = directory.join("tree");
+    let changed = tree::refresh(root, &copy, &sources, &places)?;
+    println!("copied  {}  {changed} files changed", copy.display());
+    let mut cargo = workspace::cargo(toolchain)?;
+    cargo
+        .current_dir(&copy)
+        .env("CARGO_TARGET_DIR", directory.join("target"));
+    Ok(cargo)
+}
+
+/// Runs each bug against its suite; returns how many were caught.
+fn judge(chosen: &[&Mutant], programs: &Suites) -> Result<usize> {
+    let width = chosen
+        .iter()
+        .map(|mutant| mutant.name.len())
+        .max()
+        .unwrap_or(0);
+    let mut caught = 0;
+    for mutant in chosen {
+        let name = &mutant.name;
+        match programs.run(suite(mutant)?, Some(name))? {
+            Outcome::Failed(test) => {
+                caught += 1;
+                println!("caught  {name:width$}  by {test}");
+            }
+            Outcome::Passed => println!("MISSED  {name:width$}  by {}", mutant.suite),
+            Outcome::Refused => println!("MISSED  {name:width$}  the kernel refuses the programs"),
+        }
+    }
+    Ok(caught)
+}
+
+fn suite(mutant: &Mutant) -> Result<Suite<'_>> {
+    suites::parse(&mutant.suite).with_context(|| format!("{} has no suite", mutant.name))
+}
+
+fn names(catalogue: &Catalogue) -> Vec<&str> {
+    let mut names = Vec::from_iter(catalogue.mutants.iter().map(|mutant| mutant.name.as_str()));
+    names.sort_unstable();
+    names
 }

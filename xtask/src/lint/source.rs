@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::iter::Peekable;
+use std::ops::Range;
 use std::path::Path;
 use std::str::Chars;
 
@@ -28,6 +29,8 @@ pub(crate) struct SourceFile {
 pub(crate) struct Token {
     pub(crate) text: String,
     pub(crate) line: usize,
+    /// Where it stands in the file.
+    pub(crate) bytes: Range<usize>,
 }
 
 impl Token {
@@ -167,10 +170,12 @@ fn after_item(mut tokens: &[Token]) -> &[Token] {
     rest.get(length..).unwrap_or_default()
 }
 
-fn tokens(text: &str) -> Vec<Token> {
+pub(crate) fn tokens(text: &str) -> Vec<Token> {
     let mut lexer = Lexer {
         chars: text.chars().peekable(),
         line: 1,
+        at: 0,
+        start: 0,
         tokens: Vec::new(),
     };
     while let Some(next) = lexer.take() {
@@ -182,6 +187,9 @@ fn tokens(text: &str) -> Vec<Token> {
 struct Lexer<'a> {
     chars: Peekable<Chars<'a>>,
     line: usize,
+    /// How many bytes were taken, and how many of them before this token.
+    at: usize,
+    start: usize,
     tokens: Vec<Token>,
 }
 
@@ -189,6 +197,7 @@ impl Lexer<'_> {
     fn take(&mut self) -> Option<char> {
         let next = self.chars.next();
         self.line += usize::from(next == Some('\n'));
+        self.at += next.map_or(0, char::len_utf8);
         next
     }
 
@@ -200,11 +209,13 @@ impl Lexer<'_> {
         self.tokens.push(Token {
             text: text.to_owned(),
             line,
+            bytes: self.start..self.at,
         });
     }
 
     fn token(&mut self, first: char) {
         let line = self.line;
+        self.start = self.at - first.len_utf8();
         match first {
             '/' if self.take_if('/') => while self.take().is_some_and(|c| c != '\n') {},
             '/' if self.take_if('*') => self.block_comment(),
@@ -272,6 +283,7 @@ impl Lexer<'_> {
         let mut word = String::from(first);
         while let Some(c) = self.chars.next_if(|c| c.is_alphanumeric() || *c == '_') {
             word.push(c);
+            self.at += c.len_utf8();
         }
         if matches!(word.as_str(), "r" | "br" | "cr") {
             let mut ahead = self.chars.clone();

@@ -1,10 +1,11 @@
-//! The test programs that are to notice, built once, and run until the first test fails.
+//! The tests that must catch a seeded bug, built once, and run until the first of them fails.
 //!
-//! Invariants: the random tests draw the same worlds for every bug, few of them, and do not shrink;
-//! each area has its suites, in the order in which they notice most per second, and a failure ends
-//! the run.
+//! A suite is a test program (`kernel`) or a module of one (`kernel::fragments`). Invariants: the
+//! random tests draw the same worlds for every bug, few of them, and do not shrink; a kernel program
+//! that does not load is no catch, because then every test of it fails.
 
 use std::env;
+use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,10 +13,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::toolchain::Toolchain;
-use crate::{child, workspace};
+use crate::child;
 
-/// Names the bug to a test program; `common/src/mutant.rs` reads it.
+/// Names the bug to a test program; `switch.rs` reads it.
 const CHOSEN: &str = "RINGFENCE_MUTANT";
 /// Settings of the random tests, unless the caller has others.
 const DRAWN: [(&str, &str); 3] = [
@@ -23,62 +23,52 @@ const DRAWN: [(&str, &str); 3] = [
     ("RINGFENCE_PROPTEST_SEED", "1"),
     ("PROPTEST_MAX_SHRINK_ITERS", "0"),
 ];
-/// Test programs with the tests in them that are about policies.
-const POLICY: [Suite; 4] = [
-    ("ringfence", &["policy::tests::agreement"]),
-    (
-        "ringfence",
-        &[
-            "model::",
-            "plan::",
-            "policy::",
-            "source::kubernetes",
-            "source::policy",
-        ],
-    ),
-    ("ringfence_common", &["policy::"]),
-    ("kernel", &["agreement::"]),
-];
-/// Those that are about packets; the programs themselves come first.
-const DATAPATH: [Suite; 2] = [
-    (
-        "kernel",
-        &[
-            "--skip",
-            "agreement::",
-            "--skip",
-            "differential",
-            "--skip",
-            "schedules::",
-        ],
-    ),
-    ("ringfence_common", &[]),
+/// The program that runs the kernel programs, and a test in it that passes if they load.
+const KERNEL: &str = "kernel";
+const LOADS: &str = "object::every_named_map_is_in_the_object_and_pinned";
+/// The test programs, with the package each comes from.
+const PROGRAMS: [(&str, &str); 3] = [
+    ("ringfence", "ringfence"),
+    ("ringfence_common", "ringfence-common"),
+    (KERNEL, "ringfence-testbed"),
 ];
 
-/// A test program, and what it is told.
-type Suite = (&'static str, &'static [&'static str]);
-
-/// What a bug is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Area {
-    Policy,
-    Datapath,
+/// A test program, and the module in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Suite<'a> {
+    program: &'a str,
+    module: &'a str,
 }
 
-impl Area {
-    const fn suites(self) -> &'static [Suite] {
-        match self {
-            Self::Policy => &POLICY,
-            Self::Datapath => &DATAPATH,
+impl fmt::Display for Suite<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.module {
+            "" => f.write_str(self.program),
+            module => write!(f, "{}::{module}", self.program),
         }
     }
 }
 
-/// What became of all suites.
+/// The suite of that name, if it is of a program that is built here.
+pub(super) fn parse(name: &str) -> Option<Suite<'_>> {
+    let (program, module) = name.split_once("::").unwrap_or((name, ""));
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let known = names().contains(&program) && module.chars().all(plain);
+    known.then_some(Suite { program, module })
+}
+
+/// The test programs.
+pub(super) fn names() -> [&'static str; 3] {
+    PROGRAMS.map(|(name, _)| name)
+}
+
+/// What became of a suite.
 pub(super) enum Outcome {
     Passed,
     /// The first test that failed.
     Failed(String),
+    /// The kernel refused the programs.
+    Refused,
 }
 
 pub(super) struct Suites {
@@ -93,26 +83,26 @@ struct Program {
 }
 
 impl Suites {
-    /// Builds what these areas need.
-    pub(super) fn build(toolchain: &Toolchain, areas: &[Area]) -> Result<Self> {
-        let mut cargo = workspace::cargo(toolchain)?;
-        cargo.args(["test", "--no-run", "--message-format", "json"]);
+    /// Builds, with a cargo that stands in the copy, what these suites need.
+    pub(super) fn build<'a>(
+        mut cargo: Command,
+        suites: impl Iterator<Item = Suite<'a>> + Clone,
+    ) -> Result<Self> {
         cargo.args([
-            "--package",
-            "ringfence-common",
-            "--package",
-            "ringfence-testbed",
+            "test",
+            "--no-run",
+            "--message-format",
+            "json-render-diagnostics",
         ]);
-        if areas.contains(&Area::Policy) {
-            cargo.args(["--package", "ringfence"]);
+        // The test bed is always there, so that the shared crate has the same features each time.
+        for (name, package) in PROGRAMS {
+            if name == KERNEL || suites.clone().any(|suite| suite.program == name) {
+                cargo.args(["--package", package]);
+            }
         }
-        cargo.args([
-            "--lib",
-            "--test",
-            "kernel",
-            "--features",
-            "ringfence-testbed/mutants",
-        ]);
+        cargo.args(["--lib", "--test", KERNEL]);
+        // Wrong code has warnings that nobody needs to read.
+        cargo.env("RUSTFLAGS", "--cap-lints=allow");
         cargo.stderr(Stdio::inherit());
         let programs = child::output_of(&mut cargo)?
             .lines()
@@ -121,16 +111,20 @@ impl Suites {
         Ok(Self { programs })
     }
 
-    /// Runs everything of an area with a bug, or without any.
-    pub(super) fn run(&self, area: Area, bug: Option<&str>) -> Result<Outcome> {
-        for (name, filters) in area.suites() {
-            let program = self.programs.iter().find(|program| program.name == *name);
-            let program = program.with_context(|| format!("cargo built no test program {name}"))?;
-            if let Some(test) = program.first_failure(filters, bug)? {
-                return Ok(Outcome::Failed(test));
-            }
+    /// Runs a suite with a bug, or without any.
+    pub(super) fn run(&self, suite: Suite<'_>, bug: Option<&str>) -> Result<Outcome> {
+        let named = |program: &&Program| program.name == suite.program;
+        let program = self.programs.iter().find(named);
+        let program =
+            program.with_context(|| format!("cargo built no test program {}", suite.program))?;
+        let run = program.run(suite.module, bug)?;
+        let Some(test) = run.failure else {
+            return Ok(Outcome::Passed);
+        };
+        if suite.program == KERNEL && !run.passed && program.run(LOADS, bug)?.failure.is_some() {
+            return Ok(Outcome::Refused);
         }
-        Ok(Outcome::Passed)
+        Ok(Outcome::Failed(test))
     }
 }
 
@@ -147,10 +141,18 @@ fn program(message: &Value) -> Option<Program> {
     })
 }
 
+/// What was seen of a test program until it ended or a test failed.
+struct Run {
+    failure: Option<String>,
+    /// A test passed before.
+    passed: bool,
+}
+
 impl Program {
-    fn first_failure(&self, filters: &[&str], bug: Option<&str>) -> Result<Option<String>> {
+    /// Runs the tests whose name begins with `module` until one fails.
+    fn run(&self, module: &str, bug: Option<&str>) -> Result<Run> {
         let mut command = Command::new(&self.path);
-        command.args(filters).current_dir(&self.directory);
+        command.arg(module).current_dir(&self.directory);
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         command.env_remove(CHOSEN);
         command.envs(bug.map(|bug| (CHOSEN, bug)));
@@ -165,23 +167,28 @@ impl Program {
             .spawn()
             .with_context(|| format!("cannot start `{described}`"))?;
         let output = running.stdout.take().context("no output is connected")?;
-        let mut ran = false;
+        let mut passed = false;
         for line in BufReader::new(output).lines() {
             let line = line.context("cannot read the tests' output")?;
-            ran |= line.ends_with("... ok");
+            passed |= line.ends_with("... ok");
             if let Some(test) = failed(&line) {
                 // What else would fail does not matter. It may have ended by itself.
                 _ = running.kill();
                 running.wait().context("cannot learn how the tests ended")?;
-                return Ok(Some(format!("{}::{test}", self.name)));
+                return Ok(Run {
+                    failure: Some(format!("{}::{test}", self.name)),
+                    passed,
+                });
             }
         }
         let status = running.wait().context("cannot learn how the tests ended")?;
-        if !status.success() {
-            return Ok(Some(format!("{}, which ended with {status}", self.name)));
-        }
-        ensure!(ran, "`{described}` ran no test");
-        Ok(None)
+        let ended = || format!("{}, which ended with {status}", self.name);
+        let failure = (!status.success()).then(ended);
+        ensure!(
+            passed || failure.is_some(),
+            "`{described}` ran no test: name a module that has some as the suite"
+        );
+        Ok(Run { failure, passed })
     }
 }
 
@@ -193,6 +200,16 @@ fn failed(line: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_suite_is_a_program_or_a_module_of_one() {
+        let suite = parse("kernel::fragments").unwrap();
+        assert_eq!((suite.program, suite.module), ("kernel", "fragments"));
+        let whole = parse("ringfence_common").unwrap();
+        assert_eq!((whole.program, whole.module), ("ringfence_common", ""));
+        assert_eq!(parse("fence::start"), None);
+        assert_eq!(parse("kernel::--skip x"), None);
+    }
 
     #[test]
     fn only_libtests_own_line_is_a_failure() {

@@ -41,6 +41,20 @@ fn lines_are_counted_through_literals_and_comments() {
 }
 
 #[test]
+fn tokens_have_their_byte_ranges() {
+    let text = "/* ü */ ab::c \"ü\"\n(b'x', r#\"y\"#, 'l)";
+    let found = tokens(text);
+    let pieces: Vec<&str> = found
+        .iter()
+        .map(|token| &text[token.bytes.clone()])
+        .collect();
+    let expected = [
+        "ab", "::", "c", "\"ü\"", "(", "b", "'x'", ",", "r#\"y\"#", ",", "'", "l", ")",
+    ];
+    assert_eq!(pieces, expected);
+}
+
+#[test]
 fn only_test_items_are_left_out() {
     let text = "use a::b;\n#[cfg(test)]\n#[path = \"x.rs\"]\nmod tests { fn f() { std::fs::read() } }\n\
                 fn g() {}\n#[cfg(test)] use c::d;\n#[cfg(not(test))] use e::f;\n#[cfg(test)] mod t;\nh";
