@@ -12,7 +12,7 @@ use crate::{demo, test};
 
 /// The subcommand.
 pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
-    // The policy engine alone needs nobody's leave.
+    // The policy engine alone needs no privileges.
     if !arguments.iter().any(|argument| argument == "--scale") {
         test::require_root("the benchmark")?;
     }

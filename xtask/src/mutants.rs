@@ -1,9 +1,9 @@
-//! `cargo xtask mutants`: does a test notice when the code errs?
+//! `cargo xtask mutants`: does a test fail for each seeded bug?
 //!
-//! The seeded bugs are data (`tests/mutants`); the sources know nothing of them. A copy of the tree
+//! The seeded bugs are data (`tests/mutants`); production source does not contain them. A copy of the tree
 //! below the target directory gets a switch in every place, so that one build holds all bugs. The
 //! suites must pass with none chosen; then, for each bug, a test of its suite must fail. Nothing that
-//! ships is built here. How a suite is run is the business of `suites`.
+//! ships is built here. `suites` runs the tests.
 
 mod catalogue;
 mod check;
@@ -55,7 +55,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
             .map(|mutant| suite(mutant))
             .collect::<Result<Vec<_>>>()?,
     );
-    let programs = Suites::build(cargo, suites.iter().copied())?;
+    let programs = Suites::build(cargo, &suites.iter().copied())?;
     println!(
         "built   {} bugs  {:.0?}",
         catalogue.mutants.len(),
@@ -67,14 +67,14 @@ pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
         match programs.run(suite, None)? {
             Outcome::Passed => println!("passed  {suite}, without any  {:.1?}", began.elapsed()),
             Outcome::Failed(test) => {
-                bail!("{test} fails without any seeded bug: nothing can be learnt from it")
+                bail!("{test} fails without any seeded bug: fix it first")
             }
             Outcome::Refused => {
                 bail!("the kernel refuses the programs with all switches: move one")
             }
         }
     }
-    let caught = judge(&chosen, &programs)?;
+    let caught = run_each(&chosen, &programs)?;
     println!("took    {:.0?}", started.elapsed());
     println!("{caught} of {} caught", chosen.len());
     Ok(if caught == chosen.len() {
@@ -93,7 +93,7 @@ fn prepare(root: &Path, catalogue: &Catalogue, toolchain: &Toolchain) -> Result<
     }
     ensure!(
         findings.is_empty(),
-        "{} of the seeded bugs do not fit the tree: mend {}",
+        "{} of the seeded bugs do not fit the tree: correct {}",
         findings.len(),
         catalogue::DIRECTORY
     );
@@ -109,7 +109,7 @@ fn prepare(root: &Path, catalogue: &Catalogue, toolchain: &Toolchain) -> Result<
 }
 
 /// Runs each bug against its suite; returns how many were caught.
-fn judge(chosen: &[&Mutant], programs: &Suites) -> Result<usize> {
+fn run_each(chosen: &[&Mutant], programs: &Suites) -> Result<usize> {
     let width = chosen
         .iter()
         .map(|mutant| mutant.name.len())

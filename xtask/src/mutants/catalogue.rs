@@ -1,7 +1,7 @@
 //! The seeded bugs as data: every TOML file below `tests/mutants`.
 //!
-//! A file that cannot be parsed, or has a field of another name, is an error that names it. Whether
-//! the data fit the sources is the business of `check`.
+//! A file that cannot be parsed, or has a field of another name, is an error that names it. `check`
+//! compares the data with the sources.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use serde::Deserialize;
 /// Where the files are, below the root of the checkout.
 pub(super) const DIRECTORY: &str = "tests/mutants";
 
-/// Everything that the files say.
+/// The contents of all files.
 #[derive(Debug, Default)]
 pub(super) struct Catalogue {
     pub(super) mutants: Vec<Mutant>,
@@ -61,7 +61,7 @@ struct Contents {
     setup: Vec<Edit>,
 }
 
-/// A mutant as it is written: with one place in line, or with several below it.
+/// A mutant as written: with one edit inline, or with several below it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {

@@ -1,8 +1,8 @@
-//! Whether the seeded bugs fit the sources, and where exactly each stands.
+//! Finds each seeded bug in the sources, and reports those that do not fit.
 //!
-//! A bug whose code is gone, stands in several places or is no whole expression is a finding that
-//! names it; so is anything else that would make a run worthless. Nothing is built or changed here,
-//! so `cargo xtask lint` and the tests of xtask look first.
+//! A bug whose code is gone, is found several times or is not a whole expression is a finding that
+//! names it, and so is everything else that would make a run useless. Nothing is built or changed
+//! here, so `cargo xtask lint` and the tests of xtask can check it quickly.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -71,13 +71,13 @@ fn ships(path: &str) -> bool {
         && !SourceFile::new(path, "").is_test()
 }
 
-/// Where every bug stands, and what is wrong with any of them.
+/// The places of all bugs, and the findings.
 pub(super) fn places(catalogue: &Catalogue, sources: &Sources) -> (Places, Vec<Finding>) {
     let mut search = Search::new(sources);
     let mut names = BTreeMap::new();
     for mutant in &catalogue.mutants {
         for message in objections(mutant, &mut names) {
-            search.object(mutant, message);
+            search.report(mutant, &message);
         }
         for edit in &mutant.edits {
             match search.bug(mutant, edit) {
@@ -86,7 +86,7 @@ pub(super) fn places(catalogue: &Catalogue, sources: &Sources) -> (Places, Vec<F
                     .entry(edit.file.clone())
                     .or_default()
                     .push(place),
-                Err(message) => search.object(mutant, message),
+                Err(message) => search.report(mutant, &message),
             }
         }
     }
@@ -112,7 +112,7 @@ pub(super) fn places(catalogue: &Catalogue, sources: &Sources) -> (Places, Vec<F
     (search.places, search.findings)
 }
 
-/// What can be said against a bug without looking at its code.
+/// Findings that do not need the sources.
 fn objections(mutant: &Mutant, names: &mut BTreeMap<u32, String>) -> Vec<String> {
     let mut found = Vec::new();
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
@@ -158,7 +158,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn object(&mut self, mutant: &Mutant, message: String) {
+    fn report(&mut self, mutant: &Mutant, message: &str) {
         self.findings.push(Finding {
             place: mutant.origin.clone(),
             message: format!("{}: {message}", mutant.name),

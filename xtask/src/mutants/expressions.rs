@@ -1,7 +1,7 @@
 //! The expressions of a file that a switch can take the place of.
 //!
-//! A switch is a macro call, so what it replaces must be one whole expression: of `a + b * c` that is
-//! `b * c` and not `a + b`. It reads a variable, so it cannot stand where the compiler wants a
+//! A switch is a macro call, so it replaces one whole expression: in `a + b * c` that can be `b * c`,
+//! but not `a + b`. It reads a variable, so it cannot stand where the compiler wants a
 //! constant. Code in the arguments of macros is not looked at.
 
 use std::collections::HashMap;

@@ -1,8 +1,7 @@
-//! Where a piece of code stands in a file.
+//! Finds a piece of code in a file.
 //!
 //! Code is compared token by token: white space, line breaks and comments do not count, nor does a
-//! comma before a closing bracket, so rustfmt may wrap a line without anything getting lost. Literals
-//! must be the same to the letter. A piece need not be complete: `if a {` can be found.
+//! comma before a closing bracket, so rustfmt may wrap a line. Literals must be identical. A piece need not be complete: `if a {` can be found.
 
 use std::ops::Range;
 
@@ -14,12 +13,12 @@ pub(super) struct Code<'a> {
     tokens: Vec<Token>,
 }
 
-/// Why a piece of code cannot be said to stand somewhere.
-#[derive(Debug, PartialEq)]
+/// Why a piece of code has no unique place.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum NotFound {
     /// It is nowhere.
     Gone,
-    /// It is there so many times.
+    /// It occurs this many times.
     Ambiguous(usize),
 }
 

@@ -1,8 +1,7 @@
 //! A source with switches in the places of its seeded bugs.
 //!
 //! Invariants: with no bug chosen the code is what it was; with one chosen, its replacements and no
-//! others take effect. A bug inside the code of another one stands in the right half of that switch,
-//! where it is of use. Places come sorted as `check` leaves them: outer ones first, none crossing.
+//! others take effect. A bug inside the code of another one is put into the right half of that switch. Places come sorted as `check` leaves them: outer ones first, none crossing.
 
 use super::check::Place;
 use super::expressions::Kind;

@@ -2,7 +2,7 @@
 //!
 //! A suite is a test program (`kernel`) or a module of one (`kernel::fragments`). Invariants: the
 //! random tests draw the same worlds for every bug, few of them, and do not shrink; a kernel program
-//! that does not load is no catch, because then every test of it fails.
+//! that does not load does not count as a catch, because then every test of it fails.
 
 use std::env;
 use std::fmt;
@@ -86,7 +86,7 @@ impl Suites {
     /// Builds, with a cargo that stands in the copy, what these suites need.
     pub(super) fn build<'a>(
         mut cargo: Command,
-        suites: impl Iterator<Item = Suite<'a>> + Clone,
+        suites: &(impl Iterator<Item = Suite<'a>> + Clone),
     ) -> Result<Self> {
         cargo.args([
             "test",
@@ -101,7 +101,7 @@ impl Suites {
             }
         }
         cargo.args(["--lib", "--test", KERNEL]);
-        // Wrong code has warnings that nobody needs to read.
+        // Seeded bugs may cause warnings.
         cargo.env("RUSTFLAGS", "--cap-lints=allow");
         cargo.stderr(Stdio::inherit());
         let programs = child::output_of(&mut cargo)?
@@ -172,7 +172,7 @@ impl Program {
             let line = line.context("cannot read the tests' output")?;
             passed |= line.ends_with("... ok");
             if let Some(test) = failed(&line) {
-                // What else would fail does not matter. It may have ended by itself.
+                // Further failures do not matter. The program may have ended by itself.
                 _ = running.kill();
                 running.wait().context("cannot learn how the tests ended")?;
                 return Ok(Run {

@@ -1,7 +1,7 @@
-//! The switch between right code and seeded bugs, as it stands in the copy of the tree.
+//! The switch between right code and seeded bugs, as it is in the copy of the tree.
 //!
 //! `tree` writes this file into the copy as a module of the shared crate. Invariants: one bug at most
-//! is chosen; a process learns which from the environment, the kernel programs from a constant that
+//! is chosen; a process reads which from the environment, the kernel programs from a constant that
 //! the loader sets. The verifier knows that constant, so code that was not chosen costs nothing.
 //! Nothing here is part of what ships; xtask itself uses only [`number`].
 

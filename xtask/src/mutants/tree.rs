@@ -1,7 +1,7 @@
 //! The copy of the tree that holds all seeded bugs at once.
 //!
 //! Invariants: the checkout is only read; a file of the copy is written only if its content changes,
-//! so that cargo builds again only what has to be; what is no longer in the checkout is removed from
+//! so that cargo rebuilds only what changed; what is no longer in the checkout is removed from
 //! the copy. Build products and version control are not copied.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,7 +102,7 @@ fn collect(root: &Path, below: &Path, files: &mut BTreeSet<PathBuf>) -> Result<(
 
 fn is_skipped(directory: &Path) -> bool {
     let named = |name: &&str| directory.file_name().is_some_and(|own| own == *name);
-    SKIPPED.iter().any(|name| named(&name)) || directory.join(CACHE).exists()
+    SKIPPED.iter().any(named) || directory.join(CACHE).exists()
 }
 
 fn write_if_changed(path: &Path, content: &[u8]) -> Result<bool> {

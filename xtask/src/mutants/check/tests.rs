@@ -102,10 +102,7 @@ fn places_may_nest_but_not_overlap() {
     let nested = entry("inner", "g(a)", "true") + &entry("outer", "g(a) && a", "true");
     let (places, messages) = checked(&nested);
     assert!(messages.is_empty(), "{messages:?}");
-    let names: Vec<_> = places["ebpf/src/x.rs"]
-        .iter()
-        .map(|place| told(place))
-        .collect();
+    let names: Vec<_> = places["ebpf/src/x.rs"].iter().map(told).collect();
     assert_eq!(names, ["outer", "inner"]);
 
     let own = "[[mutant]]\nname = 'one'\nbug = 'It errs.'\nsuite = 'kernel'\n".to_owned()
