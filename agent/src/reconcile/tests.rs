@@ -25,6 +25,8 @@ struct Kernel {
     /// Writes that succeed before one fails; `None` for no failure.
     writes_left: Option<usize>,
     capacities: Option<Capacities>,
+    /// An interface to which nothing can be attached.
+    unattachable: Option<u32>,
     /// Nanoseconds that have passed.
     elapsed: u64,
 }
@@ -62,6 +64,13 @@ impl Datapath for Fake {
     }
     fn attach(&mut self, ifindex: u32, _: &str) -> Result<AttachKind, DatapathError> {
         let mut kernel = self.0.borrow_mut();
+        if kernel.unattachable == Some(ifindex) {
+            return Err(DatapathError::Map {
+                map: "links",
+                operation: "attach",
+                reason: "injected".to_owned(),
+            });
+        }
         kernel.attached.insert(ifindex);
         kernel.calls.push(Call::Attach(ifindex));
         Ok(AttachKind::Tcx)
@@ -199,6 +208,33 @@ fn an_endpoint_is_fenced_after_its_policy_is_written() {
         .unwrap();
     assert!(last_write < first_attach);
     assert_eq!(kernel.state, published.compiled.state);
+}
+
+#[test]
+fn an_interface_that_cannot_be_attached_does_not_leave_others_open() {
+    let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
+    let world = World::new(CLOSED);
+    kernel.0.borrow_mut().unattachable = Some(7);
+    let mut subject = reconciler(&kernel, dir.path());
+    assert!(subject.publish(&world.desired()).is_err());
+    assert_eq!(kernel.0.borrow().attached, BTreeSet::from([9]));
+    kernel.0.borrow_mut().unattachable = None;
+    subject.publish(&world.desired()).unwrap();
+    assert_eq!(kernel.0.borrow().attached, BTreeSet::from([7, 9]));
+}
+
+#[test]
+fn a_later_pass_does_not_extend_the_pickup_window() {
+    let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
+    let mut world = World::new(CLOSED);
+    let mut subject = reconciler(&kernel, dir.path());
+    let pickup_until = |kernel: &Fake| kernel.0.borrow().state.endpoints[&9].pickup_until;
+    subject.publish(&world.desired()).unwrap();
+    let first = pickup_until(&kernel);
+    kernel.0.borrow_mut().elapsed += 1_000 * SECOND;
+    world.set_policies(OPEN);
+    subject.publish(&world.desired()).unwrap();
+    assert_eq!(pickup_until(&kernel), first);
 }
 
 #[test]
