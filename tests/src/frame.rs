@@ -184,7 +184,7 @@ fn wire_length(length: usize) -> u16 {
 
 /// A packet socket bound to one interface of the calling thread's namespace; with ethertype 0 it
 /// receives nothing.
-pub(crate) fn packet_socket(interface: &str, ethertype: u16) -> io::Result<Socket> {
+pub fn packet_socket(interface: &str, ethertype: u16) -> io::Result<Socket> {
     let index = nix::net::if_::if_nametoindex(interface)?;
     // Opened with protocol 0: otherwise it would receive from every interface until `bind`.
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;

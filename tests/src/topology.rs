@@ -246,7 +246,7 @@ const QUIET: [(&str, &str); 10] = [
 
 /// Waits until an interface is running. A link that just came up drops what is sent before the
 /// kernel's link watch has run.
-pub(crate) fn wait_running(ns: &NetNs, interface: &str) -> Result<()> {
+pub fn wait_running(ns: &NetNs, interface: &str) -> Result<()> {
     let what = format!("{interface} running");
     eventually(Duration::from_secs(5), &what, || {
         let flags = ns.run(|| -> nix::Result<_> {

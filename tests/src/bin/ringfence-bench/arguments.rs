@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::process;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,7 +23,7 @@ pub(crate) struct Options {
     variants: Vec<String>,
     /// Rounds on the wire.
     #[arg(long)]
-    rounds: Option<usize>,
+    pub(crate) rounds: Option<usize>,
     /// Numbers of peers to measure at.
     #[arg(long, value_delimiter = ',', default_value = "10,1000,10000")]
     pub(crate) peers: Vec<u32>,
@@ -38,6 +39,18 @@ pub(crate) struct Options {
     /// Measure less often, for a first look.
     #[arg(long)]
     pub(crate) quick: bool,
+    /// Compare this build with that of another revision, on the wire and at the most peers; with
+    /// --check fail if it is slower by a metric.
+    #[arg(long, value_name = "REV", conflicts_with_all = ["variants", "scale"])]
+    pub(crate) against: Option<String>,
+    /// The agent of that revision, which `cargo xtask bench` builds.
+    #[arg(long, hide = true, requires = "against")]
+    pub(crate) against_agent: Option<PathBuf>,
+    /// What that build is called, and this one.
+    #[arg(long, hide = true, requires = "against")]
+    pub(crate) against_name: Option<String>,
+    #[arg(long, hide = true, requires = "against")]
+    pub(crate) this_name: Option<String>,
     /// Measure the policy engine alone, on drawn clusters; needs no privileges.
     #[arg(long)]
     pub(crate) scale: bool,
@@ -150,6 +163,19 @@ mod tests {
         assert!(!some.wants("wire/denied-udp6") && !some.wants("kernel/new4"));
         assert!(some.wants_variant("enforce@10000") && !some.wants_variant("observe@10"));
         assert!(some.has_variants());
+    }
+
+    #[test]
+    fn another_revision_is_compared_with_as_a_whole() {
+        assert_eq!(options(&[]).against, None);
+        let against = options(&["--against", "HEAD~1", "--metrics", "new", "--rounds=12"]);
+        assert_eq!(against.against.as_deref(), Some("HEAD~1"));
+        assert!(against.wants("wire/new-udp4") && !against.wants("wire/denied-udp4"));
+        assert_eq!(against.rounds(24, 8), 12);
+        for other in [["--variants", "none"].as_slice(), &["--scale"]] {
+            let all = [&["bench", "--against", "HEAD"], other].concat();
+            assert!(Options::try_parse_from(all).is_err(), "{other:?}");
+        }
     }
 
     #[test]

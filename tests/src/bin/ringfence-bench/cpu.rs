@@ -27,3 +27,14 @@ pub(crate) fn pin_to_last() -> Result<usize> {
     pin(cpu)?;
     Ok(cpu)
 }
+
+/// Keeps the calling thread off the last one, if there are others.
+pub(crate) fn leave_last() -> Result<()> {
+    let mut set = CpuSet::new();
+    let cpus = all()?;
+    let others = cpus.len().saturating_sub(1).max(1);
+    cpus.into_iter()
+        .take(others)
+        .try_for_each(|cpu| set.set(cpu))?;
+    sched_setaffinity(Pid::from_raw(0), &set).context("leaving a CPU to the measurement")
+}

@@ -62,6 +62,9 @@ fn run(options: &Options) -> Result<()> {
         let changes = if options.quick { FEW_DRAWN } else { DRAWN };
         return scale::measure(changes);
     }
+    if let Some(revision) = &options.against {
+        return wire::against::measure(options, revision);
+    }
     let figures = groups(options)?;
     if options.output == Output::Json {
         println!("{}", serde_json::to_string_pretty(&figures)?);

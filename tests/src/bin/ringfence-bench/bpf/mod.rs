@@ -106,6 +106,15 @@ struct LinkInfo {
     unused: u32,
 }
 
+/// The start of `struct bpf_prog_info`.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+}
+
 /// The start of `union bpf_attr` for commands that take 32-bit numbers only.
 #[repr(C)]
 struct Numbers<const COUNT: usize>([u32; COUNT]);
@@ -133,6 +142,18 @@ impl Program {
         let fd = bpf(PROG_LOAD, &mut load);
         let fd = fd.with_context(|| format!("loading a program of {} instructions", load.count))?;
         Ok(Self(owned(fd)?))
+    }
+
+    /// What the kernel calls its instructions by, whatever maps they use.
+    pub(crate) fn tag(&self) -> Result<[u8; 8]> {
+        let mut info = ProgramInfo::default();
+        let mut get = GetInfo {
+            fd: number(&self.0)?,
+            length: u32::try_from(size_of::<ProgramInfo>())?,
+            info: std::ptr::from_mut(&mut info) as u64,
+        };
+        bpf(OBJ_GET_INFO_BY_FD, &mut get).context("asking for a program's tag")?;
+        Ok(info.tag)
     }
 
     /// The mean time of one run on this frame.
@@ -222,8 +243,8 @@ fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long>
     let size = libc::c_long::try_from(size_of::<T>()).map_err(io::Error::other)?;
     // SAFETY: the kernel reads and writes `size` bytes of `attributes`, which is borrowed for the
     // call. The addresses in it come from the callers, from values that outlive the call and have
-    // the given length; the only one that the kernel writes to is `LinkInfo`, which is borrowed
-    // mutably there.
+    // the given length; the only ones that the kernel writes to are `LinkInfo` and `ProgramInfo`,
+    // which are borrowed mutably there.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size) };
     if result < 0 {

@@ -4,6 +4,7 @@
 //! taken just before and just after, with the same packets. Rounds take all of them in random order;
 //! the figure is the median over rounds. Each packet must arrive, or, denied, must not.
 
+pub(crate) mod against;
 mod hooks;
 mod ipset;
 mod metric;

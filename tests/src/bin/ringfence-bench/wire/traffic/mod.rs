@@ -23,7 +23,7 @@ use super::world::{FORBIDDEN, PORTS};
 /// How many established flows are cycled through.
 pub(crate) const FLOWS: u32 = 4096;
 /// Later than this a packet is lost, on however busy a machine.
-const LOST: Duration = Duration::from_secs(20);
+pub(crate) const LOST: Duration = Duration::from_secs(20);
 
 /// One end.
 #[derive(Clone)]
@@ -78,7 +78,7 @@ pub(crate) fn open(metric: Metric, from: &Workload, to: &Workload) -> Result<Box
     let opened: Result<Box<dyn Traffic>> = match metric.kind {
         Kind::Established => udp::Stream::open(&from, &to, port, 8).map(boxed),
         Kind::Fragmented => udp::Stream::open(&from, &to, port + 1, 4000).map(boxed),
-        Kind::Denied => udp::Denied::open(&from, &to, FORBIDDEN).map(boxed),
+        Kind::Denied => raw::Denied::open(&from, &to, FORBIDDEN).map(boxed),
         Kind::Flows => raw::Flows::open(&from, &to, port + 2).map(boxed),
         Kind::New => raw::Fresh::open(&from, &to, port + 3).map(boxed),
         Kind::TcpRoundTrip => tcp::RoundTrip::open(&from, &to, port).map(boxed),

@@ -1,14 +1,14 @@
 //! UDP of many flows by one raw socket: thousands of established ones, and an unlimited number of
-//! new ones.
+//! new and denied ones.
 //!
 //! A raw socket sends its data after an IP header from the kernel, so another port costs the sender
 //! nothing and the same under every fence. Ordinary sockets receive the packets. The checksum is
 //! computed once and adjusted for each packet.
 
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{End, FLOWS, Traffic, taken};
@@ -193,5 +193,46 @@ impl Traffic for Fresh {
         self.number += 1;
         self.sender.send(source, *port, self.number)?;
         arrived(receiver, self.number)
+    }
+}
+
+/// Packets that must not arrive, each from another port than the one before.
+pub(super) struct Denied {
+    sender: Sender,
+    receiver: UdpSocket,
+    port: u16,
+    number: u64,
+}
+
+impl Denied {
+    pub(super) fn open(from: &End, to: &End, port: u16) -> Result<Self> {
+        Ok(Self {
+            sender: Sender::open(from, to)?,
+            receiver: bind(to, port)?,
+            port,
+            number: 0,
+        })
+    }
+}
+
+impl Traffic for Denied {
+    /// The control: called while nothing denies it.
+    fn establish(&mut self) -> Result<()> {
+        self.once()?;
+        arrived(&self.receiver, self.number)
+    }
+
+    fn once(&mut self) -> Result<()> {
+        let source = SOURCE + u16::try_from(self.number % SOURCES)?;
+        self.number += 1;
+        self.sender.send(source, self.port, self.number)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        match self.receiver.recv(&mut [0; 8]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error).context("looking for denied packets"),
+            Ok(_) => bail!("a denied packet arrived"),
+        }
     }
 }

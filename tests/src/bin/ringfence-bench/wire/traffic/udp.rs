@@ -1,9 +1,8 @@
-//! UDP by ordinary connected sockets: one established flow, and one that is denied.
+//! UDP by ordinary connected sockets: one established flow.
 
-use std::io::ErrorKind;
 use std::net::UdpSocket;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{End, Traffic, taken};
 
@@ -63,40 +62,6 @@ impl Traffic for Stream {
         self.send()?;
         let length = taken(&self.receiver, &mut self.buffer, |b| self.receiver.recv(b))?;
         self.check(length)
-    }
-}
-
-/// Datagrams that must not arrive.
-pub(super) struct Denied {
-    sender: UdpSocket,
-    receiver: UdpSocket,
-}
-
-impl Denied {
-    pub(super) fn open(from: &End, to: &End, port: u16) -> Result<Self> {
-        let (sender, receiver) = sockets(from, to, port)?;
-        Ok(Self { sender, receiver })
-    }
-}
-
-impl Traffic for Denied {
-    /// The control: called while the packets are not denied.
-    fn establish(&mut self) -> Result<()> {
-        self.once()?;
-        taken(&self.receiver, &mut [0; 8], |b| self.receiver.recv(b)).map(|_| ())
-    }
-
-    fn once(&mut self) -> Result<()> {
-        self.sender.send(&[0; 8]).context("sending")?;
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<()> {
-        match self.receiver.recv(&mut [0; 8]) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error).context("looking for denied packets"),
-            Ok(_) => bail!("a denied packet arrived"),
-        }
     }
 }
 
