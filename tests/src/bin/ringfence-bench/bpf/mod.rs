@@ -1,7 +1,7 @@
 //! The benchmark's own programs, and links whose program is replaced in place, by plain `bpf(2)`.
 //!
 //! `return TC_ACT_UNSPEC` is the cost of any program, `return TC_ACT_SHOT` that of any drop, and
-//! [`remember`] that of a flow table, alone or with the other maps of the pipeline. The programs
+//! [`flow_table`] that of a flow table, alone or with the other maps of the pipeline. The programs
 //! are loaded without an object file or library. A tcx link keeps its place while its program is
 //! replaced, so two programs can be compared on one hook of one interface.
 
@@ -10,8 +10,8 @@
     reason = "bpf(2) has no safe wrapper that takes bare instructions or swaps a foreign program"
 )]
 
+pub(crate) mod flow_table;
 mod instructions;
-pub(crate) mod remember;
 mod table;
 
 use std::ffi::CString;

@@ -10,10 +10,10 @@ mod ipset;
 mod metric;
 mod nftables;
 mod rounds;
-mod stage;
 mod stopwatch;
 mod table;
 mod traffic;
+mod variant;
 mod world;
 
 use std::thread;
@@ -24,7 +24,7 @@ use ringfence_testbed::interrupt;
 use self::metric::Metric;
 use self::nftables::Lookup;
 use self::rounds::Plan;
-use self::stage::Stage;
+use self::variant::Variant;
 use crate::arguments::Options;
 use crate::figures::Figure;
 
@@ -45,7 +45,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
     if metrics.is_empty() {
         return Ok(Vec::new());
     }
-    let mut stages = stages(options, &metrics)?;
+    let mut variants = variants(options, &metrics)?;
     let narrowed = metrics.len() < Metric::all().len() || options.has_variants();
     let plan = Plan {
         rounds: options.rounds(ROUNDS, QUICK_ROUNDS),
@@ -54,7 +54,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
     };
     // No other thread is to stay where that one stays.
     let measured = thread::scope(|scope| {
-        let run = || rounds::run(&mut stages, &metrics, plan);
+        let run = || rounds::run(&mut variants, &metrics, plan);
         let joined = scope.spawn(run).join();
         joined.map_err(|_| anyhow!("the measurement panicked"))?
     })?;
@@ -63,35 +63,35 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
 }
 
 /// Every fence that is wanted.
-fn stages(options: &Options, metrics: &[Metric]) -> Result<Vec<Stage>> {
-    let mut stages = Vec::new();
+fn variants(options: &Options, metrics: &[Metric]) -> Result<Vec<Variant>> {
+    let mut variants = Vec::new();
     let most = options.peers.iter().copied().max().unwrap_or_default();
     if options.wants_variant("none") {
-        stages.push(Stage::open_way()?);
+        variants.push(Variant::open_way()?);
     }
     let everywhere = options.has_variants();
-    let remembers = everywhere || metrics.iter().any(|metric| metric.kind.opens_flows());
-    for (name, all_maps) in [("remember", false), ("all-maps", true)] {
-        if options.wants_variant(name) && remembers {
-            stages.push(Stage::remember(name, all_maps, everywhere)?);
+    let tracks_flows = everywhere || metrics.iter().any(|metric| metric.kind.opens_flows());
+    for (name, all_maps) in [("flow-table", false), ("all-maps", true)] {
+        if options.wants_variant(name) && tracks_flows {
+            variants.push(Variant::flow_table(name, all_maps, everywhere)?);
         }
     }
     if options.wants_variant("nft-sets") {
-        stages.push(Stage::nftables("nft-sets", Lookup::Sets, most)?);
+        variants.push(Variant::nftables("nft-sets", Lookup::Sets, most)?);
     }
     if options.wants_variant("nft-linear") {
         let peers = most.min(LINEAR);
         let name = format!("nft-linear@{peers}");
-        stages.push(Stage::nftables(&name, Lookup::Linear, peers)?);
+        variants.push(Variant::nftables(&name, Lookup::Linear, peers)?);
     }
     if options.wants_variant("ipset") {
-        stages.push(Stage::ipset(most)?);
+        variants.push(Variant::ipset(most)?);
     }
     let agents: Vec<_> = thread::scope(|scope| {
         let starts: Vec<_> = options
             .peers
             .iter()
-            .map(|peers| scope.spawn(|| Stage::ringfence(*peers)))
+            .map(|peers| scope.spawn(|| Variant::ringfence(*peers)))
             .collect();
         starts
             .into_iter()
@@ -100,9 +100,9 @@ fn stages(options: &Options, metrics: &[Metric]) -> Result<Vec<Stage>> {
     });
     for agent in agents {
         let pair = agent.map_err(|_| anyhow!("starting an agent panicked"))??;
-        let wanted = |stage: &Stage| options.wants_variant(&stage.name);
-        stages.extend(pair.into_iter().filter(wanted));
+        let wanted = |variant: &Variant| options.wants_variant(&variant.name);
+        variants.extend(pair.into_iter().filter(wanted));
     }
     interrupt::check()?;
-    Ok(stages)
+    Ok(variants)
 }

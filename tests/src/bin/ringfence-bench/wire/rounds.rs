@@ -12,8 +12,8 @@ use ringfence_testbed::interrupt;
 
 use super::hooks::{Limits, On};
 use super::metric::{Kind, Metric};
-use super::stage::Stage;
 use super::stopwatch::Clock;
+use super::variant::Variant;
 use crate::cpu;
 use crate::goals;
 use crate::rng::Rng;
@@ -56,7 +56,7 @@ impl Taken {
 pub(crate) type Measured = BTreeMap<(Metric, String), Vec<Taken>>;
 
 /// Opens the traffic and measures.
-pub(crate) fn run(stages: &mut [Stage], metrics: &[Metric], plan: Plan) -> Result<Measured> {
+pub(crate) fn run(variants: &mut [Variant], metrics: &[Metric], plan: Plan) -> Result<Measured> {
     let Plan {
         rounds,
         seldom,
@@ -65,12 +65,12 @@ pub(crate) fn run(stages: &mut [Stage], metrics: &[Metric], plan: Plan) -> Resul
     let cpu = cpu::pin_to_last()?;
     let limits = Limits::load()?;
     let mut counts = BTreeMap::new();
-    for stage in stages.iter_mut() {
-        let opened = stage.open(metrics, &limits);
-        opened.with_context(|| format!("preparing {}", stage.name))?;
-        for metric in stage.metrics() {
-            stage.switch(limit(metric), &limits)?;
-            let took = stage.sample(metric, TRIAL, Clock::Wall)?;
+    for variant in variants.iter_mut() {
+        let opened = variant.open(metrics, &limits);
+        opened.with_context(|| format!("preparing {}", variant.name))?;
+        for metric in variant.metrics() {
+            variant.switch(limit(metric), &limits)?;
+            let took = variant.sample(metric, TRIAL, Clock::Wall)?;
             #[allow(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
@@ -80,7 +80,7 @@ pub(crate) fn run(stages: &mut [Stage], metrics: &[Metric], plan: Plan) -> Resul
             counts.entry(metric).or_insert(count);
         }
     }
-    let clock = clock(stages, &limits)?;
+    let clock = clock(variants, &limits)?;
     let name = clock.name();
     eprintln!("wire: {rounds} rounds, seed {seed}, {name} of both ends on CPU {cpu}");
     let (wall, thread) = (Clock::Wall.now()?, Clock::Thread.now()?);
@@ -88,13 +88,13 @@ pub(crate) fn run(stages: &mut [Stage], metrics: &[Metric], plan: Plan) -> Resul
     let mut measured = Measured::new();
     for round in 0..rounds {
         let everything = round % seldom == 0;
-        for (index, metrics) in rng.shuffled(blocks(stages, everything)) {
+        for (index, metrics) in rng.shuffled(blocks(variants, everything)) {
             interrupt::check()?;
-            let stage = stages.get_mut(index).context("a stage")?;
-            let block = block(stage, &metrics, &counts, (&limits, clock));
-            let block = block.with_context(|| format!("measuring {}", stage.name))?;
+            let variant = variants.get_mut(index).context("a variant")?;
+            let block = block(variant, &metrics, &counts, (&limits, clock));
+            let block = block.with_context(|| format!("measuring {}", variant.name))?;
             for (metric, taken) in block {
-                let key = (metric, stage.name.clone());
+                let key = (metric, variant.name.clone());
                 measured.entry(key).or_default().push(taken);
             }
         }
@@ -105,11 +105,11 @@ pub(crate) fn run(stages: &mut [Stage], metrics: &[Metric], plan: Plan) -> Resul
 }
 
 /// The best clock for these measurements, determined by a trial.
-fn clock(stages: &mut [Stage], limits: &Limits) -> Result<Clock> {
-    let stage = stages.first_mut().context("nothing to measure")?;
-    let metric = *stage.metrics().first().context("nothing to measure")?;
-    stage.switch(limit(metric), limits)?;
-    Clock::choose(|| stage.sample(metric, TRIAL, Clock::Wall).map(|_| ()))
+fn clock(variants: &mut [Variant], limits: &Limits) -> Result<Clock> {
+    let variant = variants.first_mut().context("nothing to measure")?;
+    let metric = *variant.metrics().first().context("nothing to measure")?;
+    variant.switch(limit(metric), limits)?;
+    Clock::choose(|| variant.sample(metric, TRIAL, Clock::Wall).map(|_| ()))
 }
 
 /// How long a sample should take, in nanoseconds.
@@ -129,26 +129,26 @@ const fn limit(metric: Metric) -> On {
 }
 
 /// What is measured between the same switches: everything, or only metrics with goals.
-fn blocks(stages: &[Stage], everything: bool) -> Vec<(usize, Vec<Metric>)> {
-    let of = |(index, stage): (usize, &Stage)| {
-        let fence = &stage.name;
+fn blocks(variants: &[Variant], everything: bool) -> Vec<(usize, Vec<Metric>)> {
+    let of = |(index, variant): (usize, &Variant)| {
+        let fence = &variant.name;
         let has_goal = |metric: &Metric| {
             fence.starts_with("enforce") && goals::has(&format!("wire/{metric}/peers"))
         };
-        let mut metrics = stage.metrics();
+        let mut metrics = variant.metrics();
         metrics.retain(|metric| everything || has_goal(metric));
-        if stage.is_slow_to_switch() {
+        if variant.is_slow_to_switch() {
             return vec![(index, metrics)];
         }
         let alone = metrics.into_iter().map(|metric| (index, vec![metric]));
         alone.collect()
     };
-    let all = stages.iter().enumerate().flat_map(of);
+    let all = variants.iter().enumerate().flat_map(of);
     all.filter(|(_, metrics)| !metrics.is_empty()).collect()
 }
 
 fn block(
-    stage: &mut Stage,
+    variant: &mut Variant,
     metrics: &[Metric],
     counts: &BTreeMap<Metric, u32>,
     (limits, clock): (&Limits, Clock),
@@ -159,10 +159,10 @@ fn block(
         for metric in metrics {
             let wanted = if fence { On::Subject } else { limit(*metric) };
             if on.replace(wanted) != Some(wanted) {
-                stage.switch(wanted, limits)?;
+                variant.switch(wanted, limits)?;
             }
             let count = counts.get(metric).copied().unwrap_or(TRIAL);
-            let sample = stage.sample(*metric, count, clock);
+            let sample = variant.sample(*metric, count, clock);
             samples.push(sample.with_context(|| format!("{metric}, {wanted:?}"))?);
         }
         Ok(samples)

@@ -1,7 +1,7 @@
-//! TCP connections that are opened for one sample each.
+//! TCP connections, each opened for one sample.
 //!
-//! A connection that is measured was opened under the program that it is measured with, and lies
-//! elsewhere in every table than the one before. Its listener stays.
+//! A measured connection was opened under the program that it is measured with, and is in another
+//! place of every table than the one before. The listener stays.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -35,16 +35,16 @@ impl Connections {
         })
     }
 
-    /// Moves the calling thread to where a sender's sockets are made.
+    /// Moves the calling thread to the namespace of a sender.
     pub(super) fn enter(&self, sender: usize) -> Result<()> {
         let client = self.clients.get(sender).context("a sender")?;
         setns(client, CloneFlags::CLONE_NEWNET).context("entering a sender's network namespace")
     }
 
-    /// Opens a connection from where the calling thread is.
+    /// Opens a connection from the calling thread's namespace.
     pub(super) fn connect(&self) -> Result<Connection> {
         let client = TcpStream::connect_timeout(&self.target, LOST).context("connecting")?;
-        // Waits in vain if the kernel has connected one end only.
+        // Fails if the kernel has connected only one end.
         let (server, _) = self.listener.accept()?;
         for end in [&client, &server] {
             end.set_nodelay(true)?;
@@ -67,7 +67,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// A byte to and fro.
+    /// One byte in each direction.
     pub(super) fn round_trip(&mut self) -> Result<()> {
         self.number = self.number.wrapping_add(1);
         for (mut from, mut to) in [(&self.client, &self.server), (&self.server, &self.client)] {

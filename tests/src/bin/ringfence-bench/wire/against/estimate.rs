@@ -1,29 +1,29 @@
-//! From repeats to ratios: what each metric came to.
+//! From repeats to ratios.
 //!
-//! The repeats of a round give one value, because they share the round's agents; the rounds' values are
-//! independent of each other, and their spread is what the intervals tell of. Both agents of this build
-//! count towards its ratio to the other build. This is pure.
+//! The repeats of a round give one value, because they share the round's agents. The values of the
+//! rounds are independent of each other; the intervals come from their spread. Both agents of this
+//! build count towards its ratio to the other build. Pure computation.
 
 use serde::Serialize;
 
 use super::rounds::Repeat;
 use super::signed_rank::{Interval, centre, interval};
 
-/// How sure an interval is.
+/// Confidence of the intervals.
 pub(super) const CONFIDENCE: f64 = 0.95;
 
-/// What one metric came to.
+/// The result for one metric.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Estimate {
     /// Nanoseconds of one operation at the limit.
     pub(super) limit: f64,
-    /// This build to the limit.
+    /// Ratio of this build to the limit.
     pub(super) this: f64,
-    /// The other build to the limit.
+    /// Ratio of the other build to the limit.
     pub(super) that: f64,
-    /// This build to the other one.
+    /// Ratio of this build to the other one.
     pub(super) ratio: Interval,
-    /// This build to itself, of another start.
+    /// Ratio of this build to itself, from another start.
     pub(super) control: Interval,
 }
 
@@ -59,8 +59,8 @@ mod tests {
     use super::*;
     use crate::rng::Rng;
 
-    /// Rounds of a build that is so much slower: agents differ by some percent from start to start,
-    /// samples by some more.
+    /// Rounds of a build that is slower by this factor: agents differ by some percent from start to
+    /// start, samples by some more.
     fn rounds(slower: f64, seed: u64) -> Vec<Vec<Repeat>> {
         let mut rng = Rng(seed);
         let mut noise = |most: f64| -> f64 {
@@ -99,7 +99,7 @@ mod tests {
                 .filter(|found| (found.low..=found.high).contains(&wanted))
                 .count()
         };
-        // 190 of 200 are expected; fewer than 180 come once in a thousand times.
+        // 190 of 200 are expected; fewer than 180 has a probability of one in a thousand.
         assert!(held(1.03, |estimate| estimate.ratio, 1.03) >= 180);
         assert!(held(1.03, |estimate| estimate.control, 1.0) >= 180);
     }

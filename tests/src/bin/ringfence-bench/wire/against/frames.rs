@@ -1,7 +1,7 @@
-//! UDP frames that are put on a workload's device, each with ports of its own.
+//! UDP frames sent on a workload's device, each with ports of its own.
 //!
-//! A frame is laid out once; for each packet only its ports and its checksum are written anew. Arrivals
-//! are counted by the device at the other end, which costs no packet anything.
+//! A frame is built once; for each packet only its ports and its checksum are rewritten. The device
+//! at the other end counts arrivals, which costs no packet anything.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -12,16 +12,16 @@ use socket2::Socket;
 
 use super::twin::End;
 
-/// With an IPv4 header this makes the shortest frame that Ethernet knows.
+/// With an IPv4 header this makes the shortest Ethernet frame.
 const PAYLOAD: [u8; 18] = [0; 18];
 
 /// Puts frames from one workload to another on the first one's `eth0`.
 pub(super) struct Sender {
     socket: Socket,
     frame: Vec<u8>,
-    /// Where the UDP header begins.
+    /// Offset of the UDP header.
     header: usize,
-    /// The sum over everything that stays the same, as the checksum counts it.
+    /// The checksum over everything that stays the same.
     sum: u32,
 }
 
@@ -48,7 +48,7 @@ impl Sender {
         })
     }
 
-    /// Sends one; it has gone all the way when this returns.
+    /// Sends one frame; it has reached the other end when this returns.
     pub(super) fn send(&mut self, source: u16, target: u16) -> Result<()> {
         let sum = self.sum + u32::from(source) + u32::from(target);
         let fields = [(0, source), (2, target), (6, checksum(sum))];
@@ -77,7 +77,7 @@ pub(super) struct Arrivals(File);
 
 impl Arrivals {
     pub(super) fn of(end: &End) -> Result<Self> {
-        // The file goes on to show the network namespace that it was opened in.
+        // The file still shows the network namespace in which it was opened.
         let open = || File::open("/proc/thread-self/net/dev");
         let file = end.workload.ns.run(open)?;
         Ok(Self(file.context("opening the counters of a device")?))

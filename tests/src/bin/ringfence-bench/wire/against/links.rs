@@ -1,7 +1,7 @@
-//! The links that every subject is measured on: those of a twin without an agent.
+//! The links on which every subject is measured: those of a twin without an agent.
 //!
-//! The links stay; what changes is the program of each. Frames of the measurement end at the `eth0` of
-//! the workload that they reached, in a program that drops them, unless sockets are to receive them.
+//! The links stay attached; their programs are swapped. A program on the `eth0` of the receiving
+//! workload drops the measured frames, unless sockets are to receive them.
 
 use anyhow::Result;
 
@@ -10,14 +10,14 @@ use super::twin::{ETH0, Twin};
 use crate::bpf::{Hook, Link, Program};
 use crate::wire::hooks::Limits;
 
-/// What is on the links.
+/// The programs on the links.
 #[derive(Clone, Copy)]
 pub(super) enum On<'a> {
     /// A subject's programs.
     Subject(&'a Subject),
     /// The no-op on all.
     Noop,
-    /// The bare drop on what leaves a workload, the no-op on the others.
+    /// The bare drop on packets from a workload, the no-op on the others.
     Drop,
 }
 
@@ -25,7 +25,7 @@ pub(super) enum On<'a> {
 pub(super) struct Links {
     pub(super) twin: Twin,
     limits: Limits,
-    /// By workload, the receiver last: what is from it, what is for it.
+    /// By workload, the receiver last: `from_workload`, then `to_workload`.
     hooks: Vec<[Link; 2]>,
     /// On the `eth0` of each workload.
     sinks: Vec<Link>,
@@ -44,7 +44,7 @@ impl Links {
                 Ok([attach(Hook::FromWorkload)?, attach(Hook::ToWorkload)?])
             };
             hooks.push(twin.node.ns.run(pair)??);
-            // TC ingress, which on the node's side is what leaves a workload.
+            // TC ingress; on the node's side these are packets from a workload.
             let sink = || Link::attach(&limits.noop, ETH0, Hook::FromWorkload);
             sinks.push(end.workload.ns.run(sink)??);
         }
@@ -72,7 +72,7 @@ impl Links {
         }
     }
 
-    /// Whether frames end before any socket.
+    /// Whether frames are dropped before any socket.
     pub(super) fn sink(&mut self, sinking: bool) -> Result<()> {
         if self.sinking != sinking {
             let Limits { noop, drop } = &self.limits;

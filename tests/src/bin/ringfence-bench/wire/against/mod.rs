@@ -1,9 +1,9 @@
-//! This build of the agent against another one, packet by packet on the same links.
+//! Compares this build of the agent with another one, packet by packet on the same links.
 //!
-//! Both builds' agents run, on nodes that the kernel programs cannot tell apart; their programs are put
-//! on the links of one more such node in turn. Every figure is a ratio within one round. The control is
-//! this build against itself: where it is not 1 nothing else counts. `cargo xtask bench` builds the
-//! other agent; nothing is built here.
+//! Both builds' agents run on nodes that look the same to the kernel programs; their programs are
+//! put on the links of one more such node in turn. Every figure is a ratio within one round. The
+//! control compares this build with itself: if it is not 1, the run does not count. `cargo xtask
+//! bench` builds the other agent; nothing is built here.
 
 mod connections;
 mod estimate;
@@ -32,11 +32,11 @@ use self::starter::Builds;
 use super::metric::Metric;
 use crate::arguments::{Options, Output};
 
-/// Rounds unless told otherwise, and the time after which no round begins.
+/// Default number of rounds, and the time after which no round begins.
 const ROUNDS: usize = 24;
 const TIME: Duration = Duration::from_secs(300);
 
-/// Measures and prints what it came to; an error if that does not count.
+/// Measures and prints the result; an error if it does not count.
 pub(crate) fn measure(options: &Options, revision: &str) -> Result<()> {
     let this = ringfence_testbed::agent::binary()?;
     let that = options.against_agent.as_deref().with_context(|| {
@@ -99,7 +99,7 @@ fn run(builds: Builds<'_>, metrics: &[Metric], plan: Plan) -> Result<Outcome> {
     let (give_back, take_back) = mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(move || starter::run(builds, plan.rounds, &give, &take_back));
-        // When this thread is done the other one's next set finds no taker.
+        // When this thread ends, the other one's next set has no receiver.
         let measure = move || rounds::run(links, (&sets, &give_back), metrics, plan);
         let measured = scope.spawn(measure).join();
         measured.map_err(|_| anyhow!("the measurement panicked"))?

@@ -1,4 +1,4 @@
-//! What a comparison came to, as a table and as JSON.
+//! The result of a comparison, as a table and as JSON.
 
 use serde::Serialize;
 
@@ -7,19 +7,19 @@ use super::signed_rank::Interval;
 use super::verdict::{self, Verdict};
 use crate::report::{heading, line, table};
 
-/// Everything that is said about a comparison.
+/// The whole result.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
     /// This build, by its commit.
     pub(super) this: String,
-    /// The other one.
+    /// The other build.
     pub(super) that: String,
     /// Whether both builds' programs have the same instructions.
     pub(super) same_programs: bool,
     pub(super) rounds: usize,
     pub(super) peers: u32,
     pub(super) metrics: Vec<Row>,
-    /// Whether the control lies where it must.
+    /// Whether the control is within its bounds.
     pub(super) counts: bool,
 }
 

@@ -1,8 +1,8 @@
-//! Rounds: who is measured when.
+//! Rounds: the order of measurements.
 //!
-//! In a round the same three agents are measured again and again. Each repeat takes every metric in
-//! random order, and for each metric the limit and the agents in random order and then in the reverse
-//! order, so that whatever changes steadily meanwhile falls out of the ratios between them.
+//! In a round the same three agents are measured repeatedly. Each repeat takes every metric in
+//! random order, and for each metric the limit and the agents in random order and then in reverse
+//! order, so that steady changes cancel out of the ratios.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
@@ -21,7 +21,7 @@ use crate::wire::stopwatch::Clock;
 
 /// The fewest repeats of a round. More are made while the next round's agents are started.
 const FEWEST: u32 = 12;
-/// The most: a workload may only make so many unanswered attempts.
+/// The most repeats, limited by a workload's quota of unreplied flows.
 const MOST: u32 = 40;
 /// The fewest rounds, however long they take.
 pub(super) const FEWEST_ROUNDS: usize = 8;
@@ -31,14 +31,14 @@ const TRIAL: u32 = 100;
 /// How much to measure, and in which order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
-    /// At most so many rounds.
+    /// The maximum number of rounds.
     pub(super) rounds: usize,
     /// No round begins after this.
     pub(super) time: Option<Duration>,
     pub(super) seed: u64,
 }
 
-/// Who is measured.
+/// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Limit,
@@ -73,14 +73,14 @@ type Repeats = BTreeMap<Metric, Vec<Repeat>>;
 /// By metric, for each round, its repeats.
 pub(super) type Measured = BTreeMap<Metric, Vec<Vec<Repeat>>>;
 
-/// What was measured, and what is known besides.
+/// The measurements of a run.
 pub(super) struct Outcome {
     pub(super) measured: Measured,
     /// Whether both builds' programs have the same instructions.
     pub(super) same_programs: bool,
 }
 
-/// Measures sets as they come, and gives them back.
+/// Measures sets as they arrive, and gives them back.
 pub(super) fn run(
     mut links: Links,
     (sets, give_back): (&Receiver<Result<Set>>, &Sender<Set>),
@@ -116,7 +116,7 @@ pub(super) fn run(
             measured.entry(metric).or_default().push(repeats);
         }
         let Some(next) = next else { break };
-        // Nobody takes it back at the end.
+        // At the end there is no receiver.
         let _ = give_back.send(std::mem::replace(&mut set, next));
     }
     Ok(Outcome {
@@ -125,7 +125,7 @@ pub(super) fn run(
     })
 }
 
-/// The clock for what is measured here.
+/// The clock of these measurements.
 fn clock(streams: &mut Streams, links: &mut Links) -> Result<Clock> {
     let metric = Metric {
         kind: Kind::Established,
@@ -148,8 +148,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// Measures a set until the next one is there or it is too `late` for one. Returns its repeats and
-    /// the next set.
+    /// Measures a set until the next one arrives or it is too `late` for one. Returns its repeats
+    /// and the next set.
     fn round(
         &mut self,
         set: &Set,
@@ -192,7 +192,7 @@ impl Bench {
         Ok((repeats, sets.recv().ok().transpose()?))
     }
 
-    /// All of them by one metric, twice: from this part of its traffic on.
+    /// All subjects by one metric, twice, from this part of its traffic on.
     fn repeat(&mut self, set: &Set, metric: Metric, part: u32) -> Result<Repeat> {
         let roles = vec![Role::Limit, Role::This, Role::That, Role::Control];
         let there = self.rng.shuffled(roles);

@@ -1,10 +1,10 @@
-//! Where the centre of a few values lies, and how sure that is: Hodges and Lehmann's estimate with the
+//! The centre of a few values and its confidence interval: the Hodges-Lehmann estimate with the
 //! interval of Wilcoxon's signed-rank test.
 //!
-//! The values must be independent of each other and come from one distribution that is symmetric about
-//! its centre; nothing else is assumed of it, so a few values far away do little harm. The interval then
-//! holds the centre with at least the wanted confidence, for any number of values that allows it at all.
-//! Pure computation; what the values mean is not known here.
+//! The values must be independent and come from one distribution that is symmetric about its
+//! centre; nothing else is assumed, so a few outliers do little harm. The interval then contains
+//! the centre with at least the wanted confidence, for any number of values that allows it at all.
+//! Pure computation.
 
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ pub(super) struct Interval {
 }
 
 impl Interval {
-    /// The same with each value put through an increasing function.
+    /// The interval after applying an increasing function to each value.
     pub(super) fn map(self, function: fn(f64) -> f64) -> Self {
         Self {
             low: function(self.low),
@@ -61,8 +61,8 @@ fn median(sorted: &[f64]) -> Option<f64> {
     Some(sorted.get(below)?.midpoint(*sorted.get(above)?))
 }
 
-/// How many of the pairs' means lie outside the interval at each end: the largest rank sum that so many
-/// values stay at or below with a probability of at most half of what is left of the confidence.
+/// How many of the pairs' means are outside the interval at each end: the largest rank sum that is
+/// not exceeded with a probability of at most half of one minus the confidence.
 fn cut(count: usize, confidence: f64) -> Option<usize> {
     let tail = (1.0 - confidence) / 2.0;
     let mut below = 0.0;
@@ -77,8 +77,8 @@ fn cut(count: usize, confidence: f64) -> Option<usize> {
     cut
 }
 
-/// The distribution of the sum of those ranks from 1 to `count` whose sign is positive, when either sign
-/// is as likely.
+/// The distribution of the sum of the ranks from 1 to `count` with positive sign, if both signs are
+/// equally likely.
 fn rank_sums(count: usize) -> Vec<f64> {
     let mut sums = vec![1.0];
     for rank in 1..=count {
@@ -133,7 +133,7 @@ mod tests {
         (f64::from(u32::try_from(rng.below(1 << 30)).unwrap()) + 0.5) / f64::from(1 << 30)
     }
 
-    /// The share of intervals that hold the centre, and their mean width.
+    /// The share of intervals that contain the centre, and their mean width.
     fn coverage(draw: impl Fn(&mut Rng) -> f64, count: usize) -> (f64, f64) {
         const TRIALS: u32 = 2000;
         let mut rng = Rng(7);
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn the_interval_holds_the_centre_as_often_as_it_says() {
         let laplace = |rng: &mut Rng| uniform(rng).ln() - uniform(rng).ln();
-        // One in ten lies far away.
+        // One in ten is an outlier.
         let spoiled = |rng: &mut Rng| {
             let far = if rng.below(10) == 0 { 10.0 } else { 1.0 };
             far * normal(rng)

@@ -1,8 +1,8 @@
 //! Starts the agents of the next round while this round is measured.
 //!
-//! The programs of one build are faster or slower by some percent from one start to the next: where they
-//! and their maps lie in memory is drawn anew each time. So every round has agents of its own. They are
-//! started, and stopped, on the CPUs that are not measured on, if there are any.
+//! The programs of one build are faster or slower by some percent from one start to the next,
+//! because they and their maps are in other places in memory. So every round has agents of its own.
+//! They are started and stopped on the CPUs that are not measured, if there are any.
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -17,7 +17,7 @@ use crate::cpu;
 pub(super) struct Set {
     /// This build.
     pub(super) this: Subject,
-    /// The build that it is compared with.
+    /// The other build.
     pub(super) that: Subject,
     /// This build once more: the control.
     pub(super) control: Subject,
@@ -28,20 +28,20 @@ pub(super) struct Set {
 pub(super) struct Builds<'a> {
     /// The agent of this build.
     pub(super) this: &'a Path,
-    /// The other one's.
+    /// The other build's agent.
     pub(super) that: &'a Path,
-    /// How many peers each is to know.
+    /// How many peers each has.
     pub(super) peers: u32,
 }
 
-/// Hands out one set per round, until nobody takes them any more; takes sets back to stop them.
+/// Hands out one set per round until there is no receiver; takes sets back to stop them.
 pub(super) fn run(
     builds: Builds<'_>,
     rounds: usize,
     give: &SyncSender<Result<Set>>,
     take_back: &Receiver<Set>,
 ) {
-    // Where that fails the agents disturb what is measured, and do so to all alike.
+    // If that fails, the agents disturb all measurements equally.
     let _ = cpu::leave_last();
     for _ in 0..rounds {
         take_back.try_iter().for_each(drop);

@@ -1,8 +1,8 @@
 //! The traffic of every metric, from any sender to the receiver.
 //!
-//! UDP is frames on the device; no socket receives them, they are counted where they arrive. TCP is
-//! sockets at both ends. Every new and every denied packet has a source port that was not used before,
-//! and what is established was opened under the program that is measured.
+//! UDP is frames on the device; no socket receives them, and they are counted on arrival. TCP uses
+//! sockets at both ends. Every new and every denied packet has a source port that was not used
+//! before, and every established flow was opened under the program that is measured.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -15,14 +15,14 @@ use crate::wire::stopwatch::Clock;
 use crate::wire::traffic::{self, FLOWS, Traffic};
 use crate::wire::world::{FORBIDDEN, PORTS};
 
-/// The first source port, and how many there are.
+/// The first source port, and their number.
 const SOURCE: u16 = 10_000;
 const SOURCES: u16 = 50_000;
-/// Target ports: of one established flow, of many, and the first of new ones.
+/// Destination ports: of one established flow, of many, and the first one of new flows.
 const ESTABLISHED: u16 = PORTS.0;
 const MANY: u16 = PORTS.0 + 2;
 const NEW: u16 = PORTS.0 + 3;
-/// Frames that may arrive besides those of a sample: resets of connections that were measured before.
+/// Frames that may arrive in addition to those of a sample: resets of earlier connections.
 const STRAYS: u64 = 8;
 
 /// What is measured.
@@ -40,17 +40,17 @@ pub(super) const fn has_sockets(kind: Kind) -> bool {
     matches!(kind, Kind::TcpRoundTrip | Kind::TcpConnectReset)
 }
 
-/// The part of its traffic that a sample is made of; the same for all that are compared by it.
+/// The part of a metric's traffic in one sample; the same for all subjects.
 #[derive(Clone, Copy)]
 pub(super) struct Part {
-    /// Which one.
+    /// Its number.
     pub(super) number: u32,
     /// Operations of a sample.
     pub(super) count: u32,
 }
 
 impl Part {
-    /// Some milliseconds of a metric.
+    /// A few milliseconds of a metric.
     pub(super) const fn new(number: u32, metric: Metric) -> Self {
         let count = match metric.kind {
             Kind::Established => 800,
@@ -64,7 +64,7 @@ impl Part {
         Self { number, count }
     }
 
-    /// Operations before those that count.
+    /// Warm-up operations.
     const fn warm_up(self) -> u32 {
         self.count / 8
     }
@@ -86,12 +86,12 @@ impl Part {
     }
 }
 
-/// Source ports in turn, each with the next of some target ports when all have been used.
+/// Source ports in turn, each with the next destination port once all have been used.
 #[derive(Clone, Copy, Default)]
 struct Unused(u32);
 
 impl Unused {
-    /// A source port, and how far the target port is from the first of so many.
+    /// A source port, and the offset of the destination port.
     fn next(&mut self, targets: u16) -> (u16, u16) {
         let sources = u32::from(SOURCES);
         let (offset, source) = (self.0 / sources % u32::from(targets), self.0 % sources);
@@ -133,7 +133,7 @@ impl Streams {
         })
     }
 
-    /// The control of what is denied: without an agent's programs it arrives.
+    /// The control of denied packets: they arrive without an agent's programs.
     pub(super) fn try_out(&mut self, links: &mut Links) -> Result<()> {
         links.put(On::Noop)?;
         links.sink(true)?;
@@ -154,7 +154,7 @@ impl Streams {
         Ok(())
     }
 
-    /// Makes the many flows known to the programs on the links.
+    /// Opens the many flows under the programs on the links.
     pub(super) fn establish_many(&mut self, v6: bool) -> Result<()> {
         let before = (self.arrived.count()?, self.answered.count()?);
         let (sender, answer) = self.family(v6).pair(0)?;
@@ -243,7 +243,7 @@ impl Family {
         self.senders.get_mut(index).context("a sender")
     }
 
-    /// A sender, and who answers it.
+    /// A sender, and the socket that replies to it.
     fn pair(&mut self, index: usize) -> Result<(&mut Sender, &mut Sender)> {
         let sender = self.senders.get_mut(index).context("a sender")?;
         Ok((sender, self.answers.get_mut(index).context("a sender")?))
@@ -256,7 +256,7 @@ impl Family {
         part.measure(clock, || sender.send(source, ESTABLISHED))
     }
 
-    /// The next ones of the many flows, from one sample to the next.
+    /// The next of the many flows; continues from one sample to the next.
     fn flows(&mut self, part: Part, clock: Clock) -> Result<f64> {
         let sender = self.sender(0)?;
         let mut flow = part.number.wrapping_mul(part.count);
@@ -294,8 +294,8 @@ fn source(flow: u32) -> u16 {
     SOURCE + u16::try_from(flow).unwrap_or_default()
 }
 
-/// A question, its answer, and two packets more: the first goes on after the answer, the second shows
-/// that the flow is used.
+/// A request, its reply, and two more packets: the first establishes the flow, the second makes it
+/// assured.
 fn establish(sender: &mut Sender, answer: &mut Sender, from: u16, to: u16) -> Result<()> {
     sender.send(from, to)?;
     answer.send(to, from)?;
@@ -319,12 +319,12 @@ mod tests {
     }
 
     #[test]
-    fn samples_of_the_many_flows_go_on_where_the_last_one_ended() {
+    fn samples_of_the_many_flows_continue_where_the_last_one_ended() {
         let metric = Metric {
             kind: Kind::Flows,
             v6: false,
         };
-        // So every flow is as old as every other one when its turn comes.
+        // So all flows have the same age when they are used.
         assert_eq!(FLOWS % Part::new(0, metric).count, 0);
     }
 }

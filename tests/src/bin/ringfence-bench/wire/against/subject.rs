@@ -1,7 +1,8 @@
-//! Subjects: what is compared, each an agent of some build on a twin of its own.
+//! Subjects: what is compared, each the agent of one build on a twin of its own.
 //!
-//! A subject's agent runs and reads its flow records as long as the subject lives. Of a build nothing is
-//! relied on but its command line, its configuration, and the names of the links that it pins.
+//! A subject's agent runs, and reads its flow events, as long as the subject exists. The comparison
+//! depends only on a build's command line, its configuration, and the names of the links that it
+//! pins.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,15 +19,15 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// A build's programs, with maps that its agent keeps.
 pub(super) struct Subject {
-    /// By workload, the receiver last: for what is from it, for what is for it.
+    /// By workload, the receiver last: `from_workload`, then `to_workload`.
     pub(super) programs: Vec<[Program; 2]>,
-    // Before the twin, where the agent cleans up.
+    // Dropped before the twin, because the agent cleans up there.
     _agent: Agent,
     _twin: Twin,
 }
 
 impl Subject {
-    /// Starts the agent of a build, which enforces when this returns.
+    /// Starts the agent of a build; returns once it enforces.
     pub(super) fn start(binary: &Path, peers: u32) -> Result<Self> {
         let twin = Twin::new()?;
         let local: Vec<&Workload> = twin.ends().map(|end| &end.workload).collect();
@@ -53,7 +54,7 @@ impl Subject {
         })
     }
 
-    /// Whether its programs have the same instructions as another one's.
+    /// Whether its programs have the same instructions as another subject's.
     pub(super) fn is_like(&self, other: &Self) -> Result<bool> {
         let tags = |of: &Self| -> Result<Vec<_>> {
             of.programs.iter().flatten().map(Program::tag).collect()

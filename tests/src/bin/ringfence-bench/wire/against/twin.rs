@@ -1,9 +1,9 @@
-//! Twins: nodes that the kernel programs cannot tell apart.
+//! Twins: nodes that look the same to the kernel programs.
 //!
-//! Every twin has network namespaces of its own with the same interfaces in them: the same names,
-//! numbers (ifindexes), hardware addresses and IP addresses. What a program has learned from its agent
-//! on one twin holds on every other, so a program can be put on the links of another twin. Neighbours
-//! are permanent, so no frame is sent but those of the measurement. There is no agent here.
+//! Every twin has its own network namespaces with the same interfaces: the same names, ifindexes,
+//! hardware addresses and IP addresses. A program's maps are valid on every twin, so a program can
+//! be put on the links of another one. Neighbour entries are permanent, so only the measured frames
+//! are sent. A twin has no agent.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -13,8 +13,8 @@ use ringfence_testbed::{Addresses, NetNs, Node, Workload};
 
 use crate::wire::world::ENFORCED;
 
-/// How many workloads send. New flows come from each of them in turn, because one workload may only
-/// have so many unanswered attempts (8,192 in 30 s).
+/// The number of senders. New flows come from each of them in turn, because a workload's quota is
+/// 8,192 unreplied flows in 30 s.
 pub(super) const SENDERS: u8 = 8;
 
 const NODE: Addresses = Addresses {
@@ -50,7 +50,7 @@ pub(super) struct Twin {
 }
 
 impl Twin {
-    /// Makes one more.
+    /// Creates one more twin.
     pub(super) fn new() -> Result<Self> {
         let mut node = Node::new()?;
         let old = node.addresses;

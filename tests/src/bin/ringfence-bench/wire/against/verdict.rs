@@ -1,8 +1,8 @@
-//! What intervals of ratios say, and whether a run counts at all.
+//! What the intervals mean, and whether a run counts.
 //!
-//! A build is not slower if the interval of its ratio to the other build reaches 1.01 or lower. A run
-//! counts if the control, two loads of one build, comes to between 0.99 and 1.01 for every metric. This
-//! is pure; nothing is measured or printed here.
+//! A build is not slower if the interval of its ratio to the other build reaches 1.01 or lower. A
+//! run counts if the control, two starts of one build, is between 0.99 and 1.01 for every metric.
+//! Pure; nothing is measured or printed here.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::signed_rank::Interval;
 
-/// More than this a ratio may differ from one before it means anything.
+/// A ratio must differ from one by more than this to matter.
 const TOLERANCE: f64 = 0.01;
 
 /// How one build compares with another.
@@ -45,21 +45,21 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Whether a control is what two loads of one build should come to.
+/// Whether a control is within its bounds.
 pub(super) fn is_one(control: Interval) -> bool {
     (1.0 - TOLERANCE..=1.0 + TOLERANCE).contains(&control.centre)
 }
 
-/// The last line about `against`: how many metrics came to what, and whether that counts. Ratios and
-/// controls are those of each metric.
+/// The last line of the output: how many metrics have which verdict, and whether the run counts.
+/// The arguments are the ratios and controls of each metric.
 pub(super) fn summary(against: &str, outcomes: &[(Interval, Interval)]) -> String {
     let number = |verdict: Verdict| {
         let verdicts = outcomes.iter().map(|(ratio, _)| Verdict::of(*ratio));
         (verdicts.filter(|found| *found == verdict).count(), verdict)
     };
     let all = [Verdict::NotSlower, Verdict::Slower, Verdict::Faster].map(number);
-    let said = all.into_iter().filter(|(number, _)| *number > 0);
-    let said: Vec<String> = said
+    let counts = all.into_iter().filter(|(number, _)| *number > 0);
+    let counts: Vec<String> = counts
         .map(|(number, verdict)| format!("{number} {verdict}"))
         .collect();
     let outside = outcomes.iter().filter(|(_, control)| !is_one(*control));
@@ -70,7 +70,7 @@ pub(super) fn summary(against: &str, outcomes: &[(Interval, Interval)]) -> Strin
     let number = outcomes.len();
     format!(
         "{number} metrics against {against}: {}; {control}",
-        said.join(", ")
+        counts.join(", ")
     )
 }
 
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_is_judged_by_the_end_of_its_interval() {
+    fn the_interval_bound_decides_the_verdict() {
         for (low, high, verdict) in [
             (1.011, 1.05, Verdict::Slower),
             (1.01, 1.05, Verdict::NotSlower),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_control_is_judged_by_its_estimate() {
+    fn the_estimate_decides_whether_a_control_counts() {
         assert!(is_one(interval(0.98, 0.99, 1.0)));
         assert!(is_one(interval(1.0, 1.01, 1.02)));
         assert!(!is_one(interval(0.98, 0.985, 0.99)));

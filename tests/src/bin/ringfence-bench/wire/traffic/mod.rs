@@ -1,8 +1,8 @@
 //! Traffic between two workloads, one operation at a time, by one thread.
 //!
-//! Both ends' sockets belong to the thread that measures. With both ends on one CPU a packet has gone
-//! all the way when the call that sent it returns, so each operation looks for its own packet and
-//! fails without it. What arrives although it must not is found at the end of a sample.
+//! Both ends' sockets belong to the measuring thread. With both ends on one CPU, a packet has
+//! reached the other end when the call that sent it returns. So each operation checks that its own
+//! packet arrived. Packets that must not arrive are looked for at the end of a sample.
 
 mod raw;
 mod tcp;
@@ -22,7 +22,7 @@ use super::world::{FORBIDDEN, PORTS};
 
 /// How many established flows are cycled through.
 pub(crate) const FLOWS: u32 = 4096;
-/// Later than this a packet is lost, on however busy a machine.
+/// A packet is lost after this time, even on a busy machine.
 pub(crate) const LOST: Duration = Duration::from_secs(20);
 
 /// One end.
@@ -45,9 +45,9 @@ impl End {
     }
 }
 
-/// Traffic of one kind.
+/// One type of traffic.
 pub(crate) trait Traffic: Send {
-    /// Makes what is established known to whatever stands between the ends now. Packets pass.
+    /// Opens the established flows under the current programs. Packets must pass.
     fn establish(&mut self) -> Result<()> {
         Ok(())
     }
@@ -57,7 +57,7 @@ pub(crate) trait Traffic: Send {
         Ok(())
     }
 
-    /// Before a sample with a fence, outside its time: every flow has been heard of lately.
+    /// Before a sample with a fence, outside its time: every flow sends a packet.
     fn refresh(&mut self) -> Result<()> {
         Ok(())
     }
@@ -71,7 +71,7 @@ pub(crate) trait Traffic: Send {
     }
 }
 
-/// Opens traffic of a kind from one end to the other.
+/// Opens traffic of one type from one end to the other.
 pub(crate) fn open(metric: Metric, from: &Workload, to: &Workload) -> Result<Box<dyn Traffic>> {
     let (from, to) = (End::of(from, metric.v6), End::of(to, metric.v6));
     let port = PORTS.0;
@@ -91,7 +91,7 @@ fn boxed<T: Traffic + 'static>(traffic: T) -> Box<dyn Traffic> {
     Box::new(traffic)
 }
 
-/// Takes what must be there already; if the kernel has put its delivery off, waits for it.
+/// Receives a packet that must have arrived; waits if the kernel has deferred its delivery.
 fn taken(
     socket: &impl AsFd,
     buffer: &mut [u8],

@@ -115,7 +115,7 @@ impl Layout {
 }
 
 /// The maps of the minimal fence.
-pub(crate) struct Memory {
+pub(crate) struct FlowTable {
     four: FamilyMaps,
     six: FamilyMaps,
     /// The other maps of the pipeline, if all maps are used.
@@ -134,7 +134,7 @@ struct PipelineMaps {
     records: Ring,
 }
 
-impl Memory {
+impl FlowTable {
     /// Creates the flow tables, or with `all_maps` all maps of the pipeline.
     pub(crate) fn new(all_maps: bool) -> Result<Self> {
         let table = |key| Table::new(key, size_of::<CtEntry>());
@@ -193,7 +193,7 @@ impl Memory {
     }
 
     /// Removes flows and records; returns the number of flows of each family.
-    pub(crate) fn forget(&self) -> Result<[usize; 2]> {
+    pub(crate) fn clear(&self) -> Result<[usize; 2]> {
         self.drain_records()?;
         let four = self.four.flows.empty::<CtKey4, CtEntry>()?;
         let six = self.six.flows.empty::<CtKey6, CtEntry>()?;
@@ -306,14 +306,14 @@ mod tests {
     const ICMP: u8 = 1;
 
     struct Fixture {
-        memory: Memory,
+        memory: FlowTable,
         from_workload: Program,
         to_workload: Program,
     }
 
     impl Fixture {
         fn new(all_maps: bool) -> Self {
-            let memory = Memory::new(all_maps).unwrap();
+            let memory = FlowTable::new(all_maps).unwrap();
             Self {
                 from_workload: memory.program(Hook::FromWorkload).unwrap(),
                 to_workload: memory.program(Hook::ToWorkload).unwrap(),
@@ -345,12 +345,12 @@ mod tests {
             let fixture = Fixture::new(all_maps);
             fixture.udp(FromWorkload, (A4, own), (B4, peer));
             fixture.udp(ToWorkload, (B4, peer), (A4, own));
-            assert_eq!(fixture.memory.forget().unwrap(), [1, 0]);
+            assert_eq!(fixture.memory.clear().unwrap(), [1, 0]);
             fixture.udp(ToWorkload, (A6, peer), (B6, own));
             fixture.udp(FromWorkload, (B6, own), (A6, peer));
             fixture.udp(FromWorkload, (B6, own), (A6, peer));
-            assert_eq!(fixture.memory.forget().unwrap(), [0, 1]);
-            assert_eq!(fixture.memory.forget().unwrap(), [0, 0]);
+            assert_eq!(fixture.memory.clear().unwrap(), [0, 1]);
+            assert_eq!(fixture.memory.clear().unwrap(), [0, 0]);
         }
     }
 
@@ -361,7 +361,7 @@ mod tests {
             fixture.udp(hook, (A4, 1), (B4, 2));
             fixture.udp(hook, (A6, 1), (B6, 2));
         }
-        assert_eq!(fixture.memory.forget().unwrap(), [2, 2]);
+        assert_eq!(fixture.memory.clear().unwrap(), [2, 2]);
     }
 
     #[test]
@@ -372,7 +372,7 @@ mod tests {
                 fixture.udp(FromWorkload, (A4, port), (B4, 9));
                 fixture.udp(ToWorkload, (B6, 9), (A6, port));
             }
-            let Memory {
+            let FlowTable {
                 four,
                 six,
                 pipeline,
@@ -398,7 +398,7 @@ mod tests {
             }
             let expected = if all_maps { 4 } else { 0 };
             assert_eq!(fixture.memory.drain_records().unwrap(), expected);
-            assert_eq!(fixture.memory.forget().unwrap(), [2, 2]);
+            assert_eq!(fixture.memory.clear().unwrap(), [2, 2]);
         }
     }
 
@@ -415,7 +415,7 @@ mod tests {
         fixture.udp(ToWorkload, (other, 1), (B6, 2));
         let segment = [[0, 1, 0, 2].as_slice(), &[0; 16]].concat();
         fixture.pass(FromWorkload, IPV4, &ipv4(A4, B4, TCP, &segment));
-        assert_eq!(fixture.memory.forget().unwrap(), [6, 5]);
+        assert_eq!(fixture.memory.clear().unwrap(), [6, 5]);
     }
 
     #[test]
@@ -429,6 +429,6 @@ mod tests {
         );
         // Too short for ports.
         fixture.pass(FromWorkload, IPV4, &ipv4(A4, B4, UDP, &[0, 1]));
-        assert_eq!(fixture.memory.forget().unwrap(), [0, 0]);
+        assert_eq!(fixture.memory.clear().unwrap(), [0, 0]);
     }
 }

@@ -22,7 +22,7 @@ use super::nftables::{Lookup, Nftables};
 use super::stopwatch::Clock;
 use super::traffic::{self, Traffic};
 use super::world;
-use crate::bpf::{Hook, remember::Memory};
+use crate::bpf::{Hook, flow_table::FlowTable};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -31,7 +31,7 @@ enum Fence {
     None,
     /// A program of the benchmark that tracks flows and lets everything pass.
     Remember {
-        memory: Memory,
+        memory: FlowTable,
         everywhere: bool,
     },
     Nftables(Nftables),
@@ -40,7 +40,7 @@ enum Fence {
 }
 
 /// Two workloads with a fence between them.
-pub(crate) struct Stage {
+pub(crate) struct Variant {
     /// The fence's name in figures.
     pub(crate) name: String,
     traffic: Vec<(Metric, Box<dyn Traffic>)>,
@@ -53,7 +53,7 @@ pub(crate) struct Stage {
     _node: Arc<Node>,
 }
 
-impl Stage {
+impl Variant {
     /// Nothing between the workloads.
     pub(crate) fn open_way() -> Result<Self> {
         let node = Node::new()?;
@@ -63,10 +63,10 @@ impl Stage {
 
     /// A program that only tracks flows, or one with all maps of the packet path: the limit of a
     /// stateful fence. It is measured for metrics that open flows, or for all.
-    pub(crate) fn remember(name: &str, all_maps: bool, everywhere: bool) -> Result<Self> {
+    pub(crate) fn flow_table(name: &str, all_maps: bool, everywhere: bool) -> Result<Self> {
         let node = Node::new()?;
         let ends = pair(&node, world::ENFORCED)?;
-        let memory = Memory::new(all_maps)?;
+        let memory = FlowTable::new(all_maps)?;
         let [from, to] = &ends;
         let programs = Pair {
             from_workload: memory.program(Hook::FromWorkload)?,
@@ -118,11 +118,11 @@ impl Stage {
         let agent = Arc::new(Agent::start(&node, &spec)?);
         agent.wait_enforcing(SOON)?;
         let node = Arc::new(node);
-        let stage = |name: &str, ends| {
+        let variant = |name: &str, ends| {
             let (node, fence) = (Arc::clone(&node), Fence::Ringfence(Arc::clone(&agent)));
             Self::new(&format!("{name}@{peers}"), node, ends, fence)
         };
-        Ok([stage("enforce", enforced)?, stage("observe", observed)?])
+        Ok([variant("enforce", enforced)?, variant("observe", observed)?])
     }
 
     fn new(name: &str, node: Arc<Node>, ends: [Workload; 2], fence: Fence) -> Result<Self> {
@@ -211,7 +211,7 @@ impl Stage {
     pub(crate) fn sample(&mut self, metric: Metric, count: u32, clock: Clock) -> Result<f64> {
         match &self.fence {
             Fence::Remember { memory, .. } if metric.kind.opens_flows() => {
-                memory.forget()?;
+                memory.clear()?;
             }
             Fence::Ringfence(agent) if metric.kind == Kind::New => forget_attempts(agent)?,
             _ => {}
