@@ -1,8 +1,7 @@
 //! `cargo xtask bench`: measurements of a release build of the agent.
 //!
-//! Arguments go to the benchmark as they are, with the agent of another revision where they ask for a
-//! comparison with one. What is measured, and against what, lives in the
-//! test bed.
+//! Arguments are passed to the benchmark unchanged. For a comparison with another revision, its agent
+//! is built first. The measurements are in the test bed.
 
 mod against;
 

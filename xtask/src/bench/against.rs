@@ -1,8 +1,8 @@
-//! `cargo xtask bench --against REV`: the agent of another revision, and what both builds are called.
+//! `cargo xtask bench --against REV`: builds the agent of another revision, and names both builds.
 //!
 //! The revision is checked out in a git work tree below the target directory and built there, in a target
 //! directory of its own. Its agent is kept by commit and compilers, so a second run builds nothing. The
-//! checkout and its build products are never touched; what is measured, and how, is the benchmark's.
+//! checkout and its build products are not changed. The benchmark does the measurement.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -16,8 +16,8 @@ use crate::{child, setup, workspace};
 
 const OPTION: &str = "--against";
 
-/// The arguments of the benchmark, with what it must know to compare with the revision that they name, if
-/// they name one.
+/// The arguments of the benchmark, with the agent and the names of both builds if they ask for a
+/// comparison.
 pub(super) fn prepare(arguments: &[OsString]) -> Result<Vec<OsString>> {
     let mut arguments = arguments.to_vec();
     let Some(revision) = revision(&arguments)? else {
@@ -73,7 +73,7 @@ fn commit(revision: &str) -> Result<String> {
         "--end-of-options",
         &wanted,
     ]);
-    let hash = hash.with_context(|| format!("{revision} names no commit of this repository"))?;
+    let hash = hash.with_context(|| format!("{revision} is not a commit of this repository"))?;
     Ok(hash.trim().to_owned())
 }
 
@@ -81,7 +81,7 @@ fn short(commit: &str) -> &str {
     commit.get(..7).unwrap_or(commit)
 }
 
-/// What a git command prints, run in the checkout.
+/// The output of a git command, run in the checkout.
 fn git(arguments: &[&str]) -> Result<String> {
     let mut command = child::command("git");
     child::output_of(command.current_dir(workspace::root()?).args(arguments))
@@ -109,7 +109,7 @@ impl Store {
         })
     }
 
-    /// The agent of a commit, built unless it was before by the same compilers.
+    /// The agent of a commit; built unless these compilers built it before.
     fn agent(&self, commit: &str, toolchain: &Toolchain) -> Result<PathBuf> {
         let kept = self.directory.join(commit);
         let (agent, built_by) = (kept.join("ringfence"), kept.join("compilers"));
@@ -121,7 +121,7 @@ impl Store {
         let built = built.with_context(|| format!("building the agent of {}", short(commit)))?;
         let keep = || -> std::io::Result<()> {
             fs::create_dir_all(&kept)?;
-            // Under its final name only when it is whole.
+            // Renamed to its final name once it is complete.
             let part = kept.join("part");
             fs::copy(&built, &part)?;
             fs::rename(&part, &agent)?;
@@ -154,7 +154,7 @@ impl Store {
     }
 }
 
-/// Brings the work tree to a commit; makes it if it is not there (or no longer, after `cargo clean`).
+/// Checks a commit out in the work tree; creates the tree if it does not exist (any more).
 fn check_out(tree: &Path, commit: &str) -> Result<()> {
     let git = |words: &[&OsStr]| -> Result<()> {
         let mut command: Command = child::command("git");
@@ -170,7 +170,7 @@ fn check_out(tree: &Path, commit: &str) -> Result<()> {
     git(&[words.as_slice(), &[tree.as_os_str(), word(commit)]].concat())
 }
 
-/// What an agent is built by.
+/// The compilers that build an agent.
 fn compilers(toolchain: &Toolchain) -> Result<String> {
     let mut rustc = child::command("rustc");
     let host = child::output_of(rustc.current_dir(workspace::root()?).arg("-V"))?;

@@ -80,7 +80,7 @@ pub(crate) fn measure(options: &Options, revision: &str) -> Result<()> {
     }
     ensure!(
         report.counts,
-        "the control shows that this run does not count; repeat it on a machine that does less besides"
+        "the control shows that this run does not count; repeat it on a less busy machine"
     );
     let slower = report.slower();
     ensure!(
