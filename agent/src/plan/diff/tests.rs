@@ -13,6 +13,7 @@ use proptest::{
 use ringfence_common::{
     endpoint::Endpoint,
     ids::{ClassId, IdentityId, NamespaceSlot, RuleSlot},
+    maps,
     mode::{Mode, Verdict},
     net::Port,
     policy::{PolicyKey, PolicyRow},
@@ -198,6 +199,27 @@ proptest! {
         }
         let enough = Capacities { endpoints: peak[1].max(8), cidr: peak[2].max(8), ..exact };
         prop_assert!(!changes || check(&actual, &desired, &enough).is_ok());
+    }
+}
+
+#[test]
+fn removed_addresses_count_towards_capacity_until_they_are_removed() {
+    for (old, new, map) in [
+        ("10.0.0.1", "10.0.0.2", maps::IPCACHE4),
+        ("fd00::1", "fd00::2", maps::IPCACHE6),
+    ] {
+        let with = |address: &str| State {
+            addresses: [(address.parse().unwrap(), IdentityId(16))].into(),
+            ..State::default()
+        };
+        let limits = |ipcache| Capacities {
+            ipcache,
+            ..Capacities::default()
+        };
+        assert!(check(&with(old), &with(new), &limits(2)).is_ok());
+        let error = check(&with(old), &with(new), &limits(1)).unwrap_err();
+        assert_eq!((error.map, error.needed), (map, 2));
+        assert!(check(&with(old), &with(old), &limits(1)).is_ok());
     }
 }
 
