@@ -33,7 +33,7 @@ use super::metric::Metric;
 use crate::arguments::{Options, Output};
 
 /// Default number of rounds, and the time after which no round begins.
-const ROUNDS: usize = 24;
+const ROUNDS: usize = 32;
 const TIME: Duration = Duration::from_secs(300);
 
 /// Measures and prints the result; an error if it does not count.
@@ -59,6 +59,11 @@ pub(crate) fn measure(options: &Options, revision: &str) -> Result<()> {
         time: options.rounds.is_none().then_some(TIME),
         seed: options.seed(),
     };
+    ensure!(
+        plan.rounds >= FEWEST_ROUNDS,
+        "{} rounds are too few for an interval: --rounds {FEWEST_ROUNDS}",
+        plan.rounds
+    );
     let builds = Builds {
         this: &this,
         that,
@@ -114,12 +119,7 @@ fn report(outcome: Outcome, (this, that): (String, String), peers: u32) -> Resul
     let rounds = measured.values().map(Vec::len).max().unwrap_or_default();
     let row = |(metric, rounds): (Metric, Vec<_>)| -> Result<Row> {
         let estimate = Estimate::of(&rounds);
-        let estimate = estimate.with_context(|| {
-            format!(
-                "{} rounds are too few for an interval: --rounds {FEWEST_ROUNDS}",
-                rounds.len()
-            )
-        })?;
+        let estimate = estimate.with_context(|| format!("too few rounds of {metric}"))?;
         Ok(Row::new(format!("wire/{metric}"), estimate))
     };
     let metrics: Vec<Row> = measured.into_iter().map(row).collect::<Result<_>>()?;

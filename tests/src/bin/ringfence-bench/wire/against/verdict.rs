@@ -67,9 +67,12 @@ pub(super) fn summary(against: &str, outcomes: &[(Interval, Interval)]) -> Strin
         0 => "control within 0.99–1.01".to_owned(),
         number => format!("control outside 0.99–1.01 for {number}: this run does not count"),
     };
-    let number = outcomes.len();
+    let metrics = match outcomes.len() {
+        1 => "1 metric".to_owned(),
+        number => format!("{number} metrics"),
+    };
     format!(
-        "{number} metrics against {against}: {}; {control}",
+        "{metrics} against {against}: {}; {control}",
         counts.join(", ")
     )
 }
@@ -110,6 +113,10 @@ mod tests {
         assert_eq!(
             summary("c4d115e", &[(same, same), (same, same)]),
             "2 metrics against c4d115e: 2 not slower; control within 0.99–1.01"
+        );
+        assert_eq!(
+            summary("c4d115e", &[(more, same)]),
+            "1 metric against c4d115e: 1 slower; control within 0.99–1.01"
         );
         assert_eq!(
             summary("c4d115e", &[(same, same), (more, more)]),
