@@ -62,18 +62,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
         started.elapsed()
     );
 
-    for suite in suites {
-        let began = Instant::now();
-        match programs.run(suite, None)? {
-            Outcome::Passed => println!("passed  {suite}, without any  {:.1?}", began.elapsed()),
-            Outcome::Failed(test) => {
-                bail!("{test} fails without any seeded bug: fix it first")
-            }
-            Outcome::Refused => {
-                bail!("the kernel refuses the programs with all switches: move one")
-            }
-        }
-    }
+    check_unchanged(suites, &programs)?;
     let caught = run_each(&chosen, &programs)?;
     println!("took    {:.0?}", started.elapsed());
     println!("{caught} of {} caught", chosen.len());
@@ -82,6 +71,21 @@ pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Checks that every suite passes while no bug is chosen.
+fn check_unchanged(suites: BTreeSet<Suite<'_>>, programs: &Suites) -> Result<()> {
+    for suite in suites {
+        let began = Instant::now();
+        match programs.run(suite, None)? {
+            Outcome::Passed => println!("passed  {suite}, without any  {:.1?}", began.elapsed()),
+            Outcome::Failed(test) => bail!("{test} fails without any seeded bug: fix it first"),
+            Outcome::Refused => {
+                bail!("the kernel refuses the programs with all switches: move one")
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Brings the copy up to date; returns a cargo that builds it.

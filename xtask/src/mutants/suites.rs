@@ -28,14 +28,6 @@ const FAILED: i32 = 101;
 /// The program that runs the kernel programs, and a test in it that passes if they load.
 const KERNEL: &str = "kernel";
 const LOADS: &str = "object::every_named_map_is_in_the_object_and_pinned";
-/// Tests that a run of the whole program leaves out: random ones that take minutes, and the record of
-/// program sizes, which the switches change.
-const LEFT_OUT: [&str; 4] = [
-    "agreement::",
-    "differential",
-    "schedules::",
-    "object::program_sizes",
-];
 /// The test programs, with the package each comes from.
 const PROGRAMS: [(&str, &str); 3] = [
     ("ringfence", "ringfence"),
@@ -162,11 +154,7 @@ impl Program {
     /// Runs the tests whose name begins with `module` until one fails.
     fn run(&self, module: &str, bug: Option<&str>) -> Result<Run> {
         let mut command = Command::new(&self.path);
-        command.current_dir(&self.directory);
-        match module {
-            "" => command.args(LEFT_OUT.iter().flat_map(|tests| ["--skip", tests])),
-            module => command.arg(module),
-        };
+        command.arg(module).current_dir(&self.directory);
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         command.env_remove(CHOSEN);
         command.envs(bug.map(|bug| (CHOSEN, bug)));
