@@ -290,7 +290,7 @@ impl Agent {
         let reload = self.files.reload();
         for problem in &reload.errors {
             if !self.shared.applied().errors.contains(problem) {
-                error!("{problem}; its last good content stays in force");
+                error!("{problem}; any last good content of it stays in force");
                 self.shared.metrics.count_reload_error("files");
             }
         }
