@@ -19,6 +19,10 @@ use crate::source::SourceError;
 use crate::source::document::{Document, decode};
 use crate::source::limits::MAX_FILE_SIZE;
 
+mod timeouts;
+
+pub use timeouts::Timeouts;
+
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -42,6 +46,9 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[maps]`.
     pub maps: MapCapacities,
+    /// `[timeouts]`: conntrack timeouts in seconds, by protocol and state. Absent keys have built-in
+    /// defaults.
+    pub timeouts: Timeouts,
     /// `attach`: `"auto"` uses tcx where the kernel has it, `"clsact"` never does. Default auto.
     pub force_clsact: bool,
     /// `debug-kernel-log`: whether the kernel programs log. Default false.
@@ -129,6 +136,8 @@ struct RawConfig {
     #[serde(default)]
     metrics: RawMetrics,
     maps: Option<Spanned<MapCapacities>>,
+    #[serde(default)]
+    timeouts: timeouts::RawTimeouts,
     attach: Option<Text>,
     #[serde(default)]
     debug_kernel_log: bool,
@@ -228,6 +237,7 @@ impl Config {
             flows: reader.flows(raw.flows),
             metrics: reader.metrics(raw.metrics),
             maps: reader.maps(raw.maps),
+            timeouts: timeouts::read(reader.document, &raw.timeouts),
             force_clsact: reader.attach(raw.attach),
             debug_kernel_log: raw.debug_kernel_log,
         };
@@ -250,6 +260,7 @@ impl Default for Config {
             flows: Flows::default(),
             metrics: Metrics::default(),
             maps: MapCapacities::default(),
+            timeouts: Timeouts::new(),
             force_clsact: false,
             debug_kernel_log: false,
         }
@@ -390,9 +401,16 @@ impl Reader<'_, '_> {
                 self.document.refuse(span.clone(), message);
             }
         }
+        if maps.endpoints.is_some_and(|most| most > MAX_ENDPOINTS) {
+            let message = format!("capacity endpoints is too large: expected at most {MAX_ENDPOINTS}");
+            self.document.refuse(span, message);
+        }
         maps
     }
 }
+
+/// Endpoint numbers have this many bits in conntrack.
+const MAX_ENDPOINTS: u32 = (1 << ringfence_common::conntrack::unreplied::OWNER_BITS) - 1;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Why a packet was denied or malformed: one list for kernel, metrics, flows and docs.
 //!
 //! Invariants: numbers are stable, because dashboards and pinned counters contain them; 0 is "no
-//! reason".
+//! reason". 8 was `flow-limit` and is not used again.
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
@@ -46,8 +46,9 @@ reasons! {
     Lockdown = 6, "lockdown";
     /// Conntrack could not store the flow.
     ConntrackFull = 7, "conntrack-full";
-    /// The workload has too many unreplied flows.
-    FlowLimit = 8, "flow-limit";
+    /// A reply to a flow whose entry was replaced, because its endpoint has more unreplied flows
+    /// than its share.
+    ReplyForgotten = 9, "reply-forgotten";
     /// The frame ends before a header it announces.
     Truncated = 10, "truncated";
     /// Neither IPv4, IPv6 nor ARP.

@@ -1,12 +1,17 @@
-//! The `ENDPOINTS` value: what the pipeline needs to know about a workload's attachment.
+//! Endpoints: what the pipeline needs to know about a workload's attachment, and how it is found.
 //!
-//! Invariants: one cache line; an unused address slot is the unspecified address, which no packet
-//! may carry as its source outside address configuration.
+//! `ENDPOINT_SLOTS` maps an interface to the record in force, an index into `ENDPOINTS`. Invariants:
+//! a record is one cache line and never changes while the slot refers to it, nor for an RCU grace
+//! period afterwards, so a program sees one record as a whole for as long as it runs. An endpoint
+//! has [`RECORDS`] consecutive records and uses them in turn, so that putting another one in force
+//! is a store of four bytes of which one changes. A record says whose it is. An unused address slot
+//! is the unspecified address, which no packet may carry as its source outside address
+//! configuration.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
-    ids::{IdentityId, NamespaceSlot, TableId},
+    ids::{EndpointNumber, IdentityId, NamespaceSlot, TableId},
     layout::shared_layout,
     net::{Address, Ip4, Ip6},
 };
@@ -15,8 +20,48 @@ use crate::{
 pub const MAX_IP4: usize = 3;
 /// How many own IPv6 addresses an endpoint may have.
 pub const MAX_IP6: usize = 2;
+/// Records of one endpoint.
+pub const RECORDS: u32 = 4;
+/// Positions of `ENDPOINT_SLOTS`, a power of two.
+pub const POSITIONS: u32 = 65_536;
+/// Positions in which an interface may be: its index modulo [`POSITIONS`], and those after it.
+pub const PROBES: u32 = 4;
 
-/// One endpoint, 64 bytes. Key: ifindex.
+/// The n-th position in which an interface may be.
+#[inline(always)]
+#[must_use]
+pub const fn position(ifindex: u32, probe: u32) -> u32 {
+    ifindex.wrapping_add(probe) & (POSITIONS - 1)
+}
+
+/// A value of `ENDPOINT_SLOTS`: the index of a record, or 0 for none. Endpoint number 0 is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordSlot(pub u32);
+
+impl RecordSlot {
+    /// The n-th record of an endpoint.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(number: EndpointNumber, record: u32) -> Self {
+        Self(number.0 * RECORDS + record % RECORDS)
+    }
+
+    /// The endpoint that the record belongs to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(self) -> EndpointNumber {
+        EndpointNumber(self.0 / RECORDS)
+    }
+
+    /// Which of the endpoint's records it is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn record(self) -> u32 {
+        self.0 % RECORDS
+    }
+}
+
+/// One record, 64 bytes.
 #[repr(C, align(8))]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -26,24 +71,35 @@ pub struct Endpoint {
     pub ip6: [Ip6; MAX_IP6],
     /// The workload's own addresses, for the source check.
     pub ip4: [Ip4; MAX_IP4],
+    /// The interface that the record is for.
+    pub ifindex: u32,
     /// The workload's identity, for telemetry.
     pub identity: IdentityId,
-    /// The policy table in force; one write of it flips the endpoint.
+    /// The policy table in force.
     pub table: TableId,
-    /// Index of its namespace's mode.
-    pub namespace: NamespaceSlot,
     /// Boot-clock second until which mid-flow packets may be evaluated by the reverse direction's
     /// policy, so that connections older than the agent survive.
     pub pickup_until: u32,
+    /// Index of its namespace's mode, a [`NamespaceSlot`].
+    pub namespace: u16,
     /// A [`crate::mode::Mode`] that overrides the namespace's, or 0.
     pub mode_override: u8,
     /// Reserved, zero.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
 }
 shared_layout!(
-    Endpoint, size 64, ip6 at 0, ip4 at 32, identity at 44, table at 48, namespace at 52,
-    pickup_until at 56, mode_override at 60,
+    Endpoint, size 64, ip6 at 0, ip4 at 32, ifindex at 44, identity at 48, table at 52,
+    pickup_until at 56, namespace at 60, mode_override at 62,
 );
+
+impl Endpoint {
+    /// Index of its namespace's mode.
+    #[inline(always)]
+    #[must_use]
+    pub const fn namespace(&self) -> NamespaceSlot {
+        NamespaceSlot(self.namespace as u32)
+    }
+}
 
 /// Addresses that can be compared with an endpoint's own addresses.
 pub trait Owns<A> {

@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     SECOND,
+    conntrack::seal::{self, SealedKey},
     layout::shared_layout,
     net::{Ip4, Ip6, Port},
 };
@@ -56,7 +57,8 @@ pub struct FragmentKey6 {
 }
 shared_layout!(FragmentKey6, size 48, id at 36, from_workload at 40);
 
-/// Value of `FRAG4` and `FRAG6`, 16 bytes.
+/// Value of `FRAG4` and `FRAG6`, 24 bytes. LRU hashes give the memory of a record to another key at
+/// once, so a record is used only if its seal is right for the key and a copy of it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct FragmentPorts {
@@ -72,12 +74,32 @@ pub struct FragmentPorts {
     pub reserved: u8,
     /// Bytes from the start of the fragmented data to the end of the transport header.
     pub headers: u16,
+    /// [`FragmentPorts::seal_for`].
+    pub seal: u64,
 }
 shared_layout!(
-    FragmentPorts, size 16, source at 8, destination at 10, protocol at 12, headers at 14,
+    FragmentPorts, size 24, source at 8, destination at 10, protocol at 12, headers at 14,
+    seal at 16,
 );
 
 impl FragmentPorts {
+    /// The seal that belongs to this record under a key.
+    #[inline(always)]
+    #[must_use]
+    pub fn seal_for(&self, key: &impl SealedKey) -> u64 {
+        let words: [u64; 3] = zerocopy::transmute!(*self);
+        key.sum()
+            .wrapping_add(seal::mix(words[0], seal::WORDS[6]))
+            .wrapping_add(seal::mix(words[1], seal::WORDS[7]))
+    }
+
+    /// Whether record and key belong together.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_sealed_for(&self, key: &impl SealedKey) -> bool {
+        self.seal == self.seal_for(key)
+    }
+
     /// Whether the record is recent enough for later fragments. Another CPU may have stored it a
     /// tick after this one read the time.
     #[inline(always)]
@@ -100,6 +122,7 @@ mod tests {
             protocol: 17,
             reserved: 0,
             headers: 8,
+            seal: 0,
         };
         assert!(record.is_current(record.seen - 1));
         assert!(record.is_current(record.seen + LIFETIME - 1));

@@ -40,6 +40,15 @@ id!(
     /// Index into `NAMESPACE_MODE`.
     NamespaceSlot
 );
+id!(
+    /// An endpoint of this node; index into `CT_USAGE`.
+    EndpointNumber
+);
+
+impl EndpointNumber {
+    /// No endpoint.
+    pub const NONE: Self = Self(0);
+}
 
 impl IdentityId {
     /// The address is in no map. Matched by no selector, never `world`.

@@ -4,13 +4,16 @@
 //! preallocated, so their capacity costs memory; the others grow as they fill. Capacities are
 //! configurable except where an index type fixes them.
 
-/// Hash: ifindex → [`crate::endpoint::Endpoint`].
+/// Array: position of an interface ([`crate::endpoint::position`]) →
+/// [`crate::endpoint::RecordSlot`] in force.
+pub const ENDPOINT_SLOTS: &str = "ENDPOINT_SLOTS";
+/// Array: [`crate::endpoint::RecordSlot`] → [`crate::endpoint::Endpoint`].
 pub const ENDPOINTS: &str = "ENDPOINTS";
 /// Array: [`crate::ids::NamespaceSlot`] → mode byte (as `u32`).
 pub const NAMESPACE_MODE: &str = "NAMESPACE_MODE";
-/// Hash: [`crate::net::Ip4`] → [`crate::ids::IdentityId`].
+/// Hash: [`crate::net::Ip4`] → [`crate::ipcache::IpcacheEntry`].
 pub const IPCACHE4: &str = "IPCACHE4";
-/// Hash: [`crate::net::Ip6`] → [`crate::ids::IdentityId`].
+/// Hash: [`crate::net::Ip6`] → [`crate::ipcache::IpcacheEntry`].
 pub const IPCACHE6: &str = "IPCACHE6";
 /// LPM trie: IPv4 prefix → [`crate::ids::IdentityId`].
 pub const CIDR4: &str = "CIDR4";
@@ -22,18 +25,29 @@ pub const CLASSES: &str = "CLASSES";
 pub const POLICY: &str = "POLICY";
 /// Array: epoch slot of an address → epoch.
 pub const IDENTITY_EPOCH: &str = "IDENTITY_EPOCH";
+/// Array: epoch slot of an address → how often an address of the slot got another owner.
+pub const OWNERS: &str = "OWNERS";
 /// Hash: [`crate::conntrack::CtKey4`] → [`crate::conntrack::CtEntry`], assured entries.
 pub const CT4: &str = "CT4";
 /// Hash: [`crate::conntrack::CtKey6`] → [`crate::conntrack::CtEntry`], assured entries.
 pub const CT6: &str = "CT6";
-/// LRU hash: [`crate::conntrack::CtKey4`] → [`crate::conntrack::CtEntry`], unreplied entries.
+/// Array of sets: [`crate::conntrack::unreplied::CtSet4`], all entries that are not assured.
 pub const CT_UNREPLIED4: &str = "CT_UNREPLIED4";
-/// LRU hash: [`crate::conntrack::CtKey6`] → [`crate::conntrack::CtEntry`], unreplied entries.
+/// Array of sets: [`crate::conntrack::unreplied::CtSet6`], all entries that are not assured.
 pub const CT_UNREPLIED6: &str = "CT_UNREPLIED6";
-/// Hash: ifindex → [`crate::quota::Usage`], added by the kernel programs, removed by the agent.
+/// Array of two `u64`: the secret that places flows in sets, written once by the agent.
+pub const CT_SEED: &str = "CT_SEED";
+/// Array of one [`crate::quota::Share`], written by the agent.
+pub const CT_SHARE: &str = "CT_SHARE";
+/// Array: [`crate::ids::EndpointNumber`] → [`crate::quota::Usage`], written by the kernel programs.
 pub const CT_USAGE: &str = "CT_USAGE";
-/// Hash: ifindex → [`crate::quota::Usage::excess`] at the agent's last usage sweep.
+/// Array: [`crate::ids::EndpointNumber`] → [`crate::quota::Excess`], written by the agent.
 pub const CT_USAGE_SWEEP: &str = "CT_USAGE_SWEEP";
+/// Array: [`crate::ids::EndpointNumber`] → [`crate::reject::RejectLimit`].
+pub const REJECT_LIMITS: &str = "REJECT_LIMITS";
+/// Hash: ifindex → boot-clock second at which the interface's pick-up window ends. Only the agent
+/// reads and writes it; key 0 holds the highest interface index at the agent's first start.
+pub const PICKUP: &str = "PICKUP";
 /// LRU hash: [`crate::fragment::FragmentKey4`] → [`crate::fragment::FragmentPorts`].
 pub const FRAG4: &str = "FRAG4";
 /// LRU hash: [`crate::fragment::FragmentKey6`] → [`crate::fragment::FragmentPorts`].
@@ -51,7 +65,8 @@ pub const STATS: &str = "STATS";
 pub const CLOCK: &str = "CLOCK";
 
 /// Every map of the object, except those that the compiler adds.
-pub const ALL: [&str; 22] = [
+pub const ALL: [&str; 28] = [
+    ENDPOINT_SLOTS,
     ENDPOINTS,
     NAMESPACE_MODE,
     IPCACHE4,
@@ -61,12 +76,17 @@ pub const ALL: [&str; 22] = [
     CLASSES,
     POLICY,
     IDENTITY_EPOCH,
+    OWNERS,
     CT4,
     CT6,
     CT_UNREPLIED4,
     CT_UNREPLIED6,
+    CT_SEED,
+    CT_SHARE,
     CT_USAGE,
     CT_USAGE_SWEEP,
+    REJECT_LIMITS,
+    PICKUP,
     FRAG4,
     FRAG6,
     RULE_HITS,
@@ -76,7 +96,8 @@ pub const ALL: [&str; 22] = [
     CLOCK,
 ];
 
-/// Default capacity of [`ENDPOINTS`].
+/// Default number of endpoints; [`ENDPOINTS`] has [`crate::endpoint::RECORDS`] records for each, and
+/// for number 0.
 pub const ENDPOINTS_CAPACITY: u32 = 4096;
 /// Size of [`NAMESPACE_MODE`].
 pub const NAMESPACES: u32 = 4096;
@@ -92,11 +113,11 @@ pub const POLICY_CAPACITY: u32 = 65_536;
 pub const EPOCHS: u32 = 4096;
 /// Default capacity of [`CT4`] and of [`CT6`].
 pub const CONNTRACK_CAPACITY: u32 = 131_072;
-/// Default capacity of [`CT_UNREPLIED4`] and of [`CT_UNREPLIED6`].
-pub const UNREPLIED_CAPACITY: u32 = crate::quota::unreplied_capacity(CONNTRACK_CAPACITY);
+/// Default number of sets of [`CT_UNREPLIED4`] and of [`CT_UNREPLIED6`].
+pub const UNREPLIED_SETS: u32 = crate::quota::unreplied_sets(CONNTRACK_CAPACITY);
 /// Default capacity of [`FRAG4`] and of [`FRAG6`]. Fragments of a packet follow each other within
 /// milliseconds; a flood of first fragments takes longer than that to evict a record.
-pub const FRAGMENT_CAPACITY: u32 = 32_768;
+pub const FRAGMENT_CAPACITY: u32 = 16_384;
 /// Size of [`RULE_HITS`]: the maximum number of rules on a node.
 pub const RULES: u32 = 16_384;
 /// Default capacity of [`DENIES`].

@@ -59,36 +59,10 @@ pub struct RejectLimit {
 shared_layout!(RejectLimit, size 16, since at 0, given at 8);
 
 impl RejectLimit {
-    /// Takes one reject packet from the limit; false if none is left.
+    /// Whether the second that is counted is over.
     #[inline(always)]
-    pub fn take(&mut self, now: u64) -> bool {
-        if now.saturating_sub(self.since) >= SECOND {
-            self.since = now;
-            self.given = 0;
-        }
-        if self.given >= REJECTS_PER_SECOND {
-            return false;
-        }
-        self.given += 1;
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reject_limit_is_renewed_each_second() {
-        let mut limit = RejectLimit::default();
-        let start = 10 * SECOND;
-        let taken = |limit: &mut RejectLimit, now| {
-            (0..2 * REJECTS_PER_SECOND)
-                .filter(|_| limit.take(now))
-                .count() as u64
-        };
-        assert_eq!(taken(&mut limit, start), REJECTS_PER_SECOND);
-        assert_eq!(taken(&mut limit, start + SECOND - 1), 0);
-        assert_eq!(taken(&mut limit, start + SECOND), REJECTS_PER_SECOND);
+    #[must_use]
+    pub const fn is_over(since: u64, now: u64) -> bool {
+        now.saturating_sub(since) >= SECOND
     }
 }

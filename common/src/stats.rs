@@ -31,11 +31,17 @@ pub enum Counter {
     RejectsLimited = 135,
     /// Rejected packets for which no reject packet could be sent.
     RejectsFailed = 136,
+    /// Live unreplied entries that were replaced by another flow's.
+    FlowsRecycled = 137,
+    /// Allowed flows without an entry, because their set had no room. Their replies are denied.
+    FlowsNotStored = 138,
+    /// Looked-up records that were given to another key while they were read.
+    RecordsRecycled = 139,
 }
 
 impl Counter {
     /// Every counter with its metric name.
-    pub const ALL: [(Self, &'static str); 9] = [
+    pub const ALL: [(Self, &'static str); 12] = [
         (Self::EventsLost, "events-lost"),
         (Self::DeniesWritten, "denies-written"),
         (Self::FlowsAllowed, "flows-allowed"),
@@ -45,6 +51,9 @@ impl Counter {
         (Self::RejectsSent, "rejects-sent"),
         (Self::RejectsLimited, "rejects-limited"),
         (Self::RejectsFailed, "rejects-failed"),
+        (Self::FlowsRecycled, "flows-recycled"),
+        (Self::FlowsNotStored, "flows-not-stored"),
+        (Self::RecordsRecycled, "records-recycled"),
     ];
 }
 

@@ -5,9 +5,15 @@
 //! a helper call and was the most expensive call of an established packet, so it is read only where
 //! it is needed.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{
     Global,
     helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns},
+};
+use ringfence_common::conntrack::{
+    Timeout, Timeouts,
+    timeouts::{MASK, nanoseconds},
 };
 
 /// Set at load time: nanoseconds per kernel tick (jiffy).
@@ -29,4 +35,16 @@ pub fn ticks() -> u64 {
 pub fn boot() -> u64 {
     // SAFETY: the helper takes no argument and reads a clock.
     unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// Set at load time: the timeouts of conntrack entries.
+#[unsafe(no_mangle)]
+static TIMEOUTS: Timeouts = Timeout::DEFAULTS;
+
+/// A timeout in nanoseconds.
+#[inline(always)]
+pub fn timeout(timeout: Timeout) -> u64 {
+    // SAFETY: an element of a static; volatile, because the loader changes it.
+    let seconds = unsafe { read_volatile((&raw const TIMEOUTS).cast::<u32>().add(timeout as usize & MASK)) };
+    nanoseconds(seconds)
 }

@@ -1,12 +1,18 @@
 //! Facts that stay constant while one packet is processed.
 
-use ringfence_common::{endpoint::Endpoint, mode::Mode, packet::Frame};
+use ringfence_common::{
+    endpoint::{Endpoint, RecordSlot},
+    ids::EndpointNumber, mode::Mode, packet::Frame,
+};
 
 use crate::{clock, maps, skb::Skb};
 
 /// Endpoint, interfaces, clock and mode of one packet.
 pub struct Context<'a> {
     pub endpoint: &'a Endpoint,
+    /// The endpoint's record.
+    pub slot: RecordSlot,
+    pub number: EndpointNumber,
     pub ifindex: u32,
     pub ingress_ifindex: u32,
     pub length: u32,
@@ -30,16 +36,22 @@ impl<'a> Context<'a> {
     }
 
     #[inline(always)]
-    pub fn new(skb: &Skb, ifindex: u32, endpoint: &'a Endpoint) -> Self {
+    pub fn new(
+        skb: &Skb,
+        ifindex: u32,
+        (slot, endpoint): (RecordSlot, &'a Endpoint),
+    ) -> Self {
         Self {
             endpoint,
+            slot,
+            number: slot.number(),
             ifindex,
             ingress_ifindex: skb.ingress_ifindex(),
             length: skb.len(),
             now: clock::ticks(),
             mode: Mode::effective(
                 endpoint.mode_override,
-                maps::namespace_mode(endpoint.namespace),
+                maps::namespace_mode(endpoint.namespace()),
             ),
         }
     }

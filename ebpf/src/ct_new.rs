@@ -15,9 +15,8 @@ use ringfence_common::{
 
 use crate::{
     clock,
-    conntrack::FlowPacket,
     context::Context,
-    ct_store,
+    current_packet::FlowPacket,
     family::Family,
     policy::{allow, evaluate},
 };
@@ -26,10 +25,8 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Opening {
-    /// A flow, to be stored and charged.
+    /// A flow, to be stored.
     Flow,
-    /// A flow that is already charged, if the workload opened it.
-    Charged,
     /// Nothing: the packet may pass, but no entry is stored.
     Nothing,
 }
@@ -104,8 +101,8 @@ fn host_mid_flow<A: Family>(
         set_direction(entry, Direction::Egress);
         let reverse = (Direction::Egress, packet.source_port);
         evaluate(context, flow, reverse, entry);
-        if entry.verdict() == Verdict::Allow && ct_store::charge(context).is_ok() {
-            return Opening::Charged;
+        if entry.verdict() == Verdict::Allow {
+            return Opening::Flow;
         }
         set_direction(entry, Direction::Ingress);
         let client = packet.source_port.number() >= EPHEMERAL;

@@ -1,159 +1,218 @@
 //! Where entries are stored: assured flows in `CT4`/`CT6`, which are never evicted, all others in
-//! the LRU maps `CT_UNREPLIED4`/`CT_UNREPLIED6`.
+//! the tables of [`crate::ct_unreplied`].
 //!
-//! Invariants: a live assured entry takes precedence over an unreplied one. An entry is written in
-//! full to its new map before it is removed from the old one, so no packet misses both. If the
-//! assured quota is used up, the entry stays where it is, works as before, and may be evicted.
-//! `CT_USAGE` counts without locks; the agent's next usage sweep corrects the error.
+//! Invariants: an entry is used by a copy whose seal is right for the flow's key, so that no memory
+//! that another CPU gives to another flow decides anything. A live assured entry takes precedence
+//! over an unreplied one. An entry is written in full to its new place before it is removed from the
+//! old one, so no packet misses both. Expiry, state and the opener's time are stored each by itself
+//! into the live entry, if it still has the seal of the copy; should it be given to another flow in
+//! the same nanoseconds, that flow lives shorter or longer, and its verdict is what it was.
 
-use aya_ebpf::Global;
+use core::ptr::{read_volatile, write_volatile};
+
 use ringfence_common::{
-    conntrack::{CtEntry, flags, is_assured, is_open, is_replied},
-    drop_reason::DropReason,
-    maps::CONNTRACK_CAPACITY,
-    quota::{Quota, Usage},
+    conntrack::{CtEntry, StateBytes, flags, is_assured},
+    ids::EndpointNumber,
+    stats::Counter,
 };
 
-use crate::{context::Context, family::Family, maps};
+use crate::{
+    context::Context,
+    ct_unreplied, ct_usage, events,
+    family::{Family, RETRIES},
+    maps,
+};
 
-const DEFAULT: Quota = Quota::of(CONNTRACK_CAPACITY);
-/// Set at load time: the charge for one unreplied flow of an endpoint ([`Quota::cost`]).
-#[unsafe(no_mangle)]
-static UNREPLIED_COST: Global<u64> = Global::new(DEFAULT.cost());
-/// Set at load time: how many assured entries an endpoint may have.
-#[unsafe(no_mangle)]
-static ASSURED_QUOTA: Global<u32> = Global::new(DEFAULT.assured);
-
-/// The live entry of a flow.
-#[inline(always)]
-pub fn find<'a, A: Family>(context: &Context, key: &A::CtKey) -> Option<&'a mut CtEntry> {
-    if let Some(found) = A::assured(key) {
-        // SAFETY: the pointer comes from a lookup in this run. A recycled slot holds another
-        // entry's values at worst, never unmapped memory. Only expiry, state and counters are
-        // written through it, and none of them can turn a deny into an allow.
-        let entry = unsafe { &mut *found };
-        if entry.is_live(context.now) {
-            return Some(entry);
-        }
-        remove::<A>(context, key);
-    }
-    // SAFETY: as above.
-    let entry = unsafe { &mut *A::unreplied(key)? };
-    entry.is_live(context.now).then_some(entry)
+/// An entry in force.
+pub struct Found {
+    /// A copy that is proven to be the flow's.
+    pub entry: &'static mut CtEntry,
+    /// Where it was copied from.
+    live: *mut CtEntry,
+    /// Whether its verdict is current; the caller finds out.
+    pub is_fresh: bool,
 }
 
-/// Stores the whole entry in the map it belongs to.
+/// Copies an entry. The parts that change are read first: if the rest is proven afterwards to be the
+/// flow's, they are too.
 #[inline(always)]
-pub fn store<A: Family>(key: &A::CtKey, entry: &mut CtEntry) -> bool {
+fn copy(live: *mut CtEntry, into: &mut CtEntry) {
+    // SAFETY: the pointer comes from a lookup in this run, so the memory is mapped and aligned.
+    unsafe {
+        into.expires = read_volatile(&raw const (*live).expires);
+        into.state = read_volatile(&raw const (*live).state);
+        let from = live.cast::<u64>();
+        let to = (&raw mut *into).cast::<u64>();
+        for word in 2..8 {
+            to.add(word).write(read_volatile(from.add(word)));
+        }
+    }
+}
+
+/// The live entry of a flow. `key` is this CPU's [`Family::scratch_key`].
+#[inline(always)]
+pub fn find<A: Family>(context: &Context, key: &A::CtKey) -> Option<Found> {
+    let entry = maps::scratch_found()?;
+    let mut live = A::assured(key);
+    for _ in 1..RETRIES {
+        if live.is_null() {
+            break;
+        }
+        copy(live, entry);
+        if entry.is_sealed_for(key) {
+            if entry.is_live(context.now) {
+                return Some(Found::new(entry, live));
+            }
+            A::remove(context.number.0);
+            break;
+        }
+        // The memory was another flow's by the time it was read.
+        events::count(Counter::RecordsRecycled);
+        live = A::assured(key);
+    }
+    let live = ct_unreplied::entry_at::<A>(A::find_unreplied());
+    if live.is_null() {
+        return None;
+    }
+    copy(live, entry);
+    let proven = entry.is_live(context.now) && entry.is_sealed_for(key);
+    proven.then(|| Found::new(entry, live))
+}
+
+impl Found {
+    #[inline(always)]
+    fn new(entry: &'static mut CtEntry, live: *mut CtEntry) -> Self {
+        Self {
+            entry,
+            live,
+            is_fresh: false,
+        }
+    }
+
+    /// Whether the live entry is still the one that was copied.
+    #[inline(always)]
+    fn is_current(&self) -> bool {
+        // SAFETY: as in `copy`.
+        unsafe { read_volatile(&raw const (*self.live).seal) == self.entry.seal }
+    }
+
+    /// Stores a new expiry.
+    #[inline(always)]
+    pub fn set_expires(&mut self, expires: u64) {
+        self.entry.expires = expires;
+        if self.is_current() {
+            // SAFETY: as in `copy`; one store.
+            unsafe { write_volatile(&raw mut (*self.live).expires, expires) };
+        }
+    }
+
+    /// Stores the time of the opener's last packet.
+    #[inline(always)]
+    pub fn set_opener_seen(&mut self, seen: u32) {
+        self.entry.opener_seen = seen;
+        if self.is_current() {
+            // SAFETY: as in `copy`; one store.
+            unsafe { write_volatile(&raw mut (*self.live).opener_seen, seen) };
+        }
+    }
+
+    /// Stores the bits that differ between two states, each by itself.
+    #[inline(always)]
+    pub fn change_state(&mut self, before: u8, after: u8) {
+        self.entry.state = StateBytes::of(after);
+        if self.is_current() {
+            change_bytes(self.live, before, after);
+        }
+    }
+}
+
+/// Stores the bytes of the bits that differ.
+#[inline(always)]
+fn change_bytes(live: *mut CtEntry, before: u8, after: u8) {
+    let Some(scratch) = maps::scratch_candidates() else {
+        return;
+    };
+    scratch.bits = u32::from(before ^ after) | u32::from(after) << 8;
+    for bit in 0..8 {
+        // Read again each time, from a map: the verifier would otherwise follow every combination.
+        // SAFETY: this CPU's scratch space.
+        let bits = unsafe { read_volatile(&raw const scratch.bits) };
+        if bits >> bit & 1 != 0 {
+            // SAFETY: as in `copy`; the state has eight bytes.
+            unsafe {
+                let bytes = (&raw mut (*live).state).cast::<u8>();
+                write_volatile(bytes.add(bit), (bits >> (8 + bit)) as u8 & 1);
+            }
+        }
+    }
+}
+
+/// Which scratch entry a global function uses: the one to be stored, or the copy that was found.
+pub const SCRATCH: u32 = 0;
+pub const FOUND: u32 = 1;
+
+/// Seals a scratch entry and stores it in the map that it is for. Returns 0 if there is no room.
+#[inline(always)]
+pub fn store_entry<A: Family>(which: u32, number: EndpointNumber, protocol: u8, now: u64) -> u32 {
+    let entry = if which == FOUND {
+        maps::scratch_found()
+    } else {
+        maps::scratch_entry()
+    };
+    let (Some(entry), Some(key)) = (entry, A::scratch_key()) else {
+        return 0;
+    };
+    let key = &*key;
     if entry.is_in_assured() {
+        entry.seal = entry.seal_for(key);
         if A::replace_assured(key, entry) {
-            return true;
+            return 1;
         }
         // The sweep removed it in between.
         entry.flags &= !flags::ASSURED;
     }
-    A::store_unreplied(key, entry)
+    entry.seal = entry.seal_for(key);
+    ct_unreplied::store::<A>(entry, number, protocol, now)
 }
 
 /// Removes an entry that is dead or was replaced from the assured map.
-#[inline(never)]
-pub fn remove<A: Family>(context: &Context, key: &A::CtKey) -> u32 {
-    if A::remove_assured(key)
-        && let Some(usage) = usage(context.ifindex)
+#[inline(always)]
+pub fn remove_entry<A: Family>(number: EndpointNumber) -> u32 {
+    if let Some(key) = A::scratch_key()
+        && A::remove_assured(key)
     {
-        usage.assured = usage.assured.wrapping_sub(1);
+        ct_usage::count_assured(number, 1_u64.wrapping_neg());
     }
     0
 }
 
-/// An endpoint's usage; created with zeroes if there is none.
+/// Moves the entry that was found to the map that its state requires, if there is room.
 #[inline(always)]
-pub fn usage<'a>(ifindex: u32) -> Option<&'a mut Usage> {
-    if let Some(found) = maps::CT_USAGE.get_ptr_mut(ifindex) {
-        // SAFETY: only the agent removes values, and only for endpoints that are gone. A concurrent
-        // write by another CPU costs precision.
-        return Some(unsafe { &mut *found });
-    }
-    let nothing = Usage {
-        charged_until: 0,
-        assured: 0,
-        aggregated_until: 0,
-    };
-    let _ = maps::CT_USAGE.insert(ifindex, nothing, 0);
-    let found = maps::CT_USAGE.get_ptr_mut(ifindex)?;
-    // SAFETY: as above.
-    Some(unsafe { &mut *found })
-}
-
-/// Charges one unreplied flow to the workload, unless its quota is used up.
-#[inline(never)]
-pub fn charge(context: &Context) -> Result<(), DropReason> {
-    let usage = usage(context.ifindex).ok_or(DropReason::ConntrackFull)?;
-    if usage.charge(context.now, UNREPLIED_COST.load()) {
-        Ok(())
-    } else {
-        Err(DropReason::FlowLimit)
-    }
-}
-
-/// Whether the packet that changed the state from `before` is the first reply to a flow of the
-/// workload.
-#[inline(always)]
-pub fn is_first_reply(entry: &CtEntry, before: u8, protocol: u8) -> bool {
-    entry.flags & flags::FROM_WORKLOAD != 0
-        && !is_replied(before, protocol)
-        && is_replied(entry.state, protocol)
-}
-
-/// Called after the first reply, or when an entry is in the wrong map: refunds the charge of a flow
-/// that is no longer unreplied, and moves the entry to the map its state requires.
-#[inline(never)]
-pub fn promote<A: Family>(
-    context: &Context,
-    key: &A::CtKey,
-    entry: &CtEntry,
-    before: u8,
-    protocol: u8,
-) -> u32 {
-    let Some(usage) = usage(context.ifindex) else {
+pub fn relocate_entry<A: Family>(number: EndpointNumber, protocol: u8, now: u64) -> u32 {
+    let (Some(entry), Some(moved)) = (maps::scratch_found(), maps::scratch_entry()) else {
         return 0;
     };
-    if is_first_reply(entry, before, protocol) {
-        usage.refund(UNREPLIED_COST.load(), is_open(entry.state));
-    }
-    let Some(moved) = maps::scratch_entry() else {
+    let Some(key) = A::scratch_key() else {
         return 0;
     };
+    let key = &*key;
     *moved = *entry;
-    if !moved.is_misplaced() {
+    if is_assured(moved.state.bits()) {
+        if !ct_usage::has_assured_room(number) {
+            return 0;
+        }
+        moved.flags |= flags::ASSURED;
+        moved.seal = moved.seal_for(key);
+        if A::add_assured(key, moved) {
+            ct_usage::count_assured(number, 1);
+            ct_unreplied::remove::<A>();
+        }
         return 0;
     }
-    if is_assured(moved.state) {
-        // SAFETY: copied at once. Absent means that no sweep has found an excess yet.
-        let sweep_excess = unsafe { maps::CT_USAGE_SWEEP.get(context.ifindex) }
-            .copied()
-            .unwrap_or(0);
-        moved.flags |= flags::ASSURED;
-        let room = usage.has_room(sweep_excess, ASSURED_QUOTA.load());
-        if room && is_same_entry(A::unreplied(key), entry) && A::add_assured(key, moved) {
-            usage.assured = usage.assured.wrapping_add(1);
-            A::remove_unreplied(key);
-        }
-    } else {
-        moved.flags &= !flags::ASSURED;
-        if is_same_entry(A::assured(key), entry)
-            && A::store_unreplied(key, moved)
-            && A::remove_assured(key)
-        {
-            usage.assured = usage.assured.wrapping_sub(1);
-        }
+    moved.flags &= !flags::ASSURED;
+    moved.seal = moved.seal_for(key);
+    if ct_unreplied::store::<A>(moved, number, protocol, now) != 0 {
+        remove_entry::<A>(number);
     }
     0
-}
-
-/// Whether the copied value was the entry of this flow. If it was recycled in between, a lookup by
-/// the flow's key does not find it, and its verdict must not be stored under that key.
-#[inline(always)]
-fn is_same_entry(found: Option<*mut CtEntry>, entry: &CtEntry) -> bool {
-    found.is_some_and(|found| core::ptr::eq(found, entry))
 }

@@ -4,6 +4,8 @@
 //! The ring buffer's reader is never woken, because a wakeup multiplies the cost of a new flow; the
 //! reader polls often enough for the size of the ring.
 
+use core::ptr::{read_volatile, write_volatile};
+
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use ringfence_common::{
     conntrack::CtEntry,
@@ -20,7 +22,7 @@ use ringfence_common::{
 use crate::{
     clock,
     context::Context,
-    ct_store,
+    ct_usage,
     family::Family,
     maps::{DENIES, EVENTS, RULE_HITS, SCRATCH, STATS},
 };
@@ -126,9 +128,9 @@ pub fn set_packet<A: Family>(event: &mut FlowEvent, packet: &Packet<A>) {
 /// Sets the decision and the resulting action.
 #[inline(always)]
 pub fn set_decision(event: &mut FlowEvent, entry: &CtEntry, action: Action) {
-    event.rule = entry.rule;
-    event.peer_identity = entry.peer;
-    event.verdict = entry.verdict;
+    event.rule = entry.rule();
+    event.peer_identity = entry.peer();
+    event.verdict = entry.verdict() as u8;
     event.reason = entry.reason;
     event.direction = entry.direction() as u8;
     event.rejected = u8::from(entry.is_rejected());
@@ -173,8 +175,7 @@ pub fn report_denied(context: &Context, event: &mut FlowEvent) -> u32 {
     if let Some(count) = DENIES.get_ptr_mut(key) {
         return update_aggregate(context, event, count);
     }
-    let named =
-        ct_store::usage(context.ifindex).is_some_and(|usage| usage.may_aggregate(context.now));
+    let named = ct_usage::may_aggregate(context.number, context.now);
     if !named {
         // A scan or a flood: all packets of one rule and protocol share an aggregate without peer
         // and ports.
@@ -208,22 +209,30 @@ pub fn report_denied(context: &Context, event: &mut FlowEvent) -> u32 {
 /// interval has passed.
 #[inline(always)]
 fn update_aggregate(context: &Context, event: &mut FlowEvent, count: *mut DenyCount) -> u32 {
-    // SAFETY: an LRU value stays mapped memory for the run. Packets that CPUs count over each
-    // other, or in a slot that was recycled for another key, are covered by no event and therefore
-    // count as lost.
-    let count = unsafe { &mut *count };
-    count.packets += 1;
-    count.bytes += event.bytes;
-    let within_interval = context.now.saturating_sub(count.reported) < REPORT_INTERVAL;
-    if within_interval {
+    // SAFETY: an LRU value stays mapped memory for the run. Other CPUs add to the same totals, and the
+    // slot may be given to another key meanwhile: packets that are then covered by no event count as
+    // lost, and nothing but telemetry depends on it.
+    let reported = unsafe {
+        ct_usage::add(&raw mut (*count).packets, 1);
+        ct_usage::add(&raw mut (*count).bytes, event.bytes);
+        read_volatile(&raw const (*count).reported)
+    };
+    if context.now.saturating_sub(reported) < REPORT_INTERVAL {
         return 0;
     }
-    count.reported = context.now;
-    let (packets, bytes) = (count.packets, count.bytes);
-    event.packets = packets.saturating_sub(count.reported_packets);
-    event.bytes = bytes.saturating_sub(count.reported_bytes);
+    // SAFETY: as above, one aligned access each.
+    let total = unsafe {
+        write_volatile(&raw mut (*count).reported, context.now);
+        read_volatile(count)
+    };
+    event.packets = total.packets.saturating_sub(total.reported_packets);
+    event.bytes = total.bytes.saturating_sub(total.reported_bytes);
     if emit_denied(event) {
-        (count.reported_packets, count.reported_bytes) = (packets, bytes);
+        // SAFETY: as above.
+        unsafe {
+            write_volatile(&raw mut (*count).reported_packets, total.packets);
+            write_volatile(&raw mut (*count).reported_bytes, total.bytes);
+        }
     }
     0
 }

@@ -7,56 +7,212 @@ use aya_ebpf::{
     maps::lpm_trie::Key,
 };
 use ringfence_common::{
-    conntrack::{CtEntry, CtKey4, CtKey6},
+    conntrack::{
+        CtEntry, CtKey4, CtKey6, PlacedKey, SealedKey,
+        unreplied::{CtSet4, CtSet6, CtWay4, CtWay6, WAYS, WayWord, set_of},
+    },
     endpoint::{Endpoint, Owns},
     fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
-    ids::IdentityId,
+    ids::{EndpointNumber, IdentityId},
+    ipcache::{IpcacheEntry, IpcacheKey},
     net::{Ip4, Ip6, Port},
     packet::{
         Packet, Parse,
         neighbour::{Announce, OwnSource},
         reject::Reject,
     },
+    stats::Counter,
 };
 
-use crate::{maps, reject::RejectBuffer};
+use crate::{
+    conntrack, ct_evaluate, ct_store,
+    ct_unreplied::{self, UNREPLIED_SETS},
+    current_packet::CurrentPacket,
+    events, maps,
+    reject::RejectBuffer,
+};
 
 const ONLY_NEW: u64 = BPF_NOEXIST as u64;
 const ONLY_EXISTING: u64 = BPF_EXIST as u64;
 
 /// An IP version and its maps.
-pub trait Family: Parse + Announce + OwnSource + Reject {
+pub trait Family: Parse + Announce + OwnSource + Reject + IpcacheKey + 'static {
     /// 4 or 6.
     const VERSION: u8;
-    type CtKey;
-    type FragmentKey;
+    type CtKey: PlacedKey + Copy + 'static;
+    /// A set of the unreplied table.
+    type CtSet;
+    type FragmentKey: SealedKey;
 
     fn owned_by(self, endpoint: &Endpoint) -> bool;
     /// The quote buffer of a reject packet.
     fn quote(buffer: &mut RejectBuffer) -> &mut Self::Quote;
-    /// Exact address first, then longest prefix; [`IdentityId::UNKNOWN`] if there is neither.
-    fn identity(self) -> IdentityId;
+    /// The value of the exact address, as it is at one moment.
+    fn ipcache(self) -> Option<IpcacheEntry>;
+    /// The identity of the longest prefix.
+    fn prefix_identity(self) -> Option<IdentityId>;
     fn ct_key(ifindex: u32, protocol: u8, local: (Self, Port), peer: (Self, Port)) -> Self::CtKey;
-    /// Looks up an assured entry.
-    fn assured(key: &Self::CtKey) -> Option<*mut CtEntry>;
-    /// Looks up an unreplied entry.
-    fn unreplied(key: &Self::CtKey) -> Option<*mut CtEntry>;
+    /// Looks up an assured entry; null if there is none.
+    fn assured(key: &Self::CtKey) -> *mut CtEntry;
     /// Adds an assured entry that must not exist yet.
     fn add_assured(key: &Self::CtKey, entry: &CtEntry) -> bool;
     /// Replaces an assured entry that must exist.
     fn replace_assured(key: &Self::CtKey, entry: &CtEntry) -> bool;
-    fn store_unreplied(key: &Self::CtKey, entry: &CtEntry) -> bool;
     /// Returns whether the entry existed.
     fn remove_assured(key: &Self::CtKey) -> bool;
-    fn remove_unreplied(key: &Self::CtKey);
+    /// A set of the unreplied table.
+    fn set_at(set: u32) -> Option<*mut Self::CtSet>;
+    /// The set for a place hash.
+    #[inline(always)]
+    fn unreplied_set(place: u64) -> Option<*mut Self::CtSet> {
+        Self::set_at(set_of(place, UNREPLIED_SETS.load()))
+    }
+    /// The word of a way, below [`WAYS`].
+    fn way_word(set: *mut Self::CtSet, way: u32) -> *mut WayWord;
+    /// The key of a way, below [`WAYS`].
+    fn way_key(set: *mut Self::CtSet, way: u32) -> *mut Self::CtKey;
+    /// The entry of a way, below [`WAYS`].
+    fn way_entry(set: *mut Self::CtSet, way: u32) -> *mut CtEntry;
+    /// Whether a way's key is this one.
+    fn is_way_key(set: *mut Self::CtSet, way: u32, key: &Self::CtKey) -> bool;
     fn fragment_key(ifindex: u32, from_workload: bool, packet: &Packet<Self>) -> Self::FragmentKey;
+    /// A copy of a record, to be checked against the key.
     fn fragment_find(key: &Self::FragmentKey) -> Option<FragmentPorts>;
     fn fragment_store(key: &Self::FragmentKey, ports: &FragmentPorts) -> bool;
+
+    /// Exact address first, then longest prefix; [`IdentityId::UNKNOWN`] if there is neither.
+    fn identity(self) -> IdentityId;
+    /// Where this CPU keeps the key of its packet's flow.
+    fn scratch_key() -> Option<&'static mut Self::CtKey>;
+    /// Where this CPU keeps its packet.
+    fn scratch_packet() -> Option<&'static mut CurrentPacket<Self>>;
+    /// [`crate::conntrack::track_current`] as a global function.
+    fn track() -> u32;
+    /// [`crate::conntrack::report_denied_flow`] likewise.
+    fn report_denied(which: u32, action: u32) -> u32;
+    /// [`crate::ct_evaluate::evaluate_flow`] likewise.
+    fn evaluate_flow(task: u32, epoch: u32) -> u32;
+    /// [`crate::ct_unreplied::find`] as a global function.
+    fn find_unreplied() -> u32;
+    /// [`crate::ct_unreplied::renew`] likewise.
+    fn renew_unreplied(number: u32, protocol: u32, state: u32, expires: u64) -> u32;
+    /// [`crate::ct_store::store_entry`] likewise.
+    fn store(which: u32, number: u32, protocol: u32, now: u64) -> u32;
+    /// [`crate::ct_store::relocate_entry`] likewise.
+    fn relocate(number: u32, protocol: u32, now: u64) -> u32;
+    /// [`crate::ct_store::remove_entry`] likewise.
+    fn remove(number: u32) -> u32;
+}
+
+/// How often a record is looked up again that was given to another key meanwhile.
+pub const RETRIES: u32 = 4;
+
+/// The identity of an address. Each further lookup finds the present value, unless its memory is
+/// given to another address again.
+#[inline(always)]
+fn find_identity<A: Family>(address: A) -> IdentityId {
+    for _ in 0..RETRIES {
+        let Some(entry) = address.ipcache() else {
+            return address.prefix_identity().unwrap_or(IdentityId::UNKNOWN);
+        };
+        if let Some(identity) = entry.identity_of(address) {
+            return identity;
+        }
+        events::count(Counter::RecordsRecycled);
+    }
+    IdentityId::UNKNOWN
+}
+
+/// The functions of a family that the verifier checks once each: exported (global), with scalar
+/// arguments.
+macro_rules! global_functions {
+    ($family:ident, $identity:ident($($part:ident: $type:ty),*) = $address:expr, $find:ident,
+     $renew:ident, $store:ident, $relocate:ident, $remove:ident, $evaluate:ident, $track:ident,
+     $report:ident) => {
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $identity($($part: $type),*) -> u32 {
+            find_identity::<$family>($address).0
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $evaluate(task: u32, epoch: u32) -> u32 {
+            ct_evaluate::evaluate_flow::<$family>(task, epoch)
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $report(which: u32, action: u32) -> u32 {
+            conntrack::report_denied_flow::<$family>(which, action)
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $track() -> u32 {
+            conntrack::track_current::<$family>()
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $find() -> u32 {
+            ct_unreplied::find::<$family>()
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $renew(number: u32, protocol: u32, state: u32, expires: u64) -> u32 {
+            ct_unreplied::renew::<$family>(EndpointNumber(number), protocol as u8, state as u8, expires)
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $store(which: u32, number: u32, protocol: u32, now: u64) -> u32 {
+            ct_store::store_entry::<$family>(which, EndpointNumber(number), protocol as u8, now)
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $relocate(number: u32, protocol: u32, now: u64) -> u32 {
+            ct_store::relocate_entry::<$family>(EndpointNumber(number), protocol as u8, now)
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $remove(number: u32) -> u32 {
+            ct_store::remove_entry::<$family>(EndpointNumber(number))
+        }
+    };
+}
+
+global_functions!(
+    Ip4, identity4(address: u32) = Ip4(address), ct4_find, ct4_renew, ct4_store, ct4_relocate,
+    ct4_remove, ct4_evaluate, ct4_track, ct4_report
+);
+global_functions!(
+    Ip6, identity6(first: u64, last: u64) = Ip6 { first, last }, ct6_find, ct6_renew, ct6_store,
+    ct6_relocate, ct6_remove, ct6_evaluate, ct6_track, ct6_report
+);
+
+/// A way's index, for the verifier.
+#[inline(always)]
+fn masked(way: u32) -> usize {
+    way as usize & (WAYS - 1)
+}
+
+/// Reads a value of eight bytes with one load.
+#[inline(always)]
+fn ipcache_value(value: *const IpcacheEntry) -> IpcacheEntry {
+    // SAFETY: the pointer comes from a lookup in this run; the value is eight bytes with the
+    // alignment of eight, as in the map.
+    let raw = unsafe { core::ptr::read_volatile(value.cast::<u64>()) };
+    zerocopy::transmute!(raw)
 }
 
 impl Family for Ip4 {
     const VERSION: u8 = 4;
     type CtKey = CtKey4;
+    type CtSet = CtSet4;
     type FragmentKey = FragmentKey4;
 
     #[inline(always)]
@@ -71,14 +227,67 @@ impl Family for Ip4 {
 
     #[inline(always)]
     fn identity(self) -> IdentityId {
-        // SAFETY: IPCACHE4 is not preallocated, so the value outlives this program's run (RCU).
-        if let Some(identity) = unsafe { maps::IPCACHE4.get(self) } {
-            return *identity;
-        }
-        maps::CIDR4
-            .get(Key::new(32, self))
-            .copied()
-            .unwrap_or(IdentityId::UNKNOWN)
+        IdentityId(identity4(self.0))
+    }
+
+    #[inline(always)]
+    fn scratch_key() -> Option<&'static mut CtKey4> {
+        maps::scratch_keys().map(|keys| &mut keys.key4)
+    }
+
+    #[inline(always)]
+    fn scratch_packet() -> Option<&'static mut CurrentPacket<Self>> {
+        maps::scratch_packet4()
+    }
+
+    #[inline(always)]
+    fn track() -> u32 {
+        ct4_track()
+    }
+
+    #[inline(always)]
+    fn report_denied(which: u32, action: u32) -> u32 {
+        ct4_report(which, action)
+    }
+
+    #[inline(always)]
+    fn evaluate_flow(task: u32, epoch: u32) -> u32 {
+        ct4_evaluate(task, epoch)
+    }
+
+    #[inline(always)]
+    fn find_unreplied() -> u32 {
+        ct4_find()
+    }
+
+    #[inline(always)]
+    fn renew_unreplied(number: u32, protocol: u32, state: u32, expires: u64) -> u32 {
+        ct4_renew(number, protocol, state, expires)
+    }
+
+    #[inline(always)]
+    fn store(which: u32, number: u32, protocol: u32, now: u64) -> u32 {
+        ct4_store(which, number, protocol, now)
+    }
+
+    #[inline(always)]
+    fn relocate(number: u32, protocol: u32, now: u64) -> u32 {
+        ct4_relocate(number, protocol, now)
+    }
+
+    #[inline(always)]
+    fn remove(number: u32) -> u32 {
+        ct4_remove(number)
+    }
+
+    #[inline(always)]
+    fn ipcache(self) -> Option<IpcacheEntry> {
+        maps::IPCACHE4.get_ptr(self).map(ipcache_value)
+    }
+
+    #[inline(always)]
+    fn prefix_identity(self) -> Option<IdentityId> {
+        maps::CIDR4.get(Key::new(32, self)).copied()
     }
 
     #[inline(always)]
@@ -95,13 +304,8 @@ impl Family for Ip4 {
     }
 
     #[inline(always)]
-    fn assured(key: &CtKey4) -> Option<*mut CtEntry> {
-        maps::CT4.get_ptr_mut(key)
-    }
-
-    #[inline(always)]
-    fn unreplied(key: &CtKey4) -> Option<*mut CtEntry> {
-        maps::CT_UNREPLIED4.get_ptr_mut(key)
+    fn assured(key: &CtKey4) -> *mut CtEntry {
+        maps::CT4.get_ptr_mut(key).unwrap_or(core::ptr::null_mut())
     }
 
     #[inline(always)]
@@ -115,18 +319,41 @@ impl Family for Ip4 {
     }
 
     #[inline(always)]
-    fn store_unreplied(key: &CtKey4, entry: &CtEntry) -> bool {
-        maps::CT_UNREPLIED4.insert(key, entry, 0).is_ok()
-    }
-
-    #[inline(always)]
     fn remove_assured(key: &CtKey4) -> bool {
         maps::CT4.remove(key).is_ok()
     }
 
     #[inline(always)]
-    fn remove_unreplied(key: &CtKey4) {
-        let _ = maps::CT_UNREPLIED4.remove(key);
+    fn set_at(set: u32) -> Option<*mut CtSet4> {
+        maps::CT_UNREPLIED4.get_ptr_mut(set)
+    }
+
+    #[inline(always)]
+    fn way_word(set: *mut CtSet4, way: u32) -> *mut WayWord {
+        // SAFETY: the set is a whole map value, and the way is masked to be one of its.
+        unsafe { (&raw mut (*set).words).cast::<WayWord>().add(masked(way)) }
+    }
+
+    #[inline(always)]
+    fn way_key(set: *mut CtSet4, way: u32) -> *mut CtKey4 {
+        // SAFETY: as in `way_word`.
+        unsafe { &raw mut (*(&raw mut (*set).ways).cast::<CtWay4>().add(masked(way))).key }
+    }
+
+    #[inline(always)]
+    fn way_entry(set: *mut CtSet4, way: u32) -> *mut CtEntry {
+        // SAFETY: as in `way_word`.
+        unsafe { &raw mut (*(&raw mut (*set).ways).cast::<CtWay4>().add(masked(way))).entry }
+    }
+
+    #[inline(always)]
+    fn is_way_key(set: *mut CtSet4, way: u32, key: &CtKey4) -> bool {
+        // SAFETY: as in `way_word`. Read once: another CPU may write the way.
+        let held = unsafe { core::ptr::read_volatile(Self::way_key(set, way).cast::<[u32; 5]>()) };
+        let key: [u32; 5] = zerocopy::transmute!(*key);
+        let [a, b, c, d, e] = core::array::from_fn(|word| held[word] ^ key[word]);
+        // A single comparison, because the verifier follows each branch.
+        a | b | c | d | e == 0
     }
 
     #[inline(always)]
@@ -144,8 +371,7 @@ impl Family for Ip4 {
 
     #[inline(always)]
     fn fragment_find(key: &FragmentKey4) -> Option<FragmentPorts> {
-        // SAFETY: copied at once. A recycled record gives at worst another port pair of the same
-        // endpoint and address pair, which conntrack then evaluates like any other.
+        // SAFETY: copied; the caller checks the copy.
         unsafe { maps::FRAG4.get(key) }.copied()
     }
 
@@ -158,6 +384,7 @@ impl Family for Ip4 {
 impl Family for Ip6 {
     const VERSION: u8 = 6;
     type CtKey = CtKey6;
+    type CtSet = CtSet6;
     type FragmentKey = FragmentKey6;
 
     #[inline(always)]
@@ -172,14 +399,67 @@ impl Family for Ip6 {
 
     #[inline(always)]
     fn identity(self) -> IdentityId {
-        // SAFETY: as for IPv4.
-        if let Some(identity) = unsafe { maps::IPCACHE6.get(self) } {
-            return *identity;
-        }
-        maps::CIDR6
-            .get(Key::new(128, self))
-            .copied()
-            .unwrap_or(IdentityId::UNKNOWN)
+        IdentityId(identity6(self.first, self.last))
+    }
+
+    #[inline(always)]
+    fn scratch_key() -> Option<&'static mut CtKey6> {
+        maps::scratch_keys().map(|keys| &mut keys.key6)
+    }
+
+    #[inline(always)]
+    fn scratch_packet() -> Option<&'static mut CurrentPacket<Self>> {
+        maps::scratch_packet6()
+    }
+
+    #[inline(always)]
+    fn track() -> u32 {
+        ct6_track()
+    }
+
+    #[inline(always)]
+    fn report_denied(which: u32, action: u32) -> u32 {
+        ct6_report(which, action)
+    }
+
+    #[inline(always)]
+    fn evaluate_flow(task: u32, epoch: u32) -> u32 {
+        ct6_evaluate(task, epoch)
+    }
+
+    #[inline(always)]
+    fn find_unreplied() -> u32 {
+        ct6_find()
+    }
+
+    #[inline(always)]
+    fn renew_unreplied(number: u32, protocol: u32, state: u32, expires: u64) -> u32 {
+        ct6_renew(number, protocol, state, expires)
+    }
+
+    #[inline(always)]
+    fn store(which: u32, number: u32, protocol: u32, now: u64) -> u32 {
+        ct6_store(which, number, protocol, now)
+    }
+
+    #[inline(always)]
+    fn relocate(number: u32, protocol: u32, now: u64) -> u32 {
+        ct6_relocate(number, protocol, now)
+    }
+
+    #[inline(always)]
+    fn remove(number: u32) -> u32 {
+        ct6_remove(number)
+    }
+
+    #[inline(always)]
+    fn ipcache(self) -> Option<IpcacheEntry> {
+        maps::IPCACHE6.get_ptr(self).map(ipcache_value)
+    }
+
+    #[inline(always)]
+    fn prefix_identity(self) -> Option<IdentityId> {
+        maps::CIDR6.get(Key::new(128, self)).copied()
     }
 
     #[inline(always)]
@@ -196,13 +476,8 @@ impl Family for Ip6 {
     }
 
     #[inline(always)]
-    fn assured(key: &CtKey6) -> Option<*mut CtEntry> {
-        maps::CT6.get_ptr_mut(key)
-    }
-
-    #[inline(always)]
-    fn unreplied(key: &CtKey6) -> Option<*mut CtEntry> {
-        maps::CT_UNREPLIED6.get_ptr_mut(key)
+    fn assured(key: &CtKey6) -> *mut CtEntry {
+        maps::CT6.get_ptr_mut(key).unwrap_or(core::ptr::null_mut())
     }
 
     #[inline(always)]
@@ -216,18 +491,41 @@ impl Family for Ip6 {
     }
 
     #[inline(always)]
-    fn store_unreplied(key: &CtKey6, entry: &CtEntry) -> bool {
-        maps::CT_UNREPLIED6.insert(key, entry, 0).is_ok()
-    }
-
-    #[inline(always)]
     fn remove_assured(key: &CtKey6) -> bool {
         maps::CT6.remove(key).is_ok()
     }
 
     #[inline(always)]
-    fn remove_unreplied(key: &CtKey6) {
-        let _ = maps::CT_UNREPLIED6.remove(key);
+    fn set_at(set: u32) -> Option<*mut CtSet6> {
+        maps::CT_UNREPLIED6.get_ptr_mut(set)
+    }
+
+    #[inline(always)]
+    fn way_word(set: *mut CtSet6, way: u32) -> *mut WayWord {
+        // SAFETY: the set is a whole map value, and the way is masked to be one of its.
+        unsafe { (&raw mut (*set).words).cast::<WayWord>().add(masked(way)) }
+    }
+
+    #[inline(always)]
+    fn way_key(set: *mut CtSet6, way: u32) -> *mut CtKey6 {
+        // SAFETY: as in `way_word`.
+        unsafe { &raw mut (*(&raw mut (*set).ways).cast::<CtWay6>().add(masked(way))).key }
+    }
+
+    #[inline(always)]
+    fn way_entry(set: *mut CtSet6, way: u32) -> *mut CtEntry {
+        // SAFETY: as in `way_word`.
+        unsafe { &raw mut (*(&raw mut (*set).ways).cast::<CtWay6>().add(masked(way))).entry }
+    }
+
+    #[inline(always)]
+    fn is_way_key(set: *mut CtSet6, way: u32, key: &CtKey6) -> bool {
+        // SAFETY: as in `way_word`. Read once: another CPU may write the way.
+        let held = unsafe { core::ptr::read_volatile(Self::way_key(set, way).cast::<[u64; 6]>()) };
+        let key: [u64; 6] = zerocopy::transmute!(*key);
+        let [a, b, c, d, e, f] = core::array::from_fn(|word| held[word] ^ key[word]);
+        // A single comparison, because the verifier follows each branch.
+        a | b | c | d | e | f == 0
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@
 
 use ringfence_common::{conntrack::CtEntry, ids::RuleSlot};
 
-use crate::{conntrack::FlowPacket, context::Context, family::Family};
+use crate::{context::Context, current_packet::FlowPacket, family::Family};
 
 /// Whether an entry that needed no rule covers a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub enum EntryUse {
 /// comparison.
 #[inline(never)]
 fn check_implicit<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &CtEntry) -> EntryUse {
-    if entry.rule == RuleSlot::OWN_ADDRESS {
+    if entry.rule() == RuleSlot::OWN_ADDRESS {
         let own = flow.peer().owned_by(context.endpoint);
         return if own {
             EntryUse::Usable
@@ -46,7 +46,7 @@ fn check_implicit<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &Ct
 /// [`check_implicit`] for entries that need it: a single comparison on the established path.
 #[inline(always)]
 pub fn entry_use<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &CtEntry) -> EntryUse {
-    if entry.rule.is_implicit_allow() {
+    if entry.rule().is_implicit_allow() {
         check_implicit(context, flow, entry)
     } else {
         EntryUse::Usable

@@ -6,6 +6,11 @@
 #![no_std]
 #![no_main]
 #![allow(
+    internal_features,
+    reason = "the target has no atomic types; the intrinsic is the only addition that other CPUs see whole"
+)]
+#![feature(core_intrinsics)]
+#![allow(
     missing_docs,
     unreachable_pub,
     reason = "a program, not a library: modules document themselves"
@@ -26,8 +31,12 @@
 mod clock;
 mod conntrack;
 mod context;
+mod ct_evaluate;
 mod ct_new;
 mod ct_store;
+mod ct_unreplied;
+mod ct_usage;
+mod current_packet;
 mod events;
 mod family;
 mod implicit_allow;

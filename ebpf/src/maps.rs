@@ -1,8 +1,16 @@
 //! The maps on the kernel side. Names, capacities and layouts come from `ringfence_common`.
 //!
-//! Invariants: control maps are written only by the agent and are not preallocated, so a looked-up
-//! value stays valid for the run of the program. Values of conntrack and of LRU maps may be
-//! recycled during the run, so a verdict in conntrack changes only by replacing the whole entry.
+//! What a looked-up value is good for, by kind of map:
+//! - Arrays: the memory always belongs to the same index. A value of up to eight bytes is read with
+//!   one load; a record of `ENDPOINTS` does not change while a program may refer to it.
+//! - LPM tries: a node is freed after an RCU grace period (`kfree_rcu`; Linux 6.14:
+//!   `bpf_mem_cache_free_rcu`, commit 3d8dc43eb2a3) and never rewritten, so a value stays what it was
+//!   for the run of the program.
+//! - Hashes without preallocation and LRU hashes: the memory may be given to another key at once
+//!   (`bpf_mem_alloc`, commit fba1a1c6c912; LRU lists since 4.10). Values are copied, and a copy is
+//!   used only if it proves its key, or if nothing depends on whose it is.
+//!
+//! Invariant: no decision reads a looked-up value twice.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -10,40 +18,48 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use ringfence_common::{
-    conntrack::{CtEntry, CtKey4, CtKey6},
+    conntrack::{
+        CtEntry, CtKey4, CtKey6,
+        unreplied::{CtSet4, CtSet6},
+    },
     deny_aggregate::{DenyCount, DenyKey},
-    endpoint::Endpoint,
+    endpoint::{Endpoint, POSITIONS, PROBES, RECORDS, RecordSlot, position},
     event::FlowEvent,
     fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
-    ids::{ClassId, IdentityId, NamespaceSlot},
+    ids::{ClassId, EndpointNumber, IdentityId, NamespaceSlot},
+    ipcache::IpcacheEntry,
     maps::{
         CIDR_CAPACITY, CONNTRACK_CAPACITY, DENIES_CAPACITY, ENDPOINTS_CAPACITY, EPOCHS,
         EVENTS_BYTES, FRAGMENT_CAPACITY, IDENTITIES, IPCACHE_CAPACITY, NAMESPACES, POLICY_CAPACITY,
-        RULES, RuleHit, UNREPLIED_CAPACITY,
+        RULES, RuleHit, UNREPLIED_SETS,
     },
     net::{Ip4, Ip6},
     policy::{PolicyKey, PolicyRow, PolicyTable},
-    quota::Usage,
+    quota::{Excess, Share, Usage},
     reject::{REJECTS_CAPACITY, RejectKey, RejectLimit},
     stats::STATS as COUNTERS,
 };
 
 use crate::{
+    ct_unreplied::Candidates,
+    current_packet::CurrentPacket,
     policy::PolicyLookup,
     policy_cache::{CachedDecision, SLOTS},
     reject::RejectBuffer,
 };
 
 #[map]
-pub static ENDPOINTS: HashMap<u32, Endpoint> =
-    HashMap::with_max_entries(ENDPOINTS_CAPACITY, BPF_F_NO_PREALLOC);
+static ENDPOINT_SLOTS: Array<u32> = Array::with_max_entries(POSITIONS, 0);
+#[map]
+static ENDPOINTS: Array<Endpoint> =
+    Array::with_max_entries((ENDPOINTS_CAPACITY + 1) * RECORDS, 0);
 #[map]
 static NAMESPACE_MODE: Array<u32> = Array::with_max_entries(NAMESPACES, 0);
 #[map]
-pub static IPCACHE4: HashMap<Ip4, IdentityId> =
+pub static IPCACHE4: HashMap<Ip4, IpcacheEntry> =
     HashMap::with_max_entries(IPCACHE_CAPACITY, BPF_F_NO_PREALLOC);
 #[map]
-pub static IPCACHE6: HashMap<Ip6, IdentityId> =
+pub static IPCACHE6: HashMap<Ip6, IpcacheEntry> =
     HashMap::with_max_entries(IPCACHE_CAPACITY, BPF_F_NO_PREALLOC);
 #[map]
 pub static CIDR4: LpmTrie<Ip4, IdentityId> =
@@ -58,6 +74,9 @@ static POLICY: LpmTrie<PolicyKey, PolicyRow> =
     LpmTrie::with_max_entries(POLICY_CAPACITY, BPF_F_NO_PREALLOC);
 #[map]
 static IDENTITY_EPOCH: Array<u32> = Array::with_max_entries(EPOCHS, 0);
+/// How often an address of the slot got another owner.
+#[map]
+static OWNERS: Array<u32> = Array::with_max_entries(EPOCHS, 0);
 #[map]
 pub static CT4: HashMap<CtKey4, CtEntry> =
     HashMap::with_max_entries(CONNTRACK_CAPACITY, BPF_F_NO_PREALLOC);
@@ -65,18 +84,23 @@ pub static CT4: HashMap<CtKey4, CtEntry> =
 pub static CT6: HashMap<CtKey6, CtEntry> =
     HashMap::with_max_entries(CONNTRACK_CAPACITY, BPF_F_NO_PREALLOC);
 #[map]
-pub static CT_UNREPLIED4: LruHashMap<CtKey4, CtEntry> =
-    LruHashMap::with_max_entries(UNREPLIED_CAPACITY, 0);
+pub static CT_UNREPLIED4: Array<CtSet4> = Array::with_max_entries(UNREPLIED_SETS, 0);
 #[map]
-pub static CT_UNREPLIED6: LruHashMap<CtKey6, CtEntry> =
-    LruHashMap::with_max_entries(UNREPLIED_CAPACITY, 0);
-/// Each endpoint's account of conntrack entries.
+pub static CT_UNREPLIED6: Array<CtSet6> = Array::with_max_entries(UNREPLIED_SETS, 0);
+/// The secret that places flows in sets.
 #[map]
-pub static CT_USAGE: HashMap<u32, Usage> =
-    HashMap::with_max_entries(ENDPOINTS_CAPACITY, BPF_F_NO_PREALLOC);
+static CT_SEED: Array<[u64; 2]> = Array::with_max_entries(1, 0);
+#[map]
+static CT_SHARE: Array<Share> = Array::with_max_entries(1, 0);
+/// Each endpoint's account of conntrack entries; endpoint number 0 counts for all.
+#[map]
+static CT_USAGE: Array<Usage> = Array::with_max_entries(ENDPOINTS_CAPACITY + 1, 0);
 /// By how much `CT_USAGE` exceeded the actual number of entries at the agent's last usage sweep.
 #[map]
-pub static CT_USAGE_SWEEP: HashMap<u32, u64> =
+static CT_USAGE_SWEEP: Array<Excess> = Array::with_max_entries(ENDPOINTS_CAPACITY + 1, 0);
+/// Pick-up windows that the agent has opened.
+#[map]
+static PICKUP: HashMap<u32, u32> =
     HashMap::with_max_entries(ENDPOINTS_CAPACITY, BPF_F_NO_PREALLOC);
 #[map]
 pub static FRAG4: LruHashMap<FragmentKey4, FragmentPorts> =
@@ -95,6 +119,20 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
 /// enough: TC programs run with bottom halves disabled and do not nest.
 #[map]
 pub static SCRATCH: PerCpuArray<FlowEvent> = PerCpuArray::with_max_entries(1, 0);
+/// The proven copy of the packet's conntrack entry.
+#[map]
+static SCRATCH_FOUND: PerCpuArray<CtEntry> = PerCpuArray::with_max_entries(1, 0);
+/// The key of the packet's flow, where global functions find it.
+#[map]
+static SCRATCH_KEYS: PerCpuArray<ScratchKeys> = PerCpuArray::with_max_entries(1, 0);
+/// The packet that this CPU is processing.
+#[map]
+static SCRATCH_PACKET4: PerCpuArray<CurrentPacket<Ip4>> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static SCRATCH_PACKET6: PerCpuArray<CurrentPacket<Ip6>> = PerCpuArray::with_max_entries(1, 0);
+/// Scratch space for the choice of a way.
+#[map]
+static SCRATCH_CANDIDATES: PerCpuArray<Candidates> = PerCpuArray::with_max_entries(1, 0);
 /// Scratch space for a conntrack entry to be stored.
 #[map]
 static SCRATCH_ENTRY: PerCpuArray<CtEntry> = PerCpuArray::with_max_entries(1, 0);
@@ -115,27 +153,151 @@ pub static REJECTS: LruHashMap<RejectKey, u64> = LruHashMap::with_max_entries(RE
 pub static LAST_REJECT: Array<u64> = Array::with_max_entries(1, 0);
 /// Rate limit of each endpoint's reject packets.
 #[map]
-pub static REJECT_LIMITS: LruHashMap<u32, RejectLimit> =
-    LruHashMap::with_max_entries(ENDPOINTS_CAPACITY, 0);
+pub static REJECT_LIMITS: Array<RejectLimit> = Array::with_max_entries(ENDPOINTS_CAPACITY + 1, 0);
 #[map]
 pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
+
+/// One load of four bytes: the compiler must not read the value again.
+#[inline(always)]
+fn load(value: Option<&u32>) -> u32 {
+    // SAFETY: a reference to a map value is valid and aligned.
+    value.map_or(0, |value| unsafe { core::ptr::read_volatile(value) })
+}
+
+/// A record by its slot.
+#[inline(always)]
+pub fn endpoint_record(slot: RecordSlot) -> Option<&'static Endpoint> {
+    ENDPOINTS.get(slot.0)
+}
+
+/// The record in force of an interface, with its slot.
+#[inline(always)]
+pub fn endpoint(ifindex: u32) -> Option<(RecordSlot, &'static Endpoint)> {
+    let first = RecordSlot(load(ENDPOINT_SLOTS.get(position(ifindex, 0))));
+    if let Some(record) = ENDPOINTS.get(first.0)
+        && record.ifindex == ifindex
+    {
+        return Some((first, record));
+    }
+    // Rare: another interface has this position.
+    let slot = RecordSlot(probe(ifindex));
+    let record = ENDPOINTS.get(slot.0)?;
+    (record.ifindex == ifindex).then_some((slot, record))
+}
+
+/// The slot of an interface that is not in its first position, or 0. Exported (global), so that the
+/// verifier checks it once.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn probe(ifindex: u32) -> u32 {
+    for probe in 1..PROBES {
+        let slot = load(ENDPOINT_SLOTS.get(position(ifindex, probe)));
+        if slot != 0
+            && let Some(record) = ENDPOINTS.get(slot)
+            && record.ifindex == ifindex
+        {
+            return slot;
+        }
+    }
+    0
+}
 
 /// The mode byte of a namespace; 0, which reads as `enforce`, if the slot does not exist.
 #[inline(always)]
 pub fn namespace_mode(slot: NamespaceSlot) -> u8 {
-    NAMESPACE_MODE.get(slot.0).map_or(0, |mode| *mode as u8)
+    load(NAMESPACE_MODE.get(slot.0)) as u8
 }
 
 /// The epoch of an address's slot.
 #[inline(always)]
 pub fn epoch(slot: u32) -> u32 {
-    IDENTITY_EPOCH.get(slot).map_or(0, |epoch| *epoch)
+    load(IDENTITY_EPOCH.get(slot))
+}
+
+/// The owner number of an address's slot.
+#[inline(always)]
+pub fn owner(slot: u32) -> u32 {
+    load(OWNERS.get(slot))
 }
 
 /// The class of an identity; [`ClassId::ANY`] if it has none.
 #[inline(always)]
 pub fn class(identity: IdentityId) -> ClassId {
-    CLASSES.get(identity.0).map_or(ClassId::ANY, |class| *class)
+    ClassId(load(CLASSES.get(identity.0).map(|class| &class.0)))
+}
+
+/// The secret that places flows in sets.
+#[inline(always)]
+pub fn ct_seed() -> [u64; 2] {
+    CT_SEED.get(0).map_or([0; 2], |seed| *seed)
+}
+
+/// What one endpoint may use of conntrack.
+#[inline(always)]
+pub fn ct_share() -> Share {
+    CT_SHARE.get(0).map_or_else(Share::default, |share| *share)
+}
+
+/// An endpoint's account. Other CPUs change it: read with one load, change by atomic addition.
+#[inline(always)]
+pub fn ct_usage(number: EndpointNumber) -> Option<*mut Usage> {
+    CT_USAGE.get_ptr_mut(number.0)
+}
+
+/// What the agent's last sweep found about an endpoint's account.
+#[inline(always)]
+pub fn ct_usage_excess(number: EndpointNumber) -> Excess {
+    CT_USAGE_SWEEP
+        .get(number.0)
+        .map_or_else(Excess::default, |excess| *excess)
+}
+
+/// This CPU's proven copy of the packet's conntrack entry.
+#[inline(always)]
+pub fn scratch_found() -> Option<&'static mut CtEntry> {
+    let slot = SCRATCH_FOUND.get_ptr_mut(0)?;
+    // SAFETY: as for `scratch_entry`, except that an ICMP error and its quoted packet take it in turn.
+    Some(unsafe { &mut *slot })
+}
+
+/// A conntrack key of each family.
+#[repr(C)]
+pub struct ScratchKeys {
+    pub key4: CtKey4,
+    pub reserved: u32,
+    pub key6: CtKey6,
+}
+
+/// This CPU's conntrack keys.
+#[inline(always)]
+pub fn scratch_keys() -> Option<&'static mut ScratchKeys> {
+    let slot = SCRATCH_KEYS.get_ptr_mut(0)?;
+    // SAFETY: as for `scratch_found`.
+    Some(unsafe { &mut *slot })
+}
+
+/// This CPU's packet of IPv4.
+#[inline(always)]
+pub fn scratch_packet4() -> Option<&'static mut CurrentPacket<Ip4>> {
+    let slot = SCRATCH_PACKET4.get_ptr_mut(0)?;
+    // SAFETY: as for `scratch_entry`.
+    Some(unsafe { &mut *slot })
+}
+
+/// This CPU's packet of IPv6.
+#[inline(always)]
+pub fn scratch_packet6() -> Option<&'static mut CurrentPacket<Ip6>> {
+    let slot = SCRATCH_PACKET6.get_ptr_mut(0)?;
+    // SAFETY: as for `scratch_entry`.
+    Some(unsafe { &mut *slot })
+}
+
+/// This CPU's candidates for a way.
+#[inline(always)]
+pub fn scratch_candidates() -> Option<&'static mut Candidates> {
+    let slot = SCRATCH_CANDIDATES.get_ptr_mut(0)?;
+    // SAFETY: as for `scratch_entry`.
+    Some(unsafe { &mut *slot })
 }
 
 /// This CPU's scratch conntrack entry.

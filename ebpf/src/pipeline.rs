@@ -8,7 +8,7 @@ use aya_ebpf::{Global, bindings::TC_ACT_UNSPEC, programs::TcContext};
 use aya_log_ebpf::debug;
 use ringfence_common::{
     drop_reason::DropReason,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, RecordSlot},
     event::FlowEvent,
     fragment::FragmentPorts,
     ids::{IdentityId, NamespaceSlot, TableId},
@@ -21,8 +21,9 @@ use ringfence_common::{
 };
 
 use crate::{
-    conntrack::{FlowPacket, is_allowed, track},
+    conntrack::is_allowed,
     context::Context,
+    current_packet::FlowPacket,
     events,
     family::Family,
     maps,
@@ -34,12 +35,13 @@ use crate::{
 static UNKNOWN_ENDPOINT: Endpoint = Endpoint {
     ip6: [Ip6::UNSPECIFIED; 2],
     ip4: [Ip4::UNSPECIFIED; 3],
+    ifindex: 0,
     identity: IdentityId::UNKNOWN,
     table: TableId::NONE,
-    namespace: NamespaceSlot::NODE_DEFAULT,
     pickup_until: 0,
+    namespace: NamespaceSlot::NODE_DEFAULT.0 as u16,
     mode_override: 0,
-    reserved: [0; 3],
+    reserved: 0,
 };
 
 /// Set at load time: whether drops are logged for debugging. A constant of the loaded program, so
@@ -61,43 +63,83 @@ fn log_drop(ctx: &TcContext, from_workload: bool) -> u32 {
 /// Runs one frame through the pipeline.
 #[inline(always)]
 pub fn run<const FROM: bool>(ctx: &TcContext) -> i32 {
-    let action = filter_frame::<FROM>(ctx);
-    if matches!(action, Action::Drop) && DEBUG.load() != 0 {
+    let passes = match filter_frame::<FROM>(ctx) {
+        Step::Pass => true,
+        Step::Drop => false,
+        Step::Track4 => Ip4::track() == Action::Pass as u32,
+        Step::Track6 => Ip6::track() == Action::Pass as u32,
+    };
+    if passes {
+        return TC_ACT_UNSPEC;
+    }
+    if DEBUG.load() != 0 {
         log_drop(ctx, FROM);
     }
-    match action {
-        Action::Pass => TC_ACT_UNSPEC,
-        Action::Drop => drop_or_reject(ctx.skb.skb, u32::from(FROM)),
+    drop_or_reject(ctx.skb.skb, u32::from(FROM))
+}
+
+/// What follows the steps before conntrack.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Step {
+    Pass,
+    Drop,
+    /// The current packet is one of a flow of IPv4,
+    Track4,
+    /// or of IPv6.
+    Track6,
+}
+
+impl From<Action> for Step {
+    #[inline(always)]
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Pass => Self::Pass,
+            Action::Drop => Self::Drop,
+        }
     }
 }
 
-#[inline(always)]
-fn filter_frame<const FROM: bool>(ctx: &TcContext) -> Action {
+/// The steps before conntrack. A function of its own, so that its stack is free again for conntrack.
+#[inline(never)]
+fn filter_frame<const FROM: bool>(ctx: &TcContext) -> Step {
     let skb = Skb::of(ctx);
     let ifindex = skb.ifindex();
-    // SAFETY: ENDPOINTS is not preallocated, so the value outlives this program's run (RCU).
-    let Some(endpoint) = (unsafe { maps::ENDPOINTS.get(ifindex) }) else {
-        let context = Context::new(&skb, ifindex, &UNKNOWN_ENDPOINT);
-        return deny_frame::<FROM>(&context, DropReason::UnknownEndpoint, 0);
+    let Some(found) = maps::endpoint(ifindex) else {
+        let unknown = (RecordSlot::default(), &UNKNOWN_ENDPOINT);
+        let context = Context::new(&skb, ifindex, unknown);
+        return deny_frame::<FROM>(&context, DropReason::UnknownEndpoint, 0).into();
     };
-    let mut context = Context::new(&skb, ifindex, endpoint);
+    let mut context = Context::new(&skb, ifindex, found);
     if skb.has_vlan_tag() {
-        return deny_frame::<FROM>(&context, DropReason::Vlan, 0);
+        return deny_frame::<FROM>(&context, DropReason::Vlan, 0).into();
     }
     match skb.ethertype() {
-        ethertype::IPV4 => filter_ip::<Ip4, FROM>(&skb, &mut context, is_dhcp4),
-        ethertype::IPV6 => filter_ip::<Ip6, FROM>(&skb, &mut context, is_dhcp6),
+        ethertype::IPV4 => {
+            filter_ip::<Ip4, FROM>(&skb, &mut context, is_dhcp4).map_or(Step::Track4, Step::from)
+        }
+        ethertype::IPV6 => {
+            filter_ip::<Ip6, FROM>(&skb, &mut context, is_dhcp6).map_or(Step::Track6, Step::from)
+        }
+        other => filter_link::<FROM>(&skb, &context, other).into(),
+    }
+}
+
+/// A frame that is not IP.
+#[inline(always)]
+fn filter_link<const FROM: bool>(skb: &Skb, context: &Context, ethertype: u16) -> Action {
+    match ethertype {
         ethertype::ARP => {
-            if FROM && let Err(reason) = arp::may_send(&skb, endpoint) {
-                deny_frame::<FROM>(&context, reason, 0)
+            if FROM && let Err(reason) = arp::may_send(skb, context.endpoint) {
+                deny_frame::<FROM>(context, reason, 0)
             } else if context.mode == Mode::Lockdown {
-                deny_frame::<FROM>(&context, DropReason::Lockdown, 0)
+                deny_frame::<FROM>(context, DropReason::Lockdown, 0)
             } else {
                 Action::Pass
             }
         }
-        ethertype::VLAN | ethertype::QINQ => deny_frame::<FROM>(&context, DropReason::Vlan, 0),
-        _ => deny_frame::<FROM>(&context, DropReason::Ethertype, 0),
+        ethertype::VLAN | ethertype::QINQ => deny_frame::<FROM>(context, DropReason::Vlan, 0),
+        _ => deny_frame::<FROM>(context, DropReason::Ethertype, 0),
     }
 }
 
@@ -106,49 +148,49 @@ fn parse_quoted<A: Family>(skb: &Skb, at: u32, quoted: &mut Packet<A>) -> Result
     A::parse_quoted(skb, at, quoted)
 }
 
+/// An IP packet; `None` if it belongs to a flow, which conntrack decides about.
 #[inline(always)]
 fn filter_ip<A: Family, const FROM: bool>(
     skb: &Skb,
     context: &mut Context,
     is_dhcp: fn(&Packet<A>) -> bool,
-) -> Action {
-    let mut packet = Packet::unknown();
-    if let Err(reason) = A::parse(skb, &mut packet) {
-        return deny_frame::<FROM>(context, reason, A::VERSION);
+) -> Option<Action> {
+    let Some(current) = A::scratch_packet() else {
+        return Some(deny_frame::<FROM>(context, DropReason::ConntrackFull, A::VERSION));
+    };
+    current.packet = Packet::unknown();
+    if let Err(reason) = A::parse(skb, &mut current.packet) {
+        return Some(deny_frame::<FROM>(context, reason, A::VERSION));
     }
+    let packet = &mut current.packet;
     if !FROM && matches!(packet.kind, Kind::FirstFragment | Kind::LaterFragment) {
         context.note_fragment(skb);
     }
-    if let Err(reason) = check_source::<A, FROM>(skb, context, &packet) {
-        return deny_packet::<A, FROM>(context, &packet, reason);
+    if let Err(reason) = check_source::<A, FROM>(skb, context, packet) {
+        return Some(deny_packet::<A, FROM>(context, packet, reason));
     }
-    if packet.kind == Kind::Discovery || (FROM && is_dhcp(&packet)) {
-        return pass_stateless::<A, FROM>(context, &packet);
+    if packet.kind == Kind::Discovery || (FROM && is_dhcp(packet)) {
+        return Some(pass_stateless::<A, FROM>(context, packet));
     }
     if (packet.kind == Kind::Error || packet.tcp.has(TcpFlags::RST))
         && rejects_in_flight(context.now)
         && is_sent_reject(skb.raw(), u32::from(FROM)) != 0
     {
-        return pass_stateless::<A, FROM>(context, &packet);
+        return Some(pass_stateless::<A, FROM>(context, packet));
     }
     if packet.kind == Kind::Error {
-        return match check_icmp_error::<A, FROM>(skb, context, &packet) {
-            Ok(()) => pass_stateless::<A, FROM>(context, &packet),
-            Err(reason) => deny_packet::<A, FROM>(context, &packet, reason),
-        };
+        return Some(match check_icmp_error::<A, FROM>(skb, context, packet) {
+            Ok(()) => pass_stateless::<A, FROM>(context, packet),
+            Err(reason) => deny_packet::<A, FROM>(context, packet, reason),
+        });
     }
     if packet.kind != Kind::Flow
-        && let Err(reason) = track_fragment::<A>(context, FROM, &mut packet)
+        && let Err(reason) = track_fragment::<A>(context, FROM, packet)
     {
-        return deny_packet::<A, FROM>(context, &packet, reason);
+        return Some(deny_packet::<A, FROM>(context, packet, reason));
     }
-    track(
-        context,
-        &FlowPacket {
-            packet: &packet,
-            from_workload: FROM,
-        },
-    )
+    current.keep(context, FROM);
+    None
 }
 
 /// From the workload: the source must be an own address, and no address of others may be announced.
@@ -194,14 +236,16 @@ fn track_fragment<A: Family>(
 ) -> Result<(), DropReason> {
     let key = A::fragment_key(context.ifindex, from_workload, packet);
     if packet.kind == Kind::FirstFragment {
-        let ports = FragmentPorts {
+        let mut ports = FragmentPorts {
             seen: context.now,
             source: packet.source_port,
             destination: packet.destination_port,
             protocol: packet.protocol,
             reserved: 0,
             headers: u16::try_from(packet.datagram_offset).unwrap_or(u16::MAX),
+            seal: 0,
         };
+        ports.seal = ports.seal_for(&key);
         return if A::fragment_store(&key, &ports) {
             Ok(())
         } else {
@@ -209,7 +253,7 @@ fn track_fragment<A: Family>(
         };
     }
     match A::fragment_find(&key) {
-        Some(ports) if ports.is_current(context.now) => {
+        Some(ports) if ports.is_current(context.now) && ports.is_sealed_for(&key) => {
             let overwrites = packet.datagram_offset < u32::from(ports.headers);
             if overwrites {
                 return Err(DropReason::TinyFragment);

@@ -2,21 +2,24 @@
 //!
 //! Invariants: the peer's identity is resolved at every lookup. An unknown peer is denied whatever
 //! the policy rows contain. The decision is written into the flow's entry with the rule that made
-//! it. The two parts of a lookup are separate functions because the stack does not hold both.
+//! it.
+//!
+//! Lookups are exported (global) functions, so that the verifier checks them once and not for every
+//! call path. Their arguments must be scalars; results are in per-CPU scratch space.
 
 use ringfence_common::{
     conntrack::CtEntry,
     drop_reason::DropReason,
-    ids::{IdentityId, RuleSlot},
+    ids::{ClassId, IdentityId, RuleSlot, TableId},
     mode::{Direction, Verdict},
     net::Port,
-    policy::{self, Decision, PolicyKey, Query},
+    policy::{self, Decision, PolicyKey},
 };
 
 use crate::{
     clock,
-    conntrack::FlowPacket,
     context::Context,
+    current_packet::FlowPacket,
     family::Family,
     maps::{self, Policy},
     policy_cache,
@@ -28,10 +31,10 @@ pub fn allow(entry: &mut CtEntry, rule: RuleSlot, peer: IdentityId) {
     entry.decide(&Decision::lasting(Verdict::Allow, rule), peer);
 }
 
-/// This CPU's policy lookup: [`lookup_current`] writes it, [`lookup_later`] continues it.
+/// This CPU's policy lookup.
 pub struct PolicyLookup {
     key: PolicyKey,
-    /// The result of [`lookup_later`].
+    /// The result of [`look_up`].
     decision: Decision,
 }
 
@@ -44,72 +47,54 @@ pub fn evaluate<A: Family>(
     (direction, port): (Direction, Port),
     entry: &mut CtEntry,
 ) {
-    if lookup_current(context, flow, direction, port, entry) != 0 {
-        evaluate_later(entry);
-    }
-}
-
-/// Stores the decision of a later period's row.
-#[inline(never)]
-fn evaluate_later(entry: &mut CtEntry) -> u32 {
-    let found = lookup_later(clock::boot()) != 0;
-    match maps::policy_lookup() {
-        Some(lookup) if found => entry.decide(&lookup.decision, entry.peer),
-        _ => entry.fail_closed(DropReason::NoPolicyRow, entry.peer),
-    }
-    0
-}
-
-/// Returns 1 if the decision is in the row of a later period.
-#[inline(never)]
-fn lookup_current<A: Family>(
-    context: &Context,
-    flow: &FlowPacket<A>,
-    direction: Direction,
-    port: Port,
-    entry: &mut CtEntry,
-) -> u32 {
     let identity = flow.peer().identity();
     if identity == IdentityId::UNKNOWN {
-        entry.fail_closed(DropReason::UnknownPeer, identity);
-        return 0;
+        return entry.fail_closed(DropReason::UnknownPeer, identity);
     }
+    let class = maps::class(identity);
+    let asked = u32::from(direction as u8)
+        | u32::from(flow.packet.protocol) << 8
+        | u32::from(port.number()) << 16;
+    let found = look_up(context.endpoint.table.0, class.0, asked, context.now) != 0;
+    match maps::policy_lookup() {
+        Some(lookup) if found => entry.decide(&lookup.decision, identity),
+        _ => entry.fail_closed(DropReason::NoPolicyRow, identity),
+    }
+}
+
+/// Finds the decision for a flow: direction, protocol and port from the lowest bit of `flow`. `now` is
+/// the tick clock. Returns 0 if there is no row.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn look_up(table: u32, class: u32, flow: u32, now: u64) -> u32 {
     let Some(lookup) = maps::policy_lookup() else {
-        entry.fail_closed(DropReason::NoPolicyRow, identity);
         return 0;
     };
-    let query = Query {
-        table: context.endpoint.table,
-        class: maps::class(identity),
-        direction,
-        protocol: flow.packet.protocol,
-        port,
+    let key = PolicyKey {
+        table: TableId(table),
+        class: ClassId(class),
+        direction: flow as u8,
+        protocol: (flow >> 8) as u8,
+        port: Port::new((flow >> 16) as u16),
     };
-    let key = query.key();
-    if let Some(decision) = policy_cache::get(&key, context.now) {
-        entry.decide(&decision, identity);
-        return 0;
+    if let Some(decision) = policy_cache::get(&key, now) {
+        lookup.decision = decision;
+        return 1;
     }
     lookup.key = key;
     match policy::lookup_current(&Policy, &mut lookup.key, clock::boot) {
         Ok(Some(decision)) => {
-            policy_cache::put(&key, context.now, &decision);
-            entry.decide(&decision, identity);
+            policy_cache::put(&key, now, &decision);
+            lookup.decision = decision;
+            1
         }
-        Ok(None) => {
-            entry.peer = identity;
-            return 1;
-        }
-        Err(reason) => entry.fail_closed(reason, identity),
+        Ok(None) => lookup_later(clock::boot()),
+        Err(_) => 0,
     }
-    0
 }
 
-/// Follows the schedule from the row that [`lookup_current`] found; returns 1 if it found the
-/// current period.
-///
-/// Exported (global), so that the verifier checks the loop once and not for every call path.
-/// Arguments of a global function must be scalars.
+/// Follows the schedule from the row that [`look_up`] found; returns 1 if it found the current
+/// period.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn lookup_later(now: u64) -> u32 {

@@ -7,8 +7,11 @@
 //! Both entry points are exported (global) functions that read the packet themselves, so that the
 //! verifier checks them once and not for every call path.
 
+use core::ptr::{read_volatile, write_volatile};
+
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
 use ringfence_common::{
+    ids::EndpointNumber,
     mode::Mode,
     net::{Ip4, Ip6},
     packet::{
@@ -18,14 +21,14 @@ use ringfence_common::{
             unreachable,
         },
     },
-    reject::{REJECT_LIFETIME, RejectKey, RejectLimit},
+    reject::{REJECT_LIFETIME, REJECTS_PER_SECOND, RejectKey, RejectLimit},
     stats::Counter,
 };
 
 use crate::{
-    clock, events,
+    clock, ct_usage, events,
     family::Family,
-    maps::{ENDPOINTS, LAST_REJECT, REJECT_LIMITS, REJECTS, namespace_mode, reject_buffer},
+    maps::{LAST_REJECT, REJECT_LIMITS, REJECTS, endpoint, namespace_mode, reject_buffer},
     skb::Skb,
 };
 
@@ -99,9 +102,8 @@ pub extern "C" fn is_sent_reject(raw: *mut __sk_buff, from_workload: u32) -> u32
 
 #[inline(always)]
 fn mode(ifindex: u32) -> Mode {
-    // SAFETY: ENDPOINTS is not preallocated, so the value outlives this program's run (RCU).
-    unsafe { ENDPOINTS.get(ifindex) }.map_or(Mode::Lockdown, |endpoint| {
-        Mode::effective(endpoint.mode_override, namespace_mode(endpoint.namespace))
+    endpoint(ifindex).map_or(Mode::Lockdown, |(_, endpoint)| {
+        Mode::effective(endpoint.mode_override, namespace_mode(endpoint.namespace()))
     })
 }
 
@@ -184,13 +186,25 @@ fn write_reject<A: Family>(skb: &Skb, from_workload: bool) -> Result<(), Counter
 /// endpoint at once it may exceed the limit by the number of CPUs.
 #[inline(always)]
 fn within_limit(ifindex: u32) -> bool {
-    if let Some(limit) = REJECT_LIMITS.get_ptr_mut(ifindex) {
-        // SAFETY: an LRU value stays mapped memory for the run; a concurrent writer or a recycled
-        // slot costs an inexact count.
-        return unsafe { &mut *limit }.take(clock::ticks());
+    let number = endpoint(ifindex).map_or(EndpointNumber::NONE, |(slot, _)| slot.number());
+    let Some(limit) = REJECT_LIMITS.get_ptr_mut(number.0) else {
+        return false;
+    };
+    let now = clock::ticks();
+    // SAFETY: an array element of this endpoint; other CPUs change it, so each field is accessed by
+    // one load, one store or one atomic addition.
+    unsafe {
+        if RejectLimit::is_over(read_volatile(&raw const (*limit).since), now) {
+            write_volatile(&raw mut (*limit).since, now);
+            write_volatile(&raw mut (*limit).given, 0);
+        }
+        let given = read_volatile(&raw const (*limit).given);
+        if given >= REJECTS_PER_SECOND {
+            return false;
+        }
+        ct_usage::add(&raw mut (*limit).given, 1);
     }
-    let mut limit = RejectLimit::default();
-    limit.take(clock::ticks()) && REJECT_LIMITS.insert(ifindex, limit, 0).is_ok()
+    true
 }
 
 /// Fills in the key of a reject packet; returns 0 if the packet cannot be one.

@@ -2,11 +2,12 @@
 //! part of a second.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{Arc, Mutex, TryLockError},
     time::Duration,
 };
 
+use ringfence_common::ids::EndpointNumber;
 use tracing::{debug, warn};
 
 use super::shared_state::SharedState;
@@ -28,7 +29,7 @@ impl Sweeper {
     }
 
     /// Starts a sweep, unless the previous one is still running. `now` is the kernel's tick clock.
-    pub(super) fn start(&self, now: u64, endpoints: BTreeSet<u32>, shared: Arc<SharedState>) {
+    pub(super) fn start(&self, now: u64, endpoints: BTreeMap<u32, EndpointNumber>, shared: Arc<SharedState>) {
         let conntrack = Arc::clone(&self.conntrack);
         tokio::task::spawn_blocking(move || {
             let mut conntrack = match conntrack.try_lock() {

@@ -430,7 +430,7 @@ impl Agent {
         let datapath = self.reconciler.datapath();
         match datapath.clocks() {
             Ok(now) => {
-                let endpoints = datapath.attached();
+                let endpoints = datapath.endpoint_numbers();
                 self.sweeper
                     .start(now.ticks, endpoints, Arc::clone(&self.shared));
             }

@@ -116,6 +116,7 @@ fn load(config: &Config) -> Result<Loaded, AppError> {
         capacities: capacities(config),
         force_clsact: config.force_clsact,
         debug: config.debug_kernel_log,
+        timeouts: config.timeouts.clone(),
     };
     let (mut kernel, telemetry) = KernelDatapath::load(&config.bpffs, &options)?;
     let log = if options.debug {

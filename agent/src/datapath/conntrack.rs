@@ -1,26 +1,30 @@
 //! The conntrack sweep: removes expired assured entries, which nothing else evicts, and corrects
 //! the endpoints' usage.
 //!
-//! Invariants: a live entry of an endpoint is never removed; this is the only writer of
-//! `CT_USAGE_SWEEP`, which corrects what the kernel programs count. The programs themselves move
-//! connections that close properly to the unreplied maps, so a missed sweep costs room and never a
-//! verdict.
+//! Invariants: a live entry of an endpoint is never removed; an unreplied entry is never written
+//! here, because a system call replaces a whole set. `CT_USAGE_SWEEP` corrects what the kernel
+//! programs count. A missed sweep costs room and never a verdict.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, MapData, MapError},
+    maps::{Array, HashMap, MapData},
 };
 use ringfence_common::{
-    conntrack::{CtEntry, CtKey4, CtKey6},
+    conntrack::{
+        CtEntry, CtKey4, CtKey6,
+        unreplied::{CtSet4, CtSet6, WayWord},
+    },
+    ids::EndpointNumber,
     maps as names,
-    quota::Usage,
+    quota::{Excess, Usage},
 };
 
 use super::{
     DatapathError,
-    maps::{failed, ignore_missing, take},
+    maps::{failed, open, take},
+    pins::Pins,
 };
 
 /// The most entries that one sweep removes, which bounds its memory.
@@ -35,12 +39,14 @@ pub struct Sweep {
     pub removed: u64,
 }
 
-/// Handles of the assured entries and the endpoints' usage.
+/// Handles of the conntrack maps and the endpoints' usage.
 pub struct Conntrack {
     assured4: HashMap<MapData, CtKey4, CtEntry>,
     assured6: HashMap<MapData, CtKey6, CtEntry>,
-    usage: HashMap<MapData, u32, Usage>,
-    usage_sweep: HashMap<MapData, u32, u64>,
+    unreplied4: Array<MapData, CtSet4>,
+    unreplied6: Array<MapData, CtSet6>,
+    usage: Array<MapData, Usage>,
+    usage_sweep: Array<MapData, Excess>,
     /// The most keys that one walk visits: concurrent writes can make a walk start over.
     max_visits: usize,
 }
@@ -63,63 +69,97 @@ impl ConntrackKey for CtKey6 {
 }
 
 impl Conntrack {
-    pub(super) fn take(ebpf: &mut Ebpf, capacity: u32) -> Result<Self, DatapathError> {
+    pub(super) fn take(
+        ebpf: &mut Ebpf,
+        pins: &Pins,
+        capacity: u32,
+    ) -> Result<Self, DatapathError> {
         Ok(Self {
             assured4: take(ebpf, names::CT4)?,
             assured6: take(ebpf, names::CT6)?,
-            usage: take(ebpf, names::CT_USAGE)?,
-            usage_sweep: take(ebpf, names::CT_USAGE_SWEEP)?,
+            unreplied4: take(ebpf, names::CT_UNREPLIED4)?,
+            unreplied6: take(ebpf, names::CT_UNREPLIED6)?,
+            usage: open(pins, names::CT_USAGE)?,
+            usage_sweep: open(pins, names::CT_USAGE_SWEEP)?,
             max_visits: 2 * capacity as usize,
         })
     }
 
-    /// Removes entries that have expired at `now` (tick clock) or belong to no endpoint, and writes
-    /// each endpoint's usage correction.
+    /// Removes assured entries that have expired at `now` (tick clock) or belong to no endpoint, and
+    /// writes each endpoint's usage correction.
     ///
     /// # Errors
     /// When a map cannot be walked or written; entries already removed stay removed.
-    pub fn sweep(&mut self, now: u64, endpoints: &BTreeSet<u32>) -> Result<Sweep, DatapathError> {
+    pub fn sweep(
+        &mut self,
+        now: u64,
+        endpoints: &BTreeMap<u32, EndpointNumber>,
+    ) -> Result<Sweep, DatapathError> {
         let mut count = SweepCount {
             now,
             max_visits: self.max_visits,
-            live: endpoints.iter().map(|ifindex| (*ifindex, 0)).collect(),
-            removed: 0,
+            live: endpoints.keys().map(|ifindex| (*ifindex, 0)).collect(),
+            removed: BTreeMap::new(),
         };
         count.walk(names::CT4, &mut self.assured4)?;
         count.walk(names::CT6, &mut self.assured6)?;
-        for (ifindex, live) in &count.live {
-            match self.usage.get(ifindex, 0) {
-                Ok(usage) => self
-                    .usage_sweep
-                    .insert(ifindex, usage.excess(*live), 0)
-                    .map_err(failed(names::CT_USAGE_SWEEP, "write a correction"))?,
-                Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(failed(names::CT_USAGE, "read a usage")(error)),
-            }
+        let unreplied = self.count_unreplied()?;
+        for (ifindex, number) in endpoints {
+            let assured = count.live.get(ifindex).copied().unwrap_or_default();
+            let unreplied = unreplied.get(number).copied().unwrap_or_default();
+            self.correct(*number, unreplied, assured)?;
         }
-        self.remove_other_usage(endpoints)?;
+        let assured = count.live.values().sum();
+        let all = self.usage.get(&0, 0);
+        let all = all.map_err(failed(names::CT_USAGE, "read a usage"))?;
+        let excess = Excess {
+            unreplied: 0,
+            assured: all.assured.wrapping_sub(assured),
+        };
+        self.set_excess(EndpointNumber::NONE, excess)?;
         Ok(Sweep {
-            assured: count.live.values().sum(),
-            removed: count.removed,
+            assured,
+            removed: count.removed.values().sum(),
         })
     }
 
-    /// Removes the usage of interfaces that are no endpoints: if an interface number is reused, its
-    /// usage must start at zero.
-    fn remove_other_usage(&mut self, endpoints: &BTreeSet<u32>) -> Result<(), DatapathError> {
-        let others: Vec<u32> = self
-            .usage
-            .keys()
-            .filter_map(Result::ok)
-            .filter(|ifindex| !endpoints.contains(ifindex))
-            .collect();
-        for ifindex in others {
-            ignore_missing(self.usage.remove(&ifindex))
-                .map_err(failed(names::CT_USAGE, "remove an endpoint"))?;
-            ignore_missing(self.usage_sweep.remove(&ifindex))
-                .map_err(failed(names::CT_USAGE_SWEEP, "remove an endpoint"))?;
+    /// Writes by how much an endpoint's account exceeds what there is.
+    fn correct(
+        &mut self,
+        number: EndpointNumber,
+        unreplied: u64,
+        assured: u64,
+    ) -> Result<(), DatapathError> {
+        let usage = self.usage.get(&number.0, 0);
+        let usage = usage.map_err(failed(names::CT_USAGE, "read a usage"))?;
+        let excess = Excess {
+            unreplied: usage.unreplied.wrapping_sub(unreplied),
+            assured: usage.assured.wrapping_sub(assured),
+        };
+        self.set_excess(number, excess)
+    }
+
+    fn set_excess(&mut self, number: EndpointNumber, excess: Excess) -> Result<(), DatapathError> {
+        self.usage_sweep
+            .set(number.0, excess, 0)
+            .map_err(failed(names::CT_USAGE_SWEEP, "write a correction"))
+    }
+
+    /// The ways in use, by endpoint.
+    fn count_unreplied(&self) -> Result<BTreeMap<EndpointNumber, u64>, DatapathError> {
+        let mut counts = BTreeMap::new();
+        let mut add = |words: &[WayWord]| {
+            for word in words.iter().filter(|word| word.0 != 0) {
+                *counts.entry(EndpointNumber(word.owner())).or_default() += 1;
+            }
+        };
+        for set in self.unreplied4.iter() {
+            add(&set.map_err(failed(names::CT_UNREPLIED4, "walk"))?.words);
         }
-        Ok(())
+        for set in self.unreplied6.iter() {
+            add(&set.map_err(failed(names::CT_UNREPLIED6, "walk"))?.words);
+        }
+        Ok(counts)
     }
 }
 
@@ -129,7 +169,8 @@ struct SweepCount {
     max_visits: usize,
     /// Live entries by endpoint interface.
     live: BTreeMap<u32, u64>,
-    removed: u64,
+    /// Removed entries, likewise.
+    removed: BTreeMap<u32, u64>,
 }
 
 impl SweepCount {
@@ -159,7 +200,7 @@ impl SweepCount {
             // A new connection with the same addresses and ports may have replaced it since.
             let still = map.get(&key, 0);
             if still.is_ok_and(|entry| self.is_dead(&key, &entry)) && map.remove(&key).is_ok() {
-                self.removed += 1;
+                *self.removed.entry(key.ifindex()).or_default() += 1;
             }
         }
         Ok(())

@@ -3,7 +3,10 @@
 //! Invariants: maps are opened from their pins if those exist, so a restart continues with the
 //! kernel's state; a pinned map with another capacity is refused, never resized silently.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -12,8 +15,11 @@ use aya::{
 };
 use nix::net::if_::if_indextoname;
 use ringfence_common::{
+    conntrack::{Timeout, Timeouts},
+    endpoint::RECORDS,
+    ids::EndpointNumber,
     maps as names,
-    quota::{Quota, unreplied_capacity},
+    quota::unreplied_sets,
 };
 
 use super::{
@@ -25,6 +31,7 @@ use super::{
     error::chain,
     maps::ControlMaps,
     pins::Pins,
+    seed,
     telemetry::Telemetry,
 };
 use crate::plan::{Action, Capacities, State};
@@ -38,6 +45,20 @@ pub struct LoadOptions {
     pub force_clsact: bool,
     /// Enable the programs' debug log.
     pub debug: bool,
+    /// Conntrack timeouts that differ from the defaults, in seconds.
+    pub timeouts: Vec<(Timeout, u32)>,
+}
+
+impl LoadOptions {
+    fn timeouts(&self) -> Timeouts {
+        let mut seconds = Timeout::DEFAULTS;
+        for (timeout, configured) in &self.timeouts {
+            if let Some(slot) = seconds.get_mut(*timeout as usize) {
+                *slot = *configured;
+            }
+        }
+        seconds
+    }
 }
 
 /// The loaded programs and maps.
@@ -73,10 +94,10 @@ impl KernelDatapath {
             loader.map_max_entries(name, capacity);
         }
         let conntrack_capacity = capacity_of(names::CT4, options);
-        let quota = Quota::of(conntrack_capacity);
-        let cost = quota.cost();
-        loader.override_global("UNREPLIED_COST", &cost, true);
-        loader.override_global("ASSURED_QUOTA", &quota.assured, true);
+        let sets = unreplied_sets(conntrack_capacity);
+        loader.override_global("UNREPLIED_SETS", &sets, true);
+        let timeouts = options.timeouts();
+        loader.override_global("TIMEOUTS", &timeouts, true);
         let tick = clock::tick()?;
         loader.override_global("TICK", &tick, true);
         let debug = u8::from(options.debug);
@@ -85,7 +106,8 @@ impl KernelDatapath {
             .load(OBJECT)
             .map_err(|error| DatapathError::Load(chain(&error)))?;
         load_programs(&mut ebpf)?;
-        let maps = ControlMaps::take(&mut ebpf)?;
+        seed::ensure(&mut ebpf)?;
+        let maps = ControlMaps::take(&mut ebpf, conntrack_capacity)?;
         let clock = ProgramClocks::take(&mut ebpf)?;
         let telemetry = Telemetry::take(&mut ebpf)?;
         let attached = pins.linked()?;
@@ -113,7 +135,7 @@ impl KernelDatapath {
     /// # Errors
     /// When the object has no conntrack maps, or they were already taken.
     pub fn take_conntrack(&mut self) -> Result<Conntrack, DatapathError> {
-        Conntrack::take(&mut self.ebpf, self.conntrack_capacity)
+        Conntrack::take(&mut self.ebpf, &self.pins, self.conntrack_capacity)
     }
 
     /// The programs' debug log. Can be taken once.
@@ -122,6 +144,12 @@ impl KernelDatapath {
     /// When the object has no log, or it was already taken.
     pub fn take_log(&mut self) -> Result<KernelLog, DatapathError> {
         KernelLog::take(&mut self.ebpf)
+    }
+
+    /// The number of each endpoint, by interface.
+    #[must_use]
+    pub fn endpoint_numbers(&self) -> BTreeMap<u32, EndpointNumber> {
+        self.maps.endpoint_numbers()
     }
 
     /// How programs are attached on this kernel.
@@ -201,16 +229,21 @@ fn check_pinned(pins: &Pins, options: &LoadOptions) -> Result<(), DatapathError>
 
 /// The capacity of every map whose capacity an index type does not fix.
 fn capacities(options: &LoadOptions) -> Vec<(&'static str, u32)> {
-    let unreplied = |assured| unreplied_capacity(capacity_of(assured, options));
-    let endpoints = capacity_of(names::ENDPOINTS, options);
+    let sets = unreplied_sets(capacity_of(names::CT4, options));
+    let endpoints = capacity_of(names::ENDPOINTS, options) + 1;
     let derived = [
-        (names::CT_UNREPLIED4, unreplied(names::CT4)),
-        (names::CT_UNREPLIED6, unreplied(names::CT6)),
+        (names::ENDPOINTS, endpoints * RECORDS),
+        (names::CT_UNREPLIED4, sets),
+        (names::CT_UNREPLIED6, sets),
         (names::CT_USAGE, endpoints),
         (names::CT_USAGE_SWEEP, endpoints),
+        (names::REJECT_LIMITS, endpoints),
+        (names::PICKUP, endpoints),
     ];
-    let configurable = DEFAULTS.map(|(map, _)| (map, capacity_of(map, options)));
-    [&derived[..], &configurable[..]].concat()
+    let own_size = |map: &&(&str, u32)| map.0 != names::ENDPOINTS;
+    let configurable = DEFAULTS.iter().filter(own_size);
+    let configurable = configurable.map(|(map, _)| (*map, capacity_of(map, options)));
+    derived.into_iter().chain(configurable).collect()
 }
 
 /// The configured capacity, or the default.

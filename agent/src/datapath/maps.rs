@@ -12,22 +12,23 @@ use aya::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ringfence_common::{
     endpoint::Endpoint,
-    ids::{ClassId, IdentityId, NamespaceSlot, TableId},
+    ids::{ClassId, EndpointNumber, IdentityId, NamespaceSlot, TableId},
+    ipcache::IpcacheEntry,
     maps as names,
     mode::Mode,
     net::{Ip4, Ip6},
     policy::{PolicyKey, PolicyRow},
 };
 
-use super::{DatapathError, Refused, batch, epochs::Epochs, error::chain};
+use super::{DatapathError, Refused, batch, endpoints::Endpoints, epochs::Epochs, error::chain, pins::Pins};
 use crate::plan::{Action, Capacities, State, TableRows};
 
 /// Handles of the control maps.
 pub(super) struct ControlMaps {
-    endpoints: HashMap<MapData, u32, Endpoint>,
+    endpoints: Endpoints,
     modes: Array<MapData, u32>,
-    ipcache4: HashMap<MapData, Ip4, IdentityId>,
-    ipcache6: HashMap<MapData, Ip6, IdentityId>,
+    ipcache4: HashMap<MapData, Ip4, IpcacheEntry>,
+    ipcache6: HashMap<MapData, Ip6, IpcacheEntry>,
     cidr4: LpmTrie<MapData, Ip4, IdentityId>,
     cidr6: LpmTrie<MapData, Ip6, IdentityId>,
     classes: Array<MapData, ClassId>,
@@ -43,6 +44,15 @@ pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
 ) -> Result<T, DatapathError> {
     let map = ebpf.take_map(name).ok_or(DatapathError::NoSuchMap(name))?;
     T::try_from(map).map_err(failed(name, "open"))
+}
+
+/// Opens a pinned map whose handle was already taken out of the object.
+pub(super) fn open<T: TryFrom<Map, Error = MapError>>(
+    pins: &Pins,
+    name: &'static str,
+) -> Result<T, DatapathError> {
+    let map = MapData::from_pin(pins.map(name)).and_then(Map::from_map_data);
+    map.and_then(T::try_from).map_err(failed(name, "open"))
 }
 
 pub(super) fn failed<E: std::error::Error>(
@@ -68,13 +78,13 @@ pub(super) fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapErro
 }
 
 impl ControlMaps {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
-        let endpoints: HashMap<_, u32, Endpoint> = take(ebpf, names::ENDPOINTS)?;
-        let ipcache4: HashMap<_, Ip4, IdentityId> = take(ebpf, names::IPCACHE4)?;
+    pub(super) fn take(ebpf: &mut Ebpf, conntrack_capacity: u32) -> Result<Self, DatapathError> {
+        let endpoints = Endpoints::take(ebpf, conntrack_capacity)?;
+        let ipcache4: HashMap<_, Ip4, IpcacheEntry> = take(ebpf, names::IPCACHE4)?;
         let cidr4: LpmTrie<_, Ip4, IdentityId> = take(ebpf, names::CIDR4)?;
         let policy: LpmTrie<_, PolicyKey, PolicyRow> = take(ebpf, names::POLICY)?;
         let capacities = Capacities {
-            endpoints: size_of(endpoints.map(), names::ENDPOINTS)?,
+            endpoints: endpoints.capacity(),
             ipcache: size_of(ipcache4.map(), names::IPCACHE4)?,
             cidr: size_of(cidr4.map(), names::CIDR4)?,
             policy: size_of(policy.map(), names::POLICY)?,
@@ -91,6 +101,11 @@ impl ControlMaps {
             epochs: Epochs::take(ebpf)?,
             capacities,
         })
+    }
+
+    /// The number of each endpoint, by interface.
+    pub(super) fn endpoint_numbers(&self) -> BTreeMap<u32, EndpointNumber> {
+        self.endpoints.numbers()
     }
 
     pub(super) const fn capacities(&self) -> Capacities {
@@ -121,12 +136,8 @@ impl ControlMaps {
             Action::DeleteAddress(address) => self.delete_address(*address),
             Action::BumpEpoch(address) => self.epochs.bump(*address),
             Action::BumpAllEpochs => self.epochs.bump_all(),
-            Action::PutEndpoint(ifindex, endpoint) => self
-                .endpoints
-                .insert(ifindex, endpoint, 0)
-                .map_err(failed(names::ENDPOINTS, "write an endpoint")),
-            Action::DeleteEndpoint(ifindex) => ignore_missing(self.endpoints.remove(ifindex))
-                .map_err(failed(names::ENDPOINTS, "remove an endpoint")),
+            Action::PutEndpoint(ifindex, endpoint) => self.endpoints.put(*ifindex, endpoint),
+            Action::DeleteEndpoint(ifindex) => self.endpoints.remove(*ifindex),
         }
     }
 
@@ -185,14 +196,18 @@ impl ControlMaps {
 
     fn put_address(&mut self, address: IpAddr, identity: IdentityId) -> Result<(), DatapathError> {
         match address {
-            IpAddr::V4(a) => self
-                .ipcache4
-                .insert(Ip4::from_wire(a.octets()), identity, 0)
-                .map_err(failed(names::IPCACHE4, "write an address")),
-            IpAddr::V6(a) => self
-                .ipcache6
-                .insert(Ip6::from_wire(a.octets()), identity, 0)
-                .map_err(failed(names::IPCACHE6, "write an address")),
+            IpAddr::V4(a) => {
+                let address = Ip4::from_wire(a.octets());
+                let entry = IpcacheEntry::new(address, identity);
+                let written = self.ipcache4.insert(address, entry, 0);
+                written.map_err(failed(names::IPCACHE4, "write an address"))
+            }
+            IpAddr::V6(a) => {
+                let address = Ip6::from_wire(a.octets());
+                let entry = IpcacheEntry::new(address, identity);
+                let written = self.ipcache6.insert(address, entry, 0);
+                written.map_err(failed(names::IPCACHE6, "write an address"))
+            }
         }
     }
 
@@ -208,11 +223,11 @@ impl ControlMaps {
     /// Reads back every control map.
     pub(super) fn read(&self) -> Result<State, DatapathError> {
         let mut addresses: Vec<(IpAddr, IdentityId)> = Vec::new();
-        for (ip, identity) in entries(&self.ipcache4, names::IPCACHE4)? {
-            addresses.push((IpAddr::from(ip.to_wire()), identity));
+        for (ip, entry) in entries(&self.ipcache4, names::IPCACHE4)? {
+            addresses.push((IpAddr::from(ip.to_wire()), entry.identity()));
         }
-        for (ip, identity) in entries(&self.ipcache6, names::IPCACHE6)? {
-            addresses.push((IpAddr::from(ip.to_wire()), identity));
+        for (ip, entry) in entries(&self.ipcache6, names::IPCACHE6)? {
+            addresses.push((IpAddr::from(ip.to_wire()), entry.identity()));
         }
         let identities = addresses.iter().map(|(_, identity)| *identity);
         let prefixes = self.read_prefixes()?;
@@ -224,9 +239,7 @@ impl ControlMaps {
                 .map_err(failed(names::CLASSES, "read a class"))?;
             classes.insert(identity, class);
         }
-        let endpoints: BTreeMap<u32, Endpoint> = entries(&self.endpoints, names::ENDPOINTS)?
-            .into_iter()
-            .collect();
+        let endpoints = self.endpoints.read()?;
         Ok(State {
             tables: self.read_tables()?,
             modes: self.read_modes(&endpoints)?.into_iter().collect(),
@@ -275,7 +288,7 @@ impl ControlMaps {
         let mut modes = BTreeMap::new();
         for slot in endpoints
             .values()
-            .map(|e| e.namespace)
+            .map(Endpoint::namespace)
             .chain([NamespaceSlot::NODE_DEFAULT])
         {
             let raw = self
@@ -322,18 +335,20 @@ fn class(action: &Action) -> Option<(u32, ClassId)> {
     }
 }
 
-fn address4(action: &Action) -> Option<(Ip4, IdentityId)> {
-    match action {
-        Action::PutAddress(IpAddr::V4(a), id) => Some((Ip4::from_wire(a.octets()), *id)),
-        _ => None,
-    }
+fn address4(action: &Action) -> Option<(Ip4, IpcacheEntry)> {
+    let Action::PutAddress(IpAddr::V4(a), id) = action else {
+        return None;
+    };
+    let address = Ip4::from_wire(a.octets());
+    Some((address, IpcacheEntry::new(address, *id)))
 }
 
-fn address6(action: &Action) -> Option<(Ip6, IdentityId)> {
-    match action {
-        Action::PutAddress(IpAddr::V6(a), id) => Some((Ip6::from_wire(a.octets()), *id)),
-        _ => None,
-    }
+fn address6(action: &Action) -> Option<(Ip6, IpcacheEntry)> {
+    let Action::PutAddress(IpAddr::V6(a), id) = action else {
+        return None;
+    };
+    let address = Ip6::from_wire(a.octets());
+    Some((address, IpcacheEntry::new(address, *id)))
 }
 
 fn entries<K: Pod, V: Pod>(

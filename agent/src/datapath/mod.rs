@@ -9,6 +9,7 @@ mod batch;
 mod clock;
 mod conntrack;
 mod debug;
+mod endpoints;
 mod epochs;
 mod error;
 mod kernel;
@@ -16,6 +17,8 @@ mod maps;
 mod pins;
 mod preflight;
 mod privileges;
+mod rcu;
+mod seed;
 mod telemetry;
 
 use std::{

@@ -44,6 +44,12 @@ pub struct Counters {
     pub rejects_limited: u64,
     /// Rejected packets without a reject packet, because it could not be sent.
     pub rejects_failed: u64,
+    /// Live unreplied entries replaced by another flow's.
+    pub flows_recycled: u64,
+    /// Allowed flows without an entry, because there was no room for one.
+    pub flows_not_stored: u64,
+    /// Looked-up records that were given to another key while they were read.
+    pub records_recycled: u64,
 }
 
 /// How denied packets are reported, whether they were dropped or passed. The three numbers add up
@@ -120,6 +126,9 @@ impl Telemetry {
             rejects_sent: self.counter(Counter::RejectsSent as u32)?,
             rejects_limited: self.counter(Counter::RejectsLimited as u32)?,
             rejects_failed: self.counter(Counter::RejectsFailed as u32)?,
+            flows_recycled: self.counter(Counter::FlowsRecycled as u32)?,
+            flows_not_stored: self.counter(Counter::FlowsNotStored as u32)?,
+            records_recycled: self.counter(Counter::RecordsRecycled as u32)?,
         })
     }
 

@@ -18,7 +18,7 @@ pub(super) fn of(record: &FlowRecord, reason: DropReason) -> (u32, &'static str)
         DropReason::UnknownEndpoint => (152, "NO_MATCHING_LOCAL_CONTAINER_FOUND"),
         DropReason::SpoofedSource | DropReason::ArpSpoof => (132, "INVALID_SOURCE_IP"),
         DropReason::ConntrackFull => (155, "CT_MAP_INSERTION_FAILED"),
-        DropReason::FlowLimit => (198, "DROP_RATE_LIMITED"),
+        DropReason::ReplyForgotten => (163, "UNKNOWN_CONNECTION_TRACKING_STATE"),
         DropReason::Truncated | DropReason::TcpHeader | DropReason::UdpHeader => {
             (135, "CT_TRUNCATED_OR_INVALID_HEADER")
         }

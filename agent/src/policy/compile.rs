@@ -214,11 +214,12 @@ impl Compiler {
             };
             let (ip4, ip6) = own_addresses(&info.workload);
             let endpoint = Endpoint {
+                ifindex: local.ifindex,
                 ip6,
                 ip4,
                 identity: info.identity,
                 table: info.table,
-                namespace: self.namespace(&info.workload.id.namespace)?,
+                namespace: slot_of(self.namespace(&info.workload.id.namespace)?),
                 pickup_until: local.pickup_until,
                 mode_override: mode_override(
                     inputs.locked,
@@ -226,7 +227,7 @@ impl Compiler {
                     &info.workload,
                     inputs.modes.of(&info.workload.id.namespace),
                 ),
-                reserved: [0; 3],
+                reserved: 0,
             };
             endpoints.insert(local.ifindex, endpoint);
         }
@@ -299,6 +300,11 @@ fn lay_out(
         );
     }
     Ok((endpoints, kinds))
+}
+
+/// A namespace's slot in an endpoint record: slots are below [`ringfence_common::maps::NAMESPACES`].
+pub(super) fn slot_of(slot: NamespaceSlot) -> u16 {
+    u16::try_from(slot.0).unwrap_or_default()
 }
 
 /// The own addresses for the endpoint record; the inventory refuses more than fit.

@@ -10,7 +10,7 @@ use ringfence_common::{
 };
 
 use super::{
-    compile::{Compiler, own_addresses},
+    compile::{Compiler, own_addresses, slot_of},
     desired::{Inputs, LocalEndpoint},
     lockdown::mode_override,
 };
@@ -32,14 +32,15 @@ impl Compiler {
         };
         let (ip4, ip6) = own_addresses(workload);
         let endpoint = Endpoint {
+            ifindex: local.ifindex,
             ip6,
             ip4,
             identity: IdentityId::UNKNOWN,
             table: TableId::NONE,
-            namespace,
+            namespace: slot_of(namespace),
             pickup_until: local.pickup_until,
             mode_override: mode_override(inputs.locked, inputs.inventory, workload, mode),
-            reserved: [0; 3],
+            reserved: 0,
         };
         Some((endpoint, mode))
     }

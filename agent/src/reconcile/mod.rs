@@ -303,7 +303,7 @@ impl<D: Datapath> Reconciler<D> {
             };
             self.ledger.append(&self.compiler.numbers.take_fresh())?;
             self.write(&[
-                Action::SetMode(endpoint.namespace, mode),
+                Action::SetMode(endpoint.namespace(), mode),
                 Action::PutEndpoint(local.ifindex, endpoint),
             ])?;
         }

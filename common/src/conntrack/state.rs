@@ -4,8 +4,10 @@
 //! allowed. TCP windows are not tracked: a reset or FIN that the ends ignore shortens an entry's
 //! timeout only until both ends have sent more.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use crate::{
-    SECOND,
+    layout::shared_layout,
     packet::{TcpFlags, protocol},
 };
 
@@ -111,32 +113,43 @@ pub const fn next_state(before: u8, proto: u8, reply: bool, tcp: TcpFlags) -> u8
     after
 }
 
-/// The timeout of an entry after its last packet, in nanoseconds.
+/// Whether the packets of a protocol show which end opened the flow: TCP by its SYN, ICMP echo by its
+/// type. Of other protocols either end may be taken for the opener ([`super::opener`]).
 #[inline(always)]
 #[must_use]
-pub const fn timeout(entry_state: u8, proto: u8) -> u64 {
-    let seconds = match proto {
-        protocol::TCP => {
-            if entry_state & RESET != 0 || entry_state & FINS == FINS {
-                10
-            } else if entry_state & FINS != 0 {
-                120
-            } else if entry_state & ESTABLISHED != 0 {
-                8000
-            } else {
-                30
-            }
-        }
-        protocol::UDP => {
-            if entry_state & REPLIED != 0 {
-                180
-            } else {
-                30
-            }
-        }
-        protocol::ICMP | protocol::ICMPV6 => 30,
-        protocol::SCTP => 300,
-        _ => 60,
-    };
-    seconds * SECOND
+pub const fn shows_opener(proto: u8) -> bool {
+    matches!(proto, protocol::TCP | protocol::ICMP | protocol::ICMPV6)
+}
+
+/// The bits of a state, each in a byte of its own. A CPU that sets one bit stores one byte, so it
+/// cannot undo what another CPU set at the same time, and needs no atomic operation (those that do
+/// more than add exist since Linux 5.12).
+#[repr(transparent)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct StateBytes(pub u64);
+shared_layout!(StateBytes, size 8);
+
+impl StateBytes {
+    /// The bytes of a state.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(state: u8) -> Self {
+        // Spread the bits: byte i holds bit i. The multiplication copies the state to every byte.
+        let copies = (state as u64).wrapping_mul(0x0101_0101_0101_0101);
+        let bits = copies & 0x8040_2010_0804_0201;
+        // Each byte is 0 or a power of two below 256; adding 0x7f carries into the top bit.
+        let ones = ((bits.wrapping_add(0x007f_7f7f_7f7f_7f7f)) | bits) & 0x8080_8080_8080_8080;
+        Self((ones >> 7).to_le())
+    }
+
+    /// The state.
+    #[must_use]
+    #[inline(always)]
+    pub const fn bits(self) -> u8 {
+        // Gather the lowest bit of every byte in the highest byte.
+        let ones = u64::from_le(self.0) & 0x0101_0101_0101_0101;
+        (ones.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8
+    }
 }

@@ -1,27 +1,38 @@
-//! Conntrack under attack: unreplied flows cannot evict assured ones, and no endpoint can fill the
-//! maps.
+//! Conntrack under attack: no flood costs another endpoint, or the endpoint's own open connections,
+//! an entry, and nothing that policy allows is dropped for it.
 //!
-//! The maps of these tests are smaller than the agent's, and so are the quotas.
-
-use std::collections::BTreeSet;
+//! The tables of these tests are smaller than the agent's, and so are the shares.
 
 use ringfence_common::{
+    conntrack::unreplied::WAYS,
     drop_reason::DropReason,
+    endpoint::Endpoint,
     ids::TableId,
     mode::{Direction, Mode, Verdict},
+    net::{Ip4, Ip6},
     policy::PolicyRow,
-    quota::{Quota, UNREPLIED_TIMEOUT, unreplied_capacity},
+    quota::{Share, unreplied_sets},
 };
+use ringfence::plan::Action;
 
 use crate::fence::{
-    Arriving, FRIEND, FRIENDS, Fence, IFINDEX, LOCAL, Leaving, Outcome, RULE, exact,
+    Arriving, FRIEND, FRIENDS, Fence, IFINDEX, LOCAL, Leaving, Outcome, RULE, TABLE, exact,
 };
-use crate::frames::{ACK, FIN, Flow, PSH, RST, SYN, TCP, UDP, echo, echo_reply, frame};
+use crate::frames::{ACK, FIN, Flow, PSH, RST, SYN, TCP, UDP};
 use crate::loaded::CONNTRACK;
 
 /// The endpoint's policy table after a change.
 const NEXT: TableId = TableId(8);
-const QUOTA: Quota = Quota::of(CONNTRACK);
+
+/// The share of each of some endpoints.
+fn share(endpoints: u32) -> Share {
+    Share::of(CONNTRACK, endpoints)
+}
+
+/// Entries that both unreplied tables have room for.
+fn ways() -> usize {
+    2 * unreplied_sets(CONNTRACK) as usize * WAYS
+}
 
 /// A connection of the workload from a port to port 443 of [`FRIEND`].
 fn connection(v6: bool, port: u16) -> Flow {
@@ -39,7 +50,7 @@ fn establish(fence: &mut Fence, flow: &Flow) {
     fence.passes(Leaving, &flow.outbound(TCP, ACK | PSH), "the first data");
 }
 
-/// Datagrams from different ports of [`FRIEND`]: flows that the workload's quota does not limit.
+/// Datagrams from different ports of [`FRIEND`].
 fn flood_from_outside(fence: &mut Fence, v6: bool, count: u32) {
     for number in 0..count {
         let [high, _, port @ ..] = number.to_be_bytes();
@@ -48,12 +59,12 @@ fn flood_from_outside(fence: &mut Fence, v6: bool, count: u32) {
             local: (LOCAL, 53 + u16::from(high)),
             peer: (FRIEND, u16::from_be_bytes(port)),
         };
-        fence.arriving(&flow.inbound(UDP, 0));
+        fence.passes(Arriving, &flow.inbound(UDP, 0), "policy allows the flood");
     }
 }
 
 #[test]
-fn a_flood_of_unreplied_flows_evicts_no_assured_entry() {
+fn a_flood_evicts_unreplied_entries_and_no_open_connection() {
     for v6 in [false, true] {
         let mut fence = Fence::new();
         fence.allow(Direction::Egress, TCP, 443);
@@ -72,13 +83,8 @@ fn a_flood_of_unreplied_flows_evicts_no_assured_entry() {
 
         flood_from_outside(&mut fence, v6, 65_536);
         let reply = half_open.inbound(TCP, SYN | ACK);
-        assert_eq!(
-            fence.arriving(&reply),
-            Outcome::Dropped,
-            "control: the flood evicted an unreplied entry"
-        );
-        // The kernel's LRU keeps entries that were looked up again, which an unreplied entry is
-        // not.
+        let what = "control: the flood evicted an unreplied entry";
+        fence.denies(Arriving, &reply, DropReason::ReplyForgotten, what);
         let greeting = unused.inbound(TCP, ACK | PSH);
         fence.passes(Arriving, &greeting, "a server that sends first, and late");
         for flow in &established {
@@ -91,121 +97,95 @@ fn a_flood_of_unreplied_flows_evicts_no_assured_entry() {
 }
 
 #[test]
-fn unreplied_flows_of_a_workload_are_limited_and_counted() {
+fn one_way_flows_beyond_the_share_pass_and_replace_the_endpoints_own() {
     for number in [TCP, UDP] {
         let mut fence = Fence::new();
         fence.allow(Direction::Egress, number, 443);
-        let sent = 4 * QUOTA.unreplied;
-        let mut passed = 0;
+        let sent = 60_000;
         for port in 0..sent {
-            let flow = connection(port % 2 == 1, u16::try_from(port).unwrap());
-            passed += u32::from(fence.leaving(&flow.outbound(number, SYN)) == Outcome::Passed);
+            let flow = connection(port % 2 == 1, port);
+            fence.passes(Leaving, &flow.outbound(number, SYN), "policy allows it");
         }
-        // The charge of the first ones may expire while the others are sent.
-        assert!(
-            (QUOTA.unreplied..QUOTA.unreplied * 2).contains(&passed),
-            "{passed}"
-        );
-        let limited = (u64::from(sent - passed), 0);
-        assert_eq!(fence.count(DropReason::FlowLimit), limited);
         let counters = fence.counters();
-        assert_eq!(counters.flows_allowed, u64::from(passed));
-        assert_eq!(counters.flows_denied, u64::from(sent - passed));
+        assert_eq!(counters.flows_allowed, u64::from(sent));
+        assert_eq!(counters.flows_denied, 0);
+        assert_eq!(counters.flows_not_stored, 0);
+        assert!(counters.flows_recycled > 0, "control: more than the table holds");
+        let used = fence.unreplied();
+        assert!(used <= ways() && used >= share(1).unreplied as usize, "{used}");
+        assert_eq!(fence.usage().unreplied, used as u64, "the account is exact");
+        let newest = connection((sent - 1) % 2 == 1, sent - 1);
+        fence.passes(
+            Arriving,
+            &newest.inbound(number, SYN | ACK),
+            "the reply to the newest flow",
+        );
     }
 }
 
 #[test]
-fn observe_counts_flows_over_the_limit_and_lets_them_pass() {
+fn a_reply_to_a_replaced_flow_is_denied_and_named() {
+    let mut fence = Fence::new();
+    fence.allow(Direction::Egress, UDP, 443);
+    let first = connection(false, 1);
+    fence.passes(Leaving, &first.outbound(UDP, 0), "the first flow");
+    let stranger = connection(false, 60_001);
+    fence.denies(
+        Arriving,
+        &stranger.inbound(UDP, 0),
+        DropReason::Policy,
+        "control: nothing was replaced yet",
+    );
+    for port in 2..60_000 {
+        let flow = connection(false, port);
+        fence.passes(Leaving, &flow.outbound(UDP, 0), "policy allows it");
+    }
+    let what = "its entry is gone";
+    fence.denies(Arriving, &first.inbound(UDP, 0), DropReason::ReplyForgotten, what);
+    let other = Flow {
+        peer: (FRIEND, 444),
+        ..first
+    };
+    let what = "policy allows no flow that it could reply to";
+    fence.denies(Arriving, &other.inbound(UDP, 0), DropReason::Policy, what);
+    assert_eq!(fence.count(DropReason::ReplyForgotten), (1, 0));
+}
+
+#[test]
+fn observe_lets_replies_to_replaced_flows_pass() {
     let mut fence = Fence::new();
     fence.allow(Direction::Egress, UDP, 443);
     fence.set_mode(Mode::Observe);
-    let mut last = None;
-    for port in 0..3 * QUOTA.unreplied {
-        let flow = connection(false, u16::try_from(port).unwrap());
-        assert_eq!(fence.leaving(&flow.outbound(UDP, 0)), Outcome::Passed);
-        last = Some(flow);
+    for port in 0..60_000 {
+        let flow = connection(false, port);
+        fence.passes(Leaving, &flow.outbound(UDP, 0), "observe");
     }
-    let (dropped, observed) = fence.count(DropReason::FlowLimit);
-    assert_eq!(dropped, 0);
-    assert!(observed > u64::from(QUOTA.unreplied), "{observed}");
-    // The reply to a flow that passed in spite of the limit is not counted again.
-    fence.passes(Arriving, &last.unwrap().inbound(UDP, 0), "its reply");
+    let forgotten = connection(false, 0).inbound(UDP, 0);
+    assert_eq!(fence.arriving(&forgotten), Outcome::Passed);
+    assert_eq!(fence.count(DropReason::ReplyForgotten), (0, 1));
 }
 
+/// Another interface, with an endpoint that the flooder has to leave room for.
 #[test]
-fn replied_flows_are_not_charged() {
+fn an_endpoint_within_its_share_finds_room_beside_a_flood() {
     let mut fence = Fence::new();
-    fence.allow(Direction::Egress, TCP, 443);
-    for port in 0..2 * QUOTA.unreplied {
-        let flow = connection(false, u16::try_from(port).unwrap());
-        establish(&mut fence, &flow);
-        fence.passes(Arriving, &flow.inbound(TCP, RST), "reset by the peer");
-    }
-    assert_eq!(fence.assured(), 0);
-    let ping = |fence: &mut Fence, id: u32| {
-        let id = u16::try_from(id).unwrap();
-        let request = echo(false, id);
-        let (local, friend) = (LOCAL.ip(false), FRIEND.ip(false));
-        fence.passes(Leaving, &frame(local, friend, 1, &request), "a request");
-        let reply = echo_reply(false, id);
-        fence.passes(Arriving, &frame(friend, local, 1, &reply), "its reply");
+    fence.allow(Direction::Egress, UDP, 443);
+    let mut neighbour = Endpoint {
+        table: TABLE,
+        namespace: 3,
+        ..Endpoint::default()
     };
-    fence.allow_friends();
-    for id in 0..2 * QUOTA.unreplied {
-        ping(&mut fence, id);
+    neighbour.ip4[0] = Ip4::from_wire([10, 0, 0, 77]);
+    neighbour.ip6[0] = Ip6::default();
+    fence.write(Action::PutEndpoint(IFINDEX + 1, neighbour));
+    let limit = share(2).unreplied as usize;
+    for port in 0..60_000 {
+        let flow = connection(false, port);
+        fence.passes(Leaving, &flow.outbound(UDP, 0), "policy allows it");
     }
-}
-
-/// Otherwise the refunds of one port pair that is refused again and again would pay for a flood.
-#[test]
-fn a_restarted_connection_is_charged_again() {
-    let mut fence = Fence::new();
-    fence.allow(Direction::Egress, TCP, 443);
-    let refused = connection(false, 1);
-    let mut passed = 0;
-    for port in 2..2 + 2 * QUOTA.unreplied {
-        let flow = connection(false, u16::try_from(port).unwrap());
-        passed += u32::from(fence.leaving(&flow.outbound(TCP, SYN)) == Outcome::Passed);
-        if fence.leaving(&refused.outbound(TCP, SYN)) == Outcome::Passed {
-            fence.passes(Arriving, &refused.inbound(TCP, RST | ACK), "refused");
-        }
-    }
-    assert!(passed < QUOTA.unreplied * 3 / 2, "{passed}");
-}
-
-#[test]
-fn refused_connections_are_mostly_refunded() {
-    let mut fence = Fence::new();
-    fence.allow(Direction::Egress, TCP, 443);
-    for port in 0..4 * QUOTA.unreplied {
-        let flow = connection(false, u16::try_from(port).unwrap());
-        fence.passes(Leaving, &flow.outbound(TCP, SYN), "a SYN");
-        fence.passes(Arriving, &flow.inbound(TCP, RST | ACK), "refused");
-    }
-}
-
-/// A scan that resets its connections leaves entries, so a part of each charge is kept.
-#[test]
-fn a_part_of_the_charge_is_kept_when_the_originator_resets() {
-    for (last, kept) in [
-        (ACK, 0),
-        (RST, QUOTA.cost() / 64),
-        (RST | ACK, QUOTA.cost() / 64),
-    ] {
-        let mut fence = Fence::new();
-        fence.allow(Direction::Egress, TCP, 443);
-        let flow = connection(false, 1000);
-        fence.passes(Leaving, &flow.outbound(TCP, SYN), "a SYN");
-        let charged = fence.charged_until();
-        fence.passes(Arriving, &flow.inbound(TCP, SYN | ACK), "the SYN+ACK");
-        assert_eq!(
-            fence.charged_until(),
-            charged,
-            "not refunded before the originator continues"
-        );
-        fence.passes(Leaving, &flow.outbound(TCP, last), "continued or reset");
-        assert_eq!(charged - fence.charged_until(), QUOTA.cost() - kept);
-    }
+    let (used, room) = (fence.unreplied(), ways() / 2);
+    assert!(used > limit, "control: the flood exceeds its share");
+    assert!(used <= room * 6 / 8 + limit, "a part is left to others: {used} of {room}");
 }
 
 #[test]
@@ -227,6 +207,7 @@ fn a_closed_connection_is_no_longer_assured() {
         fence.passes(Arriving, &flow.inbound(TCP, ACK), "the last ACK");
         establish(&mut fence, &flow);
         assert_eq!(fence.assured(), 1, "the same ports again");
+        assert_eq!(fence.usage().assured, 1, "the account is exact");
     }
 }
 
@@ -269,54 +250,70 @@ fn a_connection_that_continues_after_a_reset_is_assured_again() {
     assert_eq!(fence.assured(), 1);
 }
 
+/// Only one of these tests' endpoints: it may use half of the map.
 #[test]
-fn an_endpoints_assured_flows_are_limited_to_its_quota() {
+fn an_endpoints_assured_flows_are_limited_to_its_share() {
     let mut fence = Fence::new();
     fence.allow(Direction::Egress, TCP, 443);
-    let quota = usize::try_from(QUOTA.assured).unwrap();
-    let last = u16::try_from(quota + 10).unwrap();
+    let limit = usize::try_from(share(1).assured).unwrap();
+    let last = u16::try_from(limit + 10).unwrap();
     for port in 0..last {
         establish(&mut fence, &connection(false, port));
     }
-    assert_eq!(fence.assured(), quota);
+    assert_eq!(fence.assured(), limit);
     let beyond = connection(false, last - 1);
     fence.passes(
         Arriving,
         &beyond.inbound(TCP, ACK | PSH),
-        "the flow beyond the quota still works",
+        "the flow beyond the share still works",
     );
     let closed = connection(false, 0);
     fence.passes(Arriving, &closed.inbound(TCP, RST), "one entry fewer");
     establish(&mut fence, &connection(false, last));
-    assert_eq!(fence.assured(), quota, "another flow uses the room");
+    assert_eq!(fence.assured(), limit, "another flow uses the room");
+}
+
+/// They need no entry to be allowed, and would cost others theirs.
+#[test]
+fn flows_with_an_own_address_are_never_assured() {
+    let mut fence = Fence::new();
+    let to_itself = Flow {
+        v6: false,
+        local: (LOCAL, 1000),
+        peer: (LOCAL, 443),
+    };
+    establish(&mut fence, &to_itself);
+    fence.passes(Leaving, &to_itself.outbound(TCP, ACK | PSH), "more data");
+    assert_eq!(fence.assured(), 0);
+    assert!(fence.unreplied() > 0, "control: it has an entry");
 }
 
 #[test]
 fn a_sweep_removes_expired_entries_and_those_of_unknown_endpoints() {
     let mut fence = Fence::new();
     fence.allow(Direction::Egress, TCP, 443);
-    let quota = u64::from(QUOTA.assured);
-    for port in 0..u16::try_from(quota).unwrap() {
+    let count = 1000;
+    for port in 0..count {
         establish(&mut fence, &connection(port % 2 == 0, port));
     }
-    let endpoints = BTreeSet::from([IFINDEX]);
     let now = fence.clocks().ticks;
-    let sweep = fence.sweep(now, &endpoints);
+    let sweep = fence.sweep(now, &[IFINDEX]);
     assert_eq!(
         (sweep.assured, sweep.removed),
-        (quota, 0),
+        (u64::from(count), 0),
         "none has expired"
     );
-    let sweep = fence.sweep(now + 9000 * UNREPLIED_TIMEOUT / 30, &endpoints);
+    let later = now + 9000 * ringfence_common::SECOND;
+    let sweep = fence.sweep(later, &[IFINDEX]);
     assert_eq!(
         (sweep.assured, sweep.removed),
-        (0, quota),
+        (0, u64::from(count)),
         "all have expired by then"
     );
     let flow = connection(false, 60_000);
     establish(&mut fence, &flow);
     assert_eq!(fence.assured(), 1, "there is room again");
-    let sweep = fence.sweep(now, &BTreeSet::new());
+    let sweep = fence.sweep(now, &[]);
     assert_eq!(
         (sweep.assured, sweep.removed),
         (0, 1),
@@ -328,10 +325,4 @@ fn a_sweep_removes_expired_entries_and_those_of_unknown_endpoints() {
         DropReason::Policy,
         "the entry is gone",
     );
-}
-
-#[test]
-fn the_size_of_the_unreplied_maps_follows_the_configured_capacity() {
-    assert_eq!(unreplied_capacity(CONNTRACK), CONNTRACK / 2);
-    assert_eq!(QUOTA.unreplied, CONNTRACK / 16);
 }

@@ -4,7 +4,6 @@
 //! policy table denies both directions until a test adds rows. [`FRIEND`] and [`OTHER`] are peers
 //! of two classes; [`UNKNOWN_PEER`] is in no map.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use ringfence_common::{
     mode::{Action as PacketAction, Direction, Mode, Verdict},
     net::{Ip4, Ip6, Port},
     policy::{PolicyKey, PolicyRow},
+    quota::Usage,
 };
 
 use ringfence_testbed::eventually;
@@ -129,7 +129,7 @@ impl Fence {
         let mut endpoint = Endpoint {
             identity: LOCAL_IDENTITY,
             table: TABLE,
-            namespace: NAMESPACE,
+            namespace: u16::try_from(NAMESPACE.0).unwrap(),
             ..Endpoint::default()
         };
         endpoint.ip4[0] = Ip4::from_wire(LOCAL.0.octets());
@@ -180,13 +180,18 @@ impl Fence {
         self.loaded().assured()
     }
 
-    /// Time up to which unreplied flows are charged to the endpoint.
-    pub(crate) fn charged_until(&mut self) -> u64 {
-        self.loaded().charged_until(IFINDEX)
+    /// The endpoint's account of conntrack entries.
+    pub(crate) fn usage(&mut self) -> Usage {
+        self.loaded().usage(IFINDEX)
     }
 
-    /// The agent's periodic usage sweep.
-    pub(crate) fn sweep(&mut self, now: u64, endpoints: &BTreeSet<u32>) -> Sweep {
+    /// Number of entries in the unreplied tables.
+    pub(crate) fn unreplied(&mut self) -> usize {
+        self.loaded().unreplied()
+    }
+
+    /// The agent's periodic usage sweep, with or without the endpoint.
+    pub(crate) fn sweep(&mut self, now: u64, endpoints: &[u32]) -> Sweep {
         self.loaded().sweep(now, endpoints)
     }
 

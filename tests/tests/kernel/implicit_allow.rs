@@ -151,55 +151,14 @@ fn a_mid_flow_reply_of_the_host_creates_a_flow_that_can_be_revoked() {
 }
 
 #[test]
-fn the_limit_of_unreplied_flows_does_not_affect_the_host() {
+fn a_syn_ack_of_the_host_leaves_no_entry() {
     let mut fence = Fence::new();
     fence.allow_friends();
-    fence.passes(
-        FromHost,
-        &flow(false, FRIEND, OPENED).inbound(TCP, SYN | ACK),
-        "",
-    );
-    assert_eq!(fence.charged_until(), 0, "the SYN may have been forged");
-    let mut ports = 1..=u16::MAX;
-    let limited = ports.find(|port| {
-        let syn = flow(false, FRIEND, (*port, 80)).outbound(TCP, SYN);
-        fence.leaving(&syn) == Dropped
-    });
-    assert!(limited.is_some(), "control: there is a limit");
-    assert_eq!(fence.count(DropReason::FlowLimit), (1, 0));
-    assert_ne!(fence.charged_until(), 0);
     let flow = flow(false, FRIEND, OPENED);
-    fence.passes(
-        FromHost,
-        &flow.inbound(TCP, ACK),
-        "packets from the host pass",
-    );
-}
-
-#[test]
-fn a_mid_flow_reply_of_the_host_is_charged_like_the_workloads_syn() {
-    let mut fence = Fence::new();
-    fence.allow_friends();
-    // Far enough ahead of the clock that no time passes between two charges.
-    for port in 1..=1000 {
-        fence.passes(
-            Leaving,
-            &flow(false, FRIEND, (port, 80)).outbound(TCP, SYN),
-            "",
-        );
-    }
-    let charged = [(Leaving, SYN), (FromHost, ACK), (FromHost, ACK | PSH)].map(|(way, flags)| {
-        let before = fence.charged_until();
-        let flow = flow(false, FRIEND, (40_000 + u16::from(flags), 443));
-        let frame = match way {
-            Leaving => flow.outbound(TCP, flags),
-            _ => flow.inbound(TCP, flags),
-        };
-        fence.passes(way, &frame, "opens a flow");
-        fence.charged_until() - before
-    });
-    assert_ne!(charged[0], 0, "control: a SYN is charged");
-    assert_eq!(charged, [charged[0]; 3]);
+    fence.passes(FromHost, &flow.inbound(TCP, SYN | ACK), "from the host");
+    assert_eq!(fence.unreplied(), 0, "the SYN may have been forged");
+    fence.passes(Leaving, &flow.outbound(TCP, SYN), "control: a SYN");
+    assert_eq!(fence.unreplied(), 1);
 }
 
 #[test]

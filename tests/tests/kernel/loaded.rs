@@ -4,25 +4,28 @@
 //! a pool; a test that takes them from the pool gets empty maps. Pins are needed only while
 //! loading, to open the maps that the datapath does not expose.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use aya::Pod;
-use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use ringfence::datapath::{
     Conntrack, Datapath as _, KernelDatapath, LoadOptions, Pins, Sweep, Telemetry,
 };
 use ringfence::plan::{Action, State, plan};
 use ringfence_common::{
-    conntrack::{CtEntry, CtKey4, CtKey6},
+    conntrack::{
+        CtEntry, CtKey4, CtKey6, SealedKey,
+        unreplied::{CtSet4, CtSet6, WayWord},
+    },
     deny_aggregate::{DenyCount, DenyKey},
     drop_reason::DropReason,
     fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
-    ids::{ClassId, IdentityId},
+    ids::{ClassId, EndpointNumber, IdentityId},
     maps::{self, RuleHit},
     mode::Action as PacketAction,
-    quota::Usage,
+    quota::{Excess, Usage},
     stats::{STATS, of_reason},
 };
 use ringfence_testbed::Bpffs;
@@ -39,11 +42,11 @@ pub(crate) struct Loaded {
     pub(crate) telemetry: Telemetry,
     ct4: HashMap<MapData, CtKey4, CtEntry>,
     ct6: HashMap<MapData, CtKey6, CtEntry>,
-    unreplied4: HashMap<MapData, CtKey4, CtEntry>,
-    unreplied6: HashMap<MapData, CtKey6, CtEntry>,
+    unreplied4: Array<MapData, CtSet4>,
+    unreplied6: Array<MapData, CtSet6>,
     conntrack: Conntrack,
-    usages: HashMap<MapData, u32, Usage>,
-    usage_sweep: HashMap<MapData, u32, u64>,
+    usages: Array<MapData, Usage>,
+    usage_sweep: Array<MapData, Excess>,
     fragments4: HashMap<MapData, FragmentKey4, FragmentPorts>,
     fragments6: HashMap<MapData, FragmentKey6, FragmentPorts>,
     denies: HashMap<MapData, DenyKey, DenyCount>,
@@ -146,24 +149,38 @@ impl Loaded {
         self.ct4.keys().count() + self.ct6.keys().count()
     }
 
-    /// Time up to which unreplied flows are charged to an endpoint.
-    pub(crate) fn charged_until(&self, ifindex: u32) -> u64 {
-        let usage = self.usages.get(&ifindex, 0);
-        usage.map_or(0, |usage| usage.charged_until)
+    /// The account of an endpoint.
+    pub(crate) fn usage(&self, ifindex: u32) -> Usage {
+        let numbers = self.datapath.endpoint_numbers();
+        self.usages.get(&numbers[&ifindex].0, 0).unwrap()
     }
 
-    pub(crate) fn sweep(&mut self, now: u64, endpoints: &BTreeSet<u32>) -> Sweep {
-        self.conntrack.sweep(now, endpoints).unwrap()
+    /// Entries in the unreplied tables that are not free.
+    pub(crate) fn unreplied(&self) -> usize {
+        let used = |words: &[WayWord]| words.iter().filter(|word| word.0 != 0).count();
+        let four = self.unreplied4.iter().map(|set| used(&set.unwrap().words));
+        let six = self.unreplied6.iter().map(|set| used(&set.unwrap().words));
+        four.chain(six).sum()
+    }
+
+    /// The agent's periodic sweep, for these of its endpoints.
+    pub(crate) fn sweep(&mut self, now: u64, endpoints: &[u32]) -> Sweep {
+        let numbers = self.datapath.endpoint_numbers();
+        let endpoints: BTreeMap<u32, EndpointNumber> = endpoints
+            .iter()
+            .map(|ifindex| (*ifindex, numbers[ifindex]))
+            .collect();
+        self.conntrack.sweep(now, &endpoints).unwrap()
     }
 
     /// Empties conntrack and the deny aggregates.
     pub(crate) fn clear_flows(&mut self) {
         clear(&mut self.ct4);
         clear(&mut self.ct6);
-        clear(&mut self.unreplied4);
-        clear(&mut self.unreplied6);
-        clear(&mut self.usages);
-        clear(&mut self.usage_sweep);
+        clear_array(&mut self.unreplied4, |set| *set == CtSet4::default());
+        clear_array(&mut self.unreplied6, |set| *set == CtSet6::default());
+        clear_array(&mut self.usages, |usage| *usage == Usage::default());
+        clear_array(&mut self.usage_sweep, |excess| *excess == Excess::default());
         clear(&mut self.denies);
     }
 
@@ -202,10 +219,11 @@ fn pinned_map<T: TryFrom<Map, Error: std::fmt::Debug>>(pins: &Pins, name: &str) 
     T::try_from(Map::from_map_data(map).unwrap()).unwrap()
 }
 
-fn age<K: Pod>(map: &mut HashMap<MapData, K, FragmentPorts>, by: u64) {
+fn age<K: Pod + SealedKey>(map: &mut HashMap<MapData, K, FragmentPorts>, by: u64) {
     let records: Vec<_> = map.iter().collect::<Result<_, _>>().unwrap();
     for (key, mut record) in records {
         record.seen = record.seen.wrapping_sub(by);
+        record.seal = record.seal_for(&key);
         map.insert(key, record, 0).unwrap();
     }
 }
@@ -214,6 +232,14 @@ fn clear<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) {
     let keys: Vec<K> = map.keys().collect::<Result<_, _>>().unwrap();
     for key in keys {
         map.remove(&key).unwrap();
+    }
+}
+
+fn clear_array<V: Pod + Default>(map: &mut Array<MapData, V>, is_clear: impl Fn(&V) -> bool) {
+    for index in 0..map.len() {
+        if !is_clear(&map.get(&index, 0).unwrap()) {
+            map.set(index, V::default(), 0).unwrap();
+        }
     }
 }
 

@@ -8,10 +8,10 @@ use ringfence_common::{drop_reason::DropReason, mode::Mode};
 use super::expectation::Expected;
 use crate::fence::Outcome;
 
-/// Reasons that only full maps and exceeded quotas give: a sequence is too short for them.
+/// Reasons that only full tables give: a sequence is too short for them.
 const UNREACHABLE: [DropReason; 3] = [
     DropReason::ConntrackFull,
-    DropReason::FlowLimit,
+    DropReason::ReplyForgotten,
     DropReason::FragmentTableFull,
 ];
 /// Steps of the pipeline that must have let frames pass in a run.

@@ -1,0 +1,350 @@
+//! Evaluates policy for a flow and stores the result: new flows, stale entries, and packets against
+//! a denied opener.
+//!
+//! Invariants: a stale flow is evaluated *in its recorded direction*, whichever end sent the packet,
+//! so a revocation takes effect on the next packet in both directions. What is stored carries the
+//! table, epoch and owner that were read before the lookup.
+
+use ringfence_common::{
+    conntrack::{
+        CtEntry, flags,
+        opener::{Reversal, reversal},
+        opens, timeout,
+    },
+    drop_reason::DropReason,
+    event::EventKind,
+    ids::{IdentityId, RuleSlot},
+    mode::{Action, Verdict},
+    stats::Counter,
+};
+
+use crate::{
+    clock,
+    conntrack::{ UNREPORTED, UNREPORTED_FOUND, UPDATE_LIVE, update_entry},
+    context::Context,
+    current_packet::{FlowPacket, drop_without_packet},
+    ct_new::{Opening, evaluate_new, is_mid_flow, opposite, set_direction},
+    ct_store::{FOUND, SCRATCH},
+    ct_usage, events,
+    family::Family,
+    maps,
+    policy::{allow, evaluate},
+};
+
+/// Action for a packet whose entry cannot be built: this CPU's scratch slot is missing.
+#[inline(always)]
+pub fn deny_without_entry(context: &Context) -> u32 {
+    let action = Action::of(Verdict::Deny, context.mode);
+    events::count_unreported(DropReason::ConntrackFull, action);
+    action as u32
+}
+
+/// Tasks of [`evaluate_flow`]: a packet without an entry,
+pub const NEW: u32 = 0;
+/// one whose entry does not cover it,
+pub const CONTESTED: u32 = 1;
+/// one whose entry, in the scratch space, is stale or reopened,
+pub const STALE: u32 = 2;
+/// and one whose entry denies the opener, which is the other side.
+pub const REVERSED: u32 = 3;
+
+/// The evaluation of this CPU's [`CurrentPacket`]. Returns the [`Action`] with flags.
+#[inline(always)]
+pub fn evaluate_flow<A: Family>(task: u32, epoch: u32) -> u32 {
+    let Some(current) = A::scratch_packet() else {
+        return drop_without_packet();
+    };
+    let Some((context, flow)) = current.parts() else {
+        return drop_without_packet();
+    };
+    if task == NEW || task == CONTESTED {
+        return create_entry(&context, &flow, epoch, task == CONTESTED);
+    }
+    match maps::scratch_found() {
+        Some(entry) => reevaluate_entry(&context, &flow, entry, epoch, task == REVERSED),
+        None => deny_without_entry(&context),
+    }
+}
+
+/// Evaluates the flow of an existing entry in its recorded direction.
+#[inline(always)]
+fn reevaluate<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &mut CtEntry) {
+    if entry.flags & flags::HOST_INGRESS != 0 {
+        return allow(entry, RuleSlot::HOST_INGRESS, IdentityId::HOST);
+    }
+    if flow.peer().owned_by(context.endpoint) {
+        return allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
+    }
+    let port = if flow.is_reply_of(entry) {
+        flow.packet.source_port
+    } else {
+        flow.packet.destination_port
+    };
+    evaluate(context, flow, (entry.direction(), port), entry);
+}
+
+/// An entry whose verdict is stale, that a SYN of the recorded direction reopens, or whose opener is
+/// denied while the other side sends.
+#[inline(always)]
+fn reevaluate_entry<A: Family>(
+    context: &Context,
+    flow: &FlowPacket<A>,
+    entry: &mut CtEntry,
+    epoch: u32,
+    is_fresh: bool,
+) -> u32 {
+    let before = entry.verdict();
+    if !is_fresh {
+        if opens(flow.packet.protocol, flow.packet.tcp) {
+            // This SYN shows which end opens the connection.
+            entry.flags &= !flags::PICKED_UP;
+        }
+        let owner = maps::owner(flow.peer().epoch_slot()) as u16;
+        if entry.owner != owner {
+            entry.owner = owner;
+            entry.flags &= !flags::WAS_ALLOWED;
+        }
+        reevaluate(context, flow, entry);
+        if entry.verdict() == Verdict::Deny && entry.flags & flags::PICKED_UP != 0 {
+            let before = entry.direction();
+            set_direction(entry, opposite(before));
+            reevaluate(context, flow, entry);
+            if entry.verdict() == Verdict::Deny {
+                set_direction(entry, before);
+                reevaluate(context, flow, entry);
+            }
+        }
+        events::count(Counter::FlowsReevaluated);
+        stamp(entry, context, epoch);
+    }
+    if flow.is_reversed(entry) {
+        return against_opener(context, flow, entry, epoch, is_fresh);
+    }
+    let kind = if entry.verdict() == before {
+        None
+    } else {
+        Some(EventKind::Changed)
+    };
+    let raw = commit(context, flow, (entry, FOUND), (kind, true));
+    if raw & UNREPORTED != 0 {
+        raw & !UNREPORTED | UNREPORTED_FOUND
+    } else {
+        raw
+    }
+}
+
+/// A packet of the side that did not open the flow, while policy denies the opener: passes if its own
+/// direction is allowed. The truth table is in [`ringfence_common::conntrack::opener`].
+#[inline(always)]
+fn against_opener<A: Family>(
+    context: &Context,
+    flow: &FlowPacket<A>,
+    entry: &mut CtEntry,
+    epoch: u32,
+    is_fresh: bool,
+) -> u32 {
+    let Some(alone) = maps::scratch_entry() else {
+        return deny_without_entry(context);
+    };
+    let timeout = timeout(entry.state.bits(), flow.packet.protocol);
+    let owner = maps::owner(flow.peer().epoch_slot());
+    let reversal = reversal(entry, owner, context.now, clock::timeout(timeout));
+    let known = is_fresh
+        && match entry.reverse() {
+            None => false,
+            Some(Verdict::Deny) => true,
+            Some(Verdict::Allow) => reversal == Reversal::PassesAlone,
+        };
+    begin_entry(context, flow, epoch, alone);
+    if known {
+        recall_reverse(entry, alone);
+    } else {
+        evaluate_new(context, flow, alone);
+    }
+    if alone.verdict() == Verdict::Allow && reversal == Reversal::TakesOver {
+        let raw = commit(context, flow, (alone, SCRATCH), (Some(EventKind::Changed), true));
+        if entry.is_in_assured() && raw == Action::Pass as u32 {
+            // The replaced entry is in the map that is searched first.
+            A::remove(context.number.0);
+        }
+        return raw;
+    }
+    let action = Action::of(alone.verdict(), context.mode);
+    let passes = matches!(action, Action::Pass);
+    if !known {
+        entry.decide_reverse(alone);
+        if passes {
+            update_entry(context, flow, entry);
+        }
+        // Without room it is evaluated again with the next packet.
+        store(context, flow, FOUND);
+    }
+    // The caller has the live entry, and counts the rule's hit when its expiry is extended.
+    let update = if known && passes { UPDATE_LIVE } else { 0 };
+    if alone.verdict() == Verdict::Deny || !passes {
+        return action as u32 | UNREPORTED | update;
+    }
+    if !known {
+        events::hit(alone.rule(), context.now);
+        report(context, flow, alone, action, EventKind::New);
+    }
+    action as u32 | update
+}
+
+/// Fills in what a denied opener's entry knows about the other direction.
+#[inline(always)]
+fn recall_reverse(entry: &CtEntry, into: &mut CtEntry) {
+    into.verdicts = entry.reverse().unwrap_or(Verdict::Deny) as u8;
+    into.rule = entry.reverse_rule;
+    into.peer = entry.peer;
+    if into.verdict() == Verdict::Deny {
+        into.reason = DropReason::Policy as u8;
+    }
+    if entry.flags & flags::REVERSE_REJECTED != 0 {
+        into.flags |= flags::REJECTED;
+    }
+}
+
+/// Makes it an entry for a flow that this packet's sender opens, not evaluated yet.
+#[inline(always)]
+fn begin_entry<A: Family>(
+    context: &Context,
+    flow: &FlowPacket<A>,
+    epoch: u32,
+    entry: &mut CtEntry,
+) {
+    entry.clear(context.endpoint.table, epoch);
+    entry.owner = maps::owner(flow.peer().epoch_slot()) as u16;
+    set_direction(entry, flow.direction());
+}
+
+/// A packet without a live entry, or (`contested`) with an entry that does not cover it: a SYN
+/// against the entry's direction, or a packet from another host over a host flow. A packet that can
+/// open a flow replaces the entry if policy allows it. Otherwise the entry stays as it is, also in
+/// `observe`.
+#[inline(always)]
+fn create_entry<A: Family>(
+    context: &Context,
+    flow: &FlowPacket<A>,
+    epoch: u32,
+    contested: bool,
+) -> u32 {
+    let Some(entry) = maps::scratch_entry() else {
+        return deny_without_entry(context);
+    };
+    begin_entry(context, flow, epoch, entry);
+    let opening = evaluate_new(context, flow, entry);
+    let is_policy = entry.reason == DropReason::Policy as u8;
+    if is_policy && !contested && was_recycled(context) {
+        check_forgotten(context, flow, entry);
+    }
+    events::count(match entry.verdict() {
+        Verdict::Allow => Counter::FlowsAllowed,
+        Verdict::Deny => Counter::FlowsDenied,
+    });
+    let may_open = !is_mid_flow(flow.packet);
+    let takes_over = entry.verdict() == Verdict::Allow && may_open;
+    let may_keep = !contested || takes_over;
+    let keep = may_keep && opening != Opening::Nothing;
+    let raw = commit(context, flow, (entry, SCRATCH), (Some(EventKind::New), keep));
+    let passes = raw == Action::Pass as u32;
+    if contested && takes_over && passes {
+        // The replaced entry may be in the assured map, which is searched first.
+        A::remove(context.number.0);
+    }
+    raw
+}
+
+/// How long after a live entry of the endpoint was replaced a denied packet may be a reply to it.
+const FORGOTTEN: u64 = 180 * ringfence_common::SECOND;
+
+#[inline(always)]
+fn was_recycled(context: &Context) -> bool {
+    let recycled = ct_usage::recycled(context.number);
+    recycled != 0 && context.now.saturating_sub(recycled) < FORGOTTEN
+}
+
+/// Names the reason of a denied packet that may be a reply to a flow without an entry: policy allows
+/// the other direction. It stays denied.
+#[inline(always)]
+fn check_forgotten<A: Family>(
+    context: &Context,
+    flow: &FlowPacket<A>,
+    entry: &mut CtEntry,
+) -> u32 {
+    if opens(flow.packet.protocol, flow.packet.tcp) {
+        return 0;
+    }
+    // Free: no entry was found.
+    let Some(opened) = maps::scratch_found() else {
+        return 0;
+    };
+    begin_entry(context, flow, entry.epoch, opened);
+    let reverse = (opposite(flow.direction()), flow.packet.source_port);
+    evaluate(context, flow, reverse, opened);
+    if opened.verdict() == Verdict::Allow {
+        entry.reason = DropReason::ReplyForgotten as u8;
+    }
+    0
+}
+
+/// Stores a scratch entry; false if there is no room.
+#[inline(always)]
+fn store<A: Family>(context: &Context, flow: &FlowPacket<A>, which: u32) -> bool {
+    let protocol = u32::from(flow.packet.protocol);
+    A::store(which, context.number.0, protocol, context.now) != 0
+}
+
+#[inline(always)]
+fn stamp(entry: &mut CtEntry, context: &Context, epoch: u32) {
+    entry.table = context.endpoint.table;
+    entry.epoch = epoch;
+}
+
+/// Stores the whole entry if its packet passes or if the flow had an entry before, and reports it
+/// if it is allowed. A flow for which there is no room passes; its replies are denied, because they
+/// cannot be recognised.
+#[inline(always)]
+fn commit<A: Family>(
+    context: &Context,
+    flow: &FlowPacket<A>,
+    (entry, which): (&mut CtEntry, u32),
+    (kind, keep): (Option<EventKind>, bool),
+) -> u32 {
+    let action = Action::of(entry.verdict(), context.mode);
+    let known = entry.expires != 0;
+    let passes = matches!(action, Action::Pass);
+    if passes {
+        update_entry(context, flow, entry);
+    }
+    if entry.verdict() == Verdict::Allow {
+        entry.flags |= flags::WAS_ALLOWED;
+    }
+    if keep && (passes || known) && !store(context, flow, which) {
+        events::count(Counter::FlowsNotStored);
+        ct_usage::note_recycled(context.number, context.now);
+    }
+    if entry.verdict() == Verdict::Deny || matches!(action, Action::Drop) {
+        return action as u32 | UNREPORTED;
+    }
+    events::hit(entry.rule(), context.now);
+    if let Some(kind) = kind {
+        report(context, flow, entry, action, kind);
+    }
+    action as u32
+}
+
+#[inline(always)]
+fn report<A: Family>(
+    context: &Context,
+    flow: &FlowPacket<A>,
+    entry: &CtEntry,
+    action: Action,
+    kind: EventKind,
+) {
+    if let Some(event) = events::new_event(context, flow.from_workload, A::VERSION) {
+        events::set_packet(event, flow.packet);
+        events::set_decision(event, entry, action);
+        events::report_flow(event, kind);
+    }
+}

@@ -1,0 +1,246 @@
+//! The unreplied tables: search, store and remove entries in sets of eight ways.
+//!
+//! Invariants: a way is found by its whole key. A body is written while its word is 0; two CPUs that
+//! write one way at once leave a body whose seal is wrong, which is no entry. Which entry a new one
+//! replaces is decided by [`choose`]; nothing here looks at verdicts.
+
+use core::ptr::{read_volatile, write_volatile};
+
+use aya_ebpf::Global;
+use ringfence_common::{
+    conntrack::{
+        CtEntry, PlacedKey as _, is_open, is_replied,
+        unreplied::{Choice, WAYS, WayWord, Worth, choose, set_of},
+    },
+    ids::EndpointNumber,
+    maps::UNREPLIED_SETS as DEFAULT_SETS,
+    packet::protocol,
+    stats::Counter,
+};
+
+use crate::{ct_usage, events, family::Family, maps};
+
+/// Set at load time: sets of each unreplied table, a power of two.
+#[unsafe(no_mangle)]
+pub static UNREPLIED_SETS: Global<u32> = Global::new(DEFAULT_SETS);
+
+const NO_WAY: u32 = WAYS as u32;
+/// What [`find`] returns for no entry.
+pub const NOT_FOUND: u32 = u32::MAX;
+
+/// What a walk through a set finds. In a map and not on the stack: the verifier does not track what
+/// is in a map, so it need not follow every combination of eight ways.
+#[repr(C)]
+pub struct Candidates {
+    /// Rank and way of the endpoint's entry that goes first; `u64::MAX` if it has none.
+    own: u64,
+    /// Likewise of those of endpoints over their share.
+    other: u64,
+    free: u32,
+    free_way: u32,
+    same_way: u32,
+    /// State bits to change, and what to.
+    pub bits: u32,
+}
+
+#[inline(always)]
+fn word<A: Family>(set: *mut A::CtSet, way: u32) -> WayWord {
+    // SAFETY: an aligned load from a map value.
+    unsafe { read_volatile(A::way_word(set, way)) }
+}
+
+#[inline(always)]
+fn set_word<A: Family>(set: *mut A::CtSet, way: u32, word: WayWord) {
+    // SAFETY: an aligned store into a map value.
+    unsafe { write_volatile(A::way_word(set, way), word) };
+}
+
+/// The way of a key, or [`NO_WAY`].
+#[inline(always)]
+fn search<A: Family>(set: *mut A::CtSet, place: u64, key: &A::CtKey) -> u32 {
+    for way in 0..NO_WAY {
+        if word::<A>(set, way).matches(place) && A::is_way_key(set, way, key) {
+            return way;
+        }
+    }
+    NO_WAY
+}
+
+/// The packet's key, its place hash and its set.
+#[inline(always)]
+fn place<A: Family>() -> Option<(&'static A::CtKey, u64, *mut A::CtSet)> {
+    let key = &*A::scratch_key()?;
+    let place = key.place(maps::ct_seed());
+    Some((key, place, A::unreplied_set(place)?))
+}
+
+/// Set and way of the packet's key, or [`NOT_FOUND`]. The entry may be dead, and may be another
+/// flow's by the time it is read.
+#[inline(always)]
+pub fn find<A: Family>() -> u32 {
+    let Some((key, place, set)) = place::<A>() else {
+        return NOT_FOUND;
+    };
+    match search::<A>(set, place, key) {
+        NO_WAY => NOT_FOUND,
+        way => set_of(place, UNREPLIED_SETS.load()) * NO_WAY + way,
+    }
+}
+
+/// The entry at a set and way, null for [`NOT_FOUND`].
+#[inline(always)]
+pub fn entry_at<A: Family>(found: u32) -> *mut CtEntry {
+    match A::set_at(found / NO_WAY) {
+        Some(set) if found != NOT_FOUND => A::way_entry(set, found % NO_WAY),
+        _ => core::ptr::null_mut(),
+    }
+}
+
+/// How much an entry with this state is worth.
+#[inline(always)]
+fn worth(state: u8, protocol: u8) -> Worth {
+    if is_open(state) && protocol == protocol::TCP {
+        Worth::Open
+    } else if is_replied(state, protocol) {
+        Worth::Replied
+    } else {
+        Worth::Unreplied
+    }
+}
+
+/// Renews a way's word after its entry's state or expiry changed.
+#[inline(always)]
+pub fn renew<A: Family>(number: EndpointNumber, protocol: u8, state: u8, expires: u64) -> u32 {
+    let Some((key, place, set)) = place::<A>() else {
+        return 0;
+    };
+    let way = search::<A>(set, place, key);
+    if way != NO_WAY {
+        let worth = worth(state, protocol);
+        set_word::<A>(set, way, WayWord::new(place, number.0, worth, expires));
+    }
+    0
+}
+
+/// Removes the entry of the packet's key.
+#[inline(always)]
+pub fn remove<A: Family>() {
+    let Some((key, place, set)) = place::<A>() else {
+        return;
+    };
+    let way = search::<A>(set, place, key);
+    if way != NO_WAY {
+        let owner = EndpointNumber(word::<A>(set, way).owner());
+        set_word::<A>(set, way, WayWord::default());
+        ct_usage::count_unreplied(owner, 1_u64.wrapping_neg());
+    }
+}
+
+/// Walks through a set.
+#[inline(always)]
+fn survey<A: Family>(
+    found: &mut Candidates,
+    (number, now): (EndpointNumber, u64),
+    set: *mut A::CtSet,
+    place: u64,
+    key: &A::CtKey,
+) {
+    *found = Candidates {
+        own: u64::MAX,
+        other: u64::MAX,
+        free: 0,
+        free_way: 0,
+        same_way: NO_WAY,
+        bits: 0,
+    };
+    for way in 0..NO_WAY {
+        let word = word::<A>(set, way);
+        if word.matches(place) && A::is_way_key(set, way, key) {
+            found.same_way = way;
+        }
+        let rank = word.rank() << 3 | u64::from(way);
+        if word.is_free(now) {
+            found.free += 1;
+            found.free_way = way;
+        } else if word.owner() == number.0 {
+            if rank < found.own {
+                found.own = rank;
+            }
+        } else if rank < found.other && ct_usage::is_over_unreplied(EndpointNumber(word.owner())) {
+            found.other = rank;
+        }
+    }
+}
+
+/// The way for a new entry, or [`NO_WAY`].
+#[inline(always)]
+fn choose_way(found: &Candidates, number: EndpointNumber) -> u32 {
+    if found.same_way != NO_WAY {
+        return found.same_way;
+    }
+    let has_own = found.own != u64::MAX;
+    let over = ct_usage::is_over_unreplied(number);
+    let rank = match choose(over, found.free, has_own) {
+        Choice::Free => return found.free_way,
+        Choice::OfOverShare if found.other != u64::MAX => found.other,
+        Choice::Own | Choice::OfOverShare => found.own,
+    };
+    if rank == u64::MAX {
+        return NO_WAY;
+    }
+    rank as u32 & (NO_WAY - 1)
+}
+
+/// Stores an entry under the packet's key, in place of an older one if need be. Returns 0 if there
+/// is no room.
+#[inline(always)]
+pub fn store<A: Family>(entry: &CtEntry, number: EndpointNumber, protocol: u8, now: u64) -> u32 {
+    let Some((key, place, set)) = place::<A>() else {
+        return 0;
+    };
+    let Some(found) = maps::scratch_candidates() else {
+        return 0;
+    };
+    survey::<A>(found, (number, now), set, place, key);
+    let way = choose_way(found, number);
+    if way >= NO_WAY {
+        return 0;
+    }
+    let before = word::<A>(set, way);
+    let worth = worth(entry.state.bits(), protocol);
+    let after = WayWord::new(place, number.0, worth, entry.expires);
+    set_word::<A>(set, way, WayWord::default());
+    copy_words(key, A::way_key(set, way));
+    copy_words(entry, A::way_entry(set, way));
+    set_word::<A>(set, way, after);
+    account(before, place, number, now);
+    1
+}
+
+/// Copies a key or an entry into a way, which another CPU may write at the same time. Word by word,
+/// because a copy on the stack would not fit there.
+#[inline(always)]
+fn copy_words<T>(from: &T, to: *mut T) {
+    let from = core::ptr::from_ref(from).cast::<u32>();
+    for word in 0..size_of::<T>() / size_of::<u32>() {
+        // SAFETY: both have the size of T, a multiple of four bytes with the alignment of four.
+        unsafe { write_volatile(to.cast::<u32>().add(word), read_volatile(from.add(word))) };
+    }
+}
+
+/// Counts what a new entry replaced.
+#[inline(always)]
+fn account(before: WayWord, place: u64, number: EndpointNumber, now: u64) {
+    let owner = EndpointNumber(before.owner());
+    let was_used = before.0 != 0;
+    if was_used && !before.is_free(now) && !before.matches(place) {
+        events::count(Counter::FlowsRecycled);
+        ct_usage::note_recycled(owner, now);
+    }
+    if !was_used || owner.0 != number.0 {
+        ct_usage::count_unreplied(number, 1);
+        if was_used {
+            ct_usage::count_unreplied(owner, 1_u64.wrapping_neg());
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The packet that this CPU is processing, in per-CPU scratch space.
+//!
+//! Packets are parsed there rather than on the stack, for two reasons: the functions that track a
+//! flow are global ones, which take scalars only and which the verifier checks once, not for every
+//! way in which a packet can be parsed; and the stack has 512 bytes. Invariant: programs do not
+//! nest, so the content is the same from parsing to the verdict.
+
+use ringfence_common::{
+    conntrack::{CtEntry, flags, shows_opener},
+    drop_reason::DropReason,
+    endpoint::RecordSlot,
+    mode::{Action, Direction, Mode, Verdict},
+    packet::Packet,
+};
+
+use crate::{context::Context, events, family::Family, maps};
+
+/// A parsed packet, with what [`Context`] knows about it.
+#[repr(C)]
+pub struct CurrentPacket<A> {
+    pub packet: Packet<A>,
+    now: u64,
+    slot: RecordSlot,
+    ifindex: u32,
+    ingress_ifindex: u32,
+    length: u32,
+    mode: u32,
+    from_workload: u32,
+}
+
+impl<A: Family> CurrentPacket<A> {
+    /// Keeps what later functions need beside the packet.
+    #[inline(always)]
+    pub fn keep(&mut self, context: &Context, from_workload: bool) {
+        self.now = context.now;
+        self.slot = context.slot;
+        self.ifindex = context.ifindex;
+        self.ingress_ifindex = context.ingress_ifindex;
+        self.length = context.length;
+        self.mode = context.mode as u32;
+        self.from_workload = u32::from(from_workload);
+    }
+
+    /// The context and the packet with its direction.
+    #[inline(always)]
+    pub fn parts(&self) -> Option<(Context<'static>, FlowPacket<'_, A>)> {
+        // The record is the one that the pipeline found: it does not change while the program runs.
+        let endpoint = maps::endpoint_record(self.slot)?;
+        let context = Context {
+            endpoint,
+            slot: self.slot,
+            number: self.slot.number(),
+            ifindex: self.ifindex,
+            ingress_ifindex: self.ingress_ifindex,
+            length: self.length,
+            now: self.now,
+            mode: Mode::from_raw(self.mode as u8),
+        };
+        let flow = FlowPacket {
+            packet: &self.packet,
+            from_workload: self.from_workload != 0,
+        };
+        Some((context, flow))
+    }
+}
+
+/// Action when scratch space is missing, which does not happen.
+#[inline(always)]
+pub fn drop_without_packet() -> u32 {
+    events::count_unreported(DropReason::ConntrackFull, Action::Drop);
+    Action::Drop as u32
+}
+
+/// A packet with its direction relative to the workload.
+pub struct FlowPacket<'a, A> {
+    pub packet: &'a Packet<A>,
+    pub from_workload: bool,
+}
+
+impl<A: Family> FlowPacket<'_, A> {
+    /// The peer's address: the end that is not the workload.
+    #[inline(always)]
+    pub fn peer(&self) -> A {
+        if self.from_workload {
+            self.packet.destination
+        } else {
+            self.packet.source
+        }
+    }
+
+    #[inline(always)]
+    pub fn key(&self, ifindex: u32) -> A::CtKey {
+        let packet = self.packet;
+        let source = (packet.source, packet.source_port);
+        let destination = (packet.destination, packet.destination_port);
+        let (local, peer) = if self.from_workload {
+            (source, destination)
+        } else {
+            (destination, source)
+        };
+        A::ct_key(ifindex, packet.protocol, local, peer)
+    }
+
+    #[inline(always)]
+    pub fn direction(&self) -> Direction {
+        if self.from_workload {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        }
+    }
+
+    #[inline(always)]
+    pub fn is_reply_of(&self, entry: &CtEntry) -> bool {
+        (entry.flags & flags::FROM_WORKLOAD != 0) != self.from_workload
+    }
+
+    /// Whether the packet is no reply, because policy denies the recorded opener, but may be allowed
+    /// by itself.
+    #[inline(always)]
+    pub fn is_reversed(&self, entry: &CtEntry) -> bool {
+        entry.verdict() == Verdict::Deny
+            && self.is_reply_of(entry)
+            && !shows_opener(self.packet.protocol)
+    }
+}
