@@ -402,7 +402,8 @@ impl Reader<'_, '_> {
             }
         }
         if maps.endpoints.is_some_and(|most| most > MAX_ENDPOINTS) {
-            let message = format!("capacity endpoints is too large: expected at most {MAX_ENDPOINTS}");
+            let message =
+                format!("capacity endpoints is too large: expected at most {MAX_ENDPOINTS}");
             self.document.refuse(span, message);
         }
         maps

@@ -110,7 +110,9 @@ pub mod flags {
 /// right for a copy of it and for the key: the memory of an entry may be given to another key while
 /// a program reads it (`bpf_mem_alloc`, Linux commit fba1a1c6c912).
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 pub struct CtEntry {
     /// Tick-clock time after which the entry is dead.
     pub expires: u64,

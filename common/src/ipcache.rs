@@ -62,7 +62,10 @@ fn seal(address: impl IpcacheKey, content: u32) -> u32 {
 impl IpcacheEntry {
     /// The value of an address with this identity.
     #[must_use]
-    #[allow(clippy::cast_possible_truncation, reason = "identities are below 65,536")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "identities are below 65,536"
+    )]
     pub fn new(address: impl IpcacheKey, identity: IdentityId) -> Self {
         let identity = identity.0 as u16;
         Self {
@@ -94,24 +97,25 @@ mod tests {
 
     #[test]
     fn a_value_gives_its_identity_to_its_own_address_only() {
-        let (a, b) = (
-            Ip4::from_wire([10, 0, 0, 1]),
-            Ip4::from_wire([10, 0, 0, 2]),
-        );
+        let (a, b) = (Ip4::from_wire([10, 0, 0, 1]), Ip4::from_wire([10, 0, 0, 2]));
         let entry = IpcacheEntry::new(a, IdentityId(17));
         assert_eq!(entry.identity_of(a), Some(IdentityId(17)));
         assert_eq!(entry.identity_of(b), None);
         let c = Ip6::from_wire([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-        assert_eq!(IpcacheEntry::new(c, IdentityId(3)).identity_of(c), Some(IdentityId(3)));
-        assert_eq!(IpcacheEntry::default().identity_of(Ip4(0)), None, "cleared memory");
+        assert_eq!(
+            IpcacheEntry::new(c, IdentityId(3)).identity_of(c),
+            Some(IdentityId(3))
+        );
+        assert_eq!(
+            IpcacheEntry::default().identity_of(Ip4(0)),
+            None,
+            "cleared memory"
+        );
     }
 
     #[test]
     fn a_mixture_of_two_values_is_no_value() {
-        let (a, b) = (
-            Ip4::from_wire([10, 0, 0, 1]),
-            Ip4::from_wire([10, 0, 0, 2]),
-        );
+        let (a, b) = (Ip4::from_wire([10, 0, 0, 1]), Ip4::from_wire([10, 0, 0, 2]));
         let one: [u8; 8] = zerocopy::transmute!(IpcacheEntry::new(a, IdentityId(0x1122)));
         let other: [u8; 8] = zerocopy::transmute!(IpcacheEntry::new(b, IdentityId(0x3344)));
         for at in 1..8 {

@@ -147,7 +147,10 @@ mod tests {
         assert!(is_over(10, 0, 10) && !is_over(10, 0, 11));
         assert!(!is_over(10, 1, 10));
         assert!(!is_over(10, 20, 1), "less than none");
-        assert!(is_over(5, 0_u64.wrapping_sub(5), 10), "more than were counted");
+        assert!(
+            is_over(5, 0_u64.wrapping_sub(5), 10),
+            "more than were counted"
+        );
     }
 
     #[test]

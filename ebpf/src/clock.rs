@@ -45,6 +45,12 @@ static TIMEOUTS: Timeouts = Timeout::DEFAULTS;
 #[inline(always)]
 pub fn timeout(timeout: Timeout) -> u64 {
     // SAFETY: an element of a static; volatile, because the loader changes it.
-    let seconds = unsafe { read_volatile((&raw const TIMEOUTS).cast::<u32>().add(timeout as usize & MASK)) };
+    let seconds = unsafe {
+        read_volatile(
+            (&raw const TIMEOUTS)
+                .cast::<u32>()
+                .add(timeout as usize & MASK),
+        )
+    };
     nanoseconds(seconds)
 }

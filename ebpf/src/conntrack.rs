@@ -6,9 +6,7 @@
 //! flow that was denied and dropped is not stored.
 
 use ringfence_common::{
-    conntrack::{
-        CtEntry, flags, next_state, opener, opens, shows_opener, timeout, worth_storing,
-    },
+    conntrack::{CtEntry, flags, next_state, opener, opens, shows_opener, timeout, worth_storing},
     drop_reason::DropReason,
     mode::{Action, Verdict},
 };
@@ -16,9 +14,9 @@ use ringfence_common::{
 use crate::{
     clock,
     context::Context,
-    current_packet::{FlowPacket, drop_without_packet},
     ct_evaluate::{CONTESTED, NEW, REVERSED, STALE, deny_without_entry},
     ct_store::{self, FOUND, Found, SCRATCH},
+    current_packet::{FlowPacket, drop_without_packet},
     events,
     family::Family,
     implicit_allow::{EntryUse, entry_use},
@@ -120,11 +118,7 @@ fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> Action {
 
 /// A packet whose entry has a current verdict: the established path.
 #[inline(always)]
-fn established<A: Family>(
-    context: &Context,
-    flow: &FlowPacket<A>,
-    found: &mut Found,
-) -> Action {
+fn established<A: Family>(context: &Context, flow: &FlowPacket<A>, found: &mut Found) -> Action {
     let verdict = found.entry.verdict();
     let action = Action::of(verdict, context.mode);
     if verdict == Verdict::Deny || matches!(action, Action::Drop) {
@@ -144,11 +138,7 @@ fn established<A: Family>(
 /// A dropped packet of an opener that policy allowed before. While it sends it stays the recorded
 /// opener, so its packets are no replies to what the other side may send.
 #[inline(always)]
-fn remember_opener<A: Family>(
-    context: &Context,
-    flow: &FlowPacket<A>,
-    found: &mut Found,
-) {
+fn remember_opener<A: Family>(context: &Context, flow: &FlowPacket<A>, found: &mut Found) {
     if shows_opener(flow.packet.protocol) {
         return;
     }
@@ -180,11 +170,7 @@ fn set_expires<A: Family>(
 /// state requires it. Returns true if the expiry was extended, at most once per second; the caller
 /// counts that as a hit of the rule.
 #[inline(always)]
-fn update_live<A: Family>(
-    context: &Context,
-    flow: &FlowPacket<A>,
-    found: &mut Found,
-) -> bool {
+fn update_live<A: Family>(context: &Context, flow: &FlowPacket<A>, found: &mut Found) -> bool {
     let packet = flow.packet;
     let reply = flow.is_reply_of(found.entry);
     let before = found.entry.state.bits();

@@ -2,7 +2,9 @@
 
 use ringfence_common::{
     endpoint::{Endpoint, RecordSlot},
-    ids::EndpointNumber, mode::Mode, packet::Frame,
+    ids::EndpointNumber,
+    mode::Mode,
+    packet::Frame,
 };
 
 use crate::{clock, maps, skb::Skb};
@@ -36,11 +38,7 @@ impl<'a> Context<'a> {
     }
 
     #[inline(always)]
-    pub fn new(
-        skb: &Skb,
-        ifindex: u32,
-        (slot, endpoint): (RecordSlot, &'a Endpoint),
-    ) -> Self {
+    pub fn new(skb: &Skb, ifindex: u32, (slot, endpoint): (RecordSlot, &'a Endpoint)) -> Self {
         Self {
             endpoint,
             slot,

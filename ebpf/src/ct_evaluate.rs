@@ -20,12 +20,13 @@ use ringfence_common::{
 
 use crate::{
     clock,
-    conntrack::{ UNREPORTED, UNREPORTED_FOUND, UPDATE_LIVE, update_entry},
+    conntrack::{UNREPORTED, UNREPORTED_FOUND, UPDATE_LIVE, update_entry},
     context::Context,
-    current_packet::{FlowPacket, drop_without_packet},
     ct_new::{Opening, evaluate_new, is_mid_flow, opposite, set_direction},
     ct_store::{FOUND, SCRATCH},
-    ct_usage, events,
+    ct_usage,
+    current_packet::{FlowPacket, drop_without_packet},
+    events,
     family::Family,
     maps,
     policy::{allow, evaluate},
@@ -162,7 +163,12 @@ fn against_opener<A: Family>(
         evaluate_new(context, flow, alone);
     }
     if alone.verdict() == Verdict::Allow && reversal == Reversal::TakesOver {
-        let raw = commit(context, flow, (alone, SCRATCH), (Some(EventKind::Changed), true));
+        let raw = commit(
+            context,
+            flow,
+            (alone, SCRATCH),
+            (Some(EventKind::Changed), true),
+        );
         if entry.is_in_assured() && raw == Action::Pass as u32 {
             // The replaced entry is in the map that is searched first.
             A::remove(context.number.0);
@@ -246,7 +252,12 @@ fn create_entry<A: Family>(
     let takes_over = entry.verdict() == Verdict::Allow && may_open;
     let may_keep = !contested || takes_over;
     let keep = may_keep && opening != Opening::Nothing;
-    let raw = commit(context, flow, (entry, SCRATCH), (Some(EventKind::New), keep));
+    let raw = commit(
+        context,
+        flow,
+        (entry, SCRATCH),
+        (Some(EventKind::New), keep),
+    );
     let passes = raw == Action::Pass as u32;
     if contested && takes_over && passes {
         // The replaced entry may be in the assured map, which is searched first.
@@ -267,11 +278,7 @@ fn was_recycled(context: &Context) -> bool {
 /// Names the reason of a denied packet that may be a reply to a flow without an entry: policy allows
 /// the other direction. It stays denied.
 #[inline(always)]
-fn check_forgotten<A: Family>(
-    context: &Context,
-    flow: &FlowPacket<A>,
-    entry: &mut CtEntry,
-) -> u32 {
+fn check_forgotten<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &mut CtEntry) -> u32 {
     if opens(flow.packet.protocol, flow.packet.tcp) {
         return 0;
     }

@@ -62,7 +62,9 @@ pub fn note_recycled(number: EndpointNumber, now: u64) {
 #[inline(always)]
 pub fn recycled(number: EndpointNumber) -> u64 {
     // SAFETY: one aligned load from a map value.
-    maps::ct_usage(number).map_or(0, |usage| unsafe { read_volatile(&raw const (*usage).recycled) })
+    maps::ct_usage(number).map_or(0, |usage| unsafe {
+        read_volatile(&raw const (*usage).recycled)
+    })
 }
 
 /// Whether an endpoint has reached its share of the unreplied table.

@@ -51,8 +51,7 @@ use crate::{
 #[map]
 static ENDPOINT_SLOTS: Array<u32> = Array::with_max_entries(POSITIONS, 0);
 #[map]
-static ENDPOINTS: Array<Endpoint> =
-    Array::with_max_entries((ENDPOINTS_CAPACITY + 1) * RECORDS, 0);
+static ENDPOINTS: Array<Endpoint> = Array::with_max_entries((ENDPOINTS_CAPACITY + 1) * RECORDS, 0);
 #[map]
 static NAMESPACE_MODE: Array<u32> = Array::with_max_entries(NAMESPACES, 0);
 #[map]
@@ -100,8 +99,7 @@ static CT_USAGE: Array<Usage> = Array::with_max_entries(ENDPOINTS_CAPACITY + 1, 
 static CT_USAGE_SWEEP: Array<Excess> = Array::with_max_entries(ENDPOINTS_CAPACITY + 1, 0);
 /// Pick-up windows that the agent has opened.
 #[map]
-static PICKUP: HashMap<u32, u32> =
-    HashMap::with_max_entries(ENDPOINTS_CAPACITY, BPF_F_NO_PREALLOC);
+static PICKUP: HashMap<u32, u32> = HashMap::with_max_entries(ENDPOINTS_CAPACITY, BPF_F_NO_PREALLOC);
 #[map]
 pub static FRAG4: LruHashMap<FragmentKey4, FragmentPorts> =
     LruHashMap::with_max_entries(FRAGMENT_CAPACITY, 0);

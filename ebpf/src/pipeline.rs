@@ -156,7 +156,11 @@ fn filter_ip<A: Family, const FROM: bool>(
     is_dhcp: fn(&Packet<A>) -> bool,
 ) -> Option<Action> {
     let Some(current) = A::scratch_packet() else {
-        return Some(deny_frame::<FROM>(context, DropReason::ConntrackFull, A::VERSION));
+        return Some(deny_frame::<FROM>(
+            context,
+            DropReason::ConntrackFull,
+            A::VERSION,
+        ));
     };
     current.packet = Packet::unknown();
     if let Err(reason) = A::parse(skb, &mut current.packet) {

@@ -10,6 +10,7 @@ pub mod agent;
 pub mod attack;
 pub mod bpffs;
 pub mod conformance;
+pub mod fence_state;
 pub mod flood;
 pub mod frame;
 pub mod http;

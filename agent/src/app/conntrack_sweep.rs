@@ -29,7 +29,12 @@ impl Sweeper {
     }
 
     /// Starts a sweep, unless the previous one is still running. `now` is the kernel's tick clock.
-    pub(super) fn start(&self, now: u64, endpoints: BTreeMap<u32, EndpointNumber>, shared: Arc<SharedState>) {
+    pub(super) fn start(
+        &self,
+        now: u64,
+        endpoints: BTreeMap<u32, EndpointNumber>,
+        shared: Arc<SharedState>,
+    ) {
         let conntrack = Arc::clone(&self.conntrack);
         tokio::task::spawn_blocking(move || {
             let mut conntrack = match conntrack.try_lock() {

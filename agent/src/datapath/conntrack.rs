@@ -69,11 +69,7 @@ impl ConntrackKey for CtKey6 {
 }
 
 impl Conntrack {
-    pub(super) fn take(
-        ebpf: &mut Ebpf,
-        pins: &Pins,
-        capacity: u32,
-    ) -> Result<Self, DatapathError> {
+    pub(super) fn take(ebpf: &mut Ebpf, pins: &Pins, capacity: u32) -> Result<Self, DatapathError> {
         Ok(Self {
             assured4: take(ebpf, names::CT4)?,
             assured6: take(ebpf, names::CT6)?,

@@ -20,7 +20,9 @@ use ringfence_common::{
     policy::{PolicyKey, PolicyRow},
 };
 
-use super::{DatapathError, Refused, batch, endpoints::Endpoints, epochs::Epochs, error::chain, pins::Pins};
+use super::{
+    DatapathError, Refused, batch, endpoints::Endpoints, epochs::Epochs, error::chain, pins::Pins,
+};
 use crate::plan::{Action, Capacities, State, TableRows};
 
 /// Handles of the control maps.

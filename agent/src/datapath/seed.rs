@@ -28,7 +28,10 @@ pub(super) fn ensure(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
         .and_then(|mut random| random.read_exact(&mut bytes))
         .map_err(failed(names::CT_SEED, "draw a secret"))?;
     let (first, last) = bytes.split_at(8);
-    let word = |half: &[u8]| half.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    let word = |half: &[u8]| {
+        half.iter()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte))
+    };
     map.set(0, [word(first), word(last)], 0)
         .map_err(failed(names::CT_SEED, "write the secret"))
 }

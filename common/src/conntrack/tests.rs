@@ -10,7 +10,7 @@ const FIN: TcpFlags = TcpFlags(TcpFlags::FIN | TcpFlags::ACK);
 const RST: TcpFlags = TcpFlags(TcpFlags::RST);
 
 fn seconds(entry_state: u8, proto: u8) -> u64 {
-    timeout(entry_state, proto) / SECOND
+    Timeout::DEFAULTS[timeout(entry_state, proto) as usize].into()
 }
 
 fn walk(packets: &[(bool, TcpFlags)]) -> u8 {
@@ -27,7 +27,13 @@ fn tcp_states_and_timeouts_follow_the_handshake_and_close() {
     let established = [replied[0], replied[1], (false, ACK)];
     assert_eq!(seconds(walk(&established), protocol::TCP), 8000);
     let half_closed = [established[0], established[1], established[2], (true, FIN)];
-    assert_eq!(seconds(walk(&half_closed), protocol::TCP), 120);
+    assert_eq!(
+        seconds(walk(&half_closed), protocol::TCP),
+        240,
+        "RFC 5382 REQ-5"
+    );
+    let refused = [(false, SYN), (true, FIN)];
+    assert_eq!(seconds(walk(&refused), protocol::TCP), 120);
     let closed = [
         half_closed[0],
         half_closed[1],
@@ -82,17 +88,9 @@ fn freshness_needs_table_epoch_and_time() {
     let entry = CtEntry {
         expires: 100,
         recheck: 50,
-        bytes: [0; 2],
-        packets: [0; 2],
         table: TableId(3),
         epoch: 9,
-        rule: RuleSlot(20),
-        peer: IdentityId(17),
-        verdict: 1,
-        state: 0,
-        flags: 0,
-        reason: 0,
-        reserved: [0; 4],
+        ..CtEntry::default()
     };
     assert!(entry.is_fresh(TableId(3), 9, || 49));
     assert!(!entry.is_fresh(TableId(4), 9, || 49), "table moved");
@@ -190,6 +188,93 @@ proptest! {
                 prop_assert!(is_replied(after, proto), "{now:#x} {reply} {tcp:?} {after:#x}");
             }
             now = after;
+        }
+    }
+}
+
+#[test]
+fn a_state_is_the_same_as_its_bytes() {
+    for state in 0..=u8::MAX {
+        let StateBytes(bytes) = StateBytes::of(state);
+        assert_eq!(StateBytes(bytes).bits(), state);
+        for (bit, byte) in bytes.to_le_bytes().into_iter().enumerate() {
+            assert_eq!(byte, state >> bit & 1, "bit {bit} of {state:#x}");
+        }
+    }
+}
+
+fn key4(port: u16) -> CtKey4 {
+    CtKey4 {
+        local: Ip4::from_wire([10, 0, 0, 2]),
+        peer: Ip4::from_wire([10, 0, 0, 3]),
+        ifindex: 7,
+        local_port: Port::new(port),
+        peer_port: Port::new(80),
+        protocol: protocol::TCP,
+        reserved: [0; 3],
+    }
+}
+
+fn decided(table: u32, verdict: Verdict) -> CtEntry {
+    let mut entry = CtEntry::default();
+    entry.clear(TableId(table), 5);
+    entry.decide(&Decision::lasting(verdict, RuleSlot(20)), IdentityId(17));
+    entry
+}
+
+#[test]
+fn an_entry_is_sealed_for_its_own_key_and_decision_only() {
+    let (key, other) = (key4(1), key4(2));
+    let mut entry = decided(7, Verdict::Allow);
+    entry.seal = entry.seal_for(&key);
+    assert!(entry.is_sealed_for(&key) && !entry.is_sealed_for(&other));
+    let live = CtEntry {
+        expires: 99,
+        state: StateBytes::of(3),
+        opener_seen: 4,
+        ..entry
+    };
+    assert!(live.is_sealed_for(&key), "what changes is not sealed");
+    assert!(!CtEntry::default().is_sealed_for(&key), "cleared memory");
+    assert!(!CtEntry::default().is_sealed_for(&CtKey4::default()));
+}
+
+#[test]
+fn a_mixture_of_two_entries_has_no_valid_seal() {
+    let (key, other) = (key4(1), key4(2));
+    let sealed = |mut entry: CtEntry, key: &CtKey4| {
+        entry.seal = entry.seal_for(key);
+        let bytes: [u8; 64] = zerocopy::transmute!(entry);
+        bytes
+    };
+    let pairs = [
+        // The same flow, evaluated again: an old verdict must not carry the new table.
+        (
+            sealed(decided(7, Verdict::Allow), &key),
+            sealed(decided(8, Verdict::Deny), &key),
+        ),
+        // Another flow.
+        (
+            sealed(decided(7, Verdict::Allow), &other),
+            sealed(decided(7, Verdict::Deny), &key),
+        ),
+    ];
+    for (old, new) in pairs {
+        for from in 16..64 {
+            for to in from + 1..=64 {
+                let mut mixed = new;
+                mixed[from..to].copy_from_slice(&old[from..to]);
+                if mixed == new {
+                    continue;
+                }
+                let mixed: CtEntry = zerocopy::transmute!(mixed);
+                let whole = [new, old].map(|bytes| -> CtEntry { zerocopy::transmute!(bytes) });
+                let is_whole = whole.iter().any(|entry| {
+                    (entry.seal, entry.table, entry.verdicts)
+                        == (mixed.seal, mixed.table, mixed.verdicts)
+                });
+                assert!(is_whole || !mixed.is_sealed_for(&key), "{from}..{to}");
+            }
         }
     }
 }

@@ -4,22 +4,13 @@
 //! every frame, so that any frame arrives at the other end unless the fence drops it. Neither end
 //! has an address: there are no replies, and every frame of a conversation is sent by the test.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context as _, Result};
-use aya::Pod;
-use aya::maps::{HashMap, Map, MapData};
-use ringfence_common::conntrack::{CtEntry, CtKey4, CtKey6};
-use ringfence_common::endpoint::Endpoint;
-use ringfence_common::fragment::{FragmentKey4, FragmentKey6, FragmentPorts};
-use ringfence_common::maps::{
-    CT_UNREPLIED4, CT_UNREPLIED6, CT_USAGE, CT_USAGE_SWEEP, CT4, CT6, ENDPOINTS, FRAG4, FRAG6,
-};
-use ringfence_common::quota::Usage;
+use anyhow::Result;
 
 use super::fixture::{self, Direction};
 use super::wire::RawInterface;
+use crate::fence_state;
 use crate::{Addresses, Agent, AgentSpec, Attributes, NetNs, Node, Workload};
 
 /// The fence between the two ends.
@@ -90,16 +81,7 @@ impl Network {
         let Some(agent) = &self.agent else {
             return Ok(());
         };
-        for name in [CT4, CT_UNREPLIED4] {
-            wipe::<CtKey4, CtEntry>(agent, name)?;
-        }
-        for name in [CT6, CT_UNREPLIED6] {
-            wipe::<CtKey6, CtEntry>(agent, name)?;
-        }
-        wipe::<FragmentKey4, FragmentPorts>(agent, FRAG4)?;
-        wipe::<FragmentKey6, FragmentPorts>(agent, FRAG6)?;
-        wipe::<u32, Usage>(agent, CT_USAGE)?;
-        wipe::<u32, u64>(agent, CT_USAGE_SWEEP)
+        fence_state::forget_flows(agent.bpffs())
     }
 
     /// The interface at which frames of a direction arrive.
@@ -181,44 +163,6 @@ fn agent(node: &Node, workload: &Workload, mode: &str) -> Result<Agent> {
         ..AgentSpec::default()
     };
     let agent = Agent::start(node, &spec)?;
-    end_pickup_window(&agent)?;
+    fence_state::end_pickup_window(agent.bpffs())?;
     Ok(agent)
-}
-
-/// Ends the pick-up window, as if the fence had existed for longer than the window.
-fn end_pickup_window(agent: &Agent) -> Result<()> {
-    let pin = pinned(agent, ENDPOINTS)?;
-    let map = Map::HashMap(MapData::from_pin(&pin).context("opening the endpoints")?);
-    let mut endpoints: HashMap<_, u32, Endpoint> = HashMap::try_from(map)?;
-    let all: Vec<(u32, Endpoint)> = endpoints.iter().collect::<Result<_, _>>()?;
-    for (ifindex, endpoint) in all {
-        let aged = Endpoint {
-            pickup_until: 0,
-            ..endpoint
-        };
-        endpoints.insert(ifindex, aged, 0)?;
-    }
-    Ok(())
-}
-
-fn wipe<K: Pod, V: Pod>(agent: &Agent, name: &str) -> Result<()> {
-    let map = MapData::from_pin(pinned(agent, name)?);
-    let map = Map::HashMap(map.with_context(|| format!("opening {name}"))?);
-    let mut map: HashMap<_, K, V> = HashMap::try_from(map)?;
-    let keys: Vec<K> = map.keys().collect::<Result<_, _>>()?;
-    for key in keys {
-        // The agent may have removed it meanwhile.
-        let _ = map.remove(&key);
-    }
-    Ok(())
-}
-
-fn pinned(agent: &Agent, map: &str) -> Result<PathBuf> {
-    for entry in fs::read_dir(agent.bpffs())? {
-        let pin = entry?.path().join("maps").join(map);
-        if pin.exists() {
-            return Ok(pin);
-        }
-    }
-    anyhow::bail!("no map {map} below {}", agent.bpffs().display())
 }

@@ -3,6 +3,7 @@
 //!
 //! The tables of these tests are smaller than the agent's, and so are the shares.
 
+use ringfence::plan::Action;
 use ringfence_common::{
     conntrack::unreplied::WAYS,
     drop_reason::DropReason,
@@ -13,7 +14,6 @@ use ringfence_common::{
     policy::PolicyRow,
     quota::{Share, unreplied_sets},
 };
-use ringfence::plan::Action;
 
 use crate::fence::{
     Arriving, FRIEND, FRIENDS, Fence, IFINDEX, LOCAL, Leaving, Outcome, RULE, TABLE, exact,
@@ -110,9 +110,15 @@ fn one_way_flows_beyond_the_share_pass_and_replace_the_endpoints_own() {
         assert_eq!(counters.flows_allowed, u64::from(sent));
         assert_eq!(counters.flows_denied, 0);
         assert_eq!(counters.flows_not_stored, 0);
-        assert!(counters.flows_recycled > 0, "control: more than the table holds");
+        assert!(
+            counters.flows_recycled > 0,
+            "control: more than the table holds"
+        );
         let used = fence.unreplied();
-        assert!(used <= ways() && used >= share(1).unreplied as usize, "{used}");
+        assert!(
+            used <= ways() && used >= share(1).unreplied as usize,
+            "{used}"
+        );
         assert_eq!(fence.usage().unreplied, used as u64, "the account is exact");
         let newest = connection((sent - 1) % 2 == 1, sent - 1);
         fence.passes(
@@ -141,14 +147,18 @@ fn a_reply_to_a_replaced_flow_is_denied_and_named() {
         fence.passes(Leaving, &flow.outbound(UDP, 0), "policy allows it");
     }
     let what = "its entry is gone";
-    fence.denies(Arriving, &first.inbound(UDP, 0), DropReason::ReplyForgotten, what);
+    fence.denies(
+        Arriving,
+        &first.inbound(UDP, 0),
+        DropReason::ReplyForgotten,
+        what,
+    );
     let other = Flow {
         peer: (FRIEND, 444),
         ..first
     };
     let what = "policy allows no flow that it could reply to";
     fence.denies(Arriving, &other.inbound(UDP, 0), DropReason::Policy, what);
-    assert_eq!(fence.count(DropReason::ReplyForgotten), (1, 0));
 }
 
 #[test]
@@ -185,7 +195,10 @@ fn an_endpoint_within_its_share_finds_room_beside_a_flood() {
     }
     let (used, room) = (fence.unreplied(), ways() / 2);
     assert!(used > limit, "control: the flood exceeds its share");
-    assert!(used <= room * 6 / 8 + limit, "a part is left to others: {used} of {room}");
+    assert!(
+        used <= room * 6 / 8 + limit,
+        "a part is left to others: {used} of {room}"
+    );
 }
 
 #[test]
@@ -282,10 +295,12 @@ fn flows_with_an_own_address_are_never_assured() {
         local: (LOCAL, 1000),
         peer: (LOCAL, 443),
     };
-    establish(&mut fence, &to_itself);
-    fence.passes(Leaving, &to_itself.outbound(TCP, ACK | PSH), "more data");
+    for _ in 0..3 {
+        fence.passes(Leaving, &to_itself.outbound(UDP, 0), "to itself");
+        fence.passes(Leaving, &to_itself.inbound(UDP, 0), "its reply");
+    }
     assert_eq!(fence.assured(), 0);
-    assert!(fence.unreplied() > 0, "control: it has an entry");
+    assert!(fence.unreplied() > 0, "control: it has entries");
 }
 
 #[test]

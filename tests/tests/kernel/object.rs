@@ -19,7 +19,10 @@ fn every_named_map_is_in_the_object_and_pinned() {
         assert!(capacity(name) > 0, "{name}");
     }
     for (name, expected) in [
-        (maps::ENDPOINTS, (maps::ENDPOINTS_CAPACITY + 1) * ringfence_common::endpoint::RECORDS),
+        (
+            maps::ENDPOINTS,
+            (maps::ENDPOINTS_CAPACITY + 1) * ringfence_common::endpoint::RECORDS,
+        ),
         (maps::NAMESPACE_MODE, maps::NAMESPACES),
         (maps::IPCACHE4, maps::IPCACHE_CAPACITY),
         (maps::IPCACHE6, maps::IPCACHE_CAPACITY),

@@ -52,6 +52,14 @@ fn after(actions: &[Action]) -> State {
     state
 }
 
+fn endpoint(ifindex: u32) -> Action {
+    let endpoint = Endpoint {
+        ifindex,
+        ..Endpoint::default()
+    };
+    Action::PutEndpoint(ifindex, endpoint)
+}
+
 #[test]
 fn a_list_has_the_same_effect_as_its_single_writes() {
     let pinned = Pinned::new();
@@ -62,7 +70,7 @@ fn a_list_has_the_same_effect_as_its_single_writes() {
     actions.extend((0..300).map(|number| address(false, number)));
     actions.extend((0..300).map(|number| address(true, number)));
     actions.push(Action::BumpAllEpochs);
-    actions.push(Action::PutEndpoint(5, Endpoint::default()));
+    actions.push(endpoint(5));
     datapath.write_all(&actions).unwrap();
     let (held, wanted) = (datapath.read().unwrap(), after(&actions));
     assert_eq!(held.tables, wanted.tables);
@@ -91,7 +99,6 @@ fn only_the_writes_before_a_refused_one_are_made() {
     let mut expected = Vec::new();
     for (map, list) in lists {
         // A write before the list and one after it that cannot be part of its batch.
-        let endpoint = |ifindex| Action::PutEndpoint(ifindex, Endpoint::default());
         let list = [vec![endpoint(5)], list, vec![endpoint(6)]].concat();
         let refused = datapath.write_all(&list).unwrap_err();
         assert!(refused.error.to_string().contains(map), "{}", refused.error);

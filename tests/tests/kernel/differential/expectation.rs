@@ -165,7 +165,10 @@ impl<'a> Expectation<'a> {
         let may_use = |flow: &Flow| !(flow.from_host && not_from_host);
         if let Some(flow) = known.filter(may_use) {
             let reply = flow.direction != here;
-            if !ip.is_opening {
+            // A packet of such a protocol is no reply to a flow that is denied, but may open one.
+            let shows_opener = matches!(ip.protocol, 1 | 6 | 58);
+            let reversed = reply && flow.decision != Decision::Allow && !shows_opener;
+            if !ip.is_opening && !reversed {
                 let why = if reply {
                     "reply direction"
                 } else {
@@ -173,7 +176,7 @@ impl<'a> Expectation<'a> {
                 };
                 return self.conclude(flow.decision, why, ip);
             }
-            if !reply {
+            if ip.is_opening && !reply {
                 let (decision, why) = if flow.from_host {
                     (Decision::Allow, "from the host, opened again")
                 } else {

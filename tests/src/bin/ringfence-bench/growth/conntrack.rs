@@ -46,8 +46,10 @@ pub(crate) fn measure(steps: &[u32], world: World, rounds: usize) -> Result<Vec<
         interrupt::check()?;
         for number in filled..flows {
             let key = key(number, world.peers)?;
+            let mut sealed = entry;
+            sealed.seal = sealed.seal_for(&key);
             table
-                .insert(key, entry, 0)
+                .insert(key, sealed, 0)
                 .with_context(|| format!("flow {number}"))?;
         }
         filled = flows;
@@ -57,7 +59,7 @@ pub(crate) fn measure(steps: &[u32], world: World, rounds: usize) -> Result<Vec<
         for number in (0..flows).step_by(stride as usize) {
             let (client, server) = ends(number, world.peers);
             established.push(tcp(client, server, ACK)?);
-            // Below the endpoint's quota of unreplied flows.
+            // Fewer than the unreplied table holds.
             if new.len() < 4096 {
                 new.push(tcp((client.0, client.1 + NEW), server, SYN)?);
             }

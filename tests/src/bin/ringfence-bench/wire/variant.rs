@@ -8,14 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use aya::Pod;
-use aya::maps::{HashMap, Map, MapData};
-use ringfence_common::conntrack::{CtEntry, CtKey4, CtKey6};
-use ringfence_common::maps::{CT_UNREPLIED4, CT_UNREPLIED6, CT_USAGE};
-use ringfence_common::quota::Usage;
-use ringfence_testbed::{Agent, AgentSpec, Node, Workload};
+use ringfence_testbed::{Agent, AgentSpec, Node, Workload, fence_state};
 
-use super::hooks::{self, Hooks, Limits, On, Pair};
+use super::hooks::{Hooks, Limits, On, Pair};
 use super::ipset::Ipset;
 use super::metric::{Kind, Metric};
 use super::nftables::{Lookup, Nftables};
@@ -240,24 +235,7 @@ impl Variant {
 /// opens more flows than a workload's quota allows in that time, and none may be denied. So each
 /// sample finds room, as in nftables' conntrack. The cost of a full map is measured in `growth`.
 fn forget_attempts(agent: &Agent) -> Result<()> {
-    let pin = |name: &str| -> Result<MapData> {
-        let pin = hooks::pin(agent.bpffs(), &format!("maps/{name}"))?;
-        Ok(MapData::from_pin(pin)?)
-    };
-    empty::<u32, Usage>(Map::HashMap(pin(CT_USAGE)?))?;
-    empty::<CtKey4, CtEntry>(Map::LruHashMap(pin(CT_UNREPLIED4)?))?;
-    empty::<CtKey6, CtEntry>(Map::LruHashMap(pin(CT_UNREPLIED6)?))
-}
-
-/// Removes every entry of a map.
-fn empty<K: Pod, V: Pod>(map: Map) -> Result<()> {
-    let mut map: HashMap<_, K, V> = HashMap::try_from(map)?;
-    let all: Vec<K> = map.keys().collect::<Result<_, _>>()?;
-    for key in all {
-        // The agent may have removed it.
-        let _ = map.remove(&key);
-    }
-    Ok(())
+    fence_state::forget_unreplied(agent.bpffs())
 }
 
 /// The workload that sends and the one that receives.
