@@ -64,8 +64,13 @@ pub const STATS: &str = "STATS";
 /// by the program `clocks`.
 pub const CLOCK: &str = "CLOCK";
 
+/// Array of one `u64`, for the agent alone: no table number from this one on was ever given out; 0
+/// if it was never written. It lives and dies with conntrack, whose verdicts are compared by such
+/// numbers.
+pub const TABLE_NUMBERS: &str = "TABLE_NUMBERS";
+
 /// Every map of the object, except those that the compiler adds.
-pub const ALL: [&str; 28] = [
+pub const ALL: [&str; 29] = [
     ENDPOINT_SLOTS,
     ENDPOINTS,
     NAMESPACE_MODE,
@@ -94,6 +99,7 @@ pub const ALL: [&str; 28] = [
     EVENTS,
     STATS,
     CLOCK,
+    TABLE_NUMBERS,
 ];
 
 /// Default number of endpoints; [`ENDPOINTS`] has [`crate::endpoint::RECORDS`] records for each, and

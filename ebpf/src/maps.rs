@@ -152,6 +152,9 @@ pub static LAST_REJECT: Array<u64> = Array::with_max_entries(1, 0);
 /// Rate limit of each endpoint's reject packets.
 #[map]
 pub static REJECT_LIMITS: Array<RejectLimit> = Array::with_max_entries(ENDPOINTS_CAPACITY + 1, 0);
+/// The agent's mark of table numbers; no program reads it.
+#[map]
+static TABLE_NUMBERS: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
 

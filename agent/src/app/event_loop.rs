@@ -39,6 +39,8 @@ use crate::{
 const DRAIN_INTERVAL: Duration = Duration::from_millis(25);
 /// The most records of one drain, so that a flood does not starve the rest of the loop.
 const MAX_DRAIN: usize = 16_384;
+/// The interval at which numbers that nothing uses any more are looked for.
+const FREE_INTERVAL: Duration = Duration::from_secs(3);
 /// The delay between a failed pass and the next one.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -213,6 +215,8 @@ impl Agent {
         drain.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sweep = time::interval(INTERVAL);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut free = time::interval(FREE_INTERVAL);
+        free.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let next_pass = self.next_pass.map(time::Instant::from_std);
             tokio::select! {
@@ -236,8 +240,9 @@ impl Agent {
                 }
                 () = async { time::sleep_until(next_pass.unwrap_or_else(time::Instant::now)).await },
                     if next_pass.is_some() => self.publish(),
-                _ = drain.tick() => self.drain(),
+                _ = drain.tick() => { self.drain(); }
                 _ = sweep.tick() => self.sweep(),
+                _ = free.tick() => self.free_numbers(),
                 _ = term.recv() => break,
                 _ = int.recv() => break,
             }
@@ -438,8 +443,23 @@ impl Agent {
         }
     }
 
+    /// Frees numbers that nothing uses any more. Events in the ring are decoded before, with the
+    /// names that their numbers have now.
+    fn free_numbers(&mut self) {
+        if !self.reconciler.may_free_numbers() || !self.drain() {
+            return;
+        }
+        let in_history = self.shared.history.identities();
+        match self.reconciler.free_numbers(&in_history) {
+            Ok(0) => {}
+            Ok(count) => tracing::debug!("{count} numbers are free again"),
+            Err(error) => warn!("cannot free numbers: {error}"),
+        }
+    }
+
     /// Takes flow records off the ring: counts them, stores them and writes them to the flow log.
-    fn drain(&mut self) {
+    /// Returns whether the ring was empty then.
+    fn drain(&mut self) -> bool {
         if let Some(log) = &mut self.kernel_log {
             log.flush();
         }
@@ -455,7 +475,7 @@ impl Agent {
             }
         });
         if taken == 0 {
-            return;
+            return true;
         }
         self.shared.metrics.count_flows(&records);
         self.shared.history.push(&records);
@@ -470,5 +490,6 @@ impl Agent {
         self.shared
             .metrics
             .set_lost(observe::LossStage::Decode, malformed);
+        taken < MAX_DRAIN
     }
 }

@@ -36,7 +36,7 @@ impl Views for SharedState {
             revision: applied.revision,
             mode_default: applied.modes.default,
             metrics_listen: self.metrics_listen.clone(),
-            ready: applied.published.is_some(),
+            ready: applied.published.is_some() && applied.failure.is_none(),
             enforcing: is_enforcing(&applied),
             workloads: count(applied.inventory.workloads.len()),
             policies: count(applied.policies.len()),

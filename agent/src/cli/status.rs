@@ -24,7 +24,8 @@ pub(super) async fn run(client: &Client, how: &Listing) -> Result<()> {
 
 fn text(status: &Status) -> String {
     let state = match (status.ready, status.enforcing) {
-        (false, _) => "starting: no policy applied yet",
+        (false, _) if status.revision == 0 => "starting: no policy applied yet",
+        (false, _) => "NOT ready: changes could not be applied, an older state is in force",
         (true, true) => "ready, enforcing everywhere it should",
         (true, false) => "ready, but NOT enforcing everywhere it should",
     };

@@ -1,22 +1,29 @@
-//! Writes many entries of one map with one system call (`BPF_MAP_UPDATE_BATCH`), which `aya` does
-//! not wrap.
+//! Writes and reads many entries of one map with one system call (`BPF_MAP_UPDATE_BATCH`,
+//! `BPF_MAP_LOOKUP_BATCH`), which `aya` does not wrap.
 //!
 //! Invariants: a batch makes the same writes in the same order as single calls, each still atomic
-//! by itself; the number of writes made is known even after a failure. The cause of a failure is
-//! not reported here: the caller continues with single writes, which also covers maps without batch
-//! operations (LPM tries have them since Linux 5.13).
+//! by itself; the number of writes made is known even after a failure. The cause of a failed write
+//! is not reported here: the caller continues with single writes, which also covers maps without
+//! batch operations (LPM tries have them since Linux 5.13).
 
 #![allow(unsafe_code, reason = "aya has no batches and bpf(2) no safe wrapper")]
 
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
 
 use aya::{
     Pod,
     maps::{IterableMap, MapData},
 };
 
+/// `BPF_MAP_LOOKUP_BATCH` in `enum bpf_cmd`.
+const LOOKUP_BATCH: libc::c_int = 24;
 /// `BPF_MAP_UPDATE_BATCH` in `enum bpf_cmd`.
 const UPDATE_BATCH: libc::c_int = 26;
+/// Entries read by one call at first.
+const READ: usize = 4096;
 
 /// The part of `union bpf_attr` that batch operations use.
 #[repr(C)]
@@ -63,6 +70,71 @@ pub(super) fn update<K: Pod, V: Pod>(map: &impl IterableMap<K, V>, entries: &[(K
         (true, made) if made < entries.len() => made,
         // A kernel that refuses before the first entry may leave the count unchanged.
         (true, _) => 0,
+    }
+}
+
+/// Visits every entry of a hash map, bucket by bucket.
+///
+/// # Errors
+/// When the kernel refuses a read; entries may have been visited before.
+pub(super) fn lookup<K: Pod, V: Pod>(
+    map: &impl IterableMap<K, V>,
+    each: &mut dyn FnMut(&K, &V),
+) -> io::Result<()> {
+    let other_size = || io::Error::other("the map has entries of another size");
+    let descriptor = descriptor::<K, V>(map.map()).ok_or_else(other_size)?;
+    let mut room = READ;
+    // Where to continue: for hash maps the number of a bucket.
+    let mut place: Option<u32> = None;
+    loop {
+        let mut keys: Vec<K> = Vec::with_capacity(room);
+        let mut values: Vec<V> = Vec::with_capacity(room);
+        let mut next = 0_u32;
+        let mut attributes = Attributes {
+            in_batch: place.as_ref().map_or(0, |place| {
+                std::ptr::from_ref(place).expose_provenance() as u64
+            }),
+            out_batch: (&raw mut next).expose_provenance() as u64,
+            keys: keys.as_mut_ptr().expose_provenance() as u64,
+            values: values.as_mut_ptr().expose_provenance() as u64,
+            count: u32::try_from(room).unwrap_or(u32::MAX),
+            map: descriptor,
+            element_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the kernel writes at most `count` keys and values of the sizes that the map has,
+        // which `descriptor` compared; both vectors have room for `room` elements. It reads
+        // `in_batch` and writes `out_batch`, four bytes each for hash maps, and both outlive the
+        // call. It reads no more of the attributes than `size`.
+        let refused = unsafe {
+            let size = size_of::<Attributes>();
+            libc::syscall(libc::SYS_bpf, LOOKUP_BATCH, &raw mut attributes, size) != 0
+        };
+        let error = refused.then(io::Error::last_os_error);
+        let cause = error.as_ref().and_then(io::Error::raw_os_error);
+        match (error, cause) {
+            (None, _) | (_, Some(libc::ENOENT)) => {}
+            // A single bucket has more entries.
+            (_, Some(libc::ENOSPC)) if room < 1 << 20 => {
+                room *= 2;
+                continue;
+            }
+            (Some(error), _) => return Err(error),
+        }
+        let read = room.min(attributes.count as usize);
+        // SAFETY: the kernel wrote this many of both, no more than there is room for. Any bytes are
+        // a valid `Pod`.
+        unsafe {
+            keys.set_len(read);
+            values.set_len(read);
+        }
+        for (key, value) in keys.iter().zip(&values) {
+            each(key, value);
+        }
+        if cause == Some(libc::ENOENT) {
+            return Ok(());
+        }
+        place = Some(next);
     }
 }
 

@@ -4,7 +4,7 @@
 //! kernel's state; a pinned map with another capacity is refused, never resized silently.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     path::Path,
 };
 
@@ -17,18 +17,19 @@ use nix::net::if_::if_indextoname;
 use ringfence_common::{
     conntrack::{Timeout, Timeouts},
     endpoint::RECORDS,
-    ids::EndpointNumber,
+    ids::{EndpointNumber, RuleSlot},
     maps as names,
     quota::unreplied_sets,
 };
 
 use super::{
-    AttachKind, Clocks, Datapath, DatapathError, OBJECT, Refused,
+    AttachKind, Clocks, Datapath, DatapathError, HeldNumbers, OBJECT, Refused,
     attach::{self, AttachPoint, HOOKS},
     clock::{self, ProgramClocks},
     conntrack::Conntrack,
     debug::KernelLog,
     error::chain,
+    held::HoldingMaps,
     maps::ControlMaps,
     pins::Pins,
     seed,
@@ -65,6 +66,7 @@ impl LoadOptions {
 pub struct KernelDatapath {
     ebpf: Ebpf,
     maps: ControlMaps,
+    holding: HoldingMaps,
     clock: ProgramClocks,
     pins: Pins,
     kind: AttachKind,
@@ -110,6 +112,7 @@ impl KernelDatapath {
         let maps = ControlMaps::take(&mut ebpf, conntrack_capacity)?;
         let clock = ProgramClocks::take(&mut ebpf)?;
         let telemetry = Telemetry::take(&mut ebpf)?;
+        let holding = HoldingMaps::open(&pins)?;
         let attached = pins.linked()?;
         let kind = if options.force_clsact || !has_tcx() {
             AttachKind::Clsact
@@ -120,6 +123,7 @@ impl KernelDatapath {
             Self {
                 ebpf,
                 maps,
+                holding,
                 clock,
                 pins,
                 kind,
@@ -325,6 +329,22 @@ impl Datapath for KernelDatapath {
 
     fn clocks(&mut self) -> Result<Clocks, DatapathError> {
         self.clock.read(classifier(&mut self.ebpf, clock::PROGRAM)?)
+    }
+
+    fn held_numbers(&mut self) -> Result<HeldNumbers, DatapathError> {
+        self.holding.held()
+    }
+
+    fn clear_rules(&mut self, rules: &HashSet<RuleSlot>) -> Result<(), DatapathError> {
+        self.holding.clear_rules(rules)
+    }
+
+    fn table_mark(&mut self) -> Result<Option<u32>, DatapathError> {
+        self.holding.table_mark()
+    }
+
+    fn set_table_mark(&mut self, mark: u32) -> Result<(), DatapathError> {
+        self.holding.set_table_mark(mark)
     }
 }
 

@@ -12,6 +12,7 @@ mod debug;
 mod endpoints;
 mod epochs;
 mod error;
+mod held;
 mod kernel;
 mod maps;
 mod pins;
@@ -22,9 +23,11 @@ mod seed;
 mod telemetry;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     path::{Path, PathBuf},
 };
+
+use ringfence_common::ids::RuleSlot;
 
 use crate::plan::{Action, Capacities, State};
 
@@ -33,6 +36,7 @@ pub use clock::Clocks;
 pub use conntrack::{Conntrack, Sweep};
 pub use debug::KernelLog;
 pub use error::{DatapathError, Refused};
+pub use held::HeldNumbers;
 pub use kernel::{KernelDatapath, LoadOptions};
 pub use pins::Pins;
 pub use preflight::{PreflightError, check as preflight};
@@ -101,4 +105,30 @@ pub trait Datapath {
     /// # Errors
     /// When the clock program cannot be run.
     fn clocks(&mut self) -> Result<Clocks, DatapathError>;
+
+    /// The numbers that conntrack and deny aggregates hold. Walks all of them.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    fn held_numbers(&mut self) -> Result<HeldNumbers, DatapathError>;
+
+    /// Removes the deny aggregates of rules and sets their hits to zero, so that their slots can be
+    /// used again.
+    ///
+    /// # Errors
+    /// When the kernel refuses a write; it can be repeated.
+    fn clear_rules(&mut self, rules: &HashSet<RuleSlot>) -> Result<(), DatapathError>;
+
+    /// The mark pinned next to conntrack: no table number from it on was ever given. `None` if the
+    /// maps have none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn table_mark(&mut self) -> Result<Option<u32>, DatapathError>;
+
+    /// Writes that mark.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    fn set_table_mark(&mut self, mark: u32) -> Result<(), DatapathError>;
 }

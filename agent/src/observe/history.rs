@@ -4,11 +4,12 @@
 //! the oldest records and gets their number; every record is either in a follower's snapshot or in
 //! its feed, never in both. Records are shared, never copied. Nothing survives a restart.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use ringfence_common::ids::IdentityId;
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::flow::{End, FlowRecord, FlowVerdict};
@@ -129,6 +130,16 @@ impl History {
         (past, follower)
     }
 
+    /// Every identity that a kept record shows.
+    #[must_use]
+    pub fn identities(&self) -> HashSet<IdentityId> {
+        let ring = self.locked();
+        let ends = ring
+            .iter()
+            .flat_map(|record| [&record.source, &record.destination]);
+        ends.map(|end| end.identity).collect()
+    }
+
     /// Records that followers lost because they were too slow.
     #[must_use]
     pub fn lost(&self) -> u64 {
@@ -218,6 +229,19 @@ mod tests {
         assert_eq!(seconds(None), [2, 3, 4]);
         assert_eq!(seconds(Some(2)), [3, 4]);
         assert_eq!(seconds(Some(0)), [0; 0]);
+    }
+
+    #[test]
+    fn the_identities_are_those_of_kept_records() {
+        let history = History::new(1);
+        let of = |number| {
+            let mut of_event = event();
+            of_event.identity = IdentityId(number);
+            of_event.peer_identity = IdentityId(number + 1);
+            Arc::new(record(&of_event))
+        };
+        history.push(&[of(20), of(30)]);
+        assert_eq!(history.identities(), [30, 31].map(IdentityId).into());
     }
 
     #[test]

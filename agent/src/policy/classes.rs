@@ -14,8 +14,9 @@ use ringfence_common::ids::{ClassId, IdentityId};
 
 use super::{
     candidates::Candidates,
+    digest::{Digest, digest_of},
     identity::Identity,
-    numbers::{Digest, Exhausted, Numbers, Space, digest_of},
+    numbers::{Exhausted, Numbers, Space},
     resolve::Resolved,
     selector::Selector,
     table::TableSpec,
@@ -212,6 +213,11 @@ impl Classes {
     /// The number of classes, without that of identities that match nothing.
     pub(crate) fn len(&self) -> usize {
         self.classes.len() - usize::from(self.classes.contains_key(&ClassId::ANY))
+    }
+
+    /// The number of every class.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = ClassId> {
+        self.classes.keys().copied()
     }
 
     /// The classes that match any of these selectors.

@@ -24,9 +24,10 @@ use super::{
     classes::Classes,
     compiled_tables::CompiledTables,
     desired::{Clock, Compiled, EndpointInfo, Inputs, Modes},
+    digest::digest_of,
     layouts::Layouts,
     lockdown::mode_override,
-    numbers::{Exhausted, Numbers, Space, digest_of},
+    numbers::{Exhausted, Numbers, Space},
     resolve::Resolver,
     rulebook::{PolicyChange, Rulebook},
     table::TableSpec,
@@ -49,25 +50,26 @@ pub struct Compiler {
     /// All numbers in use.
     pub numbers: Numbers,
     /// Tables that endpoints in the kernel may refer to.
-    in_force: Tables,
+    pub(super) in_force: Tables,
     /// Tables of the last result.
-    latest: Tables,
+    pub(super) latest: Tables,
     clock: Option<Clock>,
-    slots: HashMap<NamespaceName, NamespaceSlot>,
-    last: LastResult,
+    /// The slots of the namespaces in the inventory.
+    pub(super) slots: HashMap<NamespaceName, NamespaceSlot>,
+    pub(super) last: LastResult,
 }
 
 /// State of the last result; each field depends on those before it.
 #[derive(Default)]
-struct LastResult {
-    rulebook: Rulebook,
+pub(super) struct LastResult {
+    pub(super) rulebook: Rulebook,
     prefixes: Prefixes,
     /// The tables whose prefixes are included.
     carried: Tables,
-    resolver: Resolver,
-    layouts: Layouts,
+    pub(super) resolver: Resolver,
+    pub(super) layouts: Layouts,
     compiled: CompiledTables,
-    classes: Classes,
+    pub(super) classes: Classes,
     modes: Option<(Arc<Namespaces>, Modes, Map<NamespaceSlot, Mode>)>,
 }
 
@@ -192,6 +194,8 @@ impl Compiler {
         {
             return Ok(modes.clone());
         }
+        // One that comes back asks for its number again.
+        self.slots.retain(|name, _| namespaces.contains_key(name));
         let mut modes = vec![(NamespaceSlot::NODE_DEFAULT, inputs.modes.default)];
         for name in namespaces.keys() {
             modes.push((self.namespace(name)?, inputs.modes.of(name)));

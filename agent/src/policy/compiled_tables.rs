@@ -12,7 +12,7 @@ use ringfence_common::ids::{ClassId, TableId};
 
 use super::{
     classes::Classes,
-    numbers::Digest,
+    digest::Digest,
     rows::{self, Peers},
     table::TableSpec,
 };

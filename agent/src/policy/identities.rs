@@ -12,8 +12,9 @@ use ipnet::IpNet;
 use ringfence_common::ids::IdentityId;
 
 use super::{
+    digest::digest_of,
     identity::{Identity, Kind, WorkloadKind},
-    numbers::{Exhausted, Numbers, Space, digest_of},
+    numbers::{Exhausted, Numbers, Space},
     resolve::Resolved,
     workload_kinds::KindNumber,
 };

@@ -12,8 +12,9 @@ use ringfence_common::{ids::TableId, mode::Direction};
 
 use super::{
     desired::Clock,
+    digest::digest_of,
     identity::WorkloadKind,
-    numbers::{Exhausted, Numbers, Space, digest_of},
+    numbers::{Exhausted, Numbers, Space},
     rulebook::{PolicyChange, Rulebook},
     table::{Layout, TableSpec},
     workload_kinds::KindNumber,
@@ -111,6 +112,16 @@ impl Layouts {
         let spec = Arc::new(spec);
         self.tables.insert(Arc::clone(&spec), table);
         Ok((spec, table))
+    }
+
+    /// Every specification that is kept, with its table.
+    pub(crate) fn specs(&self) -> impl Iterator<Item = (TableId, &TableSpec)> {
+        let of_kinds = self
+            .known
+            .values()
+            .map(|(_, known)| (known.table, &*known.spec));
+        let tables = self.tables.iter().map(|(spec, table)| (*table, &**spec));
+        of_kinds.chain(tables)
     }
 
     /// Removes kinds without an endpoint, and tables that are not in force.

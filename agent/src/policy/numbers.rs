@@ -1,70 +1,17 @@
 //! Numbers by content: the same identity, class, table, rule or namespace keeps its number as long
 //! as it is recorded, across restarts too.
 //!
-//! Invariants: a number is allocated once per content and never to two contents at a time.
-//! Allocations are reported, so that they can be written down *before* they are used in a map.
-//! Writing them is the caller's task.
+//! Invariants: a number is never given to two contents at a time, and a table number never to a
+//! second content at all: cached verdicts in conntrack are compared by it. Other numbers are free
+//! again after they were retired, that is, referred to by no state, and after the caller found that
+//! the kernel does not hold them either. Allocations are reported, so that they can be written down
+//! *before* they are used in a map. Writing them is the caller's task.
 
-use std::{
-    collections::{HashMap, HashSet},
-    hash::{Hash, Hasher},
-};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use ringfence_common::{ids, maps};
-use sha2::{Digest as _, Sha256};
 
-/// First sixteen bytes of SHA-256 over the fields of a value, in the order of its `Hash`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest(pub u128);
-
-/// Feeds the fields of a value to SHA-256, with integers in one byte order.
-struct Into256(Sha256);
-
-impl Hasher for Into256 {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    fn write_u16(&mut self, number: u16) {
-        self.0.update(number.to_le_bytes());
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        self.0.update(number.to_le_bytes());
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0.update(number.to_le_bytes());
-    }
-
-    fn write_u128(&mut self, number: u128) {
-        self.0.update(number.to_le_bytes());
-    }
-
-    fn write_usize(&mut self, number: usize) {
-        self.write_u64(number as u64);
-    }
-
-    /// Unused: the digest is taken from the whole sum.
-    fn finish(&self) -> u64 {
-        0
-    }
-}
-
-/// The digest of a value whose `Hash` covers everything that its `Eq` compares: derived, over
-/// sorted collections. Derived hashes include lengths and variants, so different values have
-/// different input.
-pub(crate) fn digest_of(value: &impl Hash) -> Digest {
-    let mut hasher = Into256(Sha256::new());
-    value.hash(&mut hasher);
-    let bytes: [u8; 32] = hasher.0.finalize().into();
-    Digest(
-        bytes
-            .iter()
-            .take(16)
-            .fold(0, |sum, byte| (sum << 8) | u128::from(*byte)),
-    )
-}
+use super::digest::Digest;
 
 /// The number spaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,6 +59,21 @@ impl Space {
             Self::Namespace => (1, maps::NAMESPACES),
         }
     }
+
+    /// Whether a number may be given again once nothing holds it.
+    const fn is_reused(self) -> bool {
+        !matches!(self, Self::Table)
+    }
+
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::Table => "run `ringfence cleanup` and start the agent again",
+            Self::Namespace => "reduce the number of namespaces in the inventory",
+            Self::Identity | Self::Class | Self::Rule => {
+                "reduce the number of distinct label sets or rules in its policies"
+            }
+        }
+    }
 }
 
 /// One number allocated to one content.
@@ -128,8 +90,8 @@ pub struct Allocation {
 /// A space without a free number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this node would need more than {limit} distinct values of type {}: reduce the number of \
-     distinct label sets or rules in its policies", .space.name()
+    "this node would need more than {limit} distinct values of type {}: {}",
+    .space.name(), .space.remedy()
 )]
 pub struct Exhausted {
     /// The space.
@@ -141,7 +103,11 @@ pub struct Exhausted {
 #[derive(Debug, Default)]
 struct SpaceNumbers {
     numbers: HashMap<Digest, u32>,
+    /// Every number that must not be given out, with and without a known content.
     taken: HashSet<u32>,
+    /// Taken numbers that nothing refers to, and since when.
+    retired: HashMap<u32, u64>,
+    /// Where the search for a free number starts.
     next: u32,
 }
 
@@ -153,19 +119,50 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// Restores the allocations of an earlier run.
+    /// Restores the allocations of an earlier run, oldest first: of two contents with one number,
+    /// the later has it, because the number was free in between.
     pub fn restore(&mut self, allocations: impl IntoIterator<Item = Allocation>) {
-        for allocation in allocations {
-            let book = self.books.entry(allocation.space).or_default();
-            if book.taken.insert(allocation.number) {
-                book.numbers.insert(allocation.digest, allocation.number);
+        let mut contents = HashMap::new();
+        for Allocation {
+            space,
+            digest,
+            number,
+        } in allocations
+        {
+            let book = self.books.entry(space).or_default();
+            if let Some(before) = contents.insert((space, number), digest) {
+                book.numbers.remove(&before);
             }
+            if let Some(before) = book.numbers.insert(digest, number)
+                && before != number
+            {
+                contents.remove(&(space, before));
+                book.taken.remove(&before);
+            }
+            book.take(space, number);
         }
     }
 
-    /// Reserves numbers that are in the maps but not in the ledger.
+    /// Reserves numbers that the kernel holds but the ledger does not.
     pub fn reserve(&mut self, space: Space, numbers: impl IntoIterator<Item = u32>) {
-        self.books.entry(space).or_default().taken.extend(numbers);
+        let book = self.books.entry(space).or_default();
+        for number in numbers {
+            book.take(space, number);
+        }
+    }
+
+    /// The first table number that was never given out.
+    #[must_use]
+    pub fn next_table(&self) -> u32 {
+        let (first, _) = Space::Table.range();
+        let book = self.books.get(&Space::Table);
+        book.map_or(first, |book| book.next.max(first))
+    }
+
+    /// Gives no table number below this one any more.
+    pub fn skip_tables_below(&mut self, number: u32) {
+        let book = self.books.entry(Space::Table).or_default();
+        book.next = book.next.max(number);
     }
 
     /// The number of a content, allocated if it has none.
@@ -175,16 +172,10 @@ impl Numbers {
     pub fn number(&mut self, space: Space, digest: Digest) -> Result<u32, Exhausted> {
         let book = self.books.entry(space).or_default();
         if let Some(number) = book.numbers.get(&digest) {
+            book.retired.remove(number);
             return Ok(*number);
         }
-        let (first, limit) = space.range();
-        let span = limit - first;
-        let start = book.next.max(first);
-        // Round robin, so that a freed number is reused as late as possible.
-        let number = (0..span)
-            .map(|step| first + (start - first + step) % span)
-            .find(|number| !book.taken.contains(number))
-            .ok_or(Exhausted { space, limit: span })?;
+        let number = book.free_number(space)?;
         book.next = number + 1;
         book.taken.insert(number);
         book.numbers.insert(digest, number);
@@ -196,18 +187,60 @@ impl Numbers {
         Ok(number)
     }
 
-    /// Allocations since the last call, to be written down before they are used.
-    pub fn take_fresh(&mut self) -> Vec<Allocation> {
-        std::mem::take(&mut self.fresh)
+    /// Allocations that are not written down yet; that must be done before they are used.
+    #[must_use]
+    pub fn fresh(&self) -> &[Allocation] {
+        &self.fresh
     }
 
-    /// Frees every number of a space that is no longer in use. Returns how many.
-    pub fn retain(&mut self, space: Space, in_use: &HashSet<u32>) -> usize {
+    /// Says that the fresh allocations are written down.
+    pub fn written(&mut self) {
+        self.fresh.clear();
+    }
+
+    /// Retires the numbers that are not in use, and takes back those that are. `now` is the time of
+    /// a clock of the caller's choice, in nanoseconds.
+    pub fn retire_unused(&mut self, space: Space, in_use: &HashSet<u32>, now: u64) {
         let book = self.books.entry(space).or_default();
-        let before = book.taken.len();
-        book.numbers.retain(|_, number| in_use.contains(number));
-        book.taken.retain(|number| in_use.contains(number));
-        before - book.taken.len()
+        book.retired.retain(|number, _| !in_use.contains(number));
+        for number in book.taken.difference(in_use) {
+            if let Entry::Vacant(entry) = book.retired.entry(*number) {
+                entry.insert(now);
+            }
+        }
+    }
+
+    /// The numbers that have been retired since this time or longer.
+    #[must_use]
+    pub fn retired_since(&self, space: Space, time: u64) -> HashSet<u32> {
+        let retired = self.books.get(&space).into_iter();
+        retired
+            .flat_map(|book| &book.retired)
+            .filter_map(|(number, since)| (*since <= time).then_some(*number))
+            .collect()
+    }
+
+    /// Whether any number is retired.
+    #[must_use]
+    pub fn has_retired(&self) -> bool {
+        self.books.values().any(|book| !book.retired.is_empty())
+    }
+
+    /// Frees retired numbers; others are left alone. Tables are only forgotten: their numbers are
+    /// not given again.
+    pub fn free(&mut self, space: Space, mut numbers: HashSet<u32>) {
+        let book = self.books.entry(space).or_default();
+        numbers.retain(|number| book.retired.remove(number).is_some());
+        book.numbers.retain(|_, number| !numbers.contains(number));
+        book.taken.retain(|number| !numbers.contains(number));
+        self.fresh
+            .retain(|of| of.space != space || !numbers.contains(&of.number));
+    }
+
+    /// How many contents have a number.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.books.values().map(|book| book.numbers.len()).sum()
     }
 
     /// Every allocation in force, for a compact record.
@@ -222,54 +255,29 @@ impl Numbers {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_content_keeps_its_number_across_a_restart() {
-        let mut first = Numbers::default();
-        let a = first.number(Space::Class, Digest(1)).unwrap();
-        let b = first.number(Space::Class, Digest(2)).unwrap();
-        assert_ne!(a, b);
-        let record = first.take_fresh();
-        assert_eq!(record.len(), 2);
-
-        let mut second = Numbers::default();
-        second.restore(record);
-        assert_eq!(second.number(Space::Class, Digest(2)).unwrap(), b);
-        let c = second.number(Space::Class, Digest(3)).unwrap();
-        assert!(c != a && c != b);
+impl SpaceNumbers {
+    fn take(&mut self, space: Space, number: u32) {
+        self.taken.insert(number);
+        if !space.is_reused() {
+            self.next = self.next.max(number.saturating_add(1));
+        }
     }
 
-    #[test]
-    fn a_number_found_in_a_map_is_not_handed_out() {
-        let mut numbers = Numbers::default();
-        numbers.reserve(Space::Namespace, 1..=5);
-        assert_eq!(numbers.number(Space::Namespace, Digest(9)).unwrap(), 6);
-    }
-
-    #[test]
-    fn a_full_space_is_an_error_and_freed_numbers_are_reused() {
-        let mut numbers = Numbers::default();
-        numbers.reserve(Space::Namespace, 2..maps::NAMESPACES);
-        let only = numbers.number(Space::Namespace, Digest(1)).unwrap();
-        assert!(numbers.number(Space::Namespace, Digest(2)).is_err());
-        numbers.retain(Space::Namespace, &(2..maps::NAMESPACES).collect());
-        assert_eq!(numbers.number(Space::Namespace, Digest(2)).unwrap(), only);
-    }
-
-    #[test]
-    fn digests_depend_on_content_alone() {
-        assert_eq!(digest_of(&vec!["a", "b"]), digest_of(&vec!["a", "b"]));
-        assert_ne!(digest_of(&vec!["a", "b"]), digest_of(&vec!["b", "a"]));
-        assert_ne!(digest_of(&("ab", "c")), digest_of(&("a", "bc")));
-        assert_ne!(
-            digest_of(&(vec![1], vec![2, 3])),
-            digest_of(&(vec![1, 2], vec![3]))
-        );
-        // Ledgers of this version contain it.
-        let known = Digest(0x9d6f_66dc_ed34_52cf_5f0a_ac2e_e5f4_b051);
-        assert_eq!(digest_of(&("namespace", "shop")), known);
+    fn free_number(&self, space: Space) -> Result<u32, Exhausted> {
+        let (first, limit) = space.range();
+        let span = limit - first;
+        let start = self.next.max(first);
+        let free = if space.is_reused() {
+            // Round robin, so that a freed number is reused as late as possible.
+            (0..span)
+                .map(|step| first + (start - first + step) % span)
+                .find(|number| !self.taken.contains(number))
+        } else {
+            (start < limit).then_some(start)
+        };
+        free.ok_or(Exhausted { space, limit: span })
     }
 }
+
+#[cfg(test)]
+mod tests;

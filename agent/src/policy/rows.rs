@@ -19,7 +19,7 @@ use ringfence_common::{
 };
 
 use super::{
-    numbers::Digest,
+    digest::Digest,
     outcome::{Decider, default_of, timeline},
     schedules::{ScheduleId, Schedules},
     table::{Edge, Fence, FenceRule, TableSpec},

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{
+    digest::{Digest, digest_of},
     identity::{Identity, Kind, WorkloadKind},
-    numbers::{Digest, digest_of},
 };
 use crate::model::{Entity, NamedPort, NamespaceMatch, Peer};
 

@@ -12,7 +12,8 @@ use ringfence_common::{ids::RuleSlot, mode::Direction};
 
 use super::desired::Clock;
 use super::{
-    numbers::{Exhausted, Numbers, Space, digest_of},
+    digest::digest_of,
+    numbers::{Exhausted, Numbers, Space},
     ports::{self, PortRange},
     selector::{Requirement, Selector},
 };
@@ -126,6 +127,11 @@ impl TableSpec {
             Direction::Ingress => &self.ingress,
             Direction::Egress => &self.egress,
         }
+    }
+
+    /// The rules of both directions.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &FenceRule> {
+        self.ingress.rules.iter().chain(&self.egress.rules)
     }
 
     /// Every selector of its rules.

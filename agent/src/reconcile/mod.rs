@@ -7,23 +7,28 @@
 //! elsewhere.
 
 mod ledger;
+mod number_life;
+mod table_mark;
 mod workload_interfaces;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use ringfence_common::{SECOND, ids::TableId};
 
-pub use ledger::{Ledger, LedgerError};
+pub use ledger::{Ledger, LedgerError, Recorded};
+use number_life::NumberLife;
+pub use number_life::QUARANTINE;
+use table_mark::FoundMarks;
 use workload_interfaces::WorkloadInterfaces;
 
 use crate::{
     datapath::{Clocks, Datapath, DatapathError, Refused},
     model::{Inventory, Lockdown, PolicySet, WallTime},
     plan::{self, Action, CapacityError, GRACE, RetireQueue, State},
-    policy::{Clock, Compiled, Compiler, Exhausted, Inputs, LocalEndpoint, Modes, Space},
+    policy::{Clock, Compiled, Compiler, Exhausted, Inputs, LocalEndpoint, Modes},
 };
 
 /// The pick-up window: how long after an endpoint's first fence TCP connections older than the
@@ -86,24 +91,39 @@ pub struct Reconciler<D> {
     ledger: Ledger,
     actual: State,
     retire_queue: RetireQueue,
-    /// Whether a pass failed after writing addresses and before starting their new epochs.
+    /// Whether stored verdicts may be wrong: a pass failed after writing addresses and before
+    /// starting their new epochs, or the marks of table numbers disagree.
     epochs_pending: bool,
     workload_interfaces: WorkloadInterfaces,
     pickup_deadlines: BTreeMap<u32, u32>,
     fenced: BTreeSet<u32>,
-    compacted: bool,
+    life: NumberLife,
 }
 
 impl<D: Datapath> Reconciler<D> {
-    /// Adopts the state in the kernel's maps and the numbers in the ledger.
+    /// Adopts the state in the kernel's maps and the numbers in the ledger. If the two disagree about
+    /// the table numbers given so far, the ledger is not used, and the first pass makes every stored
+    /// verdict stale.
     ///
     /// # Errors
     /// When either cannot be read.
-    pub fn adopt(mut datapath: D, ledger: Ledger) -> Result<Self, ReconcileError> {
+    pub fn adopt(mut datapath: D, mut ledger: Ledger) -> Result<Self, ReconcileError> {
         let actual = datapath.read()?;
+        let recorded = ledger.load()?;
+        let marks = FoundMarks {
+            ledger: recorded.tables_below,
+            kernel: datapath.table_mark()?,
+        };
+        let mark = marks.agreed(&actual);
         let mut compiler = Compiler::default();
-        compiler.numbers.restore(ledger.load()?);
-        reserve(&mut compiler, &actual);
+        let numbers = &mut compiler.numbers;
+        if mark.is_some() {
+            numbers.restore(recorded.allocations);
+        } else {
+            number_life::reserve_held(numbers, &datapath.held_numbers()?);
+        }
+        number_life::reserve_used(numbers, &actual);
+        numbers.skip_tables_below(marks.highest(&actual));
         let pickup_deadlines = actual
             .endpoints
             .iter()
@@ -115,11 +135,15 @@ impl<D: Datapath> Reconciler<D> {
             ledger,
             actual,
             retire_queue: RetireQueue::default(),
-            epochs_pending: false,
+            epochs_pending: mark.is_none(),
             workload_interfaces: WorkloadInterfaces::default(),
             pickup_deadlines,
             fenced: BTreeSet::new(),
-            compacted: false,
+            life: NumberLife {
+                mark,
+                changed: true,
+                next_walk: 0,
+            },
         })
     }
 
@@ -151,7 +175,6 @@ impl<D: Datapath> Reconciler<D> {
             Ok((compiled, writes, passed)) => {
                 let tables = has_unused_tables(&compiled).then(|| passed.saturating_add(GRACE));
                 let retire_due = [tables, self.retire_queue.next_due()];
-                self.compact_ledger(&compiled)?;
                 let fenced = self.fenced.clone();
                 Ok(Published {
                     compiled,
@@ -162,6 +185,9 @@ impl<D: Datapath> Reconciler<D> {
                 })
             }
             Err(error) => {
+                if matches!(error, ReconcileError::Exhausted(_)) {
+                    self.life.next_walk = 0;
+                }
                 self.fence_without_policy(&inputs, desired)?;
                 Err(error)
             }
@@ -183,15 +209,17 @@ impl<D: Datapath> Reconciler<D> {
         inputs: &Inputs<'_>,
         desired: &Desired<'_>,
     ) -> Result<(Compiled, usize, u64), ReconcileError> {
+        self.life.changed = true;
         let compiled = self.compiler.compile(inputs)?;
         plan::check(&self.actual, &compiled.state, &self.datapath.capacities())?;
-        self.ledger.append(&self.compiler.numbers.take_fresh())?;
-        self.detach_removed(&compiled.state)?;
-        self.retire_queue.keep_referenced(&compiled.state);
+        // Before the marks: if they are new, stored verdicts have numbers of another life.
         if self.epochs_pending {
             self.write(&[Action::BumpAllEpochs])?;
             self.epochs_pending = false;
         }
+        self.write_down()?;
+        self.detach_removed(&compiled.state)?;
+        self.retire_queue.keep_referenced(&compiled.state);
         let plan = plan::plan(&self.actual, &compiled.state);
         let writes = plan.publish.len();
         self.publish_all(&plan.publish, &compiled.state)?;
@@ -301,7 +329,8 @@ impl<D: Datapath> Reconciler<D> {
             let Some((endpoint, mode)) = self.compiler.without_policy(inputs, local) else {
                 continue;
             };
-            self.ledger.append(&self.compiler.numbers.take_fresh())?;
+            self.ledger.append(self.compiler.numbers.fresh())?;
+            self.compiler.numbers.written();
             self.write(&[
                 Action::SetMode(endpoint.namespace(), mode),
                 Action::PutEndpoint(local.ifindex, endpoint),
@@ -309,27 +338,6 @@ impl<D: Datapath> Reconciler<D> {
         }
         let state = self.actual.clone();
         self.attach_endpoints(&state, desired)
-    }
-
-    /// Once after a start, removes numbers from the ledger that nothing uses any more.
-    fn compact_ledger(&mut self, compiled: &Compiled) -> Result<(), ReconcileError> {
-        if self.compacted {
-            return Ok(());
-        }
-        self.compacted = true;
-        for space in [Space::Identity, Space::Class, Space::Table, Space::Rule] {
-            let mut used: HashSet<u32> = [&self.actual, &compiled.state]
-                .into_iter()
-                .flat_map(|state| numbers_in_use(state, space))
-                .collect();
-            if space == Space::Rule {
-                used.extend(compiled.rules.keys().map(|slot| slot.0));
-            }
-            self.compiler.numbers.retain(space, &used);
-        }
-        let all: Vec<_> = self.compiler.numbers.all().collect();
-        self.ledger.rewrite(&all)?;
-        Ok(())
     }
 }
 
@@ -341,38 +349,6 @@ fn has_unused_tables(compiled: &Compiled) -> bool {
         .tables
         .keys()
         .any(|table| !used.contains(table))
-}
-
-/// Reserves numbers that the kernel's maps use: they may be missing in the ledger.
-fn reserve(compiler: &mut Compiler, actual: &State) {
-    for space in Space::ALL {
-        compiler
-            .numbers
-            .reserve(space, numbers_in_use(actual, space));
-    }
-}
-
-/// The numbers of a space that a state uses in any map: rows remain for a grace period after the
-/// classes and rules that they refer to.
-fn numbers_in_use(state: &State, space: Space) -> Vec<u32> {
-    let rows = || state.tables.values().flat_map(|rows| rows.iter());
-    match space {
-        Space::Identity => {
-            let used = state.addresses.values().chain(state.prefixes.values());
-            used.chain(state.classes.keys()).map(|id| id.0).collect()
-        }
-        Space::Class => {
-            let classes = state.classes.values().map(|id| id.0);
-            classes
-                .chain(rows().map(|((_, key), _)| key.class.0))
-                .collect()
-        }
-        Space::Table => state.tables.keys().map(|id| id.0).collect(),
-        Space::Rule => rows()
-            .flat_map(|(_, row)| [row.rule.0, row.then_rule.0])
-            .collect(),
-        Space::Namespace => state.modes.keys().map(|slot| slot.0).collect(),
-    }
 }
 
 #[cfg(test)]

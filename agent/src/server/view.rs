@@ -23,7 +23,7 @@ pub struct Status {
     pub mode_default: ModeName,
     /// The address on which metrics and health are served.
     pub metrics_listen: Option<String>,
-    /// Whether a state has been applied.
+    /// Whether the desired state is in force: false before the first pass and after one that failed.
     pub ready: bool,
     /// Whether every endpoint of every namespace that should enforce is attached, and the desired
     /// state is in force.

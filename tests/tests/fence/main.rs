@@ -18,6 +18,7 @@ mod interfaces;
 mod live;
 mod modes;
 mod node;
+mod numbers;
 mod peers;
 mod ports;
 mod refused;

@@ -214,7 +214,7 @@ impl Loaded {
     }
 }
 
-fn pinned_map<T: TryFrom<Map, Error: std::fmt::Debug>>(pins: &Pins, name: &str) -> T {
+pub(crate) fn pinned_map<T: TryFrom<Map, Error: std::fmt::Debug>>(pins: &Pins, name: &str) -> T {
     let map = MapData::from_pin(pins.map(name)).unwrap();
     T::try_from(Map::from_map_data(map).unwrap()).unwrap()
 }

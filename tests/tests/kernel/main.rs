@@ -23,6 +23,7 @@ mod errors;
 mod fence;
 mod fragments;
 mod frames;
+mod held;
 mod implicit_allow;
 mod loaded;
 mod malformed;

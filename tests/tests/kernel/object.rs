@@ -40,6 +40,7 @@ fn every_named_map_is_in_the_object_and_pinned() {
         (maps::EVENTS, maps::EVENTS_BYTES),
         (maps::STATS, ringfence_common::stats::STATS),
         (maps::CLOCK, 2),
+        (maps::TABLE_NUMBERS, 1),
     ] {
         assert_eq!(capacity(name), expected, "{name}");
     }

@@ -15,7 +15,7 @@ use crate::{
     plan::TableRows,
     policy::{
         Clock, Fence, TableSpec,
-        numbers::Digest,
+        digest::Digest,
         ports::PortRange,
         rows::{Peers, add_classes, for_anyone},
         selector::{Requirement, Selector},

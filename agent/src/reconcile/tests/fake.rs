@@ -1,0 +1,122 @@
+//! An in-memory kernel that fails on demand.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashSet},
+    rc::Rc,
+};
+
+use ringfence_common::{SECOND, ids::RuleSlot};
+
+use crate::{
+    datapath::{AttachKind, Clocks, Datapath, DatapathError, HeldNumbers},
+    plan::{Action, Capacities, State},
+};
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Call {
+    Write(Action),
+    Mark(u32),
+    Walk,
+    ClearRule(RuleSlot),
+    Attach(u32),
+    Detach(u32),
+}
+
+#[derive(Default)]
+pub(super) struct Kernel {
+    pub(super) state: State,
+    pub(super) attached: BTreeSet<u32>,
+    pub(super) calls: Vec<Call>,
+    /// Writes that succeed before one fails; `None` for no failure.
+    pub(super) writes_left: Option<usize>,
+    pub(super) capacities: Option<Capacities>,
+    /// An interface to which nothing can be attached.
+    pub(super) unattachable: Option<u32>,
+    /// Nanoseconds that have passed.
+    pub(super) elapsed: u64,
+    /// The mark of table numbers.
+    pub(super) table_mark: Option<u32>,
+    /// What conntrack and deny aggregates hold.
+    pub(super) held: HeldNumbers,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Fake(pub(super) Rc<RefCell<Kernel>>);
+
+impl Datapath for Fake {
+    fn capacities(&self) -> Capacities {
+        self.0.borrow().capacities.unwrap_or_default()
+    }
+    fn read(&mut self) -> Result<State, DatapathError> {
+        Ok(self.0.borrow().state.clone())
+    }
+    fn write(&mut self, action: &Action) -> Result<(), DatapathError> {
+        let mut kernel = self.0.borrow_mut();
+        if let Some(left) = &mut kernel.writes_left {
+            if *left == 0 {
+                kernel.writes_left = None;
+                let reason = "injected".to_owned();
+                return Err(DatapathError::Map {
+                    map: "POLICY",
+                    operation: "write",
+                    reason,
+                });
+            }
+            *left -= 1;
+        }
+        kernel.state.record(action);
+        kernel.calls.push(Call::Write(*action));
+        Ok(())
+    }
+    fn attached(&self) -> BTreeSet<u32> {
+        self.0.borrow().attached.clone()
+    }
+    fn attach(&mut self, ifindex: u32, _: &str) -> Result<AttachKind, DatapathError> {
+        let mut kernel = self.0.borrow_mut();
+        if kernel.unattachable == Some(ifindex) {
+            return Err(DatapathError::Map {
+                map: "links",
+                operation: "attach",
+                reason: "injected".to_owned(),
+            });
+        }
+        kernel.attached.insert(ifindex);
+        kernel.calls.push(Call::Attach(ifindex));
+        Ok(AttachKind::Tcx)
+    }
+    fn detach(&mut self, ifindex: u32) -> Result<(), DatapathError> {
+        let mut kernel = self.0.borrow_mut();
+        kernel.attached.remove(&ifindex);
+        kernel.calls.push(Call::Detach(ifindex));
+        Ok(())
+    }
+    fn clocks(&mut self) -> Result<Clocks, DatapathError> {
+        Ok(Clocks {
+            boot: 1_000 * SECOND + self.0.borrow().elapsed,
+            ticks: 1_300 * SECOND,
+        })
+    }
+    fn held_numbers(&mut self) -> Result<HeldNumbers, DatapathError> {
+        let mut kernel = self.0.borrow_mut();
+        kernel.calls.push(Call::Walk);
+        Ok(kernel.held.clone())
+    }
+    fn clear_rules(&mut self, rules: &HashSet<RuleSlot>) -> Result<(), DatapathError> {
+        let mut kernel = self.0.borrow_mut();
+        kernel.held.denying.retain(|rule| !rules.contains(rule));
+        let mut rules: Vec<_> = rules.iter().copied().collect();
+        rules.sort_unstable();
+        kernel.calls.extend(rules.into_iter().map(Call::ClearRule));
+        Ok(())
+    }
+    fn table_mark(&mut self) -> Result<Option<u32>, DatapathError> {
+        Ok(self.0.borrow().table_mark)
+    }
+    fn set_table_mark(&mut self, mark: u32) -> Result<(), DatapathError> {
+        let mut kernel = self.0.borrow_mut();
+        kernel.table_mark = Some(mark);
+        kernel.calls.push(Call::Mark(mark));
+        Ok(())
+    }
+}
