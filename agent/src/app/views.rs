@@ -118,7 +118,9 @@ impl Views for SharedState {
                     kind: kind_name(identity).into(),
                     namespace: workload.map(|w| w.namespace.to_string()),
                     labels: labels.unwrap_or_default(),
-                    service_account: workload.map(|w| w.service_account.to_string()),
+                    service_account: workload
+                        .and_then(|w| w.service_account.as_ref())
+                        .map(ToString::to_string),
                     cidrs: identity.cidrs.iter().map(ToString::to_string).collect(),
                     addresses_count: owned.get(id).copied().unwrap_or(0),
                 }

@@ -127,6 +127,17 @@ impl Labels {
             .map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
+    /// Only the labels with keys that a test accepts.
+    #[must_use]
+    pub fn with_keys(&self, accepts: impl Fn(&str) -> bool) -> Self {
+        if self.0.keys().all(|key| accepts(key)) {
+            return self.clone();
+        }
+        let kept = self.0.iter().filter(|(key, _)| accepts(key));
+        let kept = kept.map(|(key, value)| (key.clone(), value.clone()));
+        Self(Arc::new(kept.collect()))
+    }
+
     /// The number of labels.
     #[must_use]
     pub fn len(&self) -> usize {

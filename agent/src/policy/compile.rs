@@ -27,6 +27,7 @@ use super::{
     digest::digest_of,
     layouts::Layouts,
     lockdown::mode_override,
+    named_properties::{NamedProperties, named_in_peer, named_in_policy},
     numbers::{Exhausted, Numbers, Space},
     resolve::Resolver,
     rulebook::{PolicyChange, Rulebook},
@@ -34,7 +35,7 @@ use super::{
     workload_kinds::KindNumber,
 };
 use crate::{
-    model::{Namespace, NamespaceName, Workload},
+    model::{Namespace, NamespaceName, Peer, Workload},
     ordmap::Map,
     plan::State,
 };
@@ -64,7 +65,8 @@ pub struct Compiler {
 pub(super) struct LastResult {
     pub(super) rulebook: Rulebook,
     prefixes: Prefixes,
-    /// The tables whose prefixes are included.
+    named: NamedProperties,
+    /// The tables whose prefixes and named properties are included.
     carried: Tables,
     pub(super) resolver: Resolver,
     pub(super) layouts: Layouts,
@@ -95,6 +97,7 @@ impl Compiler {
         let LastResult {
             rulebook,
             prefixes,
+            named,
             carried,
             resolver,
             layouts,
@@ -104,9 +107,11 @@ impl Compiler {
         } = &mut self.last;
         let numbers = &mut self.numbers;
         let changes = rulebook.update(inputs.policies, numbers)?;
-        collect_prefixes(prefixes, &changes);
-        keep_prefixes_in_force(prefixes, carried, &self.in_force);
-        let resolved = resolver.update(inputs.inventory, prefixes, numbers)?;
+        let mut distinguished = Distinguished { prefixes, named };
+        distinguished.change(&changes);
+        distinguished.keep_those_in_force(carried, &self.in_force);
+        let renamed = named.take_changed();
+        let resolved = resolver.update(inputs.inventory, (prefixes, &renamed), numbers)?;
         layouts.pass_time(clock);
         layouts.change(&changes);
         if std::mem::take(&mut resolver.kinds.declares_others) {
@@ -239,36 +244,50 @@ impl Compiler {
     }
 }
 
-fn collect_prefixes(prefixes: &mut Prefixes, changes: &[PolicyChange]) {
-    let old = changes.iter().filter_map(|change| change.old.as_deref());
-    let new = changes.iter().filter_map(|change| change.new.as_deref());
-    new.flat_map(prefixes_in_policy)
-        .for_each(|net| prefixes.add(net));
-    old.flat_map(prefixes_in_policy)
-        .for_each(|net| prefixes.remove(net));
+/// What tells identities apart.
+struct Distinguished<'a> {
+    prefixes: &'a mut Prefixes,
+    named: &'a mut NamedProperties,
 }
 
-/// Tables in force keep the prefixes that they were compiled with: without one of them, an identity
-/// would be a different peer to the table.
-fn keep_prefixes_in_force(prefixes: &mut Prefixes, carried: &mut Tables, in_force: &Tables) {
-    if carried.keys().eq(in_force.keys()) {
-        return;
-    }
-    let named = |spec: &TableSpec| -> Vec<_> {
-        let peers = spec.selectors().filter_map(|s| s.requirement.peer.as_ref());
-        peers.flat_map(prefixes_in_peer).collect()
-    };
-    for (id, spec) in in_force {
-        if !carried.contains_key(id) {
-            named(spec).into_iter().for_each(|net| prefixes.add(net));
+impl Distinguished<'_> {
+    fn change(&mut self, changes: &[PolicyChange]) {
+        let new = changes.iter().filter_map(|change| change.new.as_deref());
+        for policy in new {
+            prefixes_in_policy(policy).for_each(|net| self.prefixes.add(net));
+            named_in_policy(policy).for_each(|named| self.named.add(named));
+        }
+        let old = changes.iter().filter_map(|change| change.old.as_deref());
+        for policy in old {
+            prefixes_in_policy(policy).for_each(|net| self.prefixes.remove(net));
+            named_in_policy(policy).for_each(|named| self.named.remove(named));
         }
     }
-    for (id, spec) in carried.iter() {
-        if !in_force.contains_key(id) {
-            named(spec).into_iter().for_each(|net| prefixes.remove(net));
+
+    /// Tables in force keep the prefixes and properties that they were compiled with: without one of
+    /// them, an identity would be a different peer to the table.
+    fn keep_those_in_force(&mut self, carried: &mut Tables, in_force: &Tables) {
+        if carried.keys().eq(in_force.keys()) {
+            return;
         }
+        for (_, spec) in in_force.iter().filter(|(id, _)| !carried.contains_key(id)) {
+            for peer in peers_of(spec) {
+                prefixes_in_peer(peer).for_each(|net| self.prefixes.add(net));
+                named_in_peer(peer).for_each(|named| self.named.add(named));
+            }
+        }
+        for (_, spec) in carried.iter().filter(|(id, _)| !in_force.contains_key(id)) {
+            for peer in peers_of(spec) {
+                prefixes_in_peer(peer).for_each(|net| self.prefixes.remove(net));
+                named_in_peer(peer).for_each(|named| self.named.remove(named));
+            }
+        }
+        carried.clone_from(in_force);
     }
-    carried.clone_from(in_force);
+}
+
+fn peers_of(spec: &TableSpec) -> impl Iterator<Item = &Peer> {
+    spec.selectors().filter_map(|s| s.requirement.peer.as_ref())
 }
 
 /// Every endpoint's table, and the workload kinds among the endpoints.

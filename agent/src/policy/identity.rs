@@ -1,8 +1,9 @@
 //! Identities: the distinct peers that policy can tell apart.
 //!
-//! Invariant: every policy without a new CIDR treats two addresses of equal identity alike: same
-//! namespace (with its labels), labels, service account and declared ports of the workload, or same
-//! non-workload kind, and same set of policy prefixes around the address.
+//! Invariant: every policy that names no new CIDR, label key or service account treats two addresses
+//! of equal identity alike: same namespace (with its labels), same named labels, named service
+//! account and declared ports of the workload, or same non-workload kind, and same set of policy
+//! prefixes around the address.
 
 use std::sync::Arc;
 
@@ -17,10 +18,11 @@ pub struct WorkloadKind {
     pub namespace: NamespaceName,
     /// That namespace's labels.
     pub namespace_labels: Arc<Labels>,
-    /// Its own labels.
+    /// Its own labels with keys that policies name; others, such as those unique to a pod or job,
+    /// are left out.
     pub labels: Labels,
-    /// Its service account.
-    pub service_account: ServiceAccountName,
+    /// Its service account, if policies name it.
+    pub service_account: Option<ServiceAccountName>,
     /// The ports it declares by name.
     pub ports: Vec<NamedPort>,
 }

@@ -14,10 +14,12 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::cidr::Prefixes;
+use super::{
+    cidr::Prefixes,
+    named_properties::{Named, named_in_policy},
+};
 use crate::model::{
-    Inventory, LabelSelector, NamedPort, NamespaceName, Peer, Peers, PolicySet, ServiceAccountName,
-    Workload, WorkloadId,
+    Inventory, NamedPort, NamespaceName, PolicySet, ServiceAccountName, Workload, WorkloadId,
 };
 
 /// The workload properties that policies select by.
@@ -34,36 +36,14 @@ impl PolicyFeatures {
         let mut features = Self::default();
         for set in sets {
             features.prefixes.push(Prefixes::of(set));
-            for policy in set.iter() {
-                features.selector(&policy.subject);
-                for rule in policy.ingress.iter().chain(&policy.egress).flatten() {
-                    if let Peers::Of(peers) = &rule.peers {
-                        peers.iter().for_each(|peer| features.peer(peer));
-                    }
+            for named in set.iter().flat_map(|policy| named_in_policy(policy)) {
+                match named {
+                    Named::Key(key) => _ = features.keys.insert(key.to_owned()),
+                    Named::Account(_) => features.accounts = true,
                 }
             }
         }
         features
-    }
-
-    fn selector(&mut self, selector: &LabelSelector) {
-        let keys = selector.requirements().iter().map(|r| r.key().to_owned());
-        self.keys.extend(keys);
-    }
-
-    fn peer(&mut self, peer: &Peer) {
-        let Peer::Workloads {
-            pods,
-            service_account,
-            ..
-        } = peer
-        else {
-            return;
-        };
-        if let Some(pods) = pods {
-            self.selector(pods);
-        }
-        self.accounts |= service_account.is_some();
     }
 
     /// Every prefix in the policies.

@@ -24,6 +24,7 @@ mod inventory_reduction;
 mod layouts;
 mod lint;
 mod lockdown;
+mod named_properties;
 mod numbers;
 mod numbers_in_use;
 mod outcome;

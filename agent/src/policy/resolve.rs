@@ -18,6 +18,7 @@ use super::{
     cidr::Prefixes,
     identities::{Identities, Owner},
     identity::Identity,
+    named_properties::FlippedProperties,
     numbers::{Exhausted, Numbers},
     workload_kinds::WorkloadKinds,
 };
@@ -46,10 +47,12 @@ pub(crate) struct Resolved {
 
 impl Resolver {
     /// Assigns identities to every address of the inventory and every policy prefix.
+    /// `renamed` are the properties that are named by policies now and were not before, or the
+    /// other way round.
     pub(crate) fn update(
         &mut self,
         inventory: &Arc<Inventory>,
-        prefixes: &mut Prefixes,
+        (prefixes, renamed): (&mut Prefixes, &FlippedProperties),
         numbers: &mut Numbers,
     ) -> Result<Resolved, Exhausted> {
         let before = self.inventory.take().unwrap_or_default();
@@ -59,13 +62,15 @@ impl Resolver {
         if is_first {
             self.begin(prefixes, numbers)?;
         }
-        if !Arc::ptr_eq(&before, inventory) {
-            self.leave(&before, inventory, &mut fresh);
+        let owners_changed = !Arc::ptr_eq(&before, inventory) || !renamed.is_empty();
+        if owners_changed {
+            self.leave(&before, inventory, renamed, &mut fresh);
         }
         if !is_first {
             self.around(&flipped, prefixes, numbers)?;
         }
-        if !Arc::ptr_eq(&before, inventory) {
+        if owners_changed {
+            self.kinds.set_named(renamed);
             self.kinds.set_namespace_labels(inventory);
             self.enter(&fresh, prefixes, numbers)?;
         }
@@ -100,17 +105,23 @@ impl Resolver {
     }
 
     /// Removes the addresses of changed owners, and returns those to add.
-    fn leave<'a>(&mut self, before: &'a Inventory, now: &'a Inventory, fresh: &mut Fresh<'a>) {
+    fn leave<'a>(
+        &mut self,
+        before: &'a Inventory,
+        now: &'a Inventory,
+        renamed: &FlippedProperties,
+        fresh: &mut Fresh<'a>,
+    ) {
         let mut leaving: Vec<Arc<Workload>> = Vec::new();
         now.workloads.since(&before.workloads, |change| {
             leaving.extend(change.old.cloned());
             fresh.workloads.extend(change.new);
         });
         let relabelled = relabelled_namespaces(before, now);
-        if !relabelled.is_empty() {
+        if !relabelled.is_empty() || !renamed.is_empty() {
             for (id, workload) in &now.workloads {
-                let stayed = before.workloads.get(id) == Some(workload);
-                if stayed && relabelled.contains(&id.namespace) {
+                let other = relabelled.contains(&id.namespace) || renamed.concern(workload);
+                if other && before.workloads.get(id) == Some(workload) {
                     leaving.push(Arc::clone(workload));
                     fresh.workloads.push(workload);
                 }

@@ -78,7 +78,7 @@ fn is_peer(peer: &Peer, identity: &Identity) -> bool {
                     .is_none_or(|pods| pods.matches(&workload.labels))
                 && service_account
                     .as_ref()
-                    .is_none_or(|name| *name == workload.service_account)
+                    .is_none_or(|name| workload.service_account.as_ref() == Some(name))
         }),
         Peer::Cidr { net, except } => {
             let inside = |net: &IpNet| identity.cidrs.contains(net);

@@ -7,6 +7,7 @@ mod agreement;
 mod everywhere;
 mod explained;
 mod kernel;
+mod named;
 mod promises;
 mod shape;
 mod transition;

@@ -1,16 +1,17 @@
 //! Workload kinds: workloads that no possible policy can distinguish share one `WorkloadKind`.
 //!
-//! Invariants: a kind exists while a workload has it; its number is not reused. The ports that
-//! kinds declare are counted, because a named egress port may refer to any of them.
+//! Invariants: a kind exists while a workload has it; its number is not reused. A kind has the
+//! labels and the service account that policies name, and no others. The ports that kinds declare
+//! are counted, because a named egress port may refer to any of them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    hash::{BuildHasher, RandomState},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    hash::{BuildHasher, Hash as _, Hasher as _, RandomState},
     sync::Arc,
 };
 
-use super::identity::WorkloadKind;
-use crate::model::{Inventory, Labels, NamedPort, NamespaceName, Workload};
+use super::{identity::WorkloadKind, named_properties::FlippedProperties};
+use crate::model::{Inventory, Labels, NamedPort, NamespaceName, ServiceAccountName, Workload};
 
 /// The number of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +27,10 @@ struct Known {
 #[derive(Default)]
 pub(crate) struct WorkloadKinds {
     namespaces: BTreeMap<NamespaceName, Arc<Labels>>,
+    /// The label keys that policies name.
+    keys: HashSet<String>,
+    /// The service accounts that policies name.
+    accounts: HashSet<ServiceAccountName>,
     hashing: RandomState,
     /// By the hash of the workload's own properties.
     known: HashMap<u64, Vec<Known>>,
@@ -50,17 +55,57 @@ impl WorkloadKinds {
         self.namespaces.retain(|name, _| present(name));
     }
 
-    fn hash(&self, workload: &Workload) -> u64 {
-        let namespace = &workload.id.namespace;
+    /// Changes which properties are named, for workloads added from now on. Workloads with one that
+    /// flipped must have been removed.
+    pub(crate) fn set_named(&mut self, flipped: &FlippedProperties) {
+        for key in &flipped.keys {
+            if !self.keys.remove(key) {
+                self.keys.insert(key.clone());
+            }
+        }
+        for account in &flipped.accounts {
+            if !self.accounts.remove(account) {
+                self.accounts.insert(account.clone());
+            }
+        }
+    }
+
+    fn named_labels<'a>(&self, workload: &'a Workload) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let labels = workload.labels.iter();
+        labels.filter(|(key, _)| self.keys.contains(*key))
+    }
+
+    fn named_account<'a>(&self, workload: &'a Workload) -> Option<&'a ServiceAccountName> {
         let account = &workload.service_account;
-        self.hashing
-            .hash_one((namespace, &workload.labels, account))
+        self.accounts.contains(account).then_some(account)
+    }
+
+    fn hash(&self, workload: &Workload) -> u64 {
+        let mut hasher = self.hashing.build_hasher();
+        workload.id.namespace.hash(&mut hasher);
+        for label in self.named_labels(workload) {
+            label.hash(&mut hasher);
+        }
+        self.named_account(workload).hash(&mut hasher);
+        hasher.finish()
     }
 
     fn place(&self, hash: u64, workload: &Workload) -> Option<usize> {
-        let labels = self.namespaces.get(&workload.id.namespace);
-        let alike = |known: &Known| has_kind(&known.kind, workload, labels);
+        let alike = |known: &Known| self.has_kind(&known.kind, workload);
         self.known.get(&hash)?.iter().position(alike)
+    }
+
+    fn has_kind(&self, kind: &WorkloadKind, workload: &Workload) -> bool {
+        let ports = &workload.ports;
+        let labels = self.namespaces.get(&workload.id.namespace);
+        kind.namespace == workload.id.namespace
+            && kind.labels.iter().eq(self.named_labels(workload))
+            && kind.service_account.as_ref() == self.named_account(workload)
+            && kind.ports.len() == ports.len()
+            && ports.iter().all(|port| kind.ports.contains(port))
+            && labels.map_or(kind.namespace_labels.is_empty(), |labels| {
+                Arc::ptr_eq(labels, &kind.namespace_labels) || *labels == kind.namespace_labels
+            })
     }
 
     /// The kind of a workload that was added.
@@ -75,8 +120,8 @@ impl WorkloadKinds {
     pub(crate) fn add(&mut self, workload: &Workload) -> (KindNumber, Arc<WorkloadKind>) {
         let hash = self.hash(workload);
         let place = self.place(hash, workload);
-        let alike = self.known.entry(hash).or_default();
-        if let Some(known) = place.and_then(|place| alike.get_mut(place)) {
+        let known = self.known.get_mut(&hash);
+        if let Some(known) = known.and_then(|alike| alike.get_mut(place?)) {
             known.workloads += 1;
             return (known.number, Arc::clone(&known.kind));
         }
@@ -88,11 +133,11 @@ impl WorkloadKinds {
         let kind = Arc::new(WorkloadKind {
             namespace_labels: self.namespaces.get(&namespace).cloned().unwrap_or_default(),
             namespace,
-            labels: workload.labels.clone(),
-            service_account: workload.service_account.clone(),
+            labels: workload.labels.with_keys(|key| self.keys.contains(key)),
+            service_account: self.named_account(workload).cloned(),
             ports,
         });
-        alike.push(Known {
+        self.known.entry(hash).or_default().push(Known {
             number,
             kind: Arc::clone(&kind),
             workloads: 1,
@@ -107,7 +152,8 @@ impl WorkloadKinds {
         (number, kind)
     }
 
-    /// Removes a workload that was added with these labels of its namespace.
+    /// Removes a workload that was added with these labels of its namespace and these named
+    /// properties.
     pub(crate) fn remove(&mut self, workload: &Workload) {
         let hash = self.hash(workload);
         let Some(place) = self.place(hash, workload) else {
@@ -138,16 +184,4 @@ impl WorkloadKinds {
             }
         }
     }
-}
-
-fn has_kind(kind: &WorkloadKind, workload: &Workload, labels: Option<&Arc<Labels>>) -> bool {
-    let ports = &workload.ports;
-    kind.namespace == workload.id.namespace
-        && kind.labels == workload.labels
-        && kind.service_account == workload.service_account
-        && kind.ports.len() == ports.len()
-        && ports.iter().all(|port| kind.ports.contains(port))
-        && labels.map_or(kind.namespace_labels.is_empty(), |labels| {
-            Arc::ptr_eq(labels, &kind.namespace_labels) || *labels == kind.namespace_labels
-        })
 }
