@@ -23,6 +23,7 @@ use super::{
     flow_names::{address_book, name_directory},
     memory,
     modes::{Modes, kernel_mode},
+    number_freeing::{self, NumberFreeing},
     shared_state::{Applied, SharedState, socket_path},
 };
 use crate::{
@@ -39,8 +40,6 @@ use crate::{
 const DRAIN_INTERVAL: Duration = Duration::from_millis(25);
 /// The most records of one drain, so that a flood does not starve the rest of the loop.
 const MAX_DRAIN: usize = 16_384;
-/// The interval at which numbers that nothing uses any more are looked for.
-const FREE_INTERVAL: Duration = Duration::from_secs(3);
 /// The delay between a failed pass and the next one.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -74,6 +73,7 @@ struct Agent {
     log: Option<FlowLog>,
     kernel_log: Option<KernelLog>,
     sweeper: Sweeper,
+    number_freeing: NumberFreeing,
     /// When to make the next pass if nothing else causes one before.
     next_pass: Option<Instant>,
 }
@@ -127,6 +127,7 @@ pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Res
         log: log.map(|path| FlowLog::new(&path, limit, kept)),
         kernel_log,
         sweeper: Sweeper::new(conntrack),
+        number_freeing: NumberFreeing::default(),
         next_pass: None,
     };
     // Files may have changed between the first read and the start of the watch.
@@ -215,7 +216,7 @@ impl Agent {
         drain.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sweep = time::interval(INTERVAL);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut free = time::interval(FREE_INTERVAL);
+        let mut free = time::interval(number_freeing::INTERVAL);
         free.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let next_pass = self.next_pass.map(time::Instant::from_std);
@@ -443,17 +444,10 @@ impl Agent {
         }
     }
 
-    /// Frees numbers that nothing uses any more. Events in the ring are decoded before, with the
-    /// names that their numbers have now.
     fn free_numbers(&mut self) {
-        if !self.reconciler.may_free_numbers() || !self.drain() {
-            return;
-        }
-        let in_history = self.shared.history.identities();
-        match self.reconciler.free_numbers(&in_history) {
-            Ok(0) => {}
-            Ok(count) => tracing::debug!("{count} numbers are free again"),
-            Err(error) => warn!("cannot free numbers: {error}"),
+        if self.drain() {
+            let history = &self.shared.history;
+            self.number_freeing.step(&mut self.reconciler, history);
         }
     }
 

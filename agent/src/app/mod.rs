@@ -10,6 +10,7 @@ mod explain;
 mod flow_names;
 mod memory;
 mod modes;
+mod number_freeing;
 mod shared_state;
 mod views;
 

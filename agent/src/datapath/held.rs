@@ -7,7 +7,7 @@
 //! between the maps meanwhile is re-evaluated before, and then holds numbers that are in use. Which
 //! numbers are free is decided elsewhere.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use aya::{
     Pod,
@@ -39,15 +39,24 @@ pub struct HeldNumbers {
     pub denying: HashSet<RuleSlot>,
 }
 
+/// A walk of all entries, for any thread: two full maps of 131,072 entries take about a tenth of a
+/// second.
+pub type HeldWalk = Box<dyn FnOnce() -> Result<HeldNumbers, DatapathError> + Send>;
+
 /// Handles of their own, because other parts of the agent own those of the loaded object.
 pub(super) struct HoldingMaps {
+    entries: Arc<EntryMaps>,
+    denies: HashMap<MapData, DenyKey, DenyCount>,
+    hits: PerCpuArray<MapData, RuleHit>,
+    table_numbers: Array<MapData, u64>,
+}
+
+struct EntryMaps {
     assured4: HashMap<MapData, CtKey4, CtEntry>,
     assured6: HashMap<MapData, CtKey6, CtEntry>,
     unreplied4: HashMap<MapData, CtKey4, CtEntry>,
     unreplied6: HashMap<MapData, CtKey6, CtEntry>,
     denies: HashMap<MapData, DenyKey, DenyCount>,
-    hits: PerCpuArray<MapData, RuleHit>,
-    table_numbers: Array<MapData, u64>,
 }
 
 fn open<T: TryFrom<Map, Error = MapError>>(
@@ -62,29 +71,25 @@ fn open<T: TryFrom<Map, Error = MapError>>(
 impl HoldingMaps {
     /// Opens the maps by their pins, which loading the object has made.
     pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
-        Ok(Self {
+        let entries = EntryMaps {
             assured4: open(pins, names::CT4)?,
             assured6: open(pins, names::CT6)?,
             unreplied4: open(pins, names::CT_UNREPLIED4)?,
             unreplied6: open(pins, names::CT_UNREPLIED6)?,
+            denies: open(pins, names::DENIES)?,
+        };
+        Ok(Self {
+            entries: Arc::new(entries),
             denies: open(pins, names::DENIES)?,
             hits: open(pins, names::RULE_HITS)?,
             table_numbers: open(pins, names::TABLE_NUMBERS)?,
         })
     }
 
-    /// Walks all of them. A full map of 131,072 entries takes about ten milliseconds.
-    pub(super) fn held(&self) -> Result<HeldNumbers, DatapathError> {
-        let mut held = HeldNumbers::default();
-        // New entries are in the unreplied maps first, so these are walked first.
-        held.add_entries(&self.unreplied4, names::CT_UNREPLIED4)?;
-        held.add_entries(&self.unreplied6, names::CT_UNREPLIED6)?;
-        held.add_entries(&self.assured4, names::CT4)?;
-        held.add_entries(&self.assured6, names::CT6)?;
-        walk(&self.denies, names::DENIES, &mut |key, _| {
-            held.denying.insert(key.rule);
-        })?;
-        Ok(held)
+    /// A walk that begins when it is called.
+    pub(super) fn walk(&self) -> HeldWalk {
+        let entries = Arc::clone(&self.entries);
+        Box::new(move || entries.held())
     }
 
     /// Removes the deny aggregates of these rules, and sets their hits to zero.
@@ -123,6 +128,21 @@ impl HoldingMaps {
         self.table_numbers
             .set(0, u64::from(mark), 0)
             .map_err(failed(names::TABLE_NUMBERS, "write the mark"))
+    }
+}
+
+impl EntryMaps {
+    fn held(&self) -> Result<HeldNumbers, DatapathError> {
+        let mut held = HeldNumbers::default();
+        // New entries are in the unreplied maps first, so these are walked first.
+        held.add_entries(&self.unreplied4, names::CT_UNREPLIED4)?;
+        held.add_entries(&self.unreplied6, names::CT_UNREPLIED6)?;
+        held.add_entries(&self.assured4, names::CT4)?;
+        held.add_entries(&self.assured6, names::CT6)?;
+        walk(&self.denies, names::DENIES, &mut |key, _| {
+            held.denying.insert(key.rule);
+        })?;
+        Ok(held)
     }
 }
 

@@ -23,7 +23,7 @@ use ringfence_common::{
 };
 
 use super::{
-    AttachKind, Clocks, Datapath, DatapathError, HeldNumbers, OBJECT, Refused,
+    AttachKind, Clocks, Datapath, DatapathError, HeldWalk, OBJECT, Refused,
     attach::{self, AttachPoint, HOOKS},
     clock::{self, ProgramClocks},
     conntrack::Conntrack,
@@ -331,8 +331,8 @@ impl Datapath for KernelDatapath {
         self.clock.read(classifier(&mut self.ebpf, clock::PROGRAM)?)
     }
 
-    fn held_numbers(&mut self) -> Result<HeldNumbers, DatapathError> {
-        self.holding.held()
+    fn held_numbers(&mut self) -> HeldWalk {
+        self.holding.walk()
     }
 
     fn clear_rules(&mut self, rules: &HashSet<RuleSlot>) -> Result<(), DatapathError> {

@@ -36,7 +36,7 @@ pub use clock::Clocks;
 pub use conntrack::{Conntrack, Sweep};
 pub use debug::KernelLog;
 pub use error::{DatapathError, Refused};
-pub use held::HeldNumbers;
+pub use held::{HeldNumbers, HeldWalk};
 pub use kernel::{KernelDatapath, LoadOptions};
 pub use pins::Pins;
 pub use preflight::{PreflightError, check as preflight};
@@ -106,11 +106,9 @@ pub trait Datapath {
     /// When the clock program cannot be run.
     fn clocks(&mut self) -> Result<Clocks, DatapathError>;
 
-    /// The numbers that conntrack and deny aggregates hold. Walks all of them.
-    ///
-    /// # Errors
-    /// When a map cannot be read.
-    fn held_numbers(&mut self) -> Result<HeldNumbers, DatapathError>;
+    /// A walk that finds the numbers that conntrack and deny aggregates hold. It fails when a map
+    /// cannot be read.
+    fn held_numbers(&mut self) -> HeldWalk;
 
     /// Removes the deny aggregates of rules and sets their hits to zero, so that their slots can be
     /// used again.

@@ -20,7 +20,7 @@ use ringfence_common::{SECOND, ids::TableId};
 
 pub use ledger::{Ledger, LedgerError, Recorded};
 use number_life::NumberLife;
-pub use number_life::QUARANTINE;
+pub use number_life::{QUARANTINE, Walk};
 use table_mark::FoundMarks;
 use workload_interfaces::WorkloadInterfaces;
 
@@ -120,7 +120,7 @@ impl<D: Datapath> Reconciler<D> {
         if mark.is_some() {
             numbers.restore(recorded.allocations);
         } else {
-            number_life::reserve_held(numbers, &datapath.held_numbers()?);
+            number_life::reserve_held(numbers, &datapath.held_numbers()()?);
         }
         number_life::reserve_used(numbers, &actual);
         numbers.skip_tables_below(marks.highest(&actual));
@@ -200,6 +200,7 @@ impl<D: Datapath> Reconciler<D> {
     /// When the kernel refuses a removal; the next pass plans the rest again.
     pub fn retire(&mut self) -> Result<usize, ReconcileError> {
         let due = self.retire_queue.take_due(self.datapath.clocks()?.boot);
+        self.life.changed |= !due.is_empty();
         self.write(&due)?;
         Ok(due.len())
     }

@@ -6,8 +6,8 @@
 //! began then and found no holder; a content that comes back meanwhile takes its number out of
 //! quarantine. A slot of an array that is used again is written before anything refers to it,
 //! because the actual state does not list free slots. What a failed pass does not need any more is
-//! freed as well, so that the next one may succeed. The caller drains the ring of flow events
-//! before it calls [`Reconciler::free_numbers`], and says which identities its flow history shows.
+//! freed as well, so that the next one may succeed. The caller
+//! drains the ring of flow events before a walk, and says which identities its flow history shows.
 
 use std::collections::HashSet;
 
@@ -18,7 +18,7 @@ use ringfence_common::{
 
 use super::{ReconcileError, Reconciler, table_mark};
 use crate::{
-    datapath::{Datapath, HeldNumbers},
+    datapath::{Datapath, HeldNumbers, HeldWalk},
     plan::State,
     policy::{Numbers, Space},
 };
@@ -59,40 +59,54 @@ impl<D: Datapath> Reconciler<D> {
         Ok(())
     }
 
-    /// Whether [`Self::free_numbers`] may have something to do.
-    #[must_use]
-    pub fn may_free_numbers(&self) -> bool {
-        self.life.changed || self.compiler.numbers.has_retired()
-    }
-
-    /// Retires numbers that nothing refers to, and frees those that nothing holds either. Returns
-    /// how many are free again. It costs as much as the state is large, and a walk of conntrack if
-    /// identities or rules are due; so it is not part of a pass.
+    /// Retires numbers that nothing refers to, and frees those that no entry can hold. Returns the
+    /// walk of the kernel's maps that the others need, if any is due. It costs as much as the state
+    /// is large if that has changed; so it is not part of a pass.
     ///
     /// # Errors
-    /// When the kernel's maps cannot be walked or the ledger cannot be written; it can be repeated.
-    pub fn free_numbers(
+    /// When the clock or the ledger fails; it can be repeated.
+    pub fn start_freeing(&mut self) -> Result<Option<Walk>, ReconcileError> {
+        if !self.life.changed && !self.compiler.numbers.has_retired() {
+            return Ok(None);
+        }
+        let started = self.datapath.clocks()?.boot;
+        if std::mem::take(&mut self.life.changed) {
+            for space in Space::ALL {
+                let mut in_use = self.compiler.numbers_in_use(space);
+                in_use.extend(in_state(&self.actual, space));
+                self.compiler.numbers.retire_unused(space, &in_use, started);
+            }
+        }
+        let due = Due::of(&self.compiler.numbers, started);
+        let needs_walk = due.needs_walk() && started >= self.life.next_walk;
+        self.free(due.without_walk())?;
+        Ok(needs_walk.then(|| Walk {
+            started,
+            run: self.datapath.held_numbers(),
+        }))
+    }
+
+    /// Frees the numbers that were due when a walk started and that nothing holds. Returns how many.
+    ///
+    /// # Errors
+    /// When the kernel or the ledger cannot be written; it can be repeated.
+    pub fn finish_freeing(
         &mut self,
+        started: u64,
+        held: &HeldNumbers,
         in_history: &HashSet<IdentityId>,
     ) -> Result<usize, ReconcileError> {
-        let now = self.datapath.clocks()?.boot;
-        for space in Space::ALL {
-            let mut in_use = self.compiler.numbers_in_use(space);
-            in_use.extend(in_state(&self.actual, space));
-            self.compiler.numbers.retire_unused(space, &in_use, now);
+        // Those that came back meanwhile are not due any more, even if they are retired again.
+        let mut due = Due::of(&self.compiler.numbers, started);
+        if due.keep_held(held, in_history) {
+            self.life.next_walk = started.saturating_add(WALK_INTERVAL);
         }
-        self.life.changed = false;
-        let mut due = Due::of(&self.compiler.numbers, now);
-        if due.needs_walk() && now < self.life.next_walk {
-            due = due.without_walk();
-        } else if due.needs_walk() {
-            let held = self.datapath.held_numbers()?;
-            if due.keep_held(&held, in_history) {
-                self.life.next_walk = now.saturating_add(WALK_INTERVAL);
-            }
-            let slots = due.of_space(Space::Rule).map(RuleSlot).collect();
-            self.datapath.clear_rules(&slots)?;
-        }
+        let slots: HashSet<_> = due.of_space(Space::Rule).map(RuleSlot).collect();
+        self.datapath.clear_rules(&slots)?;
+        self.free(due)
+    }
+
+    fn free(&mut self, due: Due) -> Result<usize, ReconcileError> {
         let mut freed = 0;
         for (space, numbers) in due.0 {
             freed += numbers.len();
@@ -118,6 +132,14 @@ impl<D: Datapath> Reconciler<D> {
         }
         Ok(())
     }
+}
+
+/// A walk of the kernel's maps, for any thread.
+pub struct Walk {
+    /// When it was due, on the boot clock.
+    pub started: u64,
+    /// Finds the numbers that the maps hold.
+    pub run: HeldWalk,
 }
 
 /// Numbers that have been in quarantine long enough.

@@ -65,7 +65,7 @@ fn aggregate(rule: u32, ifindex: u32) -> DenyKey {
 fn every_number_that_an_entry_holds_is_found() {
     let pinned = Pinned::new();
     let (mut datapath, _) = pinned.load(&LoadOptions::default());
-    assert_eq!(datapath.held_numbers().unwrap(), HeldNumbers::default());
+    assert_eq!(datapath.held_numbers()().unwrap(), HeldNumbers::default());
     // More than a few batches; LRU maps may evict, so they are not filled.
     let mut assured = fill(&pinned, maps::CT4, 0..20_000, key4);
     fill(&pinned, maps::CT6, 20_000..20_100, key6);
@@ -84,13 +84,13 @@ fn every_number_that_an_entry_holds_is_found() {
         denying: (0..50).map(RuleSlot).collect(),
     };
     assert!(
-        datapath.held_numbers().unwrap() == all,
+        datapath.held_numbers()().unwrap() == all,
         "not every number was found"
     );
     for number in 1..20_000 {
         assured.remove(&key4(number)).unwrap();
     }
-    let left = datapath.held_numbers().unwrap();
+    let left = datapath.held_numbers()().unwrap();
     assert_eq!((left.tables.len(), left.identities.len()), (301, 301));
 }
 
@@ -111,7 +111,7 @@ fn a_cleared_rule_has_no_aggregates_and_no_hits() {
     datapath.clear_rules(&HashSet::new()).unwrap();
     let cleared = [20, 22].map(RuleSlot).into();
     datapath.clear_rules(&cleared).unwrap();
-    let left = datapath.held_numbers().unwrap().denying;
+    let left = datapath.held_numbers()().unwrap().denying;
     assert_eq!(left, [RuleSlot(21)].into());
     let hits = |rule| telemetry.rule_hits(RuleSlot(rule)).unwrap().hits;
     assert_eq!((hits(20), hits(22)), (0, 0));

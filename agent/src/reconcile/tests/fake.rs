@@ -9,7 +9,7 @@ use std::{
 use ringfence_common::{SECOND, ids::RuleSlot};
 
 use crate::{
-    datapath::{AttachKind, Clocks, Datapath, DatapathError, HeldNumbers},
+    datapath::{AttachKind, Clocks, Datapath, DatapathError, HeldNumbers, HeldWalk},
     plan::{Action, Capacities, State},
 };
 
@@ -97,10 +97,11 @@ impl Datapath for Fake {
             ticks: 1_300 * SECOND,
         })
     }
-    fn held_numbers(&mut self) -> Result<HeldNumbers, DatapathError> {
+    fn held_numbers(&mut self) -> HeldWalk {
         let mut kernel = self.0.borrow_mut();
         kernel.calls.push(Call::Walk);
-        Ok(kernel.held.clone())
+        let held = kernel.held.clone();
+        Box::new(move || Ok(held))
     }
     fn clear_rules(&mut self, rules: &HashSet<RuleSlot>) -> Result<(), DatapathError> {
         let mut kernel = self.0.borrow_mut();

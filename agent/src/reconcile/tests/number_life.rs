@@ -14,12 +14,22 @@ use crate::{
     policy::Space,
 };
 
-/// Lets the quarantine pass and frees what nothing holds, as the event loop does.
-fn free(subject: &mut Reconciler<Fake>, in_history: &[u32]) -> usize {
-    let history: HashSet<_> = in_history.iter().map(|id| IdentityId(*id)).collect();
-    let before = subject.free_numbers(&history).unwrap();
+/// Frees what nothing holds, as the event loop does.
+fn free_now(subject: &mut Reconciler<Fake>, in_history: &[u32]) {
+    let history = in_history.iter().map(|id| IdentityId(*id)).collect();
+    if let Some(walk) = subject.start_freeing().unwrap() {
+        let held = (walk.run)().unwrap();
+        subject
+            .finish_freeing(walk.started, &held, &history)
+            .unwrap();
+    }
+}
+
+/// The same, before and after the quarantine.
+fn free(subject: &mut Reconciler<Fake>, in_history: &[u32]) {
+    free_now(subject, in_history);
     subject.datapath().0.borrow_mut().elapsed += QUARANTINE;
-    before + subject.free_numbers(&history).unwrap()
+    free_now(subject, in_history);
 }
 
 fn tables(kernel: &Fake) -> BTreeSet<TableId> {
@@ -315,13 +325,13 @@ fn a_number_is_free_only_when_neither_conntrack_nor_the_history_holds_it() {
     );
     kernel.0.borrow_mut().held.rules.clear();
     kernel.0.borrow_mut().elapsed += 60 * SECOND;
-    assert!(free(&mut subject, &[]) >= 2);
+    free(&mut subject, &[]);
     assert_eq!(taken(&subject), [false, false]);
     assert!(
         kernel.0.borrow().calls.contains(&cleared),
         "its aggregates and hits"
     );
-    assert!(!subject.may_free_numbers());
+    assert!(!subject.compiler.numbers.has_retired());
 }
 
 #[test]
@@ -333,13 +343,42 @@ fn a_number_is_not_free_before_the_quarantine_has_passed() {
     free(&mut subject, &[]);
     world.set_policies(CLOSED);
     publish_and_retire(&mut subject, &world);
-    let mut freed = Vec::new();
+    let mut counts = Vec::new();
     for step in [0, QUARANTINE - 1, 1] {
         kernel.0.borrow_mut().elapsed += step;
-        freed.push(subject.free_numbers(&HashSet::new()).unwrap());
+        free_now(&mut subject, &[]);
+        counts.push(subject.compiler.numbers.count());
     }
-    assert_eq!(freed[..2], [0, 0]);
-    assert!(freed[2] > 0);
+    assert_eq!(counts[0], counts[1]);
+    assert!(counts[1] > counts[2], "{counts:?}");
+}
+
+/// An event or a conntrack entry of the time in between may hold it.
+#[test]
+fn a_number_that_was_used_during_the_walk_is_not_free_after_it() {
+    let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
+    let mut world = World::new(OPEN);
+    let mut subject = reconciler(&kernel, dir.path());
+    let rules = subject.publish(&world.desired()).unwrap().compiled.rules;
+    let slot = rules.keys().next().unwrap().0;
+    world.set_policies(CLOSED);
+    publish_and_retire(&mut subject, &world);
+    free_now(&mut subject, &[]);
+    kernel.0.borrow_mut().elapsed += QUARANTINE;
+    let walk = subject.start_freeing().unwrap().unwrap();
+    let held = (walk.run)().unwrap();
+    for policies in [OPEN, CLOSED] {
+        world.set_policies(policies);
+        publish_and_retire(&mut subject, &world);
+    }
+    let again = subject.start_freeing().unwrap();
+    assert!(again.is_none(), "retired only now");
+    let freed = subject.finish_freeing(walk.started, &held, &HashSet::new());
+    let mut all = subject.compiler.numbers.all();
+    assert!(
+        all.any(|of| of.space == Space::Rule && of.number == slot),
+        "{freed:?}"
+    );
 }
 
 #[test]
