@@ -1,4 +1,5 @@
 //! `IDENTITY_EPOCH`: a new epoch of an address makes the kernel re-evaluate the address's flows.
+//! `OWNERS`: a new owner of an address is not bound by what its former owner opened.
 //!
 //! Invariant: there is only one writer, so epochs are read once and tracked from then on.
 
@@ -22,6 +23,7 @@ use super::{
 pub(super) struct Epochs {
     map: Array<MapData, u32>,
     current: Vec<u32>,
+    owners: Array<MapData, u32>,
 }
 
 impl Epochs {
@@ -29,7 +31,11 @@ impl Epochs {
         let map: Array<_, u32> = take(ebpf, names::IDENTITY_EPOCH)?;
         let current = map.iter().collect::<Result<_, _>>();
         let current = current.map_err(failed(names::IDENTITY_EPOCH, "read an epoch"))?;
-        Ok(Self { map, current })
+        Ok(Self {
+            map,
+            current,
+            owners: take(ebpf, names::OWNERS)?,
+        })
     }
 
     /// Starts a new epoch of an address, and of every address that shares its slot.
@@ -37,6 +43,16 @@ impl Epochs {
         let slot = slot_of(address);
         let current = self.current.get(slot as usize).copied();
         self.set(slot, current.unwrap_or_default().wrapping_add(1))
+    }
+
+    /// Records another owner of an address, and of every address that shares its slot.
+    pub(super) fn new_owner(&mut self, address: IpAddr) -> Result<(), DatapathError> {
+        let slot = slot_of(address);
+        let current = self.owners.get(&slot, 0);
+        let current = current.map_err(failed(names::OWNERS, "read an owner number"))?;
+        self.owners
+            .set(slot, current.wrapping_add(1), 0)
+            .map_err(failed(names::OWNERS, "write an owner number"))
     }
 
     /// Starts a new epoch of every address.

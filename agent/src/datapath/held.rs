@@ -11,11 +11,14 @@ use std::{collections::HashSet, sync::Arc};
 
 use aya::{
     Pod,
-    maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
+    maps::{Array, HashMap, IterableMap, MapData, MapError, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
 use ringfence_common::{
-    conntrack::{CtEntry, CtKey4, CtKey6},
+    conntrack::{
+        CtEntry, CtKey4, CtKey6,
+        unreplied::{CtSet4, CtSet6},
+    },
     deny_aggregate::{DenyCount, DenyKey},
     ids::{IdentityId, RuleSlot, TableId},
     maps::{self as names, RuleHit},
@@ -23,7 +26,7 @@ use ringfence_common::{
 
 use super::{
     DatapathError, Pins, batch,
-    maps::{failed, ignore_missing},
+    maps::{failed, ignore_missing, open},
 };
 
 /// Numbers that entries of the kernel programs refer to.
@@ -54,18 +57,9 @@ pub(super) struct HoldingMaps {
 struct EntryMaps {
     assured4: HashMap<MapData, CtKey4, CtEntry>,
     assured6: HashMap<MapData, CtKey6, CtEntry>,
-    unreplied4: HashMap<MapData, CtKey4, CtEntry>,
-    unreplied6: HashMap<MapData, CtKey6, CtEntry>,
+    unreplied4: Array<MapData, CtSet4>,
+    unreplied6: Array<MapData, CtSet6>,
     denies: HashMap<MapData, DenyKey, DenyCount>,
-}
-
-fn open<T: TryFrom<Map, Error = MapError>>(
-    pins: &Pins,
-    name: &'static str,
-) -> Result<T, DatapathError> {
-    let data = MapData::from_pin(pins.map(name)).map_err(failed(name, "open"))?;
-    let map = Map::from_map_data(data).map_err(failed(name, "open"))?;
-    T::try_from(map).map_err(failed(name, "open"))
 }
 
 impl HoldingMaps {
@@ -86,10 +80,11 @@ impl HoldingMaps {
         })
     }
 
-    /// A walk that begins when it is called.
-    pub(super) fn walk(&self) -> HeldWalk {
+    /// A walk that begins when it is called. Entries that have expired at `now` (tick clock) hold
+    /// nothing: no program uses them.
+    pub(super) fn walk(&self, now: Result<u64, DatapathError>) -> HeldWalk {
         let entries = Arc::clone(&self.entries);
-        Box::new(move || entries.held())
+        Box::new(move || entries.held(now?))
     }
 
     /// Removes the deny aggregates of these rules, and sets their hits to zero.
@@ -132,35 +127,45 @@ impl HoldingMaps {
 }
 
 impl EntryMaps {
-    fn held(&self) -> Result<HeldNumbers, DatapathError> {
+    fn held(&self, now: u64) -> Result<HeldNumbers, DatapathError> {
         let mut held = HeldNumbers::default();
-        // New entries are in the unreplied maps first, so these are walked first.
-        held.add_entries(&self.unreplied4, names::CT_UNREPLIED4)?;
-        held.add_entries(&self.unreplied6, names::CT_UNREPLIED6)?;
-        held.add_entries(&self.assured4, names::CT4)?;
-        held.add_entries(&self.assured6, names::CT6)?;
+        // An entry may move between the tables in either direction meanwhile: it is written to its
+        // new place before it is removed from the old one, so one of three walks finds it.
+        self.add_unreplied(&mut held, now)?;
+        walk(&self.assured4, names::CT4, &mut |_, entry| {
+            held.add(entry, now)
+        })?;
+        walk(&self.assured6, names::CT6, &mut |_, entry| {
+            held.add(entry, now)
+        })?;
+        self.add_unreplied(&mut held, now)?;
         walk(&self.denies, names::DENIES, &mut |key, _| {
             held.denying.insert(key.rule);
         })?;
         Ok(held)
     }
-}
 
-impl HeldNumbers {
-    fn add_entries<K: Pod>(
-        &mut self,
-        map: &impl IterableMap<K, CtEntry>,
-        name: &'static str,
-    ) -> Result<(), DatapathError> {
-        walk(map, name, &mut |_, entry| {
-            self.identities.insert(entry.peer);
-            self.rules.insert(entry.rule);
-            self.tables.insert(entry.table);
+    fn add_unreplied(&self, held: &mut HeldNumbers, now: u64) -> Result<(), DatapathError> {
+        walk(&self.unreplied4, names::CT_UNREPLIED4, &mut |_, set| {
+            set.ways.iter().for_each(|way| held.add(&way.entry, now));
+        })?;
+        walk(&self.unreplied6, names::CT_UNREPLIED6, &mut |_, set| {
+            set.ways.iter().for_each(|way| held.add(&way.entry, now));
         })
     }
 }
 
-/// Visits every entry of a hash.
+impl HeldNumbers {
+    fn add(&mut self, entry: &CtEntry, now: u64) {
+        if entry.is_live(now) {
+            self.identities.insert(entry.peer());
+            self.rules.extend([entry.rule(), entry.reverse_rule()]);
+            self.tables.insert(entry.table);
+        }
+    }
+}
+
+/// Visits every entry of a map.
 fn walk<K: Pod, V: Pod>(
     map: &impl IterableMap<K, V>,
     name: &'static str,

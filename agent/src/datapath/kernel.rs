@@ -82,6 +82,7 @@ impl KernelDatapath {
     /// When the kernel refuses the object, or pinned maps have other capacities.
     pub fn load(bpffs: &Path, options: &LoadOptions) -> Result<(Self, Telemetry), DatapathError> {
         let pins = Pins::below(bpffs);
+        let is_upgrade = pins.has_other_versions();
         pins.create()?;
         check_pinned(&pins, options)?;
         let mut loader = EbpfLoader::new();
@@ -109,7 +110,10 @@ impl KernelDatapath {
             .map_err(|error| DatapathError::Load(chain(&error)))?;
         load_programs(&mut ebpf)?;
         seed::ensure(&mut ebpf)?;
-        let maps = ControlMaps::take(&mut ebpf, conntrack_capacity)?;
+        let mut maps = ControlMaps::take(&mut ebpf, conntrack_capacity)?;
+        if is_upgrade {
+            maps.close_pickup()?;
+        }
         let clock = ProgramClocks::take(&mut ebpf)?;
         let telemetry = Telemetry::take(&mut ebpf)?;
         let holding = HoldingMaps::open(&pins)?;
@@ -332,7 +336,8 @@ impl Datapath for KernelDatapath {
     }
 
     fn held_numbers(&mut self) -> HeldWalk {
-        self.holding.walk()
+        let now = self.clocks().map(|clocks| clocks.ticks);
+        self.holding.walk(now)
     }
 
     fn clear_rules(&mut self, rules: &HashSet<RuleSlot>) -> Result<(), DatapathError> {

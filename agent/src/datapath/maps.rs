@@ -23,7 +23,10 @@ use ringfence_common::{
 use super::{
     DatapathError, Refused, batch, endpoints::Endpoints, epochs::Epochs, error::chain, pins::Pins,
 };
-use crate::plan::{Action, Capacities, State, TableRows};
+use crate::{
+    ordmap::Map as Ordered,
+    plan::{Action, Capacities, State, TableRows},
+};
 
 /// Handles of the control maps.
 pub(super) struct ControlMaps {
@@ -36,6 +39,7 @@ pub(super) struct ControlMaps {
     classes: Array<MapData, ClassId>,
     policy: LpmTrie<MapData, PolicyKey, PolicyRow>,
     epochs: Epochs,
+    pickups: HashMap<MapData, u32, u32>,
     capacities: Capacities,
 }
 
@@ -101,8 +105,20 @@ impl ControlMaps {
             classes: take(ebpf, names::CLASSES)?,
             policy,
             epochs: Epochs::take(ebpf)?,
+            pickups: take(ebpf, names::PICKUP)?,
             capacities,
         })
+    }
+
+    /// Records, unless there is a record already, that no interface has a pick-up window: every one had
+    /// it under another ABI version.
+    pub(super) fn close_pickup(&mut self) -> Result<(), DatapathError> {
+        if self.pickups.get(&0, 0).is_ok() {
+            return Ok(());
+        }
+        self.pickups
+            .insert(0, 1, 0)
+            .map_err(failed(names::PICKUP, "record a window"))
     }
 
     /// The number of each endpoint, by interface.
@@ -138,6 +154,11 @@ impl ControlMaps {
             Action::DeleteAddress(address) => self.delete_address(*address),
             Action::BumpEpoch(address) => self.epochs.bump(*address),
             Action::BumpAllEpochs => self.epochs.bump_all(),
+            Action::NewOwner(address) => self.epochs.new_owner(*address),
+            Action::SetPickup(ifindex, deadline) => self
+                .pickups
+                .insert(ifindex, deadline, 0)
+                .map_err(failed(names::PICKUP, "record a window")),
             Action::PutEndpoint(ifindex, endpoint) => self.endpoints.put(*ifindex, endpoint),
             Action::DeleteEndpoint(ifindex) => self.endpoints.remove(*ifindex),
         }
@@ -248,6 +269,8 @@ impl ControlMaps {
             classes: classes.into_iter().collect(),
             prefixes: prefixes.into_iter().collect(),
             addresses: addresses.into_iter().collect(),
+            owners: Ordered::default(),
+            pickups: entries(&self.pickups, names::PICKUP)?.into_iter().collect(),
             endpoints,
         })
     }

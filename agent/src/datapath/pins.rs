@@ -28,6 +28,16 @@ impl Pins {
         }
     }
 
+    /// Whether another ABI version has, or had, pins beside these.
+    pub(super) fn has_other_versions(&self) -> bool {
+        let beside = self.base.parent().and_then(|dir| entries(dir).ok());
+        beside.unwrap_or_default().iter().any(|dir| {
+            let name = dir.file_name().and_then(|name| name.to_str());
+            let version = name.and_then(|name| name.strip_prefix('v'));
+            *dir != self.base && version.is_some_and(|version| version.parse::<u32>().is_ok())
+        })
+    }
+
     /// Makes the directories.
     ///
     /// # Errors

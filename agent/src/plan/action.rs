@@ -34,6 +34,11 @@ pub enum Action {
     BumpEpoch(IpAddr),
     /// Starts a new epoch of every address, when any peer may lie in a changed prefix.
     BumpAllEpochs,
+    /// Records that an address has another owner than before: a flow that its former owner opened is
+    /// not its own.
+    NewOwner(IpAddr),
+    /// Records when an interface's pick-up window ends, in seconds of the boot clock.
+    SetPickup(u32, u32),
     /// Writes an endpoint; this write switches it to another table.
     PutEndpoint(u32, Endpoint),
     /// Removes an endpoint.

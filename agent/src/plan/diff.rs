@@ -127,6 +127,18 @@ fn addresses(actual: &State, desired: &State, publish: &mut Vec<Action>) -> Vec<
         });
         changed.push(*change.key);
     });
+    // Before the epochs: whoever evaluates with a new epoch sees the new owner.
+    for address in &changed {
+        let owners = [&actual.owners, &desired.owners].map(|owners| owners.get(address));
+        let is_new = match owners {
+            [Some(before), Some(now)] => before != now,
+            [None, Some(_)] => actual.addresses.get(address).is_none(),
+            [_, None] => false,
+        };
+        if is_new {
+            publish.push(Action::NewOwner(*address));
+        }
+    }
     changed
 }
 

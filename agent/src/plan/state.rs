@@ -51,8 +51,13 @@ pub struct State {
     pub prefixes: Map<IpNet, IdentityId>,
     /// `IPCACHE4` and `IPCACHE6`.
     pub addresses: Addresses,
+    /// Who has each address: a hash of a workload's or node's name. The kernel does not hold it, so
+    /// it is unknown for addresses that were found there.
+    pub owners: Map<IpAddr, u64>,
     /// `ENDPOINTS` by ifindex.
     pub endpoints: BTreeMap<u32, Endpoint>,
+    /// `PICKUP`: what is recorded of pick-up windows. No plan changes it.
+    pub pickups: BTreeMap<u32, u32>,
 }
 
 impl State {
@@ -89,12 +94,15 @@ impl State {
             Action::DeleteAddress(address) => {
                 self.addresses.remove(&address);
             }
-            Action::BumpEpoch(_) | Action::BumpAllEpochs => {}
+            Action::BumpEpoch(_) | Action::BumpAllEpochs | Action::NewOwner(_) => {}
             Action::PutEndpoint(ifindex, endpoint) => {
                 self.endpoints.insert(ifindex, endpoint);
             }
             Action::DeleteEndpoint(ifindex) => {
                 self.endpoints.remove(&ifindex);
+            }
+            Action::SetPickup(ifindex, deadline) => {
+                self.pickups.insert(ifindex, deadline);
             }
         }
     }
@@ -119,6 +127,7 @@ impl State {
         self.classes = desired.classes.clone();
         self.prefixes = desired.prefixes.clone();
         self.addresses = desired.addresses.clone();
+        self.owners = desired.owners.clone();
         self.endpoints.clone_from(&desired.endpoints);
     }
 

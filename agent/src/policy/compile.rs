@@ -140,6 +140,8 @@ impl Compiler {
             classes: classes.of.clone(),
             prefixes: resolver.prefixes.clone(),
             addresses: resolver.addresses.clone(),
+            owners: resolver.owners.clone(),
+            pickups: BTreeMap::new(),
             modes: self.modes(inputs)?,
             endpoints: self.endpoints(inputs, &endpoints)?,
         };

@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher as _},
     net::IpAddr,
     sync::Arc,
 };
@@ -35,6 +36,7 @@ pub(crate) struct Resolver {
     pub(crate) kinds: WorkloadKinds,
     pub(crate) identities: Identities,
     pub(crate) addresses: Addresses,
+    pub(crate) owners: Map<IpAddr, u64>,
     pub(crate) prefixes: Map<IpNet, IdentityId>,
 }
 
@@ -146,6 +148,7 @@ impl Resolver {
 
     fn remove_changed(&mut self, addresses: &[IpAddr]) {
         for address in addresses {
+            self.owners.remove(address);
             if let Some(identity) = self.addresses.remove(address) {
                 self.identities.give_back(identity);
             }
@@ -199,8 +202,11 @@ impl Resolver {
         numbers: &mut Numbers,
     ) -> Result<(), Exhausted> {
         let mut placed: Vec<(IpAddr, IdentityId)> = Vec::new();
+        let mut owners: Vec<(IpAddr, u64)> = Vec::new();
         for workload in &fresh.workloads {
             let (number, kind) = self.kinds.add(workload);
+            let owner = owner_hash(&workload.id);
+            owners.extend(workload.addresses.iter().map(|address| (*address, owner)));
             for address in &workload.addresses {
                 let owner = Owner::Workload(number, Arc::clone(&kind));
                 let cidrs = prefixes.containing(*address);
@@ -208,6 +214,8 @@ impl Resolver {
             }
         }
         for node in &fresh.nodes {
+            let owner = owner_hash(&node.addresses);
+            owners.extend(node.addresses.iter().map(|address| (*address, owner)));
             for address in &node.addresses {
                 let owner = if node.local {
                     Owner::Host
@@ -218,18 +226,31 @@ impl Resolver {
                 placed.push((*address, self.identities.take(owner, cidrs, numbers)?));
             }
         }
-        // Many entries are cheaper to sort in than to insert one by one.
-        if placed.len() > self.addresses.len() / 8 {
-            let held = self.addresses.iter();
-            placed.extend(held.map(|(address, identity)| (*address, *identity)));
-            self.addresses = placed.into_iter().collect();
-        } else {
-            for (address, identity) in placed {
-                self.addresses.insert(address, identity);
-            }
-        }
+        add_all(&mut self.addresses, placed);
+        add_all(&mut self.owners, owners);
         Ok(())
     }
+}
+
+/// Adds new entries to a map.
+fn add_all<V: Clone>(map: &mut Map<IpAddr, V>, mut new: Vec<(IpAddr, V)>) {
+    // Many entries are cheaper to sort in than to insert one by one.
+    if new.len() > map.len() / 8 {
+        let held = map.iter();
+        new.extend(held.map(|(address, value)| (*address, value.clone())));
+        *map = new.into_iter().collect();
+    } else {
+        for (address, value) in new {
+            map.insert(address, value);
+        }
+    }
+}
+
+/// Tells owners of an address apart while the agent runs.
+fn owner_hash(owner: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    owner.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The owners to add after the removals.

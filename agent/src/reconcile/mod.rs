@@ -8,6 +8,7 @@
 
 mod ledger;
 mod number_life;
+mod pickup;
 mod table_mark;
 mod workload_interfaces;
 
@@ -16,11 +17,13 @@ use std::{
     sync::Arc,
 };
 
-use ringfence_common::{SECOND, ids::TableId};
+use ringfence_common::ids::TableId;
 
 pub use ledger::{Ledger, LedgerError, Recorded};
 use number_life::NumberLife;
 pub use number_life::{QUARANTINE, Walk};
+pub use pickup::PICKUP_WINDOW;
+use pickup::Window;
 use table_mark::FoundMarks;
 use workload_interfaces::WorkloadInterfaces;
 
@@ -30,10 +33,6 @@ use crate::{
     plan::{self, Action, CapacityError, GRACE, RetireQueue, State},
     policy::{Clock, Compiled, Compiler, Exhausted, Inputs, LocalEndpoint, Modes},
 };
-
-/// The pick-up window: how long after an endpoint's first fence TCP connections older than the
-/// fence are picked up mid-flow, in seconds.
-pub const PICKUP_WINDOW: u64 = 120;
 
 /// Why the desired state is not in force.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +94,6 @@ pub struct Reconciler<D> {
     /// starting their new epochs, or the marks of table numbers disagree.
     epochs_pending: bool,
     workload_interfaces: WorkloadInterfaces,
-    pickup_deadlines: BTreeMap<u32, u32>,
     fenced: BTreeSet<u32>,
     life: NumberLife,
 }
@@ -124,11 +122,6 @@ impl<D: Datapath> Reconciler<D> {
         }
         number_life::reserve_used(numbers, &actual);
         numbers.skip_tables_below(marks.highest(&actual));
-        let pickup_deadlines = actual
-            .endpoints
-            .iter()
-            .map(|(i, e)| (*i, e.pickup_until))
-            .collect();
         Ok(Self {
             datapath,
             compiler,
@@ -137,7 +130,6 @@ impl<D: Datapath> Reconciler<D> {
             retire_queue: RetireQueue::default(),
             epochs_pending: mark.is_none(),
             workload_interfaces: WorkloadInterfaces::default(),
-            pickup_deadlines,
             fenced: BTreeSet::new(),
             life: NumberLife {
                 mark,
@@ -233,23 +225,38 @@ impl<D: Datapath> Reconciler<D> {
 
     /// The endpoints of this node: the workloads whose interface exists.
     fn local_endpoints(&mut self, desired: &Desired<'_>, boot: u64) -> Vec<LocalEndpoint> {
-        let fresh = u32::try_from(boot / SECOND + PICKUP_WINDOW).unwrap_or(u32::MAX);
+        if !self.actual.pickups.contains_key(&pickup::MARK) {
+            let mark = pickup::mark(desired.interfaces);
+            self.record_pickup(pickup::MARK, mark);
+        }
+        let workloads = self.workload_interfaces.update(desired.inventory);
         let mut endpoints = Vec::new();
-        for (workload, interface) in self.workload_interfaces.update(desired.inventory) {
+        for (workload, interface) in workloads {
             let Some(ifindex) = desired.interfaces.get(interface).copied() else {
                 continue;
             };
-            let pickup_until = *self.pickup_deadlines.entry(ifindex).or_insert(fresh);
             endpoints.push(LocalEndpoint {
                 ifindex,
                 workload: workload.clone(),
-                pickup_until,
+                pickup_until: 0,
             });
         }
-        let present: BTreeSet<u32> = endpoints.iter().map(|e| e.ifindex).collect();
-        self.pickup_deadlines
-            .retain(|ifindex, _| present.contains(ifindex));
+        for endpoint in &mut endpoints {
+            endpoint.pickup_until = match pickup::window(&self.actual, endpoint.ifindex, boot) {
+                Window::Until(deadline) => deadline,
+                // Without a record it could open again.
+                Window::Opens(deadline) if self.record_pickup(endpoint.ifindex, deadline) => {
+                    deadline
+                }
+                Window::Opens(_) => 0,
+            };
+        }
         endpoints
+    }
+
+    /// Records the end of an interface's pick-up window; false if the kernel refuses.
+    fn record_pickup(&mut self, ifindex: u32, deadline: u32) -> bool {
+        self.write(&[Action::SetPickup(ifindex, deadline)]).is_ok()
     }
 
     /// Makes writes, and records those that were made.

@@ -236,6 +236,6 @@ fn in_state(state: &State, space: Space) -> Vec<u32> {
             .flat_map(|(_, row)| [row.rule.0, row.then_rule.0])
             .collect(),
         // A mode that no endpoint refers to is of no effect, so its slot is not in use.
-        Space::Namespace => endpoints.map(|endpoint| endpoint.namespace.0).collect(),
+        Space::Namespace => endpoints.map(|endpoint| endpoint.namespace().0).collect(),
     }
 }

@@ -3,11 +3,14 @@
 use std::collections::HashSet;
 
 use aya::Pod;
-use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use ringfence::datapath::{Datapath as _, HeldNumbers, LoadOptions};
 use ringfence_common::{
-    conntrack::{CtEntry, CtKey4, CtKey6},
+    conntrack::{
+        CtEntry, CtKey4, CtKey6,
+        unreplied::{CtSet4, CtSet6},
+    },
     deny_aggregate::{DenyCount, DenyKey},
     ids::{IdentityId, RuleSlot, TableId},
     maps::{self, RuleHit},
@@ -19,10 +22,12 @@ use crate::loaded::{Pinned, pinned_map};
 /// An entry that holds three different numbers derived from one.
 fn entry(number: u32) -> CtEntry {
     CtEntry {
+        expires: u64::MAX,
         table: TableId(number),
-        rule: RuleSlot(number + 1_000_000),
-        peer: IdentityId(number + 2_000_000),
-        ..CtEntry::new_zeroed()
+        rule: u16::try_from(number + 30_000).unwrap(),
+        reverse_rule: u16::try_from(number + 30_000).unwrap(),
+        peer: u16::try_from(number + 40_000).unwrap(),
+        ..CtEntry::default()
     }
 }
 
@@ -66,11 +71,23 @@ fn every_number_that_an_entry_holds_is_found() {
     let pinned = Pinned::new();
     let (mut datapath, _) = pinned.load(&LoadOptions::default());
     assert_eq!(datapath.held_numbers()().unwrap(), HeldNumbers::default());
-    // More than a few batches; LRU maps may evict, so they are not filled.
+    // More than a few batches.
     let mut assured = fill(&pinned, maps::CT4, 0..20_000, key4);
     fill(&pinned, maps::CT6, 20_000..20_100, key6);
-    fill(&pinned, maps::CT_UNREPLIED4, 20_100..20_200, key4);
-    fill(&pinned, maps::CT_UNREPLIED6, 20_200..20_300, key6);
+    let mut unreplied4: Array<_, CtSet4> = pinned_map(&pinned.pins, maps::CT_UNREPLIED4);
+    let mut unreplied6: Array<_, CtSet6> = pinned_map(&pinned.pins, maps::CT_UNREPLIED6);
+    for number in 20_100..20_200 {
+        let mut set = CtSet4::default();
+        set.ways[3].entry = entry(number);
+        set.ways[4].entry = CtEntry {
+            expires: 1,
+            ..entry(20_400)
+        };
+        unreplied4.set(number - 20_000, set, 0).unwrap();
+        let mut set = CtSet6::default();
+        set.ways[7].entry = entry(number + 100);
+        unreplied6.set(number - 20_000, set, 0).unwrap();
+    }
     let mut denies: HashMap<_, DenyKey, DenyCount> = pinned_map(&pinned.pins, maps::DENIES);
     for rule in 0..50 {
         denies
@@ -79,8 +96,8 @@ fn every_number_that_an_entry_holds_is_found() {
     }
     let all = HeldNumbers {
         tables: (0..20_300).map(TableId).collect(),
-        rules: (1_000_000..1_020_300).map(RuleSlot).collect(),
-        identities: (2_000_000..2_020_300).map(IdentityId).collect(),
+        rules: (30_000..50_300).map(RuleSlot).collect(),
+        identities: (40_000..60_300).map(IdentityId).collect(),
         denying: (0..50).map(RuleSlot).collect(),
     };
     assert!(

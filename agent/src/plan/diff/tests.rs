@@ -86,6 +86,7 @@ fn state() -> impl Strategy<Value = State> {
                 prefixes: prefixes.into_iter().collect(),
                 addresses: addresses.into_iter().collect(),
                 endpoints,
+                ..State::default()
             }
         },
     )
@@ -98,8 +99,8 @@ fn phase(action: &Action) -> u8 {
         Action::SetClass(..) => 2,
         Action::PutPrefix(..) | Action::DeletePrefix(_) => 3,
         Action::PutAddress(..) | Action::DeleteAddress(_) => 4,
-        Action::BumpEpoch(_) | Action::BumpAllEpochs => 5,
-        Action::PutEndpoint(..) | Action::DeleteEndpoint(_) => 6,
+        Action::NewOwner(_) | Action::BumpEpoch(_) | Action::BumpAllEpochs => 5,
+        Action::SetPickup(..) | Action::PutEndpoint(..) | Action::DeleteEndpoint(_) => 6,
         Action::DeleteRow(_) => 7,
     }
 }
@@ -252,5 +253,49 @@ fn epochs_start_only_for_changed_peers() {
     assert!(
         idle.iter().all(|action| phase(action) != 5),
         "without an endpoint there is no flow"
+    );
+}
+
+#[test]
+fn only_another_owner_of_an_address_is_told_to_the_kernel() {
+    let address: IpAddr = "10.0.0.9".parse().unwrap();
+    let state = |identity: u32, owner: Option<u64>| State {
+        addresses: [(address, IdentityId(identity))].into_iter().collect(),
+        owners: owner.into_iter().map(|owner| (address, owner)).collect(),
+        endpoints: [(1, Endpoint::default())].into_iter().collect(),
+        ..State::default()
+    };
+    let told = |actual: &State, desired: &State| {
+        let publish = plan(actual, desired).publish;
+        let told = publish
+            .iter()
+            .position(|it| *it == Action::NewOwner(address));
+        let epoch = publish
+            .iter()
+            .position(|it| *it == Action::BumpEpoch(address));
+        assert!(told.is_none() || told < epoch, "the owner before the epoch");
+        told.is_some()
+    };
+    assert!(
+        told(&state(20, Some(1)), &state(21, Some(2))),
+        "another owner"
+    );
+    assert!(
+        !told(&state(20, Some(1)), &state(21, Some(1))),
+        "other labels"
+    );
+    assert!(
+        told(
+            &State {
+                endpoints: state(1, None).endpoints,
+                ..State::default()
+            },
+            &state(20, Some(1))
+        ),
+        "a free address"
+    );
+    assert!(
+        !told(&state(20, None), &state(21, Some(1))),
+        "found in the kernel: unknown"
     );
 }

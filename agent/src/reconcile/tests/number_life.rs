@@ -243,7 +243,7 @@ fn more_namespaces_come_and_go_than_there_are_slots_and_modes_come_first() {
             free(&mut subject, &[]);
         }
         publish_and_retire(&mut subject, &world);
-        let slot = kernel.0.borrow().state.endpoints[&11].namespace;
+        let slot = kernel.0.borrow().state.endpoints[&11].namespace();
         let calls = kernel.0.borrow().calls.clone();
         let mode = calls
             .iter()
