@@ -7,6 +7,8 @@ use std::{net::IpAddr, path::Path};
 
 use fake::{Call, Fake};
 
+use ringfence_common::SECOND;
+
 use super::*;
 use crate::{
     plan::Capacities,

@@ -8,6 +8,8 @@ use ringfence_common::{
     maps,
 };
 
+use ringfence_common::SECOND;
+
 use super::*;
 use crate::{
     model::{Labels, Namespace, NamespaceName, ServiceAccountName, Workload, WorkloadId},
