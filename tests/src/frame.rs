@@ -7,7 +7,7 @@
 
 #![allow(
     unsafe_code,
-    reason = "no safe wrapper builds a sockaddr_ll or sets PACKET_IGNORE_OUTGOING"
+    reason = "no safe wrapper builds a sockaddr_ll or knows the options of packet sockets"
 )]
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -208,6 +208,31 @@ pub(crate) fn offload_socket(interface: &str) -> io::Result<Socket> {
     let socket = packet_socket(interface, 0)?;
     enable(&socket, libc::PACKET_VNET_HDR)?;
     Ok(socket)
+}
+
+/// Frames that did not fit into a packet socket's receive buffer since the last call
+/// (`PACKET_STATISTICS`, `tp_drops`). A frame that the socket's filter refuses is none of them.
+pub fn buffer_drops(socket: &Socket) -> io::Result<u64> {
+    let mut statistics = libc::tpacket_stats {
+        tp_packets: 0,
+        tp_drops: 0,
+    };
+    let mut length = socklen::<libc::tpacket_stats>();
+    // SAFETY: the option fills a tpacket_stats, and the pointers describe one and its length.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            (&raw mut statistics).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(u64::from(statistics.tp_drops))
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Enables an option of packet sockets.

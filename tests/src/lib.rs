@@ -16,6 +16,7 @@ pub mod frame;
 pub mod http;
 pub mod interrupt;
 pub mod inventory;
+pub mod kernel_drops;
 pub mod load;
 pub mod netns;
 pub mod nonce;

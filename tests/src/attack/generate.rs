@@ -101,8 +101,7 @@ fn set_expectation(case: &mut Case) {
     let mut model = Model::default();
     let mut verdict = false;
     for sent in &case.frames {
-        let segmented = sent.offload.is_some_and(|offload| offload.segment != 0);
-        verdict = model.passes(sent.direction, &sent.bytes, segmented);
+        verdict = model.passes(sent.direction, &sent.bytes, sent.is_segmented());
     }
     if let Some(last) = case.frames.last_mut() {
         last.expect = if verdict {

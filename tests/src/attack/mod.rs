@@ -26,11 +26,13 @@ pub mod wire;
 
 use anyhow::Result;
 
+use case::Case;
+
 pub use families::FAMILIES;
 pub use family::Family;
 pub use generate::Generator;
 pub use report::Tally;
-pub use run::Networks;
+pub use run::{Cause, Loss, Networks, SentAgain};
 
 /// Cases after which the fence's conntrack and fragment state is cleared.
 const CASES: usize = 100;
@@ -39,18 +41,58 @@ const CASES: usize = 100;
 pub fn attack(networks: &mut Networks, family: &Family, frames: u64, seed: u64) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut generator = Generator::new(*family, seed);
-    while tally.sent < frames || generator.has_members_left() {
+    let mut held = None;
+    while tally.sent < frames || generator.has_members_left() || held.is_some() {
         crate::interrupt::check()?;
-        let mut cases = Vec::new();
-        let mut count = 0;
-        while cases.len() < CASES && (tally.sent + count < frames || generator.has_members_left()) {
-            let case = generator.next_case();
-            count += u64::try_from(case.frames.len())?;
-            cases.push(case);
-        }
-        for result in networks.run(cases)? {
+        let run = next_run(&mut generator, &mut held, frames.saturating_sub(tally.sent));
+        for result in networks.run(run)? {
             tally.count(&result);
         }
     }
     Ok(tally)
+}
+
+/// The cases of the next run, with at least `frames` frames if they are not too many. Cases that
+/// share their ends are in different runs: the one that must wait is held for the next.
+fn next_run(generator: &mut Generator, held: &mut Option<Case>, frames: u64) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let (mut count, mut shared) = (0, false);
+    while cases.len() < CASES {
+        let case = match held.take() {
+            Some(case) => case,
+            None if count < frames || generator.has_members_left() => generator.next_case(),
+            None => break,
+        };
+        if case.shares_its_ends() && std::mem::replace(&mut shared, true) {
+            *held = Some(case);
+            break;
+        }
+        count += case.frames.len() as u64;
+        cases.push(case);
+    }
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_run_has_two_cases_that_share_their_ends_and_no_case_is_left_out() {
+        for family in FAMILIES {
+            let mut expected = Generator::new(*family, 3);
+            let (mut generator, mut held) = (Generator::new(*family, 3), None);
+            let mut seen = 0;
+            for _ in 0..30 {
+                let run = next_run(&mut generator, &mut held, 150);
+                let shared = run.iter().filter(|case| case.shares_its_ends()).count();
+                assert!(shared <= 1, "{}: {shared}", family.name);
+                seen += run.len();
+                for case in run {
+                    assert_eq!(case.frames, expected.next_case().frames, "{}", family.name);
+                }
+            }
+            assert!(seen > 30, "{}: {seen} cases", family.name);
+        }
+    }
 }

@@ -13,6 +13,10 @@ use super::wire::RawInterface;
 use crate::fence_state;
 use crate::{Addresses, Agent, AgentSpec, Attributes, NetNs, Node, Workload};
 
+pub mod counters;
+
+use counters::Handles;
+
 /// The fence between the two ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fence {
@@ -35,7 +39,8 @@ pub struct Network {
     /// The agent, unless this is the control. Declared before the node, because dropping the agent
     /// runs commands in the node's network namespace.
     pub agent: Option<Agent>,
-    _node: Node,
+    handles: Handles,
+    node: Node,
 }
 
 impl Network {
@@ -57,12 +62,23 @@ impl Network {
             Fence::Enforce => Some(agent(&node, &workload, "enforce")?),
             Fence::Observe => Some(agent(&node, &workload, "observe")?),
         };
+        let handles = Handles::open(
+            [&node.ns, &workload.ns, &outside.ns],
+            agent.as_ref().map(|agent| (agent, fence)),
+        )?;
         Ok(Self {
             workload: RawInterface::open(&workload.ns, "eth0")?,
             outside: RawInterface::open(&outside.ns, "eth0")?,
             agent,
-            _node: node,
+            handles,
+            node,
         })
+    }
+
+    /// The namespace of the bridge, `br0`.
+    #[must_use]
+    pub const fn bridge_ns(&self) -> &NetNs {
+        &self.node.ns
     }
 
     /// The interface at which frames of a direction are sent.

@@ -38,7 +38,7 @@ impl Tally {
     pub fn count(&mut self, result: &FrameResult) {
         let arrived = result.arrived;
         self.sent += 1;
-        let wrong = result.leaked() || result.lost() || (arrived.control && !arrived.observe);
+        let wrong = result.leaked() || result.lost() || result.lost_while_observed();
         if wrong && self.failures.len() < REMEMBERED {
             self.failures.push(result.clone());
         }
@@ -71,14 +71,13 @@ impl Tally {
         self.failures.truncate(REMEMBERED);
     }
 
-    /// Whether no denied frame arrived, hardly any permitted or observed frame was lost, and the
-    /// control delivered nearly all frames.
+    /// Whether no denied frame arrived, no permitted or observed frame was lost, and the control
+    /// delivered nearly all frames.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        let nearly = |part: u64, whole: u64| (whole - part) * 10_000 <= whole;
         self.denied_delivered == 0
-            && nearly(self.permitted_delivered, self.permitted)
-            && nearly(self.observed, self.control)
+            && self.permitted_delivered == self.permitted
+            && self.observed == self.control
             && self.control * 10 >= self.sent * 9
     }
 
@@ -148,6 +147,8 @@ impl fmt::Display for Failure<'_> {
             mutated,
             sent,
             arrived,
+            losses,
+            ..
         } = self.0;
         let changed = if *mutated { ", mutated" } else { "" };
         write!(
@@ -158,6 +159,7 @@ impl fmt::Display for Failure<'_> {
         if let Some(offload) = sent.offload {
             write!(f, ", {offload:?}")?;
         }
+        losses.iter().try_for_each(|loss| write!(f, "\n  {loss}"))?;
         f.write_str("\n  ")?;
         sent.bytes
             .iter()

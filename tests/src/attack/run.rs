@@ -1,15 +1,23 @@
 //! Runs cases in every network, in batches, and records which frames arrived where.
+//!
+//! On a busy machine the kernel's queues may lose frames. It counts them: then all cases are sent
+//! again, in smaller batches. A missing frame that no counter explains is not sent again.
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::case::{Case, Expect, TestFrame};
 use super::craft;
 use super::fixture::{self, Direction, protocol};
+use super::network::counters::Counters;
 use super::network::{Fence, Network};
 use super::wire::mark;
 
-/// Frames between two sentinels.
-const BATCH: usize = 200;
+mod losses;
+
+pub use losses::{Cause, Loss, SentAgain};
+
+/// Frames between two sentinels: at first, and when the frames are sent again.
+const BATCHES: [usize; 4] = [200, 20, 1, 1];
 
 /// The networks, and the next mark.
 #[derive(Debug)]
@@ -19,7 +27,11 @@ pub struct Networks {
     pub enforce: Network,
     /// Where it is only observed.
     pub observe: Network,
+    /// What the kernel's queues dropped so far, and what was sent again.
+    pub sent_again: SentAgain,
     next: u32,
+    /// Sentinels that were sent more than once and may arrive late.
+    late: Vec<u32>,
 }
 
 /// Where a frame arrived.
@@ -33,6 +45,16 @@ pub struct Arrived {
     pub observe: bool,
 }
 
+impl Arrived {
+    const fn at(&mut self, fence: Fence) -> &mut bool {
+        match fence {
+            Fence::Absent => &mut self.control,
+            Fence::Enforce => &mut self.enforce,
+            Fence::Observe => &mut self.observe,
+        }
+    }
+}
+
 /// A frame and where it arrived.
 #[derive(Clone, Debug)]
 pub struct FrameResult {
@@ -40,10 +62,14 @@ pub struct FrameResult {
     pub member: &'static str,
     /// Whether it was mutated.
     pub mutated: bool,
+    /// The number of its case.
+    pub case: usize,
     /// The frame as sent.
     pub sent: TestFrame,
     /// Where it arrived.
     pub arrived: Arrived,
+    /// Where and why it was lost, if it should have arrived.
+    pub losses: Vec<Loss>,
 }
 
 impl FrameResult {
@@ -58,7 +84,16 @@ impl FrameResult {
     pub fn lost(&self) -> bool {
         self.arrived.control && !self.arrived.enforce && self.sent.expect == Expect::Permitted
     }
+
+    /// Whether it was lost although the fence only observes.
+    #[must_use]
+    pub const fn lost_while_observed(&self) -> bool {
+        self.arrived.control && !self.arrived.observe
+    }
 }
+
+/// All fences, in the order in which their networks get a batch.
+const FENCES: [Fence; 3] = [Fence::Absent, Fence::Enforce, Fence::Observe];
 
 impl Networks {
     /// Builds all three. The calling thread must stay on one CPU.
@@ -67,44 +102,153 @@ impl Networks {
             control: Network::new(Fence::Absent).context("the network without a fence")?,
             enforce: Network::new(Fence::Enforce).context("the network that enforces")?,
             observe: Network::new(Fence::Observe).context("the network that observes")?,
+            sent_again: SentAgain::default(),
             next: 1,
+            late: Vec::new(),
         })
+    }
+
+    /// The network with this fence.
+    #[must_use]
+    pub const fn network(&self, fence: Fence) -> &Network {
+        match fence {
+            Fence::Absent => &self.control,
+            Fence::Enforce => &self.enforce,
+            Fence::Observe => &self.observe,
+        }
     }
 
     /// Runs cases; returns for every frame where it arrived.
     pub fn run(&mut self, cases: Vec<Case>) -> Result<Vec<FrameResult>> {
-        self.enforce.clear_state()?;
-        self.observe.clear_state()?;
         let mut frames: Vec<FrameResult> = Vec::new();
-        for case in cases {
+        for (number, case) in cases.into_iter().enumerate() {
             let result = |sent| FrameResult {
                 member: case.member,
                 mutated: case.mutated,
+                case: number,
                 sent,
                 arrived: Arrived::default(),
+                losses: Vec::new(),
             };
             frames.extend(case.frames.into_iter().map(result));
         }
-        for batch in frames.chunks_mut(BATCH) {
-            let first = self.next;
-            for result in &mut *batch {
-                mark(&mut result.sent.bytes, self.next);
-                self.next = self.next.wrapping_add(1);
+        for (number, batch) in BATCHES.into_iter().enumerate() {
+            for frame in &mut frames {
+                frame.arrived = Arrived::default();
+                frame.losses.clear();
             }
-            let sentinel = self.next;
+            let counted = self.send(&mut frames, batch)?;
+            let may_repeat = losses::name_causes(&mut frames, &counted);
+            let again = may_repeat && number + 1 < BATCHES.len();
+            self.sent_again.count(&counted, &frames, again);
+            if !again {
+                break;
+            }
+        }
+        self.examine(&mut frames)?;
+        Ok(frames)
+    }
+
+    /// Sends all frames in every network, and returns what each counted meanwhile.
+    fn send(&mut self, frames: &mut [FrameResult], batch: usize) -> Result<[Counters; 3]> {
+        self.enforce.clear_state()?;
+        self.observe.clear_state()?;
+        let read = |networks: &Self| -> Result<[Counters; 3]> {
+            let [a, b, c] = FENCES.map(|fence| networks.network(fence).counters());
+            Ok([a?, b?, c?])
+        };
+        let before = read(self)?;
+        for batch in frames.chunks_mut(batch) {
+            let (first, sentinel) = self.mark_all(batch);
+            for fence in FENCES {
+                self.exchange(fence, batch, (first, sentinel))?;
+            }
+        }
+        let [mut control, mut enforce, mut observe] = read(self)?;
+        let networks = [&mut control, &mut enforce, &mut observe];
+        for (counters, before) in networks.into_iter().zip(&before) {
+            *counters = counters.since(before);
+        }
+        Ok([control, enforce, observe])
+    }
+
+    /// Marks the frames of a batch; returns the first mark and that of the sentinels.
+    fn mark_all(&mut self, batch: &mut [FrameResult]) -> (u32, u32) {
+        let first = self.next;
+        for result in batch {
+            mark(&mut result.sent.bytes, self.next);
             self.next = self.next.wrapping_add(1);
-            let networks = [&self.control, &self.enforce, &self.observe];
-            for (index, network) in networks.into_iter().enumerate() {
-                send_batch(network, batch, sentinel)?;
-                for direction in [Direction::Out, Direction::In] {
-                    let seen = |number: u32| {
-                        record_arrival(batch, number.wrapping_sub(first), direction, index)
-                    };
-                    receive(network, direction, sentinel, seen)?;
+        }
+        let sentinel = self.next;
+        self.next = self.next.wrapping_add(1);
+        (first, sentinel)
+    }
+
+    /// Sends a batch in one network and records which of its frames arrive.
+    fn exchange(
+        &mut self,
+        fence: Fence,
+        batch: &mut [FrameResult],
+        (first, sentinel): (u32, u32),
+    ) -> Result<()> {
+        let network = match fence {
+            Fence::Absent => &self.control,
+            Fence::Enforce => &self.enforce,
+            Fence::Observe => &self.observe,
+        };
+        send_batch(network, batch, sentinel)?;
+        for direction in [Direction::Out, Direction::In] {
+            let mut strays = 0_u32;
+            let late = &mut self.late;
+            let again = || {
+                if !late.contains(&sentinel) {
+                    late.push(sentinel);
+                }
+                let frame = sentinel_frame(direction, sentinel);
+                network.sender(direction).send(&frame, None)
+            };
+            let mut marks = Vec::new();
+            network
+                .target(direction)
+                .receive_until_or(sentinel, again, |number| marks.push(number))
+                .with_context(|| format!("{fence:?}, {direction:?}"))?;
+            for number in marks {
+                let known = record_arrival(batch, number.wrapping_sub(first), direction, fence);
+                if !known && !self.late.contains(&number) {
+                    strays += 1;
+                }
+            }
+            ensure!(
+                strays == 0,
+                "{strays} frames arrived after their batch, or in the wrong direction"
+            );
+        }
+        Ok(())
+    }
+
+    /// Names the reason of losses that no counter of the kernel explains: sends their cases alone,
+    /// one frame at a time, and reads the fence's counters after each.
+    fn examine(&mut self, frames: &mut [FrameResult]) -> Result<()> {
+        for fence in [Fence::Enforce, Fence::Observe] {
+            let cases = losses::unexplained_cases(frames, fence);
+            for case in cases {
+                self.network(fence).clear_state()?;
+                for frame in frames.iter_mut().filter(|frame| frame.case == case) {
+                    let before = self.network(fence).counters()?;
+                    let mut alone = [FrameResult {
+                        arrived: Arrived::default(),
+                        losses: Vec::new(),
+                        ..frame.clone()
+                    }];
+                    let marks = self.mark_all(&mut alone);
+                    self.exchange(fence, &mut alone, marks)?;
+                    let counted = self.network(fence).counters()?.since(&before);
+                    let [mut alone] = alone;
+                    losses::explain(frame, fence, *alone.arrived.at(fence), &counted);
                 }
             }
         }
-        Ok(frames)
+        Ok(())
     }
 }
 
@@ -113,22 +257,14 @@ fn record_arrival(
     batch: &mut [FrameResult],
     place: u32,
     direction: Direction,
-    network: usize,
+    fence: Fence,
 ) -> bool {
     let result = usize::try_from(place)
         .ok()
         .and_then(|place| batch.get_mut(place));
     match result {
         Some(result) if result.sent.direction == direction => {
-            let arrived = &mut result.arrived;
-            let which = [
-                &mut arrived.control,
-                &mut arrived.enforce,
-                &mut arrived.observe,
-            ];
-            if let Some(which) = which.into_iter().nth(network) {
-                *which = true;
-            }
+            *result.arrived.at(fence) = true;
             true
         }
         _ => false,
@@ -146,34 +282,13 @@ fn send_batch(network: &Network, batch: &[FrameResult], number: u32) -> Result<(
     for direction in [Direction::Out, Direction::In] {
         network
             .sender(direction)
-            .send(&sentinel(direction, number), None)?;
+            .send(&sentinel_frame(direction, number), None)?;
     }
     Ok(())
 }
 
-fn receive(
-    network: &Network,
-    direction: Direction,
-    sentinel: u32,
-    mut seen: impl FnMut(u32) -> bool,
-) -> Result<()> {
-    let mut strays = 0_u32;
-    network
-        .target(direction)
-        .receive_until(sentinel, |number| {
-            if !seen(number) {
-                strays += 1;
-            }
-        })?;
-    ensure!(
-        strays == 0,
-        "{strays} frames arrived after their batch, or in the wrong direction"
-    );
-    Ok(())
-}
-
 /// A datagram of a separate flow that policy allows.
-fn sentinel(direction: Direction, number: u32) -> Vec<u8> {
+fn sentinel_frame(direction: Direction, number: u32) -> Vec<u8> {
     let own = fixture::workload(false);
     let peer = std::net::IpAddr::from([10, 255, 255, 254]);
     let (from, to) = match direction {

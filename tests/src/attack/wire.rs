@@ -4,8 +4,10 @@
 //! ignores them, a bridge does not change them, and even a frame without a whole IP header has
 //! them. A batch ends with a sentinel that policy allows. Frames keep their order, because the
 //! sending thread stays on one CPU and so does the kernel's queue; once the sentinel has arrived,
-//! frames that have not arrived never will.
+//! frames that have not arrived never will. A full queue or receive buffer can lose any frame, also
+//! the sentinel, which is then sent again; the kernel counts such losses (`crate::kernel_drops`).
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
@@ -19,14 +21,16 @@ use socket2::Socket;
 
 use super::case::Offload;
 use super::craft;
-use crate::frame::{offload_socket, packet_socket};
+use crate::frame::{buffer_drops, offload_socket, packet_socket};
 use crate::netns::NetNs;
 
 /// The prefix of a marked address, and of a marked group address.
 const PREFIX: [u8; 2] = [0x06, 0xa7];
 const GROUP: [u8; 2] = [0x07, 0xa7];
 /// Receive buffer size, enough for a batch of large frames with the kernel's overhead.
-const ROOM: usize = 64 << 20;
+pub const ROOM: usize = 64 << 20;
+/// A sentinel that has not arrived after this time is sent again.
+const AGAIN: u8 = 100;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Marks a frame that has a whole Ethernet header. A group address remains a group address.
@@ -58,6 +62,8 @@ pub struct RawInterface {
     plain: Socket,
     offload: Socket,
     tap: Socket,
+    returned: Cell<u64>,
+    buffer_drops: Cell<u64>,
 }
 
 impl RawInterface {
@@ -73,12 +79,33 @@ impl RawInterface {
             ))
         })?;
         let (plain, offload, tap) = sockets.with_context(|| format!("opening {interface}"))?;
-        setsockopt(&tap, sockopt::RcvBufForce, &ROOM).context("setting the receive buffer size")?;
-        Ok(Self {
+        let this = Self {
             plain,
             offload,
             tap,
-        })
+            returned: Cell::new(0),
+            buffer_drops: Cell::new(0),
+        };
+        this.set_receive_buffer(ROOM)?;
+        Ok(this)
+    }
+
+    /// Sets the size of the receive buffer in bytes; the kernel doubles it.
+    pub fn set_receive_buffer(&self, size: usize) -> Result<()> {
+        setsockopt(&self.tap, sockopt::RcvBufForce, &size).context("setting the receive buffer")
+    }
+
+    /// Frames so far that a full queue returned and that were sent again.
+    #[must_use]
+    pub const fn returned(&self) -> u64 {
+        self.returned.get()
+    }
+
+    /// Frames so far that did not fit into the receive buffer.
+    pub fn buffer_drops(&self) -> Result<u64> {
+        let more = buffer_drops(&self.tap).context("reading the statistics of a tap")?;
+        self.buffer_drops.set(self.buffer_drops.get() + more);
+        Ok(self.buffer_drops.get())
     }
 
     /// Sends one frame. A frame that the kernel refuses to segment or complete is not sent.
@@ -94,7 +121,12 @@ impl RawInterface {
             match sent {
                 Ok(_) => return Ok(()),
                 Err(error) if offload.is_some() && is_refused(&error) => return Ok(()),
-                Err(error) if is_busy(&error) && Instant::now() < end => std::thread::yield_now(),
+                Err(error) if is_busy(&error) && Instant::now() < end => {
+                    if error.raw_os_error() == Some(libc::ENOBUFS) {
+                        self.returned.set(self.returned.get() + 1);
+                    }
+                    std::thread::yield_now();
+                }
                 Err(error) => {
                     return Err(error).with_context(|| format!("sending {} bytes", frame.len()));
                 }
@@ -103,7 +135,18 @@ impl RawInterface {
     }
 
     /// Calls `seen` with the mark of every frame that arrives, until the sentinel arrives.
-    pub fn receive_until(&self, sentinel: u32, mut seen: impl FnMut(u32)) -> Result<()> {
+    pub fn receive_until(&self, sentinel: u32, seen: impl FnMut(u32)) -> Result<()> {
+        self.receive_until_or(sentinel, || Ok(()), seen)
+    }
+
+    /// The same; calls `again`, which sends the sentinel again, whenever none has arrived for a
+    /// while.
+    pub fn receive_until_or(
+        &self,
+        sentinel: u32,
+        mut again: impl FnMut() -> Result<()>,
+        mut seen: impl FnMut(u32),
+    ) -> Result<()> {
         let end = Instant::now() + DEADLINE;
         let mut head = [0; 32];
         loop {
@@ -116,7 +159,10 @@ impl RawInterface {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     ensure!(Instant::now() < end, "the sentinel did not arrive");
                     let fd = PollFd::new(self.tap.as_fd(), PollFlags::POLLIN);
-                    poll(&mut [fd], PollTimeout::from(100_u8)).context("polling a tap")?;
+                    let ready = poll(&mut [fd], PollTimeout::from(AGAIN));
+                    if ready.context("polling a tap")? == 0 {
+                        again()?;
+                    }
                 }
                 Err(error) => bail!("reading a tap: {error}"),
             }

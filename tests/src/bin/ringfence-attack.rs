@@ -12,8 +12,9 @@ use ringfence_testbed::interrupt;
 /// Send hostile frames and check that none is delivered where policy denies it.
 ///
 /// Prints one row per attack family and a final line `attack: …`. If a denied frame was delivered
-/// or a permitted one was lost, prints these frames, writes them to a capture file and exits with
-/// 1.
+/// or a permitted one was lost, prints these frames, a loss with its reason and counter, writes
+/// them to a capture file and exits with 1. Frames that the kernel's queues dropped, by its own
+/// counters, are sent again and counted in the last line.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask attack", bin_name = "cargo xtask attack")]
 struct Arguments {
@@ -82,14 +83,18 @@ fn run(arguments: &Arguments) -> Result<bool> {
         }
         total.add(&tally);
     }
+    let again = &networks.sent_again;
     println!(
-        "attack: {} frames, {} families: {} of {} denied delivered, {} of {} permitted delivered",
+        "attack: {} frames, {} families: {} of {} denied delivered, {} of {} permitted delivered; \
+         kernel queues dropped {}, {} sent again",
         total.sent,
         families.len(),
         total.denied_delivered,
         total.denied,
         total.permitted_delivered,
         total.permitted,
+        again.drops,
+        again.frames,
     );
     Ok(good)
 }

@@ -10,6 +10,7 @@
 
 mod drops;
 mod families;
+mod kernel_drops;
 mod netfilter;
 mod path_mtu;
 mod refragmented;

@@ -118,6 +118,14 @@ pub(super) const OFFLOAD: Family = Family {
             let reason = if s.v6 { TcpHeader } else { IpLength };
             s.send_offloaded(Expect::Denied(Some(reason)), frame, Offload::default());
         }),
+        Member::new("length zero, too short to be segmented", ANY, |s| {
+            let at = if s.v6 { IP + 4 } else { IP + 2 };
+            let frame = s.segment(s.allowed_port(protocol::TCP), flag::SYN);
+            let frame = craft::with_bytes(frame, at, &[0, 0]);
+            let reason = if s.v6 { TcpHeader } else { IpLength };
+            let offload = gso_tcp(s);
+            s.send_offloaded(Expect::Denied(Some(reason)), frame, offload);
+        }),
         Member::new("in an allowed connection, another port", ANY, |s| {
             s.connect();
             let port = s.denied_port();
@@ -143,14 +151,18 @@ fn send_gso_tcp(s: &mut CaseBuilder<'_>, expect: Expect, port: u16) {
     let mut segment = craft::tcp(s.port, port, flag::ACK);
     segment.resize(20 + 5000, 0x5a);
     let frame = s.frame(protocol::TCP, &segment);
+    let offload = gso_tcp(s);
+    s.send_offloaded(expect, frame, offload);
+}
+
+fn gso_tcp(s: &CaseBuilder<'_>) -> Offload {
     let start = if s.v6 { AFTER_IP6 } else { AFTER_IP4 };
-    let offload = Offload {
+    Offload {
         segment: 1000,
         kind: if s.v6 { TCPV6 } else { TCPV4 },
         headers: u16::try_from(start + 20).unwrap_or(0),
         ..checksum_offload(s, 16)
-    };
-    s.send_offloaded(expect, frame, offload);
+    }
 }
 
 fn send_gso_udp(s: &mut CaseBuilder<'_>, expect: Expect, port: u16) {

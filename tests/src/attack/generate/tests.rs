@@ -13,8 +13,7 @@ fn members_and_model_agree() {
                 (member.build)(&mut builder);
                 let mut model = Model::default();
                 for (index, sent) in builder.into_frames().iter().enumerate() {
-                    let segmented = sent.offload.is_some_and(|offload| offload.segment != 0);
-                    let passes = model.passes(sent.direction, &sent.bytes, segmented);
+                    let passes = model.passes(sent.direction, &sent.bytes, sent.is_segmented());
                     if passes != (sent.expect == Expect::Permitted) {
                         let name = (family.name, member.name);
                         wrong.push(format!(
