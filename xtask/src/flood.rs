@@ -1,4 +1,4 @@
-//! `cargo xtask flood`: one endpoint floods the node, on a release build of the agent.
+//! `cargo xtask flood`: some endpoints flood the node, on a release build of the agent.
 //!
 //! The frames and the counts are in the test bed.
 

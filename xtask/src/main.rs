@@ -77,9 +77,9 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Flood a node from one endpoint and measure the effect on others; needs root
+    /// Flood a node from some endpoints and measure the effect on others; needs root
     Flood {
-        /// Passed on to the flood: [--seconds N] [--rate N]
+        /// Passed on to the flood: [--family NAME] [--seconds N] [--rate N]
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },

@@ -1,4 +1,4 @@
-//! Sends frames at a given rate and counts those that arrive.
+//! Sends the frames of a flooder at a given rate until it is stopped.
 
 use std::io::{ErrorKind, Write as _};
 use std::sync::Arc;
@@ -7,125 +7,136 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use socket2::Socket;
 
-use super::frames::MARK;
-use crate::frame::{self, Tap};
+use super::frames::{Frames, From};
+use crate::frame;
 use crate::netns::NetNs;
 
-/// Frames sent between two checks of the clock.
-const BURST: usize = 64;
+/// Flows between two checks of the clock.
+const BURST: usize = 32;
 
 /// Sends frames from an interface.
-pub(super) struct Sender(Socket);
+pub(super) struct Sender {
+    socket: Socket,
+    /// Frames that a full queue returned and that were sent again.
+    returned: u64,
+}
 
 impl Sender {
-    pub(super) fn open(ns: &NetNs, interface: &str) -> Result<Self> {
-        let socket = ns.run(|| frame::packet_socket(interface, 0))?;
-        Ok(Self(
-            socket.with_context(|| format!("sending on {interface}"))?,
-        ))
+    pub(super) fn open(ns: &NetNs) -> Result<Self> {
+        let socket = ns.run(|| frame::packet_socket("eth0", 0))?;
+        Ok(Self {
+            socket: socket.context("opening a socket to send frames")?,
+            returned: 0,
+        })
     }
 
-    pub(super) fn send(&self, frame: &[u8]) -> Result<()> {
+    pub(super) fn send(&mut self, frame: &[u8]) -> Result<()> {
         loop {
-            match (&self.0).write(frame) {
+            match self.socket.write(frame) {
                 Ok(sent) => {
                     ensure!(sent == frame.len(), "{sent} of {} bytes sent", frame.len());
                     return Ok(());
                 }
                 // The queue is full and the frame was not accepted: veth reports this since Linux
                 // 6.6.
-                Err(error)
-                    if error.kind() == ErrorKind::WouldBlock
-                        || error.raw_os_error() == Some(libc::ENOBUFS) =>
-                {
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    self.returned += 1;
                     thread::yield_now();
                 }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
                 Err(error) => return Err(error).context("sending a frame"),
             }
         }
     }
-
-    /// Sends frames for `duration` at no more than `rate` per second. Returns how many were sent.
-    pub(super) fn flood(
-        &self,
-        rate: u32,
-        duration: Duration,
-        mut next: impl FnMut() -> Result<Vec<u8>>,
-    ) -> Result<u64> {
-        let start = Instant::now();
-        let mut sent = 0_u64;
-        while start.elapsed() < duration {
-            for _ in 0..BURST {
-                self.send(&next()?)?;
-                sent += 1;
-            }
-            let due = start + Duration::from_secs_f64(sent as f64 / f64::from(rate));
-            while Instant::now() < due.min(start + duration) {
-                thread::yield_now();
-            }
-        }
-        Ok(sent)
-    }
 }
 
-/// Counts the frames of a flood that an interface receives, until the counter is closed.
-pub(super) struct Counter {
-    seen: Arc<AtomicU64>,
+/// What a flooder has sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sent {
+    pub(super) frames: u64,
+    /// Frames returned and sent again, of the flooder's interface and of the sink's.
+    pub(super) returned: [u64; 2],
+}
+
+/// A thread that sends the frames of one flooder.
+pub(super) struct Flooder {
+    flows: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<()>>>,
+    thread: Option<JoinHandle<Result<Sent>>>,
 }
 
-impl Counter {
-    pub(super) fn open(ns: &NetNs, interface: &str) -> Result<Self> {
-        let tap = Tap::open(ns, interface)?;
-        let seen = Arc::new(AtomicU64::new(0));
+impl Flooder {
+    /// Starts to send at no more than `rate` frames a second. The thread stays on one CPU, so that
+    /// the frames of a flow keep their order.
+    pub(super) fn start(
+        mut frames: Frames,
+        [mut own, mut sink]: [Sender; 2],
+        (rate, cpu): (u32, usize),
+    ) -> Self {
+        let flows = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
-        let (count, ended) = (Arc::clone(&seen), Arc::clone(&stop));
+        let (count, ended) = (Arc::clone(&flows), Arc::clone(&stop));
         let thread = thread::spawn(move || {
-            loop {
-                let finish = ended.load(Ordering::Acquire);
-                while let Some(frame) = tap.next(Duration::from_millis(50))? {
-                    if frame.windows(MARK.len()).any(|window| window == MARK) {
-                        count.fetch_add(1, Ordering::AcqRel);
+            let mut set = CpuSet::new();
+            set.set(cpu)?;
+            sched_setaffinity(Pid::from_raw(0), &set).context("pinning a thread to one CPU")?;
+            let (start, mut sent) = (Instant::now(), 0_u64);
+            while !ended.load(Ordering::Acquire) {
+                for _ in 0..BURST {
+                    for frame in frames.next_flow()? {
+                        let sender = match frame.from {
+                            From::Flooder => &mut own,
+                            From::Sink => &mut sink,
+                        };
+                        sender.send(&frame.bytes)?;
+                        sent += 1;
                     }
+                    count.fetch_add(1, Ordering::AcqRel);
                 }
-                if finish {
-                    return Ok(());
-                }
+                let due = start + Duration::from_secs_f64(sent as f64 / f64::from(rate));
+                // This sleep limits the rate; it does not wait for a condition.
+                thread::sleep(due.saturating_duration_since(Instant::now()));
             }
+            Ok(Sent {
+                frames: sent,
+                returned: [own.returned, sink.returned],
+            })
         });
-        Ok(Self {
-            seen,
+        Self {
+            flows,
             stop,
             thread: Some(thread),
-        })
-    }
-
-    pub(super) fn seen(&self) -> u64 {
-        self.seen.load(Ordering::Acquire)
-    }
-
-    /// The number of frames that have arrived, including those still queued.
-    pub(super) fn close(mut self) -> Result<u64> {
-        self.join()?;
-        Ok(self.seen())
-    }
-
-    fn join(&mut self) -> Result<()> {
-        self.stop.store(true, Ordering::Release);
-        match self.thread.take() {
-            Some(thread) => thread
-                .join()
-                .map_err(|_| anyhow!("a tap's thread panicked"))?,
-            None => Ok(()),
         }
+    }
+
+    /// Flows sent so far.
+    pub(super) fn flows(&self) -> u64 {
+        self.flows.load(Ordering::Acquire)
+    }
+
+    /// Whether the thread has ended although it was not stopped.
+    pub(super) fn has_failed(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    pub(super) fn stop(mut self) -> Result<Sent> {
+        self.stop.store(true, Ordering::Release);
+        let thread = self.thread.take().context("stopped twice")?;
+        thread
+            .join()
+            .map_err(|_| anyhow!("a flooder's thread panicked"))?
     }
 }
 
-impl Drop for Counter {
+impl Drop for Flooder {
     fn drop(&mut self) {
-        let _ = self.join();
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }

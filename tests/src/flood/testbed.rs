@@ -1,20 +1,19 @@
-//! The node with the flooder, the sink, the forbidden workload, a server and the bystanders.
+//! The node with the flooders, the sink, the forbidden workload, a server and the bystanders.
 
-use std::net::SocketAddr;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::frames::{Frames, Target};
-use super::sender::{Counter, Sender};
+use super::accounts::{Accounts, Ledger};
+use super::connections::{Connections, Listeners};
+use super::counter::ROOM;
+use super::frames::{Frames, Host};
+use super::sender::{Flooder, Sender, Sent};
 use super::{Outcome, Spec};
 use crate::agent::{Agent, AgentSpec};
+use crate::attack::network::end_pickup_window;
 use crate::frame;
 use crate::inventory::Attributes;
-use crate::load::{Load, LoadSpec, Totals};
-use crate::server::{Proto, Server};
-use crate::stream::{End, Stream};
 use crate::topology::{Node, Workload};
 use crate::wait::eventually;
 
@@ -26,7 +25,7 @@ subject = "app=flooder"
 ingress = []
 [[policy.egress]]
 to = [{ pods = "app=sink" }]
-ports = ["udp"]
+ports = ["tcp", "udp"]
 
 [[policy]]
 name = "sink"
@@ -66,213 +65,235 @@ ports = ["tcp"]
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Frames of the control run.
 const CONTROL_FRAMES: u32 = 2000;
-/// Deadline of a new connection: a lost SYN, retransmitted after a second, is too late.
-const CONNECT_DEADLINE: Duration = Duration::from_millis(950);
+/// New connections are opened in this many groups.
+const GROUPS: usize = 5;
+/// The agent's default capacity of conntrack.
+const CONNTRACK: u32 = ringfence_common::maps::CONNTRACK_CAPACITY;
 
 pub(super) struct Testbed {
-    flooder: Workload,
+    flooders: Vec<Workload>,
     sink: Workload,
     forbidden: Workload,
-    server: (Workload, Server),
+    server: Workload,
     bystanders: Vec<Workload>,
-    gateway: [u8; 6],
     agent: Agent,
-    _node: Node,
+    node: Node,
 }
 
 impl Testbed {
     pub(super) fn build(spec: &Spec) -> Result<Self> {
         let node = Node::new()?;
-        let lab = |name: &str| node.workload("lab", name);
-        let (flooder, sink, forbidden) = (lab("flooder")?, lab("sink")?, lab("forbidden")?);
+        let several = |count: usize, namespace: &str, name: &str| -> Result<Vec<Workload>> {
+            (0..count)
+                .map(|number| node.workload(namespace, &format!("{name}-{number}")))
+                .collect()
+        };
+        let flooders = several(spec.flooders, "lab", "flooder")?;
+        let (sink, forbidden) = (
+            node.workload("lab", "sink")?,
+            node.workload("lab", "forbidden")?,
+        );
         let server = node.workload("shop", "server")?;
-        let listening = Server::start(&server.ns, &[(Proto::Tcp, 0)])?;
-        let bystanders: Vec<Workload> = (0..spec.bystanders)
-            .map(|number| node.workload("shop", &format!("client-{number}")))
-            .collect::<Result<_>>()?;
+        let bystanders = several(spec.bystanders, "shop", "client")?;
         let app = |name: &str| Attributes::labels(&[("app", name)]);
         let mut inventory = node
             .inventory()
             .namespace("lab", &[])
             .namespace("shop", &[])
-            .local(&flooder, &app("flooder"))
             .local(&sink, &app("sink"))
             .local(&forbidden, &app("forbidden"))
             .local(&server, &app("server"));
+        for flooder in &flooders {
+            inventory = inventory.local(flooder, &app("flooder"));
+        }
         for bystander in &bystanders {
             inventory = inventory.local(bystander, &app("client"));
         }
-        // Without routes the targets send no replies, so every packet of the lab is a flood packet.
-        for quiet in [&sink, &forbidden] {
-            quiet.ns.ip("route del default via 169.254.1.1 dev eth0\nroute del default via fe80::1 dev eth0\n")?;
+        for quiet in flooders.iter().chain([&sink, &forbidden]) {
+            mute(&node, quiet)?;
         }
-        let gateway = frame::mac(&node.ns, &flooder.interface)?;
+        let maps = |capacity| format!("[maps]\nconntrack = {capacity}\n");
         let agent = Agent::start(
             &node,
             &AgentSpec {
                 inventory: inventory.build(),
                 policies: POLICIES.to_owned(),
                 default_mode: "observe".to_owned(),
+                config: spec.conntrack.map(maps).unwrap_or_default(),
                 ..AgentSpec::default()
             },
         )?;
         Ok(Self {
-            flooder,
+            flooders,
             sink,
             forbidden,
-            server: (server, listening),
+            server,
             bystanders,
-            gateway,
             agent,
-            _node: node,
+            node,
         })
     }
 
     pub(super) fn flood(self, spec: &Spec) -> Result<Outcome> {
-        let mut frames = Frames::new(
-            spec.seed,
-            (&self.flooder, self.gateway),
-            &self.sink,
-            &self.forbidden,
-        )?;
-        let sender = Sender::open(&self.flooder.ns, "eth0")?;
-        let control = self.control(&sender, &mut frames)?;
+        let control = if spec.family.is_permitted() {
+            (0, 0)
+        } else {
+            self.control(spec)?
+        };
         for namespace in ["lab", "shop"] {
             let set = self.agent.cli(&["mode", "set", namespace, "enforce"])?;
             ensure!(set.status.success(), "setting the mode failed: {set:?}");
         }
+        end_pickup_window(&self.agent)?;
+        let listeners = Listeners::open(&self.server)?;
+        let open = |count| Connections::open(&self.bystanders, &listeners, count, DEADLINE);
+        // Half of the idle connections have carried data, the others nothing since the handshake.
+        let mut used = open(spec.connections)?;
+        let mut idle = used.split_off_half();
+        let ready = idle.established() + used.exchange(DEADLINE);
+        ensure!(
+            ready == spec.connections,
+            "{ready} of {} connections before the flood",
+            spec.connections
+        );
+        idle.append(used);
 
-        let mut idle = self.connect(spec)?;
-        let loads = self.open_new()?;
-        let (sink, forbidden) = self.taps()?;
-        let before = self.drops()?;
+        let mut ledger = self.ledger(spec.receive_buffer.unwrap_or(ROOM))?;
+        let flooders = self.start(spec)?;
         let start = Instant::now();
-        let sent = sender.flood(spec.rate, spec.duration, || Ok(frames.next()?.1))?;
-        let took = start.elapsed();
-        let mut opened = Totals::default();
-        for load in loads {
-            let totals = load.stop()?;
-            opened.answered += totals.answered;
-            opened.failed += totals.failed;
-            opened.first_failure = opened.first_failure.or(totals.first_failure);
+        wait_for_flows(&flooders, spec)?;
+        let mut fresh = Connections::none();
+        for _ in 0..GROUPS {
+            let mut group = open(spec.connections / GROUPS)?;
+            group.exchange(DEADLINE);
+            fresh.append(group);
         }
-        let delivered = sink.close()?;
-        let leaked = forbidden.close()?;
-        let after = self.drops()?;
-        let dropped = after.all - before.all;
-        let works = |stream: &mut Stream| {
-            [End::Server, End::Client]
-                .into_iter()
-                .all(|end| stream.expect_delivered(end, DEADLINE).is_ok())
-        };
-        let kept = idle.iter_mut().map(works).filter(|works| *works).count();
+        let flooding = || Ok((start.elapsed() >= spec.duration).then_some(()));
+        eventually(spec.duration + DEADLINE, "the end of the flood", flooding)?;
+        let mut sent = 0;
+        let all: Vec<Sent> = flooders
+            .into_iter()
+            .map(Flooder::stop)
+            .collect::<Result<_>>()?;
+        let took = start.elapsed();
+        for (number, flooder) in all.into_iter().enumerate() {
+            sent += flooder.frames;
+            let [own, sink] = flooder.returned;
+            ledger.returned(number, own);
+            ledger.returned(self.flooders.len(), sink);
+        }
+        let accounts = self.account(&ledger, sent)?;
+        let (kept, succeeded) = (idle.exchange(DEADLINE), fresh.exchange(DEADLINE));
+        ledger.close()?;
         Ok(Outcome {
+            family: spec.family,
             sent,
             rate: u64::try_from(u128::from(sent) * 1000 / took.as_millis().max(1))?,
-            delivered,
-            leaked,
-            dropped,
-            limited: after.limited - before.limited,
-            unaccounted: i128::from(sent) - i128::from(delivered + leaked + dropped),
+            accounts,
             connections: idle.len(),
             kept,
-            opened,
+            opened: fresh.len(),
+            succeeded,
             control,
         })
     }
 
+    /// Waits until every frame is accounted for. The kernel's queues may still hold some.
+    fn account(&self, ledger: &Ledger, sent: u64) -> Result<Accounts> {
+        let mut accounts = ledger.counted(&self.agent)?;
+        // Frames that are missing in the end show in the result.
+        let _ = eventually(DEADLINE, "every frame accounted for", || {
+            accounts = ledger.counted(&self.agent)?;
+            Ok((accounts.unaccounted(sent) <= 0).then_some(()))
+        });
+        Ok(accounts)
+    }
+
     /// The control run: frames of the same shapes while nothing is enforced.
-    fn control(&self, sender: &Sender, frames: &mut Frames) -> Result<(u64, u64)> {
-        let (_sink, forbidden) = self.taps()?;
+    fn control(&self, spec: &Spec) -> Result<(u64, u64)> {
+        let ledger = self.ledger(ROOM)?;
+        let flooder = self
+            .flooders
+            .first()
+            .map(|flooder| self.frames(spec, 0, flooder));
+        let Some(mut frames) = flooder.transpose()? else {
+            return Ok((0, 0));
+        };
         let mut expected = 0;
-        for _ in 0..CONTROL_FRAMES {
-            let (target, frame) = frames.next()?;
-            sender.send(&frame)?;
-            expected += u64::from(target == Target::Forbidden);
+        for workload in self.flooders.iter().take(1) {
+            let mut sender = Sender::open(&workload.ns)?;
+            for _ in 0..CONTROL_FRAMES {
+                for frame in frames.next_flow()? {
+                    sender.send(&frame.bytes)?;
+                    expected += u64::from(frame.forbidden);
+                }
+            }
         }
-        let all = || Ok((forbidden.seen() >= expected).then_some(()));
+        let all = || Ok((ledger.leaked() >= expected).then_some(()));
         // Missing frames show in the counts.
         let _ = eventually(DEADLINE, "frames of the control run", all);
-        Ok((forbidden.close()?, expected))
+        let arrived = ledger.leaked();
+        ledger.close()?;
+        Ok((arrived, expected))
     }
 
-    fn taps(&self) -> Result<(Counter, Counter)> {
-        Ok((
-            Counter::open(&self.sink.ns, "eth0")?,
-            Counter::open(&self.forbidden.ns, "eth0")?,
-        ))
+    /// Counts at the flooders, then the sink, then the forbidden workload.
+    fn ledger(&self, receive_buffer: usize) -> Result<Ledger> {
+        let mut workloads: Vec<&Workload> = self.flooders.iter().collect();
+        workloads.extend([&self.sink, &self.forbidden]);
+        Ledger::open(&self.node.ns, &workloads, receive_buffer, &self.agent)
     }
 
-    fn connect(&self, spec: &Spec) -> Result<Vec<Stream>> {
-        let mut streams = Vec::new();
-        for bystander in &self.bystanders {
-            for number in 0..spec.connections {
-                let server = &self.server.0;
-                let ip = server.ip(number % 2 == 1);
-                let mut stream = Stream::open(&bystander.ns, &server.ns, ip, 0, DEADLINE)?;
-                stream.expect_delivered(End::Client, DEADLINE)?;
-                streams.push(stream);
-            }
+    fn frames(&self, spec: &Spec, number: u64, flooder: &Workload) -> Result<Frames> {
+        let node = &self.node.ns;
+        let ends = [Host::of(flooder, node)?, Host::of(&self.sink, node)?];
+        let seed = spec.seed.wrapping_add(number << 32);
+        let (what, forbidden) = ((spec.family, number & 1 == 0), self.forbidden.ips());
+        Ok(Frames::new(what, seed, ends, forbidden))
+    }
+
+    fn start(&self, spec: &Spec) -> Result<Vec<Flooder>> {
+        let cpus = std::thread::available_parallelism()?.get();
+        let rate = spec.rate / u32::try_from(spec.flooders.max(1))?;
+        let mut started = Vec::new();
+        for (number, flooder) in self.flooders.iter().enumerate() {
+            // Not the sequence of the control run.
+            let frames = self.frames(spec, 1 + number as u64, flooder)?;
+            let senders = [Sender::open(&flooder.ns)?, Sender::open(&self.sink.ns)?];
+            started.push(Flooder::start(frames, senders, (rate, number / 2 % cpus)));
         }
-        Ok(streams)
-    }
-
-    fn open_new(&self) -> Result<Vec<Load>> {
-        let port = self.server.1.port(Proto::Tcp)?;
-        let spec = LoadSpec {
-            clients: 1,
-            reply_within: CONNECT_DEADLINE,
-            interval: Duration::from_millis(200),
-        };
-        self.bystanders
-            .iter()
-            .enumerate()
-            .map(|(number, bystander)| {
-                let target = SocketAddr::new(self.server.0.ip(number % 2 == 1), port);
-                Load::start(&bystander.ns, Proto::Tcp, target, spec)
-            })
-            .collect()
-    }
-
-    /// The fence's drop counters, read once they no longer change.
-    fn drops(&self) -> Result<Drops> {
-        let mut last = self.agent.metrics()?;
-        loop {
-            thread::yield_now();
-            let page = self.agent.metrics()?;
-            let (before, now) = (Drops::parse(&last), Drops::parse(&page));
-            if before == now {
-                return Ok(now);
-            }
-            last = page;
-        }
+        Ok(started)
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Drops {
-    all: u64,
-    limited: u64,
+/// Waits until each flooder has sent far more flows than its share of conntrack holds.
+fn wait_for_flows(flooders: &[Flooder], spec: &Spec) -> Result<()> {
+    let enough = u64::from(spec.conntrack.unwrap_or(CONNTRACK)) / 2;
+    eventually(10 * DEADLINE, "the flows of the flooders", || {
+        let failed = flooders.iter().any(Flooder::has_failed);
+        let done = flooders.iter().all(|flooder| flooder.flows() >= enough);
+        Ok((failed || done).then_some(()))
+    })
 }
 
-impl Drops {
-    /// Sums the drop counters of a metrics page.
-    fn parse(page: &str) -> Self {
-        let mut drops = Self::default();
-        let lines = page
-            .lines()
-            .filter(|line| line.starts_with("ringfence_drops_total{"));
-        for line in lines.filter(|line| line.contains("\"dropped\"")) {
-            let count = line
-                .rsplit(' ')
-                .next()
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(0);
-            drops.all += count;
-            if line.contains("\"flow-limit\"") {
-                drops.limited += count;
-            }
-        }
-        drops
+/// Takes care that a workload sends nothing but frames of the flood, and that no other packets are
+/// needed to reach it: it has no routes, its neighbours are known, and the node sends it no
+/// redirects.
+fn mute(node: &Node, workload: &Workload) -> Result<()> {
+    let interface = &workload.interface;
+    workload.ns.ip(
+        "route del default via 169.254.1.1 dev eth0\nroute del default via fe80::1 dev eth0\n",
+    )?;
+    let mac = frame::mac(&workload.ns, "eth0")?;
+    let mac: Vec<_> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mac = mac.join(":");
+    for ip in workload.ips() {
+        node.ns.ip(&format!(
+            "neigh replace {ip} lladdr {mac} dev {interface} nud permanent\n"
+        ))?;
     }
+    node.ns.sysctls(&[
+        ("net.ipv4.conf.all.send_redirects", "0"),
+        (&format!("net.ipv4.conf.{interface}.send_redirects"), "0"),
+    ])
 }
