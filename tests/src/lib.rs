@@ -21,6 +21,8 @@ pub mod load;
 pub mod netns;
 pub mod nonce;
 pub mod probe;
+mod program_run;
+pub mod race;
 pub mod server;
 pub mod sizes;
 pub mod stream;

@@ -16,6 +16,7 @@ mod fuzz;
 mod lint;
 mod mutants;
 mod oracle;
+mod race;
 mod report;
 mod setup;
 mod test;
@@ -83,6 +84,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Rewrite records under packets, which must get no wrong verdict; needs root
+    Race {
+        /// Passed on to the race: [--packets N] [--seed S] [--storm NAME]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Send hostile frames to the fence on the wire; needs root
     Attack {
         /// Passed on to the attack: [--frames N] [--seed S] [--family NAME]
@@ -136,6 +143,7 @@ fn perform() -> Result<ExitCode> {
         Task::Bench { arguments } => bench::run(&keep_separator(arguments)),
         Task::Conformance { arguments } => conformance::run(&keep_separator(arguments)),
         Task::Flood { arguments } => flood::run(&keep_separator(arguments)),
+        Task::Race { arguments } => race::run(&keep_separator(arguments)),
         Task::Attack { arguments } => attack::run(&keep_separator(arguments)),
         Task::Oracle { cases } => oracle::run(cases),
         Task::Differential { packets } => differential::run(packets),

@@ -11,7 +11,7 @@ use super::frames::{Frames, Host};
 use super::sender::{Flooder, Sender, Sent};
 use super::{Outcome, Spec};
 use crate::agent::{Agent, AgentSpec};
-use crate::attack::network::end_pickup_window;
+use crate::fence_state::end_pickup_window;
 use crate::frame;
 use crate::inventory::Attributes;
 use crate::topology::{Node, Workload};
@@ -144,7 +144,7 @@ impl Testbed {
             let set = self.agent.cli(&["mode", "set", namespace, "enforce"])?;
             ensure!(set.status.success(), "setting the mode failed: {set:?}");
         }
-        end_pickup_window(&self.agent)?;
+        end_pickup_window(self.agent.bpffs())?;
         let listeners = Listeners::open(&self.server)?;
         let open = |count| Connections::open(&self.bystanders, &listeners, count, DEADLINE);
         // Half of the idle connections have carried data, the others nothing since the handshake.
