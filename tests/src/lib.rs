@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod attack;
 pub mod bpffs;
+pub mod churn;
 pub mod conformance;
 pub mod fence_state;
 pub mod flood;

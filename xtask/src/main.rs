@@ -8,6 +8,7 @@ mod attack;
 mod bench;
 mod build;
 mod child;
+mod churn;
 mod conformance;
 mod demo;
 mod differential;
@@ -90,6 +91,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Let workloads, namespaces and policies come and go; needs root
+    Churn {
+        /// Passed on to the churn: [--lives N] [--edits N] [--namespaces N] [--settling SECONDS]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Send hostile frames to the fence on the wire; needs root
     Attack {
         /// Passed on to the attack: [--frames N] [--seed S] [--family NAME]
@@ -144,6 +151,7 @@ fn perform() -> Result<ExitCode> {
         Task::Conformance { arguments } => conformance::run(&keep_separator(arguments)),
         Task::Flood { arguments } => flood::run(&keep_separator(arguments)),
         Task::Race { arguments } => race::run(&keep_separator(arguments)),
+        Task::Churn { arguments } => churn::run(&keep_separator(arguments)),
         Task::Attack { arguments } => attack::run(&keep_separator(arguments)),
         Task::Oracle { cases } => oracle::run(cases),
         Task::Differential { packets } => differential::run(packets),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use ringfence_testbed::race::{Spec, Storm, run};
 
-/// Run packets on one CPU while another one rewrites the records they are judged by.
+/// Run packets on one CPU while another one rewrites the records that decide.
 ///
 /// Exits with 1 if a packet gets a wrong verdict, during the writes or afterwards.
 #[derive(Debug, Parser)]

@@ -59,8 +59,8 @@ pub(crate) const fn transport_at(v6: bool) -> usize {
     if v6 { 14 + 40 } else { 14 + 20 }
 }
 
-/// Puts a chain of extension headers before the transport header of an IPv6 packet: such a packet
-/// is under way in the program for longer.
+/// Puts a chain of extension headers before the transport header of an IPv6 packet: the program
+/// takes longer for such a packet.
 pub(crate) fn lengthen(frame: &mut Vec<u8>) {
     let length = CHAIN * 8;
     let next = frame.get(20).copied().unwrap_or(0);

@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 
 use super::probe::{Expect, Probe};
 use super::world::{
-    FLIPPED_PORT, FLIPPING, FRIEND, MOVING, OPEN, SERVER, SHUT, SHUT_PORT, STRANGER, WATCHED,
-    World, address,
+    FLIPPED_PORT, FLIPPING, FRIEND, MOVING, OPEN, OTHER, SERVER, SHUT, SHUT_PORT, WATCHED, World,
+    address,
 };
 use crate::program_run::frames::{ACK, CHAIN, End, SYN, Transport, frame, lengthen, transport_at};
 use crate::program_run::{Hook, Programs};
@@ -75,7 +75,7 @@ const CONNECTED: [Connected; 7] = [
     ),
     Connected::new(
         "denied connection by peer",
-        (FLIPPING, false, STRANGER, HTTPS),
+        (FLIPPING, false, OTHER, HTTPS),
         DENIED,
     ),
     Connected::new(
@@ -186,20 +186,20 @@ pub(super) fn flows(world: &World) -> Result<Vec<Probe>> {
             Passes,
         ),
         (
-            "stranger to open",
+            "other to open",
             OPEN,
             ToWorkload,
-            STRANGER,
+            OTHER,
             HTTPS,
             udp,
             MANY,
             Dropped,
         ),
         (
-            "open to stranger",
+            "open to other",
             OPEN,
             FromWorkload,
-            STRANGER,
+            OTHER,
             HTTPS,
             tcp,
             MANY,
@@ -256,10 +256,10 @@ pub(super) fn flows(world: &World) -> Result<Vec<Probe>> {
             Dropped,
         ),
         (
-            "stranger to watched",
+            "other to watched",
             WATCHED,
             ToWorkload,
-            STRANGER,
+            OTHER,
             HTTPS,
             tcp,
             FEW,
@@ -276,10 +276,10 @@ pub(super) fn flows(world: &World) -> Result<Vec<Probe>> {
             Passes,
         ),
         (
-            "stranger to flipping",
+            "other to flipping",
             FLIPPING,
             ToWorkload,
-            STRANGER,
+            OTHER,
             HTTPS,
             tcp,
             MANY,

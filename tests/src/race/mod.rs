@@ -1,9 +1,9 @@
-//! Packets on one CPU while another one rewrites the records they are judged by: does any packet
+//! Packets on one CPU while another one rewrites the records that decide: does any packet
 //! get a verdict that no state had, and does any such verdict last?
 //!
 //! Frames are run through the real programs (`BPF_PROG_TEST_RUN`); no interface carries traffic.
 //! Every packet's verdict is known: what the old and the new contents of all records deny must be
-//! dropped, what both allow must pass, and what depends on a setting that changes is judged only if
+//! dropped, what both allow must pass, and what depends on a setting that changes is checked only if
 //! the setting was settled during the whole run of the packet. After each storm every packet is run
 //! again, with nothing written meanwhile.
 

@@ -17,7 +17,7 @@ use crate::program_run::{Hook, Programs};
 pub(super) struct Flips {
     /// Second: the endpoint [`FLIPPING`] has its second table.
     pub(super) table: Flip,
-    /// Second: [`MOVING`] is a stranger.
+    /// Second: [`MOVING`] is an other.
     pub(super) address: Flip,
 }
 
@@ -48,11 +48,11 @@ pub(super) struct Probe {
 /// Wrong verdicts by kind of packet: packets that passed, and packets that were dropped.
 pub(super) type Wrong = BTreeMap<&'static str, (u64, u64)>;
 
-/// Counts of judged packets.
+/// Counts of checked packets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     /// Packets whose verdict was known.
-    pub(super) judged: u64,
+    pub(super) checked: u64,
     /// Packets whose verdict changed while they were run.
     pub(super) unknown: u64,
     pub(super) wrong: Wrong,
@@ -69,7 +69,7 @@ impl Flips {
 
 impl Tally {
     /// Runs one of the probe's packets and counts the verdict.
-    pub(super) fn judge(
+    pub(super) fn check(
         &mut self,
         (programs, flips): (&Programs, &Flips),
         probe: &mut Probe,
@@ -94,7 +94,7 @@ impl Tally {
                 }
             },
         };
-        self.judged += 1;
+        self.checked += 1;
         if passed != expected {
             let (passes, drops) = self.wrong.entry(probe.what).or_default();
             *(if passed { passes } else { drops }) += 1;
@@ -103,14 +103,14 @@ impl Tally {
     }
 
     /// Runs every packet of every probe once.
-    pub(super) fn judge_all(
+    pub(super) fn check_all(
         &mut self,
         run: (&Programs, &Flips),
         probes: &mut [Probe],
     ) -> Result<()> {
         for probe in probes {
             for number in 0..u64::from(probe.ports) {
-                self.judge(run, probe, number)?;
+                self.check(run, probe, number)?;
             }
         }
         Ok(())
@@ -118,7 +118,7 @@ impl Tally {
 
     /// Adds the counts of another thread.
     pub(super) fn add(&mut self, other: &Self) {
-        self.judged += other.judged;
+        self.checked += other.checked;
         self.unknown += other.unknown;
         for (what, (passes, drops)) in &other.wrong {
             let sum = self.wrong.entry(what).or_default();

@@ -44,7 +44,7 @@ pub struct StormOutcome {
     pub storm: Storm,
     /// Packets whose verdict was known, of both threads.
     pub packets: u64,
-    /// Packets that are not judged, because what decides them changed during their run.
+    /// Packets that are not checked, because what decides them changed during their run.
     pub unknown: u64,
     /// Writes that began and ended while the packet thread was running packets.
     pub overlapping: u64,
@@ -110,7 +110,7 @@ impl Storm {
         let flips = Flips::new();
         let mut quiet = Tally::default();
         next_tick(&mut datapath)?;
-        quiet.judge_all((&programs, &flips), &mut probes.clone())?;
+        quiet.check_all((&programs, &flips), &mut probes.clone())?;
         ensure!(
             quiet.wrong.is_empty(),
             "before the storm: {}",
@@ -172,11 +172,11 @@ impl Storm {
 
         let mut lasting = Tally::default();
         next_tick(&mut datapath)?;
-        lasting.judge_all((&programs, &flips), &mut probes)?;
+        lasting.check_all((&programs, &flips), &mut probes)?;
         drop(bpffs);
         Ok(StormOutcome {
             storm: self,
-            packets: tally.judged,
+            packets: tally.checked,
             unknown: tally.unknown,
             overlapping: overlapping.load(Ordering::Relaxed),
             wrong: tally.wrong,
@@ -196,9 +196,9 @@ struct Until<'a> {
 }
 
 impl Until<'_> {
-    fn is_reached(&self, judged: u64) -> bool {
+    fn is_reached(&self, checked: u64) -> bool {
         let enough =
-            judged >= self.packets && self.overlapping.load(Ordering::Relaxed) >= self.writes;
+            checked >= self.packets && self.overlapping.load(Ordering::Relaxed) >= self.writes;
         enough || !self.running.load(Ordering::SeqCst)
     }
 }
@@ -208,9 +208,9 @@ fn run_packets(run: (&Programs, &Flips), probes: &[Probe], until: &Until<'_>) ->
     let mut probes = probes.to_vec();
     let mut tally = Tally::default();
     let mut number = 0;
-    while !until.is_reached(tally.judged) {
+    while !until.is_reached(tally.checked) {
         for probe in &mut probes {
-            tally.judge(run, probe, number)?;
+            tally.check(run, probe, number)?;
         }
         number += 1;
     }
@@ -272,7 +272,7 @@ impl fmt::Display for StormOutcome {
         let (lasting_passes, lasting_drops) = sum(&self.lasting);
         write!(
             f,
-            "{:<10} {:.1} s, {} packets ({} more not judged), {} overlapping writes, \
+            "{:<10} {:.1} s, {} packets ({} more not checked), {} overlapping writes, \
              {passes} wrong passes, {drops} wrong drops, {} lasting entries",
             self.storm.name(),
             self.duration.as_secs_f64(),

@@ -1,9 +1,9 @@
-//! The records that packets are judged by: four endpoints, their tables, and peers of four classes.
+//! The records that packets are evaluated with: four endpoints, their tables, and peers of four classes.
 //!
 //! | endpoint | verdict |
 //! |---|---|
 //! | [`OPEN`] | peers of class `FRIENDS` both ways, to those of `SERVERS` only; others not |
-//! | [`SHUT`] | nobody |
+//! | [`SHUT`] | no peer |
 //! | [`WATCHED`] | as `SHUT`, but its namespace observes, so everything passes |
 //! | [`FLIPPING`] | as `OPEN`, by two tables in turn; [`FLIPPED_PORT`] is open in the first only |
 
@@ -31,15 +31,15 @@ pub(super) const FLIPPED_PORT: u16 = 5000;
 /// Shut in both tables of [`FLIPPING`], and open while connections are set up.
 pub(super) const SHUT_PORT: u16 = 23;
 
-/// Hosts of the peers' addresses. The last one is a friend or a stranger in turn.
+/// Hosts of the peers' addresses. The last one is a friend's or an other's, in turn.
 pub(super) const FRIEND: u8 = 101;
-pub(super) const STRANGER: u8 = 102;
+pub(super) const OTHER: u8 = 102;
 pub(super) const SERVER: u8 = 103;
 pub(super) const MOVING: u8 = 104;
 
-/// Class and identity of each kind of peer.
+/// Peer classes, each with its identity.
 const FRIENDS: (ClassId, IdentityId) = (ClassId(5), IdentityId(21));
-const STRANGERS: (ClassId, IdentityId) = (ClassId(6), IdentityId(22));
+const OTHERS: (ClassId, IdentityId) = (ClassId(6), IdentityId(22));
 const SERVERS: (ClassId, IdentityId) = (ClassId(7), IdentityId(23));
 
 const TABLE_OPEN: TableId = TableId(7);
@@ -143,18 +143,18 @@ impl World {
 
 /// The classes of the peers' identities.
 pub(super) fn classes() -> [Action; 3] {
-    [FRIENDS, STRANGERS, SERVERS].map(|(class, identity)| Action::SetClass(identity, class))
+    [FRIENDS, OTHERS, SERVERS].map(|(class, identity)| Action::SetClass(identity, class))
 }
 
 /// The peers' addresses, except the moving one.
 pub(super) fn addresses(v6: bool) -> [Action; 3] {
-    [(FRIEND, FRIENDS), (STRANGER, STRANGERS), (SERVER, SERVERS)]
+    [(FRIEND, FRIENDS), (OTHER, OTHERS), (SERVER, SERVERS)]
         .map(|(host, (_, identity))| Action::PutAddress(address(v6, host), identity))
 }
 
-/// The moving address, as a friend's or (`second`) as a stranger's.
+/// The moving address, as a friend's or (`second`) as that of an other.
 pub(super) fn moving(v6: bool, second: bool) -> Action {
-    let (_, identity) = if second { STRANGERS } else { FRIENDS };
+    let (_, identity) = if second { OTHERS } else { FRIENDS };
     Action::PutAddress(address(v6, MOVING), identity)
 }
 
@@ -168,7 +168,7 @@ pub(super) fn unrelated_address(v6: bool, number: u32) -> Action {
     };
     match number / UNRELATED % 4 {
         0 => Action::PutAddress(address, FRIENDS.1),
-        1 => Action::PutAddress(address, STRANGERS.1),
+        1 => Action::PutAddress(address, OTHERS.1),
         2 => Action::PutAddress(address, SERVERS.1),
         _ => Action::DeleteAddress(address),
     }
@@ -176,7 +176,7 @@ pub(super) fn unrelated_address(v6: bool, number: u32) -> Action {
 
 /// A class of an identity that no address has.
 pub(super) fn unrelated_class(number: u32) -> Action {
-    let class = [FRIENDS.0, STRANGERS.0, ClassId::ANY];
+    let class = [FRIENDS.0, OTHERS.0, ClassId::ANY];
     let class = class.get(number as usize % 3).copied().unwrap_or_default();
     Action::SetClass(IdentityId(1000 + number / 3 % UNRELATED), class)
 }

@@ -10,7 +10,7 @@ use ringfence::plan::Action;
 use super::cases::open;
 use super::probe::{Flips, Probe, Tally};
 use super::storm::Storm;
-use super::world::{self, FLIPPING, FRIEND, InForce, MOVING, OPEN, SHUT, STRANGER};
+use super::world::{self, FLIPPING, FRIEND, InForce, MOVING, OPEN, OTHER, SHUT};
 use super::world::{WATCHED, World, address};
 use crate::attack::rng::Rng;
 use crate::program_run::frames::{ACK, End, FIN, RST, Transport, frame};
@@ -41,7 +41,7 @@ pub(super) struct Writer<'a> {
     overlapping: &'a AtomicU64,
     next_port: u16,
     table: InForce,
-    stranger: bool,
+    other: bool,
 }
 
 impl<'a> Writer<'a> {
@@ -64,7 +64,7 @@ impl<'a> Writer<'a> {
             overlapping,
             next_port: SHORT_LIVED.start,
             table: InForce::First,
-            stranger: false,
+            other: false,
         }
     }
 
@@ -92,7 +92,7 @@ impl<'a> Writer<'a> {
         if self.table == InForce::First {
             self.flip_table()?;
         }
-        if !self.stranger {
+        if !self.other {
             self.flip_address()?;
         }
         Ok(())
@@ -164,7 +164,7 @@ impl<'a> Writer<'a> {
     fn conntrack(&mut self) -> Result<()> {
         self.new_epoch()?;
         for probe in &mut self.connections {
-            self.tally.judge((self.programs, self.flips), probe, 0)?;
+            self.tally.check((self.programs, self.flips), probe, 0)?;
         }
         let v6 = self.rng.one_in(2);
         let server = (World::local(v6, FLIPPING), 443);
@@ -218,7 +218,7 @@ impl<'a> Writer<'a> {
 
     /// Makes the flows of a peer stale.
     fn new_epoch(&mut self) -> Result<()> {
-        let peer = if self.rng.one_in(4) { STRANGER } else { FRIEND };
+        let peer = if self.rng.one_in(4) { OTHER } else { FRIEND };
         let v6 = self.rng.one_in(2);
         self.write(Action::BumpEpoch(address(v6, peer)))
     }
@@ -236,13 +236,13 @@ impl<'a> Writer<'a> {
     }
 
     fn flip_address(&mut self) -> Result<()> {
-        self.stranger = !self.stranger;
+        self.other = !self.other;
         self.flips.address.begin();
         for v6 in [false, true] {
-            self.write(world::moving(v6, self.stranger))?;
+            self.write(world::moving(v6, self.other))?;
             self.write(Action::BumpEpoch(address(v6, MOVING)))?;
         }
-        self.flips.address.settle(self.stranger);
+        self.flips.address.settle(self.other);
         Ok(())
     }
 }

@@ -1,0 +1,59 @@
+//! The datapath in the kernel, except that nothing is attached to interfaces.
+//!
+//! Attaching waits for an RCU grace period, and a million workloads come and go here. Frames are
+//! run through the programs instead; everything else is the kernel's.
+
+use std::collections::BTreeSet;
+
+use ringfence::datapath::{AttachKind, Clocks, Datapath, DatapathError, KernelDatapath, Refused};
+use ringfence::plan::{Action, Capacities, State};
+
+pub(super) struct Unattached {
+    pub(super) kernel: KernelDatapath,
+    attached: BTreeSet<u32>,
+}
+
+impl Unattached {
+    pub(super) const fn new(kernel: KernelDatapath) -> Self {
+        Self {
+            kernel,
+            attached: BTreeSet::new(),
+        }
+    }
+}
+
+impl Datapath for Unattached {
+    fn capacities(&self) -> Capacities {
+        self.kernel.capacities()
+    }
+
+    fn read(&mut self) -> Result<State, DatapathError> {
+        self.kernel.read()
+    }
+
+    fn write(&mut self, action: &Action) -> Result<(), DatapathError> {
+        self.kernel.write(action)
+    }
+
+    fn write_all(&mut self, actions: &[Action]) -> Result<(), Refused> {
+        self.kernel.write_all(actions)
+    }
+
+    fn attached(&self) -> BTreeSet<u32> {
+        self.attached.clone()
+    }
+
+    fn attach(&mut self, ifindex: u32, _interface: &str) -> Result<AttachKind, DatapathError> {
+        self.attached.insert(ifindex);
+        Ok(self.kernel.attach_kind())
+    }
+
+    fn detach(&mut self, ifindex: u32) -> Result<(), DatapathError> {
+        self.attached.remove(&ifindex);
+        Ok(())
+    }
+
+    fn clocks(&mut self) -> Result<Clocks, DatapathError> {
+        self.kernel.clocks()
+    }
+}
