@@ -1,4 +1,4 @@
-//! The policies: one that stays, one that is granted and revoked in turn, and one for each of the
+//! The policies: one that stays, one that is granted and revoked in turn, and a few for each of the
 //! youngest namespaces, edited again and again. No two edits have equal rules.
 
 use std::collections::BTreeMap;
@@ -10,16 +10,21 @@ use ringfence::source::policy_toml;
 
 use super::population::{KEPT, Population};
 
-/// Namespaces with a policy.
+/// Namespaces with policies.
 const POLICED: usize = 16;
+/// Policies of each of them.
+const POLICIES: usize = 4;
+/// The most edits between two publishes that all take effect.
+pub(super) const AT_ONCE: u64 = (POLICED * POLICIES / 2) as u64;
 
 /// The policies in force and how often they were edited.
 pub(super) struct Edits {
     kept: Arc<Policy>,
     grant: Arc<Policy>,
     pub(super) is_granted: bool,
-    by_namespace: BTreeMap<NamespaceName, Arc<Policy>>,
+    by_namespace: BTreeMap<(NamespaceName, usize), Arc<Policy>>,
     pub(super) made: u64,
+    next: usize,
 }
 
 impl Edits {
@@ -35,6 +40,7 @@ impl Edits {
             is_granted: false,
             by_namespace: BTreeMap::new(),
             made: 0,
+            next: 0,
         })
     }
 
@@ -52,10 +58,17 @@ impl Edits {
             .take(POLICED)
             .cloned()
             .collect();
-        self.by_namespace.retain(|name, _| youngest.contains(name));
-        for (_, namespace) in (1..count).zip(youngest.iter().cycle()) {
-            let edited = self.namespace_policy(namespace, population.lives_begun)?;
-            self.by_namespace.insert(namespace.clone(), edited);
+        self.by_namespace
+            .retain(|(name, _), _| youngest.contains(name));
+        let slots = (0..POLICIES).flat_map(|slot| youngest.iter().map(move |name| (name, slot)));
+        let slots: Vec<_> = slots.collect();
+        for _ in 1..count {
+            let Some((name, slot)) = slots.get(self.next % slots.len().max(1)) else {
+                break;
+            };
+            let edited = self.namespace_policy(name, *slot, population.lives_begun)?;
+            self.by_namespace.insert(((*name).clone(), *slot), edited);
+            self.next += 1;
             self.made += 1;
         }
         Ok(())
@@ -63,7 +76,7 @@ impl Edits {
 
     /// Whether a namespace has a policy.
     pub(super) fn polices(&self, namespace: &NamespaceName) -> bool {
-        self.by_namespace.contains_key(namespace)
+        self.by_namespace.keys().any(|(name, _)| name == namespace)
     }
 
     /// All policies, and one that opens the endpoint that stays to everyone.
@@ -94,10 +107,15 @@ impl Edits {
     }
 
     /// A policy that isolates a namespace, with a rule for one life and a port.
-    fn namespace_policy(&self, namespace: &NamespaceName, lives: u64) -> Result<Arc<Policy>> {
+    fn namespace_policy(
+        &self,
+        namespace: &NamespaceName,
+        slot: usize,
+        lives: u64,
+    ) -> Result<Arc<Policy>> {
         let life = lives.saturating_sub(1 + self.made % 500);
         policy(&format!(
-            "[[policy]]\nname = \"edited\"\nnamespace = \"{namespace}\"\nsubject = \"\"\n\
+            "[[policy]]\nname = \"edited-{slot}\"\nnamespace = \"{namespace}\"\nsubject = \"\"\n\
              [[policy.ingress]]\nfrom = [{{ pods = \"app=a{life}\" }}]\nports = [\"tcp/{}\"]\n",
             1024 + self.made % 60_000
         ))

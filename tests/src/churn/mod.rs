@@ -32,7 +32,7 @@ pub use resources::Resources;
 use traffic::Traffic;
 pub use traffic::{Checked, Count};
 
-/// Lives that begin with one publish.
+/// The most lives that begin with one publish.
 const LIVES_PER_PUBLISH: u64 = 250;
 /// Pairs of interfaces that endpoints take in turn.
 const PAIRS: usize = 64;
@@ -163,10 +163,11 @@ impl Run<'_> {
         before: &mut Resources,
         report: &mut (impl FnMut(&str) + Send),
     ) -> Result<()> {
-        let publishes = self.spec.lives.div_ceil(LIVES_PER_PUBLISH);
+        let by_lives = self.spec.lives.div_ceil(LIVES_PER_PUBLISH);
+        let publishes = by_lives.max(self.spec.edits.div_ceil(edits::AT_ONCE));
         for publish in 1..=publishes {
-            let left = self.spec.lives - self.population.lives_begun;
-            let born = self.population.turn(left.min(LIVES_PER_PUBLISH))?;
+            let due = self.spec.lives * publish / publishes - self.population.lives_begun;
+            let born = self.population.turn(due)?;
             let due = self.spec.edits * publish / publishes - self.edits.made;
             self.edits.make(due, &self.population)?;
             let inventory = self.population.inventory()?;
