@@ -29,8 +29,8 @@ fn everything_that_workloads_and_policies_used_is_freed() {
     assert_eq!(outcome.stopped, None, "{outcome}");
     assert_eq!(outcome.lives, 20_000, "{outcome}");
     for (kind, least) in [
-        ("always allowed", 1000),
-        ("always denied", 1000),
+        ("always allowed", 100),
+        ("always denied", 100),
         ("guest at a reused address", 10_000),
         ("former guest's address", 10_000),
         ("new endpoint", 1000),
