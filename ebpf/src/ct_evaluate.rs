@@ -178,7 +178,10 @@ fn against_opener<A: Family>(
     let action = Action::of(alone.verdict(), context.mode);
     let passes = matches!(action, Action::Pass);
     if !known {
-        entry.decide_reverse(alone);
+        // Another reason than policy's would not be known the next time.
+        if alone.reason == 0 || alone.reason == DropReason::Policy as u8 {
+            entry.decide_reverse(alone);
+        }
         if passes {
             update_entry(context, flow, entry);
         }

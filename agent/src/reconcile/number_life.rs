@@ -9,7 +9,7 @@
 //! freed as well, so that the next one may succeed. The caller
 //! drains the ring of flow events before a walk, and says which identities its flow history shows.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use ringfence_common::{
     SECOND,
@@ -104,6 +104,15 @@ impl<D: Datapath> Reconciler<D> {
         let slots: HashSet<_> = due.of_space(Space::Rule).map(RuleSlot).collect();
         self.datapath.clear_rules(&slots)?;
         self.free(due)
+    }
+
+    /// How many numbers of each space are taken, those waiting to be freed included.
+    pub fn taken_numbers(&self) -> BTreeMap<Space, usize> {
+        let mut taken = BTreeMap::new();
+        for allocation in self.compiler.numbers.all() {
+            *taken.entry(allocation.space).or_default() += 1;
+        }
+        taken
     }
 
     fn free(&mut self, due: Due) -> Result<usize, ReconcileError> {

@@ -1,7 +1,7 @@
 //! A node: the reconciler with compiler and ledger, over the kernel's maps below a private bpffs,
 //! and the agent's periodic work.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -133,10 +133,16 @@ impl Node {
     pub(super) fn tidy_up(&mut self, sweep: bool) -> Result<()> {
         self.telemetry.drain(usize::MAX, |_| {});
         self.reconciler.retire()?;
+        // Drained right before, and nothing keeps decoded records here.
+        if let Some(walk) = self.reconciler.start_freeing()? {
+            let held = (walk.run)()?;
+            self.reconciler
+                .finish_freeing(walk.started, &held, &HashSet::new())?;
+        }
         if sweep || self.publishes.is_multiple_of(PUBLISHES_PER_SWEEP) {
             let datapath = self.reconciler.datapath();
             let now = datapath.clocks()?.ticks;
-            let endpoints = datapath.attached();
+            let endpoints = datapath.kernel.endpoint_numbers();
             self.assured = self.conntrack.sweep(now, &endpoints)?.assured;
         }
         Ok(())
@@ -145,7 +151,7 @@ impl Node {
     /// What the node holds now.
     pub(super) fn resources(&mut self) -> Result<Resources> {
         let state = self.reconciler.datapath().read()?;
-        Resources::read(&self.dir.path().join("state"), &state, self.assured)
+        Resources::read(self.reconciler.taken_numbers(), &state, self.assured)
     }
 
     /// Waits until nothing more is held than before; returns what still is at the deadline.

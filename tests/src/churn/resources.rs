@@ -1,13 +1,11 @@
 //! What the agent holds: numbers, map entries, file descriptors and memory.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use ringfence::plan::State;
 use ringfence::policy::Space;
-use ringfence::reconcile::Ledger;
 
 /// How much more memory is accepted: the allocator keeps free pages between those in use.
 const SLACK_KIB: u64 = 24 << 10;
@@ -15,7 +13,7 @@ const SLACK_KIB: u64 = 24 << 10;
 /// What is held at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
-    /// Numbers in use by space, as the ledger has them. Tables are left out: their numbers are never
+    /// Numbers taken, by space. Tables are left out: their numbers are never
     /// given twice.
     pub numbers: BTreeMap<&'static str, usize>,
     /// Entries of the control maps.
@@ -29,18 +27,13 @@ pub struct Resources {
 }
 
 impl Resources {
-    pub(super) fn read(state_dir: &Path, state: &State, assured: u64) -> Result<Self> {
-        let mut numbers: BTreeMap<&str, HashSet<u32>> = BTreeMap::new();
-        for allocation in Ledger::in_dir(state_dir).load()? {
-            if allocation.space != Space::Table {
-                let space = numbers.entry(allocation.space.name()).or_default();
-                space.insert(allocation.number);
-            }
-        }
+    pub(super) fn read(taken: BTreeMap<Space, usize>, state: &State, assured: u64) -> Result<Self> {
+        let numbers = taken
+            .into_iter()
+            .filter(|(space, _)| *space != Space::Table);
         Ok(Self {
             numbers: numbers
-                .into_iter()
-                .map(|(space, numbers)| (space, numbers.len()))
+                .map(|(space, count)| (space.name(), count))
                 .collect(),
             entries: BTreeMap::from([
                 ("rows", state.rows()),

@@ -3,10 +3,13 @@
 //! Attaching waits for an RCU grace period, and a million workloads come and go here. Frames are
 //! run through the programs instead; everything else is the kernel's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
-use ringfence::datapath::{AttachKind, Clocks, Datapath, DatapathError, KernelDatapath, Refused};
+use ringfence::datapath::{
+    AttachKind, Clocks, Datapath, DatapathError, HeldWalk, KernelDatapath, Refused,
+};
 use ringfence::plan::{Action, Capacities, State};
+use ringfence_common::ids::RuleSlot;
 
 pub(super) struct Unattached {
     pub(super) kernel: KernelDatapath,
@@ -55,5 +58,21 @@ impl Datapath for Unattached {
 
     fn clocks(&mut self) -> Result<Clocks, DatapathError> {
         self.kernel.clocks()
+    }
+
+    fn held_numbers(&mut self) -> HeldWalk {
+        self.kernel.held_numbers()
+    }
+
+    fn clear_rules(&mut self, rules: &HashSet<RuleSlot>) -> Result<(), DatapathError> {
+        self.kernel.clear_rules(rules)
+    }
+
+    fn table_mark(&mut self) -> Result<Option<u32>, DatapathError> {
+        self.kernel.table_mark()
+    }
+
+    fn set_table_mark(&mut self, mark: u32) -> Result<(), DatapathError> {
+        self.kernel.set_table_mark(mark)
     }
 }

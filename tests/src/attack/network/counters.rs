@@ -12,8 +12,8 @@ use ringfence_common::mode::Action;
 use ringfence_common::stats::of_reason;
 
 use super::{Fence, Network};
-use crate::fence_state::pin;
 use crate::attack::fixture::Direction;
+use crate::fence_state::pin;
 use crate::kernel_drops::{DeviceDrops, Devices, KernelDrops, backlog_drops};
 use crate::{Agent, NetNs};
 
@@ -80,7 +80,8 @@ impl Handles {
         agent: Option<(&Agent, Fence)>,
     ) -> Result<Self> {
         let fence = agent.map(|(agent, fence)| -> Result<_> {
-            let map = MapData::from_pin(pin(agent.bpffs(), STATS)?).context("opening the counters")?;
+            let map =
+                MapData::from_pin(pin(agent.bpffs(), STATS)?).context("opening the counters")?;
             let action = match fence {
                 Fence::Absent | Fence::Enforce => Action::Drop,
                 Fence::Observe => Action::Pass,
