@@ -10,7 +10,7 @@ use aya_ebpf::Global;
 use ringfence_common::{
     conntrack::{
         CtEntry, PlacedKey as _, is_open, is_replied,
-        unreplied::{Choice, WAYS, WayWord, Worth, choose, set_of},
+        unreplied::{Choice, NO_RANK, WAYS, WayWord, Worth, choose, set_of},
     },
     ids::EndpointNumber,
     maps::UNREPLIED_SETS as DEFAULT_SETS,
@@ -32,7 +32,8 @@ pub const NOT_FOUND: u32 = u32::MAX;
 /// is in a map, so it need not follow every combination of eight ways.
 #[repr(C)]
 pub struct Candidates {
-    /// Rank and way of the endpoint's entry that goes first; `u64::MAX` if it has none.
+    /// Rank and way of the endpoint's entry that goes first, the way in the lowest bits;
+    /// [`NO_RANK`] if it has none.
     own: u64,
     /// Likewise of those of endpoints over their share.
     other: u64,
@@ -146,8 +147,8 @@ fn survey<A: Family>(
     key: &A::CtKey,
 ) {
     *found = Candidates {
-        own: u64::MAX,
-        other: u64::MAX,
+        own: NO_RANK,
+        other: NO_RANK,
         free: 0,
         free_way: 0,
         same_way: NO_WAY,
@@ -178,17 +179,24 @@ fn choose_way(found: &Candidates, number: EndpointNumber) -> u32 {
     if found.same_way != NO_WAY {
         return found.same_way;
     }
-    let has_own = found.own != u64::MAX;
     let over = ct_usage::is_over_unreplied(number);
-    let rank = match choose(over, found.free, has_own) {
+    let ways = match choose(over, found.free, rank_of(found.own), rank_of(found.other)) {
         Choice::Free => return found.free_way,
-        Choice::OfOverShare if found.other != u64::MAX => found.other,
-        Choice::Own | Choice::OfOverShare => found.own,
+        Choice::Own => found.own,
+        Choice::Other => found.other,
+        Choice::None => return NO_WAY,
     };
-    if rank == u64::MAX {
-        return NO_WAY;
+    ways as u32 & (NO_WAY - 1)
+}
+
+/// The rank in a candidate.
+#[inline(always)]
+fn rank_of(candidate: u64) -> u64 {
+    if candidate == NO_RANK {
+        NO_RANK
+    } else {
+        candidate >> 3
     }
-    rank as u32 & (NO_WAY - 1)
 }
 
 /// Stores an entry under the packet's key, in place of an older one if need be. Returns 0 if there

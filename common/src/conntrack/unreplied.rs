@@ -148,27 +148,110 @@ pub const fn set_of(place: u64, sets: u32) -> u32 {
     (place >> 32) as u32 & (sets - 1)
 }
 
+/// Rank of the cheapest entry of an open connection.
+const OPEN: u64 = (Worth::Open as u64) << 32;
+
 /// Which way a new entry takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Choice {
     /// A free way.
     Free,
     /// The endpoint's own entry of the lowest rank.
     Own,
-    /// That of an endpoint over its share, if there is one; else as for [`Choice::Own`].
-    OfOverShare,
+    /// The entry of the lowest rank of endpoints over their share.
+    Other,
+    /// None: there is no room.
+    None,
 }
 
-/// The choice of an endpoint that is, or is not, over its share, in a set with this many free ways
-/// and with or without an entry of its own.
+/// The choice of an endpoint that is, or is not, over its share, in a set with this many free ways.
+/// `own` and `other` are the lowest ranks of its own entries and of those of other endpoints over
+/// their share; [`NO_RANK`] if there are none.
 #[must_use]
 #[inline(always)]
-pub const fn choose(over_share: bool, free: u32, has_own: bool) -> Choice {
-    if free > RESERVED_WAYS || (free > 0 && (!over_share || !has_own)) {
-        Choice::Free
-    } else if over_share {
+pub const fn choose(over_share: bool, free: u32, own: u64, other: u64) -> Choice {
+    let own_is_cheap = own < OPEN;
+    if free > RESERVED_WAYS || (free > 0 && (!over_share || !own_is_cheap)) {
+        return Choice::Free;
+    }
+    // Over its share an endpoint pays itself, but not with an open connection as long as an entry of
+    // another one over its share is worth less.
+    let takes = if over_share {
+        !own_is_cheap && other < OPEN
+    } else {
+        other != NO_RANK
+    };
+    if takes {
+        Choice::Other
+    } else if own != NO_RANK {
         Choice::Own
     } else {
-        Choice::OfOverShare
+        Choice::None
+    }
+}
+
+/// No entry's rank.
+pub const NO_RANK: u64 = u64::MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SECOND;
+
+    const UNREPLIED: u64 = WayWord::new(0, 1, Worth::Unreplied, SECOND).rank();
+    const OPEN_ENTRY: u64 = WayWord::new(0, 1, Worth::Open, SECOND).rank();
+
+    #[test]
+    fn a_way_is_free_only_after_its_entry_is_dead() {
+        let place = 0x1234_5678_9abc_def0;
+        for expires in [1, SECOND, 8000 * SECOND + 1] {
+            let word = WayWord::new(place, 4096, Worth::Open, expires);
+            assert!(!word.is_free(expires - 1), "{expires}");
+            assert!(word.is_free(expires + super::super::COARSE), "{expires}");
+            assert_eq!(word.owner(), 4096);
+            assert!(word.matches(place) && !word.matches(place ^ 0x80));
+        }
+        assert!(WayWord::default().is_free(0) && !WayWord::default().matches(0));
+    }
+
+    #[test]
+    fn the_cheapest_entry_goes_first_and_then_the_oldest() {
+        let rank = |worth, expires| WayWord::new(7, 3, worth, expires).rank();
+        assert!(rank(Worth::Unreplied, 90 * SECOND) < rank(Worth::Replied, SECOND));
+        assert!(rank(Worth::Replied, 9000 * SECOND) < rank(Worth::Open, SECOND));
+        assert!(rank(Worth::Open, SECOND) < rank(Worth::Open, 2 * SECOND));
+    }
+
+    #[test]
+    fn an_endpoint_within_its_share_always_finds_room_beside_a_flood() {
+        for own in [NO_RANK, UNREPLIED, OPEN_ENTRY] {
+            assert_eq!(choose(false, 1, own, NO_RANK), Choice::Free);
+            for other in [UNREPLIED, OPEN_ENTRY] {
+                assert_eq!(choose(false, 0, own, other), Choice::Other);
+            }
+        }
+        assert_eq!(choose(false, 0, UNREPLIED, NO_RANK), Choice::Own);
+        assert_eq!(choose(false, 0, NO_RANK, NO_RANK), Choice::None);
+    }
+
+    #[test]
+    fn an_endpoint_over_its_share_pays_itself_and_leaves_free_ways() {
+        assert_eq!(
+            choose(true, RESERVED_WAYS + 1, UNREPLIED, UNREPLIED),
+            Choice::Free
+        );
+        for free in 0..=RESERVED_WAYS {
+            assert_eq!(choose(true, free, UNREPLIED, UNREPLIED), Choice::Own);
+        }
+        assert_eq!(
+            choose(true, 1, OPEN_ENTRY, UNREPLIED),
+            Choice::Free,
+            "rather than an open one"
+        );
+        assert_eq!(choose(true, 0, OPEN_ENTRY, UNREPLIED), Choice::Other);
+        assert_eq!(choose(true, 0, OPEN_ENTRY, OPEN_ENTRY), Choice::Own);
+        assert_eq!(choose(true, 0, NO_RANK, UNREPLIED), Choice::Other);
+        assert_eq!(choose(true, 0, NO_RANK, OPEN_ENTRY), Choice::None);
     }
 }
