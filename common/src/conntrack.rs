@@ -288,7 +288,7 @@ impl CtEntry {
     #[inline(always)]
     #[must_use]
     pub fn is_misplaced(&self, state: u8) -> bool {
-        let wanted = is_assured(state) && self.rule != RuleSlot::OWN_ADDRESS.0 as u16;
+        let wanted = is_assured(state) && self.rule != RuleSlot::OWN_ADDRESS.narrow();
         self.is_in_assured() != wanted
     }
 
@@ -296,9 +296,9 @@ impl CtEntry {
     #[inline(always)]
     pub const fn decide(&mut self, decision: &Decision, peer: IdentityId) {
         self.recheck = decision.recheck;
-        self.rule = decision.rule.0 as u16;
+        self.rule = decision.rule.narrow();
         self.reverse_rule = 0;
-        self.peer = peer.0 as u16;
+        self.peer = peer.narrow();
         self.verdicts = decision.verdict as u8;
         self.reason = match decision.verdict {
             Verdict::Allow => 0,

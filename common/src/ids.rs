@@ -50,7 +50,18 @@ impl EndpointNumber {
     pub const NONE: Self = Self(0);
 }
 
+const _: () = assert!(crate::maps::IDENTITIES <= 1 << 16 && crate::maps::RULES <= 1 << 16);
+
 impl IdentityId {
+    /// The number as conntrack and ipcache entries have it: identities are below
+    /// [`crate::maps::IDENTITIES`], 65,536.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "see above")]
+    pub const fn narrow(self) -> u16 {
+        self.0 as u16
+    }
+
     /// The address is in no map. Matched by no selector, never `world`.
     pub const UNKNOWN: Self = Self(0);
     /// This node's own addresses and sockets.
@@ -79,6 +90,14 @@ impl NamespaceSlot {
 }
 
 impl RuleSlot {
+    /// The slot as conntrack entries have it: slots are below [`crate::maps::RULES`], 16,384.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "see above")]
+    pub const fn narrow(self) -> u16 {
+        self.0 as u16
+    }
+
     /// Nothing decided: the packet was dropped for its [`crate::drop_reason::DropReason`] alone.
     pub const NONE: Self = Self(0);
     /// The endpoint is isolated in this direction and no rule allowed the flow.

@@ -37,7 +37,7 @@ pub trait IpcacheKey: Copy {
 impl IpcacheKey for Ip4 {
     #[inline(always)]
     fn words(self) -> [u64; 2] {
-        [self.0 as u64, 0]
+        [u64::from(self.0), 0]
     }
 }
 
@@ -67,7 +67,7 @@ impl IpcacheEntry {
         reason = "identities are below 65,536"
     )]
     pub fn new(address: impl IpcacheKey, identity: IdentityId) -> Self {
-        let identity = identity.0 as u16;
+        let identity = identity.narrow();
         Self {
             identity,
             endpoint: 0,

@@ -7,7 +7,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{SECOND, layout::shared_layout};
+use crate::{SECOND, conntrack::unreplied::WAYS_OF_SET, layout::shared_layout};
 
 /// How much smaller an unreplied table is than an assured map.
 pub const ASSURED_PER_UNREPLIED: u32 = 4;
@@ -19,7 +19,7 @@ pub const AGGREGATES_PER_SECOND: u64 = 128;
 /// Sets of an unreplied table for a capacity of the assured maps: a power of two, at least 16.
 #[must_use]
 pub const fn unreplied_sets(capacity: u32) -> u32 {
-    let sets = capacity / ASSURED_PER_UNREPLIED / crate::conntrack::unreplied::WAYS as u32;
+    let sets = capacity / ASSURED_PER_UNREPLIED / WAYS_OF_SET;
     if sets < 16 {
         16
     } else {
@@ -49,7 +49,7 @@ impl Share {
     #[must_use]
     pub const fn of(capacity: u32, endpoints: u32) -> Self {
         let endpoints = or_one(endpoints);
-        let ways = unreplied_sets(capacity) * crate::conntrack::unreplied::WAYS as u32;
+        let ways = unreplied_sets(capacity) * WAYS_OF_SET;
         Self {
             unreplied: or_one(ways / 2 / endpoints),
             assured: or_one(capacity / 2 / endpoints),

@@ -17,9 +17,7 @@ use ringfence_common::{
 };
 
 use crate::{
-    context::Context,
-    ct_unreplied, ct_usage, events,
-    family::{Family, RETRIES},
+    context::Context, ct_unreplied, ct_usage, events, family::Family, global_functions::RETRIES,
     maps,
 };
 

@@ -13,7 +13,7 @@ use ringfence_common::{
     },
     endpoint::{Endpoint, Owns},
     fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
-    ids::{EndpointNumber, IdentityId},
+    ids::IdentityId,
     ipcache::{IpcacheEntry, IpcacheKey},
     net::{Ip4, Ip6, Port},
     packet::{
@@ -21,14 +21,10 @@ use ringfence_common::{
         neighbour::{Announce, OwnSource},
         reject::Reject,
     },
-    stats::Counter,
 };
 
 use crate::{
-    conntrack, ct_evaluate, ct_store,
-    ct_unreplied::{self, UNREPLIED_SETS},
-    current_packet::CurrentPacket,
-    events, maps,
+    ct_unreplied::UNREPLIED_SETS, current_packet::CurrentPacket, global_functions, maps,
     reject::RejectBuffer,
 };
 
@@ -73,8 +69,6 @@ pub trait Family: Parse + Announce + OwnSource + Reject + IpcacheKey + 'static {
     fn way_key(set: *mut Self::CtSet, way: u32) -> *mut Self::CtKey;
     /// The entry of a way, below [`WAYS`].
     fn way_entry(set: *mut Self::CtSet, way: u32) -> *mut CtEntry;
-    /// Whether a way's key is this one.
-    fn is_way_key(set: *mut Self::CtSet, way: u32, key: &Self::CtKey) -> bool;
     fn fragment_key(ifindex: u32, from_workload: bool, packet: &Packet<Self>) -> Self::FragmentKey;
     /// A copy of a record, to be checked against the key.
     fn fragment_find(key: &Self::FragmentKey) -> Option<FragmentPorts>;
@@ -103,96 +97,6 @@ pub trait Family: Parse + Announce + OwnSource + Reject + IpcacheKey + 'static {
     /// [`crate::ct_store::remove_entry`] likewise.
     fn remove(number: u32) -> u32;
 }
-
-/// How often a record is looked up again that was given to another key meanwhile.
-pub const RETRIES: u32 = 4;
-
-/// The identity of an address. Each further lookup finds the present value, unless its memory is
-/// given to another address again.
-#[inline(always)]
-fn find_identity<A: Family>(address: A) -> IdentityId {
-    for _ in 0..RETRIES {
-        let Some(entry) = address.ipcache() else {
-            return address.prefix_identity().unwrap_or(IdentityId::UNKNOWN);
-        };
-        if let Some(identity) = entry.identity_of(address) {
-            return identity;
-        }
-        events::count(Counter::RecordsRecycled);
-    }
-    IdentityId::UNKNOWN
-}
-
-/// The functions of a family that the verifier checks once each: exported (global), with scalar
-/// arguments.
-macro_rules! global_functions {
-    ($family:ident, $identity:ident($($part:ident: $type:ty),*) = $address:expr, $find:ident,
-     $renew:ident, $store:ident, $relocate:ident, $remove:ident, $evaluate:ident, $track:ident,
-     $report:ident) => {
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub extern "C" fn $identity($($part: $type),*) -> u32 {
-            find_identity::<$family>($address).0
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub extern "C" fn $evaluate(task: u32, epoch: u32) -> u32 {
-            ct_evaluate::evaluate_flow::<$family>(task, epoch)
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub extern "C" fn $report(which: u32, action: u32) -> u32 {
-            conntrack::report_denied_flow::<$family>(which, action)
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub extern "C" fn $track() -> u32 {
-            conntrack::track_current::<$family>()
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub extern "C" fn $find() -> u32 {
-            ct_unreplied::find::<$family>()
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub extern "C" fn $renew(number: u32, protocol: u32, state: u32, expires: u64) -> u32 {
-            ct_unreplied::renew::<$family>(EndpointNumber(number), protocol as u8, state as u8, expires)
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub extern "C" fn $store(which: u32, number: u32, protocol: u32, now: u64) -> u32 {
-            ct_store::store_entry::<$family>(which, EndpointNumber(number), protocol as u8, now)
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub extern "C" fn $relocate(number: u32, protocol: u32, now: u64) -> u32 {
-            ct_store::relocate_entry::<$family>(EndpointNumber(number), protocol as u8, now)
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub extern "C" fn $remove(number: u32) -> u32 {
-            ct_store::remove_entry::<$family>(EndpointNumber(number))
-        }
-    };
-}
-
-global_functions!(
-    Ip4, identity4(address: u32) = Ip4(address), ct4_find, ct4_renew, ct4_store, ct4_relocate,
-    ct4_remove, ct4_evaluate, ct4_track, ct4_report
-);
-global_functions!(
-    Ip6, identity6(first: u64, last: u64) = Ip6 { first, last }, ct6_find, ct6_renew, ct6_store,
-    ct6_relocate, ct6_remove, ct6_evaluate, ct6_track, ct6_report
-);
 
 /// A way's index, for the verifier.
 #[inline(always)]
@@ -227,7 +131,7 @@ impl Family for Ip4 {
 
     #[inline(always)]
     fn identity(self) -> IdentityId {
-        IdentityId(identity4(self.0))
+        IdentityId(global_functions::identity4(self.0))
     }
 
     #[inline(always)]
@@ -242,42 +146,42 @@ impl Family for Ip4 {
 
     #[inline(always)]
     fn track() -> u32 {
-        ct4_track()
+        global_functions::ct4_track()
     }
 
     #[inline(always)]
     fn report_denied(which: u32, action: u32) -> u32 {
-        ct4_report(which, action)
+        global_functions::ct4_report(which, action)
     }
 
     #[inline(always)]
     fn evaluate_flow(task: u32, epoch: u32) -> u32 {
-        ct4_evaluate(task, epoch)
+        global_functions::ct4_evaluate(task, epoch)
     }
 
     #[inline(always)]
     fn find_unreplied() -> u32 {
-        ct4_find()
+        global_functions::ct4_find()
     }
 
     #[inline(always)]
     fn renew_unreplied(number: u32, protocol: u32, state: u32, expires: u64) -> u32 {
-        ct4_renew(number, protocol, state, expires)
+        global_functions::ct4_renew(number, protocol, state, expires)
     }
 
     #[inline(always)]
     fn store(which: u32, number: u32, protocol: u32, now: u64) -> u32 {
-        ct4_store(which, number, protocol, now)
+        global_functions::ct4_store(which, number, protocol, now)
     }
 
     #[inline(always)]
     fn relocate(number: u32, protocol: u32, now: u64) -> u32 {
-        ct4_relocate(number, protocol, now)
+        global_functions::ct4_relocate(number, protocol, now)
     }
 
     #[inline(always)]
     fn remove(number: u32) -> u32 {
-        ct4_remove(number)
+        global_functions::ct4_remove(number)
     }
 
     #[inline(always)]
@@ -347,16 +251,6 @@ impl Family for Ip4 {
     }
 
     #[inline(always)]
-    fn is_way_key(set: *mut CtSet4, way: u32, key: &CtKey4) -> bool {
-        // SAFETY: as in `way_word`. Read once: another CPU may write the way.
-        let held = unsafe { core::ptr::read_volatile(Self::way_key(set, way).cast::<[u32; 5]>()) };
-        let key: [u32; 5] = zerocopy::transmute!(*key);
-        let [a, b, c, d, e] = core::array::from_fn(|word| held[word] ^ key[word]);
-        // A single comparison, because the verifier follows each branch.
-        a | b | c | d | e == 0
-    }
-
-    #[inline(always)]
     fn fragment_key(ifindex: u32, from_workload: bool, packet: &Packet<Self>) -> FragmentKey4 {
         FragmentKey4 {
             source: packet.source,
@@ -399,7 +293,7 @@ impl Family for Ip6 {
 
     #[inline(always)]
     fn identity(self) -> IdentityId {
-        IdentityId(identity6(self.first, self.last))
+        IdentityId(global_functions::identity6(self.first, self.last))
     }
 
     #[inline(always)]
@@ -414,42 +308,42 @@ impl Family for Ip6 {
 
     #[inline(always)]
     fn track() -> u32 {
-        ct6_track()
+        global_functions::ct6_track()
     }
 
     #[inline(always)]
     fn report_denied(which: u32, action: u32) -> u32 {
-        ct6_report(which, action)
+        global_functions::ct6_report(which, action)
     }
 
     #[inline(always)]
     fn evaluate_flow(task: u32, epoch: u32) -> u32 {
-        ct6_evaluate(task, epoch)
+        global_functions::ct6_evaluate(task, epoch)
     }
 
     #[inline(always)]
     fn find_unreplied() -> u32 {
-        ct6_find()
+        global_functions::ct6_find()
     }
 
     #[inline(always)]
     fn renew_unreplied(number: u32, protocol: u32, state: u32, expires: u64) -> u32 {
-        ct6_renew(number, protocol, state, expires)
+        global_functions::ct6_renew(number, protocol, state, expires)
     }
 
     #[inline(always)]
     fn store(which: u32, number: u32, protocol: u32, now: u64) -> u32 {
-        ct6_store(which, number, protocol, now)
+        global_functions::ct6_store(which, number, protocol, now)
     }
 
     #[inline(always)]
     fn relocate(number: u32, protocol: u32, now: u64) -> u32 {
-        ct6_relocate(number, protocol, now)
+        global_functions::ct6_relocate(number, protocol, now)
     }
 
     #[inline(always)]
     fn remove(number: u32) -> u32 {
-        ct6_remove(number)
+        global_functions::ct6_remove(number)
     }
 
     #[inline(always)]
@@ -516,16 +410,6 @@ impl Family for Ip6 {
     fn way_entry(set: *mut CtSet6, way: u32) -> *mut CtEntry {
         // SAFETY: as in `way_word`.
         unsafe { &raw mut (*(&raw mut (*set).ways).cast::<CtWay6>().add(masked(way))).entry }
-    }
-
-    #[inline(always)]
-    fn is_way_key(set: *mut CtSet6, way: u32, key: &CtKey6) -> bool {
-        // SAFETY: as in `way_word`. Read once: another CPU may write the way.
-        let held = unsafe { core::ptr::read_volatile(Self::way_key(set, way).cast::<[u64; 6]>()) };
-        let key: [u64; 6] = zerocopy::transmute!(*key);
-        let [a, b, c, d, e, f] = core::array::from_fn(|word| held[word] ^ key[word]);
-        // A single comparison, because the verifier follows each branch.
-        a | b | c | d | e | f == 0
     }
 
     #[inline(always)]

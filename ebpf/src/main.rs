@@ -39,6 +39,7 @@ mod ct_usage;
 mod current_packet;
 mod events;
 mod family;
+mod global_functions;
 mod implicit_allow;
 mod maps;
 mod pipeline;

@@ -24,7 +24,8 @@ pub enum Reversal {
 #[inline(always)]
 #[must_use]
 pub const fn reversal(entry: &CtEntry, owner: u32, now: u64, timeout: u64) -> Reversal {
-    let was_allowed = entry.flags & flags::WAS_ALLOWED != 0 && entry.owner == owner as u16;
+    let is_same_owner = entry.owner as u32 == owner & 0xffff;
+    let was_allowed = entry.flags & flags::WAS_ALLOWED != 0 && is_same_owner;
     let silent = coarse(now).wrapping_sub(entry.opener_seen);
     // Less than zero if another CPU has just stored a later time.
     let was_silent = silent < u32::MAX / 2 && (silent as u64) << COARSE_BITS >= timeout;
@@ -38,6 +39,10 @@ pub const fn reversal(entry: &CtEntry, owner: u32, now: u64, timeout: u64) -> Re
 /// A tick-clock time in units of [`super::COARSE`].
 #[inline(always)]
 #[must_use]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "a time that wraps after nine years"
+)]
 pub const fn coarse(now: u64) -> u32 {
     (now >> COARSE_BITS) as u32
 }

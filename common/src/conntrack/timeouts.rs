@@ -54,6 +54,7 @@ impl Timeout {
     ];
 
     /// The default of every timeout.
+    #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
     pub const DEFAULTS: Timeouts = {
         let mut seconds = [0; MASK + 1];
         let mut at = 0;

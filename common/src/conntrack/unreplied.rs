@@ -14,6 +14,8 @@ use crate::layout::shared_layout;
 
 /// Ways of a set.
 pub const WAYS: usize = 8;
+/// The same as a number of map entries.
+pub const WAYS_OF_SET: u32 = 8;
 /// Free ways of a set that an endpoint over its share leaves to others.
 pub const RESERVED_WAYS: u32 = 2;
 /// Bits of an endpoint number in a word.

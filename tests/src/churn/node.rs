@@ -39,7 +39,7 @@ pub(super) struct Node {
     pub(super) repeated: u64,
     _bpffs: Bpffs,
     // Last: a mounted directory cannot be removed.
-    dir: TempDir,
+    _dir: TempDir,
 }
 
 impl Node {
@@ -74,7 +74,7 @@ impl Node {
             publishes: 0,
             repeated: 0,
             _bpffs: bpffs,
-            dir,
+            _dir: dir,
         };
         Ok((node, programs))
     }
