@@ -133,10 +133,10 @@ impl EntryMaps {
         // new place before it is removed from the old one, so one of three walks finds it.
         self.add_unreplied(&mut held, now)?;
         walk(&self.assured4, names::CT4, &mut |_, entry| {
-            held.add(entry, now)
+            held.add(entry, now);
         })?;
         walk(&self.assured6, names::CT6, &mut |_, entry| {
-            held.add(entry, now)
+            held.add(entry, now);
         })?;
         self.add_unreplied(&mut held, now)?;
         walk(&self.denies, names::DENIES, &mut |key, _| {

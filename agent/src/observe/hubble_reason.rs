@@ -18,7 +18,6 @@ pub(super) fn of(record: &FlowRecord, reason: DropReason) -> (u32, &'static str)
         DropReason::UnknownEndpoint => (152, "NO_MATCHING_LOCAL_CONTAINER_FOUND"),
         DropReason::SpoofedSource | DropReason::ArpSpoof => (132, "INVALID_SOURCE_IP"),
         DropReason::ConntrackFull => (155, "CT_MAP_INSERTION_FAILED"),
-        DropReason::ReplyForgotten => (163, "UNKNOWN_CONNECTION_TRACKING_STATE"),
         DropReason::Truncated | DropReason::TcpHeader | DropReason::UdpHeader => {
             (135, "CT_TRUNCATED_OR_INVALID_HEADER")
         }
@@ -35,7 +34,9 @@ pub(super) fn of(record: &FlowRecord, reason: DropReason) -> (u32, &'static str)
         }
         DropReason::OrphanFragment => (175, "FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND"),
         DropReason::FragmentTableFull => (138, "CT_CANNOT_CREATE_ENTRY_FROM_PACKET"),
-        DropReason::IcmpErrorUnmatched => (163, "UNKNOWN_CONNECTION_TRACKING_STATE"),
+        DropReason::IcmpErrorUnmatched | DropReason::ReplyForgotten => {
+            (163, "UNKNOWN_CONNECTION_TRACKING_STATE")
+        }
         DropReason::Redirect | DropReason::RouterAdvertisement | DropReason::NeighbourSpoof => {
             (176, "FORBIDDEN_ICMPV6_MESSAGE")
         }

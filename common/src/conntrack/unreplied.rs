@@ -172,7 +172,7 @@ pub enum Choice {
 /// their share; [`NO_RANK`] if there are none.
 #[must_use]
 #[inline(always)]
-pub const fn choose(over_share: bool, free: u32, own: u64, other: u64) -> Choice {
+pub fn choose(over_share: bool, free: u32, own: u64, other: u64) -> Choice {
     let own_is_cheap = own < OPEN;
     if free > RESERVED_WAYS || (free > 0 && (!over_share || !own_is_cheap)) {
         return Choice::Free;
