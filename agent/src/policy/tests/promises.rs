@@ -117,7 +117,7 @@ fn a_new_workload_with_known_labels_is_one_write() {
         let after = grown.attempt(&mut compiler, &world.endpoints());
         let publish = plan(&before.state, &after.state).publish;
         prop_assert!(
-            matches!(publish.as_slice(), [Action::PutAddress(..), Action::BumpEpoch(_)]),
+            matches!(publish.as_slice(), [Action::PutAddress(..), Action::NewOwner(_), Action::BumpEpoch(_)]),
             "{publish:?}"
         );
         for (table, rows) in &before.state.tables {
