@@ -8,6 +8,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+pub mod description;
 pub mod opener;
 pub mod seal;
 pub mod state;

@@ -37,6 +37,9 @@ pub const CT_UNREPLIED4: &str = "CT_UNREPLIED4";
 pub const CT_UNREPLIED6: &str = "CT_UNREPLIED6";
 /// Array of two `u64`: the secret that places flows in sets, written once by the agent.
 pub const CT_SEED: &str = "CT_SEED";
+/// Array of one [`crate::conntrack::description::Description`], written by the agent for agents with
+/// another layout.
+pub const CT_DESCRIPTION: &str = "CT_DESCRIPTION";
 /// Array of one [`crate::quota::Share`], written by the agent.
 pub const CT_SHARE: &str = "CT_SHARE";
 /// Array: [`crate::ids::EndpointNumber`] → [`crate::quota::Usage`], written by the kernel programs.
@@ -70,7 +73,7 @@ pub const CLOCK: &str = "CLOCK";
 pub const TABLE_NUMBERS: &str = "TABLE_NUMBERS";
 
 /// Every map of the object, except those that the compiler adds.
-pub const ALL: [&str; 29] = [
+pub const ALL: [&str; 30] = [
     ENDPOINT_SLOTS,
     ENDPOINTS,
     NAMESPACE_MODE,
@@ -87,6 +90,7 @@ pub const ALL: [&str; 29] = [
     CT_UNREPLIED4,
     CT_UNREPLIED6,
     CT_SEED,
+    CT_DESCRIPTION,
     CT_SHARE,
     CT_USAGE,
     CT_USAGE_SWEEP,

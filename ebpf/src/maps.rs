@@ -20,6 +20,7 @@ use aya_ebpf::{
 use ringfence_common::{
     conntrack::{
         CtEntry, CtKey4, CtKey6,
+        description::Description,
         unreplied::{CtSet4, CtSet6},
     },
     deny_aggregate::{DenyCount, DenyKey},
@@ -97,6 +98,9 @@ static CT_USAGE: Array<Usage> = Array::with_max_entries(ENDPOINTS_CAPACITY + 1, 
 /// By how much `CT_USAGE` exceeded the actual number of entries at the agent's last usage sweep.
 #[map]
 static CT_USAGE_SWEEP: Array<Excess> = Array::with_max_entries(ENDPOINTS_CAPACITY + 1, 0);
+/// Read by agents with another layout.
+#[map]
+static CT_DESCRIPTION: Array<Description> = Array::with_max_entries(1, 0);
 /// Pick-up windows that the agent has opened.
 #[map]
 static PICKUP: HashMap<u32, u32> = HashMap::with_max_entries(ENDPOINTS_CAPACITY, BPF_F_NO_PREALLOC);

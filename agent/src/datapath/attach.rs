@@ -117,11 +117,13 @@ fn release(
     Ok(())
 }
 
-/// Attaches as a clsact filter; replaces an earlier filter of ours.
+/// Attaches as a clsact filter; replaces an earlier filter of ours, and one of another ABI
+/// (`replaces`), which has the same priority and handle.
 pub(super) fn clsact(
     program: &mut SchedClassifier,
     point: &AttachPoint<'_>,
     pins: &Pins,
+    replaces: bool,
 ) -> Result<(), DatapathError> {
     match tc::qdisc_add_clsact(point.interface) {
         // A clsact qdisc that another program added works for us, too.
@@ -129,7 +131,7 @@ pub(super) fn clsact(
         Err(error) => return Err(point.failed("add clsact to", &error)),
     }
     let marker = pins.link(point.ifindex, point.name);
-    let link = if is_marked(&marker) {
+    let link = if replaces || is_marked(&marker) {
         SchedClassifierLink::attached(point.interface, point.hook, PRIORITY, HANDLE, None)
             .map_err(ProgramError::IOError)
             .and_then(|link| program.attach_to_link(link))
@@ -168,7 +170,7 @@ fn is_marked(marker: &Path) -> bool {
 }
 
 /// Removes our filter from an interface that still exists.
-pub(super) fn remove_filter(interface: &str, name: &'static str, hook: TcAttachType) {
+pub(super) fn remove_filter(interface: &str, name: &str, hook: TcAttachType) {
     // Fails if the interface or the filter is already gone, which is the wanted result.
     let _ = tc::qdisc_detach_program(interface, hook, name);
 }

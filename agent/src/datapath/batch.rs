@@ -147,3 +147,64 @@ fn descriptor<K, V>(map: &MapData) -> Option<u32> {
         .ok()
         .filter(|_| fits)
 }
+
+/// The least room for a batch: a hash gives whole buckets, which hold a few entries.
+const LEAST: usize = 1024;
+/// About how many bytes of values a batch reads.
+const BYTES: usize = 1 << 20;
+
+/// Reads every entry of a hash or an array as bytes. An entry that is written meanwhile may be left
+/// out; the value of an array may be a mixture of two.
+pub(super) fn read(map: &MapData, mut visit: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
+    let info = map.info().map_err(io::Error::other)?;
+    let (key_size, value_size) = (info.key_size() as usize, info.value_size() as usize);
+    // The kernel rounds the values of arrays up, but copies their own size.
+    let room = LEAST.max(BYTES / value_size.max(1));
+    let mut keys = vec![0u8; room * key_size];
+    let mut values = vec![0u8; room * value_size];
+    // A bucket number for hashes, a key for arrays.
+    let mut cursor = vec![0u8; key_size.max(size_of::<u32>())];
+    let mut next = cursor.clone();
+    let mut is_first = true;
+    loop {
+        let from = if is_first {
+            0
+        } else {
+            cursor.as_ptr().expose_provenance() as u64
+        };
+        let mut attributes = Attributes {
+            in_batch: from,
+            out_batch: next.as_mut_ptr().expose_provenance() as u64,
+            keys: keys.as_mut_ptr().expose_provenance() as u64,
+            values: values.as_mut_ptr().expose_provenance() as u64,
+            count: u32::try_from(room).map_err(io::Error::other)?,
+            map: u32::try_from(map.fd().as_fd().as_raw_fd()).map_err(io::Error::other)?,
+            element_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the kernel writes at most `count` keys and values of the map's own sizes, for
+        // which both buffers have room, a cursor of at most four bytes or a key to `next`, and
+        // `count`; it reads such a cursor from `cursor`. All of them outlive the call.
+        let refused = unsafe {
+            let size = size_of::<Attributes>();
+            libc::syscall(libc::SYS_bpf, LOOKUP_BATCH, &raw mut attributes, size) != 0
+        };
+        let error = io::Error::last_os_error();
+        let is_last = refused && error.raw_os_error() == Some(libc::ENOENT);
+        if refused && !is_last {
+            return Err(error);
+        }
+        let read = (attributes.count as usize).min(room);
+        let entries = keys
+            .chunks_exact(key_size)
+            .zip(values.chunks_exact(value_size));
+        entries
+            .take(read)
+            .for_each(|(key, value)| visit(key, value));
+        if is_last {
+            return Ok(());
+        }
+        is_first = false;
+        std::mem::swap(&mut cursor, &mut next);
+    }
+}

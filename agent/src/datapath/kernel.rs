@@ -28,9 +28,11 @@ use super::{
     clock::{self, ProgramClocks},
     conntrack::Conntrack,
     debug::KernelLog,
+    description,
     error::chain,
     held::HoldingMaps,
     maps::ControlMaps,
+    migration::Migration,
     pins::Pins,
     seed,
     telemetry::Telemetry,
@@ -71,6 +73,7 @@ pub struct KernelDatapath {
     pins: Pins,
     kind: AttachKind,
     attached: BTreeSet<u32>,
+    migration: Migration,
     conntrack_capacity: u32,
 }
 
@@ -82,7 +85,7 @@ impl KernelDatapath {
     /// When the kernel refuses the object, or pinned maps have other capacities.
     pub fn load(bpffs: &Path, options: &LoadOptions) -> Result<(Self, Telemetry), DatapathError> {
         let pins = Pins::below(bpffs);
-        let is_upgrade = pins.has_other_versions();
+        let is_upgrade = !pins.other_abis()?.is_empty();
         pins.create()?;
         check_pinned(&pins, options)?;
         let mut loader = EbpfLoader::new();
@@ -110,6 +113,7 @@ impl KernelDatapath {
             .map_err(|error| DatapathError::Load(chain(&error)))?;
         load_programs(&mut ebpf)?;
         seed::ensure(&mut ebpf)?;
+        description::write(&mut ebpf)?;
         let mut maps = ControlMaps::take(&mut ebpf, conntrack_capacity)?;
         if is_upgrade {
             maps.close_pickup()?;
@@ -117,7 +121,9 @@ impl KernelDatapath {
         let clock = ProgramClocks::take(&mut ebpf)?;
         let telemetry = Telemetry::take(&mut ebpf)?;
         let holding = HoldingMaps::open(&pins)?;
-        let attached = pins.linked()?;
+        let migration = Migration::find(&pins)?;
+        let mut attached = pins.linked()?;
+        attached.extend(migration.linked()?);
         let kind = if options.force_clsact || !has_tcx() {
             AttachKind::Clsact
         } else {
@@ -132,6 +138,7 @@ impl KernelDatapath {
                 pins,
                 kind,
                 attached,
+                migration,
                 conntrack_capacity,
             },
             telemetry,
@@ -298,6 +305,11 @@ impl Datapath for KernelDatapath {
     }
 
     fn attach(&mut self, ifindex: u32, interface: &str) -> Result<AttachKind, DatapathError> {
+        let takes_over = self.migration.linked()?.contains(&ifindex);
+        if takes_over {
+            let now = self.clocks()?.ticks;
+            self.migration.copy(ifindex, now);
+        }
         for (name, hook) in HOOKS {
             let point = AttachPoint {
                 ifindex,
@@ -308,10 +320,19 @@ impl Datapath for KernelDatapath {
             let program = classifier(&mut self.ebpf, name)?;
             match self.kind {
                 AttachKind::Tcx => attach::tcx(program, &point, &self.pins)?,
-                AttachKind::Clsact => attach::clsact(program, &point, &self.pins)?,
+                AttachKind::Clsact => {
+                    let replaces = self.migration.has_filter(ifindex, name);
+                    attach::clsact(program, &point, &self.pins, replaces)?;
+                }
             }
         }
         self.attached.insert(ifindex);
+        if takes_over {
+            let now = self.clocks()?.ticks;
+            self.migration.copy(ifindex, now);
+            let replaced = self.kind == AttachKind::Clsact;
+            self.migration.detach(ifindex, Some(interface), replaced)?;
+        }
         Ok(self.kind)
     }
 
@@ -327,6 +348,8 @@ impl Datapath for KernelDatapath {
             }
             attach::remove(&self.pins.link(ifindex, name))?;
         }
+        self.migration
+            .detach(ifindex, interface.as_deref(), false)?;
         self.attached.remove(&ifindex);
         Ok(())
     }

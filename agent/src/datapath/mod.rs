@@ -9,12 +9,15 @@ mod batch;
 mod clock;
 mod conntrack;
 mod debug;
+mod described_flow;
+mod description;
 mod endpoints;
 mod epochs;
 mod error;
 mod held;
 mod kernel;
 mod maps;
+mod migration;
 mod pins;
 mod preflight;
 mod privileges;
@@ -48,7 +51,9 @@ pub use telemetry::{Counters, Denials, Telemetry};
 /// # Errors
 /// When something cannot be removed; what was already removed stays removed.
 pub fn remove_all(bpffs: &Path) -> Result<Vec<PathBuf>, DatapathError> {
-    kernel::remove_filters(&Pins::below(bpffs))?;
+    for pins in pins::all_abis(bpffs)?.values() {
+        kernel::remove_filters(pins)?;
+    }
     pins::remove_all(bpffs)
 }
 
@@ -84,7 +89,7 @@ pub trait Datapath {
         Ok(())
     }
 
-    /// Interfaces with a pinned fence, adopted or attached.
+    /// Interfaces with a pinned fence: adopted, attached, or of an agent with another layout.
     fn attached(&self) -> BTreeSet<u32>;
 
     /// Attaches both programs to an interface, or swaps the programs of a fence that is pinned

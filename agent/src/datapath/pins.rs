@@ -4,7 +4,7 @@
 //! version keeps incompatible agents apart. Invariant: nothing outside `<bpffs>` is touched.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -28,14 +28,17 @@ impl Pins {
         }
     }
 
-    /// Whether another ABI version has, or had, pins beside these.
-    pub(super) fn has_other_versions(&self) -> bool {
-        let beside = self.base.parent().and_then(|dir| entries(dir).ok());
-        beside.unwrap_or_default().iter().any(|dir| {
-            let name = dir.file_name().and_then(|name| name.to_str());
-            let version = name.and_then(|name| name.strip_prefix('v'));
-            *dir != self.base && version.is_some_and(|version| version.parse::<u32>().is_ok())
-        })
+    /// The pins of agents with another layout below the same directory, by ABI version.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn other_abis(&self) -> Result<BTreeMap<u32, Self>, DatapathError> {
+        let Some(bpffs) = self.base.parent() else {
+            return Ok(BTreeMap::new());
+        };
+        let mut abis = all_abis(bpffs)?;
+        abis.remove(&ABI_VERSION);
+        Ok(abis)
     }
 
     /// Makes the directories.
@@ -74,17 +77,48 @@ impl Pins {
     /// # Errors
     /// When the directory cannot be read.
     pub fn linked(&self) -> Result<BTreeSet<u32>, DatapathError> {
-        let dir = self.links();
-        let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-            Err(error) => return Err(failed(&dir, "list", &error)),
-        };
-        Ok(entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.split('-').next()?.parse().ok())
+        let pins = self.link_pins()?.into_iter();
+        Ok(pins.map(|pin| pin.ifindex).collect())
+    }
+
+    /// Every pinned link, and every mark of a clsact filter.
+    pub(super) fn link_pins(&self) -> Result<Vec<LinkPin>, DatapathError> {
+        let paths = entries(&self.links())?.into_iter();
+        Ok(paths
+            .filter_map(|path| {
+                let (ifindex, program) = path.file_name()?.to_str()?.split_once('-')?;
+                Some(LinkPin {
+                    ifindex: ifindex.parse().ok()?,
+                    program: program.to_owned(),
+                    path,
+                })
+            })
             .collect())
     }
+
+    /// Removes every pin of this ABI version.
+    pub(super) fn remove(&self) -> Result<(), DatapathError> {
+        remove_below(&self.base, &mut Vec::new())
+    }
+}
+
+/// The pin of a link or of a clsact filter's program.
+pub(super) struct LinkPin {
+    pub(super) ifindex: u32,
+    pub(super) program: String,
+    pub(super) path: PathBuf,
+}
+
+/// The pins of every ABI version below a directory.
+pub(super) fn all_abis(bpffs: &Path) -> Result<BTreeMap<u32, Pins>, DatapathError> {
+    let dirs = entries(bpffs)?.into_iter();
+    Ok(dirs
+        .filter_map(|base| {
+            let name = base.file_name()?.to_str()?;
+            let version = name.strip_prefix('v')?.parse().ok()?;
+            Some((version, Pins { base }))
+        })
+        .collect())
 }
 
 /// Removes every pin of every ABI version below the directory, and the directory if it is empty
@@ -94,17 +128,8 @@ impl Pins {
 /// When something cannot be removed; what was already removed stays removed.
 pub(super) fn remove_all(bpffs: &Path) -> Result<Vec<PathBuf>, DatapathError> {
     let mut removed = Vec::new();
-    for dir in entries(bpffs)? {
-        let name = dir
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        if name
-            .strip_prefix('v')
-            .is_some_and(|version| version.parse::<u32>().is_ok())
-        {
-            remove_below(&dir, &mut removed)?;
-        }
+    for pins in all_abis(bpffs)?.values() {
+        remove_below(&pins.base, &mut removed)?;
     }
     // Fails if other pins are in it, or a file system is mounted on it.
     let _ = fs::remove_dir(bpffs);

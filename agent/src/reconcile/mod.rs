@@ -324,14 +324,17 @@ impl<D: Datapath> Reconciler<D> {
         failure.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Fences new endpoints whose policy could not be published: their table has no rows.
+    /// Fences new endpoints whose policy could not be published: their table has no rows. A fence
+    /// of an agent with another layout stays as it is: it has the last good policy.
     fn fence_without_policy(
         &mut self,
         inputs: &Inputs<'_>,
         desired: &Desired<'_>,
     ) -> Result<(), ReconcileError> {
+        let attached = self.datapath.attached();
         for local in inputs.endpoints {
-            if self.actual.endpoints.contains_key(&local.ifindex) {
+            let known = self.actual.endpoints.contains_key(&local.ifindex);
+            if known || attached.contains(&local.ifindex) {
                 continue;
             }
             let Some((endpoint, mode)) = self.compiler.without_policy(inputs, local) else {
