@@ -21,6 +21,7 @@ pub mod kernel_drops;
 pub mod load;
 pub mod netns;
 pub mod nonce;
+pub mod other_layout;
 pub mod probe;
 mod program_run;
 pub mod race;

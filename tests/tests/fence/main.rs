@@ -26,3 +26,4 @@ mod rejects;
 mod start;
 mod surfaces;
 mod testbed;
+mod upgrade;

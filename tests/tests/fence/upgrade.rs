@@ -1,0 +1,251 @@
+//! An agent that finds the fence of an agent with another layout: it takes over the flows and the
+//! interfaces, and nothing of the other one is left.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::{SchedClassifier, TcAttachType};
+use ringfence_common::ABI_VERSION;
+use ringfence_testbed::other_layout::{OtherLayout, disguise};
+use ringfence_testbed::{Agent, AgentSpec, Delivery, End, NetNs, Stream, eventually};
+
+use crate::changes::{expect_no_failures, load};
+use crate::testbed::{ProbeSpec, SHORT, SOON, Tcp, Testbed, Udp, run};
+
+/// Isolates both directions of both, so that only who opened a flow lets its replies pass.
+fn policies(revocable: &str) -> String {
+    format!(
+        r#"
+[[policy]]
+name = "server"
+namespace = "shop"
+subject = "app=server"
+egress = []
+
+[[policy.ingress]]
+from = [{{ pods = "app=client" }}]
+ports = ["tcp/8080", "udp/53", "tcp/7001", "udp/7003"{revocable}]
+
+[[policy]]
+name = "client"
+namespace = "shop"
+subject = "app=client"
+ingress = []
+
+[[policy.egress]]
+to = [{{ pods = "app=server" }}]
+"#
+    )
+}
+
+const DENIED: [ProbeSpec; 4] = [
+    ("client", "server", Tcp(8081)),
+    ("client", "server", Udp(9005)),
+    ("server", "client", Tcp(8080)),
+    ("server", "client", Udp(53)),
+];
+
+/// A client's datagram and where to answer it.
+struct Asked {
+    client: UdpSocket,
+    server: UdpSocket,
+    from: SocketAddr,
+}
+
+impl Asked {
+    fn open(client: &NetNs, server: &NetNs, at: SocketAddr) -> Result<Self> {
+        let server = server.run(|| UdpSocket::bind(at))??;
+        let any = if at.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+        let client = client.run(|| UdpSocket::bind(any))??;
+        client.connect(at)?;
+        client.send(b"question")?;
+        server.set_read_timeout(Some(SOON))?;
+        client.set_read_timeout(Some(SOON))?;
+        let (_, from) = server.recv_from(&mut [0; 64])?;
+        Ok(Self {
+            client,
+            server,
+            from,
+        })
+    }
+
+    fn answer(&self) -> Result<()> {
+        self.server.send_to(b"answer", self.from)?;
+        self.client.recv(&mut [0; 64]).context("no answer")?;
+        Ok(())
+    }
+}
+
+/// Connections over both families.
+struct Connections {
+    used: Vec<Stream>,
+    idle: Vec<Stream>,
+    revoked: Vec<Stream>,
+    asked: Vec<Asked>,
+}
+
+impl Connections {
+    fn open(testbed: &Testbed) -> Result<Self> {
+        let server = &testbed.host("server").workload;
+        let client = &testbed.host("client").workload.ns;
+        let open = |port| -> Result<Vec<Stream>> {
+            let ips = server.ips().into_iter();
+            ips.map(|ip| Stream::open(client, &server.ns, ip, port, SOON))
+                .collect()
+        };
+        let (mut used, idle, mut revoked) = (open(7001)?, open(7001)?, open(7002)?);
+        for stream in used.iter_mut().chain(&mut revoked) {
+            for end in [End::Client, End::Server, End::Client] {
+                ensure!(stream.deliver(end, SOON)? == Delivery::Delivered);
+            }
+        }
+        let ips = server.ips().into_iter();
+        let asked = ips.map(|ip| Asked::open(client, &server.ns, SocketAddr::new(ip, 7003)));
+        Ok(Self {
+            used,
+            idle,
+            revoked,
+            asked: asked.collect::<Result<_>>()?,
+        })
+    }
+
+    /// The server speaks first: what it sends passes as a reply only.
+    fn check(&mut self) -> Result<()> {
+        for asked in &self.asked {
+            asked.answer()?;
+        }
+        for stream in self.used.iter_mut().chain(&mut self.idle) {
+            for end in [End::Server, End::Client] {
+                ensure!(stream.deliver(end, SOON)? == Delivery::Delivered, "{end:?}");
+            }
+        }
+        for stream in &mut self.revoked {
+            for end in [End::Server, End::Client] {
+                let delivery = stream.deliver(end, SHORT)?;
+                ensure!(
+                    delivery == Delivery::Silent,
+                    "{end:?} of a revoked connection"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names of what is in the agent's directory on bpffs.
+fn pinned(agent: &Agent) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(agent.bpffs())?;
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let names = names.collect::<Result<Vec<_>>>()?.into_iter();
+    Ok(names.filter(|name| !name.ends_with(".debug")).collect())
+}
+
+/// How many programs there are at the hooks of every workload.
+fn programs(testbed: &Testbed, attach: &str) -> Result<Vec<usize>> {
+    let mut counts = Vec::new();
+    for host in &testbed.hosts {
+        let interface = &host.workload.interface;
+        for (hook, name) in [
+            (TcAttachType::Ingress, "ingress"),
+            (TcAttachType::Egress, "egress"),
+        ] {
+            if attach == "tcx" {
+                let query = || SchedClassifier::query_tcx(interface, hook);
+                counts.push(testbed.node.ns.run(query)??.1.len());
+                continue;
+            }
+            let mut tc = testbed.node.ns.command("tc");
+            let shown = tc
+                .args(["filter", "show", "dev", interface, name])
+                .output()?;
+            let shown = String::from_utf8_lossy(&shown.stdout);
+            counts.push(shown.matches("direct-action").count());
+        }
+    }
+    Ok(counts)
+}
+
+fn check_taken_over(layout: OtherLayout, attach: &str) -> Result<()> {
+    let testbed = Testbed::new(&[("shop", &[])])?
+        .with_labels("shop/client", &[("app", "client")])?
+        .with_labels("shop/server", &[("app", "server")])?;
+    let spec = AgentSpec {
+        inventory: testbed.inventory().build(),
+        policies: policies(", \"tcp/7002\""),
+        default_mode: "observe".to_owned(),
+        ..AgentSpec::default()
+    };
+    let mut agent = Agent::start(&testbed.node, &spec)?;
+    testbed.expect_answered(&DENIED).context("the control")?;
+    if attach == "clsact" {
+        // The key must precede the first table of the file.
+        let config = std::fs::read_to_string(agent.config_path())?;
+        agent.kill()?;
+        let path = agent.config_path();
+        run(&agent, &["cleanup", "--config", &path.to_string_lossy()])?;
+        agent.write_document("ringfence.toml", &format!("attach = \"clsact\"\n{config}"))?;
+        agent.restart()?;
+    }
+    run(&agent, &["mode", "set", "shop", "enforce"])?;
+    testbed.expect_silent(&DENIED)?;
+    let mut connections = Connections::open(&testbed)?;
+    let loads = load(&testbed, "client", "server")?;
+    agent.kill()?;
+    let flows = disguise(agent.bpffs(), layout)?;
+    ensure!(flows >= 20, "{flows} flows, both fences, both families");
+    agent.write_policies(&policies(""))?;
+    std::thread::scope(|scope| -> Result<()> {
+        let probes = scope.spawn(|| -> Result<()> {
+            let end = Instant::now() + Duration::from_secs(3);
+            while Instant::now() < end {
+                testbed.expect_silent(&DENIED).context("meanwhile")?;
+            }
+            Ok(())
+        });
+        agent.restart()?;
+        probes.join().unwrap()
+    })?;
+    connections.check().with_context(|| agent.stderr())?;
+    expect_no_failures(loads)?;
+    testbed.expect_silent(&DENIED)?;
+    ensure!(
+        pinned(&agent)? == [format!("v{ABI_VERSION}")],
+        "{:?}",
+        pinned(&agent)?
+    );
+    // The kernel frees a link some time after its last reference.
+    eventually(SOON, "one program at each hook", || {
+        let counts = programs(&testbed, attach)?;
+        Ok((counts == [1; 4]).then_some(()))
+    })?;
+    let status = agent.cli_json(&["status"])?;
+    ensure!(
+        status["enforcing"] == true && status["attached"] == 2,
+        "{status}"
+    );
+    let log = agent.stderr();
+    let taken = format!("took over from ABI version {}", layout.version());
+    ensure!(log.contains(&taken) && !log.contains(" WARN "), "{log}");
+    Ok(())
+}
+
+#[test]
+fn the_fence_of_abi_6_is_taken_over_with_its_flows() -> Result<()> {
+    check_taken_over(OtherLayout::Six, "tcx")
+}
+
+#[test]
+fn the_fence_of_a_newer_layout_is_taken_over_with_its_flows() -> Result<()> {
+    check_taken_over(OtherLayout::NewerMoved, "tcx")
+}
+
+#[test]
+fn flows_that_begin_while_a_fence_is_taken_over_are_not_lost() -> Result<()> {
+    check_taken_over(OtherLayout::NewerUnchanged, "tcx")
+}
+
+#[test]
+fn the_filters_of_another_layout_are_replaced() -> Result<()> {
+    check_taken_over(OtherLayout::NewerUnchanged, "clsact")
+}
