@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result, ensure};
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData};
 use ringfence_common::ABI_VERSION;
+use ringfence_common::conntrack::CtEntry;
 use ringfence_common::conntrack::description::{Bit, DescribedMap, Description, Field};
 use ringfence_common::conntrack::unreplied::{CtSet4, CtSet6};
-use ringfence_common::conntrack::CtEntry;
 use ringfence_common::maps::{CT_DESCRIPTION, CT_UNREPLIED4, CT_UNREPLIED6, CT4, CT6};
 
 /// A layout that this build does not have.

@@ -76,6 +76,11 @@ impl Pinned {
         }
     }
 
+    /// The directory of all pins.
+    pub(crate) fn bpffs(&self) -> &std::path::Path {
+        self.bpffs.path()
+    }
+
     pub(crate) fn load(&self, options: &LoadOptions) -> (KernelDatapath, Telemetry) {
         KernelDatapath::load(self.bpffs.path(), options).unwrap()
     }

@@ -27,6 +27,7 @@ mod held;
 mod implicit_allow;
 mod loaded;
 mod malformed;
+mod migration;
 mod object;
 mod policy;
 mod policy_cache;
