@@ -6,7 +6,7 @@
 //! flow that was denied and dropped is not stored.
 
 use ringfence_common::{
-    conntrack::{CtEntry, flags, next_state, opener, opens, shows_opener, timeout, worth_storing},
+    conntrack::{CtEntry, next_state, opener, opens, timeout, worth_storing},
     drop_reason::DropReason,
     mode::{Action, Verdict},
 };
@@ -93,7 +93,8 @@ fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> Action {
     if let Some(mut found) = ct_store::find::<A>(context, key) {
         let opening = opens(flow.packet.protocol, flow.packet.tcp);
         let entry_use = entry_use(context, flow, found.entry);
-        if !(opening && flow.is_reply_of(found.entry)) && entry_use != EntryUse::OtherSender {
+        let covers = entry_use != EntryUse::OtherSender && !flow.opens_from_host(context, found.entry);
+        if covers && !(opening && flow.is_reply_of(found.entry)) {
             found.is_fresh = !opening
                 && entry_use == EntryUse::Usable
                 && found
@@ -104,10 +105,15 @@ fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> Action {
             }
             let task = if found.is_fresh { REVERSED } else { STALE };
             let raw = A::evaluate_flow(task, epoch);
-            if raw & UPDATE_LIVE != 0 && update_live(context, flow, &mut found) {
-                events::hit(found.entry.reverse_rule(), context.now);
+            // Reported first: to move an entry takes the scratch slot that the report is about.
+            let action = finish::<A>(raw);
+            if raw & UPDATE_LIVE != 0 {
+                let longer = update_live(context, flow, &mut found);
+                if longer && raw & UNREPORTED == 0 {
+                    events::hit(found.entry.reverse_rule(), context.now);
+                }
             }
-            return finish::<A>(raw);
+            return action;
         }
         contested = true;
     }
@@ -129,7 +135,7 @@ fn established<A: Family>(context: &Context, flow: &FlowPacket<A>, found: &mut F
         if longer && verdict == Verdict::Allow {
             events::hit(found.entry.rule(), context.now);
         }
-    } else if found.entry.flags & flags::WAS_ALLOWED != 0 {
+    } else if flow.is_denied_opener(found.entry) {
         remember_opener(context, flow, found);
     }
     action
@@ -139,9 +145,6 @@ fn established<A: Family>(context: &Context, flow: &FlowPacket<A>, found: &mut F
 /// opener, so its packets are no replies to what the other side may send.
 #[inline(always)]
 fn remember_opener<A: Family>(context: &Context, flow: &FlowPacket<A>, found: &mut Found) {
-    if shows_opener(flow.packet.protocol) {
-        return;
-    }
     let state = found.entry.state.bits();
     let timeout = clock::timeout(timeout(state, flow.packet.protocol));
     let seen = opener::coarse(context.now);
@@ -179,9 +182,11 @@ fn update_live<A: Family>(context: &Context, flow: &FlowPacket<A>, found: &mut F
     let longer = worth_storing(found.entry.expires, expires);
     if longer {
         set_expires::<A>(context, flow, found, (after, expires));
-        if !reply {
-            found.set_opener_seen(opener::coarse(context.now));
-        }
+    }
+    // By itself: replies extend the expiry too.
+    let seen = opener::coarse(context.now);
+    if !reply && opener::worth_storing(found.entry.opener_seen, seen) {
+        found.set_opener_seen(seen);
     }
     if after != before {
         found.change_state(before, after);

@@ -8,7 +8,7 @@
 use ringfence_common::{
     conntrack::{
         CtEntry, flags,
-        opener::{Reversal, reversal},
+        opener::{Reversal, coarse, reversal},
         opens, timeout,
     },
     drop_reason::DropReason,
@@ -121,6 +121,12 @@ fn reevaluate_entry<A: Family>(
     if flow.is_reversed(entry) {
         return against_opener(context, flow, entry, epoch, is_fresh);
     }
+    if entry.verdict() == Verdict::Deny && flow.is_denied_opener(entry) {
+        // Whether or not the packet is dropped.
+        entry.opener_seen = coarse(context.now);
+        let timeout = timeout(entry.state.bits(), flow.packet.protocol);
+        entry.expires = context.now + clock::timeout(timeout);
+    }
     let kind = if entry.verdict() == before {
         None
     } else {
@@ -150,7 +156,10 @@ fn against_opener<A: Family>(
     let timeout = timeout(entry.state.bits(), flow.packet.protocol);
     let owner = maps::owner(flow.peer().epoch_slot());
     let reversal = reversal(entry, owner, context.now, clock::timeout(timeout));
+    // The verdict on the host's packets is not that on others with its address.
+    let from_host = flow.is_from_host(context);
     let known = is_fresh
+        && !from_host
         && match entry.reverse() {
             None => false,
             Some(Verdict::Deny) => true,
@@ -178,8 +187,7 @@ fn against_opener<A: Family>(
     let action = Action::of(alone.verdict(), context.mode);
     let passes = matches!(action, Action::Pass);
     if !known {
-        // Another reason than policy's would not be known the next time.
-        if alone.reason == 0 || alone.reason == DropReason::Policy as u8 {
+        if !alone.rule().is_implicit_allow() {
             entry.decide_reverse(alone);
         }
         if passes {

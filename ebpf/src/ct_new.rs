@@ -38,9 +38,8 @@ pub fn evaluate_new<A: Family>(
     flow: &FlowPacket<A>,
     entry: &mut CtEntry,
 ) -> Opening {
-    let local = context.ingress_ifindex == 0;
     let mid_flow = is_mid_flow(flow.packet);
-    if !flow.from_workload && local {
+    if flow.is_from_host(context) {
         if mid_flow {
             return host_mid_flow(context, flow, entry);
         }

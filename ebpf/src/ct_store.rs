@@ -73,8 +73,12 @@ pub fn find<A: Family>(context: &Context, key: &A::CtKey) -> Option<Found> {
         return None;
     }
     copy(live, entry);
-    let proven = entry.is_live(context.now) && entry.is_sealed_for(key);
-    proven.then(|| Found::new(entry, live))
+    if !entry.is_sealed_for(key) {
+        events::count(Counter::RecordsRecycled);
+        return None;
+    }
+    let is_live = entry.is_live(context.now);
+    is_live.then(|| Found::new(entry, live))
 }
 
 impl Found {

@@ -24,7 +24,7 @@ use ringfence_common::{
 
 use ringfence_testbed::eventually;
 
-use crate::loaded::Loaded;
+use crate::loaded::{Loaded, Record};
 
 /// The workload.
 pub(crate) const LOCAL: DualStack = DualStack(
@@ -193,6 +193,22 @@ impl Fence {
     /// The agent's periodic usage sweep, with or without the endpoint.
     pub(crate) fn sweep(&mut self, now: u64, endpoints: &[u32]) -> Sweep {
         self.loaded().sweep(now, endpoints)
+    }
+
+    /// Makes every conntrack entry older by a number of nanoseconds.
+    pub(crate) fn age_flows(&mut self, by: u64) {
+        self.loaded().age_flows(by);
+    }
+
+    /// Rewrites every record of conntrack.
+    pub(crate) fn rewrite_flows(&mut self, edit: impl FnMut(Record<'_>)) {
+        self.loaded().rewrite(edit);
+    }
+
+    /// Gives an address to another owner: counts it, and makes stored verdicts stale.
+    pub(crate) fn change_owner(&mut self, address: IpAddr) {
+        self.loaded().change_owner(address);
+        self.write(Action::BumpEpoch(address));
     }
 
     /// Empties the fragment maps.

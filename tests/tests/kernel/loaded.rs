@@ -4,6 +4,8 @@
 //! a pool; a test that takes them from the pool gets empty maps. Pins are needed only while
 //! loading, to open the maps that the datapath does not expose.
 
+mod records;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -30,6 +32,8 @@ use ringfence_common::{
 };
 use ringfence_testbed::Bpffs;
 
+pub(crate) use records::Record;
+
 /// Capacity of conntrack: a test may leave thousands of flows unreplied.
 pub(crate) const CONNTRACK: u32 = 16_384;
 /// Identities and rule slots of tests are below this.
@@ -45,6 +49,7 @@ pub(crate) struct Loaded {
     unreplied4: Array<MapData, CtSet4>,
     unreplied6: Array<MapData, CtSet6>,
     conntrack: Conntrack,
+    owners: Array<MapData, u32>,
     usages: Array<MapData, Usage>,
     usage_sweep: Array<MapData, Excess>,
     fragments4: HashMap<MapData, FragmentKey4, FragmentPorts>,
@@ -123,6 +128,7 @@ impl Loaded {
             ct6: pinned_map(pins, maps::CT6),
             unreplied4: pinned_map(pins, maps::CT_UNREPLIED4),
             unreplied6: pinned_map(pins, maps::CT_UNREPLIED6),
+            owners: pinned_map(pins, maps::OWNERS),
             usages: pinned_map(pins, maps::CT_USAGE),
             usage_sweep: pinned_map(pins, maps::CT_USAGE_SWEEP),
             fragments4: pinned_map(pins, maps::FRAG4),

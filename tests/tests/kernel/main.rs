@@ -29,6 +29,7 @@ mod loaded;
 mod malformed;
 mod migration;
 mod object;
+mod opener;
 mod policy;
 mod policy_cache;
 mod reject;

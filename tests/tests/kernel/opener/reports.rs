@@ -1,0 +1,210 @@
+//! What is said about a packet of either direction: its event, its rule, its reject packet, and the
+//! ICMP errors about it.
+
+use ringfence_common::{
+    drop_reason::DropReason,
+    event::EventKind,
+    ids::{RuleSlot, TableId},
+    mode::{Direction, Mode, Verdict},
+    policy::{PolicyRow, row},
+};
+
+use super::{PROTOCOLS, fence, flow, other, packet, table};
+use crate::fence::{
+    Arriving, Dropped, FRIENDS, Fence, Leaving, Passed, Rejected, Way, any_protocol,
+};
+use crate::frames::{IP, frame, icmp_error, icmp_of};
+
+const NEXT: TableId = TableId(50);
+const FORWARD: RuleSlot = RuleSlot(50);
+const BACKWARD: RuleSlot = RuleSlot(51);
+
+const fn direction(way: Way) -> Direction {
+    match way {
+        Leaving => Direction::Egress,
+        _ => Direction::Ingress,
+    }
+}
+
+/// Makes [`NEXT`] a table with these rows for the opener and for the other side.
+fn rules(fence: &mut Fence, opener: Way, forward: PolicyRow, backward: PolicyRow) {
+    fence.put_row(any_protocol(NEXT, FRIENDS, direction(opener)), forward);
+    let back = direction(other(opener));
+    fence.put_row(any_protocol(NEXT, FRIENDS, back), backward);
+}
+
+fn deny(rule: RuleSlot) -> PolicyRow {
+    PolicyRow::lasting(Verdict::Deny, rule)
+}
+
+fn cases() -> impl Iterator<Item = (u8, bool, Way)> {
+    PROTOCOLS
+        .into_iter()
+        .flat_map(|(protocol, ..)| [false, true].map(|v6| (protocol, v6)))
+        .flat_map(|(protocol, v6)| [Leaving, Arriving].map(|opener| (protocol, v6, opener)))
+}
+
+/// A flow that is allowed and answered.
+fn open(fence: &mut Fence, protocol: u8, v6: bool, opener: Way) -> [Vec<u8>; 2] {
+    let frames = [opener, other(opener)].map(|way| packet(&flow(v6, 20_000), way, protocol));
+    fence.govern(opener, true, true);
+    fence.passes(opener, &frames[0], "the opener");
+    fence.passes(other(opener), &frames[1], "the reply");
+    fence.events();
+    frames
+}
+
+#[test]
+fn a_packet_that_passes_by_its_own_direction_is_reported_with_it() {
+    for (protocol, v6, opener) in cases() {
+        let mut fence = fence();
+        let allow = PolicyRow::lasting(Verdict::Allow, BACKWARD);
+        rules(&mut fence, opener, deny(FORWARD), allow);
+        let [first, answer] = open(&mut fence, protocol, v6, opener);
+        fence.edit(|endpoint| endpoint.table = NEXT);
+        for _ in 0..3 {
+            fence.passes(other(opener), &answer, "by itself");
+        }
+        let events = fence.events();
+        let said: Vec<_> = events
+            .iter()
+            .map(|it| (it.kind, it.verdict, it.direction, it.rule))
+            .collect();
+        let back = direction(other(opener)) as u8;
+        let own = (EventKind::New as u8, Verdict::Allow as u8, back, BACKWARD);
+        assert_eq!(said, [own], "once");
+        assert_eq!((fence.hits(BACKWARD), fence.hits(FORWARD)), (1, 0));
+
+        assert_eq!(fence.run(opener, &first), Dropped);
+        let events = fence.events();
+        let denied: Vec<_> = events
+            .iter()
+            .map(|it| (it.kind, it.reason, it.direction, it.rule))
+            .collect();
+        let reason = DropReason::Policy as u8;
+        let own = (
+            EventKind::Denied as u8,
+            reason,
+            direction(opener) as u8,
+            FORWARD,
+        );
+        assert_eq!(denied, [own]);
+    }
+}
+
+#[test]
+fn a_denied_packet_is_reported_with_its_own_direction_and_rule() {
+    for (protocol, v6, opener) in cases() {
+        for mode in [Mode::Enforce, Mode::Observe] {
+            let mut fence = fence();
+            rules(&mut fence, opener, deny(FORWARD), deny(BACKWARD));
+            let [first, answer] = open(&mut fence, protocol, v6, opener);
+            fence.edit(|endpoint| endpoint.table = NEXT);
+            fence.set_mode(mode);
+            let outcome = if mode == Mode::Enforce {
+                Dropped
+            } else {
+                Passed
+            };
+            // More than a second apart, so that expiry is stored; in observe the entry moves to the
+            // assured map meanwhile.
+            for _ in 0..4 {
+                fence.age_flows(2 * ringfence_common::SECOND);
+                assert_eq!(fence.run(other(opener), &answer), outcome);
+                assert_eq!(fence.run(opener, &first), outcome);
+            }
+            let hits = (fence.hits(FORWARD), fence.hits(BACKWARD));
+            assert_eq!(
+                hits,
+                (4, 4),
+                "one for each packet, {mode:?} {opener:?} {protocol}"
+            );
+            let events = fence.events();
+            for (way, rule) in [(opener, FORWARD), (other(opener), BACKWARD)] {
+                let of_way = events
+                    .iter()
+                    .filter(|it| it.direction == direction(way) as u8);
+                let rules: Vec<_> = of_way.map(|it| it.rule).collect();
+                assert_eq!(rules, [rule], "{mode:?} {way:?}");
+            }
+            let mut keys: Vec<_> = fence.make_reports_due();
+            keys.sort_by_key(|key| key.rule.0);
+            let keys: Vec<_> = keys.iter().map(|key| (key.rule, key.direction)).collect();
+            let own = [
+                (FORWARD, direction(opener) as u8),
+                (BACKWARD, direction(other(opener)) as u8),
+            ];
+            assert_eq!(keys, own, "an aggregate for each");
+        }
+    }
+}
+
+#[test]
+fn a_rule_that_rejects_the_other_direction_answers_each_packet() {
+    for (protocol, v6, opener) in cases() {
+        let mut fence = fence();
+        let reject = deny(BACKWARD).with(row::REJECT | row::THEN_REJECT);
+        rules(&mut fence, opener, deny(FORWARD), reject);
+        let [first, answer] = open(&mut fence, protocol, v6, opener);
+        fence.edit(|endpoint| endpoint.table = NEXT);
+        for _ in 0..3 {
+            assert_eq!(fence.run(other(opener), &answer), Rejected);
+            assert_eq!(fence.run(opener, &first), Dropped, "its rule only drops");
+        }
+        // And the reverse: the opener's rule rejects, and the other direction's does not.
+        let reject = deny(FORWARD).with(row::REJECT | row::THEN_REJECT);
+        fence.clear_flows();
+        rules(&mut fence, opener, reject, deny(BACKWARD));
+        open(&mut fence, protocol, v6, opener);
+        fence.edit(|endpoint| endpoint.table = NEXT);
+        for _ in 0..3 {
+            assert_eq!(fence.run(other(opener), &answer), Dropped);
+            assert_eq!(fence.run(opener, &first), Rejected);
+        }
+    }
+}
+
+/// An error to the sender of a frame, about it.
+fn error(v6: bool, quoted: &[u8]) -> Vec<u8> {
+    use std::net::IpAddr;
+    let packet = &quoted[IP..];
+    let (from, to) = if v6 {
+        let part = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).unwrap());
+        (part(8), part(24))
+    } else {
+        let part = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&packet[at..at + 4]).unwrap());
+        (part(12), part(16))
+    };
+    let kind = if v6 { (1, 4) } else { (3, 3) };
+    frame(to, from, icmp_of(v6), &icmp_error(kind.0, kind.1, packet))
+}
+
+#[test]
+fn an_error_passes_about_a_packet_that_passed_by_its_own_direction() {
+    for (protocol, v6, opener) in cases() {
+        let back = other(opener);
+        let mut fence = fence();
+        let [first, answer] = open(&mut fence, protocol, v6, opener);
+        fence.passes(
+            back,
+            &error(v6, &first),
+            "control: about the opener's packet",
+        );
+        fence.govern(opener, false, true);
+        fence.passes(back, &answer, "by itself");
+        fence.passes(opener, &error(v6, &answer), "about what passed");
+        assert_eq!(fence.run(opener, &first), Dropped);
+        let about_denied = error(v6, &first);
+        let reason = DropReason::IcmpErrorUnmatched;
+        fence.denies(back, &about_denied, reason, "about what was dropped");
+
+        fence.edit(|endpoint| endpoint.table = table(false, false));
+        assert_eq!(fence.run(back, &answer), Dropped);
+        fence.denies(
+            opener,
+            &error(v6, &answer),
+            reason,
+            "neither direction is allowed",
+        );
+    }
+}
