@@ -93,7 +93,8 @@ fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> Action {
     if let Some(mut found) = ct_store::find::<A>(context, key) {
         let opening = opens(flow.packet.protocol, flow.packet.tcp);
         let entry_use = entry_use(context, flow, found.entry);
-        let covers = entry_use != EntryUse::OtherSender && !flow.opens_from_host(context, found.entry);
+        let covers =
+            entry_use != EntryUse::OtherSender && !flow.opens_from_host(context, found.entry);
         if covers && !(opening && flow.is_reply_of(found.entry)) {
             found.is_fresh = !opening
                 && entry_use == EntryUse::Usable

@@ -18,6 +18,7 @@ use ringfence_common::{
         Kind, Packet, TcpFlags, arp, ethertype,
         neighbour::{is_dhcp4, is_dhcp6},
     },
+    stats::Counter,
 };
 
 use crate::{
@@ -257,7 +258,12 @@ fn track_fragment<A: Family>(
         };
     }
     match A::fragment_find(&key) {
-        Some(ports) if ports.is_current(context.now) && ports.is_sealed_for(&key) => {
+        Some(ports) if !ports.is_sealed_for(&key) => {
+            // The memory was another record's by the time it was read.
+            events::count(Counter::RecordsRecycled);
+            Err(DropReason::OrphanFragment)
+        }
+        Some(ports) if ports.is_current(context.now) => {
             let overwrites = packet.datagram_offset < u32::from(ports.headers);
             if overwrites {
                 return Err(DropReason::TinyFragment);

@@ -11,6 +11,7 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use ringfence::datapath::{Clocks, Counters, Datapath as _, Denials, Sweep, Telemetry};
 use ringfence::plan::{Action, Plan, Row};
 use ringfence_common::{
+    conntrack::Timeout,
     deny_aggregate::DenyKey,
     drop_reason::DropReason,
     endpoint::Endpoint,
@@ -104,11 +105,15 @@ pub(crate) struct Fence {
     endpoint: Endpoint,
     /// Whether policy rows changed in place since the last frame.
     rows_changed: bool,
+    /// Whether the programs are those of the pool.
+    is_pooled: bool,
 }
 
 impl Drop for Fence {
     fn drop(&mut self) {
-        if let Some(loaded) = self.loaded.take() {
+        if let Some(loaded) = self.loaded.take()
+            && self.is_pooled
+        {
             loaded.give_back();
         }
     }
@@ -121,11 +126,28 @@ impl Fence {
             loaded: Some(Loaded::take()),
             endpoint: Endpoint::default(),
             rows_changed: true,
+            is_pooled: true,
         }
     }
 
     /// Programs and maps with the endpoint in `enforce`.
     pub(crate) fn new() -> Self {
+        Self::bare().with_endpoint()
+    }
+
+    /// The same with conntrack timeouts other than the defaults.
+    pub(crate) fn with_timeouts(timeouts: &[(Timeout, u32)]) -> Self {
+        let bare = Self {
+            loaded: Some(Loaded::with_timeouts(timeouts)),
+            endpoint: Endpoint::default(),
+            rows_changed: true,
+            is_pooled: false,
+        };
+        bare.with_endpoint()
+    }
+
+    fn with_endpoint(self) -> Self {
+        let mut fence = self;
         let mut endpoint = Endpoint {
             identity: LOCAL_IDENTITY,
             table: TABLE,
@@ -134,7 +156,6 @@ impl Fence {
         };
         endpoint.ip4[0] = Ip4::from_wire(LOCAL.0.octets());
         endpoint.ip6[0] = Ip6::from_wire(LOCAL.1.octets());
-        let mut fence = Self::bare();
         fence.endpoint = endpoint;
         fence.write(Action::PutEndpoint(IFINDEX, endpoint));
         fence.set_mode(Mode::Enforce);
@@ -203,6 +224,21 @@ impl Fence {
     /// Rewrites every record of conntrack.
     pub(crate) fn rewrite_flows(&mut self, edit: impl FnMut(Record<'_>)) {
         self.loaded().rewrite(edit);
+    }
+
+    /// Copies every assured entry under the key with this port of the peer.
+    pub(crate) fn copy_assured(&mut self, peer_port: u16) {
+        self.loaded().copy_assured(peer_port);
+    }
+
+    /// Stores the ipcache value of one address under another, whose own is lost.
+    pub(crate) fn misplace_identity(&mut self, of: IpAddr, under: IpAddr) {
+        self.loaded().misplace_identity(of, under);
+    }
+
+    /// Copies every fragment record under another identification.
+    pub(crate) fn copy_fragments(&mut self, id: u32) {
+        self.loaded().copy_fragments(id);
     }
 
     /// Gives an address to another owner: counts it, and makes stored verdicts stale.

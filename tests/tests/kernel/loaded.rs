@@ -18,15 +18,17 @@ use ringfence::datapath::{
 use ringfence::plan::{Action, State, plan};
 use ringfence_common::{
     conntrack::{
-        CtEntry, CtKey4, CtKey6, SealedKey,
+        CtEntry, CtKey4, CtKey6, SealedKey, Timeout,
         unreplied::{CtSet4, CtSet6, WayWord},
     },
     deny_aggregate::{DenyCount, DenyKey},
     drop_reason::DropReason,
     fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
     ids::{ClassId, EndpointNumber, IdentityId},
+    ipcache::IpcacheEntry,
     maps::{self, RuleHit},
     mode::Action as PacketAction,
+    net::{Ip4, Ip6},
     quota::{Excess, Usage},
     stats::{STATS, of_reason},
 };
@@ -49,6 +51,8 @@ pub(crate) struct Loaded {
     unreplied4: Array<MapData, CtSet4>,
     unreplied6: Array<MapData, CtSet6>,
     conntrack: Conntrack,
+    ipcache4: HashMap<MapData, Ip4, IpcacheEntry>,
+    ipcache6: HashMap<MapData, Ip6, IpcacheEntry>,
     owners: Array<MapData, u32>,
     usages: Array<MapData, Usage>,
     usage_sweep: Array<MapData, Excess>,
@@ -95,7 +99,7 @@ impl Loaded {
     /// Takes loaded programs from the pool, or loads them; the maps are empty.
     pub(crate) fn take() -> Self {
         let pooled = POOL.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut loaded = pooled.unwrap_or_else(Self::load);
+        let mut loaded = pooled.unwrap_or_else(|| Self::load(&[]));
         loaded.wipe();
         loaded
     }
@@ -106,7 +110,14 @@ impl Loaded {
         pool.push(self);
     }
 
-    fn load() -> Self {
+    /// Loads programs with these timeouts instead of the defaults; they do not go to the pool.
+    pub(crate) fn with_timeouts(timeouts: &[(Timeout, u32)]) -> Self {
+        let mut loaded = Self::load(timeouts);
+        loaded.wipe();
+        loaded
+    }
+
+    fn load(timeouts: &[(Timeout, u32)]) -> Self {
         let capacities = [
             (maps::CT4, CONNTRACK),
             (maps::CT6, CONNTRACK),
@@ -117,6 +128,7 @@ impl Loaded {
         let pinned = Pinned::new();
         let (mut datapath, telemetry) = pinned.load(&LoadOptions {
             capacities: capacities.to_vec(),
+            timeouts: timeouts.to_vec(),
             ..LoadOptions::default()
         });
         let pins = &pinned.pins;
@@ -128,6 +140,8 @@ impl Loaded {
             ct6: pinned_map(pins, maps::CT6),
             unreplied4: pinned_map(pins, maps::CT_UNREPLIED4),
             unreplied6: pinned_map(pins, maps::CT_UNREPLIED6),
+            ipcache4: pinned_map(pins, maps::IPCACHE4),
+            ipcache6: pinned_map(pins, maps::IPCACHE6),
             owners: pinned_map(pins, maps::OWNERS),
             usages: pinned_map(pins, maps::CT_USAGE),
             usage_sweep: pinned_map(pins, maps::CT_USAGE_SWEEP),

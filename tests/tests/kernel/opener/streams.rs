@@ -200,7 +200,9 @@ fn the_host_opens_a_flow_that_others_with_its_address_may_not() {
         let frame = packet(&streams.flow, Arriving, streams.protocol);
         assert!(!streams.client_passes(), "control: from elsewhere");
         for _ in 0..3 {
-            streams.fence.passes(FromHost, &frame, "a socket of the host");
+            streams
+                .fence
+                .passes(FromHost, &frame, "a socket of the host");
             assert!(streams.server_passes(), "a reply to the host");
             assert!(!streams.client_passes(), "the same packet from elsewhere");
         }
