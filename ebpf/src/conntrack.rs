@@ -136,7 +136,7 @@ fn established<A: Family>(context: &Context, flow: &FlowPacket<A>, found: &mut F
         if longer && verdict == Verdict::Allow {
             events::hit(found.entry.rule(), context.now);
         }
-    } else if flow.is_denied_opener(found.entry) {
+    } else if flow.is_lasting_opener(found.entry) {
         remember_opener(context, flow, found);
     }
     action

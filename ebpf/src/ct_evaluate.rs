@@ -121,12 +121,6 @@ fn reevaluate_entry<A: Family>(
     if flow.is_reversed(entry) {
         return against_opener(context, flow, entry, epoch, is_fresh);
     }
-    if entry.verdict() == Verdict::Deny && flow.is_denied_opener(entry) {
-        // Whether or not the packet is dropped.
-        entry.opener_seen = coarse(context.now);
-        let timeout = timeout(entry.state.bits(), flow.packet.protocol);
-        entry.expires = context.now + clock::timeout(timeout);
-    }
     let kind = if entry.verdict() == before {
         None
     } else {
@@ -215,7 +209,13 @@ fn recall_reverse(entry: &CtEntry, into: &mut CtEntry) {
     into.rule = entry.reverse_rule;
     into.peer = entry.peer;
     if into.verdict() == Verdict::Deny {
-        into.reason = DropReason::Policy as u8;
+        // An unknown peer or a missing table denies both directions.
+        let both = [DropReason::UnknownPeer as u8, DropReason::NoPolicyRow as u8];
+        into.reason = if both.contains(&entry.reason) {
+            entry.reason
+        } else {
+            DropReason::Policy as u8
+        };
     }
     if entry.flags & flags::REVERSE_REJECTED != 0 {
         into.flags |= flags::REJECTED;
@@ -332,11 +332,16 @@ fn commit<A: Family>(
     let action = Action::of(entry.verdict(), context.mode);
     let known = entry.expires != 0;
     let passes = matches!(action, Action::Pass);
-    if passes {
-        update_entry(context, flow, entry);
-    }
     if entry.verdict() == Verdict::Allow {
         entry.flags |= flags::WAS_ALLOWED;
+    }
+    if passes {
+        update_entry(context, flow, entry);
+    } else if known && flow.is_lasting_opener(entry) {
+        // It stays the recorded opener while it sends.
+        entry.opener_seen = coarse(context.now);
+        let timeout = timeout(entry.state.bits(), flow.packet.protocol);
+        entry.expires = context.now + clock::timeout(timeout);
     }
     if keep && (passes || known) && !store(context, flow, which) {
         events::count(Counter::FlowsNotStored);

@@ -121,21 +121,21 @@ impl<A: Family> FlowPacket<'_, A> {
         !self.from_workload && context.ingress_ifindex == 0
     }
 
-    /// Whether it is a packet of the recorded opener, which policy allowed before and which is denied
-    /// now, of a protocol whose packets do not show who opened the flow.
+    /// Whether it is a packet of the recorded opener, which policy allowed before, of a protocol whose
+    /// packets do not show who opened the flow.
     #[inline(always)]
-    pub fn is_denied_opener(&self, entry: &CtEntry) -> bool {
+    pub fn is_lasting_opener(&self, entry: &CtEntry) -> bool {
         entry.flags & flags::WAS_ALLOWED != 0
             && !self.is_reply_of(entry)
             && !shows_opener(self.packet.protocol)
     }
 
-    /// Whether a socket of the host, which is always allowed, opens a flow where the entry denies
-    /// another sender with its address.
+    /// Whether a socket of the host, which is always allowed, opens a flow where another sender with
+    /// its address is recorded as opener.
     #[inline(always)]
     pub fn opens_from_host(&self, context: &Context, entry: &CtEntry) -> bool {
         self.is_from_host(context)
-            && entry.verdict() == Verdict::Deny
+            && entry.flags & flags::HOST_INGRESS == 0
             && !self.is_reply_of(entry)
             && !shows_opener(self.packet.protocol)
     }

@@ -4,18 +4,22 @@
 //! one workload are run: flows and fragments, most frames valid, many with one or two faults. The
 //! model parses each frame with `etherparse`, evaluates policy with the oracle and keeps flows in a
 //! hash map; outcome and drop reason must be the same. Most sequences run in `enforce`, the others
-//! in `observe`, where everything passes and is counted, and in `lockdown`.
+//! in `observe`, where everything passes and is counted, and in `lockdown`. Between frames policy, mode
+//! and identities change, and time passes, while the flows live.
 
 mod capture;
+mod change;
 mod conversation;
 mod coverage;
 mod craft;
 mod expectation;
+mod flows;
 mod mutate;
 mod parse;
 mod rng;
 mod sequence;
 mod stateless;
+mod tracking;
 mod traffic;
 
 use std::env;
@@ -31,6 +35,7 @@ use ringfence::{
 use ringfence_common::mode::Mode;
 
 use crate::fence::Fence;
+use change::Changes;
 use coverage::Coverage;
 use rng::Rng;
 use sequence::{LoadedWorld, Mismatch, Missing, Sequence};
@@ -123,7 +128,10 @@ fn generate(seed: u64) -> World {
 fn sequence(rng: &mut Rng, loaded: &LoadedWorld) -> Sequence {
     let ifindexes: Vec<u32> = loaded.compiled.endpoints.keys().copied().collect();
     let ifindex = rng.pick(&ifindexes);
+    let long_flows = rng.chance(40);
     let mode = match rng.below(20) {
+        // What is only observed must give way later.
+        0..=7 if long_flows => Mode::Observe,
         0..=14 => Mode::Enforce,
         15..=18 => Mode::Observe,
         _ => Mode::Lockdown,
@@ -141,8 +149,24 @@ fn sequence(rng: &mut Rng, loaded: &LoadedWorld) -> Sequence {
             .clone(),
         all: loaded.world.addresses(),
         flows: loaded.world.flows(),
+        long_flows,
+    };
+    let addresses = loaded.world.addresses().into_iter();
+    let known = &loaded.compiled.state.addresses;
+    let changes = Changes {
+        endpoints: ifindexes,
+        labelled: addresses.filter(|it| known.get(it).is_some()).collect(),
     };
     let pickup = rng.chance(50);
+    // In some sequences nothing changes.
+    let often = if scope.long_flows {
+        35
+    } else {
+        rng.pick(&[0, 6, 15])
+    };
+    let changes = (0..FRAMES)
+        .map(|_| rng.chance(often).then(|| changes.pick(rng)))
+        .collect();
     let mut traffic = Traffic::new(rng.next_u64(), &scope);
     Sequence {
         ifindex,
@@ -150,6 +174,7 @@ fn sequence(rng: &mut Rng, loaded: &LoadedWorld) -> Sequence {
         pickup,
         missing,
         frames: (0..FRAMES).map(|_| traffic.next()).collect(),
+        changes,
     }
 }
 
@@ -175,6 +200,11 @@ fn explain(
         }
         let mut shorter = sequence.clone();
         shorter.frames.remove(index);
+        // Its change now precedes the next frame, if none does yet.
+        let change = shorter.changes.remove(index);
+        if let Some(next) = shorter.changes.get_mut(index) {
+            *next = next.or(change);
+        }
         if let Err(again) = loaded.run(fence, &shorter, &mut |_, _, _| {}) {
             shorter.frames.truncate(again.index + 1);
             (sequence, mismatch) = (shorter, again);
@@ -194,7 +224,10 @@ fn explain(
         sequence.missing,
         loaded.compiled.endpoints[&sequence.ifindex].workload,
     );
-    for test_frame in &sequence.frames {
+    for (test_frame, change) in sequence.frames.iter().zip(&sequence.changes) {
+        if let Some(change) = change {
+            writeln!(text, "{change:?}").unwrap();
+        }
         let parsed = parse::parse(&test_frame.frame, test_frame.gso);
         let (way, notes) = (test_frame.way, &test_frame.notes);
         writeln!(text, "{way:?} gso {} {notes:?}: {parsed:?}", test_frame.gso).unwrap();

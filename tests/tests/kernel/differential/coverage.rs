@@ -15,12 +15,16 @@ const UNREACHABLE: [DropReason; 3] = [
     DropReason::FragmentTableFull,
 ];
 /// Steps of the pipeline that must have let frames pass in a run.
-const PASSES: [&str; 15] = [
+const PASSES: [&str; 19] = [
     "ARP to the workload",
     "ARP for an own address",
     "DHCP",
     "ICMP error about a flow",
     "original direction",
+    "evaluated again, original direction",
+    "evaluated again, reply direction",
+    "by itself, against a denied opener",
+    "takes the flow over",
     "new flow",
     "reply direction",
     "picked up mid-flow",

@@ -1,8 +1,8 @@
 //! The expected outcome of a frame: a naive model of the pipeline and its protocol rules, written
 //! from the design, with the oracle for policy and hash maps for the fence's state.
 //!
-//! Nothing here expires: a sequence is shorter than every timeout. Policy does not change during a
-//! sequence.
+//! Policy, mode and the peers' identities change between frames, and time passes: [`Context`] is what
+//! is in force now. What an entry remembers of earlier times is in [`super::flows`].
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,6 +12,7 @@ use ringfence_common::{
     mode::{Direction, Mode},
 };
 
+use super::flows::{Entry, FlowKey, Stamp, is_near, shows_opener};
 use super::parse::{Discovery, Ip, Kind, Parsed, Quote, Reasons, parse};
 use crate::fence::Way::{self, *};
 
@@ -35,34 +36,38 @@ pub(super) enum Decision {
     Reject,
 }
 
-/// The workload's state and the policy.
+/// The workload's state and the policy in force.
 pub(super) struct Context<'a> {
     /// Its addresses; `None` if the interface has no endpoint.
     pub(super) own: Option<&'a [IpAddr]>,
     pub(super) mode: Mode,
     /// Whether the pick-up window is open.
     pub(super) pickup: bool,
-    /// Looks up policy for a peer and the direction, protocol and port of the flow.
-    pub(super) decide: &'a mut dyn FnMut(IpAddr, Direction, u8, u16) -> Decision,
+    /// Seconds since the sequence began.
+    pub(super) now: u64,
+    pub(super) policy: &'a dyn InForce,
 }
 
-/// A conntrack entry.
-#[derive(Clone, Copy)]
-struct Flow {
-    decision: Decision,
-    direction: Direction,
-    from_host: bool,
+/// What is in force for the workload.
+pub(super) trait InForce {
+    /// Looks up policy for a peer and the direction, protocol and port of the flow.
+    fn decide(&self, peer: IpAddr, direction: Direction, flow: (u8, u16)) -> Decision;
+    /// What a decision about this peer depends on.
+    fn stamp(&self, peer: IpAddr) -> Stamp;
+    /// How often the peer's address got another owner.
+    fn owner(&self, peer: IpAddr) -> u64;
 }
 
 /// The fence's state during a sequence.
 pub(super) struct Expectation<'a> {
-    context: Context<'a>,
-    flows: HashMap<FlowKey, Flow>,
-    fragments: HashMap<DatagramKey, FirstFragment>,
+    pub(super) context: Context<'a>,
+    pub(super) flows: HashMap<FlowKey, Entry>,
+    /// First fragments, with the time.
+    fragments: HashMap<DatagramKey, (FirstFragment, u64)>,
 }
 
-/// Address and port of the workload and of the peer; the protocol.
-type FlowKey = ([(IpAddr, u16); 2], u8);
+/// Seconds after which the kernel gives up the reassembly of fragments.
+const REASSEMBLY: u64 = 30;
 
 /// What the fragments of one packet share: source, destination, identification and, over IPv4, the
 /// protocol (RFC 791, RFC 8200 §4.5); and whether they leave the workload.
@@ -78,6 +83,27 @@ impl<'a> Expectation<'a> {
             flows: HashMap::new(),
             fragments: HashMap::new(),
         }
+    }
+
+    /// Lets at least so many seconds pass, and more if the programs could disagree about what has
+    /// expired; returns how many.
+    pub(super) fn pass_time(&mut self, seconds: u64) -> u64 {
+        let before = self.context.now;
+        let mut now = before + seconds;
+        let is_near_an_edge = |now| {
+            let mut flows = self.flows.iter();
+            let mut fragments = self.fragments.values();
+            flows.any(|(key, entry)| entry.is_near_an_edge(now, key.1))
+                || fragments.any(|(_, seen)| is_near(seen + REASSEMBLY, now))
+        };
+        while is_near_an_edge(now) {
+            now += 3;
+        }
+        self.context.now = now;
+        self.flows.retain(|_, entry| now < entry.expires);
+        self.fragments
+            .retain(|_, (_, seen)| now < *seen + REASSEMBLY);
+        now - before
     }
 
     /// The expected verdict on the next frame.
@@ -125,11 +151,13 @@ impl<'a> Expectation<'a> {
             }
             Kind::FirstFragment => {
                 let record = (ip.protocol, ip.ports, ip.place);
-                self.fragments.insert(datagram_key(way, &ip), record);
+                let seen = self.context.now;
+                self.fragments
+                    .insert(datagram_key(way, &ip), (record, seen));
             }
             Kind::LaterFragment => match self.fragments.get(&datagram_key(way, &ip)) {
-                Some((.., end)) if ip.place < *end => return Deny(&[TinyFragment]),
-                Some((protocol, ports, _)) => (ip.protocol, ip.ports) = (*protocol, *ports),
+                Some(((.., end), _)) if ip.place < *end => return Deny(&[TinyFragment]),
+                Some(((protocol, ports, _), _)) => (ip.protocol, ip.ports) = (*protocol, *ports),
                 None => return Deny(&[OrphanFragment]),
             },
         }
@@ -143,171 +171,23 @@ impl<'a> Expectation<'a> {
         let quoted_way = if way == Leaving { Arriving } else { Leaving };
         let ends = (quote.source, quote.destination);
         let key = flow_key(quoted_way, ends, quote.protocol, quote.ports);
+        let quoted_direction = direction(quoted_way);
         match self.flows.get(&key) {
-            Some(flow) if flow.decision == Decision::Allow && own.contains(&key.0[0].0) => {
+            Some(entry)
+                if self.is_fresh(entry, key.0[1].0)
+                    && own.contains(&key.0[0].0)
+                    && (entry.decision == Decision::Allow
+                        || (entry.direction != quoted_direction
+                            && !shows_opener(quote.protocol)
+                            && entry.other_side == Some(true))) =>
+            {
                 Pass("ICMP error about a flow")
             }
             _ => Deny(&[IcmpErrorUnmatched]),
         }
     }
 
-    fn flow(&mut self, own: &[IpAddr], way: Way, ip: &Ip) -> Expected {
-        let ends = (ip.source, ip.destination);
-        let key = flow_key(way, ends, ip.protocol, ip.ports);
-        let here = if way == Leaving {
-            Direction::Egress
-        } else {
-            Direction::Ingress
-        };
-        let not_from_host = matches!(way, Arriving | Hairpin);
-        let known = self.flows.get(&key).copied();
-        // Only the host may use an entry that the host created.
-        let may_use = |flow: &Flow| !(flow.from_host && not_from_host);
-        if let Some(flow) = known.filter(may_use) {
-            let reply = flow.direction != here;
-            // A packet of such a protocol is no reply to a flow that is denied, but may open one.
-            let shows_opener = matches!(ip.protocol, 1 | 6 | 58);
-            let reversed = reply && flow.decision != Decision::Allow && !shows_opener;
-            if !ip.is_opening && !reversed {
-                let why = if reply {
-                    "reply direction"
-                } else {
-                    "original direction"
-                };
-                return self.conclude(flow.decision, why, ip);
-            }
-            if ip.is_opening && !reply {
-                let (decision, why) = if flow.from_host {
-                    (Decision::Allow, "from the host, opened again")
-                } else {
-                    let lookup = (here, ip.ports.1);
-                    (self.decide(own, way, ip, lookup), "opened again")
-                };
-                let renewed = Flow {
-                    decision,
-                    direction: here,
-                    ..flow
-                };
-                self.remember(key, renewed, true);
-                return self.conclude(decision, why, ip);
-            }
-        }
-        let mid_flow = ip.protocol == 6 && !ip.is_opening;
-        if way == FromHost && mid_flow && !own.contains(&ip.source) {
-            return self.host_mid_flow(own, ip, key);
-        }
-        let from_host = way == FromHost && !mid_flow;
-        let (decision, direction, why) = if from_host {
-            (Decision::Allow, here, "from the host")
-        } else {
-            self.decide_new(own, way, ip, here)
-        };
-        // A sender that may not use the entry replaces it only with an allowed packet that opens a
-        // flow.
-        if known.is_none() || (decision == Decision::Allow && !mid_flow) {
-            let flow = Flow {
-                decision,
-                direction,
-                from_host,
-            };
-            self.remember(key, flow, false);
-        }
-        self.conclude(decision, why, ip)
-    }
-
-    /// A mid-flow TCP packet from the host always passes. It creates an entry if it may be a reply
-    /// to a flow that policy allows the workload to open, or if the host seems to be the client of
-    /// a connection older than the fence.
-    fn host_mid_flow(&mut self, own: &[IpAddr], ip: &Ip, key: FlowKey) -> Expected {
-        if ip.is_syn_ack || ip.is_reset {
-            return Pass("from the host, mid-flow, no entry");
-        }
-        let as_reply = self.decide(own, FromHost, ip, (Direction::Egress, ip.ports.0));
-        let by_workload = as_reply == Decision::Allow;
-        let by_host = self.context.pickup && ip.ports.0 >= 32_768;
-        if !by_workload && !by_host {
-            return Pass("from the host, mid-flow, no entry");
-        }
-        let flow = Flow {
-            decision: Decision::Allow,
-            direction: if by_workload {
-                Direction::Egress
-            } else {
-                Direction::Ingress
-            },
-            from_host: !by_workload,
-        };
-        self.remember(key, flow, false);
-        Pass(if by_workload {
-            "from the host, mid-flow, as a reply"
-        } else {
-            "from the host, picked up mid-flow"
-        })
-    }
-
-    /// The decision on a packet without an entry.
-    fn decide_new(
-        &mut self,
-        own: &[IpAddr],
-        way: Way,
-        ip: &Ip,
-        here: Direction,
-    ) -> (Decision, Direction, &'static str) {
-        let forward = self.decide(own, way, ip, (here, ip.ports.1));
-        if own.contains(peer(way, ip)) {
-            return (forward, here, "to an own address");
-        }
-        // Picking up a connection older than the fence: only TCP shows that a packet is mid-flow.
-        if !(self.context.pickup && ip.protocol == 6 && !ip.is_opening) {
-            return (forward, here, "new flow");
-        }
-        let there = match here {
-            Direction::Egress => Direction::Ingress,
-            Direction::Ingress => Direction::Egress,
-        };
-        let backward = self.decide(own, way, ip, (there, ip.ports.0));
-        // The server is assumed to have the lower port; the other direction applies only if that is
-        // denied.
-        let (likely, other) = if ip.ports.0 < ip.ports.1 {
-            ((backward, there), (forward, here))
-        } else {
-            ((forward, here), (backward, there))
-        };
-        let (decision, direction) = if likely.0 != Decision::Allow && other.0 == Decision::Allow {
-            other
-        } else {
-            likely
-        };
-        (decision, direction, "picked up mid-flow")
-    }
-
-    fn decide(
-        &mut self,
-        own: &[IpAddr],
-        way: Way,
-        ip: &Ip,
-        (direction, port): (Direction, u16),
-    ) -> Decision {
-        let peer = peer(way, ip);
-        if own.contains(peer) {
-            return Decision::Allow;
-        }
-        (self.context.decide)(*peer, direction, ip.protocol, port)
-    }
-
-    /// Records a flow if its packet passes, or if it has an entry already.
-    fn remember(&mut self, key: FlowKey, flow: Flow, known: bool) {
-        let passes = match self.context.mode {
-            Mode::Observe => true,
-            Mode::Enforce => flow.decision == Decision::Allow,
-            Mode::Lockdown => false,
-        };
-        if passes || known {
-            self.flows.insert(key, flow);
-        }
-    }
-
-    fn conclude(&self, decision: Decision, why: &'static str, ip: &Ip) -> Expected {
+    pub(super) fn conclude(&self, decision: Decision, why: &'static str, ip: &Ip) -> Expected {
         match decision {
             Decision::Allow => Pass(why),
             Decision::Deny(Policy) => Deny(&[Policy]),
@@ -321,7 +201,15 @@ impl<'a> Expectation<'a> {
     }
 }
 
-fn peer(way: Way, ip: &Ip) -> &IpAddr {
+pub(super) fn direction(way: Way) -> Direction {
+    if way == Leaving {
+        Direction::Egress
+    } else {
+        Direction::Ingress
+    }
+}
+
+pub(super) fn peer(way: Way, ip: &Ip) -> &IpAddr {
     if way == Leaving {
         &ip.destination
     } else {
@@ -329,7 +217,12 @@ fn peer(way: Way, ip: &Ip) -> &IpAddr {
     }
 }
 
-fn flow_key(way: Way, ends: (IpAddr, IpAddr), protocol: u8, ports: (u16, u16)) -> FlowKey {
+pub(super) fn flow_key(
+    way: Way,
+    ends: (IpAddr, IpAddr),
+    protocol: u8,
+    ports: (u16, u16),
+) -> FlowKey {
     let mut ends = [(ends.0, ports.0), (ends.1, ports.1)];
     if way != Leaving {
         ends.reverse();

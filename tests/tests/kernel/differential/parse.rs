@@ -47,6 +47,7 @@ pub(super) struct Ip {
     /// A TCP segment with SYN and without ACK.
     pub(super) is_opening: bool,
     pub(super) is_reset: bool,
+    pub(super) is_fin: bool,
     /// A TCP segment with SYN and ACK.
     pub(super) is_syn_ack: bool,
     /// The identification, if the packet has one.
@@ -149,6 +150,7 @@ fn ipv4(bytes: &[u8], gso: bool) -> Result<Ip, Reasons> {
         ports: (0, 0),
         is_opening: false,
         is_reset: false,
+        is_fin: false,
         is_syn_ack: false,
         id: header.identification().into(),
         place: 0,
@@ -188,6 +190,7 @@ fn ipv6(bytes: &[u8], gso: bool) -> Result<Ip, Reasons> {
         ports: (0, 0),
         is_opening: false,
         is_reset: false,
+        is_fin: false,
         is_syn_ack: false,
         id: chain.id,
         place: chain.place,
@@ -303,6 +306,7 @@ fn transport(ip: &mut Ip, body: &[u8], gso: bool) -> Result<(), Reasons> {
             ip.ports = (tcp.source_port(), tcp.destination_port());
             ip.is_opening = tcp.syn() && !tcp.ack();
             ip.is_reset = tcp.rst();
+            ip.is_fin = tcp.fin();
             ip.is_syn_ack = tcp.syn() && tcp.ack();
             ip.place += tcp.slice().len();
         }

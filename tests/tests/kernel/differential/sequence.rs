@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use ringfence::{
@@ -15,12 +16,17 @@ use ringfence::{
     policy::Compiled,
 };
 use ringfence_common::{
+    SECOND,
     drop_reason::DropReason,
+    endpoint::Endpoint,
     ids::{IdentityId, NamespaceSlot, TableId},
     mode::{Action, Direction, Mode},
+    net::{Address as _, Ip4, Ip6},
 };
 
-use super::expectation::{Context, Decision, Expectation, Expected};
+use super::change::Change;
+use super::expectation::{Context, Decision, Expectation, Expected, InForce};
+use super::flows::Stamp;
 use super::traffic::TestFrame;
 use crate::fence::{Fence, IFINDEX, Outcome};
 
@@ -29,6 +35,9 @@ use crate::fence::{Fence, IFINDEX, Outcome};
 const LAST_EDGE: u64 = 7_000_000_000;
 /// The longest run: less than the shortest flow timeout.
 const LONGEST: u64 = 8_000_000_000;
+
+/// The longest run of a sequence, in which nothing expires that the model still has.
+const SLOW: Duration = Duration::from_secs(4);
 
 /// What is missing from the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +59,8 @@ pub(super) struct Sequence {
     pub(super) pickup: bool,
     pub(super) missing: Missing,
     pub(super) frames: Vec<TestFrame>,
+    /// What changes before each of them.
+    pub(super) changes: Vec<Option<Change>>,
 }
 
 /// A frame with another outcome than expected.
@@ -71,7 +82,64 @@ pub(super) struct LoadedWorld<'a> {
     /// Boot-clock time when the next rule may begin or end, or a flow may expire.
     until: u64,
     pairs: RefCell<HashMap<(u32, IpAddr, Direction), Pair<'a>>>,
+    /// When the last sequence began.
+    began: RefCell<Instant>,
 }
+
+/// What is in force at a moment of a sequence.
+struct Present<'a, 'b> {
+    world: &'b LoadedWorld<'a>,
+    missing: Missing,
+    now: RefCell<Now>,
+}
+
+/// What the changes of a sequence have made of the world.
+#[derive(Clone, Default)]
+struct Now {
+    /// The endpoint whose table is in force; `None` if the table has no rows.
+    subject: Option<u32>,
+    /// Addresses with the identity of another.
+    alike: HashMap<IpAddr, IpAddr>,
+    /// How often the epoch, and the owner, of an address's slot changed.
+    epochs: HashMap<u32, u64>,
+    owners: HashMap<u32, u64>,
+}
+
+/// The slot that an address shares with others in the maps of epochs and owners.
+fn slot(address: IpAddr) -> u32 {
+    match address {
+        IpAddr::V4(address) => Ip4::from_wire(address.octets()).epoch_slot(),
+        IpAddr::V6(address) => Ip6::from_wire(address.octets()).epoch_slot(),
+    }
+}
+
+impl InForce for Present<'_, '_> {
+    fn decide(&self, peer: IpAddr, direction: Direction, flow: (u8, u16)) -> Decision {
+        let now = self.now.borrow();
+        let peer = now.alike.get(&peer).copied().unwrap_or(peer);
+        if self.missing == Missing::World && !self.world.is_known(peer) {
+            return Decision::Deny(DropReason::UnknownPeer);
+        }
+        match now.subject {
+            None => Decision::Deny(DropReason::NoPolicyRow),
+            Some(subject) => self.world.decide(subject, peer, direction, flow),
+        }
+    }
+
+    fn stamp(&self, peer: IpAddr) -> Stamp {
+        let now = self.now.borrow();
+        let table = now.subject.map_or(NO_TABLE, |it| self.world.table(it));
+        (table, now.epochs.get(&slot(peer)).copied().unwrap_or(0))
+    }
+
+    fn owner(&self, peer: IpAddr) -> u64 {
+        let now = self.now.borrow();
+        now.owners.get(&slot(peer)).copied().unwrap_or(0)
+    }
+}
+
+/// A table without rows.
+const NO_TABLE: TableId = TableId(u32::MAX - 1);
 
 /// Called for every frame with the expected outcome.
 pub(super) type Observer<'a> = &'a mut dyn FnMut(Mode, Expected, Outcome);
@@ -96,12 +164,13 @@ impl<'a> LoadedWorld<'a> {
             oracle,
             until,
             pairs: RefCell::new(HashMap::new()),
+            began: RefCell::new(Instant::now()),
         }
     }
 
     /// Whether no rule or flow has expired yet: on a slow machine one may have.
     pub(super) fn is_current(&self, fence: &mut Fence) -> bool {
-        fence.now() < self.until
+        fence.now() < self.until && self.began.borrow().elapsed() < SLOW
     }
 
     /// Runs a sequence up to the first mismatch.
@@ -111,8 +180,20 @@ impl<'a> LoadedWorld<'a> {
         sequence: &Sequence,
         observer: Observer,
     ) -> Result<(), Mismatch> {
-        self.set_up(fence, sequence);
-        let outcome = self.run_frames(fence, sequence, observer);
+        let endpoint = self.set_up(fence, sequence);
+        *self.began.borrow_mut() = Instant::now();
+        let present = Present {
+            world: self,
+            missing: sequence.missing,
+            now: RefCell::new(Now {
+                subject: (sequence.missing != Missing::Table).then_some(sequence.ifindex),
+                ..Now::default()
+            }),
+        };
+        let outcome = self.run_frames(fence, sequence, (&present, endpoint), observer);
+        for address in present.now.borrow().alike.keys() {
+            fence.write(Write::PutAddress(*address, self.identity(*address)));
+        }
         if sequence.missing == Missing::World {
             for (net, identity) in self.everywhere() {
                 fence.write(Write::PutPrefix(net, identity));
@@ -121,7 +202,8 @@ impl<'a> LoadedWorld<'a> {
         outcome
     }
 
-    fn set_up(&self, fence: &mut Fence, sequence: &Sequence) {
+    /// Publishes the endpoint of a sequence.
+    fn set_up(&self, fence: &mut Fence, sequence: &Sequence) -> Endpoint {
         let mut endpoint = self.compiled.state.endpoints[&sequence.ifindex];
         endpoint.mode_override = sequence.mode as u8;
         endpoint.pickup_until = if sequence.pickup { u32::MAX } else { 0 };
@@ -130,7 +212,7 @@ impl<'a> LoadedWorld<'a> {
             Missing::Endpoint => {
                 fence.write(Write::SetMode(NamespaceSlot::NODE_DEFAULT, sequence.mode));
             }
-            Missing::Table => endpoint.table = TableId(u32::MAX - 1),
+            Missing::Table => endpoint.table = NO_TABLE,
             Missing::World => {
                 for (net, _) in self.everywhere() {
                     fence.write(Write::DeletePrefix(net));
@@ -143,6 +225,15 @@ impl<'a> LoadedWorld<'a> {
         }
         fence.clear_flows();
         fence.clear_fragments();
+        endpoint
+    }
+
+    fn table(&self, subject: u32) -> TableId {
+        self.compiled.state.endpoints[&subject].table
+    }
+
+    fn identity(&self, address: IpAddr) -> IdentityId {
+        *self.compiled.state.addresses.get(&address).unwrap()
     }
 
     /// The prefixes that contain every address.
@@ -163,24 +254,17 @@ impl<'a> LoadedWorld<'a> {
 
     fn decide(
         &self,
-        sequence: &Sequence,
+        subject: u32,
         peer: IpAddr,
         direction: Direction,
         (protocol, port): (u8, u16),
     ) -> Decision {
-        match sequence.missing {
-            Missing::World if !self.is_known(peer) => {
-                return Decision::Deny(DropReason::UnknownPeer);
-            }
-            Missing::Table => return Decision::Deny(DropReason::NoPolicyRow),
-            _ => {}
-        }
         let compiled: &'a Compiled = self.compiled;
-        let subject = &compiled.endpoints[&sequence.ifindex].workload;
+        let workload = &compiled.endpoints[&subject].workload;
         let mut pairs = self.pairs.borrow_mut();
         let pair = pairs
-            .entry((sequence.ifindex, peer, direction))
-            .or_insert_with(|| self.oracle.pair(subject, peer, direction));
+            .entry((subject, peer, direction))
+            .or_insert_with(|| self.oracle.pair(workload, peer, direction));
         let said = pair.say(protocol, port);
         match (said.allow, said.reject) {
             (true, _) => Decision::Allow,
@@ -189,35 +273,83 @@ impl<'a> LoadedWorld<'a> {
         }
     }
 
+    /// Makes a change, in the maps and for the model.
+    fn change(
+        &self,
+        fence: &mut Fence,
+        change: Change,
+        endpoint: &mut Endpoint,
+        (present, expectation): (&Present, &mut Expectation),
+    ) {
+        let mut now = present.now.borrow_mut();
+        match change {
+            Change::Table(subject) => {
+                endpoint.table = self.table(subject);
+                now.subject = Some(subject);
+            }
+            Change::Mode(mode) => {
+                endpoint.mode_override = mode as u8;
+                fence.write(Write::SetMode(NamespaceSlot::NODE_DEFAULT, mode));
+                expectation.context.mode = mode;
+            }
+            Change::Epoch(address) => {
+                fence.write(Write::BumpEpoch(address));
+                *now.epochs.entry(slot(address)).or_default() += 1;
+            }
+            Change::Relabel(address, like, is_other_owner) => {
+                fence.write(Write::PutAddress(address, self.identity(like)));
+                if is_other_owner {
+                    fence.change_owner(address);
+                    *now.owners.entry(slot(address)).or_default() += 1;
+                } else {
+                    fence.write(Write::BumpEpoch(address));
+                }
+                *now.epochs.entry(slot(address)).or_default() += 1;
+                now.alike.insert(address, like);
+            }
+            Change::Time(seconds) => {
+                let passed = expectation.pass_time(seconds) * SECOND;
+                fence.age_flows(passed);
+                fence.age_fragments(passed);
+            }
+        }
+        if present.missing != Missing::Endpoint {
+            fence.write(Write::PutEndpoint(IFINDEX, *endpoint));
+        }
+    }
+
     fn run_frames(
         &self,
         fence: &mut Fence,
         sequence: &Sequence,
+        (present, mut endpoint): (&Present, Endpoint),
         observer: Observer,
     ) -> Result<(), Mismatch> {
         let own = &self.compiled.endpoints[&sequence.ifindex]
             .workload
             .addresses;
-        let mut decide = |peer, direction, protocol, port| {
-            self.decide(sequence, peer, direction, (protocol, port))
-        };
         let mut expectation = Expectation::new(Context {
             own: (sequence.missing != Missing::Endpoint).then_some(own.as_slice()),
             mode: sequence.mode,
             pickup: sequence.pickup,
-            decide: &mut decide,
+            now: 0,
+            policy: present,
         });
         let mut counted = fence.counters().drops;
         for (index, test_frame) in sequence.frames.iter().enumerate() {
+            if let Some(change) = sequence.changes[index] {
+                self.change(fence, change, &mut endpoint, (present, &mut expectation));
+            }
+            let mode = expectation.context.mode;
             let expected = expectation.of(test_frame.way, &test_frame.frame, test_frame.gso);
             let gso = if test_frame.gso { 1400 } else { 0 };
             let outcome = fence.run_with(test_frame.way, &test_frame.frame, gso, 1);
-            let agrees = has_expected_outcome(sequence.mode, expected, outcome)
-                && is_counted(fence, sequence.mode, expected, &mut counted);
+            let agrees = has_expected_outcome(mode, expected, outcome)
+                && is_counted(fence, mode, expected, &mut counted);
             if !agrees {
                 return Err(mismatch(fence, index, expected, outcome, &counted));
             }
-            observer(sequence.mode, expected, outcome);
+            observer(mode, expected, outcome);
         }
         // No other reason may have been counted.
         let index = sequence.frames.len() - 1;

@@ -29,6 +29,8 @@ pub(super) struct Scope {
     pub(super) all: Vec<IpAddr>,
     /// Protocols and ports that policies distinguish.
     pub(super) flows: Vec<(u8, u16)>,
+    /// Whether most frames are of a few long flows whose packets do not show who opened them.
+    pub(super) long_flows: bool,
 }
 
 pub(super) struct Traffic<'a> {
@@ -61,6 +63,10 @@ impl<'a> Traffic<'a> {
             return self.pending.pop_front().unwrap();
         }
         let rng = &mut self.rng;
+        if self.scope.long_flows && rng.chance(85) {
+            let (way, crafted) = self.flow_packet();
+            return self.emit(way, crafted);
+        }
         let (way, mut crafted) = match rng.below(100) {
             0..=58 => self.flow_packet(),
             59..=61 => match self.repeat() {
@@ -107,10 +113,15 @@ impl<'a> Traffic<'a> {
     /// One packet of a flow.
     fn flow_packet(&mut self) -> (Way, Crafted) {
         let rng = &mut self.rng;
-        if self.conversations.len() < CONVERSATIONS || rng.chance(12) {
+        let (most, new) = if self.scope.long_flows {
+            (2, 3)
+        } else {
+            (CONVERSATIONS, 12)
+        };
+        if self.conversations.len() < most || rng.chance(new) {
             let conversation = new_conversation(rng, self.scope);
-            if self.conversations.len() == CONVERSATIONS {
-                let place = rng.below(CONVERSATIONS);
+            if self.conversations.len() == most {
+                let place = rng.below(most);
                 self.conversations[place] = conversation;
             } else {
                 self.conversations.push(conversation);
@@ -287,7 +298,9 @@ fn new_conversation(rng: &mut Rng, scope: &Scope) -> Conversation {
         .collect();
     let peer = rng.pick(&peers);
     let (mut protocol, port) = rng.pick(&scope.flows);
-    if rng.chance(50) {
+    if scope.long_flows {
+        protocol = rng.pick(&[17, 17, 17, 132, 132, 47, 6]);
+    } else if rng.chance(50) {
         protocol = 6;
     }
     if matches!(protocol, 1 | 58) && rng.chance(90) {

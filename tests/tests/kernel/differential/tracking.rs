@@ -1,0 +1,288 @@
+//! The model's conntrack: which entry covers a packet, what policy says about it, and what is recorded.
+//!
+//! Written from the rules: a flow is decided in the direction of its opener, with what is in force now. Of
+//! protocols that do not show who opened a flow, a packet of the other side passes also if its own
+//! direction is allowed; the recorded opener changes only if it was never allowed or was silent.
+
+use std::net::IpAddr;
+
+use ringfence_common::mode::{Direction, Mode};
+
+use super::expectation::{
+    Decision, Expectation,
+    Expected::{self, Pass},
+    direction, flow_key, peer,
+};
+use super::flows::{Entry, FlowKey, Seen, shows_opener};
+use super::parse::Ip;
+use crate::fence::Way::{self, *};
+
+impl Expectation<'_> {
+    /// Whether the entry's decision is about what is in force now.
+    pub(super) fn is_fresh(&self, entry: &Entry, peer: IpAddr) -> bool {
+        entry.stamp == self.context.policy.stamp(peer)
+    }
+
+    pub(super) fn flow(&mut self, own: &[IpAddr], way: Way, ip: &Ip) -> Expected {
+        let ends = (ip.source, ip.destination);
+        let key = flow_key(way, ends, ip.protocol, ip.ports);
+        let here = direction(way);
+        let not_from_host = matches!(way, Arriving | Hairpin);
+        let known = self.flows.get(&key).copied();
+        let may_use = |entry: &Entry| {
+            let reply = entry.direction != here;
+            // Only the host may use an entry that the host created, and of a protocol that does not
+            // show who opened a flow it opens its own.
+            let is_anothers = way == FromHost && !entry.from_host && !shows_opener(ip.protocol);
+            !(entry.from_host && not_from_host)
+                && !(is_anothers && !reply)
+                // A SYN opens a flow.
+                && !(ip.is_opening && reply)
+        };
+        if let Some(entry) = known.filter(may_use) {
+            return self.known_flow(own, way, ip, key, entry);
+        }
+        let mid_flow = ip.protocol == 6 && !ip.is_opening;
+        if way == FromHost && mid_flow && !own.contains(&ip.source) {
+            return self.host_mid_flow(own, ip, key);
+        }
+        let from_host = way == FromHost && !mid_flow;
+        let (decision, direction, why) = if from_host {
+            (Decision::Allow, here, "from the host")
+        } else {
+            self.decide_new(own, way, ip, here)
+        };
+        // A sender that may not use the entry replaces it only with an allowed packet that opens a
+        // flow.
+        if known.is_none() || (decision == Decision::Allow && !mid_flow) {
+            let mut entry = self.entry(way, ip, decision, direction);
+            entry.from_host = from_host;
+            entry.picked_up = why == "picked up mid-flow";
+            self.remember(key, entry, here, ip);
+        }
+        self.conclude(decision, why, ip)
+    }
+
+    /// A packet that an entry covers.
+    fn known_flow(
+        &mut self,
+        own: &[IpAddr],
+        way: Way,
+        ip: &Ip,
+        key: FlowKey,
+        mut entry: Entry,
+    ) -> Expected {
+        let peer = *peer(way, ip);
+        let fresh = !ip.is_opening && self.is_fresh(&entry, peer);
+        if !fresh {
+            self.evaluate_again(own, way, ip, &mut entry);
+        }
+        let allowed = entry.decision == Decision::Allow;
+        // A packet of such a protocol is no reply to a flow that is denied, but may open one.
+        let reply = entry.direction != direction(way);
+        if reply && !allowed && !shows_opener(ip.protocol) {
+            return self.against_opener(own, way, ip, (key, entry));
+        }
+        entry.was_allowed |= allowed;
+        if self.passes(entry.decision) {
+            entry.touch(self.context.now, reply, ip);
+        } else if !reply && !shows_opener(ip.protocol) && entry.was_allowed {
+            entry.hear(self.context.now, ip.protocol);
+        }
+        self.flows.insert(key, entry);
+        let why = match (ip.is_opening, fresh, reply) {
+            (true, ..) if entry.from_host => "from the host, opened again",
+            (true, ..) => "opened again",
+            (_, false, true) => "evaluated again, reply direction",
+            (_, false, false) => "evaluated again, original direction",
+            (_, _, true) => "reply direction",
+            (_, _, false) => "original direction",
+        };
+        self.conclude(entry.decision, why, ip)
+    }
+
+    /// Evaluates a flow in its recorded direction, or in both if that was a guess.
+    fn evaluate_again(&self, own: &[IpAddr], way: Way, ip: &Ip, entry: &mut Entry) {
+        let policy = self.context.policy;
+        let peer = *peer(way, ip);
+        entry.picked_up &= !ip.is_opening;
+        if entry.owner != policy.owner(peer) {
+            entry.owner = policy.owner(peer);
+            entry.was_allowed = false;
+        }
+        entry.stamp = policy.stamp(peer);
+        entry.other_side = None;
+        let decide = |towards: Direction| {
+            let port = if towards == direction(way) {
+                ip.ports.1
+            } else {
+                ip.ports.0
+            };
+            self.decide(own, way, ip, (towards, port))
+        };
+        entry.decision = if entry.from_host {
+            Decision::Allow
+        } else {
+            decide(entry.direction)
+        };
+        if entry.picked_up && entry.decision != Decision::Allow {
+            let other = opposite(entry.direction);
+            if decide(other) == Decision::Allow {
+                entry.decision = Decision::Allow;
+                entry.direction = other;
+            }
+        }
+    }
+
+    /// A packet of the other side of a flow whose opener is denied now.
+    fn against_opener(
+        &mut self,
+        own: &[IpAddr],
+        way: Way,
+        ip: &Ip,
+        (key, mut entry): (FlowKey, Entry),
+    ) -> Expected {
+        let here = direction(way);
+        let from_host = way == FromHost;
+        let decision = if from_host {
+            Decision::Allow
+        } else {
+            self.decide(own, way, ip, (here, ip.ports.1))
+        };
+        let allowed = decision == Decision::Allow;
+        let owner = self.context.policy.owner(*peer(way, ip));
+        if allowed && entry.gives_way(self.context.now, owner, ip.protocol) {
+            let mut opened = self.entry(way, ip, decision, here);
+            opened.from_host = from_host;
+            self.remember(key, opened, here, ip);
+            return self.conclude(decision, "takes the flow over", ip);
+        }
+        // What is known of the other side is not about the host, which is always allowed.
+        if !from_host {
+            entry.other_side = Some(allowed);
+        }
+        if self.passes(decision) {
+            entry.touch(self.context.now, true, ip);
+        }
+        self.flows.insert(key, entry);
+        self.conclude(decision, "by itself, against a denied opener", ip)
+    }
+
+    /// A new entry for a flow with the packet's peer.
+    fn entry(&self, way: Way, ip: &Ip, decision: Decision, direction: Direction) -> Entry {
+        let peer = *peer(way, ip);
+        Entry {
+            decision,
+            direction,
+            from_host: false,
+            picked_up: false,
+            stamp: self.context.policy.stamp(peer),
+            was_allowed: decision == Decision::Allow,
+            owner: self.context.policy.owner(peer),
+            other_side: None,
+            seen: Seen::default(),
+            opener_seen: 0,
+            expires: 0,
+        }
+    }
+
+    /// A mid-flow TCP packet from the host always passes. It creates an entry if it may be a reply
+    /// to a flow that policy allows the workload to open, or if the host seems to be the client of
+    /// a connection older than the fence.
+    fn host_mid_flow(&mut self, own: &[IpAddr], ip: &Ip, key: FlowKey) -> Expected {
+        if ip.is_syn_ack || ip.is_reset {
+            return Pass("from the host, mid-flow, no entry");
+        }
+        let as_reply = self.decide(own, FromHost, ip, (Direction::Egress, ip.ports.0));
+        let by_workload = as_reply == Decision::Allow;
+        let by_host = self.context.pickup && ip.ports.0 >= 32_768;
+        if !by_workload && !by_host {
+            return Pass("from the host, mid-flow, no entry");
+        }
+        let towards = if by_workload {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        };
+        let mut entry = self.entry(FromHost, ip, Decision::Allow, towards);
+        entry.from_host = !by_workload;
+        self.remember(key, entry, Direction::Ingress, ip);
+        Pass(if by_workload {
+            "from the host, mid-flow, as a reply"
+        } else {
+            "from the host, picked up mid-flow"
+        })
+    }
+
+    /// The decision on a packet without an entry.
+    fn decide_new(
+        &self,
+        own: &[IpAddr],
+        way: Way,
+        ip: &Ip,
+        here: Direction,
+    ) -> (Decision, Direction, &'static str) {
+        let forward = self.decide(own, way, ip, (here, ip.ports.1));
+        if own.contains(peer(way, ip)) {
+            return (forward, here, "to an own address");
+        }
+        // Picking up a connection older than the fence: only TCP shows that a packet is mid-flow.
+        if !(self.context.pickup && ip.protocol == 6 && !ip.is_opening) {
+            return (forward, here, "new flow");
+        }
+        let there = opposite(here);
+        let backward = self.decide(own, way, ip, (there, ip.ports.0));
+        // The server is assumed to have the lower port; the other direction applies only if that is
+        // denied.
+        let (likely, other) = if ip.ports.0 < ip.ports.1 {
+            ((backward, there), (forward, here))
+        } else {
+            ((forward, here), (backward, there))
+        };
+        let (decision, direction) = if likely.0 != Decision::Allow && other.0 == Decision::Allow {
+            other
+        } else {
+            likely
+        };
+        (decision, direction, "picked up mid-flow")
+    }
+
+    fn decide(
+        &self,
+        own: &[IpAddr],
+        way: Way,
+        ip: &Ip,
+        (direction, port): (Direction, u16),
+    ) -> Decision {
+        let peer = peer(way, ip);
+        if own.contains(peer) {
+            return Decision::Allow;
+        }
+        self.context
+            .policy
+            .decide(*peer, direction, (ip.protocol, port))
+    }
+
+    fn passes(&self, decision: Decision) -> bool {
+        match self.context.mode {
+            Mode::Observe => true,
+            Mode::Enforce => decision == Decision::Allow,
+            Mode::Lockdown => false,
+        }
+    }
+
+    /// Records a flow if its packet passes.
+    fn remember(&mut self, key: FlowKey, mut entry: Entry, here: Direction, ip: &Ip) {
+        if self.passes(entry.decision) {
+            entry.touch(self.context.now, entry.direction != here, ip);
+            self.flows.insert(key, entry);
+        }
+    }
+}
+
+fn opposite(direction: Direction) -> Direction {
+    match direction {
+        Direction::Egress => Direction::Ingress,
+        Direction::Ingress => Direction::Egress,
+    }
+}
