@@ -19,6 +19,7 @@ mod live;
 mod modes;
 mod node;
 mod numbers;
+mod openers;
 mod peers;
 mod ports;
 mod refused;
