@@ -38,12 +38,12 @@ impl Seen {
             (6, ..) if self.reset => 10,
             (6, [true, true], _) => 10,
             (6, [false, false], true) => 8000,
-            (6, [false, false], false) => 30,
-            (6, _, true) => 240,
-            (6, _, false) => 120,
+            (6, [true, false] | [false, true], true) => 240,
+            (6, [true, false] | [false, true], false) => 120,
             (17, ..) if self.answered => 180,
             (17, ..) => 30,
-            (1 | 58, ..) => 30,
+            // Before the handshake is complete, or an echo request.
+            (6, [false, false], false) | (1 | 58, ..) => 30,
             (132, ..) => 300,
             _ => 60,
         }

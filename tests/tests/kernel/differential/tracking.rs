@@ -34,10 +34,9 @@ impl Expectation<'_> {
             // Only the host may use an entry that the host created, and of a protocol that does not
             // show who opened a flow it opens its own.
             let is_anothers = way == FromHost && !entry.from_host && !shows_opener(ip.protocol);
-            !(entry.from_host && not_from_host)
-                && !(is_anothers && !reply)
-                // A SYN opens a flow.
-                && !(ip.is_opening && reply)
+            let is_other_sender = (entry.from_host && not_from_host) || (is_anothers && !reply);
+            // A SYN opens a flow.
+            !is_other_sender && !(ip.is_opening && reply)
         };
         if let Some(entry) = known.filter(may_use) {
             return self.known_flow(own, way, ip, key, entry);

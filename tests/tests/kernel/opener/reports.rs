@@ -11,9 +11,9 @@ use ringfence_common::{
 
 use super::{PROTOCOLS, fence, flow, other, packet, table};
 use crate::fence::{
-    Arriving, Dropped, FRIENDS, Fence, Leaving, Passed, Rejected, Way, any_protocol,
+    Arriving, Dropped, FRIENDS, Fence, Leaving, Passed, Rejected, UNKNOWN_PEER, Way, any_protocol,
 };
-use crate::frames::{IP, frame, icmp_error, icmp_of};
+use crate::frames::{Flow, IP, frame, icmp_error, icmp_of};
 
 const NEXT: TableId = TableId(50);
 const FORWARD: RuleSlot = RuleSlot(50);
@@ -136,6 +136,22 @@ fn a_denied_packet_is_reported_with_its_own_direction_and_rule() {
             ];
             assert_eq!(keys, own, "an aggregate for each");
         }
+    }
+}
+
+#[test]
+fn both_directions_with_an_unknown_peer_are_denied_for_that_reason() {
+    for (protocol, v6, opener) in cases() {
+        let mut fence = fence();
+        let flow = Flow {
+            peer: (UNKNOWN_PEER, 443),
+            ..flow(v6, 20_000)
+        };
+        fence.set_mode(Mode::Observe);
+        for way in [opener, other(opener), other(opener), opener, other(opener)] {
+            assert_eq!(fence.run(way, &packet(&flow, way, protocol)), Passed);
+        }
+        assert_eq!(fence.reasons(), [(DropReason::UnknownPeer, 0, 5)]);
     }
 }
 
