@@ -9,7 +9,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub mod description;
-pub mod opener;
+pub mod originator;
 pub mod seal;
 pub mod state;
 pub mod timeouts;
@@ -17,7 +17,7 @@ pub mod unreplied;
 
 pub use seal::{PlacedKey, SealedKey};
 pub use state::{
-    StateBytes, is_assured, is_open, is_replied, next_state, opens, restarts, shows_opener,
+    StateBytes, is_assured, is_open, is_replied, next_state, opens, restarts, shows_originator,
 };
 pub use timeouts::{Timeout, Timeouts, timeout};
 
@@ -98,15 +98,15 @@ pub mod flags {
     pub const ASSURED: u8 = 16;
     /// The rule that denies the other direction rejects.
     pub const REVERSE_REJECTED: u8 = 64;
-    /// Policy allowed the recorded opener since the peer's address has its present owner. Such an
-    /// opener stays recorded after a revocation, until it is silent ([`super::opener`]).
+    /// Policy allowed the recorded originator since the peer's address has its present owner. Such an
+    /// originator stays recorded after a revocation, until it is silent ([`super::originator`]).
     pub const WAS_ALLOWED: u8 = 32;
 }
 
 /// Value of `CT4` and `CT6`, and the body of a way of `CT_UNREPLIED4` and `CT_UNREPLIED6`; one cache
 /// line.
 ///
-/// `expires`, `state` and `opener_seen` change while the entry is in a map, each by a store of its
+/// `expires`, `state` and `originator_seen` change while the entry is in a map, each by a store of its
 /// own. Everything else is written once, is covered by `seal`, and is used only if the seal is
 /// right for a copy of it and for the key: the memory of an entry may be given to another key while
 /// a program reads it (`bpf_mem_alloc`, Linux commit fba1a1c6c912).
@@ -129,9 +129,9 @@ pub struct CtEntry {
     pub other_table: TableId,
     /// The peer's epoch at the last evaluation.
     pub epoch: u32,
-    /// When the recorded opener sent its last packet, dropped ones included, in units of
+    /// When the recorded originator sent its last packet, dropped ones included, in units of
     /// [`COARSE`]. Of protocols whose packets do not show who opened the flow.
-    pub opener_seen: u32,
+    pub originator_seen: u32,
     /// The [`RuleSlot`] that decided.
     pub rule: u16,
     /// The [`RuleSlot`] that decided the other direction ([`CtEntry::reverse`]).
@@ -144,8 +144,8 @@ pub struct CtEntry {
     pub owner: u16,
     /// The endpoint number of the other end; zero until one entry serves both.
     pub other_endpoint: u16,
-    /// Two bits each, a [`Verdict`] or 0, from the lowest: of the opener's direction, of the other
-    /// direction, of the opener's direction at the other end, of a staged policy. The last two are
+    /// Two bits each, a [`Verdict`] or 0, from the lowest: of the originator's direction, of the other
+    /// direction, of the originator's direction at the other end, of a staged policy. The last two are
     /// zero so far.
     pub verdicts: u8,
     /// Bits of [`flags`].
@@ -157,12 +157,12 @@ pub struct CtEntry {
 }
 shared_layout!(
     CtEntry, size 64, expires at 0, state at 8, seal at 16, recheck at 24, table at 32,
-    other_table at 36, epoch at 40, opener_seen at 44, rule at 48, reverse_rule at 50,
+    other_table at 36, epoch at 40, originator_seen at 44, rule at 48, reverse_rule at 50,
     other_rule at 52, peer at 54, owner at 56, other_endpoint at 58, verdicts at 60, flags at 61,
     reason at 62,
 );
 
-/// Nanoseconds in a unit of [`CtEntry::opener_seen`] and of a way's expiry: 2^26, about 67 ms. 32
+/// Nanoseconds in a unit of [`CtEntry::originator_seen`] and of a way's expiry: 2^26, about 67 ms. 32
 /// bits of it last nine years.
 pub const COARSE: u64 = 1 << COARSE_BITS;
 pub(crate) const COARSE_BITS: u32 = 26;
@@ -182,7 +182,7 @@ impl CtEntry {
         self.table = table;
         self.other_table = TableId::NONE;
         self.epoch = epoch;
-        self.opener_seen = 0;
+        self.originator_seen = 0;
         self.rule = 0;
         self.reverse_rule = 0;
         self.other_rule = 0;
@@ -232,14 +232,14 @@ impl CtEntry {
             && (self.recheck == FOREVER || boot() < self.recheck)
     }
 
-    /// The stored verdict of the opener's direction.
+    /// The stored verdict of the originator's direction.
     #[inline(always)]
     #[must_use]
     pub const fn verdict(&self) -> Verdict {
         Verdict::from_raw(self.verdicts & VERDICT)
     }
 
-    /// The stored verdict of the other direction as an opener; `None` if it was not evaluated.
+    /// The stored verdict of the other direction as an originator; `None` if it was not evaluated.
     #[inline(always)]
     #[must_use]
     pub const fn reverse(&self) -> Option<Verdict> {
@@ -293,7 +293,7 @@ impl CtEntry {
         self.is_in_assured() != wanted
     }
 
-    /// Stores a decision of policy for the opener's direction.
+    /// Stores a decision of policy for the originator's direction.
     #[inline(always)]
     pub const fn decide(&mut self, decision: &Decision, peer: IdentityId) {
         self.recheck = decision.recheck;
@@ -311,7 +311,7 @@ impl CtEntry {
         }
     }
 
-    /// Stores a decision about the other direction, beside that of the opener's.
+    /// Stores a decision about the other direction, in addition to that of the originator's.
     #[inline(always)]
     pub const fn decide_reverse(&mut self, of: &Self) {
         if of.recheck < self.recheck {

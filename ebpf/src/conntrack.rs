@@ -6,7 +6,7 @@
 //! flow that was denied and dropped is not stored.
 
 use ringfence_common::{
-    conntrack::{CtEntry, next_state, opener, opens, timeout, worth_storing},
+    conntrack::{CtEntry, next_state, opens, originator, timeout, worth_storing},
     drop_reason::DropReason,
     mode::{Action, Verdict},
 };
@@ -26,7 +26,7 @@ use crate::{
 /// Flag next to the [`Action`] that an out-of-line function returns in a register: the entry in
 /// this CPU's scratch slot denies the packet and must still be reported.
 pub const UNREPORTED: u32 = 1 << 8;
-/// Likewise the copy of the entry that was found.
+/// The same, for the copy of the entry that was found.
 pub const UNREPORTED_FOUND: u32 = 1 << 9;
 /// The packet passes, and the live entry must still be updated for it.
 pub const UPDATE_LIVE: u32 = 1 << 10;
@@ -136,21 +136,21 @@ fn established<A: Family>(context: &Context, flow: &FlowPacket<A>, found: &mut F
         if longer && verdict == Verdict::Allow {
             events::hit(found.entry.rule(), context.now);
         }
-    } else if flow.is_lasting_opener(found.entry) {
-        remember_opener(context, flow, found);
+    } else if flow.is_lasting_originator(found.entry) {
+        remember_originator(context, flow, found);
     }
     action
 }
 
-/// A dropped packet of an opener that policy allowed before. While it sends it stays the recorded
-/// opener, so its packets are no replies to what the other side may send.
+/// A dropped packet of an originator that policy allowed before. While it sends it stays the recorded
+/// originator, so its packets are no replies to what the other side may send.
 #[inline(always)]
-fn remember_opener<A: Family>(context: &Context, flow: &FlowPacket<A>, found: &mut Found) {
+fn remember_originator<A: Family>(context: &Context, flow: &FlowPacket<A>, found: &mut Found) {
     let state = found.entry.state.bits();
     let timeout = clock::timeout(timeout(state, flow.packet.protocol));
-    let seen = opener::coarse(context.now);
-    if opener::worth_storing(found.entry.opener_seen, seen) {
-        found.set_opener_seen(seen);
+    let seen = originator::coarse(context.now);
+    if originator::worth_storing(found.entry.originator_seen, seen) {
+        found.set_originator_seen(seen);
         set_expires::<A>(context, flow, found, (state, context.now + timeout));
     }
 }
@@ -185,9 +185,9 @@ fn update_live<A: Family>(context: &Context, flow: &FlowPacket<A>, found: &mut F
         set_expires::<A>(context, flow, found, (after, expires));
     }
     // By itself: replies extend the expiry too.
-    let seen = opener::coarse(context.now);
-    if !reply && opener::worth_storing(found.entry.opener_seen, seen) {
-        found.set_opener_seen(seen);
+    let seen = originator::coarse(context.now);
+    if !reply && originator::worth_storing(found.entry.originator_seen, seen) {
+        found.set_originator_seen(seen);
     }
     if after != before {
         found.change_state(before, after);
@@ -207,7 +207,7 @@ pub fn update_entry<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &
     entry.state = ringfence_common::conntrack::StateBytes::of(after);
     entry.expires = context.now + clock::timeout(timeout(after, packet.protocol));
     if !reply {
-        entry.opener_seen = opener::coarse(context.now);
+        entry.originator_seen = originator::coarse(context.now);
     }
 }
 

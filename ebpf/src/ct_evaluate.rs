@@ -1,5 +1,5 @@
 //! Evaluates policy for a flow and stores the result: new flows, stale entries, and packets against
-//! a denied opener.
+//! a denied originator.
 //!
 //! Invariants: a stale flow is evaluated *in its recorded direction*, whichever end sent the packet,
 //! so a revocation takes effect on the next packet in both directions. What is stored carries the
@@ -7,9 +7,9 @@
 
 use ringfence_common::{
     conntrack::{
-        CtEntry, flags,
-        opener::{Reversal, coarse, reversal},
-        opens, timeout,
+        CtEntry, flags, opens,
+        originator::{Reversal, coarse, reversal},
+        timeout,
     },
     drop_reason::DropReason,
     event::EventKind,
@@ -46,7 +46,7 @@ pub const NEW: u32 = 0;
 pub const CONTESTED: u32 = 1;
 /// one whose entry, in the scratch space, is stale or reopened,
 pub const STALE: u32 = 2;
-/// and one whose entry denies the opener, which is the other side.
+/// and one whose entry denies the originator, which is the other side.
 pub const REVERSED: u32 = 3;
 
 /// The evaluation of this CPU's [`CurrentPacket`]. Returns the [`Action`] with flags.
@@ -84,7 +84,7 @@ fn reevaluate<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &mut Ct
     evaluate(context, flow, (entry.direction(), port), entry);
 }
 
-/// An entry whose verdict is stale, that a SYN of the recorded direction reopens, or whose opener is
+/// An entry whose verdict is stale, that a SYN of the recorded direction reopens, or whose originator is
 /// denied while the other side sends.
 #[inline(always)]
 fn reevaluate_entry<A: Family>(
@@ -119,7 +119,7 @@ fn reevaluate_entry<A: Family>(
         stamp(entry, context, epoch);
     }
     if flow.is_reversed(entry) {
-        return against_opener(context, flow, entry, epoch, is_fresh);
+        return against_originator(context, flow, entry, epoch, is_fresh);
     }
     let kind = if entry.verdict() == before {
         None
@@ -134,10 +134,10 @@ fn reevaluate_entry<A: Family>(
     }
 }
 
-/// A packet of the side that did not open the flow, while policy denies the opener: passes if its own
-/// direction is allowed. The truth table is in [`ringfence_common::conntrack::opener`].
+/// A packet of the side that did not open the flow, while policy denies the originator: passes if its own
+/// direction is allowed. The truth table is in [`ringfence_common::conntrack::originator`].
 #[inline(always)]
-fn against_opener<A: Family>(
+fn against_originator<A: Family>(
     context: &Context,
     flow: &FlowPacket<A>,
     entry: &mut CtEntry,
@@ -202,7 +202,7 @@ fn against_opener<A: Family>(
     action as u32 | update
 }
 
-/// Fills in what a denied opener's entry knows about the other direction.
+/// Fills in what a denied originator's entry knows about the other direction.
 #[inline(always)]
 fn recall_reverse(entry: &CtEntry, into: &mut CtEntry) {
     into.verdicts = entry.reverse().unwrap_or(Verdict::Deny) as u8;
@@ -337,9 +337,9 @@ fn commit<A: Family>(
     }
     if passes {
         update_entry(context, flow, entry);
-    } else if known && flow.is_lasting_opener(entry) {
-        // It stays the recorded opener while it sends.
-        entry.opener_seen = coarse(context.now);
+    } else if known && flow.is_lasting_originator(entry) {
+        // It stays the recorded originator while it sends.
+        entry.originator_seen = coarse(context.now);
         let timeout = timeout(entry.state.bits(), flow.packet.protocol);
         entry.expires = context.now + clock::timeout(timeout);
     }

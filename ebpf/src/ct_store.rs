@@ -4,7 +4,7 @@
 //! Invariants: an entry is used by a copy whose seal is right for the flow's key, so that no memory
 //! that another CPU gives to another flow decides anything. A live assured entry takes precedence
 //! over an unreplied one. An entry is written in full to its new place before it is removed from the
-//! old one, so no packet misses both. Expiry, state and the opener's time are stored each by itself
+//! old one, so no packet misses both. Expiry, state and the originator's time are stored each by itself
 //! into the live entry, if it still has the seal of the copy; should it be given to another flow in
 //! the same nanoseconds, that flow lives shorter or longer, and its verdict is what it was.
 
@@ -23,7 +23,7 @@ use crate::{
 
 /// An entry in force.
 pub struct Found {
-    /// A copy that is proven to be the flow's.
+    /// A copy that is shown by its seal to be the flow's.
     pub entry: &'static mut CtEntry,
     /// Where it was copied from.
     live: *mut CtEntry,
@@ -31,7 +31,7 @@ pub struct Found {
     pub is_fresh: bool,
 }
 
-/// Copies an entry. The parts that change are read first: if the rest is proven afterwards to be the
+/// Copies an entry. The parts that change are read first: if the rest is shown afterwards to be the
 /// flow's, they are too.
 #[inline(always)]
 fn copy(live: *mut CtEntry, into: &mut CtEntry) {
@@ -108,13 +108,13 @@ impl Found {
         }
     }
 
-    /// Stores the time of the opener's last packet.
+    /// Stores the time of the originator's last packet.
     #[inline(always)]
-    pub fn set_opener_seen(&mut self, seen: u32) {
-        self.entry.opener_seen = seen;
+    pub fn set_originator_seen(&mut self, seen: u32) {
+        self.entry.originator_seen = seen;
         if self.is_current() {
             // SAFETY: as in `copy`; one store.
-            unsafe { write_volatile(&raw mut (*self.live).opener_seen, seen) };
+            unsafe { write_volatile(&raw mut (*self.live).originator_seen, seen) };
         }
     }
 

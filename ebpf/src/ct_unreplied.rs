@@ -35,7 +35,7 @@ pub struct Candidates {
     /// Rank and way of the endpoint's entry that goes first, the way in the lowest bits;
     /// [`NO_RANK`] if it has none.
     own: u64,
-    /// Likewise of those of endpoints over their share.
+    /// The same of those of endpoints over their share.
     other: u64,
     free: u32,
     free_way: u32,
@@ -56,26 +56,11 @@ fn set_word<A: Family>(set: *mut A::CtSet, way: u32, word: WayWord) {
     unsafe { write_volatile(A::way_word(set, way), word) };
 }
 
-/// Whether a way's key is this one.
-#[inline(always)]
-fn is_same<K>(key: &K, held: *const K) -> bool {
-    let key = core::ptr::from_ref(key).cast::<u32>();
-    let mut differences = 0;
-    for word in 0..size_of::<K>() / size_of::<u32>() {
-        // SAFETY: both are keys, whole words with the alignment of words. Another CPU may write the
-        // way, so each word is read once.
-        differences |=
-            unsafe { key.add(word).read() ^ read_volatile(held.cast::<u32>().add(word)) };
-    }
-    // A single comparison, because the verifier follows each branch.
-    differences == 0
-}
-
 /// The way of a key, or [`NO_WAY`].
 #[inline(always)]
 fn search<A: Family>(set: *mut A::CtSet, place: u64, key: &A::CtKey) -> u32 {
     for way in 0..NO_WAY {
-        if word::<A>(set, way).matches(place) && is_same(key, A::way_key(set, way)) {
+        if word::<A>(set, way).matches(place) && A::is_way_key(set, way, key) {
             return way;
         }
     }
@@ -171,7 +156,7 @@ fn survey<A: Family>(
     };
     for way in 0..NO_WAY {
         let word = word::<A>(set, way);
-        if word.matches(place) && is_same(key, A::way_key(set, way)) {
+        if word.matches(place) && A::is_way_key(set, way, key) {
             found.same_way = way;
         }
         let rank = word.rank() << 3 | u64::from(way);

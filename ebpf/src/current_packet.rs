@@ -6,7 +6,7 @@
 //! nest, so the content is the same from parsing to the verdict.
 
 use ringfence_common::{
-    conntrack::{CtEntry, flags, shows_opener},
+    conntrack::{CtEntry, flags, shows_originator},
     drop_reason::DropReason,
     endpoint::RecordSlot,
     mode::{Action, Direction, Mode, Verdict},
@@ -29,7 +29,7 @@ pub struct CurrentPacket<A> {
 }
 
 impl<A: Family> CurrentPacket<A> {
-    /// Keeps what later functions need beside the packet.
+    /// Keeps what later functions need in addition to the packet.
     #[inline(always)]
     pub fn keep(&mut self, context: &Context, from_workload: bool) {
         self.now = context.now;
@@ -121,31 +121,31 @@ impl<A: Family> FlowPacket<'_, A> {
         !self.from_workload && context.ingress_ifindex == 0
     }
 
-    /// Whether it is a packet of the recorded opener, which policy allowed before, of a protocol whose
+    /// Whether it is a packet of the recorded originator, which policy allowed before, of a protocol whose
     /// packets do not show who opened the flow.
     #[inline(always)]
-    pub fn is_lasting_opener(&self, entry: &CtEntry) -> bool {
+    pub fn is_lasting_originator(&self, entry: &CtEntry) -> bool {
         entry.flags & flags::WAS_ALLOWED != 0
             && !self.is_reply_of(entry)
-            && !shows_opener(self.packet.protocol)
+            && !shows_originator(self.packet.protocol)
     }
 
     /// Whether a socket of the host, which is always allowed, opens a flow where another sender with
-    /// its address is recorded as opener.
+    /// its address is recorded as originator.
     #[inline(always)]
     pub fn opens_from_host(&self, context: &Context, entry: &CtEntry) -> bool {
         self.is_from_host(context)
             && entry.flags & flags::HOST_INGRESS == 0
             && !self.is_reply_of(entry)
-            && !shows_opener(self.packet.protocol)
+            && !shows_originator(self.packet.protocol)
     }
 
-    /// Whether the packet is no reply, because policy denies the recorded opener, but may be allowed
+    /// Whether the packet is no reply, because policy denies the recorded originator, but may be allowed
     /// by itself.
     #[inline(always)]
     pub fn is_reversed(&self, entry: &CtEntry) -> bool {
         entry.verdict() == Verdict::Deny
             && self.is_reply_of(entry)
-            && !shows_opener(self.packet.protocol)
+            && !shows_originator(self.packet.protocol)
     }
 }

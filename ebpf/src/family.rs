@@ -69,6 +69,8 @@ pub trait Family: Parse + Announce + OwnSource + Reject + IpcacheKey + 'static {
     fn way_key(set: *mut Self::CtSet, way: u32) -> *mut Self::CtKey;
     /// The entry of a way, below [`WAYS`].
     fn way_entry(set: *mut Self::CtSet, way: u32) -> *mut CtEntry;
+    /// Whether a way's key is this one.
+    fn is_way_key(set: *mut Self::CtSet, way: u32, key: &Self::CtKey) -> bool;
     fn fragment_key(ifindex: u32, from_workload: bool, packet: &Packet<Self>) -> Self::FragmentKey;
     /// A copy of a record, to be checked against the key.
     fn fragment_find(key: &Self::FragmentKey) -> Option<FragmentPorts>;
@@ -82,19 +84,19 @@ pub trait Family: Parse + Announce + OwnSource + Reject + IpcacheKey + 'static {
     fn scratch_packet() -> Option<&'static mut CurrentPacket<Self>>;
     /// [`crate::conntrack::track_current`] as a global function.
     fn track() -> u32;
-    /// [`crate::conntrack::report_denied_flow`] likewise.
+    /// [`crate::conntrack::report_denied_flow`] as one.
     fn report_denied(which: u32, action: u32) -> u32;
-    /// [`crate::ct_evaluate::evaluate_flow`] likewise.
+    /// [`crate::ct_evaluate::evaluate_flow`] as one.
     fn evaluate_flow(task: u32, epoch: u32) -> u32;
     /// [`crate::ct_unreplied::find`] as a global function.
     fn find_unreplied() -> u32;
-    /// [`crate::ct_unreplied::renew`] likewise.
+    /// [`crate::ct_unreplied::renew`] as one.
     fn renew_unreplied(number: u32, protocol: u32, state: u32, expires: u64) -> u32;
-    /// [`crate::ct_store::store_entry`] likewise.
+    /// [`crate::ct_store::store_entry`] as one.
     fn store(which: u32, number: u32, protocol: u32, now: u64) -> u32;
-    /// [`crate::ct_store::relocate_entry`] likewise.
+    /// [`crate::ct_store::relocate_entry`] as one.
     fn relocate(number: u32, protocol: u32, now: u64) -> u32;
-    /// [`crate::ct_store::remove_entry`] likewise.
+    /// [`crate::ct_store::remove_entry`] as one.
     fn remove(number: u32) -> u32;
 }
 
@@ -248,6 +250,16 @@ impl Family for Ip4 {
     fn way_entry(set: *mut CtSet4, way: u32) -> *mut CtEntry {
         // SAFETY: as in `way_word`.
         unsafe { &raw mut (*(&raw mut (*set).ways).cast::<CtWay4>().add(masked(way))).entry }
+    }
+
+    #[inline(always)]
+    fn is_way_key(set: *mut CtSet4, way: u32, key: &CtKey4) -> bool {
+        // SAFETY: as in `way_word`. Read once: another CPU may write the way.
+        let held = unsafe { core::ptr::read_volatile(Self::way_key(set, way).cast::<[u32; 5]>()) };
+        let [a, b, c, d, e] = held;
+        let [g, h, i, j, k]: [u32; 5] = zerocopy::transmute!(*key);
+        // A single comparison, because the verifier follows each branch.
+        (a ^ g) | (b ^ h) | (c ^ i) | (d ^ j) | (e ^ k) == 0
     }
 
     #[inline(always)]
@@ -410,6 +422,16 @@ impl Family for Ip6 {
     fn way_entry(set: *mut CtSet6, way: u32) -> *mut CtEntry {
         // SAFETY: as in `way_word`.
         unsafe { &raw mut (*(&raw mut (*set).ways).cast::<CtWay6>().add(masked(way))).entry }
+    }
+
+    #[inline(always)]
+    fn is_way_key(set: *mut CtSet6, way: u32, key: &CtKey6) -> bool {
+        // SAFETY: as in `way_word`. Read once: another CPU may write the way.
+        let held = unsafe { core::ptr::read_volatile(Self::way_key(set, way).cast::<[u64; 6]>()) };
+        let [a, b, c, d, e, f] = held;
+        let [g, h, i, j, k, l]: [u64; 6] = zerocopy::transmute!(*key);
+        // A single comparison, because the verifier follows each branch.
+        (a ^ g) | (b ^ h) | (c ^ i) | (d ^ j) | (e ^ k) | (f ^ l) == 0
     }
 
     #[inline(always)]

@@ -121,7 +121,7 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
 /// enough: TC programs run with bottom halves disabled and do not nest.
 #[map]
 pub static SCRATCH: PerCpuArray<FlowEvent> = PerCpuArray::with_max_entries(1, 0);
-/// The proven copy of the packet's conntrack entry.
+/// The sealed copy of the packet's conntrack entry.
 #[map]
 static SCRATCH_FOUND: PerCpuArray<CtEntry> = PerCpuArray::with_max_entries(1, 0);
 /// The key of the packet's flow, where global functions find it.
@@ -257,7 +257,7 @@ pub fn ct_usage_excess(number: EndpointNumber) -> Excess {
         .map_or_else(Excess::default, |excess| *excess)
 }
 
-/// This CPU's proven copy of the packet's conntrack entry.
+/// This CPU's sealed copy of the packet's conntrack entry.
 #[inline(always)]
 pub fn scratch_found() -> Option<&'static mut CtEntry> {
     let slot = SCRATCH_FOUND.get_ptr_mut(0)?;

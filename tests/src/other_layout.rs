@@ -1,5 +1,5 @@
 //! Makes the pins of a stopped agent those of an agent with another layout: its fence stays
-//! attached and goes on with the same maps.
+//! attached and continues with the same maps.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -135,7 +135,7 @@ fn six(own: &CtEntry) -> [u8; 64] {
 fn moved(own: &CtEntry) -> [u8; 80] {
     let mut entry = [0xee; 80];
     copy(&mut entry, 0, &[own.flags.reverse_bits()]);
-    copy(&mut entry, 60, &own.opener_seen.to_ne_bytes());
+    copy(&mut entry, 60, &own.originator_seen.to_ne_bytes());
     copy(&mut entry, 64, &own.expires.to_ne_bytes());
     copy(&mut entry, 72, &[own.state.bits().reverse_bits()]);
     entry
@@ -152,7 +152,7 @@ fn moved_description() -> Description {
     };
     let mut entry = own.entry;
     entry.expires = Field { at: 64, size: 8 };
-    entry.opener_seen = Field { at: 60, size: 4 };
+    entry.originator_seen = Field { at: 60, size: 4 };
     for (at, bit) in entry.state.iter_mut().enumerate() {
         *bit = Bit {
             at: 72,

@@ -165,7 +165,7 @@ struct SweepCount {
     max_visits: usize,
     /// Live entries by endpoint interface.
     live: BTreeMap<u32, u64>,
-    /// Removed entries, likewise.
+    /// Removed entries, in the same order.
     removed: BTreeMap<u32, u64>,
 }
 

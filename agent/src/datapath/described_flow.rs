@@ -12,7 +12,7 @@ use ringfence_common::{
     conntrack::{
         CtEntry, CtKey4, CtKey6, SealedKey, StateBytes,
         description::{Bit, DescribedEntry, DescribedKey, DescribedMap, Description, Field},
-        flags, opener,
+        flags, originator,
     },
     ids::{RuleSlot, TableId},
     net::{Ip4, Ip6, Port},
@@ -150,14 +150,14 @@ fn read_entry(
     for (at, bit) in described.state.iter().enumerate() {
         state |= u8::from(is_set(*bit, bytes)?) << at;
     }
-    let seen = number(described.opener_seen, bytes).and_then(|seen| u32::try_from(seen).ok());
+    let seen = number(described.originator_seen, bytes).and_then(|seen| u32::try_from(seen).ok());
     let mut entry = CtEntry::default();
     entry.clear(TableId::NONE, 0);
     // The past, so the verdict, a deny, is never current.
     entry.recheck = 0;
     entry.expires = expires;
     entry.state = StateBytes::of(state);
-    entry.opener_seen = seen.unwrap_or_else(|| opener::coarse(now));
+    entry.originator_seen = seen.unwrap_or_else(|| originator::coarse(now));
     // The map that it is stored in: that of the assured entries, whose writes are single entries.
     // The kernel programs move it when its state changes.
     entry.flags = flags::ASSURED;

@@ -1,4 +1,4 @@
-//! Writes this version's description of conntrack beside the maps.
+//! Writes this version's description of conntrack next to the maps.
 //!
 //! Invariant: it is there before any program of this version is attached.
 

@@ -127,7 +127,7 @@ fn addresses(actual: &State, desired: &State, publish: &mut Vec<Action>) -> Vec<
         });
         changed.push(*change.key);
     });
-    // Before the epochs: whoever evaluates with a new epoch sees the new owner.
+    // Before the epochs: a packet that is evaluated with a new epoch sees the new owner.
     for address in &changed {
         let owners = [&actual.owners, &desired.owners].map(|owners| owners.get(address));
         let is_new = match owners {

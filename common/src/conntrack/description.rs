@@ -1,4 +1,4 @@
-//! A description of the conntrack maps, pinned beside them, so that agents with another layout can
+//! A description of the conntrack maps, pinned next to them, so that agents with another layout can
 //! read what is needed to continue the flows.
 //!
 //! Invariants: the layout of this type never changes; what it says can. Fields are added at
@@ -74,8 +74,8 @@ shared_layout!(DescribedKey, size 24);
 pub struct DescribedEntry {
     /// Tick-clock time after which the entry is dead, in nanoseconds.
     pub expires: Field,
-    /// When the opener sent its last packet, on the tick clock in units of 2^26 nanoseconds.
-    pub opener_seen: Field,
+    /// When the originator sent its last packet, on the tick clock in units of 2^26 nanoseconds.
+    pub originator_seen: Field,
     /// The bits of [`super::state`], from the lowest.
     pub state: [Bit; 8],
     /// [`flags::FROM_WORKLOAD`].
@@ -200,13 +200,14 @@ macro_rules! sets {
 impl Description {
     /// This version's maps.
     #[allow(clippy::cast_possible_truncation, reason = "as in `field`")]
+    #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
     pub const OWN: Self = Self {
         magic: MAGIC,
         key4: key!(CtKey4, 4),
         key6: key!(CtKey6, 16),
         entry: DescribedEntry {
             expires: field(offset_of!(CtEntry, expires), 8),
-            opener_seen: field(offset_of!(CtEntry, opener_seen), 4),
+            originator_seen: field(offset_of!(CtEntry, originator_seen), 4),
             // A byte for each bit (`StateBytes`).
             state: {
                 let mut bits = [bit(0, 0); 8];
@@ -229,10 +230,11 @@ impl Description {
 
     /// The maps of ABI version 6, which has no description: keys as they are now, all entries in
     /// hashes, expiry at 0, verdict at 56, a byte of state bits at 57 and of flags at 58.
+    #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
     pub const ABI6: Self = Self {
         entry: DescribedEntry {
             expires: field(0, 8),
-            opener_seen: field(0, 0),
+            originator_seen: field(0, 0),
             state: {
                 let mut bits = [bit(57, 0); 8];
                 let mut at = 0;

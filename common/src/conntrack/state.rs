@@ -114,10 +114,10 @@ pub const fn next_state(before: u8, proto: u8, reply: bool, tcp: TcpFlags) -> u8
 }
 
 /// Whether the packets of a protocol show which end opened the flow: TCP by its SYN, ICMP echo by its
-/// type. Of other protocols either end may be taken for the opener ([`super::opener`]).
+/// type. Of other protocols either end may be taken for the originator ([`super::originator`]).
 #[inline(always)]
 #[must_use]
-pub const fn shows_opener(proto: u8) -> bool {
+pub const fn shows_originator(proto: u8) -> bool {
     matches!(proto, protocol::TCP | protocol::ICMP | protocol::ICMPV6)
 }
 

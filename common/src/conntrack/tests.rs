@@ -231,7 +231,7 @@ fn an_entry_is_sealed_for_its_own_key_and_decision_only() {
     let live = CtEntry {
         expires: 99,
         state: StateBytes::of(3),
-        opener_seen: 4,
+        originator_seen: 4,
         ..entry
     };
     assert!(live.is_sealed_for(&key), "what changes is not sealed");

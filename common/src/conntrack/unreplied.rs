@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_within_its_share_always_finds_room_beside_a_flood() {
+    fn an_endpoint_within_its_share_always_finds_room_during_a_flood() {
         for own in [NO_RANK, UNREPLIED, OPEN_ENTRY] {
             assert_eq!(choose(false, 1, own, NO_RANK), Choice::Free);
             for other in [UNREPLIED, OPEN_ENTRY] {

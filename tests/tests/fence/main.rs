@@ -19,7 +19,7 @@ mod live;
 mod modes;
 mod node;
 mod numbers;
-mod openers;
+mod originators;
 mod peers;
 mod ports;
 mod refused;

@@ -110,7 +110,7 @@ impl Connections {
         })
     }
 
-    /// The server speaks first: what it sends passes as a reply only.
+    /// The server sends first: what it sends passes as a reply only.
     fn check(&mut self) -> Result<()> {
         for asked in &self.asked {
             asked.answer()?;

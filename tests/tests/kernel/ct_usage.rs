@@ -135,10 +135,10 @@ fn a_reply_to_a_replaced_flow_is_denied_and_named() {
     fence.allow(Direction::Egress, UDP, 443);
     let first = connection(false, 1);
     fence.passes(Leaving, &first.outbound(UDP, 0), "the first flow");
-    let stranger = connection(false, 60_001);
+    let unasked = connection(false, 60_001);
     fence.denies(
         Arriving,
-        &stranger.inbound(UDP, 0),
+        &unasked.inbound(UDP, 0),
         DropReason::Policy,
         "control: nothing was replaced yet",
     );
@@ -177,7 +177,7 @@ fn observe_lets_replies_to_replaced_flows_pass() {
 
 /// Another interface, with an endpoint that the flooder has to leave room for.
 #[test]
-fn an_endpoint_within_its_share_finds_room_beside_a_flood() {
+fn an_endpoint_within_its_share_finds_room_during_a_flood() {
     let mut fence = Fence::new();
     fence.allow(Direction::Egress, UDP, 443);
     let mut neighbour = Endpoint {

@@ -29,7 +29,7 @@ mod loaded;
 mod malformed;
 mod migration;
 mod object;
-mod opener;
+mod originator;
 mod policy;
 mod policy_cache;
 mod recycled;

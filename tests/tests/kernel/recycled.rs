@@ -156,7 +156,7 @@ fn an_identity_of_another_address_is_not_used() {
 fn an_identity_of_another_address_allows_nothing_to_its_holder() {
     for v6 in [false, true] {
         let mut fence = Fence::new();
-        // A rule for everybody but others.
+        // A rule for all but others.
         let (allow, deny) = (Verdict::Allow, Verdict::Deny);
         for (class, verdict) in [(FRIENDS, allow), (OTHERS, deny)] {
             let row = PolicyRow::lasting(verdict, RULE);

@@ -32,7 +32,7 @@ fn allowed(key: &CtKey4, flags: u8) -> CtEntry {
         state: StateBytes::of(0b1000_0011),
         recheck: FOREVER,
         table: TableId(9),
-        opener_seen: 77,
+        originator_seen: 77,
         verdicts: 1,
         rule: 20,
         peer: 17,
@@ -84,7 +84,7 @@ fn an_own_entry_keeps_what_it_knows_of_the_flow_and_loses_its_verdict() {
     check_decides_nothing(entry, &key(1));
     assert_eq!(entry.flags, kept | flags::ASSURED);
     assert_eq!((entry.expires, entry.state), (LATER, before.state));
-    assert_eq!((entry.opener_seen, entry.rule), (77, 0));
+    assert_eq!((entry.originator_seen, entry.rule), (77, 0));
 }
 
 #[test]
@@ -138,7 +138,11 @@ fn entries_of_abi_6_are_read() {
         let all = flags::FROM_WORKLOAD | flags::WAS_ALLOWED | flags::ASSURED;
         assert_eq!(read[0].1.flags, all);
         assert_eq!(read[0].1.state.bits(), 0b1000_0011);
-        assert_eq!(read[0].1.opener_seen, opener::coarse(NOW), "not recorded");
+        assert_eq!(
+            read[0].1.originator_seen,
+            originator::coarse(NOW),
+            "not recorded"
+        );
     }
     let denied = flows(&six, &six.assured[0], key(1).as_bytes(), &entry6(2, 1, 0));
     assert_eq!(denied[0].1.flags, flags::ASSURED);

@@ -23,7 +23,7 @@ const PASSES: [&str; 19] = [
     "original direction",
     "evaluated again, original direction",
     "evaluated again, reply direction",
-    "by itself, against a denied opener",
+    "by itself, against a denied originator",
     "takes the flow over",
     "new flow",
     "reply direction",

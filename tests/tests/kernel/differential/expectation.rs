@@ -12,7 +12,7 @@ use ringfence_common::{
     mode::{Direction, Mode},
 };
 
-use super::flows::{Entry, FlowKey, Stamp, is_near, shows_opener};
+use super::flows::{Entry, FlowKey, Stamp, is_near, shows_originator};
 use super::parse::{Discovery, Ip, Kind, Parsed, Quote, Reasons, parse};
 use crate::fence::Way::{self, *};
 
@@ -178,7 +178,7 @@ impl<'a> Expectation<'a> {
                     && own.contains(&key.0[0].0)
                     && (entry.decision == Decision::Allow
                         || (entry.direction != quoted_direction
-                            && !shows_opener(quote.protocol)
+                            && !shows_originator(quote.protocol)
                             && entry.other_side == Some(true))) =>
             {
                 Pass("ICMP error about a flow")

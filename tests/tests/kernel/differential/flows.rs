@@ -24,10 +24,10 @@ const LATE: u64 = 2;
 pub(super) struct Seen {
     answered: bool,
     established: bool,
-    /// FIN of the opener, and of the other side.
+    /// FIN of the originator, and of the other side.
     fin: [bool; 2],
     reset: bool,
-    /// Whether opener and other side went on after the reset.
+    /// Whether originator and other side continued after the reset.
     after_reset: [bool; 2],
 }
 
@@ -82,20 +82,20 @@ pub(super) type Stamp = (TableId, u64);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub(super) decision: Decision,
-    /// The opener's.
+    /// The originator's.
     pub(super) direction: Direction,
     pub(super) from_host: bool,
     /// Whether the direction is a guess.
     pub(super) picked_up: bool,
     pub(super) stamp: Stamp,
-    /// Whether policy allowed the opener since the peer's address has this owner.
+    /// Whether policy allowed the originator since the peer's address has this owner.
     pub(super) was_allowed: bool,
     pub(super) owner: u64,
     /// Whether the other side's own direction is known to be allowed.
     pub(super) other_side: Option<bool>,
     pub(super) seen: Seen,
-    /// When the opener sent its last packet.
-    pub(super) opener_seen: u64,
+    /// When the originator sent its last packet.
+    pub(super) originator_seen: u64,
     pub(super) expires: u64,
 }
 
@@ -105,25 +105,25 @@ impl Entry {
         self.seen = self.seen.after(reply, ip);
         self.expires = now + self.seen.timeout(ip.protocol);
         if !reply {
-            self.opener_seen = now;
+            self.originator_seen = now;
         }
     }
 
-    /// A packet of the opener was dropped.
-    pub(super) fn hear(&mut self, now: u64, protocol: u8) {
-        self.opener_seen = now;
+    /// A packet of the originator was dropped.
+    pub(super) fn receive(&mut self, now: u64, protocol: u8) {
+        self.originator_seen = now;
         self.expires = now + self.seen.timeout(protocol);
     }
 
-    /// Whether the other side may become the opener.
+    /// Whether the other side may become the originator.
     pub(super) fn gives_way(&self, now: u64, owner: u64, protocol: u8) -> bool {
-        let silent = now - self.opener_seen >= self.seen.timeout(protocol);
+        let silent = now - self.originator_seen >= self.seen.timeout(protocol);
         !self.was_allowed || self.owner != owner || silent
     }
 
-    /// Whether at this time the entry is about to die, or its opener about to be silent.
+    /// Whether at this time the entry is about to die, or its originator about to be silent.
     pub(super) fn is_near_an_edge(&self, now: u64, protocol: u8) -> bool {
-        let silent = self.opener_seen + self.seen.timeout(protocol);
+        let silent = self.originator_seen + self.seen.timeout(protocol);
         is_near(self.expires, now) || is_near(silent, now)
     }
 }
@@ -134,6 +134,6 @@ pub(super) fn is_near(edge: u64, now: u64) -> bool {
 }
 
 /// Whether the packets of a protocol show which end opened the flow.
-pub(super) fn shows_opener(protocol: u8) -> bool {
+pub(super) fn shows_originator(protocol: u8) -> bool {
     matches!(protocol, 1 | 6 | 58)
 }

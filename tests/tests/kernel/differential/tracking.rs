@@ -1,8 +1,8 @@
 //! The model's conntrack: which entry covers a packet, what policy says about it, and what is recorded.
 //!
-//! Written from the rules: a flow is decided in the direction of its opener, with what is in force now. Of
+//! Written from the rules: a flow is decided in the direction of its originator, with what is in force now. Of
 //! protocols that do not show who opened a flow, a packet of the other side passes also if its own
-//! direction is allowed; the recorded opener changes only if it was never allowed or was silent.
+//! direction is allowed; the recorded originator changes only if it was never allowed or was silent.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use super::expectation::{
     Expected::{self, Pass},
     direction, flow_key, peer,
 };
-use super::flows::{Entry, FlowKey, Seen, shows_opener};
+use super::flows::{Entry, FlowKey, Seen, shows_originator};
 use super::parse::Ip;
 use crate::fence::Way::{self, *};
 
@@ -33,7 +33,7 @@ impl Expectation<'_> {
             let reply = entry.direction != here;
             // Only the host may use an entry that the host created, and of a protocol that does not
             // show who opened a flow it opens its own.
-            let is_anothers = way == FromHost && !entry.from_host && !shows_opener(ip.protocol);
+            let is_anothers = way == FromHost && !entry.from_host && !shows_originator(ip.protocol);
             let is_other_sender = (entry.from_host && not_from_host) || (is_anothers && !reply);
             // A SYN opens a flow.
             !is_other_sender && !(ip.is_opening && reply)
@@ -79,14 +79,14 @@ impl Expectation<'_> {
         let allowed = entry.decision == Decision::Allow;
         // A packet of such a protocol is no reply to a flow that is denied, but may open one.
         let reply = entry.direction != direction(way);
-        if reply && !allowed && !shows_opener(ip.protocol) {
-            return self.against_opener(own, way, ip, (key, entry));
+        if reply && !allowed && !shows_originator(ip.protocol) {
+            return self.against_originator(own, way, ip, (key, entry));
         }
         entry.was_allowed |= allowed;
         if self.passes(entry.decision) {
             entry.touch(self.context.now, reply, ip);
-        } else if !reply && !shows_opener(ip.protocol) && entry.was_allowed {
-            entry.hear(self.context.now, ip.protocol);
+        } else if !reply && !shows_originator(ip.protocol) && entry.was_allowed {
+            entry.receive(self.context.now, ip.protocol);
         }
         self.flows.insert(key, entry);
         let why = match (ip.is_opening, fresh, reply) {
@@ -133,8 +133,8 @@ impl Expectation<'_> {
         }
     }
 
-    /// A packet of the other side of a flow whose opener is denied now.
-    fn against_opener(
+    /// A packet of the other side of a flow whose originator is denied now.
+    fn against_originator(
         &mut self,
         own: &[IpAddr],
         way: Way,
@@ -164,7 +164,7 @@ impl Expectation<'_> {
             entry.touch(self.context.now, true, ip);
         }
         self.flows.insert(key, entry);
-        self.conclude(decision, "by itself, against a denied opener", ip)
+        self.conclude(decision, "by itself, against a denied originator", ip)
     }
 
     /// A new entry for a flow with the packet's peer.
@@ -180,7 +180,7 @@ impl Expectation<'_> {
             owner: self.context.policy.owner(peer),
             other_side: None,
             seen: Seen::default(),
-            opener_seen: 0,
+            originator_seen: 0,
             expires: 0,
         }
     }

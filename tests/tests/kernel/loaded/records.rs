@@ -73,7 +73,7 @@ impl Loaded {
         self.rewrite(|mut record| {
             let entry = record.entry();
             entry.expires = entry.expires.saturating_sub(by);
-            entry.opener_seen = entry.opener_seen.wrapping_sub(coarse);
+            entry.originator_seen = entry.originator_seen.wrapping_sub(coarse);
             if let Record::Way(_, word, _) = record {
                 let expires = (word.0 & 0xffff_ffff).saturating_sub(u64::from(coarse));
                 word.0 = word.0 >> 32 << 32 | expires;

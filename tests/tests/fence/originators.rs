@@ -1,4 +1,4 @@
-//! Two workloads that speak between the same two UDP ports (SIP, NTP, gossip): what policy allows one
+//! Two workloads that send between the same two UDP ports (SIP, NTP, gossip): what policy allows one
 //! of them arrives at once, whatever the other did before.
 
 use std::net::{SocketAddr, UdpSocket};
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::testbed::{SHORT, SOON, Testbed, apply, run};
 
 const PORT: u16 = 5060;
-/// Between two datagrams that nobody has answered yet.
+/// Between two datagrams without a reply so far.
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// A policy whose subject accepts these rules only.
@@ -35,7 +35,7 @@ ports = ["udp/{PORT}"]
     )
 }
 
-const NOBODY: &str = "ingress = []";
+const NONE: &str = "ingress = []";
 
 /// A socket of each end in one family, both bound to [`PORT`].
 struct Pair {
@@ -129,7 +129,7 @@ fn the_open_direction_of_the_same_ports_passes_when_the_other_is_shut() -> Resul
         pair.arrives(A).context("both directions are open")?;
         pair.arrives(B).context("both directions are open")?;
     }
-    apply(&agent, &[a, accepts("b", NOBODY)].concat())?;
+    apply(&agent, &[a, accepts("b", NONE)].concat())?;
     for pair in &mut pairs {
         pair.is_silent(A).context("what is shut")?;
         for _ in 0..3 {
@@ -149,7 +149,7 @@ fn the_open_direction_of_the_same_ports_passes_when_the_other_is_shut() -> Resul
 #[test]
 fn a_flow_that_was_only_observed_does_not_shut_the_other_direction() -> Result<()> {
     let testbed = testbed()?;
-    let policies = [accepts("a", &from("b")), accepts("b", NOBODY)].concat();
+    let policies = [accepts("a", &from("b")), accepts("b", NONE)].concat();
     let agent = testbed.agent("observe", &policies)?;
     let mut pairs = [Pair::new(&testbed, false)?, Pair::new(&testbed, true)?];
     for pair in &mut pairs {

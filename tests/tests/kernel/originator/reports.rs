@@ -26,10 +26,10 @@ const fn direction(way: Way) -> Direction {
     }
 }
 
-/// Makes [`NEXT`] a table with these rows for the opener and for the other side.
-fn rules(fence: &mut Fence, opener: Way, forward: PolicyRow, backward: PolicyRow) {
-    fence.put_row(any_protocol(NEXT, FRIENDS, direction(opener)), forward);
-    let back = direction(other(opener));
+/// Makes [`NEXT`] a table with these rows for the originator and for the other side.
+fn rules(fence: &mut Fence, originator: Way, forward: PolicyRow, backward: PolicyRow) {
+    fence.put_row(any_protocol(NEXT, FRIENDS, direction(originator)), forward);
+    let back = direction(other(originator));
     fence.put_row(any_protocol(NEXT, FRIENDS, back), backward);
 }
 
@@ -41,41 +41,42 @@ fn cases() -> impl Iterator<Item = (u8, bool, Way)> {
     PROTOCOLS
         .into_iter()
         .flat_map(|(protocol, ..)| [false, true].map(|v6| (protocol, v6)))
-        .flat_map(|(protocol, v6)| [Leaving, Arriving].map(|opener| (protocol, v6, opener)))
+        .flat_map(|(protocol, v6)| [Leaving, Arriving].map(|originator| (protocol, v6, originator)))
 }
 
 /// A flow that is allowed and answered.
-fn open(fence: &mut Fence, protocol: u8, v6: bool, opener: Way) -> [Vec<u8>; 2] {
-    let frames = [opener, other(opener)].map(|way| packet(&flow(v6, 20_000), way, protocol));
-    fence.govern(opener, true, true);
-    fence.passes(opener, &frames[0], "the opener");
-    fence.passes(other(opener), &frames[1], "the reply");
+fn open(fence: &mut Fence, protocol: u8, v6: bool, originator: Way) -> [Vec<u8>; 2] {
+    let frames =
+        [originator, other(originator)].map(|way| packet(&flow(v6, 20_000), way, protocol));
+    fence.govern(originator, true, true);
+    fence.passes(originator, &frames[0], "the originator");
+    fence.passes(other(originator), &frames[1], "the reply");
     fence.events();
     frames
 }
 
 #[test]
 fn a_packet_that_passes_by_its_own_direction_is_reported_with_it() {
-    for (protocol, v6, opener) in cases() {
+    for (protocol, v6, originator) in cases() {
         let mut fence = fence();
         let allow = PolicyRow::lasting(Verdict::Allow, BACKWARD);
-        rules(&mut fence, opener, deny(FORWARD), allow);
-        let [first, answer] = open(&mut fence, protocol, v6, opener);
+        rules(&mut fence, originator, deny(FORWARD), allow);
+        let [first, answer] = open(&mut fence, protocol, v6, originator);
         fence.edit(|endpoint| endpoint.table = NEXT);
         for _ in 0..3 {
-            fence.passes(other(opener), &answer, "by itself");
+            fence.passes(other(originator), &answer, "by itself");
         }
         let events = fence.events();
         let said: Vec<_> = events
             .iter()
             .map(|it| (it.kind, it.verdict, it.direction, it.rule))
             .collect();
-        let back = direction(other(opener)) as u8;
+        let back = direction(other(originator)) as u8;
         let own = (EventKind::New as u8, Verdict::Allow as u8, back, BACKWARD);
         assert_eq!(said, [own], "once");
         assert_eq!((fence.hits(BACKWARD), fence.hits(FORWARD)), (1, 0));
 
-        assert_eq!(fence.run(opener, &first), Dropped);
+        assert_eq!(fence.run(originator, &first), Dropped);
         let events = fence.events();
         let denied: Vec<_> = events
             .iter()
@@ -85,7 +86,7 @@ fn a_packet_that_passes_by_its_own_direction_is_reported_with_it() {
         let own = (
             EventKind::Denied as u8,
             reason,
-            direction(opener) as u8,
+            direction(originator) as u8,
             FORWARD,
         );
         assert_eq!(denied, [own]);
@@ -94,11 +95,11 @@ fn a_packet_that_passes_by_its_own_direction_is_reported_with_it() {
 
 #[test]
 fn a_denied_packet_is_reported_with_its_own_direction_and_rule() {
-    for (protocol, v6, opener) in cases() {
+    for (protocol, v6, originator) in cases() {
         for mode in [Mode::Enforce, Mode::Observe] {
             let mut fence = fence();
-            rules(&mut fence, opener, deny(FORWARD), deny(BACKWARD));
-            let [first, answer] = open(&mut fence, protocol, v6, opener);
+            rules(&mut fence, originator, deny(FORWARD), deny(BACKWARD));
+            let [first, answer] = open(&mut fence, protocol, v6, originator);
             fence.edit(|endpoint| endpoint.table = NEXT);
             fence.set_mode(mode);
             let outcome = if mode == Mode::Enforce {
@@ -110,17 +111,17 @@ fn a_denied_packet_is_reported_with_its_own_direction_and_rule() {
             // assured map meanwhile.
             for _ in 0..4 {
                 fence.age_flows(2 * ringfence_common::SECOND);
-                assert_eq!(fence.run(other(opener), &answer), outcome);
-                assert_eq!(fence.run(opener, &first), outcome);
+                assert_eq!(fence.run(other(originator), &answer), outcome);
+                assert_eq!(fence.run(originator, &first), outcome);
             }
             let hits = (fence.hits(FORWARD), fence.hits(BACKWARD));
             assert_eq!(
                 hits,
                 (4, 4),
-                "one for each packet, {mode:?} {opener:?} {protocol}"
+                "one for each packet, {mode:?} {originator:?} {protocol}"
             );
             let events = fence.events();
-            for (way, rule) in [(opener, FORWARD), (other(opener), BACKWARD)] {
+            for (way, rule) in [(originator, FORWARD), (other(originator), BACKWARD)] {
                 let of_way = events
                     .iter()
                     .filter(|it| it.direction == direction(way) as u8);
@@ -131,8 +132,8 @@ fn a_denied_packet_is_reported_with_its_own_direction_and_rule() {
             keys.sort_by_key(|key| key.rule.0);
             let keys: Vec<_> = keys.iter().map(|key| (key.rule, key.direction)).collect();
             let own = [
-                (FORWARD, direction(opener) as u8),
-                (BACKWARD, direction(other(opener)) as u8),
+                (FORWARD, direction(originator) as u8),
+                (BACKWARD, direction(other(originator)) as u8),
             ];
             assert_eq!(keys, own, "an aggregate for each");
         }
@@ -141,14 +142,20 @@ fn a_denied_packet_is_reported_with_its_own_direction_and_rule() {
 
 #[test]
 fn both_directions_with_an_unknown_peer_are_denied_for_that_reason() {
-    for (protocol, v6, opener) in cases() {
+    for (protocol, v6, originator) in cases() {
         let mut fence = fence();
         let flow = Flow {
             peer: (UNKNOWN_PEER, 443),
             ..flow(v6, 20_000)
         };
         fence.set_mode(Mode::Observe);
-        for way in [opener, other(opener), other(opener), opener, other(opener)] {
+        for way in [
+            originator,
+            other(originator),
+            other(originator),
+            originator,
+            other(originator),
+        ] {
             assert_eq!(fence.run(way, &packet(&flow, way, protocol)), Passed);
         }
         assert_eq!(fence.reasons(), [(DropReason::UnknownPeer, 0, 5)]);
@@ -157,25 +164,29 @@ fn both_directions_with_an_unknown_peer_are_denied_for_that_reason() {
 
 #[test]
 fn a_rule_that_rejects_the_other_direction_answers_each_packet() {
-    for (protocol, v6, opener) in cases() {
+    for (protocol, v6, originator) in cases() {
         let mut fence = fence();
         let reject = deny(BACKWARD).with(row::REJECT | row::THEN_REJECT);
-        rules(&mut fence, opener, deny(FORWARD), reject);
-        let [first, answer] = open(&mut fence, protocol, v6, opener);
+        rules(&mut fence, originator, deny(FORWARD), reject);
+        let [first, answer] = open(&mut fence, protocol, v6, originator);
         fence.edit(|endpoint| endpoint.table = NEXT);
         for _ in 0..3 {
-            assert_eq!(fence.run(other(opener), &answer), Rejected);
-            assert_eq!(fence.run(opener, &first), Dropped, "its rule only drops");
+            assert_eq!(fence.run(other(originator), &answer), Rejected);
+            assert_eq!(
+                fence.run(originator, &first),
+                Dropped,
+                "its rule only drops"
+            );
         }
-        // And the reverse: the opener's rule rejects, and the other direction's does not.
+        // And the reverse: the originator's rule rejects, and the other direction's does not.
         let reject = deny(FORWARD).with(row::REJECT | row::THEN_REJECT);
         fence.clear_flows();
-        rules(&mut fence, opener, reject, deny(BACKWARD));
-        open(&mut fence, protocol, v6, opener);
+        rules(&mut fence, originator, reject, deny(BACKWARD));
+        open(&mut fence, protocol, v6, originator);
         fence.edit(|endpoint| endpoint.table = NEXT);
         for _ in 0..3 {
-            assert_eq!(fence.run(other(opener), &answer), Dropped);
-            assert_eq!(fence.run(opener, &first), Rejected);
+            assert_eq!(fence.run(other(originator), &answer), Dropped);
+            assert_eq!(fence.run(originator, &first), Rejected);
         }
     }
 }
@@ -197,19 +208,19 @@ fn error(v6: bool, quoted: &[u8]) -> Vec<u8> {
 
 #[test]
 fn an_error_passes_about_a_packet_that_passed_by_its_own_direction() {
-    for (protocol, v6, opener) in cases() {
-        let back = other(opener);
+    for (protocol, v6, originator) in cases() {
+        let back = other(originator);
         let mut fence = fence();
-        let [first, answer] = open(&mut fence, protocol, v6, opener);
+        let [first, answer] = open(&mut fence, protocol, v6, originator);
         fence.passes(
             back,
             &error(v6, &first),
-            "control: about the opener's packet",
+            "control: about the originator's packet",
         );
-        fence.govern(opener, false, true);
+        fence.govern(originator, false, true);
         fence.passes(back, &answer, "by itself");
-        fence.passes(opener, &error(v6, &answer), "about what passed");
-        assert_eq!(fence.run(opener, &first), Dropped);
+        fence.passes(originator, &error(v6, &answer), "about what passed");
+        assert_eq!(fence.run(originator, &first), Dropped);
         let about_denied = error(v6, &first);
         let reason = DropReason::IcmpErrorUnmatched;
         fence.denies(back, &about_denied, reason, "about what was dropped");
@@ -217,7 +228,7 @@ fn an_error_passes_about_a_packet_that_passed_by_its_own_direction() {
         fence.edit(|endpoint| endpoint.table = table(false, false));
         assert_eq!(fence.run(back, &answer), Dropped);
         fence.denies(
-            opener,
+            originator,
             &error(v6, &answer),
             reason,
             "neither direction is allowed",

@@ -1,9 +1,9 @@
-//! Protocols whose packets do not show who opened the flow (UDP, SCTP, raw): each direction is judged
-//! as an opener, and the recorded opener changes only under the conditions of the truth table.
+//! Protocols whose packets do not show who opened the flow (UDP, SCTP, raw): each direction is evaluated
+//! as an originator, and the recorded originator changes only under the conditions of the truth table.
 //!
 //! The expected outcomes are written from the rules, not from the programs: a packet passes if
-//! policy allows its own direction, or if it answers a recorded opener that is allowed now. A sender
-//! becomes the recorded opener if the other side was never allowed, or was silent for a timeout.
+//! policy allows its own direction, or if it answers a recorded originator that is allowed now. A sender
+//! becomes the recorded originator if the other side was never allowed, or was silent for a timeout.
 
 mod faults;
 mod reports;
@@ -78,10 +78,10 @@ fn packet(flow: &Flow, way: Way, protocol: u8) -> Vec<u8> {
 }
 
 impl Fence {
-    /// Puts a table in force that allows this to a flow's opener, which sends this way, and to the
+    /// Puts a table in force that allows this to a flow's originator, which sends this way, and to the
     /// other side.
-    fn govern(&mut self, opener: Way, forward: bool, backward: bool) {
-        let in_force = if opener == Leaving {
+    fn govern(&mut self, originator: Way, forward: bool, backward: bool) {
+        let in_force = if originator == Leaving {
             table(forward, backward)
         } else {
             table(backward, forward)
@@ -118,15 +118,15 @@ struct Row {
     /// Seconds after which a side is silent.
     timeout: u64,
     v6: bool,
-    /// The direction of the opener's packets.
-    opener: Way,
+    /// The direction of the originator's packets.
+    originator: Way,
     forward: bool,
     backward: bool,
-    /// Whether policy allowed the opener before.
+    /// Whether policy allowed the originator before.
     was_allowed: bool,
     silent: bool,
-    /// Whether the opener sends the first packet after the change.
-    opener_first: bool,
+    /// Whether the originator sends the first packet after the change.
+    originator_first: bool,
     mode: Mode,
 }
 
@@ -138,29 +138,29 @@ fn rows(protocol: u8, timeout: u64) -> Vec<Row> {
             protocol,
             timeout,
             v6: bit(0),
-            opener: if bit(1) { Leaving } else { Arriving },
+            originator: if bit(1) { Leaving } else { Arriving },
             forward: bit(2),
             backward: bit(3),
             was_allowed: bit(4),
             silent: bit(5),
-            opener_first: bit(6),
+            originator_first: bit(6),
             mode: if bit(7) { Mode::Enforce } else { Mode::Observe },
         });
     }
     rows
 }
 
-/// Opens the flow of a row, and lets time pass until the opener has been silent for a timeout, or for
-/// almost one. The other side goes on, so the entry lives.
+/// Opens the flow of a row, and lets time pass until the originator has been silent for a timeout, or for
+/// almost one. The other side continues, so the entry lives.
 fn open(fence: &mut Fence, row: &Row, flow: &Flow) {
-    let (there, back) = (row.opener, other(row.opener));
+    let (there, back) = (row.originator, other(row.originator));
     let [opening, answer] = [there, back].map(|way| packet(flow, way, row.protocol));
     fence.set_mode(if row.was_allowed {
         Mode::Enforce
     } else {
         Mode::Observe
     });
-    fence.govern(row.opener, row.was_allowed, false);
+    fence.govern(row.originator, row.was_allowed, false);
     let mode = if row.was_allowed {
         Mode::Enforce
     } else {
@@ -188,15 +188,15 @@ fn the_truth_table_holds() {
             fence.clear_flows();
             let flow = flow(row.v6, port);
             open(&mut fence, &row, &flow);
-            fence.govern(row.opener, row.forward, row.backward);
+            fence.govern(row.originator, row.forward, row.backward);
             fence.set_mode(row.mode);
 
-            let (there, back) = (row.opener, other(row.opener));
+            let (there, back) = (row.originator, other(row.originator));
             let [forward, backward] = [there, back].map(|way| packet(&flow, way, protocol));
             let mut is_silent = row.silent;
-            if row.opener_first {
+            if row.originator_first {
                 let allowed = fence.allows(row.mode, there, &forward);
-                assert_eq!(allowed, row.forward, "the opener, first: {row:?}");
+                assert_eq!(allowed, row.forward, "the originator, first: {row:?}");
                 is_silent = false;
             }
             let allowed = fence.allows(row.mode, back, &backward);
@@ -205,7 +205,7 @@ fn the_truth_table_holds() {
             let gives_way = row.backward && (!row.was_allowed || is_silent);
             let allowed = fence.allows(row.mode, there, &forward);
             let wanted = row.forward || gives_way;
-            assert_eq!(allowed, wanted, "the opener: {row:?}");
+            assert_eq!(allowed, wanted, "the originator: {row:?}");
             let allowed = fence.allows(row.mode, back, &backward);
             let wanted = row.forward || row.backward;
             assert_eq!(allowed, wanted, "the other side, again: {row:?}");
@@ -217,22 +217,22 @@ fn the_truth_table_holds() {
 fn without_an_entry_the_sender_opens_the_flow() {
     for (protocol, unanswered, _) in PROTOCOLS {
         for v6 in [false, true] {
-            for opener in [Leaving, Arriving] {
+            for originator in [Leaving, Arriving] {
                 let mut fence = fence();
                 let flow = flow(v6, 20_000);
                 let [forward, backward] =
-                    [opener, other(opener)].map(|way| packet(&flow, way, protocol));
-                fence.govern(opener, true, false);
-                fence.passes(opener, &forward, "the opener");
-                fence.govern(opener, false, true);
+                    [originator, other(originator)].map(|way| packet(&flow, way, protocol));
+                fence.govern(originator, true, false);
+                fence.passes(originator, &forward, "the originator");
+                fence.govern(originator, false, true);
                 fence.age_flows((unanswered + 1) * SECOND);
-                let revoked = fence.allows(Mode::Enforce, opener, &forward);
+                let revoked = fence.allows(Mode::Enforce, originator, &forward);
                 assert!(
                     !revoked,
-                    "control: both were silent, and the opener is denied"
+                    "control: both were silent, and the originator is denied"
                 );
-                fence.passes(other(opener), &backward, "a flow of the other side");
-                fence.passes(opener, &forward, "its reply");
+                fence.passes(other(originator), &backward, "a flow of the other side");
+                fence.passes(originator, &forward, "its reply");
             }
         }
     }
