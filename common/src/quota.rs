@@ -1,6 +1,6 @@
 //! Quota: how much of conntrack one endpoint may use.
 //!
-//! Every entry that the hooks of an endpoint store is counted as the endpoint's, whoever sent the
+//! Every entry that the hooks of an endpoint store is counted as the endpoint's, whichever end sent the
 //! packet. Invariants: shares add up to half of a table, so that an endpoint within its share finds
 //! room whatever the others do; over its share it may use what others leave. Counts are changed by
 //! atomic additions only. Nothing is denied because of a quota.
