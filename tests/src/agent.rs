@@ -159,6 +159,12 @@ impl Agent {
         self.launch()
     }
 
+    /// Starts another build of the agent on the same files, and waits until its API responds.
+    pub fn restart_as(&mut self, binary: PathBuf) -> Result<()> {
+        self.binary = binary;
+        self.restart()
+    }
+
     /// A `ringfence` command that uses this agent's socket, in the node's network namespace.
     #[must_use]
     pub fn command(&self) -> Command {
@@ -358,12 +364,7 @@ pub fn binary() -> Result<PathBuf> {
         );
         return Ok(path);
     }
-    let exe = std::env::current_exe().context("finding this executable")?;
-    // A test is <target>/<profile>/deps/NAME, a binary <target>/<profile>/NAME.
-    let target = exe
-        .ancestors()
-        .find(|dir| dir.join("debug").is_dir() || dir.join("release").is_dir())
-        .ok_or_else(|| anyhow!("{} is not in a target directory", exe.display()))?;
+    let target = target()?;
     let built = |profile: &str| {
         let path = target.join(profile).join("ringfence");
         let built = fs::metadata(&path).and_then(|meta| meta.modified()).ok()?;
@@ -377,6 +378,31 @@ pub fn binary() -> Result<PathBuf> {
         )
     })?;
     Ok(path)
+}
+
+/// `RINGFENCE_OTHER_LAYOUT`, or the build of another ABI version in this test's target directory.
+pub fn other_layout_binary() -> Result<PathBuf> {
+    let path = match std::env::var_os("RINGFENCE_OTHER_LAYOUT") {
+        Some(path) => PathBuf::from(path),
+        None => target()?.join("debug/ringfence-other-layout"),
+    };
+    ensure!(
+        path.is_file(),
+        "no {}: run `cargo xtask build --other-layout`",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The target directory that this program is in.
+fn target() -> Result<PathBuf> {
+    let exe = std::env::current_exe().context("finding this executable")?;
+    // A test is <target>/<profile>/deps/NAME, a binary <target>/<profile>/NAME.
+    let target = exe
+        .ancestors()
+        .find(|dir| dir.join("debug").is_dir() || dir.join("release").is_dir())
+        .ok_or_else(|| anyhow!("{} is not in a target directory", exe.display()))?;
+    Ok(target.to_owned())
 }
 
 fn tail(text: &str) -> String {

@@ -11,9 +11,11 @@ use crate::toolchain::{self, Toolchain};
 use crate::{child, workspace};
 
 /// The subcommand.
-pub(crate) fn run(debug: bool) -> Result<ExitCode> {
+pub(crate) fn run(debug: bool, other_layout: bool) -> Result<ExitCode> {
     let toolchain = toolchain::required()?;
-    let binary = if debug {
+    let binary = if other_layout {
+        crate::other_layout::build(&toolchain)?
+    } else if debug {
         agent(&toolchain, "debug")?
     } else {
         release(&toolchain)?

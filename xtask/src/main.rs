@@ -18,6 +18,7 @@ mod lint;
 mod mutants;
 mod oracle;
 mod race;
+mod other_layout;
 mod report;
 mod setup;
 mod test;
@@ -54,6 +55,9 @@ enum Task {
         /// Build without optimisation (the kernel programs are always optimised)
         #[arg(long)]
         debug: bool,
+        /// Build an agent of another ABI version, for the tests of upgrade and downgrade
+        #[arg(long, conflicts_with = "debug")]
+        other_layout: bool,
     },
     /// Run every test, on a release build of the agent; needs root
     Test {
@@ -144,7 +148,10 @@ fn main() -> ExitCode {
 fn perform() -> Result<ExitCode> {
     match Arguments::parse().task {
         Task::Setup { dry_run } => setup::run(dry_run),
-        Task::Build { debug } => build::run(debug),
+        Task::Build {
+            debug,
+            other_layout,
+        } => build::run(debug, other_layout),
         Task::Test { arguments } => test::run(&keep_separator(arguments)),
         Task::Demo { arguments } => demo::run(&keep_separator(arguments)),
         Task::Bench { arguments } => bench::run(&keep_separator(arguments)),

@@ -18,7 +18,7 @@ mod suites;
     reason = "a module of the copy: only the numbers of names are needed here too"
 )]
 mod switch;
-mod tree;
+pub(crate) mod tree;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::unistd::Uid;
 
 use crate::report::Report;
-use crate::{build, child, setup, workspace};
+use crate::{build, child, other_layout, setup, workspace};
 use tally::Tally;
 
 /// The environment variable with the agent binary that tests, demo and benchmark run.
@@ -25,6 +25,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     require_root("the integration tests")?;
     let toolchain = setup::ensure()?;
     let agent = build::release(&toolchain)?;
+    let other = other_layout::build(&toolchain)?;
     let report = Report::new()?;
     let mut cargo = workspace::cargo(&toolchain)?;
     report.announce(&mut cargo);
@@ -38,6 +39,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     cargo
         .args(arguments)
         .env(AGENT_VARIABLE, agent)
+        .env(other_layout::VARIABLE, other)
         .stdout(Stdio::piped());
 
     let mut running = cargo

@@ -307,6 +307,26 @@ fn a_state_that_does_not_fit_changes_nothing_and_new_endpoints_are_closed() {
 }
 
 #[test]
+fn a_pass_that_fails_leaves_the_fence_of_another_layout_as_it_is() {
+    let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
+    // A fence whose endpoint is not in these maps.
+    kernel.0.borrow_mut().attached.insert(7);
+    kernel.0.borrow_mut().capacities = Some(Capacities {
+        policy: 3,
+        ..Capacities::default()
+    });
+    let mut subject = reconciler(&kernel, dir.path());
+    assert!(subject.publish(&World::new(OPEN).desired()).is_err());
+    let calls = kernel.0.borrow().calls.clone();
+    let attached = |ifindex| calls.contains(&Call::Attach(ifindex));
+    assert!(attached(9), "the control: a new endpoint is closed");
+    assert!(!attached(7) && !calls.contains(&Call::Detach(7)));
+    kernel.0.borrow_mut().capacities = None;
+    subject.publish(&World::new(OPEN).desired()).unwrap();
+    assert!(kernel.0.borrow().calls.contains(&Call::Attach(7)));
+}
+
+#[test]
 fn a_restart_with_the_same_state_writes_nothing() {
     let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
     let world = World::new(OPEN);

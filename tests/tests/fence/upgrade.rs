@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use ringfence_common::ABI_VERSION;
+use ringfence_testbed::agent::{binary, other_layout_binary};
 use ringfence_testbed::other_layout::{OtherLayout, disguise};
-use ringfence_testbed::{Agent, AgentSpec, Delivery, End, NetNs, Stream, eventually};
+use ringfence_testbed::{Agent, Delivery, End, NetNs, Stream, eventually};
 
 use crate::changes::{expect_no_failures, load};
-use crate::testbed::{ProbeSpec, SHORT, SOON, Tcp, Testbed, Udp, run};
+use crate::testbed::{ProbeSpec, SHORT, SOON, Tcp, Testbed, Udp, apply, run};
 
 /// Isolates both directions of both, so that only who opened a flow lets its replies pass.
 fn policies(revocable: &str) -> String {
@@ -39,6 +40,8 @@ to = [{{ pods = "app=server" }}]
     )
 }
 
+const REVOCABLE: &str = ", \"tcp/7002\"";
+const ALLOWED: [ProbeSpec; 1] = [("client", "server", Tcp(8080))];
 const DENIED: [ProbeSpec; 4] = [
     ("client", "server", Tcp(8081)),
     ("client", "server", Udp(9005)),
@@ -166,68 +169,108 @@ fn programs(testbed: &Testbed, attach: &str) -> Result<Vec<usize>> {
     Ok(counts)
 }
 
-fn check_taken_over(layout: OtherLayout, attach: &str) -> Result<()> {
-    let testbed = Testbed::new(&[("shop", &[])])?
-        .with_labels("shop/client", &[("app", "client")])?
-        .with_labels("shop/server", &[("app", "server")])?;
-    let spec = AgentSpec {
-        inventory: testbed.inventory().build(),
-        policies: policies(", \"tcp/7002\""),
-        default_mode: "observe".to_owned(),
-        ..AgentSpec::default()
-    };
-    let mut agent = Agent::start(&testbed.node, &spec)?;
-    testbed.expect_answered(&DENIED).context("the control")?;
-    if attach == "clsact" {
-        // The key must precede the first table of the file.
-        let config = std::fs::read_to_string(agent.config_path())?;
-        agent.kill()?;
-        let path = agent.config_path();
-        run(&agent, &["cleanup", "--config", &path.to_string_lossy()])?;
-        agent.write_document("ringfence.toml", &format!("attach = \"clsact\"\n{config}"))?;
-        agent.restart()?;
+/// A test bed with one fence after another.
+struct Succession {
+    testbed: Testbed,
+    agent: Agent,
+    attach: &'static str,
+}
+
+impl Succession {
+    fn new(attach: &'static str) -> Result<Self> {
+        let testbed = Testbed::new(&[("shop", &[])])?
+            .with_labels("shop/client", &[("app", "client")])?
+            .with_labels("shop/server", &[("app", "server")])?;
+        let mut agent = testbed.agent("observe", &policies(REVOCABLE))?;
+        testbed.expect_answered(&DENIED).context("the control")?;
+        if attach == "clsact" {
+            // The key must precede the first table of the file.
+            let config = std::fs::read_to_string(agent.config_path())?;
+            agent.kill()?;
+            let path = agent.config_path();
+            run(&agent, &["cleanup", "--config", &path.to_string_lossy()])?;
+            agent.write_document("ringfence.toml", &format!("attach = \"clsact\"\n{config}"))?;
+            agent.restart()?;
+        }
+        run(&agent, &["mode", "set", "shop", "enforce"])?;
+        testbed.expect_silent(&DENIED)?;
+        Ok(Self {
+            testbed,
+            agent,
+            attach,
+        })
     }
-    run(&agent, &["mode", "set", "shop", "enforce"])?;
-    testbed.expect_silent(&DENIED)?;
-    let mut connections = Connections::open(&testbed)?;
-    let loads = load(&testbed, "client", "server")?;
-    agent.kill()?;
-    let flows = disguise(agent.bpffs(), layout)?;
-    ensure!(flows >= 20, "{flows} flows, both fences, both families");
-    agent.write_policies(&policies(""))?;
-    std::thread::scope(|scope| -> Result<()> {
-        let probes = scope.spawn(|| -> Result<()> {
-            let end = Instant::now() + Duration::from_secs(3);
-            while Instant::now() < end {
-                testbed.expect_silent(&DENIED).context("meanwhile")?;
-            }
-            Ok(())
-        });
-        agent.restart()?;
-        probes.join().unwrap()
-    })?;
-    connections.check().with_context(|| agent.stderr())?;
-    expect_no_failures(loads)?;
-    testbed.expect_silent(&DENIED)?;
-    ensure!(
-        pinned(&agent)? == [format!("v{ABI_VERSION}")],
-        "{:?}",
-        pinned(&agent)?
-    );
-    // The kernel frees a link some time after its last reference.
-    eventually(SOON, "one program at each hook", || {
-        let counts = programs(&testbed, attach)?;
-        Ok((counts == [1; 4]).then_some(()))
-    })?;
-    let status = agent.cli_json(&["status"])?;
-    ensure!(
-        status["enforcing"] == true && status["attached"] == 2,
-        "{status}"
-    );
-    let log = agent.stderr();
-    let taken = format!("took over from ABI version {}", layout.version());
-    ensure!(log.contains(&taken) && !log.contains(" WARN "), "{log}");
-    Ok(())
+
+    /// Stops the agent and revokes a rule; what `start` starts must take over with every connection
+    /// but those of the rule.
+    fn take_over(
+        &mut self,
+        from: u32,
+        to: u32,
+        start: impl FnOnce(&mut Agent) -> Result<()>,
+    ) -> Result<()> {
+        let testbed = &self.testbed;
+        let mut connections = Connections::open(testbed)?;
+        let loads = load(testbed, "client", "server")?;
+        self.agent.kill()?;
+        self.agent.write_policies(&policies(""))?;
+        std::thread::scope(|scope| -> Result<()> {
+            let probes = scope.spawn(|| -> Result<()> {
+                let end = Instant::now() + Duration::from_secs(3);
+                while Instant::now() < end {
+                    testbed.expect_silent(&DENIED).context("meanwhile")?;
+                    testbed.expect_answered(&ALLOWED).context("meanwhile")?;
+                }
+                Ok(())
+            });
+            start(&mut self.agent)?;
+            probes.join().unwrap()
+        })?;
+        connections.check().with_context(|| self.agent.stderr())?;
+        expect_no_failures(loads)?;
+        testbed.expect_silent(&DENIED)?;
+        let pins = pinned(&self.agent)?;
+        ensure!(pins == [format!("v{to}")], "{pins:?}");
+        // The kernel frees a link some time after its last reference.
+        eventually(SOON, "one program at each hook", || {
+            let counts = programs(testbed, self.attach)?;
+            Ok((counts == [1; 4]).then_some(()))
+        })?;
+        let status = self.agent.cli_json(&["status"])?;
+        ensure!(
+            status["enforcing"] == true && status["attached"] == 2,
+            "{status}"
+        );
+        let log = self.agent.stderr();
+        let taken = format!("took over from ABI version {from}");
+        ensure!(log.contains(&taken) && !log.contains(" WARN "), "{log}");
+        Ok(())
+    }
+}
+
+fn check_taken_over(layout: OtherLayout, attach: &'static str) -> Result<()> {
+    let mut succession = Succession::new(attach)?;
+    succession.take_over(layout.version(), ABI_VERSION, |agent| {
+        let flows = disguise(agent.bpffs(), layout)?;
+        ensure!(flows >= 20, "{flows} flows, both fences, both families");
+        agent.restart()
+    })
+}
+
+#[test]
+fn builds_of_two_layouts_take_over_from_each_other() -> Result<()> {
+    let (this, other) = (binary()?, other_layout_binary()?);
+    let newer = ABI_VERSION + 1;
+    let mut succession = Succession::new("tcx")?;
+    let start = |agent: &mut Agent| agent.restart_as(other);
+    succession
+        .take_over(ABI_VERSION, newer, start)
+        .context("the upgrade")?;
+    apply(&succession.agent, &policies(REVOCABLE))?;
+    let start = |agent: &mut Agent| agent.restart_as(this);
+    succession
+        .take_over(newer, ABI_VERSION, start)
+        .context("the downgrade")
 }
 
 #[test]

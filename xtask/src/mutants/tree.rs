@@ -58,7 +58,11 @@ fn rewritten(sources: &Sources, places: &Places) -> BTreeMap<String, String> {
 }
 
 /// Makes `copy` the tree below `root` with the `wanted` files as given.
-fn synchronise(root: &Path, copy: &Path, wanted: &BTreeMap<String, String>) -> Result<usize> {
+pub(crate) fn synchronise(
+    root: &Path,
+    copy: &Path,
+    wanted: &BTreeMap<String, String>,
+) -> Result<usize> {
     let mut files = BTreeSet::new();
     collect(root, Path::new(""), &mut files)?;
     files.extend(wanted.keys().map(PathBuf::from));
