@@ -2,7 +2,7 @@
 //! attached and continues with the same maps.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::Pod;
@@ -76,8 +76,8 @@ pub fn disguise(bpffs: &Path, layout: OtherLayout) -> Result<usize> {
 
 type Flows<K> = [Vec<(K, CtEntry)>; 2];
 
-fn open(pin: PathBuf) -> Result<Map> {
-    let map = MapData::from_pin(&pin).with_context(|| format!("opening {}", pin.display()))?;
+fn open(pin: &Path) -> Result<Map> {
+    let map = MapData::from_pin(pin).with_context(|| format!("opening {}", pin.display()))?;
     Ok(Map::from_map_data(map)?)
 }
 
@@ -87,8 +87,8 @@ fn flows<K: Pod, S: Pod>(
     [assured, unreplied]: [&str; 2],
     ways: impl Fn(&S) -> Vec<(K, CtEntry)>,
 ) -> Result<Flows<K>> {
-    let hash: HashMap<_, K, CtEntry> = HashMap::try_from(open(maps.join(assured))?)?;
-    let sets: Array<_, S> = Array::try_from(open(maps.join(unreplied))?)?;
+    let hash: HashMap<_, K, CtEntry> = HashMap::try_from(open(&maps.join(assured))?)?;
+    let sets: Array<_, S> = Array::try_from(open(&maps.join(unreplied))?)?;
     let mut others = Vec::new();
     for set in sets.iter() {
         others.extend(ways(&set?));

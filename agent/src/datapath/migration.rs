@@ -101,7 +101,7 @@ impl Migration {
     /// already evaluated by here stays as it is.
     pub(super) fn copy(&mut self, ifindex: u32, now: u64) {
         for abi in &mut self.abis {
-            let Some(description) = abi.description else {
+            let Some(description) = &abi.description else {
                 continue;
             };
             let from = |name| (description, &abi.pins, name, ifindex, now);
@@ -206,7 +206,7 @@ fn description_of(version: u32, pins: &Pins) -> Option<Description> {
     (description.magic == MAGIC).then_some(description)
 }
 
-type Source<'a> = (Description, &'a Pins, &'static str, u32, u64);
+type Source<'a> = (&'a Description, &'a Pins, &'static str, u32, u64);
 
 /// Copies the flows of one map; returns how many were new.
 fn copy<K: FlowKey>(
@@ -250,7 +250,7 @@ fn read<K: FlowKey>(
     let data = MapData::from_pin(pins.map(name)).map_err(failed(name, "open"))?;
     let mut flows = Flows::new();
     let walked = batch::read(&data, |key, value| {
-        described_flow::read(&description, map, (key, value), now, |key: K, entry| {
+        described_flow::read(description, map, (key, value), now, |key: K, entry| {
             if key.ifindex() == ifindex {
                 flows.insert(key, entry);
             }

@@ -200,7 +200,6 @@ macro_rules! sets {
 impl Description {
     /// This version's maps.
     #[allow(clippy::cast_possible_truncation, reason = "as in `field`")]
-    #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
     pub const OWN: Self = Self {
         magic: MAGIC,
         key4: key!(CtKey4, 4),
@@ -209,15 +208,16 @@ impl Description {
             expires: field(offset_of!(CtEntry, expires), 8),
             originator_seen: field(offset_of!(CtEntry, originator_seen), 4),
             // A byte for each bit (`StateBytes`).
-            state: {
-                let mut bits = [bit(0, 0); 8];
-                let mut at = 0;
-                while at < bits.len() {
-                    bits[at] = bit(offset_of!(CtEntry, state) + at, 1);
-                    at += 1;
-                }
-                bits
-            },
+            state: [
+                bit(offset_of!(CtEntry, state), 1),
+                bit(offset_of!(CtEntry, state) + 1, 1),
+                bit(offset_of!(CtEntry, state) + 2, 1),
+                bit(offset_of!(CtEntry, state) + 3, 1),
+                bit(offset_of!(CtEntry, state) + 4, 1),
+                bit(offset_of!(CtEntry, state) + 5, 1),
+                bit(offset_of!(CtEntry, state) + 6, 1),
+                bit(offset_of!(CtEntry, state) + 7, 1),
+            ],
             from_workload: bit(offset_of!(CtEntry, flags), flags::FROM_WORKLOAD),
             host_ingress: bit(offset_of!(CtEntry, flags), flags::HOST_INGRESS),
             picked_up: bit(offset_of!(CtEntry, flags), flags::PICKED_UP),
@@ -230,20 +230,20 @@ impl Description {
 
     /// The maps of ABI version 6, which has no description: keys as they are now, all entries in
     /// hashes, expiry at 0, verdict at 56, a byte of state bits at 57 and of flags at 58.
-    #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
     pub const ABI6: Self = Self {
         entry: DescribedEntry {
             expires: field(0, 8),
             originator_seen: field(0, 0),
-            state: {
-                let mut bits = [bit(57, 0); 8];
-                let mut at = 0;
-                while at < bits.len() {
-                    bits[at] = bit(57, 1 << at);
-                    at += 1;
-                }
-                bits
-            },
+            state: [
+                bit(57, 1),
+                bit(57, 2),
+                bit(57, 4),
+                bit(57, 8),
+                bit(57, 16),
+                bit(57, 32),
+                bit(57, 64),
+                bit(57, 128),
+            ],
             from_workload: bit(58, flags::FROM_WORKLOAD),
             host_ingress: bit(58, flags::HOST_INGRESS),
             picked_up: bit(58, flags::PICKED_UP),
