@@ -106,6 +106,7 @@ fn compare(fence: &mut Fence, seed: u64, coverage: &mut Coverage) -> u64 {
         if let Err(mismatch) = result {
             if !loaded.is_current(fence) {
                 // The machine was too slow for a valid comparison; continue with the next world.
+                coverage.left_early += 1;
                 break;
             }
             panic!("{}", explain(fence, &loaded, sequence, mismatch, seed));

@@ -41,6 +41,8 @@ const PASSES: [&str; 19] = [
 #[derive(Default)]
 pub(super) struct Coverage {
     outcomes: BTreeMap<String, [u64; 3]>,
+    /// Worlds that were left early because the machine was too slow to compare them.
+    pub(super) left_early: u64,
 }
 
 impl Coverage {
@@ -105,6 +107,10 @@ impl fmt::Display for Coverage {
                 write!(f, "{number:>10}")?;
             }
         }
-        Ok(())
+        write!(
+            f,
+            "\nworlds left early on a slow machine: {}",
+            self.left_early
+        )
     }
 }
