@@ -135,17 +135,17 @@ impl Predecessor {
             .exists()
     }
 
+    /// Polls, because the kernel frees a link some time after its last reference.
     fn expect_programs(&self, expected: [usize; 2]) {
-        let mut counts = [0; 2];
+        let expected = expected.map(|count| [count; 2]);
+        let mut counts = [[0; 2]; 2];
         let found = eventually(DEADLINE, "the programs at the hooks", || {
-            for (count, interface) in counts.iter_mut().zip(INTERFACES) {
-                let query = |hook| {
+            counts = INTERFACES.map(|interface| {
+                [TcAttachType::Ingress, TcAttachType::Egress].map(|hook| {
                     let query = || SchedClassifier::query_tcx(interface, hook);
                     self.ns.run(query).unwrap().unwrap().1.len()
-                };
-                *count = query(TcAttachType::Ingress);
-                assert_eq!(*count, query(TcAttachType::Egress), "{interface}");
-            }
+                })
+            });
             Ok((counts == expected).then_some(()))
         });
         assert!(found.is_ok(), "{counts:?} instead of {expected:?}");
