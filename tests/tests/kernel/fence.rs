@@ -18,7 +18,7 @@ use ringfence_common::{
     event::FlowEvent,
     ids::{ClassId, IdentityId, NamespaceSlot, RuleSlot, TableId},
     mode::{Action as PacketAction, Direction, Mode, Verdict},
-    net::{Ip4, Ip6, Port},
+    net::{Ip4, Ip6},
     policy::{PolicyKey, PolicyRow},
     quota::Usage,
 };
@@ -26,6 +26,7 @@ use ringfence_common::{
 use ringfence_testbed::eventually;
 
 use crate::loaded::{Loaded, Record};
+pub(crate) use crate::row_keys::{any_port, any_protocol, exact};
 
 /// The workload.
 pub(crate) const LOCAL: DualStack = DualStack(
@@ -470,45 +471,6 @@ impl Fence {
         assert_eq!(outcome, Passed, "{what}, {way:?}: {:?}", self.reasons());
         assert_eq!(self.counters().drops, before, "{what}, {way:?}");
     }
-}
-
-/// The key of a row for every protocol.
-pub(crate) fn any_protocol(
-    table: TableId,
-    class: ClassId,
-    direction: Direction,
-) -> (u32, PolicyKey) {
-    let (_, key) = exact(table, class, direction, 0, 0);
-    (PolicyKey::ANY_PROTOCOL_BITS, key)
-}
-
-/// The key of a row for every port of a protocol.
-pub(crate) fn any_port(
-    table: TableId,
-    class: ClassId,
-    direction: Direction,
-    protocol: u8,
-) -> (u32, PolicyKey) {
-    let (_, key) = exact(table, class, direction, protocol, 0);
-    (PolicyKey::PROTOCOL_BITS, key)
-}
-
-/// The key of a row for one port.
-pub(crate) fn exact(
-    table: TableId,
-    class: ClassId,
-    direction: Direction,
-    protocol: u8,
-    port: u16,
-) -> (u32, PolicyKey) {
-    let key = PolicyKey {
-        table,
-        class,
-        direction: direction as u8,
-        protocol,
-        port: Port::new(port),
-    };
-    (PolicyKey::FULL_BITS, key)
 }
 
 /// The part of `struct __sk_buff` that a test run takes as input.

@@ -34,6 +34,7 @@ mod policy;
 mod policy_cache;
 mod recycled;
 mod reject;
+mod row_keys;
 mod schedules;
 mod source;
 mod telemetry;

@@ -41,9 +41,8 @@ impl Seen {
             (6, [true, false] | [false, true], true) => 240,
             (6, [true, false] | [false, true], false) => 120,
             (17, ..) if self.answered => 180,
-            (17, ..) => 30,
-            // Before the handshake is complete, or an echo request.
-            (6, [false, false], false) | (1 | 58, ..) => 30,
+            // UDP without a reply, TCP before the handshake is complete, or an echo request.
+            (6, [false, false], false) | (1 | 17 | 58, ..) => 30,
             (132, ..) => 300,
             _ => 60,
         }

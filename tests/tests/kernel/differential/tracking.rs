@@ -36,7 +36,7 @@ impl Expectation<'_> {
             let is_anothers = way == FromHost && !entry.from_host && !shows_originator(ip.protocol);
             let is_other_sender = (entry.from_host && not_from_host) || (is_anothers && !reply);
             // A SYN opens a flow.
-            !is_other_sender && !(ip.is_opening && reply)
+            !(is_other_sender || ip.is_opening && reply)
         };
         if let Some(entry) = known.filter(may_use) {
             return self.known_flow(own, way, ip, key, entry);
