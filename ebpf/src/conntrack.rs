@@ -14,7 +14,7 @@ use ringfence_common::{
 use crate::{
     clock,
     context::Context,
-    ct_evaluate::{CONTESTED, NEW, REVERSED, STALE, deny_without_entry},
+    ct_evaluate::{AGAINST_ORIGINATOR, TAKEN_OVER, TAKES_OVER, deny_without_entry},
     ct_store::{self, FOUND, Found, SCRATCH},
     current_packet::{FlowPacket, drop_without_packet},
     events,
@@ -104,8 +104,16 @@ fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> Action {
             if found.is_fresh && !flow.is_reversed(found.entry) {
                 return established(context, flow, &mut found);
             }
-            let task = if found.is_fresh { REVERSED } else { STALE };
-            let raw = A::evaluate_flow(task, epoch);
+            let mut raw = AGAINST_ORIGINATOR;
+            if !found.is_fresh {
+                raw = A::reevaluate_flow(epoch);
+            }
+            if raw == AGAINST_ORIGINATOR {
+                raw = A::reply_flow(u32::from(found.is_fresh), epoch);
+            }
+            if raw == TAKES_OVER {
+                raw = A::create_flow(TAKEN_OVER, epoch);
+            }
             // Reported first: to move an entry takes the scratch slot that the report is about.
             let action = finish::<A>(raw);
             if raw & UPDATE_LIVE != 0 {
@@ -118,8 +126,7 @@ fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> Action {
         }
         contested = true;
     }
-    let task = if contested { CONTESTED } else { NEW };
-    let raw = A::evaluate_flow(task, epoch);
+    let raw = A::create_flow(u32::from(contested), epoch);
     finish::<A>(raw)
 }
 

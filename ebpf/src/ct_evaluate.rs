@@ -22,7 +22,7 @@ use crate::{
     clock,
     conntrack::{UNREPORTED, UNREPORTED_FOUND, UPDATE_LIVE, update_entry},
     context::Context,
-    ct_new::{Opening, evaluate_new, is_mid_flow, opposite, set_direction},
+    ct_new::{Opening, evaluate_new, evaluate_opening, is_mid_flow, opposite, set_direction},
     ct_store::{FOUND, SCRATCH},
     ct_usage,
     current_packet::{FlowPacket, drop_without_packet},
@@ -40,29 +40,63 @@ pub fn deny_without_entry(context: &Context) -> u32 {
     action as u32
 }
 
-/// Tasks of [`evaluate_flow`]: a packet without an entry,
-pub const NEW: u32 = 0;
-/// one whose entry does not cover it,
-pub const CONTESTED: u32 = 1;
-/// one whose entry, in the scratch space, is stale or reopened,
-pub const STALE: u32 = 2;
-/// and one whose entry denies the originator, which is the other side.
-pub const REVERSED: u32 = 3;
+/// The packet's sender takes over the entry of [`create_flow`].
+pub const TAKEN_OVER: u32 = 2;
 
-/// The evaluation of this CPU's [`CurrentPacket`]. Returns the [`Action`] with flags.
+/// Evaluates the flow of this CPU's [`CurrentPacket`], which has no entry, or (`contested`) one that
+/// does not cover it. Returns the [`Action`] with flags.
+///
+/// [`CurrentPacket`]: crate::current_packet::CurrentPacket
 #[inline(always)]
-pub fn evaluate_flow<A: Family>(task: u32, epoch: u32) -> u32 {
+pub fn create_flow<A: Family>(contested: u32, epoch: u32) -> u32 {
+    let Some(current) = A::scratch_packet() else {
+        return drop_without_packet();
+    };
+    match current.parts() {
+        Some((context, flow)) => create_entry(&context, &flow, epoch, contested),
+        None => drop_without_packet(),
+    }
+}
+
+/// What [`reevaluate_flow`] returns if [`reply_flow`] is to decide.
+pub const AGAINST_ORIGINATOR: u32 = 1 << 11;
+
+/// Evaluates the flow of this CPU's [`CurrentPacket`] again, whose entry, in the scratch space, is stale
+/// or reopened.
+///
+/// [`CurrentPacket`]: crate::current_packet::CurrentPacket
+#[inline(always)]
+pub fn reevaluate_flow<A: Family>(epoch: u32) -> u32 {
     let Some(current) = A::scratch_packet() else {
         return drop_without_packet();
     };
     let Some((context, flow)) = current.parts() else {
         return drop_without_packet();
     };
-    if task == NEW || task == CONTESTED {
-        return create_entry(&context, &flow, epoch, task == CONTESTED);
-    }
     match maps::scratch_found() {
-        Some(entry) => reevaluate_entry(&context, &flow, entry, epoch, task == REVERSED),
+        Some(entry) => reevaluate_entry(&context, &flow, entry, epoch),
+        None => deny_without_entry(&context),
+    }
+}
+
+/// What [`reply_flow`] returns if the sender becomes the originator: [`create_flow`] stores its flow.
+pub const TAKES_OVER: u32 = 1 << 12;
+
+/// Decides about this CPU's [`CurrentPacket`], whose entry, in the scratch space, denies the originator,
+/// which is the other side. `fresh` if the entry is stored as it is. Not part of [`reevaluate_flow`],
+/// because one frame for both would be too large.
+///
+/// [`CurrentPacket`]: crate::current_packet::CurrentPacket
+#[inline(always)]
+pub fn reply_flow<A: Family>(fresh: u32, epoch: u32) -> u32 {
+    let Some(current) = A::scratch_packet() else {
+        return drop_without_packet();
+    };
+    let Some((context, flow)) = current.parts() else {
+        return drop_without_packet();
+    };
+    match maps::scratch_found() {
+        Some(entry) => against_originator(&context, &flow, entry, epoch, fresh != 0),
         None => deny_without_entry(&context),
     }
 }
@@ -92,34 +126,31 @@ fn reevaluate_entry<A: Family>(
     flow: &FlowPacket<A>,
     entry: &mut CtEntry,
     epoch: u32,
-    is_fresh: bool,
 ) -> u32 {
     let before = entry.verdict();
-    if !is_fresh {
-        if opens(flow.packet.protocol, flow.packet.tcp) {
-            // This SYN shows which end opens the connection.
-            entry.flags &= !flags::PICKED_UP;
-        }
-        let owner = maps::owner(flow.peer().epoch_slot()) as u16;
-        if entry.owner != owner {
-            entry.owner = owner;
-            entry.flags &= !flags::WAS_ALLOWED;
-        }
-        reevaluate(context, flow, entry);
-        if entry.verdict() == Verdict::Deny && entry.flags & flags::PICKED_UP != 0 {
-            let before = entry.direction();
-            set_direction(entry, opposite(before));
-            reevaluate(context, flow, entry);
-            if entry.verdict() == Verdict::Deny {
-                set_direction(entry, before);
-                reevaluate(context, flow, entry);
-            }
-        }
-        events::count(Counter::FlowsReevaluated);
-        stamp(entry, context, epoch);
+    if opens(flow.packet.protocol, flow.packet.tcp) {
+        // This SYN shows which end opens the connection.
+        entry.flags &= !flags::PICKED_UP;
     }
+    let owner = maps::owner(flow.peer().epoch_slot()) as u16;
+    if entry.owner != owner {
+        entry.owner = owner;
+        entry.flags &= !flags::WAS_ALLOWED;
+    }
+    reevaluate(context, flow, entry);
+    if entry.verdict() == Verdict::Deny && entry.flags & flags::PICKED_UP != 0 {
+        let before = entry.direction();
+        set_direction(entry, opposite(before));
+        reevaluate(context, flow, entry);
+        if entry.verdict() == Verdict::Deny {
+            set_direction(entry, before);
+            reevaluate(context, flow, entry);
+        }
+    }
+    events::count(Counter::FlowsReevaluated);
+    stamp(entry, context, epoch);
     if flow.is_reversed(entry) {
-        return against_originator(context, flow, entry, epoch, is_fresh);
+        return AGAINST_ORIGINATOR;
     }
     let kind = if entry.verdict() == before {
         None
@@ -163,20 +194,10 @@ fn against_originator<A: Family>(
     if known {
         recall_reverse(entry, alone);
     } else {
-        evaluate_new(context, flow, alone);
+        evaluate_opening(context, flow, alone);
     }
     if alone.verdict() == Verdict::Allow && reversal == Reversal::TakesOver {
-        let raw = commit(
-            context,
-            flow,
-            (alone, SCRATCH),
-            (Some(EventKind::Changed), true),
-        );
-        if entry.is_in_assured() && raw == Action::Pass as u32 {
-            // The replaced entry is in the map that is searched first.
-            A::remove(context.number.0);
-        }
-        return raw;
+        return TAKES_OVER;
     }
     let action = Action::of(alone.verdict(), context.mode);
     let passes = matches!(action, Action::Pass);
@@ -244,8 +265,14 @@ fn create_entry<A: Family>(
     context: &Context,
     flow: &FlowPacket<A>,
     epoch: u32,
-    contested: bool,
+    contested: u32,
 ) -> u32 {
+    let kind = if contested == TAKEN_OVER {
+        EventKind::Changed
+    } else {
+        EventKind::New
+    };
+    let contested = contested != 0;
     let Some(entry) = maps::scratch_entry() else {
         return deny_without_entry(context);
     };
@@ -263,12 +290,7 @@ fn create_entry<A: Family>(
     let takes_over = entry.verdict() == Verdict::Allow && may_open;
     let may_keep = !contested || takes_over;
     let keep = may_keep && opening != Opening::Nothing;
-    let raw = commit(
-        context,
-        flow,
-        (entry, SCRATCH),
-        (Some(EventKind::New), keep),
-    );
+    let raw = commit(context, flow, (entry, SCRATCH), (Some(kind), keep));
     let passes = raw == Action::Pass as u32;
     if contested && takes_over && passes {
         // The replaced entry may be in the assured map, which is searched first.

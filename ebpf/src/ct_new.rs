@@ -31,6 +31,20 @@ pub enum Opening {
     Nothing,
 }
 
+/// Evaluates a packet that may open a flow of its own: not one that is mid-flow.
+#[inline(always)]
+pub fn evaluate_opening<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &mut CtEntry) {
+    if flow.is_from_host(context) {
+        entry.flags |= flags::HOST_INGRESS;
+        return allow(entry, RuleSlot::HOST_INGRESS, IdentityId::HOST);
+    }
+    if flow.peer().owned_by(context.endpoint) {
+        return allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
+    }
+    let forward = (flow.direction(), flow.packet.destination_port);
+    evaluate(context, flow, forward, entry);
+}
+
 /// Evaluates the first packet of a flow. May decide that the flow runs in the other direction.
 #[inline(always)]
 pub fn evaluate_new<A: Family>(
@@ -39,23 +53,15 @@ pub fn evaluate_new<A: Family>(
     entry: &mut CtEntry,
 ) -> Opening {
     let mid_flow = is_mid_flow(flow.packet);
-    if flow.is_from_host(context) {
-        if mid_flow {
-            return host_mid_flow(context, flow, entry);
-        }
-        entry.flags |= flags::HOST_INGRESS;
-        allow(entry, RuleSlot::HOST_INGRESS, IdentityId::HOST);
-        return Opening::Flow;
+    if mid_flow && flow.is_from_host(context) {
+        return host_mid_flow(context, flow, entry);
     }
-    if flow.peer().owned_by(context.endpoint) {
-        allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
+    let own = flow.peer().owned_by(context.endpoint);
+    if own || !(mid_flow && in_pickup_window(context)) {
+        evaluate_opening(context, flow, entry);
         return Opening::Flow;
     }
     let forward = (flow.direction(), flow.packet.destination_port);
-    if !(mid_flow && in_pickup_window(context)) {
-        evaluate(context, flow, forward, entry);
-        return Opening::Flow;
-    }
     // The SYN of this connection was not seen. Servers usually have the lower port, so that
     // direction is tried first. The other direction is tried if policy does not allow the first
     // one, now or after a change.

@@ -86,8 +86,12 @@ pub trait Family: Parse + Announce + OwnSource + Reject + IpcacheKey + 'static {
     fn track() -> u32;
     /// [`crate::conntrack::report_denied_flow`] as one.
     fn report_denied(which: u32, action: u32) -> u32;
-    /// [`crate::ct_evaluate::evaluate_flow`] as one.
-    fn evaluate_flow(task: u32, epoch: u32) -> u32;
+    /// [`crate::ct_evaluate::create_flow`] as one.
+    fn create_flow(contested: u32, epoch: u32) -> u32;
+    /// [`crate::ct_evaluate::reevaluate_flow`] as one.
+    fn reevaluate_flow(epoch: u32) -> u32;
+    /// [`crate::ct_evaluate::reply_flow`] as one.
+    fn reply_flow(fresh: u32, epoch: u32) -> u32;
     /// [`crate::ct_unreplied::find`] as a global function.
     fn find_unreplied() -> u32;
     /// [`crate::ct_unreplied::renew`] as one.
@@ -157,8 +161,18 @@ impl Family for Ip4 {
     }
 
     #[inline(always)]
-    fn evaluate_flow(task: u32, epoch: u32) -> u32 {
-        global_functions::ct4_evaluate(task, epoch)
+    fn create_flow(contested: u32, epoch: u32) -> u32 {
+        global_functions::ct4_create(contested, epoch)
+    }
+
+    #[inline(always)]
+    fn reevaluate_flow(epoch: u32) -> u32 {
+        global_functions::ct4_reevaluate(epoch)
+    }
+
+    #[inline(always)]
+    fn reply_flow(fresh: u32, epoch: u32) -> u32 {
+        global_functions::ct4_reply(fresh, epoch)
     }
 
     #[inline(always)]
@@ -329,8 +343,18 @@ impl Family for Ip6 {
     }
 
     #[inline(always)]
-    fn evaluate_flow(task: u32, epoch: u32) -> u32 {
-        global_functions::ct6_evaluate(task, epoch)
+    fn create_flow(contested: u32, epoch: u32) -> u32 {
+        global_functions::ct6_create(contested, epoch)
+    }
+
+    #[inline(always)]
+    fn reevaluate_flow(epoch: u32) -> u32 {
+        global_functions::ct6_reevaluate(epoch)
+    }
+
+    #[inline(always)]
+    fn reply_flow(fresh: u32, epoch: u32) -> u32 {
+        global_functions::ct6_reply(fresh, epoch)
     }
 
     #[inline(always)]

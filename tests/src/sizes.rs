@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 /// The programs on an endpoint's interface.
 pub const PROGRAMS: [&str; 2] = ["from_workload", "to_workload"];
-/// The most instructions that verifying a program may process: half of the kernel's limit
+/// The most instructions that verifying a program may process, well below the kernel's limit
 /// (`BPF_COMPLEXITY_LIMIT_INSNS`).
-pub const MAX_VERIFIED_INSNS: u32 = 500_000;
+pub const MAX_VERIFIED_INSNS: u32 = 300_000;
 
 /// The sizes of one program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

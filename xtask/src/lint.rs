@@ -14,6 +14,7 @@ mod sizes;
 pub(crate) mod source;
 mod spdx;
 mod unsafety;
+mod verifier_budget;
 mod words;
 
 use std::fmt;
@@ -65,6 +66,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         report("unsafe", Ok(unsafety::check(&files))),
         report("licences", licences::check(&root)),
         report("seeded bugs", mutants::check(&root)),
+        report("verifier budget", verifier_budget::check(&root)),
         report("clippy", commands::clippy(&toolchain)),
         report(
             "clippy of the kernel programs",
