@@ -45,6 +45,8 @@ pub(super) struct Endpoints {
     last: EndpointNumber,
     /// Records that a program may still be reading.
     retired: BTreeSet<RecordSlot>,
+    /// Interfaces that had an endpoint and have none.
+    former: BTreeSet<u32>,
     capacity: u32,
 }
 
@@ -63,6 +65,7 @@ impl Endpoints {
             numbers: BTreeSet::new(),
             last: EndpointNumber::NONE,
             retired: BTreeSet::new(),
+            former: BTreeSet::new(),
         };
         endpoints.adopt()?;
         endpoints.set_share()?;
@@ -76,6 +79,7 @@ impl Endpoints {
             if record.ifindex == 0 {
                 continue;
             }
+            self.former.insert(record.ifindex);
             // A writer that died may have left a record that was in force a moment ago.
             self.retired.insert(slot);
             for probe in 0..PROBES {
@@ -88,7 +92,15 @@ impl Endpoints {
                 }
             }
         }
+        let places = &self.places;
+        self.former.retain(|ifindex| !places.contains_key(ifindex));
         Ok(())
+    }
+
+    /// Whether the interface has no endpoint and had one before: conntrack may still have its entries,
+    /// with numbers that mean something else by now.
+    pub(super) fn is_former(&self, ifindex: u32) -> bool {
+        self.former.contains(&ifindex)
     }
 
     /// The most endpoints.
@@ -139,6 +151,7 @@ impl Endpoints {
             .map_err(failed(names::ENDPOINTS, "write a record"))?;
         self.set_slot(place.position, place.slot)?;
         self.numbers.insert(place.slot.number());
+        self.former.remove(&ifindex);
         match self.places.insert(ifindex, place) {
             Some(before) => {
                 self.retired.insert(before.slot);
@@ -155,6 +168,7 @@ impl Endpoints {
         };
         self.set_slot(place.position, RecordSlot::default())?;
         self.places.remove(&ifindex);
+        self.former.insert(ifindex);
         self.numbers.remove(&place.slot.number());
         self.retired.insert(place.slot);
         self.give_up_entries(place.slot.number())?;

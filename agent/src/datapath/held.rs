@@ -7,7 +7,10 @@
 //! between the maps meanwhile is re-evaluated before, and then holds numbers that are in use. Which
 //! numbers are free is decided elsewhere.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use aya::{
     Pod,
@@ -80,11 +83,19 @@ impl HoldingMaps {
         })
     }
 
-    /// A walk that begins when it is called. Entries that have expired at `now` (tick clock) hold
-    /// nothing: no program uses them.
-    pub(super) fn walk(&self, now: Result<u64, DatapathError>) -> HeldWalk {
+    /// A walk that begins when it is called. Entries that have expired at `now` (tick clock), or are of
+    /// no endpoint, hold nothing: no program uses them, and should an endpoint come back to their
+    /// interface, they are evaluated again first.
+    pub(super) fn walk(
+        &self,
+        now: Result<u64, DatapathError>,
+        endpoints: BTreeSet<u32>,
+    ) -> HeldWalk {
         let entries = Arc::clone(&self.entries);
-        Box::new(move || entries.held(now?))
+        Box::new(move || {
+            let now = now?;
+            entries.held(&|ifindex, entry| entry.is_live(now) && endpoints.contains(&ifindex))
+        })
     }
 
     /// Removes the deny aggregates of these rules, and sets their hits to zero.
@@ -126,38 +137,49 @@ impl HoldingMaps {
     }
 }
 
+/// Whether an entry of this interface is in use.
+type InUse<'a> = &'a dyn Fn(u32, &CtEntry) -> bool;
+
 impl EntryMaps {
-    fn held(&self, now: u64) -> Result<HeldNumbers, DatapathError> {
+    fn held(&self, in_use: InUse<'_>) -> Result<HeldNumbers, DatapathError> {
         let mut held = HeldNumbers::default();
         // An entry may move between the tables in either direction meanwhile: it is written to its
         // new place before it is removed from the old one, so one of three walks finds it.
-        self.add_unreplied(&mut held, now)?;
-        walk(&self.assured4, names::CT4, &mut |_, entry| {
-            held.add(entry, now);
+        self.add_unreplied(&mut held, in_use)?;
+        walk(&self.assured4, names::CT4, &mut |key, entry| {
+            held.add(key.ifindex, entry, in_use);
         })?;
-        walk(&self.assured6, names::CT6, &mut |_, entry| {
-            held.add(entry, now);
+        walk(&self.assured6, names::CT6, &mut |key, entry| {
+            held.add(key.ifindex, entry, in_use);
         })?;
-        self.add_unreplied(&mut held, now)?;
+        self.add_unreplied(&mut held, in_use)?;
         walk(&self.denies, names::DENIES, &mut |key, _| {
             held.denying.insert(key.rule);
         })?;
         Ok(held)
     }
 
-    fn add_unreplied(&self, held: &mut HeldNumbers, now: u64) -> Result<(), DatapathError> {
+    fn add_unreplied(
+        &self,
+        held: &mut HeldNumbers,
+        in_use: InUse<'_>,
+    ) -> Result<(), DatapathError> {
         walk(&self.unreplied4, names::CT_UNREPLIED4, &mut |_, set| {
-            set.ways.iter().for_each(|way| held.add(&way.entry, now));
+            for way in &set.ways {
+                held.add(way.key.ifindex, &way.entry, in_use);
+            }
         })?;
         walk(&self.unreplied6, names::CT_UNREPLIED6, &mut |_, set| {
-            set.ways.iter().for_each(|way| held.add(&way.entry, now));
+            for way in &set.ways {
+                held.add(way.key.ifindex, &way.entry, in_use);
+            }
         })
     }
 }
 
 impl HeldNumbers {
-    fn add(&mut self, entry: &CtEntry, now: u64) {
-        if entry.is_live(now) {
+    fn add(&mut self, ifindex: u32, entry: &CtEntry, in_use: InUse<'_>) {
+        if in_use(ifindex, entry) {
             self.identities.insert(entry.peer());
             self.rules.extend([entry.rule(), entry.reverse_rule()]);
             self.tables.insert(entry.table);

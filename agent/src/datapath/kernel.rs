@@ -360,7 +360,8 @@ impl Datapath for KernelDatapath {
 
     fn held_numbers(&mut self) -> HeldWalk {
         let now = self.clocks().map(|clocks| clocks.ticks);
-        self.holding.walk(now)
+        let endpoints = self.endpoint_numbers().into_keys().collect();
+        self.holding.walk(now, endpoints)
     }
 
     fn clear_rules(&mut self, rules: &HashSet<RuleSlot>) -> Result<(), DatapathError> {

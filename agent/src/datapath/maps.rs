@@ -159,7 +159,12 @@ impl ControlMaps {
                 .pickups
                 .insert(ifindex, deadline, 0)
                 .map_err(failed(names::PICKUP, "record a window")),
-            Action::PutEndpoint(ifindex, endpoint) => self.endpoints.put(*ifindex, endpoint),
+            Action::PutEndpoint(ifindex, endpoint) => {
+                if self.endpoints.is_former(*ifindex) {
+                    self.epochs.bump_all()?;
+                }
+                self.endpoints.put(*ifindex, endpoint)
+            }
             Action::DeleteEndpoint(ifindex) => self.endpoints.remove(*ifindex),
         }
     }

@@ -11,9 +11,10 @@ use ringfence_common::{
 };
 
 use crate::fence::{
-    Arriving, Dropped, FRIEND, FRIENDS, Fence, LOCAL, Leaving, OTHER_IDENTITY, TABLE, Way, exact,
+    Arriving, Dropped, FRIEND, FRIENDS, Fence, IFINDEX, LOCAL, Leaving, OTHER_IDENTITY, TABLE, Way,
+    exact,
 };
-use crate::frames::{ACK, Flow, PSH, SYN, TCP};
+use crate::frames::{ACK, Flow, PSH, SYN, TCP, UDP};
 
 const NEXT: TableId = TableId(8);
 
@@ -188,4 +189,27 @@ impl Fence {
         assert_eq!(self.run(way, frame), crate::fence::Passed, "{way:?}");
         assert_eq!(self.count(DropReason::Policy), (before.0, before.1 + 1));
     }
+}
+
+/// Numbers in the entries of an endpoint that is gone may mean something else when another one comes
+/// to its interface.
+#[test]
+fn entries_of_an_interfaces_former_endpoint_are_evaluated_again() {
+    let mut fence = Fence::new();
+    fence.allow(Direction::Ingress, UDP, 53);
+    let flow = Flow {
+        v6: false,
+        local: (LOCAL, 53),
+        peer: (FRIEND, 5000),
+    };
+    fence.passes(Arriving, &flow.inbound(UDP, 0), "policy allows it");
+    fence.deny_by_default(TABLE);
+    let row = exact(TABLE, FRIENDS, Direction::Ingress, UDP, 53);
+    let deny = PolicyRow::lasting(Verdict::Deny, RuleSlot::DEFAULT_DENY);
+    fence.put_row(row, deny);
+    fence.passes(Arriving, &flow.inbound(UDP, 0), "control: by its entry");
+    fence.write(Action::DeleteEndpoint(IFINDEX));
+    fence.edit(|_| {});
+    let what = "the endpoint came back";
+    fence.denies(Arriving, &flow.inbound(UDP, 0), DropReason::Policy, what);
 }

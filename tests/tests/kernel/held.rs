@@ -6,17 +6,21 @@ use aya::Pod;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use ringfence::datapath::{Datapath as _, HeldNumbers, LoadOptions};
+use ringfence::plan::Action;
 use ringfence_common::{
     conntrack::{
         CtEntry, CtKey4, CtKey6,
         unreplied::{CtSet4, CtSet6},
     },
     deny_aggregate::{DenyCount, DenyKey},
+    endpoint::Endpoint,
     ids::{IdentityId, RuleSlot, TableId},
     maps::{self, RuleHit},
+    net::{Ip4, Ip6},
 };
 use zerocopy::FromZeros as _;
 
+use crate::fence::IFINDEX;
 use crate::loaded::{Pinned, pinned_map};
 
 /// An entry that holds three different numbers derived from one.
@@ -33,14 +37,19 @@ fn entry(number: u32) -> CtEntry {
 
 fn key4(number: u32) -> CtKey4 {
     CtKey4 {
-        ifindex: number,
+        ifindex: IFINDEX,
+        peer: Ip4(number),
         ..CtKey4::new_zeroed()
     }
 }
 
 fn key6(number: u32) -> CtKey6 {
     CtKey6 {
-        ifindex: number,
+        ifindex: IFINDEX,
+        peer: Ip6 {
+            first: 0,
+            last: number.into(),
+        },
         ..CtKey6::new_zeroed()
     }
 }
@@ -71,6 +80,8 @@ fn every_number_that_an_entry_holds_is_found() {
     let pinned = Pinned::new();
     let (mut datapath, _) = pinned.load(&LoadOptions::default());
     assert_eq!(datapath.held_numbers()().unwrap(), HeldNumbers::default());
+    let endpoint = Action::PutEndpoint(IFINDEX, Endpoint::default());
+    datapath.write(&endpoint).unwrap();
     // More than a few batches.
     let mut assured = fill(&pinned, maps::CT4, 0..20_000, key4);
     fill(&pinned, maps::CT6, 20_000..20_100, key6);
@@ -78,13 +89,19 @@ fn every_number_that_an_entry_holds_is_found() {
     let mut unreplied6: Array<_, CtSet6> = pinned_map(&pinned.pins, maps::CT_UNREPLIED6);
     for number in 20_100..20_200 {
         let mut set = CtSet4::default();
+        set.ways[3].key = key4(number);
         set.ways[3].entry = entry(number);
+        // Of an interface without an endpoint.
+        set.ways[5].key.ifindex = IFINDEX + 1;
+        set.ways[5].entry = entry(20_450);
+        set.ways[4].key = key4(number);
         set.ways[4].entry = CtEntry {
             expires: 1,
             ..entry(20_400)
         };
         unreplied4.set(number - 20_000, set, 0).unwrap();
         let mut set = CtSet6::default();
+        set.ways[7].key = key6(number);
         set.ways[7].entry = entry(number + 100);
         unreplied6.set(number - 20_000, set, 0).unwrap();
     }
