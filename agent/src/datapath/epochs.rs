@@ -38,6 +38,11 @@ impl Epochs {
         })
     }
 
+    /// Every epoch.
+    pub(super) fn current(&self) -> &[u32] {
+        &self.current
+    }
+
     /// Starts a new epoch of an address, and of every address that shares its slot.
     pub(super) fn bump(&mut self, address: IpAddr) -> Result<(), DatapathError> {
         let slot = slot_of(address);

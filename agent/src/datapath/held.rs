@@ -8,7 +8,7 @@
 //! numbers are free is decided elsewhere.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
 };
 
@@ -25,6 +25,7 @@ use ringfence_common::{
     deny_aggregate::{DenyCount, DenyKey},
     ids::{IdentityId, RuleSlot, TableId},
     maps::{self as names, RuleHit},
+    net::Address as _,
 };
 
 use super::{
@@ -83,18 +84,12 @@ impl HoldingMaps {
         })
     }
 
-    /// A walk that begins when it is called. Entries that have expired at `now` (tick clock), or are of
-    /// no endpoint, hold nothing: no program uses them, and should an endpoint come back to their
-    /// interface, they are evaluated again first.
-    pub(super) fn walk(
-        &self,
-        now: Result<u64, DatapathError>,
-        endpoints: BTreeSet<u32>,
-    ) -> HeldWalk {
+    /// A walk that begins when it is called.
+    pub(super) fn walk(&self, in_force: Result<InForce, DatapathError>) -> HeldWalk {
         let entries = Arc::clone(&self.entries);
         Box::new(move || {
-            let now = now?;
-            entries.held(&|ifindex, entry| entry.is_live(now) && endpoints.contains(&ifindex))
+            let in_force = in_force?;
+            entries.held(&|ifindex, slot, entry| in_force.uses(ifindex, slot, entry))
         })
     }
 
@@ -137,8 +132,29 @@ impl HoldingMaps {
     }
 }
 
-/// Whether an entry of this interface is in use.
-type InUse<'a> = &'a dyn Fn(u32, &CtEntry) -> bool;
+/// What decides whether an entry is used as it is.
+pub(super) struct InForce {
+    /// The tick clock.
+    pub(super) now: u64,
+    /// The table of each endpoint, by interface.
+    pub(super) tables: BTreeMap<u32, TableId>,
+    /// Every epoch.
+    pub(super) epochs: Vec<u32>,
+}
+
+impl InForce {
+    /// Whether a program may use the entry without evaluating it again. An expired entry, one of an
+    /// interface without an endpoint and one with another table or epoch hold nothing: what they
+    /// refer to is written again before it is used. `slot` is the epoch slot of the peer.
+    fn uses(&self, ifindex: u32, slot: u32, entry: &CtEntry) -> bool {
+        entry.is_live(self.now)
+            && self.tables.get(&ifindex) == Some(&entry.table)
+            && self.epochs.get(slot as usize) == Some(&entry.epoch)
+    }
+}
+
+/// Whether an entry of this interface and of this epoch slot is in use.
+type InUse<'a> = &'a dyn Fn(u32, u32, &CtEntry) -> bool;
 
 impl EntryMaps {
     fn held(&self, in_use: InUse<'_>) -> Result<HeldNumbers, DatapathError> {
@@ -147,10 +163,10 @@ impl EntryMaps {
         // new place before it is removed from the old one, so one of three walks finds it.
         self.add_unreplied(&mut held, in_use)?;
         walk(&self.assured4, names::CT4, &mut |key, entry| {
-            held.add(key.ifindex, entry, in_use);
+            held.add(key.ifindex, key.peer.epoch_slot(), entry, in_use);
         })?;
         walk(&self.assured6, names::CT6, &mut |key, entry| {
-            held.add(key.ifindex, entry, in_use);
+            held.add(key.ifindex, key.peer.epoch_slot(), entry, in_use);
         })?;
         self.add_unreplied(&mut held, in_use)?;
         walk(&self.denies, names::DENIES, &mut |key, _| {
@@ -166,20 +182,30 @@ impl EntryMaps {
     ) -> Result<(), DatapathError> {
         walk(&self.unreplied4, names::CT_UNREPLIED4, &mut |_, set| {
             for way in &set.ways {
-                held.add(way.key.ifindex, &way.entry, in_use);
+                held.add(
+                    way.key.ifindex,
+                    way.key.peer.epoch_slot(),
+                    &way.entry,
+                    in_use,
+                );
             }
         })?;
         walk(&self.unreplied6, names::CT_UNREPLIED6, &mut |_, set| {
             for way in &set.ways {
-                held.add(way.key.ifindex, &way.entry, in_use);
+                held.add(
+                    way.key.ifindex,
+                    way.key.peer.epoch_slot(),
+                    &way.entry,
+                    in_use,
+                );
             }
         })
     }
 }
 
 impl HeldNumbers {
-    fn add(&mut self, ifindex: u32, entry: &CtEntry, in_use: InUse<'_>) {
-        if in_use(ifindex, entry) {
+    fn add(&mut self, ifindex: u32, slot: u32, entry: &CtEntry, in_use: InUse<'_>) {
+        if in_use(ifindex, slot, entry) {
             self.identities.insert(entry.peer());
             self.rules.extend([entry.rule(), entry.reverse_rule()]);
             self.tables.insert(entry.table);

@@ -359,9 +359,10 @@ impl Datapath for KernelDatapath {
     }
 
     fn held_numbers(&mut self) -> HeldWalk {
-        let now = self.clocks().map(|clocks| clocks.ticks);
-        let endpoints = self.endpoint_numbers().into_keys().collect();
-        self.holding.walk(now, endpoints)
+        let in_force = self
+            .clocks()
+            .and_then(|clocks| self.maps.in_force(clocks.ticks));
+        self.holding.walk(in_force)
     }
 
     fn clear_rules(&mut self, rules: &HashSet<RuleSlot>) -> Result<(), DatapathError> {

@@ -21,7 +21,8 @@ use ringfence_common::{
 };
 
 use super::{
-    DatapathError, Refused, batch, endpoints::Endpoints, epochs::Epochs, error::chain, pins::Pins,
+    DatapathError, Refused, batch, endpoints::Endpoints, epochs::Epochs, error::chain,
+    held::InForce, pins::Pins,
 };
 use crate::{
     ordmap::Map as Ordered,
@@ -119,6 +120,19 @@ impl ControlMaps {
         self.pickups
             .insert(0, 1, 0)
             .map_err(failed(names::PICKUP, "record a window"))
+    }
+
+    /// The tables and epochs in force, with the tick clock's time.
+    pub(super) fn in_force(&self, now: u64) -> Result<InForce, DatapathError> {
+        let endpoints = self.endpoints.read()?;
+        Ok(InForce {
+            now,
+            tables: endpoints
+                .into_iter()
+                .map(|(ifindex, endpoint)| (ifindex, endpoint.table))
+                .collect(),
+            epochs: self.epochs.current().to_vec(),
+        })
     }
 
     /// The number of each endpoint, by interface.

@@ -14,20 +14,20 @@ use ringfence_common::{
     },
     deny_aggregate::{DenyCount, DenyKey},
     endpoint::Endpoint,
-    ids::{IdentityId, RuleSlot, TableId},
+    ids::{IdentityId, RuleSlot},
     maps::{self, RuleHit},
     net::{Ip4, Ip6},
 };
 use zerocopy::FromZeros as _;
 
-use crate::fence::IFINDEX;
+use crate::fence::{IFINDEX, TABLE};
 use crate::loaded::{Pinned, pinned_map};
 
 /// An entry that holds three different numbers derived from one.
 fn entry(number: u32) -> CtEntry {
     CtEntry {
         expires: u64::MAX,
-        table: TableId(number),
+        table: TABLE,
         rule: u16::try_from(number + 30_000).unwrap(),
         reverse_rule: u16::try_from(number + 30_000).unwrap(),
         peer: u16::try_from(number + 40_000).unwrap(),
@@ -80,8 +80,13 @@ fn every_number_that_an_entry_holds_is_found() {
     let pinned = Pinned::new();
     let (mut datapath, _) = pinned.load(&LoadOptions::default());
     assert_eq!(datapath.held_numbers()().unwrap(), HeldNumbers::default());
-    let endpoint = Action::PutEndpoint(IFINDEX, Endpoint::default());
-    datapath.write(&endpoint).unwrap();
+    let endpoint = Endpoint {
+        table: TABLE,
+        ..Endpoint::default()
+    };
+    datapath
+        .write(&Action::PutEndpoint(IFINDEX, endpoint))
+        .unwrap();
     // More than a few batches.
     let mut assured = fill(&pinned, maps::CT4, 0..20_000, key4);
     fill(&pinned, maps::CT6, 20_000..20_100, key6);
@@ -91,7 +96,12 @@ fn every_number_that_an_entry_holds_is_found() {
         let mut set = CtSet4::default();
         set.ways[3].key = key4(number);
         set.ways[3].entry = entry(number);
-        // Of an interface without an endpoint.
+        // With another epoch, and of an interface without an endpoint: neither is used as it is.
+        set.ways[6].key = key4(number);
+        set.ways[6].entry = CtEntry {
+            epoch: 1,
+            ..entry(20_350)
+        };
         set.ways[5].key.ifindex = IFINDEX + 1;
         set.ways[5].entry = entry(20_450);
         set.ways[4].key = key4(number);
@@ -112,7 +122,7 @@ fn every_number_that_an_entry_holds_is_found() {
             .unwrap();
     }
     let all = HeldNumbers {
-        tables: (0..20_300).map(TableId).collect(),
+        tables: [TABLE].into(),
         rules: (30_000..50_300).map(RuleSlot).collect(),
         identities: (40_000..60_300).map(IdentityId).collect(),
         denying: (0..50).map(RuleSlot).collect(),
@@ -125,7 +135,7 @@ fn every_number_that_an_entry_holds_is_found() {
         assured.remove(&key4(number)).unwrap();
     }
     let left = datapath.held_numbers()().unwrap();
-    assert_eq!((left.tables.len(), left.identities.len()), (301, 301));
+    assert_eq!((left.tables.len(), left.identities.len()), (1, 301));
 }
 
 #[test]
