@@ -57,7 +57,8 @@ impl Stream {
         deadline: Duration,
     ) -> Result<Self> {
         let at = SocketAddr::new(ip.into(), port);
-        let listener = server.run(|| listen(at))?.context("listening")?;
+        let listener = server.run(|| listen_until(at, Instant::now() + deadline))?;
+        let listener = listener.context("listening")?;
         let target = listener.local_addr()?;
         let client = client
             .run(|| TcpStream::connect_timeout(&target, deadline))?
@@ -152,6 +153,18 @@ impl Stream {
             "a message from the {from:?} end should be dropped: {delivery:?}"
         );
         Ok(())
+    }
+}
+
+/// Listens as soon as the address is free: the kernel may still hold an earlier listener's.
+fn listen_until(at: SocketAddr, end: Instant) -> std::io::Result<TcpListener> {
+    loop {
+        match listen(at) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other,
+        }
     }
 }
 
