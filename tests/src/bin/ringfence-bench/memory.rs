@@ -25,6 +25,7 @@ const PURPOSES: [(&str, &[&str]); 3] = [
     (
         "policy",
         &[
+            names::ENDPOINT_SLOTS,
             names::ENDPOINTS,
             names::NAMESPACE_MODE,
             names::IPCACHE4,
@@ -34,6 +35,8 @@ const PURPOSES: [(&str, &[&str]); 3] = [
             names::CLASSES,
             names::POLICY,
             names::IDENTITY_EPOCH,
+            names::OWNERS,
+            names::TABLE_NUMBERS,
         ],
     ),
     (
@@ -43,8 +46,12 @@ const PURPOSES: [(&str, &[&str]); 3] = [
             names::CT6,
             names::CT_UNREPLIED4,
             names::CT_UNREPLIED6,
+            names::CT_SEED,
+            names::CT_DESCRIPTION,
+            names::CT_SHARE,
             names::CT_USAGE,
             names::CT_USAGE_SWEEP,
+            names::PICKUP,
             names::FRAG4,
             names::FRAG6,
         ],
@@ -57,6 +64,7 @@ const PURPOSES: [(&str, &[&str]); 3] = [
             names::EVENTS,
             names::STATS,
             names::CLOCK,
+            names::REJECT_LIMITS,
         ],
     ),
 ];
@@ -191,4 +199,17 @@ fn print(measured: &[(Size, MemoryUse)]) {
 
 fn megabytes(bytes: u64) -> String {
     format!("{:.2}", bytes as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PURPOSES, names};
+
+    #[test]
+    fn every_map_has_exactly_one_purpose() {
+        for name in names::ALL {
+            let purposes = PURPOSES.iter().filter(|(_, maps)| maps.contains(&name));
+            assert_eq!(purposes.count(), 1, "{name}");
+        }
+    }
 }
