@@ -96,6 +96,36 @@ fn a_flood_evicts_unreplied_entries_and_no_open_connection() {
     }
 }
 
+/// A closed connection needs its entry for seconds only; a client still waits for what a server sends.
+#[test]
+fn closed_connections_are_replaced_before_an_answered_udp_flow() {
+    for v6 in [false, true] {
+        let mut fence = Fence::new();
+        for number in [TCP, UDP] {
+            fence.allow(Direction::Egress, number, 443);
+        }
+        let query = connection(v6, 999);
+        fence.passes(Leaving, &query.outbound(UDP, 0), "the query");
+        fence.passes(Arriving, &query.inbound(UDP, 0), "the first answer");
+        for port in 1000..21_000 {
+            let scanned = connection(v6, port);
+            fence.passes(Leaving, &scanned.outbound(TCP, SYN), "the SYN");
+            fence.passes(Arriving, &scanned.inbound(TCP, SYN | ACK), "the SYN+ACK");
+            fence.passes(Leaving, &scanned.outbound(TCP, ACK), "the ACK");
+            fence.passes(Leaving, &scanned.outbound(TCP, RST), "closed without data");
+        }
+        assert_eq!(fence.assured(), 0, "no data, no assured entry");
+        assert!(
+            fence.counters().flows_recycled > 0,
+            "control: more than the table holds"
+        );
+        let first = connection(v6, 1000).inbound(TCP, ACK | PSH);
+        let what = "control: a closed connection's entry was replaced";
+        fence.denies(Arriving, &first, DropReason::ReplyForgotten, what);
+        fence.passes(Arriving, &query.inbound(UDP, 0), "the second answer");
+    }
+}
+
 #[test]
 fn one_way_flows_beyond_the_share_pass_and_replace_the_endpoints_own() {
     for number in [TCP, UDP] {
