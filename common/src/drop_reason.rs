@@ -44,7 +44,7 @@ reasons! {
     SpoofedSource = 5, "spoofed-source";
     /// The namespace or the endpoint is locked down.
     Lockdown = 6, "lockdown";
-    /// Conntrack could not store the flow.
+    /// Scratch space of this CPU is missing, which does not happen: a lookup in a per-CPU array.
     ConntrackFull = 7, "conntrack-full";
     /// A reply to a flow whose entry was replaced, because its endpoint has more unreplied flows
     /// than its share.

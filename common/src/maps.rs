@@ -49,7 +49,8 @@ pub const CT_USAGE_SWEEP: &str = "CT_USAGE_SWEEP";
 /// Array: [`crate::ids::EndpointNumber`] → [`crate::reject::RejectLimit`].
 pub const REJECT_LIMITS: &str = "REJECT_LIMITS";
 /// Hash: ifindex → boot-clock second at which the interface's pick-up window ends. Only the agent
-/// reads and writes it; key 0 holds the highest interface index at the agent's first start.
+/// reads and writes it; key 0 holds the first interface index that did not stand before
+/// the agent's first start.
 pub const PICKUP: &str = "PICKUP";
 /// LRU hash: [`crate::fragment::FragmentKey4`] → [`crate::fragment::FragmentPorts`].
 pub const FRAG4: &str = "FRAG4";

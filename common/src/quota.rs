@@ -1,8 +1,9 @@
 //! Quota: how much of conntrack one endpoint may use.
 //!
 //! Every entry that the hooks of an endpoint store is counted as the endpoint's, whichever end sent the
-//! packet. Invariants: shares add up to half of a table, so that an endpoint within its share finds
-//! room whatever the others do; over its share it may use what others leave. Counts are changed by
+//! packet. Invariants: shares add up to half of a table, so that an endpoint within its share finds room
+//! in nearly every set; a set that is full of entries within their shares stores no further flow. Over its
+//! share an endpoint may use what others leave. Counts are changed by
 //! atomic additions only. Nothing is denied because of a quota.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -27,7 +28,7 @@ pub const fn unreplied_sets(capacity: u32) -> u32 {
     }
 }
 
-/// Value of `CT_SHARE`: what one endpoint may use of the tables of one address family, 16 bytes.
+/// Value of `CT_SHARE`: what one endpoint may use, of both address families together, 16 bytes.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -45,7 +46,8 @@ pub struct Share {
 shared_layout!(Share, size 16, unreplied at 0, assured at 4, assured_total at 8);
 
 impl Share {
-    /// The share of each of this many endpoints, for a capacity of the assured maps.
+    /// The share of each of this many endpoints, for a capacity of each assured map. It is computed from
+    /// the tables of one family, so that one family alone cannot exceed half of its table.
     #[must_use]
     pub const fn of(capacity: u32, endpoints: u32) -> Self {
         let endpoints = or_one(endpoints);

@@ -40,7 +40,7 @@ pub enum Counter {
 }
 
 impl Counter {
-    /// Every counter with its metric name.
+    /// Every counter with its name.
     pub const ALL: [(Self, &'static str); 12] = [
         (Self::EventsLost, "events-lost"),
         (Self::DeniesWritten, "denies-written"),

@@ -3,7 +3,7 @@
 //!
 //! Invariants: a stored verdict is used only while its table, epoch and recheck time are current;
 //! otherwise [`crate::ct_evaluate`] evaluates it again. A denied flow is never stored as allowed. A
-//! flow that was denied and dropped is not stored.
+//! new flow that is denied and dropped is not stored.
 
 use ringfence_common::{
     conntrack::{CtEntry, next_state, opens, originator, timeout, worth_storing},

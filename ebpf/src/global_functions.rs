@@ -11,7 +11,7 @@ use ringfence_common::{
 
 use crate::{conntrack, ct_evaluate, ct_store, ct_unreplied, events, family::Family};
 
-/// How often a record is looked up again that was given to another key meanwhile.
+/// Lookups of a record at most, if its memory is given to another key meanwhile.
 pub const RETRIES: u32 = 4;
 
 /// The identity of an address. Each further lookup finds the present value, unless its memory is

@@ -233,6 +233,11 @@ impl Health for SharedState {
                 ("rate-limited", counters.rejects_limited),
                 ("failed", counters.rejects_failed),
             ],
+            forgotten: [
+                ("replaced", counters.flows_recycled),
+                ("not-stored", counters.flows_not_stored),
+            ],
+            records_recycled: counters.records_recycled,
             maps: self.map_sizes(),
         });
         let lost = self.history.lost();

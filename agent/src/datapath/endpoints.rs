@@ -205,7 +205,7 @@ impl Endpoints {
         })
     }
 
-    /// Makes the entries of an endpoint that is gone the first to be replaced.
+    /// Makes the entries of an endpoint that is gone count as over its share, so that others replace them.
     fn give_up_entries(&mut self, number: EndpointNumber) -> Result<(), DatapathError> {
         let counted = self.counted(number)?;
         let excess = Excess {

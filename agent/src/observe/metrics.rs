@@ -34,6 +34,10 @@ pub struct KernelTotals {
     pub denies_lost: u64,
     /// Rejected packets by the outcome of their reject packet.
     pub rejects: [(&'static str, u64); 3],
+    /// Unreplied flows whose entry was replaced or not stored.
+    pub forgotten: [(&'static str, u64); 2],
+    /// Looked-up records that were given to another key while they were read.
+    pub records_recycled: u64,
     /// Entries and capacity of maps, by name.
     pub maps: Vec<(&'static str, u64, u64)>,
 }

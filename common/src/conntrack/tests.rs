@@ -174,7 +174,7 @@ fn a_reset_that_both_ends_ignore_is_cleared() {
 }
 
 proptest! {
-    /// Charges are refunded once: only a SYN that restarts the flow makes it unreplied again.
+    /// Only a SYN that restarts a replied flow makes it unreplied again.
     #[test]
     fn a_replied_flow_stays_replied_until_it_restarts(
         packets in proptest::collection::vec((any::<bool>(), any::<u8>()), 1..40),

@@ -1,7 +1,7 @@
 //! Timeouts of conntrack entries, and their defaults.
 //!
 //! Invariant: pure functions of state and protocol; the values are configuration
-//! (`[conntrack.timeouts]`), fixed when the programs are loaded. Where nf_conntrack differs, its
+//! (`[timeouts]`), fixed when the programs are loaded. Where nf_conntrack differs, its
 //! default is in `docs/operations.md`.
 
 use super::state::{ESTABLISHED, FIN_ORIGINAL, FIN_REPLY, REPLIED, RESET};

@@ -91,7 +91,7 @@ impl Network {
     }
 
     /// Deletes all conntrack entries, fragments and usage accounts of the fence, as after a long
-    /// idle time. Attacks open more flows than an endpoint's quota allows, which another test
+    /// idle time. Attacks open more flows than an endpoint's share, which another test
     /// covers, and no case may depend on the state of an earlier one.
     pub fn clear_state(&self) -> Result<()> {
         let Some(agent) = &self.agent else {

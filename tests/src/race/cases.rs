@@ -10,7 +10,7 @@ use super::world::{
 use crate::program_run::frames::{ACK, CHAIN, End, SYN, Transport, frame, lengthen, transport_at};
 use crate::program_run::{Hook, Programs};
 
-/// Source ports of flows that change it: few where each new flow is charged to the workload.
+/// Source ports of flows that change it: few where each new flow counts for the workload.
 const MANY: u16 = 1024;
 const FEW: u16 = 16;
 const FIRST_PORT: u16 = 40_000;

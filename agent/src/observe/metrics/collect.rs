@@ -18,6 +18,7 @@ type Labels<'a> = Vec<(&'static str, &'a str)>;
 pub(super) fn encode(totals: &Totals, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
     drops(totals, &mut encoder)?;
     rejects(totals, &mut encoder)?;
+    forgotten(totals, &mut encoder)?;
     lost(totals, &mut encoder)?;
     flows(totals, &mut encoder)?;
     state(totals, &mut encoder)?;
@@ -72,6 +73,17 @@ fn rejects(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), E
     let series = series.map(|(outcome, value)| (vec![("outcome", outcome)], value));
     let help = "Packets rejected by a rule, by outcome of their reject packet";
     counters(encoder, "ringfence_rejects", help, series)
+}
+
+fn forgotten(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    let causes = totals.kernel.forgotten.into_iter();
+    let series = causes.filter(|(cause, _)| !cause.is_empty());
+    let series = series.map(|(cause, value)| (vec![("cause", cause)], value));
+    let help = "Unreplied flows without a conntrack entry for lack of room, by cause";
+    counters(encoder, "ringfence_conntrack_forgotten", help, series)?;
+    let series = [(vec![], totals.kernel.records_recycled)];
+    let help = "Looked-up records that were given to another key while they were read";
+    counters(encoder, "ringfence_records_recycled", help, series)
 }
 
 fn lost(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {

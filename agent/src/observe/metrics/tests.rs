@@ -20,6 +20,8 @@ fn filled() -> Metrics {
         events_lost: 5,
         denies_lost: 6,
         rejects: [("sent", 14), ("rate-limited", 15), ("failed", 16)],
+        forgotten: [("replaced", 19), ("not-stored", 20)],
+        records_recycled: 21,
         maps: vec![("POLICY", 7, 65_536)],
     });
     metrics.set_state(State {
@@ -48,6 +50,9 @@ fn the_page_has_every_metric() {
         r#"ringfence_rejects_total{outcome="sent"} 14"#,
         r#"ringfence_rejects_total{outcome="rate-limited"} 15"#,
         r#"ringfence_rejects_total{outcome="failed"} 16"#,
+        r#"ringfence_conntrack_forgotten_total{cause="replaced"} 19"#,
+        r#"ringfence_conntrack_forgotten_total{cause="not-stored"} 20"#,
+        "ringfence_records_recycled_total 21",
         r#"ringfence_events_lost_total{stage="kernel-ring"} 5"#,
         r#"ringfence_events_lost_total{stage="kernel-denies"} 6"#,
         r#"ringfence_events_lost_total{stage="decode"} 17"#,

@@ -1,7 +1,7 @@
 //! How a packet's cost and kernel memory grow with the number of established connections.
 //!
 //! One connection is opened by packets; the others are copies of its entry with their own keys,
-//! because the quota of an endpoint does not allow it to fill a table.
+//! because the share of an endpoint does not allow it to fill a table.
 
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, Map, MapData, MapInfo};

@@ -23,7 +23,7 @@ const SAMPLE: f64 = 4e6;
 /// Length of a sample of connections: there are few in that time, and memory that is freed later
 /// makes them uneven.
 const LONG_SAMPLE: f64 = 12e6;
-/// The most operations of a sample, limited by a workload's quota of unreplied flows.
+/// The most operations of a sample, limited by a workload's share of unreplied entries.
 const MOST: f64 = 4000.0;
 /// Operations of the trial that determines the length of a sample.
 const TRIAL: u32 = 200;

@@ -232,7 +232,7 @@ impl Variant {
 }
 
 /// Removes the unreplied entries from the agent's maps, and resets each workload's usage: a sample
-/// opens more flows than a workload's quota allows in that time, and none may be denied. So each
+/// opens more flows than a workload's share in that time, and none may be replaced. So each
 /// sample finds room, as in nftables' conntrack. The cost of a full map is measured in `growth`.
 fn forget_attempts(agent: &Agent) -> Result<()> {
     fence_state::forget_unreplied(agent.bpffs())

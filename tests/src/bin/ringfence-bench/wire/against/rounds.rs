@@ -21,7 +21,7 @@ use crate::wire::stopwatch::Clock;
 
 /// The fewest repeats of a round. More are made while the next round's agents are started.
 const FEWEST: u32 = 12;
-/// The most repeats, limited by a workload's quota of unreplied flows.
+/// The most repeats, limited by a workload's share of unreplied entries.
 const MOST: u32 = 40;
 /// The fewest rounds, however long they take.
 pub(super) const FEWEST_ROUNDS: usize = 8;

@@ -13,8 +13,8 @@ use ringfence_testbed::{Addresses, NetNs, Node, Workload};
 
 use crate::wire::world::ENFORCED;
 
-/// The number of senders. New flows come from each of them in turn, because a workload's quota is
-/// 8,192 unreplied flows in 30 s.
+/// The number of senders. New flows come from each of them in turn, because a workload
+/// over its share of unreplied entries replaces its own.
 pub(super) const SENDERS: u8 = 8;
 
 const NODE: Addresses = Addresses {
