@@ -24,14 +24,17 @@ pub const MAX_IP6: usize = 2;
 pub const RECORDS: u32 = 4;
 /// Positions of `ENDPOINT_SLOTS`, a power of two.
 pub const POSITIONS: u32 = 65_536;
-/// Positions in which an interface may be: its index modulo [`POSITIONS`], and those after it.
-pub const PROBES: u32 = 4;
+/// Positions in which an interface may be.
+pub const PROBES: u32 = 8;
+/// From one of them to the next: odd, and far. Interfaces that live long have consecutive indices, so
+/// the positions next to a taken one are taken, too.
+const STRIDE: u32 = 27_293;
 
-/// The n-th position in which an interface may be.
+/// The n-th position in which an interface may be; the first is its index modulo [`POSITIONS`].
 #[inline(always)]
 #[must_use]
 pub const fn position(ifindex: u32, probe: u32) -> u32 {
-    ifindex.wrapping_add(probe) & (POSITIONS - 1)
+    ifindex.wrapping_add(probe.wrapping_mul(STRIDE)) & (POSITIONS - 1)
 }
 
 /// A value of `ENDPOINT_SLOTS`: the index of a record, or 0 for none. Endpoint number 0 is none.
@@ -134,5 +137,20 @@ mod tests {
         endpoint.ip4[2] = Ip4::from_wire([10, 0, 0, 9]);
         assert!(endpoint.owns(Ip4::from_wire([10, 0, 0, 9])));
         assert!(!endpoint.owns(Ip4::from_wire([10, 0, 0, 8])));
+    }
+
+    /// Interfaces that live long have consecutive indices; later ones have the same ones modulo
+    /// [`POSITIONS`].
+    #[test]
+    fn every_interface_finds_a_position_next_to_long_runs_of_others() {
+        let mut taken = std::collections::BTreeSet::new();
+        for wraps in 0..8 {
+            for index in 1..=500_u32 {
+                let ifindex = wraps * POSITIONS + index;
+                let free = (0..PROBES).map(|probe| position(ifindex, probe));
+                let free = free.into_iter().find(|position| taken.insert(*position));
+                assert!(free.is_some(), "{ifindex}");
+            }
+        }
     }
 }

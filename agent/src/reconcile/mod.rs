@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
 };
 
-use ringfence_common::ids::TableId;
+use ringfence_common::{endpoint::Endpoint, ids::TableId, mode::Mode};
 
 pub use ledger::{Ledger, LedgerError, Recorded};
 use number_life::NumberLife;
@@ -324,31 +324,51 @@ impl<D: Datapath> Reconciler<D> {
         failure.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Fences new endpoints whose policy could not be published: their table has no rows. A fence
-    /// of an agent with another layout stays as it is: it has the last good policy.
+    /// Fences new endpoints whose policy could not be published: their table has no rows. One that
+    /// fails leaves no other open. A fence of an agent with another layout stays as it is: it has the
+    /// last good policy.
     fn fence_without_policy(
         &mut self,
         inputs: &Inputs<'_>,
         desired: &Desired<'_>,
     ) -> Result<(), ReconcileError> {
-        let attached = self.datapath.attached();
+        let mut others = self.datapath.attached();
+        others.retain(|ifindex| !self.fenced.contains(ifindex));
+        let mut state = self.actual.clone();
+        let mut failure = None;
         for local in inputs.endpoints {
             let known = self.actual.endpoints.contains_key(&local.ifindex);
-            if known || attached.contains(&local.ifindex) {
+            if known || others.contains(&local.ifindex) {
                 continue;
             }
             let Some((endpoint, mode)) = self.compiler.without_policy(inputs, local) else {
                 continue;
             };
-            self.ledger.append(self.compiler.numbers.fresh())?;
-            self.compiler.numbers.written();
-            self.write(&[
-                Action::SetMode(endpoint.namespace(), mode),
-                Action::PutEndpoint(local.ifindex, endpoint),
-            ])?;
+            if let Err(error) = self.put_without_policy(local.ifindex, endpoint, mode) {
+                // Without a record its fence has the node's default mode, which may drop.
+                failure = Some(error);
+                if mode == Mode::Observe && endpoint.mode_override == 0 {
+                    continue;
+                }
+            }
+            state.endpoints.insert(local.ifindex, endpoint);
         }
-        let state = self.actual.clone();
-        self.attach_endpoints(&state, desired)
+        self.attach_endpoints(&state, desired)?;
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn put_without_policy(
+        &mut self,
+        ifindex: u32,
+        endpoint: Endpoint,
+        mode: Mode,
+    ) -> Result<(), ReconcileError> {
+        self.ledger.append(self.compiler.numbers.fresh())?;
+        self.compiler.numbers.written();
+        self.write(&[
+            Action::SetMode(endpoint.namespace(), mode),
+            Action::PutEndpoint(ifindex, endpoint),
+        ])
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod fake;
 mod number_life;
+mod partial_failure;
 
 use std::{net::IpAddr, path::Path};
 
@@ -144,19 +145,6 @@ fn an_endpoint_is_fenced_after_its_policy_is_written() {
         .unwrap();
     assert!(last_write < first_attach);
     assert_eq!(planned(&kernel.state), planned(&published.compiled.state));
-}
-
-#[test]
-fn an_interface_that_cannot_be_attached_does_not_leave_others_open() {
-    let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
-    let world = World::new(CLOSED);
-    kernel.0.borrow_mut().unattachable = Some(7);
-    let mut subject = reconciler(&kernel, dir.path());
-    assert!(subject.publish(&world.desired()).is_err());
-    assert_eq!(kernel.0.borrow().attached, BTreeSet::from([9]));
-    kernel.0.borrow_mut().unattachable = None;
-    subject.publish(&world.desired()).unwrap();
-    assert_eq!(kernel.0.borrow().attached, BTreeSet::from([7, 9]));
 }
 
 #[test]

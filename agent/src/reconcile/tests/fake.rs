@@ -33,6 +33,8 @@ pub(super) struct Kernel {
     pub(super) capacities: Option<Capacities>,
     /// An interface to which nothing can be attached.
     pub(super) unattachable: Option<u32>,
+    /// An interface whose endpoint cannot be written.
+    pub(super) unwritable: Option<u32>,
     /// Nanoseconds that have passed.
     pub(super) elapsed: u64,
     /// The mark of table numbers.
@@ -53,17 +55,22 @@ impl Datapath for Fake {
     }
     fn write(&mut self, action: &Action) -> Result<(), DatapathError> {
         let mut kernel = self.0.borrow_mut();
+        let refused = || DatapathError::Map {
+            map: "POLICY",
+            operation: "write",
+            reason: "injected".to_owned(),
+        };
         if let Some(left) = &mut kernel.writes_left {
             if *left == 0 {
                 kernel.writes_left = None;
-                let reason = "injected".to_owned();
-                return Err(DatapathError::Map {
-                    map: "POLICY",
-                    operation: "write",
-                    reason,
-                });
+                return Err(refused());
             }
             *left -= 1;
+        }
+        if let Action::PutEndpoint(ifindex, _) = action
+            && kernel.unwritable == Some(*ifindex)
+        {
+            return Err(refused());
         }
         kernel.state.record(action);
         kernel.calls.push(Call::Write(*action));

@@ -1,0 +1,44 @@
+//! One interface or endpoint that the kernel refuses: the others are fenced all the same.
+
+use super::*;
+use crate::model::NamespaceName;
+
+#[test]
+fn an_interface_that_cannot_be_attached_does_not_leave_others_open() {
+    let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
+    let world = World::new(CLOSED);
+    kernel.0.borrow_mut().unattachable = Some(7);
+    let mut subject = reconciler(&kernel, dir.path());
+    assert!(subject.publish(&world.desired()).is_err());
+    assert_eq!(kernel.0.borrow().attached, BTreeSet::from([9]));
+    kernel.0.borrow_mut().unattachable = None;
+    subject.publish(&world.desired()).unwrap();
+    assert_eq!(kernel.0.borrow().attached, BTreeSet::from([7, 9]));
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_written_does_not_leave_others_open() {
+    for (mode, attached) in [(Mode::Enforce, vec![7, 9]), (Mode::Observe, vec![9])] {
+        let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
+        let mut world = World::new(CLOSED);
+        let shop = NamespaceName::new("shop").unwrap();
+        world.modes.namespaces.insert(shop, mode);
+        kernel.0.borrow_mut().unwritable = Some(7);
+        let mut subject = reconciler(&kernel, dir.path());
+        for _ in 0..2 {
+            assert!(subject.publish(&world.desired()).is_err());
+            let kernel = kernel.0.borrow();
+            assert_eq!(
+                kernel.state.endpoints.keys().collect::<Vec<_>>(),
+                [&9],
+                "the control: one without a record"
+            );
+            let fenced = Vec::from_iter(kernel.attached.iter().copied());
+            assert_eq!(fenced, attached, "{mode:?}: the node's default drops");
+        }
+        kernel.0.borrow_mut().unwritable = None;
+        subject.publish(&world.desired()).unwrap();
+        assert_eq!(kernel.0.borrow().attached, BTreeSet::from([7, 9]));
+        assert_eq!(kernel.0.borrow().state.endpoints.len(), 2);
+    }
+}
