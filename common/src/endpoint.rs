@@ -33,7 +33,7 @@ const STRIDE: u32 = 27_293;
 /// The n-th position in which an interface may be; the first is its index modulo [`POSITIONS`].
 #[inline(always)]
 #[must_use]
-pub const fn position(ifindex: u32, probe: u32) -> u32 {
+pub fn position(ifindex: u32, probe: u32) -> u32 {
     ifindex.wrapping_add(probe.wrapping_mul(STRIDE)) & (POSITIONS - 1)
 }
 

@@ -118,7 +118,7 @@ fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> Action {
             let action = finish::<A>(raw);
             if raw & UPDATE_LIVE != 0 {
                 let longer = update_live(context, flow, &mut found);
-                if longer && raw & UNREPORTED == 0 {
+                if longer && raw & UNREPORTED == 0 && !flow.is_from_host(context) {
                     events::hit(found.entry.reverse_rule(), context.now);
                 }
             }
@@ -188,7 +188,8 @@ fn update_live<A: Family>(context: &Context, flow: &FlowPacket<A>, found: &mut F
     let after = next_state(before, packet.protocol, reply, packet.tcp);
     let expires = context.now + clock::timeout(timeout(after, packet.protocol));
     let longer = worth_storing(found.entry.expires, expires);
-    if longer {
+    if longer || after != before {
+        // A changed state changes the rank of a way, too.
         set_expires::<A>(context, flow, found, (after, expires));
     }
     // By itself: replies extend the expiry too.

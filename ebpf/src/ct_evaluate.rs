@@ -7,7 +7,7 @@
 
 use ringfence_common::{
     conntrack::{
-        CtEntry, flags, opens,
+        CtEntry, flags, is_replied, opens,
         originator::{Reversal, coarse, reversal},
         timeout,
     },
@@ -184,14 +184,15 @@ fn against_originator<A: Family>(
     // The verdict on the host's packets is not that on others with its address.
     let from_host = flow.is_from_host(context);
     let known = is_fresh
-        && !from_host
         && match entry.reverse() {
+            // Always allowed; reported with its first packet.
+            _ if from_host => is_replied(entry.state.bits(), flow.packet.protocol),
             None => false,
             Some(Verdict::Deny) => true,
             Some(Verdict::Allow) => reversal == Reversal::PassesAlone,
         };
     begin_entry(context, flow, epoch, alone);
-    if known {
+    if known && !from_host {
         recall_reverse(entry, alone);
     } else {
         evaluate_opening(context, flow, alone);
@@ -365,7 +366,9 @@ fn commit<A: Family>(
         let timeout = timeout(entry.state.bits(), flow.packet.protocol);
         entry.expires = context.now + clock::timeout(timeout);
     }
-    if keep && (passes || known) && !store(context, flow, which) {
+    let wanted = keep && (passes || known);
+    let is_stored = !wanted || store(context, flow, which);
+    if !is_stored && entry.verdict() == Verdict::Allow {
         events::count(Counter::FlowsNotStored);
         ct_usage::note_recycled(context.number, context.now);
     }

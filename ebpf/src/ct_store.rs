@@ -11,7 +11,7 @@
 use core::ptr::{read_volatile, write_volatile};
 
 use ringfence_common::{
-    conntrack::{CtEntry, StateBytes, flags, is_assured},
+    conntrack::{CtEntry, StateBytes, flags},
     ids::EndpointNumber,
     stats::Counter,
 };
@@ -51,8 +51,8 @@ fn copy(live: *mut CtEntry, into: &mut CtEntry) {
 #[inline(always)]
 pub fn find<A: Family>(context: &Context, key: &A::CtKey) -> Option<Found> {
     let entry = maps::scratch_found()?;
-    let mut live = A::assured(key);
-    for _ in 1..RETRIES {
+    for _ in 0..RETRIES {
+        let live = A::assured(key);
         if live.is_null() {
             break;
         }
@@ -66,7 +66,6 @@ pub fn find<A: Family>(context: &Context, key: &A::CtKey) -> Option<Found> {
         }
         // The memory was another flow's by the time it was read.
         events::count(Counter::RecordsRecycled);
-        live = A::assured(key);
     }
     let live = ct_unreplied::entry_at::<A>(A::find_unreplied());
     if live.is_null() {
@@ -188,7 +187,8 @@ pub fn remove_entry<A: Family>(number: EndpointNumber) -> u32 {
     0
 }
 
-/// Moves the entry that was found to the map that its state requires, if there is room.
+/// Moves the entry that was found to the other map, if there is room. The caller has found it in the
+/// wrong one ([`CtEntry::is_misplaced`]).
 #[inline(always)]
 pub fn relocate_entry<A: Family>(number: EndpointNumber, protocol: u8, now: u64) -> u32 {
     let (Some(entry), Some(moved)) = (maps::scratch_found(), maps::scratch_entry()) else {
@@ -199,7 +199,7 @@ pub fn relocate_entry<A: Family>(number: EndpointNumber, protocol: u8, now: u64)
     };
     let key = &*key;
     *moved = *entry;
-    if is_assured(moved.state.bits()) {
+    if !moved.is_in_assured() {
         if !ct_usage::has_assured_room(number) {
             return 0;
         }

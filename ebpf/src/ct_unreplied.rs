@@ -91,9 +91,12 @@ pub fn find<A: Family>() -> u32 {
 /// The entry at a set and way, null for [`NOT_FOUND`].
 #[inline(always)]
 pub fn entry_at<A: Family>(found: u32) -> *mut CtEntry {
+    if found == NOT_FOUND {
+        return core::ptr::null_mut();
+    }
     match A::set_at(found / NO_WAY) {
-        Some(set) if found != NOT_FOUND => A::way_entry(set, found % NO_WAY),
-        _ => core::ptr::null_mut(),
+        Some(set) => A::way_entry(set, found % NO_WAY),
+        None => core::ptr::null_mut(),
     }
 }
 

@@ -144,6 +144,12 @@ fn pinned(agent: &Agent) -> Result<Vec<String>> {
     Ok(names.filter(|name| !name.ends_with(".debug")).collect())
 }
 
+/// The flows that were denied, for messages.
+fn denied_flows(agent: &Agent) -> String {
+    let shown = run(agent, &["flows", "--verdict", "denied"]);
+    shown.unwrap_or_else(|error| error.to_string())
+}
+
 /// How many programs there are at the hooks of every workload.
 fn programs(testbed: &Testbed, attach: &str) -> Result<Vec<usize>> {
     let mut counts = Vec::new();
@@ -229,7 +235,8 @@ impl Succession {
             probes.join().unwrap()
         })?;
         connections.check().with_context(|| self.agent.stderr())?;
-        expect_no_failures(loads)?;
+        let failures = expect_no_failures(loads);
+        failures.with_context(|| denied_flows(&self.agent))?;
         testbed.expect_silent(&DENIED)?;
         let pins = pinned(&self.agent)?;
         ensure!(pins == [format!("v{to}")], "{pins:?}");

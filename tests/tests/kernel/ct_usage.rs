@@ -3,8 +3,11 @@
 //!
 //! The tables of these tests are smaller than the agent's, and so are the shares.
 
+use std::net::IpAddr;
+
 use ringfence::plan::Action;
 use ringfence_common::{
+    SECOND,
     conntrack::unreplied::WAYS,
     drop_reason::DropReason,
     endpoint::Endpoint,
@@ -16,9 +19,10 @@ use ringfence_common::{
 };
 
 use crate::fence::{
-    Arriving, FRIEND, FRIENDS, Fence, IFINDEX, LOCAL, Leaving, Outcome, RULE, TABLE, exact,
+    Arriving, FRIEND, FRIENDS, Fence, IFINDEX, LOCAL, Leaving, Outcome, RULE, TABLE, any_protocol,
+    exact,
 };
-use crate::frames::{ACK, FIN, Flow, PSH, RST, SYN, TCP, UDP};
+use crate::frames::{ACK, FIN, Flow, PSH, RST, SYN, TCP, UDP, echo, echo_reply, frame, icmp_of};
 use crate::loaded::CONNTRACK;
 
 /// The endpoint's policy table after a change.
@@ -93,6 +97,27 @@ fn a_flood_evicts_unreplied_entries_and_no_open_connection() {
             fence.passes(Leaving, &flow.outbound(TCP, ACK), "the other direction");
         }
         assert_eq!(fence.assured(), established.len() + 1);
+    }
+}
+
+/// Its reply makes it worth more than an unreplied flow at once, also within a second.
+#[test]
+fn an_answered_echo_outlives_a_flood() {
+    for v6 in [false, true] {
+        let mut fence = Fence::new();
+        let row = PolicyRow::lasting(Verdict::Allow, RULE);
+        fence.put_row(any_protocol(TABLE, FRIENDS, Direction::Egress), row);
+        fence.allow(Direction::Ingress, UDP, 53);
+        let (own, peer) = (LOCAL.ip(v6), FRIEND.ip(v6));
+        let request = |id| frame(own, peer, icmp_of(v6), &echo(v6, id));
+        let reply = |id| frame(peer, own, icmp_of(v6), &echo_reply(v6, id));
+        fence.passes(Leaving, &request(1), "a request");
+        fence.passes(Leaving, &request(2), "another");
+        fence.passes(Arriving, &reply(2), "its reply");
+        flood_from_outside(&mut fence, v6, 65_536);
+        let what = "control: the flood evicted an unreplied entry";
+        fence.denies(Arriving, &reply(1), DropReason::ReplyForgotten, what);
+        fence.passes(Arriving, &reply(2), "a duplicate of the reply");
     }
 }
 
@@ -314,6 +339,31 @@ fn an_endpoints_assured_flows_are_limited_to_its_share() {
     fence.passes(Arriving, &closed.inbound(TCP, RST), "one entry fewer");
     establish(&mut fence, &connection(false, last));
     assert_eq!(fence.assured(), limit, "another flow uses the room");
+}
+
+/// The entry of a connection with a peer whose address becomes an own one.
+#[test]
+fn an_assured_flow_whose_peer_address_becomes_an_own_one_is_assured_no_longer() {
+    for v6 in [false, true] {
+        let mut fence = Fence::new();
+        fence.allow(Direction::Egress, TCP, 443);
+        let flow = connection(v6, 1000);
+        establish(&mut fence, &flow);
+        assert_eq!(fence.assured(), 1, "control: it is assured");
+        fence.edit(|endpoint| {
+            endpoint.table = NEXT;
+            match FRIEND.ip(v6) {
+                IpAddr::V4(ip) => endpoint.ip4[1] = Ip4::from_wire(ip.octets()),
+                IpAddr::V6(ip) => endpoint.ip6[1] = Ip6::from_wire(ip.octets()),
+            }
+        });
+        for _ in 0..2 {
+            fence.passes(Leaving, &flow.outbound(TCP, ACK), "to an own address");
+            fence.age_flows(10 * SECOND);
+        }
+        assert_eq!((fence.assured(), fence.usage().assured), (0, 0));
+        fence.passes(Leaving, &flow.outbound(TCP, ACK), "it still passes");
+    }
 }
 
 /// They need no entry to be allowed, and would cost others theirs.

@@ -81,9 +81,10 @@ fn forgotten(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(),
     let series = series.map(|(cause, value)| (vec![("cause", cause)], value));
     let help = "Unreplied flows without a conntrack entry for lack of room, by cause";
     counters(encoder, "ringfence_conntrack_forgotten", help, series)?;
-    let series = [(vec![], totals.kernel.records_recycled)];
     let help = "Looked-up records that were given to another key while they were read";
-    counters(encoder, "ringfence_records_recycled", help, series)
+    let name = "ringfence_records_recycled";
+    let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    ConstCounter::new(totals.kernel.records_recycled).encode(metric)
 }
 
 fn lost(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {

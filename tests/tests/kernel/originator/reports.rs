@@ -11,7 +11,8 @@ use ringfence_common::{
 
 use super::{PROTOCOLS, fence, flow, other, packet, table};
 use crate::fence::{
-    Arriving, Dropped, FRIENDS, Fence, Leaving, Passed, Rejected, UNKNOWN_PEER, Way, any_protocol,
+    Arriving, Dropped, FRIENDS, Fence, FromHost, Leaving, Passed, RULE, Rejected, UNKNOWN_PEER,
+    Way, any_protocol,
 };
 use crate::frames::{Flow, IP, frame, icmp_error, icmp_of};
 
@@ -94,6 +95,37 @@ fn a_packet_that_passes_by_its_own_direction_is_reported_with_it() {
 }
 
 #[test]
+fn packets_of_the_host_over_a_revoked_flow_are_reported_once() {
+    for (protocol, v6, _) in cases().filter(|(.., originator)| *originator == Leaving) {
+        let mut fence = fence();
+        let frame = packet(&flow(v6, 20_000), Arriving, protocol);
+        fence.govern(Leaving, true, true);
+        fence.passes(
+            Leaving,
+            &packet(&flow(v6, 20_000), Leaving, protocol),
+            "control",
+        );
+        fence.events();
+        fence.govern(Leaving, false, false);
+        for _ in 0..5 {
+            fence.passes(FromHost, &frame, "a socket of the host");
+        }
+        let events = fence.events();
+        let events: Vec<_> = events.iter().map(|it| (it.kind, it.rule)).collect();
+        let own = (EventKind::New as u8, RuleSlot::HOST_INGRESS);
+        assert_eq!(events, [own], "{protocol}");
+        // More than a second apart, so that expiry is stored.
+        for _ in 0..4 {
+            fence.age_flows(2 * ringfence_common::SECOND);
+            fence.passes(FromHost, &frame, "a socket of the host");
+        }
+        assert!(fence.events().is_empty(), "{protocol}");
+        assert_eq!((fence.hits(RULE), fence.hits(RuleSlot(0))), (1, 0));
+        assert_eq!(fence.run(Arriving, &frame), Dropped, "from elsewhere");
+    }
+}
+
+#[test]
 fn a_denied_packet_is_reported_with_its_own_direction_and_rule() {
     for (protocol, v6, originator) in cases() {
         for mode in [Mode::Enforce, Mode::Observe] {
@@ -148,17 +180,18 @@ fn both_directions_with_an_unknown_peer_are_denied_for_that_reason() {
             peer: (UNKNOWN_PEER, 443),
             ..flow(v6, 20_000)
         };
-        fence.set_mode(Mode::Observe);
-        for way in [
-            originator,
-            other(originator),
-            other(originator),
-            originator,
-            other(originator),
+        let back = other(originator);
+        for (mode, outcome, counted) in [
+            (Mode::Observe, Passed, (0, 5)),
+            (Mode::Enforce, Dropped, (5, 5)),
         ] {
-            assert_eq!(fence.run(way, &packet(&flow, way, protocol)), Passed);
+            fence.set_mode(mode);
+            for way in [originator, back, back, originator, back] {
+                assert_eq!(fence.run(way, &packet(&flow, way, protocol)), outcome);
+            }
+            let counted = (DropReason::UnknownPeer, counted.0, counted.1);
+            assert_eq!(fence.reasons(), [counted], "{mode:?}");
         }
-        assert_eq!(fence.reasons(), [(DropReason::UnknownPeer, 0, 5)]);
     }
 }
 
