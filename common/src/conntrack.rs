@@ -10,12 +10,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub mod description;
 pub mod originator;
+mod place;
 pub mod seal;
 pub mod state;
 pub mod timeouts;
 pub mod unreplied;
 
-pub use seal::{PlacedKey, SealedKey};
+pub use place::PlacedKey;
+pub use seal::SealedKey;
 pub use state::{
     StateBytes, is_assured, is_open, is_replied, next_state, opens, restarts, shows_originator,
 };

@@ -105,9 +105,8 @@ impl Migration {
                 continue;
             };
             let from = |name| (description, &abi.pins, name, ifindex, now);
+            // In this order, because a flow may become assured, and move, while it is read.
             let copied = [
-                copy(&mut self.assured4, from(names::CT4), description.assured),
-                copy(&mut self.assured6, from(names::CT6), description.assured),
                 copy(
                     &mut self.assured4,
                     from(names::CT_UNREPLIED4),
@@ -118,6 +117,8 @@ impl Migration {
                     from(names::CT_UNREPLIED6),
                     description.unreplied,
                 ),
+                copy(&mut self.assured4, from(names::CT4), description.assured),
+                copy(&mut self.assured6, from(names::CT6), description.assured),
             ];
             for outcome in copied {
                 match outcome {

@@ -42,21 +42,8 @@ pub trait SealedKey {
     fn sum(&self) -> u64;
 }
 
-/// A conntrack key.
-pub trait PlacedKey: SealedKey {
-    /// A keyed hash, for the place of an entry in a table. The seed is secret and differs by boot,
-    /// so that no workload can choose flows that fall in one set.
-    fn place(&self, seed: [u64; 2]) -> u64;
-}
-
 #[inline(always)]
-const fn finish(sum: u64) -> u64 {
-    let once = (sum ^ (sum >> 32)).wrapping_mul(WORDS[6]);
-    once ^ (once >> 29)
-}
-
-#[inline(always)]
-fn pairs(words: [u32; 5]) -> [u64; 3] {
+pub(super) fn pairs(words: [u32; 5]) -> [u64; 3] {
     let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
     [
         pair(words[0], words[1]),
@@ -102,36 +89,9 @@ impl SealedKey for FragmentKey6 {
     }
 }
 
-impl PlacedKey for CtKey4 {
-    #[inline(always)]
-    fn place(&self, [even, odd]: [u64; 2]) -> u64 {
-        let [a, b, c] = pairs(zerocopy::transmute!(*self));
-        finish(
-            mix(a ^ even, WORDS[3])
-                .wrapping_add(mix(b ^ odd, WORDS[4]))
-                .wrapping_add(mix(c ^ even, WORDS[5])),
-        )
-    }
-}
-
 impl SealedKey for CtKey6 {
     #[inline(always)]
     fn sum(&self) -> u64 {
         sum_of_six(zerocopy::transmute!(*self))
-    }
-}
-
-impl PlacedKey for CtKey6 {
-    #[inline(always)]
-    fn place(&self, [even, odd]: [u64; 2]) -> u64 {
-        let [a, b, c, d, e, f]: [u64; 6] = zerocopy::transmute!(*self);
-        finish(
-            mix(a ^ even, WORDS[5])
-                .wrapping_add(mix(b ^ odd, WORDS[4]))
-                .wrapping_add(mix(c ^ even, WORDS[3]))
-                .wrapping_add(mix(d ^ odd, WORDS[2]))
-                .wrapping_add(mix(e ^ even, WORDS[1]))
-                .wrapping_add(mix(f ^ odd, WORDS[0])),
-        )
     }
 }

@@ -1,12 +1,12 @@
 //! An agent that is killed, stops or cleans up: what stays in place and what is removed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::{Agent, AgentSpec, eventually};
 
 use crate::changes::{expect_no_failures, load};
-use crate::testbed::{Ping, ProbeSpec, SOON, Tcp, Testbed, Udp, run};
+use crate::testbed::{Ping, ProbeSpec, SOON, Tcp, Testbed, Udp, probing, run, use_clsact};
 
 const POLICIES: &str = r#"
 [[policy]]
@@ -52,24 +52,8 @@ fn enforcement_continues_while_the_agent_is_killed_and_restarted() -> Result<()>
         testbed
             .expect_answered(&ALLOWED)
             .context("while the agent is dead")?;
-        std::thread::scope(|scope| -> Result<()> {
-            // From before the new process starts until after its API responds.
-            let probes = scope.spawn(|| -> Result<u32> {
-                let end = Instant::now() + Duration::from_secs(3);
-                let mut rounds = 0;
-                while Instant::now() < end {
-                    testbed
-                        .expect_silent(&DENIED)
-                        .context("while the agent starts")?;
-                    rounds += 1;
-                }
-                Ok(rounds)
-            });
-            agent.restart()?;
-            let rounds = probes.join().unwrap()?;
-            ensure!(rounds > 2, "{rounds} rounds of probes");
-            Ok(())
-        })?;
+        // From before the new process starts until after its API responds.
+        probing(&testbed, &DENIED, &[], || agent.restart())?;
         let status = agent.cli_json(&["status"])?;
         ensure!(
             status["enforcing"] == true && status["attached"] == 3,
@@ -96,12 +80,7 @@ fn check_stop_and_cleanup(attach: &str) -> Result<()> {
     };
     let mut agent = Agent::start(&testbed.node, &spec)?;
     if attach == "clsact" {
-        // `AgentSpec` has no field for this key, and it must precede the first table of the file.
-        let config = std::fs::read_to_string(agent.config_path())?;
-        agent.kill()?;
-        cleanup(&agent)?;
-        agent.write_document("ringfence.toml", &format!("attach = \"clsact\"\n{config}"))?;
-        agent.restart()?;
+        use_clsact(&mut agent)?;
     }
     let status = agent.cli_json(&["status"])?;
     ensure!(status["kernel"]["attach"] == attach, "{status}");

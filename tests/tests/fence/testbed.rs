@@ -1,7 +1,8 @@
 //! The test bed of these tests: a node with hosts, an agent, and grids of probes.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -260,6 +261,46 @@ pub(crate) fn run(agent: &Agent, arguments: &[&str]) -> Result<String> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Replaces a stopped or running agent's fence by one of clsact filters.
+pub(crate) fn use_clsact(agent: &mut Agent) -> Result<()> {
+    // `AgentSpec` has no field for this key, and it must precede the first table of the file.
+    let config = std::fs::read_to_string(agent.config_path())?;
+    agent.kill()?;
+    let path = agent.config_path();
+    run(agent, &["cleanup", "--config", &path.to_string_lossy()])?;
+    agent.write_document("ringfence.toml", &format!("attach = \"clsact\"\n{config}"))?;
+    agent.restart()
+}
+
+/// Does something while these probes must stay silent and those must be answered. The first round
+/// begins before it, and the last after it.
+pub(crate) fn probing(
+    testbed: &Testbed,
+    silent: &[ProbeSpec],
+    answered: &[ProbeSpec],
+    action: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let (begun, done) = (Barrier::new(2), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let probes = scope.spawn(|| -> Result<()> {
+            begun.wait();
+            loop {
+                let is_last = done.load(Ordering::Acquire);
+                testbed.expect_silent(silent)?;
+                testbed.expect_answered(answered)?;
+                if is_last {
+                    return Ok(());
+                }
+            }
+        });
+        begun.wait();
+        let outcome = action();
+        done.store(true, Ordering::Release);
+        probes.join().unwrap().context("meanwhile")?;
+        outcome
+    })
 }
 
 /// Replaces the policies, and waits until the new ones are in force.

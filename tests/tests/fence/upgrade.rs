@@ -2,7 +2,7 @@
 //! interfaces, and nothing of the other one is left.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
@@ -12,7 +12,7 @@ use ringfence_testbed::other_layout::{OtherLayout, disguise};
 use ringfence_testbed::{Agent, Delivery, End, NetNs, Stream, eventually};
 
 use crate::changes::{expect_no_failures, load_within};
-use crate::testbed::{ProbeSpec, SHORT, SOON, Tcp, Testbed, Udp, apply, run};
+use crate::testbed::{ProbeSpec, SHORT, SOON, Tcp, Testbed, Udp, apply, probing, run, use_clsact};
 
 /// Isolates both directions of both, so that only who opened a flow lets its replies pass.
 fn policies(revocable: &str) -> String {
@@ -190,13 +190,7 @@ impl Succession {
         let mut agent = testbed.agent("observe", &policies(REVOCABLE))?;
         testbed.expect_answered(&DENIED).context("the control")?;
         if attach == "clsact" {
-            // The key must precede the first table of the file.
-            let config = std::fs::read_to_string(agent.config_path())?;
-            agent.kill()?;
-            let path = agent.config_path();
-            run(&agent, &["cleanup", "--config", &path.to_string_lossy()])?;
-            agent.write_document("ringfence.toml", &format!("attach = \"clsact\"\n{config}"))?;
-            agent.restart()?;
+            use_clsact(&mut agent)?;
         }
         run(&agent, &["mode", "set", "shop", "enforce"])?;
         testbed.expect_silent(&DENIED)?;
@@ -208,36 +202,33 @@ impl Succession {
     }
 
     /// Stops the agent and revokes a rule; what `start` starts must take over with every connection
-    /// but those of the rule.
+    /// but those of the rule, and with those that begin meanwhile if it `has_load`.
     fn take_over(
         &mut self,
-        from: u32,
-        to: u32,
+        (from, to): (u32, u32),
+        has_load: bool,
         start: impl FnOnce(&mut Agent) -> Result<()>,
     ) -> Result<()> {
         let testbed = &self.testbed;
         let mut connections = Connections::open(testbed)?;
         // The reply to a SYN of the milliseconds between the copies is lost, and comes again after a
         // second (ADR 17).
-        let loads = load_within(testbed, "client", "server", Duration::from_secs(4))?;
+        let within = Duration::from_secs(4);
+        let loads = if has_load {
+            load_within(testbed, "client", "server", within)?
+        } else {
+            Vec::new()
+        };
         self.agent.kill()?;
         self.agent.write_policies(&policies(""))?;
-        std::thread::scope(|scope| -> Result<()> {
-            let probes = scope.spawn(|| -> Result<()> {
-                let end = Instant::now() + Duration::from_secs(3);
-                while Instant::now() < end {
-                    testbed.expect_silent(&DENIED).context("meanwhile")?;
-                    testbed.expect_answered(&ALLOWED).context("meanwhile")?;
-                }
-                Ok(())
-            });
-            start(&mut self.agent)?;
-            probes.join().unwrap()
-        })?;
+        let agent = &mut self.agent;
+        let allowed: &[ProbeSpec] = if has_load { &ALLOWED } else { &[] };
+        probing(testbed, &DENIED, allowed, || start(agent))?;
         connections.check().with_context(|| self.agent.stderr())?;
         let failures = expect_no_failures(loads);
         failures.with_context(|| denied_flows(&self.agent))?;
         testbed.expect_silent(&DENIED)?;
+        testbed.expect_answered(&ALLOWED)?;
         let pins = pinned(&self.agent)?;
         ensure!(pins == [format!("v{to}")], "{pins:?}");
         // The kernel frees a link some time after its last reference.
@@ -259,7 +250,10 @@ impl Succession {
 
 fn check_taken_over(layout: OtherLayout, attach: &'static str) -> Result<()> {
     let mut succession = Succession::new(attach)?;
-    succession.take_over(layout.version(), ABI_VERSION, |agent| {
+    // The maps of the other layouts are copies made when the agent stops: what its programs, which are
+    // those of this build, remember from then on is not in them.
+    let has_load = layout == OtherLayout::NewerUnchanged;
+    succession.take_over((layout.version(), ABI_VERSION), has_load, |agent| {
         let flows = disguise(agent.bpffs(), layout)?;
         ensure!(flows >= 20, "{flows} flows, both fences, both families");
         agent.restart()
@@ -273,12 +267,12 @@ fn builds_of_two_layouts_take_over_from_each_other() -> Result<()> {
     let mut succession = Succession::new("tcx")?;
     let start = |agent: &mut Agent| agent.restart_as(other);
     succession
-        .take_over(ABI_VERSION, newer, start)
+        .take_over((ABI_VERSION, newer), true, start)
         .context("the upgrade")?;
     apply(&succession.agent, &policies(REVOCABLE))?;
     let start = |agent: &mut Agent| agent.restart_as(this);
     succession
-        .take_over(newer, ABI_VERSION, start)
+        .take_over((newer, ABI_VERSION), true, start)
         .context("the downgrade")
 }
 
