@@ -78,7 +78,8 @@ pub struct Usage {
     pub assured: u64,
     /// Tick-clock time up to which its deny aggregates are charged.
     pub aggregated_until: u64,
-    /// Tick-clock time at which a live unreplied entry of the endpoint was last replaced.
+    /// Tick-clock time at which a live unreplied entry of the endpoint was last replaced, or a flow that
+    /// is allowed could not be stored.
     pub recycled: u64,
 }
 shared_layout!(

@@ -49,7 +49,7 @@ pub fn count_assured(number: EndpointNumber, step: u64) {
     });
 }
 
-/// Notes that a live entry of the endpoint was replaced.
+/// Notes that a live entry of the endpoint was replaced, or that a flow could not be stored.
 #[inline(always)]
 pub fn note_recycled(number: EndpointNumber, now: u64) {
     if let Some(usage) = maps::ct_usage(number) {
@@ -58,7 +58,7 @@ pub fn note_recycled(number: EndpointNumber, now: u64) {
     }
 }
 
-/// When a live entry of the endpoint was last replaced, on the tick clock; 0 if never.
+/// The time of the last [`note_recycled`] on the tick clock; 0 if never.
 #[inline(always)]
 pub fn recycled(number: EndpointNumber) -> u64 {
     // SAFETY: one aligned load from a map value.

@@ -36,6 +36,7 @@ fn everything_that_workloads_and_policies_used_is_freed() {
         ("new endpoint", 1000),
         ("granted", 40),
         ("revoked just now", 10),
+        ("revoked long ago", 5),
     ] {
         assert!(
             outcome.checked.0[kind].packets >= least,

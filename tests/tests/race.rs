@@ -23,6 +23,14 @@ fn no_packet_gets_a_verdict_of_another_record() {
     .unwrap();
     println!("{outcome}");
     assert!(outcome.packets() >= 500_000, "{outcome}");
+    for storm in &outcome.storms {
+        // Conntrack entries are written by the packets themselves.
+        assert!(
+            storm.overlapping > 0 || storm.storm == Storm::Conntrack,
+            "void: {storm}"
+        );
+        assert!(storm.unknown < storm.packets, "void: {storm}");
+    }
     assert!(outcome.overlapping() >= 50_000, "{outcome}");
     assert_eq!(outcome.wrong(), (0, 0), "{outcome}");
     assert_eq!(outcome.lasting(), 0, "{outcome}");

@@ -95,7 +95,7 @@ impl Conntrack {
             now,
             max_visits: self.max_visits,
             live: endpoints.keys().map(|ifindex| (*ifindex, 0)).collect(),
-            removed: BTreeMap::new(),
+            removed: 0,
         };
         count.walk(names::CT4, &mut self.assured4)?;
         count.walk(names::CT6, &mut self.assured6)?;
@@ -115,7 +115,7 @@ impl Conntrack {
         self.set_excess(EndpointNumber::NONE, excess)?;
         Ok(Sweep {
             assured,
-            removed: count.removed.values().sum(),
+            removed: count.removed,
         })
     }
 
@@ -165,8 +165,7 @@ struct SweepCount {
     max_visits: usize,
     /// Live entries by endpoint interface.
     live: BTreeMap<u32, u64>,
-    /// Removed entries, in the same order.
-    removed: BTreeMap<u32, u64>,
+    removed: u64,
 }
 
 impl SweepCount {
@@ -196,7 +195,7 @@ impl SweepCount {
             // A new connection with the same addresses and ports may have replaced it since.
             let still = map.get(&key, 0);
             if still.is_ok_and(|entry| self.is_dead(&key, &entry)) && map.remove(&key).is_ok() {
-                *self.removed.entry(key.ifindex()).or_default() += 1;
+                self.removed += 1;
             }
         }
         Ok(())

@@ -3,9 +3,8 @@
 //! An entry or an aggregate may refer to a rule or an identity long after policy does, so such a
 //! number must not get another meaning while one does. Invariants: every map that is adopted from
 //! an earlier run is walked; an entry that exists throughout the walk is seen, because the kernel
-//! returns whole buckets of a hash (`__htab_map_lookup_and_delete_batch`). An entry that moves
-//! between the maps meanwhile is re-evaluated before, and then holds numbers that are in use. Which
-//! numbers are free is decided elsewhere.
+//! returns whole buckets of a hash (`__htab_map_lookup_and_delete_batch`), also if it moves between the
+//! maps meanwhile. Which numbers are free is decided elsewhere.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -40,8 +39,6 @@ pub struct HeldNumbers {
     pub identities: HashSet<IdentityId>,
     /// Rules that decided about conntrack entries.
     pub rules: HashSet<RuleSlot>,
-    /// Tables that decided about conntrack entries.
-    pub tables: HashSet<TableId>,
     /// Rules of deny aggregates.
     pub denying: HashSet<RuleSlot>,
 }
@@ -208,7 +205,6 @@ impl HeldNumbers {
         if in_use(ifindex, slot, entry) {
             self.identities.insert(entry.peer());
             self.rules.extend([entry.rule(), entry.reverse_rule()]);
-            self.tables.insert(entry.table);
         }
     }
 }

@@ -17,7 +17,7 @@ const LIFE_PORT: u16 = 31_000;
 const REVOKED_PORT: u16 = 32_000;
 const REVOKED_PORTS: u64 = 1000;
 /// Every other revoked connection is silent until this many others have been granted and revoked.
-const SILENT: u64 = 100;
+const SILENT: u64 = 20;
 /// Ports of new flows of the pair that is always allowed, and of the one that never is.
 const FRESH_PORT: u16 = 33_000;
 const FRESH_PORTS: u64 = 64;

@@ -69,6 +69,10 @@ fn programs_and_model_agree_on_random_frames() {
         sets += 1;
     }
     println!("{coverage}");
+    assert!(
+        coverage.left_early * 4 <= sets,
+        "void: the machine is too slow"
+    );
     if wanted >= u64::from(ORDINARY) {
         assert_eq!(
             coverage.missed(5),
