@@ -19,7 +19,8 @@ pub mod unreplied;
 pub use place::PlacedKey;
 pub use seal::SealedKey;
 pub use state::{
-    StateBytes, is_assured, is_open, is_replied, next_state, opens, restarts, shows_originator,
+    StateBytes, is_assured, is_open, is_replied, is_steady, next_state, opens, restarts,
+    shows_originator, steady_timeout,
 };
 pub use timeouts::{Timeout, Timeouts, timeout};
 

@@ -14,7 +14,7 @@ use ringfence_common::{
 use crate::{
     clock,
     context::Context,
-    ct_evaluate::{AGAINST_ORIGINATOR, TAKEN_OVER, TAKES_OVER, deny_without_entry},
+    ct_evaluate::{AGAINST_ORIGINATOR, CONTESTED, TAKEN_OVER, TAKES_OVER, deny_without_entry},
     ct_store::{self, FOUND, Found, SCRATCH},
     current_packet::{FlowPacket, drop_without_packet},
     events,
@@ -30,6 +30,24 @@ pub const UNREPORTED: u32 = 1 << 8;
 pub const UNREPORTED_FOUND: u32 = 1 << 9;
 /// The packet passes, and the live entry must still be updated for it.
 pub const UPDATE_LIVE: u32 = 1 << 10;
+
+/// What tracking returns, with what [`Family::create_flow`] is to be told, if the packet has no entry that
+/// covers it. The caller creates one, because a frame below tracking has no stack left for that.
+const CREATES: u32 = 1 << 13;
+
+/// Tracks this CPU's [`CurrentPacket`](crate::current_packet::CurrentPacket).
+#[inline(always)]
+pub fn decide<A: Family>() -> Action {
+    let raw = A::track();
+    if raw & CREATES != 0 {
+        return finish::<A>(A::create_flow(raw & !CREATES));
+    }
+    if raw == Action::Pass as u32 {
+        Action::Pass
+    } else {
+        Action::Drop
+    }
+}
 
 /// Reports what the callee left to report. Done here because a deeper frame has no stack left.
 #[inline(always)]
@@ -56,7 +74,7 @@ pub fn is_allowed<A: Family>(context: &Context, flow: &FlowPacket<A>) -> bool {
         return false;
     };
     *key = flow.key(context.ifindex);
-    let Some(found) = ct_store::find::<A>(context, key) else {
+    let Some(found) = ct_store::find::<A>(context, key, || true) else {
         return false;
     };
     let entry = found.entry;
@@ -68,29 +86,37 @@ pub fn is_allowed<A: Family>(context: &Context, flow: &FlowPacket<A>) -> bool {
         && entry_use(context, flow, entry) != EntryUse::Stale
 }
 
-/// Tracks this CPU's [`CurrentPacket`](crate::current_packet::CurrentPacket) and returns the [`Action`].
+/// Tracks this CPU's [`CurrentPacket`](crate::current_packet::CurrentPacket) and returns the [`Action`], or
+/// [`CREATES`].
 #[inline(always)]
 pub fn track_current<A: Family>() -> u32 {
     let Some(current) = A::scratch_packet() else {
         return drop_without_packet();
     };
     match current.parts() {
-        Some((context, flow)) => track(&context, &flow) as u32,
+        Some((context, flow)) => track(&context, &flow),
         None => drop_without_packet(),
     }
 }
 
-/// Tracks one packet of a flow and returns what to do with it.
+/// Whether the assured map had an entry of the current packet's flow. Read where it is needed: kept, it
+/// would take stack.
 #[inline(always)]
-fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> Action {
+fn may_be_assured<A: Family>() -> bool {
+    A::scratch_packet().is_some_and(|current| current.may_be_assured())
+}
+
+/// Tracks one packet of a flow, whose key is in the scratch space, and returns what to do with it.
+#[inline(always)]
+fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> u32 {
     let Some(key) = A::scratch_key() else {
-        return finish::<A>(deny_without_entry(context));
+        return finish::<A>(deny_without_entry(context)) as u32;
     };
-    *key = flow.key(context.ifindex);
+    let key = &*key;
     // Read before the peer's identity is: the agent writes the identity first.
     let epoch = maps::epoch(flow.peer().epoch_slot());
-    let mut contested = false;
-    if let Some(mut found) = ct_store::find::<A>(context, key) {
+    let mut contested = 0;
+    if let Some(mut found) = ct_store::find::<A>(context, key, may_be_assured::<A>) {
         let opening = opens(flow.packet.protocol, flow.packet.tcp);
         let entry_use = entry_use(context, flow, found.entry);
         let covers =
@@ -102,7 +128,7 @@ fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> Action {
                     .entry
                     .is_fresh(context.endpoint.table, epoch, clock::boot);
             if found.is_fresh && !flow.is_reversed(found.entry) {
-                return established(context, flow, &mut found);
+                return established(context, flow, &mut found) as u32;
             }
             let mut raw = AGAINST_ORIGINATOR;
             if !found.is_fresh {
@@ -112,7 +138,7 @@ fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> Action {
                 raw = A::reply_flow(u32::from(found.is_fresh), epoch);
             }
             if raw == TAKES_OVER {
-                raw = A::create_flow(TAKEN_OVER, epoch);
+                return CREATES | TAKEN_OVER;
             }
             // Reported first: to move an entry takes the scratch slot that the report is about.
             let action = finish::<A>(raw);
@@ -122,12 +148,11 @@ fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> Action {
                     events::hit(found.entry.reverse_rule(), context.now);
                 }
             }
-            return action;
+            return action as u32;
         }
-        contested = true;
+        contested = CONTESTED;
     }
-    let raw = A::create_flow(u32::from(contested), epoch);
-    finish::<A>(raw)
+    CREATES | contested
 }
 
 /// A packet whose entry has a current verdict: the established path.

@@ -40,6 +40,8 @@ pub fn deny_without_entry(context: &Context) -> u32 {
     action as u32
 }
 
+/// The flow of [`create_flow`] has an entry, which does not cover the packet.
+pub const CONTESTED: u32 = 1;
 /// The packet's sender takes over the entry of [`create_flow`].
 pub const TAKEN_OVER: u32 = 2;
 
@@ -48,12 +50,16 @@ pub const TAKEN_OVER: u32 = 2;
 ///
 /// [`CurrentPacket`]: crate::current_packet::CurrentPacket
 #[inline(always)]
-pub fn create_flow<A: Family>(contested: u32, epoch: u32) -> u32 {
+pub fn create_flow<A: Family>(contested: u32) -> u32 {
     let Some(current) = A::scratch_packet() else {
         return drop_without_packet();
     };
     match current.parts() {
-        Some((context, flow)) => create_entry(&context, &flow, epoch, contested),
+        Some((context, flow)) => {
+            // Read before the peer's identity is: the agent writes the identity first.
+            let epoch = maps::epoch(flow.peer().epoch_slot());
+            create_entry(&context, &flow, epoch, contested)
+        }
         None => drop_without_packet(),
     }
 }

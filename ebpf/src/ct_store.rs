@@ -47,12 +47,20 @@ fn copy(live: *mut CtEntry, into: &mut CtEntry) {
     }
 }
 
-/// The live entry of a flow. `key` is this CPU's [`Family::scratch_key`].
+/// The live entry of a flow. `key` is this CPU's [`Family::scratch_key`]. `may_be_assured` unless the
+/// assured map was searched already, and had no entry.
 #[inline(always)]
-pub fn find<A: Family>(context: &Context, key: &A::CtKey) -> Option<Found> {
+pub fn find<A: Family>(
+    context: &Context,
+    key: &A::CtKey,
+    may_be_assured: impl FnOnce() -> bool,
+) -> Option<Found> {
     let entry = maps::scratch_found()?;
+    let mut live = core::ptr::null_mut();
+    if may_be_assured() {
+        live = A::assured(key);
+    }
     for _ in 0..RETRIES {
-        let live = A::assured(key);
         if live.is_null() {
             break;
         }
@@ -66,6 +74,7 @@ pub fn find<A: Family>(context: &Context, key: &A::CtKey) -> Option<Found> {
         }
         // The memory was another flow's by the time it was read.
         events::count(Counter::RecordsRecycled);
+        live = A::assured(key);
     }
     let live = ct_unreplied::entry_at::<A>(A::find_unreplied());
     if live.is_null() {

@@ -26,12 +26,13 @@ pub struct CurrentPacket<A> {
     length: u32,
     mode: u32,
     from_workload: u32,
+    may_be_assured: u32,
 }
 
 impl<A: Family> CurrentPacket<A> {
     /// Keeps what later functions need in addition to the packet.
     #[inline(always)]
-    pub fn keep(&mut self, context: &Context, from_workload: bool) {
+    pub fn keep(&mut self, context: &Context, from_workload: bool, may_be_assured: bool) {
         self.now = context.now;
         self.slot = context.slot;
         self.ifindex = context.ifindex;
@@ -39,6 +40,13 @@ impl<A: Family> CurrentPacket<A> {
         self.length = context.length;
         self.mode = context.mode as u32;
         self.from_workload = u32::from(from_workload);
+        self.may_be_assured = u32::from(may_be_assured);
+    }
+
+    /// Whether the assured map had an entry of its flow.
+    #[inline(always)]
+    pub fn may_be_assured(&self) -> bool {
+        self.may_be_assured != 0
     }
 
     /// The context and the packet with its direction.

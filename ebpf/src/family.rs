@@ -87,7 +87,7 @@ pub trait Family: Parse + Announce + OwnSource + Reject + IpcacheKey + 'static {
     /// [`crate::conntrack::report_denied_flow`] as one.
     fn report_denied(which: u32, action: u32) -> u32;
     /// [`crate::ct_evaluate::create_flow`] as one.
-    fn create_flow(contested: u32, epoch: u32) -> u32;
+    fn create_flow(contested: u32) -> u32;
     /// [`crate::ct_evaluate::reevaluate_flow`] as one.
     fn reevaluate_flow(epoch: u32) -> u32;
     /// [`crate::ct_evaluate::reply_flow`] as one.
@@ -142,7 +142,7 @@ impl Family for Ip4 {
 
     #[inline(always)]
     fn scratch_key() -> Option<&'static mut CtKey4> {
-        maps::scratch_keys().map(|keys| &mut keys.key4)
+        maps::scratch_key4()
     }
 
     #[inline(always)]
@@ -161,8 +161,8 @@ impl Family for Ip4 {
     }
 
     #[inline(always)]
-    fn create_flow(contested: u32, epoch: u32) -> u32 {
-        global_functions::ct4_create(contested, epoch)
+    fn create_flow(contested: u32) -> u32 {
+        global_functions::ct4_create(contested)
     }
 
     #[inline(always)]
@@ -324,7 +324,7 @@ impl Family for Ip6 {
 
     #[inline(always)]
     fn scratch_key() -> Option<&'static mut CtKey6> {
-        maps::scratch_keys().map(|keys| &mut keys.key6)
+        maps::scratch_key6()
     }
 
     #[inline(always)]
@@ -343,8 +343,8 @@ impl Family for Ip6 {
     }
 
     #[inline(always)]
-    fn create_flow(contested: u32, epoch: u32) -> u32 {
-        global_functions::ct6_create(contested, epoch)
+    fn create_flow(contested: u32) -> u32 {
+        global_functions::ct6_create(contested)
     }
 
     #[inline(always)]

@@ -44,8 +44,8 @@ macro_rules! global_functions {
 
         #[inline(never)]
         #[unsafe(no_mangle)]
-        pub extern "C" fn $create(contested: u32, epoch: u32) -> u32 {
-            ct_evaluate::create_flow::<$family>(contested, epoch)
+        pub extern "C" fn $create(contested: u32) -> u32 {
+            ct_evaluate::create_flow::<$family>(contested)
         }
 
         #[inline(never)]

@@ -37,6 +37,7 @@ mod ct_store;
 mod ct_unreplied;
 mod ct_usage;
 mod current_packet;
+mod established;
 mod events;
 mod family;
 mod global_functions;

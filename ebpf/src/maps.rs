@@ -121,17 +121,9 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
 /// enough: TC programs run with bottom halves disabled and do not nest.
 #[map]
 pub static SCRATCH: PerCpuArray<FlowEvent> = PerCpuArray::with_max_entries(1, 0);
-/// The sealed copy of the packet's conntrack entry.
+/// What every packet uses.
 #[map]
-static SCRATCH_FOUND: PerCpuArray<CtEntry> = PerCpuArray::with_max_entries(1, 0);
-/// The key of the packet's flow, where global functions find it.
-#[map]
-static SCRATCH_KEYS: PerCpuArray<ScratchKeys> = PerCpuArray::with_max_entries(1, 0);
-/// The packet that this CPU is processing.
-#[map]
-static SCRATCH_PACKET4: PerCpuArray<CurrentPacket<Ip4>> = PerCpuArray::with_max_entries(1, 0);
-#[map]
-static SCRATCH_PACKET6: PerCpuArray<CurrentPacket<Ip6>> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH_PACKET: PerCpuArray<PacketScratch> = PerCpuArray::with_max_entries(1, 0);
 /// Scratch space for the choice of a way.
 #[map]
 static SCRATCH_CANDIDATES: PerCpuArray<Candidates> = PerCpuArray::with_max_entries(1, 0);
@@ -257,44 +249,56 @@ pub fn ct_usage_excess(number: EndpointNumber) -> Excess {
         .map_or_else(Excess::default, |excess| *excess)
 }
 
+/// What every packet uses, in few cache lines: each per-CPU map costs one of its own for its pointer.
+#[repr(C)]
+struct PacketScratch {
+    found: CtEntry,
+    key4: CtKey4,
+    reserved: u32,
+    packet4: CurrentPacket<Ip4>,
+    key6: CtKey6,
+    packet6: CurrentPacket<Ip6>,
+}
+
 /// This CPU's sealed copy of the packet's conntrack entry.
 #[inline(always)]
 pub fn scratch_found() -> Option<&'static mut CtEntry> {
-    let slot = SCRATCH_FOUND.get_ptr_mut(0)?;
+    let slot = SCRATCH_PACKET.get_ptr_mut(0)?;
     // SAFETY: as for `scratch_entry`, except that an ICMP error and its quoted packet take it in turn.
-    Some(unsafe { &mut *slot })
+    // Each field has its own references.
+    Some(unsafe { &mut (*slot).found })
 }
 
-/// A conntrack key of each family.
-#[repr(C)]
-pub struct ScratchKeys {
-    pub key4: CtKey4,
-    pub reserved: u32,
-    pub key6: CtKey6,
-}
-
-/// This CPU's conntrack keys.
+/// This CPU's conntrack key of IPv4.
 #[inline(always)]
-pub fn scratch_keys() -> Option<&'static mut ScratchKeys> {
-    let slot = SCRATCH_KEYS.get_ptr_mut(0)?;
+pub fn scratch_key4() -> Option<&'static mut CtKey4> {
+    let slot = SCRATCH_PACKET.get_ptr_mut(0)?;
     // SAFETY: as for `scratch_found`.
-    Some(unsafe { &mut *slot })
+    Some(unsafe { &mut (*slot).key4 })
+}
+
+/// This CPU's conntrack key of IPv6.
+#[inline(always)]
+pub fn scratch_key6() -> Option<&'static mut CtKey6> {
+    let slot = SCRATCH_PACKET.get_ptr_mut(0)?;
+    // SAFETY: as for `scratch_found`.
+    Some(unsafe { &mut (*slot).key6 })
 }
 
 /// This CPU's packet of IPv4.
 #[inline(always)]
 pub fn scratch_packet4() -> Option<&'static mut CurrentPacket<Ip4>> {
-    let slot = SCRATCH_PACKET4.get_ptr_mut(0)?;
-    // SAFETY: as for `scratch_entry`.
-    Some(unsafe { &mut *slot })
+    let slot = SCRATCH_PACKET.get_ptr_mut(0)?;
+    // SAFETY: as for `scratch_found`.
+    Some(unsafe { &mut (*slot).packet4 })
 }
 
 /// This CPU's packet of IPv6.
 #[inline(always)]
 pub fn scratch_packet6() -> Option<&'static mut CurrentPacket<Ip6>> {
-    let slot = SCRATCH_PACKET6.get_ptr_mut(0)?;
-    // SAFETY: as for `scratch_entry`.
-    Some(unsafe { &mut *slot })
+    let slot = SCRATCH_PACKET.get_ptr_mut(0)?;
+    // SAFETY: as for `scratch_found`.
+    Some(unsafe { &mut (*slot).packet6 })
 }
 
 /// This CPU's candidates for a way.

@@ -22,9 +22,10 @@ use ringfence_common::{
 };
 
 use crate::{
-    conntrack::is_allowed,
+    conntrack::{decide, is_allowed},
     context::Context,
     current_packet::FlowPacket,
+    established::{Established, look_up},
     events,
     family::Family,
     maps,
@@ -67,8 +68,8 @@ pub fn run<const FROM: bool>(ctx: &TcContext) -> i32 {
     let passes = match filter_frame::<FROM>(ctx) {
         Step::Pass => true,
         Step::Drop => false,
-        Step::Track4 => Ip4::track() == Action::Pass as u32,
-        Step::Track6 => Ip6::track() == Action::Pass as u32,
+        Step::Track4 => decide::<Ip4>() == Action::Pass,
+        Step::Track6 => decide::<Ip6>() == Action::Pass,
     };
     if passes {
         return TC_ACT_UNSPEC;
@@ -194,7 +195,11 @@ fn filter_ip<A: Family, const FROM: bool>(
     {
         return Some(deny_packet::<A, FROM>(context, packet, reason));
     }
-    current.keep(context, FROM);
+    let found = look_up::<A, FROM>(context, packet);
+    if found == Established::Passes {
+        return Some(Action::Pass);
+    }
+    current.keep(context, FROM, found != Established::None);
     None
 }
 

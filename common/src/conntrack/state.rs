@@ -6,6 +6,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::timeouts::{Timeout, timeout};
 use crate::{
     layout::shared_layout,
     packet::{TcpFlags, protocol},
@@ -111,6 +112,25 @@ pub const fn next_state(before: u8, proto: u8, reply: bool, tcp: TcpFlags) -> u8
         }
     }
     after
+}
+
+/// The state of a flow that both ends use and neither has closed.
+const OPEN_AND_USED: u8 = REPLIED | ESTABLISHED | USED;
+
+/// Whether [`next_state`] certainly leaves the state as it is, for either end's packet. No packet that
+/// opens, closes or resets a TCP connection is said to.
+#[inline(always)]
+#[must_use]
+pub const fn is_steady(state: StateBytes, tcp: TcpFlags) -> bool {
+    state.0 == StateBytes::of(OPEN_AND_USED).0
+        && !tcp.has(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST)
+}
+
+/// Which timeout an entry in such a state has.
+#[inline(always)]
+#[must_use]
+pub const fn steady_timeout(proto: u8) -> Timeout {
+    timeout(OPEN_AND_USED, proto)
 }
 
 /// Whether the packets of a protocol show which end opened the flow: TCP by its SYN, ICMP echo by its

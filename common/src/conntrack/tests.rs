@@ -278,3 +278,36 @@ fn a_mixture_of_two_entries_has_no_valid_seal() {
         }
     }
 }
+
+#[test]
+fn a_steady_state_stays_as_it_is() {
+    let (mut steady, mut kept) = (0, 0);
+    for (state, flags) in
+        (0..=255_u8).flat_map(|state| (0..=255_u8).map(move |flags| (state, flags)))
+    {
+        let tcp = TcpFlags(flags);
+        for proto in [
+            protocol::TCP,
+            protocol::UDP,
+            protocol::ICMP,
+            protocol::SCTP,
+            253,
+        ] {
+            // Only TCP has flags.
+            let tcp = if proto == protocol::TCP {
+                tcp
+            } else {
+                TcpFlags(0)
+            };
+            let stays = [false, true].map(|reply| next_state(state, proto, reply, tcp) == state);
+            kept += u32::from(stays == [true; 2]);
+            if is_steady(StateBytes::of(state), tcp) {
+                steady += 1;
+                assert_eq!(stays, [true; 2], "{state} {proto} {flags}");
+                assert!(is_assured(state) && is_replied(state, proto));
+                assert_eq!(steady_timeout(proto), timeout(state, proto));
+            }
+        }
+    }
+    assert!(steady > 0 && kept > steady, "{steady} of {kept}");
+}

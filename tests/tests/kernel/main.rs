@@ -20,6 +20,7 @@ mod ct_usage;
 mod denials;
 mod differential;
 mod errors;
+mod established;
 mod fence;
 mod fragments;
 mod frames;
