@@ -14,7 +14,7 @@ use ringfence_common::{
 use crate::{
     clock,
     context::Context,
-    ct_evaluate::{AGAINST_ORIGINATOR, CONTESTED, TAKEN_OVER, TAKES_OVER, deny_without_entry},
+    ct_evaluate::{AGAINST_ORIGINATOR, CONTESTED, FRESH, deny_without_entry},
     ct_store::{self, FOUND, Found, SCRATCH},
     current_packet::{FlowPacket, drop_without_packet},
     events,
@@ -33,20 +33,27 @@ pub const UPDATE_LIVE: u32 = 1 << 10;
 
 /// What tracking returns, with what [`Family::create_flow`] is to be told, if the packet has no entry that
 /// covers it. The caller creates one, because a frame below tracking has no stack left for that.
-const CREATES: u32 = 1 << 13;
+pub const CREATES: u32 = 1 << 13;
+
+/// The same, if [`Family::reply_flow`] is to decide.
+const REPLIES: u32 = 1 << 14;
 
 /// Tracks this CPU's [`CurrentPacket`](crate::current_packet::CurrentPacket).
 #[inline(always)]
 pub fn decide<A: Family>() -> Action {
-    let raw = A::track();
+    let mut raw = A::track();
+    if raw & REPLIES != 0 {
+        raw = A::reply_flow(raw & !REPLIES);
+    }
     if raw & CREATES != 0 {
-        return finish::<A>(A::create_flow(raw & !CREATES));
+        raw = A::create_flow(raw & !CREATES);
     }
-    if raw == Action::Pass as u32 {
-        Action::Pass
-    } else {
-        Action::Drop
+    // Reported first: to move an entry takes the scratch slot that the report is about.
+    let action = finish::<A>(raw);
+    if raw & UPDATE_LIVE != 0 {
+        A::update_reversed(raw & UNREPORTED);
     }
+    action
 }
 
 /// Reports what the callee left to report. Done here because a deeper frame has no stack left.
@@ -110,7 +117,7 @@ fn may_be_assured<A: Family>() -> bool {
 #[inline(always)]
 fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> u32 {
     let Some(key) = A::scratch_key() else {
-        return finish::<A>(deny_without_entry(context)) as u32;
+        return deny_without_entry(context);
     };
     let key = &*key;
     // Read before the peer's identity is: the agent writes the identity first.
@@ -130,29 +137,37 @@ fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> u32 {
             if found.is_fresh && !flow.is_reversed(found.entry) {
                 return established(context, flow, &mut found) as u32;
             }
-            let mut raw = AGAINST_ORIGINATOR;
-            if !found.is_fresh {
-                raw = A::reevaluate_flow(epoch);
+            if found.is_fresh {
+                return REPLIES | FRESH;
             }
-            if raw == AGAINST_ORIGINATOR {
-                raw = A::reply_flow(u32::from(found.is_fresh), epoch);
-            }
-            if raw == TAKES_OVER {
-                return CREATES | TAKEN_OVER;
-            }
-            // Reported first: to move an entry takes the scratch slot that the report is about.
-            let action = finish::<A>(raw);
-            if raw & UPDATE_LIVE != 0 {
-                let longer = update_live(context, flow, &mut found);
-                if longer && raw & UNREPORTED == 0 && !flow.is_from_host(context) {
-                    events::hit(found.entry.reverse_rule(), context.now);
-                }
-            }
-            return action as u32;
+            let raw = A::reevaluate_flow(epoch);
+            return if raw == AGAINST_ORIGINATOR {
+                REPLIES
+            } else {
+                raw
+            };
         }
         contested = CONTESTED;
     }
     CREATES | contested
+}
+
+/// Updates the live entry for a packet that passed by its own direction, against the originator. The
+/// entry is looked up again, because the caller had no room to keep where it is.
+#[inline(always)]
+pub fn update_reversed<A: Family>(unreported: u32) -> u32 {
+    let parts = A::scratch_packet().and_then(|current| current.parts());
+    let (Some((context, flow)), Some(key)) = (parts, A::scratch_key()) else {
+        return 0;
+    };
+    let Some(mut found) = ct_store::find::<A>(&context, &*key, || true) else {
+        return 0;
+    };
+    let longer = update_live(&context, &flow, &mut found);
+    if longer && unreported == 0 && !flow.is_from_host(&context) {
+        events::hit(found.entry.reverse_rule(), context.now);
+    }
+    0
 }
 
 /// A packet whose entry has a current verdict: the established path.

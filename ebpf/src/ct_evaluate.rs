@@ -20,7 +20,7 @@ use ringfence_common::{
 
 use crate::{
     clock,
-    conntrack::{UNREPORTED, UNREPORTED_FOUND, UPDATE_LIVE, update_entry},
+    conntrack::{CREATES, UNREPORTED, UNREPORTED_FOUND, UPDATE_LIVE, update_entry},
     context::Context,
     ct_new::{Opening, evaluate_new, evaluate_opening, is_mid_flow, opposite, set_direction},
     ct_store::{FOUND, SCRATCH},
@@ -85,16 +85,16 @@ pub fn reevaluate_flow<A: Family>(epoch: u32) -> u32 {
     }
 }
 
-/// What [`reply_flow`] returns if the sender becomes the originator: [`create_flow`] stores its flow.
-pub const TAKES_OVER: u32 = 1 << 12;
+/// The entry of [`reply_flow`] is stored as it is.
+pub const FRESH: u32 = 1;
 
 /// Decides about this CPU's [`CurrentPacket`], whose entry, in the scratch space, denies the originator,
-/// which is the other side. `fresh` if the entry is stored as it is. Not part of [`reevaluate_flow`],
+/// which is the other side; [`CREATES`] if the sender becomes the originator. Not part of [`reevaluate_flow`],
 /// because one frame for both would be too large.
 ///
 /// [`CurrentPacket`]: crate::current_packet::CurrentPacket
 #[inline(always)]
-pub fn reply_flow<A: Family>(fresh: u32, epoch: u32) -> u32 {
+pub fn reply_flow<A: Family>(fresh: u32) -> u32 {
     let Some(current) = A::scratch_packet() else {
         return drop_without_packet();
     };
@@ -102,7 +102,7 @@ pub fn reply_flow<A: Family>(fresh: u32, epoch: u32) -> u32 {
         return drop_without_packet();
     };
     match maps::scratch_found() {
-        Some(entry) => against_originator(&context, &flow, entry, epoch, fresh != 0),
+        Some(entry) => against_originator(&context, &flow, entry, fresh == FRESH),
         None => deny_without_entry(&context),
     }
 }
@@ -178,7 +178,6 @@ fn against_originator<A: Family>(
     context: &Context,
     flow: &FlowPacket<A>,
     entry: &mut CtEntry,
-    epoch: u32,
     is_fresh: bool,
 ) -> u32 {
     let Some(alone) = maps::scratch_entry() else {
@@ -197,6 +196,7 @@ fn against_originator<A: Family>(
             Some(Verdict::Deny) => true,
             Some(Verdict::Allow) => reversal == Reversal::PassesAlone,
         };
+    let epoch = maps::epoch(flow.peer().epoch_slot());
     begin_entry(context, flow, epoch, alone);
     if known && !from_host {
         recall_reverse(entry, alone);
@@ -204,7 +204,7 @@ fn against_originator<A: Family>(
         evaluate_opening(context, flow, alone);
     }
     if alone.verdict() == Verdict::Allow && reversal == Reversal::TakesOver {
-        return TAKES_OVER;
+        return CREATES | TAKEN_OVER;
     }
     let action = Action::of(alone.verdict(), context.mode);
     let passes = matches!(action, Action::Pass);

@@ -91,7 +91,9 @@ pub trait Family: Parse + Announce + OwnSource + Reject + IpcacheKey + 'static {
     /// [`crate::ct_evaluate::reevaluate_flow`] as one.
     fn reevaluate_flow(epoch: u32) -> u32;
     /// [`crate::ct_evaluate::reply_flow`] as one.
-    fn reply_flow(fresh: u32, epoch: u32) -> u32;
+    fn reply_flow(fresh: u32) -> u32;
+    /// [`crate::conntrack::update_reversed`] as one.
+    fn update_reversed(unreported: u32) -> u32;
     /// [`crate::ct_unreplied::find`] as a global function.
     fn find_unreplied() -> u32;
     /// [`crate::ct_unreplied::renew`] as one.
@@ -171,8 +173,13 @@ impl Family for Ip4 {
     }
 
     #[inline(always)]
-    fn reply_flow(fresh: u32, epoch: u32) -> u32 {
-        global_functions::ct4_reply(fresh, epoch)
+    fn reply_flow(fresh: u32) -> u32 {
+        global_functions::ct4_reply(fresh)
+    }
+
+    #[inline(always)]
+    fn update_reversed(unreported: u32) -> u32 {
+        global_functions::ct4_update(unreported)
     }
 
     #[inline(always)]
@@ -353,8 +360,13 @@ impl Family for Ip6 {
     }
 
     #[inline(always)]
-    fn reply_flow(fresh: u32, epoch: u32) -> u32 {
-        global_functions::ct6_reply(fresh, epoch)
+    fn reply_flow(fresh: u32) -> u32 {
+        global_functions::ct6_reply(fresh)
+    }
+
+    #[inline(always)]
+    fn update_reversed(unreported: u32) -> u32 {
+        global_functions::ct6_update(unreported)
     }
 
     #[inline(always)]

@@ -34,7 +34,7 @@ fn find_identity<A: Family>(address: A) -> IdentityId {
 /// arguments.
 macro_rules! global_functions {
     ($family:ident, $identity:ident($($part:ident: $type:ty),*) = $address:expr, $find:ident,
-     $renew:ident, $store:ident, $relocate:ident, $remove:ident, $create:ident, $reevaluate:ident, $reply:ident, $track:ident,
+     $renew:ident, $store:ident, $relocate:ident, $remove:ident, $create:ident, $reevaluate:ident, $reply:ident, $update:ident, $track:ident,
      $report:ident) => {
         #[inline(never)]
         #[unsafe(no_mangle)]
@@ -56,8 +56,14 @@ macro_rules! global_functions {
 
         #[inline(never)]
         #[unsafe(no_mangle)]
-        pub extern "C" fn $reply(fresh: u32, epoch: u32) -> u32 {
-            ct_evaluate::reply_flow::<$family>(fresh, epoch)
+        pub extern "C" fn $reply(fresh: u32) -> u32 {
+            ct_evaluate::reply_flow::<$family>(fresh)
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $update(unreported: u32) -> u32 {
+            conntrack::update_reversed::<$family>(unreported)
         }
 
         #[inline(never)]
@@ -108,11 +114,11 @@ global_functions!(
     Ip4, identity4(address: u32) = Ip4(address), ct4_find, ct4_renew, ct4_store, ct4_relocate,
     ct4_remove, ct4_create,
     ct4_reevaluate,
-    ct4_reply, ct4_track, ct4_report
+    ct4_reply, ct4_update, ct4_track, ct4_report
 );
 global_functions!(
     Ip6, identity6(first: u64, last: u64) = Ip6 { first, last }, ct6_find, ct6_renew, ct6_store,
     ct6_relocate, ct6_remove, ct6_create,
     ct6_reevaluate,
-    ct6_reply, ct6_track, ct6_report
+    ct6_reply, ct6_update, ct6_track, ct6_report
 );
