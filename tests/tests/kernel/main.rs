@@ -34,6 +34,7 @@ mod policy;
 mod policy_cache;
 mod recycled;
 mod reject;
+mod restart;
 mod row_keys;
 mod schedules;
 mod source;
