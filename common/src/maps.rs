@@ -72,9 +72,12 @@ pub const CLOCK: &str = "CLOCK";
 /// if it was never written. It lives and dies with conntrack, whose verdicts are compared by such
 /// numbers.
 pub const TABLE_NUMBERS: &str = "TABLE_NUMBERS";
+/// Array of 32 bytes, for the agent alone: the fingerprint of the programs pinned next to the maps, by
+/// which a start recognises them; all zero if there is none.
+pub const LOADED_PROGRAMS: &str = "LOADED_PROGRAMS";
 
 /// Every map of the object, except those that the compiler adds.
-pub const ALL: [&str; 30] = [
+pub const ALL: [&str; 31] = [
     ENDPOINT_SLOTS,
     ENDPOINTS,
     NAMESPACE_MODE,
@@ -105,6 +108,7 @@ pub const ALL: [&str; 30] = [
     STATS,
     CLOCK,
     TABLE_NUMBERS,
+    LOADED_PROGRAMS,
 ];
 
 /// Default number of endpoints; [`ENDPOINTS`] has [`crate::endpoint::RECORDS`] records for each, and

@@ -151,6 +151,9 @@ pub static REJECT_LIMITS: Array<RejectLimit> = Array::with_max_entries(ENDPOINTS
 /// The agent's mark of table numbers; no program reads it.
 #[map]
 static TABLE_NUMBERS: Array<u64> = Array::with_max_entries(1, 0);
+/// The agent's fingerprint of the pinned programs; no program reads it.
+#[map]
+static LOADED_PROGRAMS: Array<[u8; 32]> = Array::with_max_entries(1, 0);
 #[map]
 pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
 

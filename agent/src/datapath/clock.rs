@@ -5,7 +5,6 @@
 //! program reads both, through `BPF_PROG_TEST_RUN`.
 
 use aya::{
-    Ebpf,
     maps::{Array, MapData},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
@@ -15,7 +14,7 @@ use nix::{
 };
 use ringfence_common::maps;
 
-use super::{DatapathError, error::chain, maps::take};
+use super::{DatapathError, error::chain, maps::open, pins::Pins};
 
 pub(super) const PROGRAM: &str = "clocks";
 
@@ -35,9 +34,9 @@ pub(super) struct ProgramClocks {
 }
 
 impl ProgramClocks {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
+    pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
-            map: take(ebpf, maps::CLOCK)?,
+            map: open(pins, maps::CLOCK)?,
         })
     }
 

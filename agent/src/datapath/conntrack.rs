@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use aya::{
-    Ebpf, Pod,
+    Pod,
     maps::{Array, HashMap, MapData},
 };
 use ringfence_common::{
@@ -23,7 +23,7 @@ use ringfence_common::{
 
 use super::{
     DatapathError,
-    maps::{failed, open, take},
+    maps::{failed, open},
     pins::Pins,
 };
 
@@ -69,12 +69,12 @@ impl ConntrackKey for CtKey6 {
 }
 
 impl Conntrack {
-    pub(super) fn take(ebpf: &mut Ebpf, pins: &Pins, capacity: u32) -> Result<Self, DatapathError> {
+    pub(super) fn open(pins: &Pins, capacity: u32) -> Result<Self, DatapathError> {
         Ok(Self {
-            assured4: take(ebpf, names::CT4)?,
-            assured6: take(ebpf, names::CT6)?,
-            unreplied4: take(ebpf, names::CT_UNREPLIED4)?,
-            unreplied6: take(ebpf, names::CT_UNREPLIED6)?,
+            assured4: open(pins, names::CT4)?,
+            assured6: open(pins, names::CT6)?,
+            unreplied4: open(pins, names::CT_UNREPLIED4)?,
+            unreplied6: open(pins, names::CT_UNREPLIED6)?,
             usage: open(pins, names::CT_USAGE)?,
             usage_sweep: open(pins, names::CT_USAGE_SWEEP)?,
             max_visits: 2 * capacity as usize,

@@ -7,10 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aya::{
-    Ebpf,
-    maps::{Array, MapData},
-};
+use aya::maps::{Array, MapData};
 use ringfence_common::{
     endpoint::{Endpoint, PROBES, RECORDS, RecordSlot, position},
     ids::EndpointNumber,
@@ -20,7 +17,8 @@ use ringfence_common::{
 
 use super::{
     DatapathError,
-    maps::{failed, take},
+    maps::{failed, open},
+    pins::Pins,
     rcu,
 };
 
@@ -51,15 +49,15 @@ pub(super) struct Endpoints {
 }
 
 impl Endpoints {
-    pub(super) fn take(ebpf: &mut Ebpf, conntrack_capacity: u32) -> Result<Self, DatapathError> {
-        let records: Array<_, Endpoint> = take(ebpf, names::ENDPOINTS)?;
+    pub(super) fn open(pins: &Pins, conntrack_capacity: u32) -> Result<Self, DatapathError> {
+        let records: Array<_, Endpoint> = open(pins, names::ENDPOINTS)?;
         let mut endpoints = Self {
-            slots: take(ebpf, names::ENDPOINT_SLOTS)?,
+            slots: open(pins, names::ENDPOINT_SLOTS)?,
             capacity: records.len() / RECORDS - 1,
             records,
-            usage: take(ebpf, names::CT_USAGE)?,
-            sweep: take(ebpf, names::CT_USAGE_SWEEP)?,
-            share: take(ebpf, names::CT_SHARE)?,
+            usage: open(pins, names::CT_USAGE)?,
+            sweep: open(pins, names::CT_USAGE_SWEEP)?,
+            share: open(pins, names::CT_SHARE)?,
             conntrack_capacity,
             places: BTreeMap::new(),
             numbers: BTreeSet::new(),

@@ -5,10 +5,7 @@
 
 use std::net::IpAddr;
 
-use aya::{
-    Ebpf,
-    maps::{Array, MapData},
-};
+use aya::maps::{Array, MapData};
 use ringfence_common::{
     maps as names,
     net::{Address as _, Ip4, Ip6},
@@ -16,7 +13,8 @@ use ringfence_common::{
 
 use super::{
     DatapathError, batch,
-    maps::{failed, take},
+    maps::{failed, open},
+    pins::Pins,
 };
 
 /// The map and a copy of its content.
@@ -27,14 +25,14 @@ pub(super) struct Epochs {
 }
 
 impl Epochs {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
-        let map: Array<_, u32> = take(ebpf, names::IDENTITY_EPOCH)?;
+    pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        let map: Array<_, u32> = open(pins, names::IDENTITY_EPOCH)?;
         let current = map.iter().collect::<Result<_, _>>();
         let current = current.map_err(failed(names::IDENTITY_EPOCH, "read an epoch"))?;
         Ok(Self {
             map,
             current,
-            owners: take(ebpf, names::OWNERS)?,
+            owners: open(pins, names::OWNERS)?,
         })
     }
 

@@ -1,7 +1,8 @@
 //! The datapath in the kernel: the loaded object with its maps, programs and pins.
 //!
-//! Invariants: maps are opened from their pins if those exist, so a restart continues with the
-//! kernel's state; a pinned map with another capacity is refused, never resized silently.
+//! Invariants: maps are opened from their pins, which are made if they do not exist, so a restart
+//! continues with the kernel's state; a pinned map with another capacity is refused, never resized
+//! silently.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -11,7 +12,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::MapInfo,
-    programs::{Program, SchedClassifier, TcAttachType},
+    programs::{SchedClassifier, TcAttachType},
 };
 use nix::net::if_::if_indextoname;
 use ringfence_common::{
@@ -21,19 +22,23 @@ use ringfence_common::{
     maps as names,
     quota::unreplied_sets,
 };
+use tracing::info;
 
 use super::{
-    AttachKind, Clocks, Datapath, DatapathError, HeldWalk, OBJECT, Refused,
+    AttachKind, Clocks, Datapath, DatapathError, HeldWalk, LOADER, OBJECT, Refused,
     attach::{self, AttachPoint, HOOKS},
     clock::{self, ProgramClocks},
     conntrack::Conntrack,
+    constants::Constants,
     debug::KernelLog,
     description,
     error::chain,
+    fingerprint::Build,
     held::HoldingMaps,
     maps::ControlMaps,
     migration::Migration,
     pins::Pins,
+    programs::Programs,
     seed,
     telemetry::Telemetry,
 };
@@ -66,7 +71,8 @@ impl LoadOptions {
 
 /// The loaded programs and maps.
 pub struct KernelDatapath {
-    ebpf: Ebpf,
+    programs: Programs,
+    log: Option<KernelLog>,
     maps: ControlMaps,
     holding: HoldingMaps,
     clock: ProgramClocks,
@@ -78,8 +84,8 @@ pub struct KernelDatapath {
 }
 
 impl KernelDatapath {
-    /// Loads the object, with its pins below a directory on bpffs; adopts maps and links that are
-    /// already pinned there.
+    /// Opens the programs and maps that are pinned below a directory on bpffs, or loads what is not
+    /// there or not what this build would load; adopts links that are pinned there.
     ///
     /// # Errors
     /// When the kernel refuses the object, or pinned maps have other capacities.
@@ -88,38 +94,16 @@ impl KernelDatapath {
         let is_upgrade = !pins.other_abis()?.is_empty();
         pins.create()?;
         check_pinned(&pins, options)?;
-        let mut loader = EbpfLoader::new();
-        // The programs need no relocation against the kernel's types, so its 12 MB of BTF is
-        // skipped.
-        loader.btf(None);
-        let paths = names::ALL.map(|name| (name, pins.map(name)));
-        for (name, path) in &paths {
-            loader.map_pin_path(name, path.as_path());
-        }
-        for (name, capacity) in capacities(options) {
-            loader.map_max_entries(name, capacity);
-        }
+        let (programs, log) = programs(&pins, options)?;
+        seed::ensure(&pins)?;
+        description::write(&pins)?;
         let conntrack_capacity = capacity_of(names::CT4, options);
-        let sets = unreplied_sets(conntrack_capacity);
-        loader.override_global("UNREPLIED_SETS", &sets, true);
-        let timeouts = options.timeouts();
-        loader.override_global("TIMEOUTS", &timeouts, true);
-        let tick = clock::tick()?;
-        loader.override_global("TICK", &tick, true);
-        let debug = u8::from(options.debug);
-        loader.override_global("DEBUG", &debug, true);
-        let mut ebpf = loader
-            .load(OBJECT)
-            .map_err(|error| DatapathError::Load(chain(&error)))?;
-        load_programs(&mut ebpf)?;
-        seed::ensure(&mut ebpf)?;
-        description::write(&mut ebpf)?;
-        let mut maps = ControlMaps::take(&mut ebpf, conntrack_capacity)?;
+        let mut maps = ControlMaps::open(&pins, conntrack_capacity)?;
         if is_upgrade {
             maps.close_pickup()?;
         }
-        let clock = ProgramClocks::take(&mut ebpf)?;
-        let telemetry = Telemetry::take(&mut ebpf)?;
+        let clock = ProgramClocks::open(&pins)?;
+        let telemetry = Telemetry::open(&pins)?;
         let holding = HoldingMaps::open(&pins)?;
         let migration = Migration::find(&pins)?;
         let mut attached = pins.linked()?;
@@ -131,7 +115,8 @@ impl KernelDatapath {
         };
         Ok((
             Self {
-                ebpf,
+                programs,
+                log,
                 maps,
                 holding,
                 clock,
@@ -145,20 +130,20 @@ impl KernelDatapath {
         ))
     }
 
-    /// The conntrack handles, for the sweep. Can be taken once.
+    /// The conntrack handles, for the sweep.
     ///
     /// # Errors
-    /// When the object has no conntrack maps, or they were already taken.
+    /// When a pinned map cannot be opened.
     pub fn take_conntrack(&mut self) -> Result<Conntrack, DatapathError> {
-        Conntrack::take(&mut self.ebpf, &self.pins, self.conntrack_capacity)
+        Conntrack::open(&self.pins, self.conntrack_capacity)
     }
 
     /// The programs' debug log. Can be taken once.
     ///
     /// # Errors
-    /// When the object has no log, or it was already taken.
+    /// When the programs were loaded without it, or it was already taken.
     pub fn take_log(&mut self) -> Result<KernelLog, DatapathError> {
-        KernelLog::take(&mut self.ebpf)
+        self.log.take().ok_or(DatapathError::NoSuchMap("AYA_LOGS"))
     }
 
     /// The number of each endpoint, by interface.
@@ -175,52 +160,67 @@ impl KernelDatapath {
 
     /// A program of the object, to run on a frame without an interface (`BPF_PROG_TEST_RUN`).
     pub fn program(&mut self, name: &'static str) -> Option<&mut SchedClassifier> {
-        classifier(&mut self.ebpf, name).ok()
+        self.programs.get(name).ok()
     }
 }
 
-/// The object's program with this name.
-fn classifier<'a>(
-    ebpf: &'a mut Ebpf,
-    name: &'static str,
-) -> Result<&'a mut SchedClassifier, DatapathError> {
-    let missing = || DatapathError::Program {
-        program: name,
-        reason: "not in the object".into(),
+/// The constants that the programs are loaded with.
+fn constants(options: &LoadOptions) -> Result<Constants, DatapathError> {
+    let mut constants = Constants::default();
+    let sets = unreplied_sets(capacity_of(names::CT4, options));
+    constants.add("UNREPLIED_SETS", &sets);
+    constants.add("TIMEOUTS", &options.timeouts());
+    constants.add("TICK", &clock::tick()?);
+    constants.add("DEBUG", &u8::from(options.debug));
+    Ok(constants)
+}
+
+/// Loads the object, which opens the maps that are pinned and makes and pins the others.
+fn load_object(
+    pins: &Pins,
+    constants: &Constants,
+    options: &LoadOptions,
+) -> Result<Ebpf, DatapathError> {
+    let mut loader = EbpfLoader::new();
+    // The programs need no relocation against the kernel's types, so its 12 MB of BTF is
+    // skipped.
+    loader.btf(None);
+    let paths = names::ALL.map(|name| (name, pins.map(name)));
+    for (name, path) in &paths {
+        loader.map_pin_path(name, path.as_path());
+    }
+    for (name, capacity) in capacities(options) {
+        loader.map_max_entries(name, capacity);
+    }
+    constants.write(&mut loader);
+    loader
+        .load(OBJECT)
+        .map_err(|error| DatapathError::Load(chain(&error)))
+}
+
+/// The pinned programs if they are what this build would load, or else programs loaded again, with
+/// their debug log if there is to be one.
+fn programs(
+    pins: &Pins,
+    options: &LoadOptions,
+) -> Result<(Programs, Option<KernelLog>), DatapathError> {
+    let constants = constants(options)?;
+    let build = Build {
+        loader: LOADER,
+        object: OBJECT,
+        constants: &constants,
     };
-    let program = ebpf.program_mut(name).ok_or_else(missing)?;
-    program.try_into().map_err(|_| missing())
-}
-
-/// Loads each program on its own thread: verifying them one after the other takes most of a start,
-/// and the verifier takes no lock for privileged loaders.
-fn load_programs(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
-    let names = HOOKS.map(|(name, _)| name).into_iter();
-    let names: Vec<_> = names.chain([clock::PROGRAM]).collect();
-    for name in &names {
-        classifier(ebpf, name)?;
+    // The debug log of programs that are taken over cannot be opened.
+    if !options.debug
+        && let Some(programs) = Programs::take_over(pins, build)
+    {
+        info!("taking over the kernel programs that are pinned");
+        return Ok((programs, None));
     }
-    std::thread::scope(|scope| {
-        let mut loading = Vec::new();
-        for (found, program) in ebpf.programs_mut() {
-            if let Some(name) = names.iter().copied().find(|name| *name == found) {
-                loading.push((name, scope.spawn(|| load_program(program))));
-            }
-        }
-        // `fold` joins every thread, even after one has failed.
-        let outcomes = loading.into_iter().map(|(program, thread)| {
-            let outcome = thread.join();
-            let outcome = outcome.unwrap_or_else(|_| Err("its loader panicked".to_owned()));
-            outcome.map_err(|reason| DatapathError::Program { program, reason })
-        });
-        outcomes.fold(Ok(()), Result::and)
-    })
-}
-
-fn load_program(program: &mut Program) -> Result<(), String> {
-    let program: Result<&mut SchedClassifier, _> = program.try_into();
-    let program = program.map_err(|error| chain(&error))?;
-    program.load().map_err(|error| chain(&error))
+    let mut ebpf = load_object(pins, &constants, options)?;
+    let programs = Programs::load(&mut ebpf, pins, build)?;
+    let log = options.debug.then(|| KernelLog::take(&mut ebpf));
+    Ok((programs, log.transpose()?))
 }
 
 /// tcx exists since Linux 6.6 (commit e420bed02507).
@@ -317,7 +317,7 @@ impl Datapath for KernelDatapath {
                 name,
                 hook,
             };
-            let program = classifier(&mut self.ebpf, name)?;
+            let program = self.programs.get(name)?;
             match self.kind {
                 AttachKind::Tcx => attach::tcx(program, &point, &self.pins)?,
                 AttachKind::Clsact => {
@@ -355,7 +355,7 @@ impl Datapath for KernelDatapath {
     }
 
     fn clocks(&mut self) -> Result<Clocks, DatapathError> {
-        self.clock.read(classifier(&mut self.ebpf, clock::PROGRAM)?)
+        self.clock.read(self.programs.get(clock::PROGRAM)?)
     }
 
     fn held_numbers(&mut self) -> HeldWalk {

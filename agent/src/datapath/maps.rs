@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, io, net::IpAddr, sync::Arc};
 
 use aya::{
-    Ebpf, Pod,
+    Pod,
     maps::{Array, HashMap, IterableMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -44,16 +44,7 @@ pub(super) struct ControlMaps {
     capacities: Capacities,
 }
 
-/// Takes a map out of the loaded object, with its expected type.
-pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-) -> Result<T, DatapathError> {
-    let map = ebpf.take_map(name).ok_or(DatapathError::NoSuchMap(name))?;
-    T::try_from(map).map_err(failed(name, "open"))
-}
-
-/// Opens a pinned map whose handle was already taken out of the object.
+/// Opens a pinned map, with its expected type.
 pub(super) fn open<T: TryFrom<Map, Error = MapError>>(
     pins: &Pins,
     name: &'static str,
@@ -85,11 +76,11 @@ pub(super) fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapErro
 }
 
 impl ControlMaps {
-    pub(super) fn take(ebpf: &mut Ebpf, conntrack_capacity: u32) -> Result<Self, DatapathError> {
-        let endpoints = Endpoints::take(ebpf, conntrack_capacity)?;
-        let ipcache4: HashMap<_, Ip4, IpcacheEntry> = take(ebpf, names::IPCACHE4)?;
-        let cidr4: LpmTrie<_, Ip4, IdentityId> = take(ebpf, names::CIDR4)?;
-        let policy: LpmTrie<_, PolicyKey, PolicyRow> = take(ebpf, names::POLICY)?;
+    pub(super) fn open(pins: &Pins, conntrack_capacity: u32) -> Result<Self, DatapathError> {
+        let endpoints = Endpoints::open(pins, conntrack_capacity)?;
+        let ipcache4: HashMap<_, Ip4, IpcacheEntry> = open(pins, names::IPCACHE4)?;
+        let cidr4: LpmTrie<_, Ip4, IdentityId> = open(pins, names::CIDR4)?;
+        let policy: LpmTrie<_, PolicyKey, PolicyRow> = open(pins, names::POLICY)?;
         let capacities = Capacities {
             endpoints: endpoints.capacity(),
             ipcache: size_of(ipcache4.map(), names::IPCACHE4)?,
@@ -98,15 +89,15 @@ impl ControlMaps {
         };
         Ok(Self {
             endpoints,
-            modes: take(ebpf, names::NAMESPACE_MODE)?,
+            modes: open(pins, names::NAMESPACE_MODE)?,
             ipcache4,
-            ipcache6: take(ebpf, names::IPCACHE6)?,
+            ipcache6: open(pins, names::IPCACHE6)?,
             cidr4,
-            cidr6: take(ebpf, names::CIDR6)?,
-            classes: take(ebpf, names::CLASSES)?,
+            cidr6: open(pins, names::CIDR6)?,
+            classes: open(pins, names::CLASSES)?,
             policy,
-            epochs: Epochs::take(ebpf)?,
-            pickups: take(ebpf, names::PICKUP)?,
+            epochs: Epochs::open(pins)?,
+            pickups: open(pins, names::PICKUP)?,
             capacities,
         })
     }

@@ -1,19 +1,21 @@
 //! The agent's access to the kernel: load and attach programs, write maps, read telemetry.
 //!
-//! Invariants: the agent is the only writer of the control maps; every map and link is pinned, so
-//! enforcement outlives the process; what to write is decided by `plan` and arrives as [`Action`]s.
+//! Invariants: the agent is the only writer of the control maps; every map, program and link is
+//! pinned, so enforcement outlives the process; what to write is decided by `plan` and arrives as [`Action`]s.
 //! No other module of the agent uses BPF.
 
 mod attach;
 mod batch;
 mod clock;
 mod conntrack;
+mod constants;
 mod debug;
 mod described_flow;
 mod description;
 mod endpoints;
 mod epochs;
 mod error;
+mod fingerprint;
 mod held;
 mod kernel;
 mod maps;
@@ -21,6 +23,7 @@ mod migration;
 mod pins;
 mod preflight;
 mod privileges;
+mod programs;
 mod rcu;
 mod seed;
 mod telemetry;
@@ -59,6 +62,9 @@ pub fn remove_all(bpffs: &Path) -> Result<Vec<PathBuf>, DatapathError> {
 
 /// The kernel programs, built by `build.rs`; aligned, because the loader reads them as ELF.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ringfence-ebpf"));
+
+/// The crates that relocate the programs for the kernel, with their versions, from `build.rs`.
+const LOADER: &str = env!("RINGFENCE_LOADER");
 
 /// The kernel operations that reconcile uses; a trait, so that tests can inject failures.
 pub trait Datapath {

@@ -1,7 +1,7 @@
-//! The paths of pinned maps and links, and their removal.
+//! The paths of pinned maps, programs and links, and their removal.
 //!
-//! Layout: `<bpffs>/v<ABI>/maps/<MAP>` and `<bpffs>/v<ABI>/links/<ifindex>-<program>`. The ABI
-//! version keeps incompatible agents apart. Invariant: nothing outside `<bpffs>` is touched.
+//! Layout: `<bpffs>/v<ABI>/maps/<MAP>`, `<bpffs>/v<ABI>/programs/<program>` and
+//! `<bpffs>/v<ABI>/links/<ifindex>-<program>`. The ABI version keeps incompatible agents apart. Invariant: nothing outside `<bpffs>` is touched.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -46,7 +46,7 @@ impl Pins {
     /// # Errors
     /// When they cannot be made.
     pub fn create(&self) -> Result<(), DatapathError> {
-        for dir in [self.maps(), self.links()] {
+        for dir in [self.maps(), self.programs(), self.links()] {
             fs::create_dir_all(&dir).map_err(|error| failed(&dir, "create", &error))?;
         }
         Ok(())
@@ -54,6 +54,10 @@ impl Pins {
 
     fn maps(&self) -> PathBuf {
         self.base.join("maps")
+    }
+
+    fn programs(&self) -> PathBuf {
+        self.base.join("programs")
     }
 
     fn links(&self) -> PathBuf {
@@ -64,6 +68,12 @@ impl Pins {
     #[must_use]
     pub fn map(&self, name: &str) -> PathBuf {
         self.maps().join(name)
+    }
+
+    /// The pin of a program.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs().join(name)
     }
 
     /// The pin of a program's link on an interface.

@@ -5,20 +5,18 @@
 
 use std::{fs::File, io::Read as _};
 
-use aya::{
-    Ebpf,
-    maps::{Array, MapData},
-};
+use aya::maps::{Array, MapData};
 use ringfence_common::maps as names;
 
 use super::{
     DatapathError,
-    maps::{failed, take},
+    maps::{failed, open},
+    pins::Pins,
 };
 
 /// Writes the secret if there is none yet.
-pub(super) fn ensure(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
-    let mut map: Array<MapData, [u64; 2]> = take(ebpf, names::CT_SEED)?;
+pub(super) fn ensure(pins: &Pins) -> Result<(), DatapathError> {
+    let mut map: Array<MapData, [u64; 2]> = open(pins, names::CT_SEED)?;
     let present = map.get(&0, 0);
     if present.map_err(failed(names::CT_SEED, "read the secret"))? != [0; 2] {
         return Ok(());

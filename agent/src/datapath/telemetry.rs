@@ -3,10 +3,7 @@
 //! Invariants: reading changes nothing in the kernel but the ring's read position; an event of an
 //! unexpected size is counted as malformed, never interpreted.
 
-use aya::{
-    Ebpf,
-    maps::{HashMap, MapData, PerCpuArray, RingBuf},
-};
+use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use ringfence_common::{
     deny_aggregate::{self, DenyCount, DenyKey},
     drop_reason::DropReason,
@@ -20,7 +17,8 @@ use zerocopy::FromBytes as _;
 
 use super::{
     DatapathError,
-    maps::{failed, take},
+    maps::{failed, open},
+    pins::Pins,
 };
 
 /// Sums over all CPUs since the maps were created.
@@ -74,12 +72,12 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
+    pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
-            events: take(ebpf, maps::EVENTS)?,
-            denies: take(ebpf, maps::DENIES)?,
-            stats: take(ebpf, maps::STATS)?,
-            hits: take(ebpf, maps::RULE_HITS)?,
+            events: open(pins, maps::EVENTS)?,
+            denies: open(pins, maps::DENIES)?,
+            stats: open(pins, maps::STATS)?,
+            hits: open(pins, maps::RULE_HITS)?,
             malformed: 0,
         })
     }

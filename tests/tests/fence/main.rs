@@ -24,6 +24,7 @@ mod peers;
 mod ports;
 mod refused;
 mod rejects;
+mod restarts;
 mod start;
 mod surfaces;
 mod testbed;

@@ -35,6 +35,7 @@ mod policy;
 mod policy_cache;
 mod recycled;
 mod reject;
+mod restart;
 mod row_keys;
 mod schedules;
 mod source;

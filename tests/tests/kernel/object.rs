@@ -41,6 +41,7 @@ fn every_named_map_is_in_the_object_and_pinned() {
         (maps::STATS, ringfence_common::stats::STATS),
         (maps::CLOCK, 2),
         (maps::TABLE_NUMBERS, 1),
+        (maps::LOADED_PROGRAMS, 1),
     ] {
         assert_eq!(capacity(name), expected, "{name}");
     }

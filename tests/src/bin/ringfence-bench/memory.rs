@@ -37,6 +37,7 @@ const PURPOSES: [(&str, &[&str]); 3] = [
             names::IDENTITY_EPOCH,
             names::OWNERS,
             names::TABLE_NUMBERS,
+            names::LOADED_PROGRAMS,
         ],
     ),
     (
