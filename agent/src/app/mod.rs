@@ -11,6 +11,7 @@ mod flow_names;
 mod memory;
 mod modes;
 mod number_freeing;
+mod serving;
 mod shared_state;
 mod views;
 
@@ -101,7 +102,7 @@ pub fn run(config: &Path) -> Result<(), AppError> {
         .enable_all()
         .build()
         .map_err(AppError::io("start the runtime"))?;
-    runtime.block_on(event_loop::run(config, sources, loaded))
+    runtime.block_on(event_loop::run(config, sources, loaded, None))
 }
 
 /// The loaded programs, with the adopted state.

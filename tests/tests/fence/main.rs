@@ -13,6 +13,7 @@
 )]
 
 mod changes;
+mod clients;
 mod failures;
 mod interfaces;
 mod live;
