@@ -233,11 +233,21 @@ impl Agent {
 
     /// The body of the metrics and health listener's response for `path`.
     pub fn http_get(&self, path: &str) -> Result<String> {
-        use std::io::{Read as _, Write as _};
         let status = self.cli_json(&["status"])?;
         let listen = status.get("metrics_listen").and_then(|l| l.as_str());
         let listen = listen.context("status has no metrics_listen")?;
-        let response = self.ns.run(|| -> Result<String> {
+        let response = self.http_response(listen, path)?;
+        let (head, body) = response
+            .split_once("\r\n\r\n")
+            .context("no HTTP response")?;
+        ensure!(head.starts_with("HTTP/1.1 200"), "GET {path}: {head}");
+        Ok(body.to_owned())
+    }
+
+    /// The whole response, head included, of the process that listens on an address of the node.
+    pub fn http_response(&self, listen: &str, path: &str) -> Result<String> {
+        use std::io::{Read as _, Write as _};
+        self.ns.run(|| -> Result<String> {
             let mut stream = std::net::TcpStream::connect(listen)?;
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
             write!(
@@ -247,12 +257,7 @@ impl Agent {
             let mut response = String::new();
             stream.read_to_string(&mut response)?;
             Ok(response)
-        })??;
-        let (head, body) = response
-            .split_once("\r\n\r\n")
-            .context("no HTTP response")?;
-        ensure!(head.starts_with("HTTP/1.1 200"), "GET {path}: {head}");
-        Ok(body.to_owned())
+        })?
     }
 
     fn log(&self, name: &str) -> String {

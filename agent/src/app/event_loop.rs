@@ -12,7 +12,7 @@ use std::{
 use ringfence_common::mode::Mode;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::mpsc,
     time::{self, MissedTickBehavior},
 };
 use tracing::{error, info, warn};
@@ -24,15 +24,16 @@ use super::{
     memory,
     modes::{Modes, kernel_mode},
     number_freeing::{self, NumberFreeing},
-    shared_state::{Applied, SharedState, socket_path},
+    serving::Listeners,
+    shared_state::{Applied, SharedState},
 };
 use crate::{
     config::Config,
-    datapath::{Datapath as _, KernelDatapath, KernelLog},
+    datapath::{Datapath as _, FlowEvents, KernelDatapath, KernelLog},
     model::{Inventory, WallTime},
     observe::{self, AddressBook, Decoder, FlowLog},
     reconcile::{Desired, Published, Reconciler},
-    server::{Command, Control, ControlListener, HealthServer},
+    server::{Command, HealthServer},
     source::{FileSet, Interfaces, Reload, Watcher},
 };
 
@@ -67,6 +68,7 @@ struct Agent {
     reconciler: Reconciler<KernelDatapath>,
     interfaces: Interfaces,
     address_book: (Arc<Inventory>, Arc<AddressBook>),
+    events: FlowEvents,
     decoder: Decoder,
     /// Records that the decoder refused.
     unknown_events: u64,
@@ -79,7 +81,12 @@ struct Agent {
 }
 
 /// Runs until SIGTERM or SIGINT.
-pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Result<(), AppError> {
+pub(super) async fn run(
+    config: Config,
+    sources: Sources,
+    loaded: Loaded,
+    health: Option<HealthServer>,
+) -> Result<(), AppError> {
     let Loaded {
         mut reconciler,
         telemetry,
@@ -92,10 +99,7 @@ pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Res
     let interfaces = Interfaces::watch()
         .await
         .map_err(AppError::io("watch interfaces"))?;
-    let listener = ControlListener::bind(&socket_path(&config))?;
-    let health = HealthServer::bind(config.metrics.listen)
-        .await
-        .map_err(AppError::io(format!("listen on {}", config.metrics.listen)))?;
+    let listeners = Listeners::open(&config, health)?;
 
     let applied = Applied {
         inventory: sources.first.inventory,
@@ -114,14 +118,15 @@ pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Res
     let attach = reconciler.datapath().attach_kind();
     let log = config.flows.log.clone();
     let (limit, kept) = (config.flows.log_max_bytes, config.flows.log_files);
-    let mut shared = SharedState::new(config, node, attach, telemetry, applied);
-    shared.metrics_listen = Some(health.address().to_string());
+    let mut shared = SharedState::new(config, node, attach, telemetry.readings, applied);
+    shared.metrics_listen = Some(listeners.health_address());
     let mut agent = Agent {
         shared: Arc::new(shared),
         files: sources.files,
         reconciler,
         interfaces,
         address_book: (Arc::default(), Arc::default()),
+        events: telemetry.events,
         decoder: Decoder::default(),
         unknown_events: 0,
         log: log.map(|path| FlowLog::new(&path, limit, kept)),
@@ -135,44 +140,13 @@ pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Res
     agent.publish();
 
     let (commands, mut requests) = mpsc::channel(16);
-    let (stop, stopped) = watch::channel(());
-    serve(&agent.shared, listener, health, commands, &stopped);
+    let serving = listeners.serve(&agent.shared, commands)?;
     let outcome = agent.run_until_stopped(&mut watcher, &mut requests).await;
-    drop(stop);
+    // Commands that wait for an answer get none.
+    drop(requests);
+    serving.stop();
     agent.drain();
     outcome
-}
-
-/// Starts the servers; they stop when `stopped` does.
-fn serve(
-    shared: &Arc<SharedState>,
-    listener: ControlListener,
-    health: HealthServer,
-    commands: mpsc::Sender<Command>,
-    stopped: &watch::Receiver<()>,
-) {
-    let ended = |mut stopped: watch::Receiver<()>| async move {
-        let _ = stopped.changed().await;
-    };
-    let control = Control {
-        views: Arc::clone(shared) as _,
-        commands,
-        history: Arc::clone(&shared.history),
-        node: Arc::clone(&shared.node),
-    };
-    let until = ended(stopped.clone());
-    tokio::spawn(async move {
-        if let Err(error) = control.serve(listener, until).await {
-            error!("control API: {error}");
-        }
-    });
-    let views = Arc::clone(shared);
-    let until = ended(stopped.clone());
-    tokio::spawn(async move {
-        if let Err(error) = health.serve(views, until).await {
-            error!("metrics listener: {error}");
-        }
-    });
 }
 
 fn node_name(config: &Config, inventory: &Inventory) -> Arc<str> {
@@ -190,7 +164,7 @@ fn node_name(config: &Config, inventory: &Inventory) -> Arc<str> {
         .into()
 }
 
-fn listen_for(kind: SignalKind) -> Result<Signal, AppError> {
+pub(super) fn listen_for(kind: SignalKind) -> Result<Signal, AppError> {
     signal(kind).map_err(AppError::io("listen for signals"))
 }
 
@@ -462,7 +436,7 @@ impl Agent {
         let mut records = Vec::new();
         let mut unknown = 0;
         let decoder = &self.decoder;
-        let taken = self.shared.telemetry().drain(MAX_DRAIN, |event| {
+        let taken = self.events.drain(MAX_DRAIN, |event| {
             match decoder.decode(event, &directory, wall_minus_ticks) {
                 Some(record) => records.push(Arc::new(record)),
                 None => unknown += 1,
@@ -480,7 +454,7 @@ impl Agent {
                 .set_lost(observe::LossStage::Log, log.lost());
         }
         self.unknown_events += unknown;
-        let malformed = self.shared.telemetry().malformed() + self.unknown_events;
+        let malformed = self.events.malformed() + self.unknown_events;
         self.shared
             .metrics
             .set_lost(observe::LossStage::Decode, malformed);

@@ -1,6 +1,6 @@
 //! Explanations from the policies in force, with each end's mode and attachment on this node.
 //!
-//! Invariant: the lock is held only to copy the inventory and the policies, and to look up modes.
+//! Invariant: the lock is held only to copy the state.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(super) fn in_force(
     };
     let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
     let mut explanation = explain(&inventory, &policies, WallTime(now), query, all)?;
-    let applied = shared.applied();
+    let applied = shared.snapshot();
     explanation.egress.live = live(&applied, &explanation.from);
     explanation.ingress.live = live(&applied, &explanation.to);
     Ok(explanation)

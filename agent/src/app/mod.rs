@@ -1,17 +1,20 @@
 //! The agent from start to exit. Connects sources, reconcile, telemetry and servers.
 //!
-//! Startup order: read the configuration, preflight checks, load the programs and adopt pinned
-//! state, drop privileges, then start the runtime with the event loop. SIGTERM and SIGINT end the
-//! process and leave enforcement running; only `cleanup` removes it.
+//! Startup order: read the configuration, preflight checks, lock the directories, load the programs
+//! and adopt pinned state, drop privileges, then start the runtime with the event loop. SIGTERM and
+//! SIGINT end the process and leave enforcement running; only `cleanup` removes it.
 
 mod conntrack_sweep;
+mod directory_lock;
 mod event_loop;
 mod explain;
 mod flow_names;
 mod memory;
 mod modes;
 mod number_freeing;
+mod serving;
 mod shared_state;
+mod takeover;
 mod views;
 
 use std::{fs, io, path::Path};
@@ -26,7 +29,10 @@ use crate::{
     server::ListenError,
     source::SourceError,
 };
+use directory_lock::DirectoryLock;
+pub use directory_lock::{Held, LockError};
 use ringfence_common::maps;
+use takeover::Taken;
 
 /// Why the agent cannot run, or could not clean up.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +49,18 @@ pub enum AppError {
     /// The reconciler failed.
     #[error(transparent)]
     Reconcile(#[from] ReconcileError),
-    /// Another agent uses the control socket, or it cannot be created.
+    /// Another agent uses the same pins or the same state.
+    #[error(
+        "{0}: end that agent first, or start this one with --wait-for-lock to take over when it ends"
+    )]
+    InUse(Held),
+    /// An agent still uses what is to be removed.
+    #[error("cannot clean up: {0}: end that agent first")]
+    CleanupInUse(Held),
+    /// A directory cannot be locked.
+    #[error(transparent)]
+    Lock(LockError),
+    /// Another process uses the control socket, or it cannot be created.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// A system call failed.
@@ -57,11 +74,11 @@ pub enum AppError {
 }
 
 impl AppError {
-    /// 2 for invalid input, 1 otherwise.
+    /// 2 for invalid input and for what another agent uses, 1 otherwise.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Invalid(_) => 2,
+            Self::Invalid(_) | Self::InUse(_) | Self::CleanupInUse(_) => 2,
             _ => 1,
         }
     }
@@ -74,6 +91,15 @@ impl AppError {
     }
 }
 
+impl From<LockError> for AppError {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::Held(held) => Self::InUse(held),
+            error @ LockError::Io { .. } => Self::Lock(error),
+        }
+    }
+}
+
 fn lines(errors: &[SourceError]) -> String {
     errors
         .iter()
@@ -82,26 +108,33 @@ fn lines(errors: &[SourceError]) -> String {
         .join("\n")
 }
 
-/// Runs the agent until it receives SIGTERM or SIGINT.
+/// Runs the agent until it receives SIGTERM or SIGINT. If another agent uses the same pins or the
+/// same state, `wait_for_lock` makes this one wait until that one ends.
 ///
 /// # Errors
 /// When it cannot start, or a watch that it depends on fails.
-pub fn run(config: &Path) -> Result<(), AppError> {
+pub fn run(config: &Path, wait_for_lock: bool) -> Result<(), AppError> {
     let config = Config::load(config).map_err(AppError::Invalid)?;
     // Read first, so that a bad file ends the start before anything is changed.
     let sources = event_loop::Sources::load(&config)?;
     datapath::preflight(&config.bpffs)?;
-    for dir in [&config.state_dir, &config.run_dir] {
-        let what = format!("create the directory {}", dir.display());
-        fs::create_dir_all(dir).map_err(AppError::io(what))?;
-    }
+    // Held until the end: then the servers have stopped, and nothing writes any more.
+    let Some(Taken {
+        locks: _locks,
+        health,
+    }) = takeover::take_over(&config, wait_for_lock)?
+    else {
+        return Ok(());
+    };
+    let what = format!("create the directory {}", config.run_dir.display());
+    fs::create_dir_all(&config.run_dir).map_err(AppError::io(what))?;
     let loaded = load(&config)?;
     drop_privileges()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(AppError::io("start the runtime"))?;
-    runtime.block_on(event_loop::run(config, sources, loaded))
+    runtime.block_on(event_loop::run(config, sources, loaded, health))
 }
 
 /// The loaded programs, with the adopted state.
@@ -162,11 +195,12 @@ fn capacities(config: &Config) -> Vec<(&'static str, u32)> {
 pub fn cleanup(config: &Path) -> Result<Vec<String>, AppError> {
     let config = Config::load(config).map_err(AppError::Invalid)?;
     let socket = shared_state::socket_path(&config);
-    if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
-        let error = io::Error::other("stop the agent first");
-        let what = format!("clean up while an agent listens on {}", socket.display());
-        return Err(AppError::Io { what, error });
-    }
+    let locks = takeover::lock_existing(&config).map_err(|error| match error {
+        LockError::Held(held) => AppError::CleanupInUse(held),
+        error @ LockError::Io { .. } => AppError::Lock(error),
+    })?;
+    // The pin directory goes, if nothing is in it.
+    locks.iter().for_each(DirectoryLock::erase);
     let removed = datapath::remove_all(&config.bpffs)?;
     let mut lines = vec![format!(
         "removed {} pins below {}",

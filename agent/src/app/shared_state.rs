@@ -1,7 +1,8 @@
 //! State that the event loop writes and the servers read.
 //!
-//! Invariants: a lock is held for a copy or for building one listing, never across an await; a
-//! poisoned lock is still used, because every write stores a complete value.
+//! Invariants: a lock is held for a copy, never for building a listing or across an await, so that no
+//! client delays the event loop; a poisoned lock is still used, because every write stores a complete
+//! value.
 
 use std::{
     path::PathBuf,
@@ -15,7 +16,7 @@ use std::{
 use super::modes::Modes;
 use crate::{
     config::Config,
-    datapath::{AttachKind, Counters, Telemetry},
+    datapath::{AttachKind, Counters, Readings},
     model::{Inventory, Lockdown, PolicySet},
     observe::{Directory, History, Metrics},
     reconcile::Published,
@@ -23,6 +24,7 @@ use crate::{
 };
 
 /// The desired state, the state of its sources, and what of it is published.
+#[derive(Clone)]
 pub(super) struct Applied {
     pub(super) inventory: Arc<Inventory>,
     pub(super) policies: Arc<PolicySet>,
@@ -49,7 +51,7 @@ pub(super) struct SharedState {
     pub(super) metrics: Metrics,
     pub(super) history: Arc<History>,
     applied: Mutex<Applied>,
-    telemetry: Mutex<Telemetry>,
+    pub(super) readings: Readings,
     directory: Mutex<Arc<Directory>>,
     assured: AtomicU64,
     denies_lost: AtomicU64,
@@ -69,7 +71,7 @@ impl SharedState {
         config: Config,
         node: Arc<str>,
         attach: AttachKind,
-        telemetry: Telemetry,
+        readings: Readings,
         applied: Applied,
     ) -> Self {
         let history = Arc::new(History::new(config.flows.history as usize));
@@ -82,7 +84,7 @@ impl SharedState {
             metrics: Metrics::new(env!("CARGO_PKG_VERSION")),
             history,
             applied: Mutex::new(applied),
-            telemetry: Mutex::new(telemetry),
+            readings,
             directory: Mutex::new(Arc::new(Directory::default())),
             assured: AtomicU64::new(0),
             denies_lost: AtomicU64::new(0),
@@ -93,8 +95,9 @@ impl SharedState {
         lock(&self.applied)
     }
 
-    pub(super) fn telemetry(&self) -> MutexGuard<'_, Telemetry> {
-        lock(&self.telemetry)
+    /// A copy, for what takes longer than a moment.
+    pub(super) fn snapshot(&self) -> Applied {
+        self.applied().clone()
     }
 
     pub(super) fn directory(&self) -> Arc<Directory> {
@@ -116,13 +119,13 @@ impl SharedState {
 
     /// The kernel's counters; empty if they cannot be read.
     pub(super) fn counters(&self) -> Counters {
-        self.telemetry().counters().unwrap_or_default()
+        self.readings.counters().unwrap_or_default()
     }
 
     /// Denied packets that no flow record will report. The highest number seen so far, because the
     /// maps may give too low a number while packets are being denied.
     pub(super) fn denies_lost(&self) -> u64 {
-        let seen = self.telemetry().denials().unwrap_or_default().lost;
+        let seen = self.readings.denials().unwrap_or_default().lost;
         self.denies_lost
             .fetch_max(seen, Ordering::Relaxed)
             .max(seen)

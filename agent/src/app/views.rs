@@ -29,7 +29,7 @@ use crate::{
 impl Views for SharedState {
     fn status(&self) -> Status {
         let counters = self.counters();
-        let applied = self.applied();
+        let applied = self.snapshot();
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").into(),
             node: self.node.to_string(),
@@ -82,7 +82,7 @@ impl Views for SharedState {
     }
 
     fn endpoints(&self) -> Vec<EndpointView> {
-        let applied = self.applied();
+        let applied = self.snapshot();
         let local = applied
             .inventory
             .workloads
@@ -92,7 +92,7 @@ impl Views for SharedState {
     }
 
     fn identities(&self) -> Vec<IdentityView> {
-        let applied = self.applied();
+        let applied = self.snapshot();
         let Some(published) = &applied.published else {
             return Vec::new();
         };
@@ -131,7 +131,7 @@ impl Views for SharedState {
     }
 
     fn policies(&self) -> Vec<PolicyView> {
-        let applied = self.applied();
+        let applied = self.snapshot();
         let published = applied.published.as_ref();
         let selected = |id: &crate::model::PolicyId| {
             published.map_or(0, |p| {
@@ -166,11 +166,9 @@ impl Views for SharedState {
     }
 
     fn rules(&self) -> Vec<RuleView> {
-        let (rules, wall_minus_ticks) = {
-            let applied = self.applied();
-            let rules = applied.published.as_ref().map(|p| p.compiled.rules.clone());
-            (rules.unwrap_or_default(), applied.wall_minus_ticks)
-        };
+        let applied = self.snapshot();
+        let wall_minus_ticks = applied.wall_minus_ticks;
+        let rules = applied.published.as_ref().map(|p| &p.compiled.rules);
         let reserved = (1..RuleSlot::FIRST_FREE.0)
             .map(RuleSlot)
             .filter_map(|slot| {
@@ -183,11 +181,15 @@ impl Views for SharedState {
                 Some(view)
             });
         let mut views: Vec<RuleView> = reserved
-            .chain(rules.iter().map(|(slot, info)| rule(*slot, info)))
+            .chain(
+                rules
+                    .into_iter()
+                    .flatten()
+                    .map(|(slot, info)| rule(*slot, info)),
+            )
             .collect();
-        let telemetry = self.telemetry();
         for view in &mut views {
-            if let Ok(hit) = telemetry.rule_hits(RuleSlot(view.slot)) {
+            if let Ok(hit) = self.readings.rule_hits(RuleSlot(view.slot)) {
                 view.hits = hit.hits;
                 let wall = i128::from(hit.last) + wall_minus_ticks;
                 view.last_hit = (hit.hits > 0)
@@ -199,7 +201,7 @@ impl Views for SharedState {
     }
 
     fn modes(&self) -> Vec<ModeView> {
-        let applied = self.applied();
+        let applied = self.snapshot();
         let all = applied.inventory.namespaces.keys().map(|name| {
             let (mode, was_set) = applied.modes.of(name);
             let source = if was_set {
@@ -260,7 +262,7 @@ impl SharedState {
     /// conntrack entries (IPv4 and IPv6 together) at the last sweep.
     fn map_sizes(&self) -> Vec<(&'static str, u64, u64)> {
         use ringfence_common::maps as names;
-        let applied = self.applied();
+        let applied = self.snapshot();
         let Some(published) = &applied.published else {
             return Vec::new();
         };

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
 
-use super::agent::AgentArguments;
+use super::agent::{AgentArguments, CleanupArguments};
 use super::duration::Duration;
 use super::flows::FlowArguments;
 use super::mode::ModeCommand;
@@ -22,7 +22,7 @@ const SOCKET: &str = "/run/ringfence/ringfence.sock";
 /// `policy`, which mostly works on files, and `cleanup`, which requires that the agent is stopped.
 ///
 /// Workloads are written as namespace/name, ports as tcp/8080. Exit codes: 0 success, 1 failure,
-/// 2 bad usage or invalid input.
+/// 2 bad usage, invalid input, or another agent in the way.
 #[derive(Debug, Parser)]
 #[command(
     name = "ringfence",
@@ -82,8 +82,8 @@ pub(super) enum Subcommand {
     },
     /// Detach all programs and remove all maps; this ends enforcement.
     ///
-    /// Stop the agent first.
-    Cleanup(AgentArguments),
+    /// Stop the agent first; while one runs, this fails with exit code 2.
+    Cleanup(CleanupArguments),
 }
 
 /// The output format of a listing.
@@ -128,6 +128,7 @@ mod tests {
     fn every_documented_command_parses() {
         for line in [
             "agent --config f",
+            "agent --config f --wait-for-lock",
             "cleanup --config f",
             "status -o json",
             "endpoints",
@@ -159,6 +160,10 @@ mod tests {
     fn bad_usage_is_refused() {
         for (line, kind) in [
             ("agent", ErrorKind::MissingRequiredArgument),
+            (
+                "cleanup --config f --wait-for-lock",
+                ErrorKind::UnknownArgument,
+            ),
             ("rules --unused soon", ErrorKind::ValueValidation),
             ("flows --verdict dropped", ErrorKind::ValueValidation),
             ("flows -n Shop", ErrorKind::ValueValidation),

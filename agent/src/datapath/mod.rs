@@ -47,7 +47,7 @@ pub use kernel::{KernelDatapath, LoadOptions};
 pub use pins::Pins;
 pub use preflight::{PreflightError, check as preflight};
 pub use privileges::drop_privileges;
-pub use telemetry::{Counters, Denials, Telemetry};
+pub use telemetry::{Counters, Denials, FlowEvents, Readings, Telemetry};
 
 /// Detaches every fence and removes every pin below a directory. Returns the removed paths.
 ///

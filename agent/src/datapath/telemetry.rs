@@ -62,31 +62,50 @@ pub struct Denials {
     pub lost: u64,
 }
 
-/// Handles of the maps that the kernel reports in.
+/// Handles of the maps that the kernel reports in. The two parts are independent of each other, so
+/// that a slow reading of the one does not delay the other.
 pub struct Telemetry {
-    events: RingBuf<MapData>,
+    /// The ring of flow events, which has one reader.
+    pub events: FlowEvents,
+    /// Everything that can be read at any time, by any number of threads.
+    pub readings: Readings,
+}
+
+/// The ring of flow events.
+pub struct FlowEvents {
+    ring: RingBuf<MapData>,
+    malformed: u64,
+}
+
+/// Counters, rule hits and deny aggregates.
+pub struct Readings {
     denies: HashMap<MapData, DenyKey, DenyCount>,
     stats: PerCpuArray<MapData, u64>,
     hits: PerCpuArray<MapData, RuleHit>,
-    malformed: u64,
 }
 
 impl Telemetry {
     pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
-            events: open(pins, maps::EVENTS)?,
-            denies: open(pins, maps::DENIES)?,
-            stats: open(pins, maps::STATS)?,
-            hits: open(pins, maps::RULE_HITS)?,
-            malformed: 0,
+            events: FlowEvents {
+                ring: open(pins, maps::EVENTS)?,
+                malformed: 0,
+            },
+            readings: Readings {
+                denies: open(pins, maps::DENIES)?,
+                stats: open(pins, maps::STATS)?,
+                hits: open(pins, maps::RULE_HITS)?,
+            },
         })
     }
+}
 
+impl FlowEvents {
     /// Takes up to `most` events off the ring.
     pub fn drain(&mut self, most: usize, mut each: impl FnMut(&FlowEvent)) -> usize {
         let mut taken = 0;
         while taken < most
-            && let Some(record) = self.events.next()
+            && let Some(record) = self.ring.next()
         {
             taken += 1;
             match FlowEvent::read_from_bytes(&record) {
@@ -102,7 +121,9 @@ impl Telemetry {
     pub const fn malformed(&self) -> u64 {
         self.malformed
     }
+}
 
+impl Readings {
     /// Reads every counter.
     ///
     /// # Errors

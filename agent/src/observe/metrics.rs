@@ -71,7 +71,7 @@ pub enum LossStage {
 type FlowKey = (Option<WorkloadId>, Direction, FlowVerdict);
 type SourceLabel = [(&'static str, &'static str); 1];
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Totals {
     kernel: KernelTotals,
     state: State,
@@ -191,7 +191,9 @@ impl Collector for Snapshot {
         &self,
         encoder: prometheus_client::encoding::DescriptorEncoder,
     ) -> Result<(), std::fmt::Error> {
-        collect::encode(&lock(&self.0), encoder)
+        // A copy: counting does not wait until a page is written.
+        let totals = lock(&self.0).clone();
+        collect::encode(&totals, encoder)
     }
 }
 

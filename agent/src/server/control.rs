@@ -4,17 +4,21 @@
 //! [`Command`]s, each with exactly one reply, otherwise the request fails. Paths and bodies are in
 //! `api`.
 
-use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::sync::{mpsc, oneshot};
 
 use super::api;
+use super::http::{self, Limits};
 use super::view::{EndpointView, IdentityView, ModeView, PolicyView, RuleView, Status};
 use crate::model::{ModeName, NamespaceName};
 use crate::observe::History;
 use crate::policy::{Explanation, Query, QueryError};
+
+/// From the start of a connection to the end of its response, unless it is a stream of flows.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The application's current state.
 pub trait Views: Send + Sync {
@@ -82,19 +86,14 @@ impl std::fmt::Debug for Control {
 
 impl Control {
     /// Serves connections until `shutdown` completes; open streams do not delay that.
-    ///
-    /// # Errors
-    /// When the listener fails permanently.
-    pub async fn serve<L>(self, listener: L, shutdown: impl Future<Output = ()>) -> io::Result<()>
-    where
-        L: Listener,
-        L::Addr: std::fmt::Debug,
-    {
-        let router = api::router(self);
-        tokio::select! {
-            result = async { axum::serve(listener, router).await } => result,
-            () = shutdown => Ok(()),
-        }
+    pub async fn serve<L: Listener>(
+        self,
+        listener: L,
+        descriptors: u64,
+        shutdown: impl Future<Output = ()>,
+    ) {
+        let limits = Limits::of_descriptors(descriptors, DEADLINE);
+        http::serve(listener, api::router(self), limits, shutdown).await;
     }
 }
 

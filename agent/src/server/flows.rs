@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -19,6 +19,7 @@ use serde::Deserialize;
 
 use super::api::ApiError;
 use super::control::Control;
+use super::http::OpenEnded;
 use crate::model::{NamespaceName, WorkloadId};
 use crate::observe::{Filter, FlowRecord, Followed, Follower, hubble};
 
@@ -73,7 +74,9 @@ pub(super) async fn flows(
         let chunk = lines.next_chunk().await?;
         Some((Ok::<_, Infallible>(chunk), lines))
     }));
-    Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+    let kind = [(CONTENT_TYPE, "application/x-ndjson")];
+    // A reader may pause for as long as it likes, also in the records of the past.
+    Ok((kind, Extension(OpenEnded), body).into_response())
 }
 
 struct Lines {

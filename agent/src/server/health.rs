@@ -5,8 +5,9 @@
 //! configured otherwise; without encryption or authentication.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -14,9 +15,13 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
+
+use super::http::{self, Limits};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// From the start of a connection to the end of its response.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The parts of the application that this server uses.
 pub trait Health: Send + Sync {
@@ -42,13 +47,25 @@ impl HealthServer {
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub async fn bind(listen: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
+    pub fn bind(listen: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen)?;
+        listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         if !address.ip().is_loopback() {
             tracing::warn!("metrics and health are exposed beyond loopback, on {address}");
         }
         Ok(Self { listener, address })
+    }
+
+    /// Another handle of the same listener.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            listener: self.listener.try_clone()?,
+            address: self.address,
+        })
     }
 
     /// The address that it listens on.
@@ -57,13 +74,14 @@ impl HealthServer {
         self.address
     }
 
-    /// Serves requests until `shutdown` completes.
+    /// Serves requests until `shutdown` completes, for a process that may have so many descriptors.
     ///
     /// # Errors
-    /// When the listener fails permanently.
+    /// When the listener cannot be registered with the runtime.
     pub async fn serve(
         self,
         health: Arc<dyn Health>,
+        descriptors: u64,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let router = Router::new()
@@ -71,10 +89,10 @@ impl HealthServer {
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .with_state(health);
-        tokio::select! {
-            result = async { axum::serve(self.listener, router).await } => result,
-            () = shutdown => Ok(()),
-        }
+        let listener = tokio::net::TcpListener::from_std(self.listener)?;
+        let limits = Limits::of_descriptors(descriptors, DEADLINE);
+        http::serve(listener, router, limits, shutdown).await;
+        Ok(())
     }
 }
 
@@ -126,12 +144,11 @@ mod tests {
 
     #[tokio::test]
     async fn health_and_metrics_are_served_on_loopback() {
-        let server = HealthServer::bind("127.0.0.1:0".parse().unwrap())
-            .await
-            .unwrap();
+        let server = HealthServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = server.address();
         let fake = Arc::new(Fake::default());
-        let task = tokio::spawn(server.serve(Arc::<Fake>::clone(&fake), std::future::pending()));
+        let health = Arc::<Fake>::clone(&fake);
+        let task = tokio::spawn(server.serve(health, 1024, std::future::pending()));
 
         assert!(fetch(address, "/livez").await.starts_with("HTTP/1.1 200"));
         let response = fetch(address, "/readyz").await;

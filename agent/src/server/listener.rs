@@ -18,9 +18,9 @@ use tokio::net::{UnixListener, UnixStream};
 /// Why the control socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Another agent listens on it.
+    /// Another process listens on it.
     #[error(
-        "another agent listens on {}: stop it, or give this one another run-dir", .0.display()
+        "another process listens on {}: stop it first", .0.display()
     )]
     InUse(PathBuf),
     /// The path is another kind of file.

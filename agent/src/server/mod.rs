@@ -9,6 +9,7 @@ pub mod control;
 mod explain;
 mod flows;
 pub mod health;
+mod http;
 mod listener;
 pub mod view;
 

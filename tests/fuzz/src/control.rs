@@ -92,7 +92,7 @@ impl Server {
             history: Arc::new(History::new(10)),
             node: Arc::from("node-1"),
         };
-        runtime.spawn(control.serve(MemoryListener(connections), pending()));
+        runtime.spawn(control.serve(MemoryListener(connections), 1024, pending()));
         runtime.spawn(async move {
             while let Some(command) = inbox.recv().await {
                 let (outcome, reply) = match command {

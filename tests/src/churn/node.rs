@@ -131,7 +131,7 @@ impl Node {
     /// What the agent does between publishes: takes records off the ring, removes rows that nothing
     /// refers to, and now and then sweeps conntrack.
     pub(super) fn tidy_up(&mut self, sweep: bool) -> Result<()> {
-        self.telemetry.drain(usize::MAX, |_| {});
+        self.telemetry.events.drain(usize::MAX, |_| {});
         self.reconciler.retire()?;
         // Drained right before, and nothing keeps decoded records here.
         if let Some(walk) = self.reconciler.start_freeing()? {

@@ -13,6 +13,8 @@
 )]
 
 mod changes;
+mod clients;
+mod exclusive;
 mod failures;
 mod interfaces;
 mod live;

@@ -136,12 +136,13 @@ impl Connections {
     }
 }
 
-/// The names of what is in the agent's directory on bpffs.
+/// The names of what is in the agent's directory on bpffs, but for the record of who uses it.
 fn pinned(agent: &Agent) -> Result<Vec<String>> {
     let entries = std::fs::read_dir(agent.bpffs())?;
     let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
     let names = names.collect::<Result<Vec<_>>>()?.into_iter();
-    Ok(names.filter(|name| !name.ends_with(".debug")).collect())
+    let ours = |name: &String| !name.ends_with(".debug") && name != "held-by";
+    Ok(names.filter(ours).collect())
 }
 
 /// The flows that were denied, for messages.

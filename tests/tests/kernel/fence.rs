@@ -255,7 +255,7 @@ impl Fence {
 
     /// Discards the flow events written so far.
     pub(crate) fn discard_events(&mut self) {
-        self.loaded().telemetry.drain(usize::MAX, |_| {});
+        self.loaded().telemetry.events.drain(usize::MAX, |_| {});
     }
 
     /// Packets denied for a reason that were dropped, or that `observe` let pass.
@@ -397,11 +397,11 @@ impl Fence {
     }
 
     pub(crate) fn counters(&self) -> Counters {
-        self.telemetry().counters().unwrap()
+        self.telemetry().readings.counters().unwrap()
     }
 
     pub(crate) fn denials(&self) -> Denials {
-        self.telemetry().denials().unwrap()
+        self.telemetry().readings.denials().unwrap()
     }
 
     /// Makes every deny aggregate due for its next report; returns their keys.
@@ -428,13 +428,15 @@ impl Fence {
     pub(crate) fn events(&mut self) -> Vec<FlowEvent> {
         let mut events = Vec::new();
         let telemetry = &mut self.loaded().telemetry;
-        telemetry.drain(usize::MAX, |event| events.push(*event));
-        assert_eq!(telemetry.malformed(), 0);
+        telemetry
+            .events
+            .drain(usize::MAX, |event| events.push(*event));
+        assert_eq!(telemetry.events.malformed(), 0);
         events
     }
 
     pub(crate) fn hits(&self, rule: RuleSlot) -> u64 {
-        self.telemetry().rule_hits(rule).unwrap().hits
+        self.telemetry().readings.rule_hits(rule).unwrap().hits
     }
 
     /// Asserts that the frame is dropped for this reason only, and that it passes and is counted in

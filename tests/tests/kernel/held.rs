@@ -156,7 +156,7 @@ fn a_cleared_rule_has_no_aggregates_and_no_hits() {
     datapath.clear_rules(&cleared).unwrap();
     let left = datapath.held_numbers()().unwrap().denying;
     assert_eq!(left, [RuleSlot(21)].into());
-    let hits = |rule| telemetry.rule_hits(RuleSlot(rule)).unwrap().hits;
+    let hits = |rule| telemetry.readings.rule_hits(RuleSlot(rule)).unwrap().hits;
     assert_eq!((hits(20), hits(22)), (0, 0));
     assert!(hits(21) > 0, "the control");
 }

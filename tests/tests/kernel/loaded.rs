@@ -166,7 +166,7 @@ impl Loaded {
         self.clear_fragments();
         reset(&mut self.stats, STATS, 0);
         reset(&mut self.hits, NUMBERS, RuleHit::default());
-        self.telemetry.drain(usize::MAX, |_| {});
+        self.telemetry.events.drain(usize::MAX, |_| {});
     }
 
     /// Number of assured entries.

@@ -77,7 +77,7 @@ impl Views for Fake {
 struct Running {
     dir: TempDir,
     history: Arc<History>,
-    server: JoinHandle<io::Result<()>>,
+    server: JoinHandle<()>,
 }
 
 impl Running {
@@ -124,7 +124,7 @@ fn start() -> Running {
         node: "node-1".into(),
     };
     let listener = ControlListener::bind(&dir.path().join("ringfence.sock")).unwrap();
-    let server = tokio::spawn(control.serve(listener, std::future::pending()));
+    let server = tokio::spawn(control.serve(listener, 1024, std::future::pending()));
     Running {
         dir,
         history,

@@ -181,7 +181,7 @@ impl Fixture {
             );
             total += mean;
             batches += 1;
-            self.loaded.telemetry.drain(usize::MAX, |_| {});
+            self.loaded.telemetry.events.drain(usize::MAX, |_| {});
         }
         let noop = self.loaded.noop.run(&case.frame, REPEAT)?;
         let nanoseconds = |time: Duration| time.as_secs_f64() * 1e9;

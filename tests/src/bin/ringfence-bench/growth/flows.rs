@@ -67,10 +67,10 @@ impl Flows {
             established.push(tcp(client, server, ACK)?);
             new.push(tcp((client.0, client.1 + NEW), server, SYN)?);
             if number % RECORDED == 0 {
-                loaded.telemetry.drain(usize::MAX, |_| {});
+                loaded.telemetry.events.drain(usize::MAX, |_| {});
             }
         }
-        loaded.telemetry.drain(usize::MAX, |_| {});
+        loaded.telemetry.events.drain(usize::MAX, |_| {});
         Ok(Self { established, new })
     }
 
@@ -123,7 +123,7 @@ impl Flows {
         let (mut total, runs) = (0.0, SAME / batch);
         for _ in 0..runs {
             total += nanoseconds(loaded.run("to_workload", frame, batch)?);
-            loaded.telemetry.drain(usize::MAX, |_| {});
+            loaded.telemetry.events.drain(usize::MAX, |_| {});
         }
         let noop = nanoseconds(loaded.noop.run(frame, SAME)?);
         Ok(total / f64::from(runs) - noop)
@@ -138,7 +138,7 @@ impl Flows {
             ours += loaded.run("to_workload", frame, 1)?;
             noop += loaded.noop.run(frame, 1)?;
         }
-        loaded.telemetry.drain(usize::MAX, |_| {});
+        loaded.telemetry.events.drain(usize::MAX, |_| {});
         Ok((nanoseconds(ours) - nanoseconds(noop)) / SPREAD as f64)
     }
 }
