@@ -101,7 +101,7 @@ pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Res
         inventory: sources.first.inventory,
         policies: sources.first.policies,
         locked: sources.first.locked,
-        interfaces: interfaces.names().clone(),
+        interfaces: interfaces.links(),
         modes: Modes::load(&config).map_err(AppError::io("read the modes set earlier"))?,
         published: None,
         revision: 0,
@@ -230,7 +230,7 @@ impl Agent {
                 }
                 changed = self.interfaces.changed() => {
                     changed.map_err(AppError::io("watch interfaces"))?;
-                    self.shared.applied().interfaces = self.interfaces.names().clone();
+                    self.shared.applied().interfaces = self.interfaces.links();
                     self.publish();
                 }
                 Some(command) = requests.recv() => self.handle_command(command),
@@ -334,7 +334,7 @@ impl Agent {
                 Arc::clone(&applied.inventory),
                 Arc::clone(&applied.policies),
                 Arc::clone(&applied.locked),
-                applied.interfaces.clone(),
+                Arc::clone(&applied.interfaces),
                 modes,
             )
         };

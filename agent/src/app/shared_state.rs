@@ -19,7 +19,7 @@ use crate::{
     model::{Inventory, Lockdown, PolicySet},
     observe::{Directory, History, Metrics},
     reconcile::Published,
-    source::{SourceError, interfaces::Names},
+    source::{SourceError, interfaces::Links},
 };
 
 /// The desired state, the state of its sources, and what of it is published.
@@ -27,7 +27,7 @@ pub(super) struct Applied {
     pub(super) inventory: Arc<Inventory>,
     pub(super) policies: Arc<PolicySet>,
     pub(super) locked: Arc<Vec<Lockdown>>,
-    pub(super) interfaces: Names,
+    pub(super) interfaces: Arc<Links>,
     pub(super) modes: Modes,
     pub(super) published: Option<Arc<Published>>,
     pub(super) revision: u64,

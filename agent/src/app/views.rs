@@ -368,7 +368,7 @@ fn sources(shared: &SharedState, applied: &Applied) -> Vec<SourceStatus> {
 
 fn endpoint(applied: &Applied, workload: &Workload) -> EndpointView {
     let interface = workload.interface.clone().unwrap_or_default();
-    let ifindex = applied.interfaces.get(&interface).copied();
+    let ifindex = applied.interfaces.named(&interface);
     let published = applied.published.as_ref();
     let info = ifindex.and_then(|index| published.and_then(|p| p.compiled.endpoints.get(&index)));
     let isolation = |fence: Option<&Fence>| match fence {

@@ -12,10 +12,7 @@ mod pickup;
 mod table_mark;
 mod workload_interfaces;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use ringfence_common::{endpoint::Endpoint, ids::TableId, mode::Mode};
 
@@ -32,6 +29,7 @@ use crate::{
     model::{Inventory, Lockdown, PolicySet, WallTime},
     plan::{self, Action, CapacityError, GRACE, RetireQueue, State},
     policy::{Clock, Compiled, Compiler, Exhausted, Inputs, LocalEndpoint, Modes},
+    source::interfaces::Links,
 };
 
 /// Why the desired state is not in force.
@@ -58,8 +56,8 @@ pub struct Desired<'a> {
     pub inventory: &'a Arc<Inventory>,
     /// Policies.
     pub policies: &'a Arc<PolicySet>,
-    /// Interfaces of this node: name to index.
-    pub interfaces: &'a BTreeMap<String, u32>,
+    /// Interfaces of this node.
+    pub interfaces: &'a Links,
     /// Modes of namespaces.
     pub modes: &'a Modes,
     /// The workloads to lock down: refused policy files without last good content apply to them.
@@ -232,7 +230,7 @@ impl<D: Datapath> Reconciler<D> {
         let workloads = self.workload_interfaces.update(desired.inventory);
         let mut endpoints = Vec::new();
         for (workload, interface) in workloads {
-            let Some(ifindex) = desired.interfaces.get(interface).copied() else {
+            let Some(ifindex) = desired.interfaces.named(interface) else {
                 continue;
             };
             endpoints.push(LocalEndpoint {
@@ -309,11 +307,12 @@ impl<D: Datapath> Reconciler<D> {
         desired: &Desired<'_>,
     ) -> Result<(), ReconcileError> {
         let mut failure = None;
-        for (name, ifindex) in desired.interfaces {
-            if !state.endpoints.contains_key(ifindex) || self.fenced.contains(ifindex) {
+        for ifindex in state.endpoints.keys() {
+            let link = desired.interfaces.get(*ifindex);
+            let Some(link) = link.filter(|_| !self.fenced.contains(ifindex)) else {
                 continue;
-            }
-            match self.datapath.attach(*ifindex, name) {
+            };
+            match self.datapath.attach(*ifindex, &link.name) {
                 Ok(_) => {
                     self.fenced.insert(*ifindex);
                 }

@@ -22,6 +22,7 @@ mod numbers;
 mod originators;
 mod peers;
 mod ports;
+mod presence;
 mod refused;
 mod rejects;
 mod start;
