@@ -5,6 +5,7 @@
 //! have a timer; telemetry is drained in batches, never per record.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -24,7 +25,8 @@ use super::{
     memory,
     modes::{Modes, kernel_mode},
     number_freeing::{self, NumberFreeing},
-    shared_state::{Applied, SharedState, socket_path},
+    shared_state::{Applied, SharedState, node_name, socket_path},
+    unfenced_alarm::{UnfencedAlarm, unfenced_counts},
 };
 use crate::{
     config::Config,
@@ -74,6 +76,7 @@ struct Agent {
     kernel_log: Option<KernelLog>,
     sweeper: Sweeper,
     number_freeing: NumberFreeing,
+    unfenced_alarm: UnfencedAlarm,
     /// When to make the next pass if nothing else causes one before.
     next_pass: Option<Instant>,
 }
@@ -89,7 +92,7 @@ pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Res
     let mut watched = config.inventory.clone();
     watched.extend(config.policies.iter().cloned());
     let mut watcher = Watcher::new(watched).map_err(AppError::io("watch the source files"))?;
-    let interfaces = Interfaces::watch()
+    let interfaces = Interfaces::watch(config.allow_uplink)
         .await
         .map_err(AppError::io("watch interfaces"))?;
     let listener = ControlListener::bind(&socket_path(&config))?;
@@ -104,6 +107,7 @@ pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Res
         interfaces: interfaces.links(),
         modes: Modes::load(&config).map_err(AppError::io("read the modes set earlier"))?,
         published: None,
+        presences: BTreeMap::new(),
         revision: 0,
         errors: sources.first.errors,
         warnings: sources.first.warnings,
@@ -128,6 +132,7 @@ pub(super) async fn run(config: Config, sources: Sources, loaded: Loaded) -> Res
         kernel_log,
         sweeper: Sweeper::new(conntrack),
         number_freeing: NumberFreeing::default(),
+        unfenced_alarm: UnfencedAlarm::default(),
         next_pass: None,
     };
     // Files may have changed between the first read and the start of the watch.
@@ -173,21 +178,6 @@ fn serve(
             error!("metrics listener: {error}");
         }
     });
-}
-
-fn node_name(config: &Config, inventory: &Inventory) -> Arc<str> {
-    if let Some(node) = &config.node {
-        return node.as_str().into();
-    }
-    if let Some(node) = inventory.local_node() {
-        return node.name.as_str().into();
-    }
-    nix::unistd::gethostname()
-        .map_or_else(
-            |_| "localhost".into(),
-            |name| name.to_string_lossy().into_owned(),
-        )
-        .into()
 }
 
 fn listen_for(kind: SignalKind) -> Result<Signal, AppError> {
@@ -242,7 +232,10 @@ impl Agent {
                 () = async { time::sleep_until(next_pass.unwrap_or_else(time::Instant::now)).await },
                     if next_pass.is_some() => self.publish(),
                 _ = drain.tick() => { self.drain(); }
-                _ = sweep.tick() => self.sweep(),
+                _ = sweep.tick() => {
+                    self.sweep();
+                    self.unfenced_alarm.log(&self.shared.applied().presences);
+                }
                 _ = free.tick() => self.free_numbers(),
                 _ = term.recv() => break,
                 _ = int.recv() => break,
@@ -351,6 +344,12 @@ impl Agent {
             Ok(published) => self.published(published, now, started),
             Err(error) => self.failed(&error.to_string()),
         }
+        let presences = self.reconciler.presences(&interfaces);
+        self.shared
+            .metrics
+            .set_unfenced(unfenced_counts(&presences));
+        self.unfenced_alarm.log(&presences);
+        self.shared.applied().presences = presences;
     }
 
     fn published(&mut self, published: Published, now: WallTime, started: Instant) {

@@ -12,6 +12,7 @@ mod memory;
 mod modes;
 mod number_freeing;
 mod shared_state;
+mod unfenced_alarm;
 mod views;
 
 use std::{fs, io, path::Path};

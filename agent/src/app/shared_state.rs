@@ -18,7 +18,7 @@ use crate::{
     datapath::{AttachKind, Counters, Telemetry},
     model::{Inventory, Lockdown, PolicySet},
     observe::{Directory, History, Metrics},
-    reconcile::Published,
+    reconcile::{Presences, Published},
     source::{SourceError, interfaces::Links},
 };
 
@@ -30,6 +30,8 @@ pub(super) struct Applied {
     pub(super) interfaces: Arc<Links>,
     pub(super) modes: Modes,
     pub(super) published: Option<Arc<Published>>,
+    /// The workloads that name an interface of this node, as of the last pass.
+    pub(super) presences: Presences,
     pub(super) revision: u64,
     pub(super) errors: Vec<SourceError>,
     pub(super) warnings: Vec<SourceError>,
@@ -58,6 +60,22 @@ pub(super) struct SharedState {
 /// The path of the control socket.
 pub(super) fn socket_path(config: &Config) -> PathBuf {
     config.run_dir.join("ringfence.sock")
+}
+
+/// The configured name of this node, else the inventory's, else the host name.
+pub(super) fn node_name(config: &Config, inventory: &Inventory) -> Arc<str> {
+    if let Some(node) = &config.node {
+        return node.as_str().into();
+    }
+    if let Some(node) = inventory.local_node() {
+        return node.name.as_str().into();
+    }
+    nix::unistd::gethostname()
+        .map_or_else(
+            |_| "localhost".into(),
+            |name| name.to_string_lossy().into_owned(),
+        )
+        .into()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

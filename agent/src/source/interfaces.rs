@@ -8,6 +8,7 @@
 mod link;
 mod message;
 mod route_socket;
+mod unsuitable;
 mod watch_loop;
 
 use std::{io, sync::Arc, time::Duration};
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 
 pub use link::{Link, Links};
 use route_socket::RouteSocket;
+pub use unsuitable::Unsuitable;
 pub use watch_loop::RESYNC;
 use watch_loop::WatchLoop;
 
@@ -28,13 +30,14 @@ pub struct Interfaces(watch::Receiver<Arc<Links>>);
 
 impl Interfaces {
     /// Subscribes to the interfaces of the calling thread's network namespace, and waits for the first
-    /// list. The watch ends when this value is dropped.
+    /// list. The watch ends when this value is dropped. Unless `allow_uplink`, the devices of default
+    /// routes are unsuitable.
     ///
     /// # Errors
     /// When there is no list after ten seconds, or the thread cannot be started.
-    pub async fn watch() -> io::Result<Self> {
+    pub async fn watch(allow_uplink: bool) -> io::Result<Self> {
         let (sender, receiver) = watch::channel(Arc::default());
-        let watch = WatchLoop::new(RouteSocket::default(), sender);
+        let watch = WatchLoop::new(RouteSocket::new(allow_uplink), sender);
         std::thread::Builder::new()
             .name("interfaces".to_owned())
             .spawn(|| watch.run())?;

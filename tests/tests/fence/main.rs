@@ -28,4 +28,5 @@ mod rejects;
 mod start;
 mod surfaces;
 mod testbed;
+mod unfenced;
 mod upgrade;

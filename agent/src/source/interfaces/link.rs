@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::unsuitable::ETHERNET;
+
 /// A network interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
@@ -25,6 +27,8 @@ pub struct Link {
 pub struct Links {
     links: BTreeMap<u32, Link>,
     names: BTreeMap<String, u32>,
+    /// The devices of default routes, unless they may be fenced.
+    pub(super) uplinks: BTreeSet<u32>,
 }
 
 impl Links {
@@ -38,7 +42,11 @@ impl Links {
                 names.map(|name| (name.clone(), *index))
             })
             .collect();
-        Self { links, names }
+        Self {
+            links,
+            names,
+            uplinks: BTreeSet::new(),
+        }
     }
 
     /// Ethernet links with these names and indices, for callers that have no kernel to ask.
@@ -46,7 +54,7 @@ impl Links {
     pub fn ethernet(names: impl IntoIterator<Item = (String, u32)>) -> Self {
         let link = |name| Link {
             name,
-            hardware: 1,
+            hardware: ETHERNET,
             ..Link::default()
         };
         Self::new(
@@ -84,7 +92,11 @@ impl Links {
             .filter(|(index, link)| !self.links.contains_key(index) && !taken.contains(&link.name));
         let mut links: BTreeMap<u32, Link> = kept.map(|(i, link)| (*i, link.clone())).collect();
         links.append(&mut self.links);
-        *self = Self::new(links);
+        let uplinks = std::mem::take(&mut self.uplinks);
+        *self = Self {
+            uplinks,
+            ..Self::new(links)
+        };
     }
 }
 
@@ -100,7 +112,8 @@ impl Links {
         let index = self.names.get(name).copied()?;
         let mut links = std::mem::take(&mut self.links);
         links.remove(&index);
-        *self = Self::new(links);
+        self.names.remove(name);
+        self.links = links;
         Some(index)
     }
 }

@@ -1,4 +1,4 @@
-//! Messages of the kernel's routing netlink family: requests for lists, and what answers contain.
+//! Messages of the kernel's routing netlink family: requests for lists, and what responses contain.
 //!
 //! Pure. Invariants: a message that is shorter than it says ends the list of messages, and an attribute
 //! the list of attributes; unknown messages and attributes are passed over, so that one unusual link
@@ -16,11 +16,19 @@ pub(super) const NEW_LINK: u16 = 16;
 /// The flag of a list in whose course its subject changed.
 pub(super) const INTERRUPTED: u16 = 0x10;
 
+/// A listed route.
+pub(super) const NEW_ROUTE: u16 = 24;
+
 const GET_LINK: u16 = 18;
+const GET_ROUTE: u16 = 26;
 const REQUEST_LIST: u16 = 0x1 | 0x300;
 const HEADER: usize = 16;
 const LINK_HEADER: usize = 16;
+const ROUTE_HEADER: usize = 12;
 const LOOPBACK: u32 = 0x8;
+/// The main routing table, and the type of routes that lead to a gateway or a link.
+const MAIN: u8 = 254;
+const UNICAST: u8 = 1;
 
 /// Attributes of a link.
 mod attribute {
@@ -31,6 +39,9 @@ mod attribute {
     pub(super) const ALTERNATIVE_NAME: u16 = 53;
     /// In `INFO`.
     pub(super) const KIND: u16 = 1;
+    /// Of a route: its device, and its next hops if there are several.
+    pub(super) const DEVICE: u16 = 4;
+    pub(super) const NEXT_HOPS: u16 = 9;
 }
 
 /// In `EXTENDED`: without counters, which nothing here reads.
@@ -105,6 +116,39 @@ pub(super) fn list_links() -> Vec<u8> {
     body.extend_from_slice(&attribute::EXTENDED.to_ne_bytes());
     body.extend_from_slice(&SKIP_STATISTICS.to_ne_bytes());
     request(GET_LINK, &body)
+}
+
+/// A request for every route of an address family (`AF_…`).
+pub(super) fn list_routes(family: u8) -> Vec<u8> {
+    let mut body = vec![0; ROUTE_HEADER];
+    if let Some(first) = body.first_mut() {
+        *first = family;
+    }
+    request(GET_ROUTE, &body)
+}
+
+/// The devices of a message about a route, if it is a default route of the main table.
+pub(super) fn uplinks(body: &[u8]) -> Vec<u32> {
+    let Some([_, 0, _, _, MAIN, _, _, UNICAST, ..]) = body.first_chunk::<ROUTE_HEADER>() else {
+        return Vec::new();
+    };
+    let of = |(kind, value)| match kind {
+        attribute::DEVICE => u32_at(value, 0).into_iter().collect(),
+        attribute::NEXT_HOPS => next_hops(value).collect(),
+        _ => Vec::new(),
+    };
+    let attributes = attributes(body.get(ROUTE_HEADER..).unwrap_or_default());
+    attributes.flat_map(of).collect()
+}
+
+/// The devices of next hops: length, flags and weight before each.
+fn next_hops(mut bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16_at(bytes, 0)?).max(8);
+        let device = u32_at(bytes, 4)?;
+        bytes = bytes.get(aligned(length)..).unwrap_or_default();
+        Some(device)
+    })
 }
 
 fn request(kind: u16, body: &[u8]) -> Vec<u8> {
@@ -211,6 +255,34 @@ mod tests {
         // A length of 0 must not be read for ever.
         assert_eq!(messages(&[0; 64]).count(), 0);
         assert_eq!(attributes(&[0; 64]).count(), 0);
+    }
+
+    #[test]
+    fn default_routes_have_devices() {
+        let route = |length: u8, table: u8, kind: u8, attributes: &[Vec<u8>]| {
+            let header = [2, length, 0, 0, table, 3, 0, kind, 0, 0, 0, 0];
+            [header.to_vec(), attributes.concat()].concat()
+        };
+        let device = [attribute(4, &7_u32.to_ne_bytes())];
+        assert_eq!(uplinks(&route(0, 254, 1, &device)), [7]);
+        let hop = |device: u32, gateway: &[u8]| {
+            let length = u16::try_from(8 + gateway.len()).unwrap();
+            let mut bytes = [length.to_ne_bytes().to_vec(), vec![0; 2]].concat();
+            bytes.extend_from_slice(&device.to_ne_bytes());
+            bytes.extend_from_slice(gateway);
+            bytes
+        };
+        let gateway = attribute(5, &[10, 0, 0, 1]);
+        let hops = attribute(9, &[hop(8, &gateway), hop(9, &[])].concat());
+        assert_eq!(uplinks(&route(0, 254, 1, &[hops])), [8, 9]);
+        for other in [route(24, 254, 1, &device), route(0, 100, 1, &device)] {
+            assert!(uplinks(&other).is_empty(), "{other:?}");
+        }
+        assert!(
+            uplinks(&route(0, 254, 7, &device)).is_empty(),
+            "unreachable"
+        );
+        assert!(uplinks(&[0; 5]).is_empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! is read to its end or its socket is closed, so that no later request meets it. Every call blocks.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsRawFd as _, OwnedFd},
     time::Duration,
@@ -38,8 +38,9 @@ const MOST_NOTICES: usize = 4096;
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Netlink sockets in the network namespace of the calling thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct RouteSocket {
+    allow_uplink: bool,
     notices: Option<OwnedFd>,
     buffer: Vec<u8>,
 }
@@ -84,9 +85,39 @@ impl Netlink for RouteSocket {
             is_interrupted,
         })
     }
+
+    fn uplinks(&mut self) -> io::Result<BTreeSet<u32>> {
+        let mut uplinks = BTreeSet::new();
+        if self.allow_uplink {
+            return Ok(uplinks);
+        }
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let family = u8::try_from(family).unwrap_or_default();
+            let listed = self.request(&message::list_routes(family), |message| {
+                if message.kind == message::NEW_ROUTE {
+                    uplinks.extend(message::uplinks(message.body));
+                }
+            });
+            match listed {
+                // A kernel without IPv6 has no such routes.
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+                listed => listed.map(drop)?,
+            }
+        }
+        Ok(uplinks)
+    }
 }
 
 impl RouteSocket {
+    /// Sockets that are opened when they are needed. If uplinks are allowed, none are listed.
+    pub(super) const fn new(allow_uplink: bool) -> Self {
+        Self {
+            allow_uplink,
+            notices: None,
+            buffer: Vec::new(),
+        }
+    }
+
     /// Makes a request for a list; returns whether its subject changed in its course.
     fn request(&mut self, request: &[u8], mut each: impl FnMut(&Message<'_>)) -> io::Result<bool> {
         let socket = open(0)?;

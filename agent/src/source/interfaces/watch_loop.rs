@@ -4,7 +4,7 @@
 //! succeeds; the same error is logged once a minute at most. Sockets are in `route_socket`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -45,6 +45,9 @@ pub(super) trait Netlink {
 
     /// Lists every link.
     fn list(&mut self) -> io::Result<Listing>;
+
+    /// Lists the devices of default routes, unless they may be fenced.
+    fn uplinks(&mut self) -> io::Result<BTreeSet<u32>>;
 }
 
 /// The loop.
@@ -55,6 +58,7 @@ pub(super) struct WatchLoop<N> {
     /// The last list may be out of date.
     is_stale: bool,
     next_resync: Instant,
+    uplinks: BTreeSet<u32>,
     backoff: Duration,
     logged: Option<(String, Instant)>,
 }
@@ -67,6 +71,7 @@ impl<N: Netlink> WatchLoop<N> {
             is_subscribed: false,
             is_stale: true,
             next_resync: Instant::now(),
+            uplinks: BTreeSet::new(),
             backoff: BACKOFF[0],
             logged: None,
         }
@@ -110,9 +115,8 @@ impl<N: Netlink> WatchLoop<N> {
             self.is_stale = noticed || now >= self.next_resync;
         }
         if self.is_stale {
-            self.list()?;
+            self.list(now)?;
             self.is_stale = false;
-            self.next_resync = now + RESYNC;
             if self.backoff > BACKOFF[0] {
                 info!("interfaces are listed again");
             }
@@ -121,7 +125,19 @@ impl<N: Netlink> WatchLoop<N> {
         Ok(())
     }
 
-    fn list(&mut self) -> io::Result<()> {
+    fn list(&mut self, now: Instant) -> io::Result<()> {
+        let mut outcome = Ok(());
+        // Routes may be many, so a notice of a link is no reason to list them.
+        if now >= self.next_resync {
+            match self.netlink.uplinks() {
+                Ok(uplinks) => {
+                    self.uplinks = uplinks;
+                    self.next_resync = now + RESYNC;
+                }
+                // It must not hold back the fences of new interfaces.
+                Err(error) => outcome = Err(error),
+            }
+        }
         let mut listing = self.netlink.list()?;
         for _ in 0..REPEATS {
             if !listing.is_interrupted {
@@ -130,6 +146,7 @@ impl<N: Netlink> WatchLoop<N> {
             listing = self.netlink.list()?;
         }
         let mut links = Links::new(listing.links);
+        links.uplinks = self.uplinks.clone();
         if listing.is_interrupted {
             links.keep(&self.links.borrow());
         }
@@ -140,7 +157,7 @@ impl<N: Netlink> WatchLoop<N> {
             }
             differs
         });
-        Ok(())
+        outcome
     }
 
     fn log(&mut self, error: &io::Error, now: Instant) {
@@ -172,6 +189,7 @@ mod tests {
         lost: VecDeque<i32>,
         interrupted: usize,
         noticed: bool,
+        uplinks: BTreeSet<u32>,
     }
 
     #[derive(Clone, Default)]
@@ -213,6 +231,10 @@ mod tests {
                 links: links.collect(),
                 is_interrupted,
             })
+        }
+
+        fn uplinks(&mut self) -> io::Result<BTreeSet<u32>> {
+            Ok(self.0.borrow().uplinks.clone())
         }
     }
 
@@ -309,6 +331,22 @@ mod tests {
         assert_eq!(world.kernel.borrow().lists, lists + 1);
         assert_eq!(world.step(), None);
         assert_eq!(world.kernel.borrow().lists, lists + 1, "once");
+    }
+
+    #[test]
+    fn a_new_default_route_is_found_by_time() {
+        let mut world = World::new(&[("a", 7)]);
+        assert_eq!(world.links.borrow().unsuitable(7), None);
+        world.kernel.borrow_mut().uplinks = [7].into();
+        world.now += RESYNC;
+        assert_eq!(world.step(), None);
+        assert!(world.links.borrow().unsuitable(7).is_some());
+        world.kernel.borrow_mut().noticed = true;
+        assert_eq!(world.step(), None);
+        assert!(
+            world.links.borrow().unsuitable(7).is_some(),
+            "after a notice"
+        );
     }
 
     #[test]
