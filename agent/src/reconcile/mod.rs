@@ -236,7 +236,9 @@ impl<D: Datapath> Reconciler<D> {
             let mark = pickup::mark(desired.interfaces);
             self.record_pickup(pickup::MARK, mark);
         }
-        self.attachments.bind(desired.inventory, desired.interfaces);
+        let records = &self.actual.endpoints;
+        self.attachments
+            .bind(desired.inventory, desired.interfaces, records);
         let suitable = self.attachments.suitable(desired.interfaces);
         let endpoint = |(ifindex, workload): (u32, &WorkloadId)| LocalEndpoint {
             ifindex,
@@ -321,6 +323,8 @@ impl<D: Datapath> Reconciler<D> {
                 Ok(_) => {
                     self.fenced.insert(*ifindex);
                 }
+                // A notice follows, and with it another pass.
+                Err(DatapathError::Gone { .. }) => (),
                 // A failure here must not leave the other interfaces open.
                 Err(error) => failure = Some(error),
             }

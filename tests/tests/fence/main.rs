@@ -25,6 +25,7 @@ mod ports;
 mod presence;
 mod refused;
 mod rejects;
+mod renames;
 mod start;
 mod surfaces;
 mod testbed;

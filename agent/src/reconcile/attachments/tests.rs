@@ -32,6 +32,7 @@ struct World {
     attachments: Attachments,
     inventory: Inventory,
     links: Links,
+    records: BTreeMap<u32, Endpoint>,
 }
 
 impl World {
@@ -40,13 +41,15 @@ impl World {
             attachments: Attachments::default(),
             inventory: inventory(workloads),
             links: Links::default(),
+            records: BTreeMap::new(),
         };
         world.set(links(names));
         world
     }
 
     fn set(&mut self, links: Links) {
-        self.attachments.bind(&self.inventory, &links);
+        self.attachments
+            .bind(&self.inventory, &links, &self.records);
         self.links = links;
     }
 
@@ -102,4 +105,124 @@ fn an_unsuitable_interface_gets_no_fence() {
     let refused = Some(Unfenced::Unsuitable(Unsuitable::Bridge));
     assert_eq!(world.presence("a", &[8]).unfenced, refused);
     assert_eq!(world.presence("b", &[8]).unfenced, None);
+}
+
+#[test]
+fn a_renamed_interface_stays_with_its_workload() {
+    let mut world = World::new(&[("a", "rf-a"), ("b", "rf-b")], &[("rf-a", 7), ("rf-b", 8)]);
+    world.set(links(&[("other", 7), ("rf-b", 8)]));
+    assert_eq!(world.suitable(), [(7, "a".to_owned()), (8, "b".to_owned())]);
+    assert_eq!(world.presence("a", &[7, 8]).unfenced, None);
+    // A new one of the old name belongs to the workload as well.
+    world.set(links(&[("other", 7), ("rf-b", 8), ("rf-a", 9)]));
+    let both = [
+        (7, "a".to_owned()),
+        (8, "b".to_owned()),
+        (9, "a".to_owned()),
+    ];
+    assert_eq!(world.suitable(), both);
+    assert_eq!(
+        world.presence("a", &[7]).unfenced,
+        Some(Unfenced::NotAttached)
+    );
+    assert_eq!(
+        world.presence("a", &[9]).unfenced,
+        Some(Unfenced::NotAttached)
+    );
+    assert_eq!(world.presence("a", &[7, 9]).unfenced, None);
+    // A name that another workload has is that workload's.
+    world.set(links(&[("rf-b", 7)]));
+    assert_eq!(world.suitable(), [(7, "b".to_owned())]);
+    // An inventory that names another interface, or no longer has the workload, ends it.
+    world.set(links(&[("other", 7)]));
+    assert_eq!(world.suitable().len(), 1, "the control");
+    world.inventory = inventory(&[("b", "rf-c")]);
+    world.set(links(&[("other", 7)]));
+    assert_eq!(world.suitable(), []);
+}
+
+#[test]
+fn an_alternative_name_is_a_name() {
+    let mut world = World::new(&[("a", "rf-a")], &[("veth1", 7)]);
+    assert_eq!(world.suitable(), [], "the control");
+    let link = Link {
+        name: "veth1".into(),
+        altnames: vec!["rf-a".into()],
+        hardware: 1,
+        ..Link::default()
+    };
+    world.set(Links::new([(7, link)].into()));
+    assert_eq!(world.suitable(), [(7, "a".to_owned())]);
+}
+
+#[test]
+fn an_interface_that_left_is_told_from_one_that_is_missing() {
+    let mut world = World::new(&[("a", "rf-a"), ("b", "rf-b")], &[("rf-a", 7), ("rf-b", 8)]);
+    let mut links = world.links.clone();
+    links.leave("rf-a");
+    links.remove("rf-b");
+    world.set(links.clone());
+    assert_eq!(world.suitable(), []);
+    assert_eq!(world.presence("a", &[]).unfenced, Some(Unfenced::Left));
+    assert_eq!(world.presence("b", &[]).unfenced, Some(Unfenced::Missing));
+    world.set(links.clone());
+    assert_eq!(
+        world.presence("a", &[]).unfenced,
+        Some(Unfenced::Left),
+        "it lasts"
+    );
+    links.insert("rf-a".into(), 9);
+    world.set(links.clone());
+    assert_eq!(world.presence("a", &[9]).unfenced, None);
+    links.remove("rf-a");
+    world.set(links);
+    assert_eq!(world.presence("a", &[]).unfenced, Some(Unfenced::Missing));
+}
+
+#[test]
+fn an_interface_renamed_before_the_start_is_known_by_its_record() {
+    let record = |workload: &str| {
+        let all = inventory(&[("a", "rf-a"), ("b", "rf-b")]);
+        let mut workloads = all.workloads.values();
+        let (ip4, ip6) = own_addresses(
+            workloads
+                .find(|it| it.id.name.as_str() == workload)
+                .unwrap(),
+        );
+        Endpoint {
+            ip4,
+            ip6,
+            ..Endpoint::default()
+        }
+    };
+    let start = |names: &[(&str, u32)], records: &[(u32, Endpoint)]| {
+        let mut world = World::new(&[("a", "rf-a"), ("b", "rf-b")], &[]);
+        world.attachments = Attachments::default();
+        world.records = records.iter().copied().collect();
+        world.set(links(names));
+        world
+    };
+    let mut world = start(
+        &[("other", 7), ("rf-b", 8)],
+        &[(7, record("a")), (8, record("b"))],
+    );
+    assert_eq!(world.suitable(), [(7, "a".to_owned()), (8, "b".to_owned())]);
+    // It was a guess: what has the name is the workload's.
+    world.set(links(&[("other", 7), ("rf-b", 8), ("rf-a", 9)]));
+    assert_eq!(world.suitable(), [(8, "b".to_owned()), (9, "a".to_owned())]);
+
+    let unknown = start(&[("other", 7)], &[(7, Endpoint::default())]);
+    assert_eq!(unknown.suitable(), [], "no workload has these addresses");
+    let named = start(&[("stale", 7), ("rf-a", 9)], &[(7, record("a"))]);
+    assert_eq!(
+        named.suitable(),
+        [(9, "a".to_owned())],
+        "its interface is there"
+    );
+    let gone = start(&[], &[(7, record("a"))]);
+    assert_eq!(gone.suitable(), []);
+    let mut late = start(&[], &[]);
+    late.records = [(7, record("a"))].into();
+    late.set(links(&[("other", 7)]));
+    assert_eq!(late.suitable(), [], "records of the start only");
 }

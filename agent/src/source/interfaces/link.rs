@@ -29,6 +29,8 @@ pub struct Links {
     names: BTreeMap<String, u32>,
     /// The devices of default routes, unless they may be fenced.
     pub(super) uplinks: BTreeSet<u32>,
+    /// Links that left for another network namespace.
+    pub(super) left: BTreeSet<u32>,
 }
 
 impl Links {
@@ -46,6 +48,7 @@ impl Links {
             links,
             names,
             uplinks: BTreeSet::new(),
+            left: BTreeSet::new(),
         }
     }
 
@@ -83,6 +86,13 @@ impl Links {
         self.links.keys().next_back().copied().unwrap_or(0)
     }
 
+    /// Whether the link that had this index left for another network namespace, rather than being
+    /// removed.
+    #[must_use]
+    pub fn has_left(&self, index: u32) -> bool {
+        self.left.contains(&index)
+    }
+
     /// Adds the links of an earlier list that this one lacks, unless another link has their name now.
     pub(super) fn keep(&mut self, earlier: &Self) {
         let taken: BTreeSet<&String> = self.names.keys().collect();
@@ -92,9 +102,9 @@ impl Links {
             .filter(|(index, link)| !self.links.contains_key(index) && !taken.contains(&link.name));
         let mut links: BTreeMap<u32, Link> = kept.map(|(i, link)| (*i, link.clone())).collect();
         links.append(&mut self.links);
-        let uplinks = std::mem::take(&mut self.uplinks);
         *self = Self {
-            uplinks,
+            uplinks: std::mem::take(&mut self.uplinks),
+            left: std::mem::take(&mut self.left),
             ..Self::new(links)
         };
     }
@@ -102,6 +112,15 @@ impl Links {
 
 #[cfg(test)]
 impl Links {
+    pub(crate) fn lead_out(&mut self, name: &str) {
+        self.uplinks.extend(self.names.get(name));
+    }
+
+    pub(crate) fn leave(&mut self, name: &str) {
+        let index = self.remove(name);
+        self.left.extend(index);
+    }
+
     pub(crate) fn insert(&mut self, name: String, index: u32) {
         self.remove(&name);
         let added = Self::ethernet([(name, index)]);

@@ -16,6 +16,8 @@ pub(super) const NEW_LINK: u16 = 16;
 /// The flag of a list in whose course its subject changed.
 pub(super) const INTERRUPTED: u16 = 0x10;
 
+/// A link that is gone from the network namespace.
+const GONE_LINK: u16 = 17;
 /// A listed route.
 pub(super) const NEW_ROUTE: u16 = 24;
 
@@ -35,6 +37,7 @@ mod attribute {
     pub(super) const NAME: u16 = 3;
     pub(super) const INFO: u16 = 18;
     pub(super) const EXTENDED: u16 = 29;
+    pub(super) const NEW_NAMESPACE: u16 = 45;
     pub(super) const PROPERTIES: u16 = 52;
     pub(super) const ALTERNATIVE_NAME: u16 = 53;
     /// In `INFO`.
@@ -107,6 +110,14 @@ pub(super) fn link(body: &[u8]) -> Option<(u32, Link)> {
         }
     }
     (!link.name.is_empty()).then_some((index, link))
+}
+
+/// The link that left for another network namespace, if the message says that one did.
+pub(super) fn left(message: &Message<'_>) -> Option<u32> {
+    let mut attributes = attributes(message.body.get(LINK_HEADER..)?);
+    let moved = attributes.any(|(kind, _)| kind == attribute::NEW_NAMESPACE);
+    let index = u32_at(message.body, 4)?;
+    (message.kind == GONE_LINK && moved).then_some(index)
 }
 
 /// A request for every link.
@@ -255,6 +266,24 @@ mod tests {
         // A length of 0 must not be read for ever.
         assert_eq!(messages(&[0; 64]).count(), 0);
         assert_eq!(attributes(&[0; 64]).count(), 0);
+    }
+
+    #[test]
+    fn a_link_that_moves_is_told_from_one_that_is_removed() {
+        let name = attribute(3, b"veth1\0");
+        let target = attribute(45, &3_i32.to_ne_bytes());
+        for (kind, attributes, expected) in [
+            (GONE_LINK, vec![name.clone(), target.clone()], Some(7)),
+            (GONE_LINK, vec![name.clone()], None),
+            (NEW_LINK, vec![name, target], None),
+        ] {
+            let bytes = request(kind, &body(7, 1, 0, &attributes));
+            assert_eq!(
+                messages(&bytes).find_map(|it| left(&it)),
+                expected,
+                "{kind}"
+            );
+        }
     }
 
     #[test]

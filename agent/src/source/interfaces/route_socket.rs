@@ -56,7 +56,7 @@ impl Netlink for RouteSocket {
         Ok(())
     }
 
-    fn notices(&mut self, most: Duration) -> io::Result<bool> {
+    fn notices(&mut self, most: Duration, left: &mut BTreeSet<u32>) -> io::Result<bool> {
         let Some(socket) = &self.notices else {
             return Err(io::ErrorKind::NotConnected.into());
         };
@@ -64,7 +64,11 @@ impl Netlink for RouteSocket {
         let mut flags = MsgFlags::empty();
         for read in 0..MOST_NOTICES {
             match recv(socket.as_raw_fd(), &mut self.buffer, flags) {
-                Ok(_) => flags = MsgFlags::MSG_DONTWAIT,
+                Ok(length) => {
+                    let datagram = self.buffer.get(..length).unwrap_or_default();
+                    left.extend(messages(datagram).filter_map(|it| message::left(&it)));
+                    flags = MsgFlags::MSG_DONTWAIT;
+                }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Ok(read > 0),
                 Err(error) => return Err(error.into()),

@@ -24,6 +24,8 @@ const TICK: Duration = Duration::from_secs(1);
 const BACKOFF: [Duration; 2] = [Duration::from_millis(5), Duration::from_secs(1)];
 /// How long an error is not logged again.
 const LOGGED_FOR: Duration = Duration::from_mins(1);
+/// How many links that left are remembered: the last ones, as indices grow.
+const MOST_LEFT: usize = 1024;
 /// How often a list is repeated because links changed in its course.
 const REPEATS: usize = 3;
 
@@ -40,8 +42,9 @@ pub(super) trait Netlink {
     /// Subscribes to notices, again after an error.
     fn subscribe(&mut self) -> io::Result<()>;
 
-    /// Waits at most this long for notices, and reads all of them; returns whether there were any.
-    fn notices(&mut self, most: Duration) -> io::Result<bool>;
+    /// Waits at most this long for notices, and reads all of them; returns whether there were any. Adds
+    /// the links that left for another network namespace.
+    fn notices(&mut self, most: Duration, left: &mut BTreeSet<u32>) -> io::Result<bool>;
 
     /// Lists every link.
     fn list(&mut self) -> io::Result<Listing>;
@@ -59,6 +62,7 @@ pub(super) struct WatchLoop<N> {
     is_stale: bool,
     next_resync: Instant,
     uplinks: BTreeSet<u32>,
+    left: BTreeSet<u32>,
     backoff: Duration,
     logged: Option<(String, Instant)>,
 }
@@ -72,6 +76,7 @@ impl<N: Netlink> WatchLoop<N> {
             is_stale: true,
             next_resync: Instant::now(),
             uplinks: BTreeSet::new(),
+            left: BTreeSet::new(),
             backoff: BACKOFF[0],
             logged: None,
         }
@@ -108,7 +113,8 @@ impl<N: Netlink> WatchLoop<N> {
         }
         if !self.is_stale {
             let most = self.next_resync.saturating_duration_since(now).min(TICK);
-            let noticed = self.netlink.notices(most).inspect_err(|error| {
+            let noticed = self.netlink.notices(most, &mut self.left);
+            let noticed = noticed.inspect_err(|error| {
                 // The kernel had no room for notices; the subscription itself is fine.
                 self.is_subscribed = error.raw_os_error() == Some(libc::ENOBUFS);
             })?;
@@ -147,6 +153,11 @@ impl<N: Netlink> WatchLoop<N> {
         }
         let mut links = Links::new(listing.links);
         links.uplinks = self.uplinks.clone();
+        self.left.retain(|index| links.get(*index).is_none());
+        while self.left.len() > MOST_LEFT {
+            self.left.pop_first();
+        }
+        links.left = self.left.clone();
         if listing.is_interrupted {
             links.keep(&self.links.borrow());
         }
@@ -190,6 +201,7 @@ mod tests {
         interrupted: usize,
         noticed: bool,
         uplinks: BTreeSet<u32>,
+        leaving: BTreeSet<u32>,
     }
 
     #[derive(Clone, Default)]
@@ -201,8 +213,9 @@ mod tests {
             Ok(())
         }
 
-        fn notices(&mut self, _: Duration) -> io::Result<bool> {
+        fn notices(&mut self, _: Duration, left: &mut BTreeSet<u32>) -> io::Result<bool> {
             let mut kernel = self.0.borrow_mut();
+            left.append(&mut kernel.leaving);
             match kernel.lost.pop_front() {
                 Some(code) => Err(io::Error::from_raw_os_error(code)),
                 None => Ok(std::mem::take(&mut kernel.noticed)),
@@ -331,6 +344,30 @@ mod tests {
         assert_eq!(world.kernel.borrow().lists, lists + 1);
         assert_eq!(world.step(), None);
         assert_eq!(world.kernel.borrow().lists, lists + 1, "once");
+    }
+
+    #[test]
+    fn links_that_left_are_remembered_until_they_return() {
+        let mut world = World::new(&[("a", 7), ("b", 8)]);
+        world.set(&[]);
+        world.kernel.borrow_mut().leaving = [7].into();
+        // The notices that follow are lost.
+        world.kernel.borrow_mut().lost = [libc::ENOBUFS].into();
+        assert!(world.step().is_some());
+        assert_eq!(world.step(), None);
+        assert!(world.links.borrow().has_left(7) && !world.links.borrow().has_left(8));
+        world.set(&[("a", 7)]);
+        world.kernel.borrow_mut().noticed = true;
+        assert_eq!(world.step(), None);
+        assert!(!world.links.borrow().has_left(7));
+        world.kernel.borrow_mut().leaving = (10..5_000).collect();
+        world.kernel.borrow_mut().noticed = true;
+        assert_eq!(world.step(), None);
+        let links = world.links.borrow();
+        assert!(
+            links.has_left(4_999) && !links.has_left(10),
+            "they are bounded"
+        );
     }
 
     #[test]
