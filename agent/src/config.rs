@@ -51,6 +51,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `attach`: `"auto"` uses tcx where the kernel has it, `"clsact"` never does. Default auto.
     pub force_clsact: bool,
+    /// `allow-uplink`: whether the device of a default route may have a fence. Default false.
+    pub allow_uplink: bool,
     /// `debug-kernel-log`: whether the kernel programs log. Default false.
     pub debug_kernel_log: bool,
 }
@@ -139,6 +141,8 @@ struct RawConfig {
     #[serde(default)]
     timeouts: timeouts::RawTimeouts,
     attach: Option<Text>,
+    #[serde(default)]
+    allow_uplink: bool,
     #[serde(default)]
     debug_kernel_log: bool,
 }
@@ -239,6 +243,7 @@ impl Config {
             maps: reader.maps(raw.maps),
             timeouts: timeouts::read(reader.document, &raw.timeouts),
             force_clsact: reader.attach(raw.attach),
+            allow_uplink: raw.allow_uplink,
             debug_kernel_log: raw.debug_kernel_log,
         };
         document.close()?;
@@ -262,6 +267,7 @@ impl Default for Config {
             maps: MapCapacities::default(),
             timeouts: Timeouts::new(),
             force_clsact: false,
+            allow_uplink: false,
             debug_kernel_log: false,
         }
     }

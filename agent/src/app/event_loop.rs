@@ -5,6 +5,7 @@
 //! have a timer; telemetry is drained in batches, never per record.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -25,7 +26,8 @@ use super::{
     modes::{Modes, kernel_mode},
     number_freeing::{self, NumberFreeing},
     serving::Listeners,
-    shared_state::{Applied, SharedState},
+    shared_state::{Applied, SharedState, node_name},
+    unfenced_alarm::{UnfencedAlarm, unfenced_counts},
 };
 use crate::{
     config::Config,
@@ -76,6 +78,7 @@ struct Agent {
     kernel_log: Option<KernelLog>,
     sweeper: Sweeper,
     number_freeing: NumberFreeing,
+    unfenced_alarm: UnfencedAlarm,
     /// When to make the next pass if nothing else causes one before.
     next_pass: Option<Instant>,
 }
@@ -96,7 +99,7 @@ pub(super) async fn run(
     let mut watched = config.inventory.clone();
     watched.extend(config.policies.iter().cloned());
     let mut watcher = Watcher::new(watched).map_err(AppError::io("watch the source files"))?;
-    let interfaces = Interfaces::watch()
+    let interfaces = Interfaces::watch(config.allow_uplink)
         .await
         .map_err(AppError::io("watch interfaces"))?;
     let listeners = Listeners::open(&config, health)?;
@@ -105,9 +108,10 @@ pub(super) async fn run(
         inventory: sources.first.inventory,
         policies: sources.first.policies,
         locked: sources.first.locked,
-        interfaces: interfaces.names().clone(),
+        interfaces: interfaces.links(),
         modes: Modes::load(&config).map_err(AppError::io("read the modes set earlier"))?,
         published: None,
+        presences: BTreeMap::new(),
         revision: 0,
         errors: sources.first.errors,
         warnings: sources.first.warnings,
@@ -133,6 +137,7 @@ pub(super) async fn run(
         kernel_log,
         sweeper: Sweeper::new(conntrack),
         number_freeing: NumberFreeing::default(),
+        unfenced_alarm: UnfencedAlarm::default(),
         next_pass: None,
     };
     // Files may have changed between the first read and the start of the watch.
@@ -147,21 +152,6 @@ pub(super) async fn run(
     serving.stop();
     agent.drain();
     outcome
-}
-
-fn node_name(config: &Config, inventory: &Inventory) -> Arc<str> {
-    if let Some(node) = &config.node {
-        return node.as_str().into();
-    }
-    if let Some(node) = inventory.local_node() {
-        return node.name.as_str().into();
-    }
-    nix::unistd::gethostname()
-        .map_or_else(
-            |_| "localhost".into(),
-            |name| name.to_string_lossy().into_owned(),
-        )
-        .into()
 }
 
 pub(super) fn listen_for(kind: SignalKind) -> Result<Signal, AppError> {
@@ -204,7 +194,7 @@ impl Agent {
                 }
                 changed = self.interfaces.changed() => {
                     changed.map_err(AppError::io("watch interfaces"))?;
-                    self.shared.applied().interfaces = self.interfaces.names().clone();
+                    self.shared.applied().interfaces = self.interfaces.links();
                     self.publish();
                 }
                 Some(command) = requests.recv() => self.handle_command(command),
@@ -216,7 +206,10 @@ impl Agent {
                 () = async { time::sleep_until(next_pass.unwrap_or_else(time::Instant::now)).await },
                     if next_pass.is_some() => self.publish(),
                 _ = drain.tick() => { self.drain(); }
-                _ = sweep.tick() => self.sweep(),
+                _ = sweep.tick() => {
+                    self.sweep();
+                    self.unfenced_alarm.log(&self.shared.applied().presences);
+                }
                 _ = free.tick() => self.free_numbers(),
                 _ = term.recv() => break,
                 _ = int.recv() => break,
@@ -308,7 +301,7 @@ impl Agent {
                 Arc::clone(&applied.inventory),
                 Arc::clone(&applied.policies),
                 Arc::clone(&applied.locked),
-                applied.interfaces.clone(),
+                Arc::clone(&applied.interfaces),
                 modes,
             )
         };
@@ -325,6 +318,12 @@ impl Agent {
             Ok(published) => self.published(published, now, started),
             Err(error) => self.failed(&error.to_string()),
         }
+        let presences = self.reconciler.presences(&interfaces);
+        self.shared
+            .metrics
+            .set_unfenced(unfenced_counts(&presences));
+        self.unfenced_alarm.log(&presences);
+        self.shared.applied().presences = presences;
     }
 
     fn published(&mut self, published: Published, now: WallTime, started: Instant) {

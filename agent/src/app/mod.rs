@@ -15,6 +15,7 @@ mod number_freeing;
 mod serving;
 mod shared_state;
 mod takeover;
+mod unfenced_alarm;
 mod views;
 
 use std::{fs, io, path::Path};

@@ -19,8 +19,8 @@ use crate::{
     datapath::{AttachKind, Counters, Readings},
     model::{Inventory, Lockdown, PolicySet},
     observe::{Directory, History, Metrics},
-    reconcile::Published,
-    source::{SourceError, interfaces::Names},
+    reconcile::{Presences, Published},
+    source::{SourceError, interfaces::Links},
 };
 
 /// The desired state, the state of its sources, and what of it is published.
@@ -29,9 +29,11 @@ pub(super) struct Applied {
     pub(super) inventory: Arc<Inventory>,
     pub(super) policies: Arc<PolicySet>,
     pub(super) locked: Arc<Vec<Lockdown>>,
-    pub(super) interfaces: Names,
+    pub(super) interfaces: Arc<Links>,
     pub(super) modes: Modes,
     pub(super) published: Option<Arc<Published>>,
+    /// The workloads that name an interface of this node, as of the last pass.
+    pub(super) presences: Presences,
     pub(super) revision: u64,
     pub(super) errors: Vec<SourceError>,
     pub(super) warnings: Vec<SourceError>,
@@ -60,6 +62,22 @@ pub(super) struct SharedState {
 /// The path of the control socket.
 pub(super) fn socket_path(config: &Config) -> PathBuf {
     config.run_dir.join("ringfence.sock")
+}
+
+/// The configured name of this node, else the inventory's, else the host name.
+pub(super) fn node_name(config: &Config, inventory: &Inventory) -> Arc<str> {
+    if let Some(node) = &config.node {
+        return node.as_str().into();
+    }
+    if let Some(node) = inventory.local_node() {
+        return node.name.as_str().into();
+    }
+    nix::unistd::gethostname()
+        .map_or_else(
+            |_| "localhost".into(),
+            |name| name.to_string_lossy().into_owned(),
+        )
+        .into()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

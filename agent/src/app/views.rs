@@ -22,6 +22,7 @@ use crate::{
         view::{
             DropCount, EndpointView, EventCount, IdentityView, Isolation, KernelStatus, ModeSource,
             ModeView, NamespaceMode, PolicyView, RuleView, SourceState, SourceStatus, Status,
+            UnfencedView,
         },
     },
 };
@@ -36,8 +37,11 @@ impl Views for SharedState {
             revision: applied.revision,
             mode_default: applied.modes.default,
             metrics_listen: self.metrics_listen.clone(),
-            ready: applied.published.is_some() && applied.failure.is_none(),
+            ready: not_in_force(&applied).is_none(),
             enforcing: is_enforcing(&applied),
+            endpoints: count(applied.presences.len()),
+            attached: count(applied.presences.len() - unfenced(&applied).count()),
+            unfenced: unfenced(&applied).collect(),
             workloads: count(applied.inventory.workloads.len()),
             policies: count(applied.policies.len()),
             namespaces: namespaces(&applied),
@@ -70,8 +74,6 @@ impl Views for SharedState {
         };
         if let Some(published) = &applied.published {
             let compiled = &published.compiled;
-            status.endpoints = count(compiled.endpoints.len());
-            status.attached = count(published.fenced.len());
             status.identities = count(compiled.identities.len());
             status.classes = count(compiled.classes);
             status.rules = count(compiled.rules.len());
@@ -248,12 +250,7 @@ impl Health for SharedState {
     }
 
     fn ready(&self) -> Result<(), String> {
-        let applied = self.applied();
-        match (&applied.published, &applied.failure) {
-            (_, Some(failure)) => Err(failure.clone()),
-            (None, None) => Err("no policy applied yet".into()),
-            (Some(_), None) => Ok(()),
-        }
+        not_in_force(&self.applied()).map_or(Ok(()), Err)
     }
 }
 
@@ -312,20 +309,46 @@ fn kernel_version() -> String {
         .unwrap_or_default()
 }
 
-/// Whether every endpoint that should enforce is fenced: all but those in `observe`.
+/// What of the desired state is not in force; `None` if all of it is.
+fn not_in_force(applied: &Applied) -> Option<String> {
+    if let Some(failure) = &applied.failure {
+        return Some(failure.clone());
+    }
+    if applied.published.is_none() {
+        return Some("no policy applied yet".into());
+    }
+    let first = unfenced(applied).next()?;
+    let UnfencedView {
+        workload,
+        interface,
+        reason,
+    } = first;
+    Some(format!(
+        "{} of {} workloads have no fence; the first is {workload}: interface {interface}: {reason}",
+        unfenced(applied).count(),
+        applied.presences.len()
+    ))
+}
+
+fn unfenced(applied: &Applied) -> impl Iterator<Item = UnfencedView> {
+    applied.presences.iter().filter_map(|(workload, presence)| {
+        Some(UnfencedView {
+            workload: workload.to_string(),
+            interface: presence.interface.clone(),
+            reason: presence.unfenced?.to_string(),
+        })
+    })
+}
+
+/// Whether every workload that should enforce is fenced: all but those in `observe`.
 fn is_enforcing(applied: &Applied) -> bool {
-    let Some(published) = &applied.published else {
-        return false;
-    };
-    applied.failure.is_none()
-        && published
-            .compiled
-            .endpoints
-            .iter()
-            .all(|(ifindex, endpoint)| {
-                let (mode, _) = applied.modes.of(&endpoint.workload.id.namespace);
-                mode == ModeName::Observe || published.fenced.contains(ifindex)
-            })
+    let mut presences = applied.presences.iter();
+    applied.published.is_some()
+        && applied.failure.is_none()
+        && presences.all(|(workload, presence)| {
+            let (mode, _) = applied.modes.of(&workload.namespace);
+            mode == ModeName::Observe || presence.unfenced.is_none()
+        })
 }
 
 fn namespaces(applied: &Applied) -> Vec<NamespaceMode> {
@@ -370,7 +393,8 @@ fn sources(shared: &SharedState, applied: &Applied) -> Vec<SourceStatus> {
 
 fn endpoint(applied: &Applied, workload: &Workload) -> EndpointView {
     let interface = workload.interface.clone().unwrap_or_default();
-    let ifindex = applied.interfaces.get(&interface).copied();
+    let presence = applied.presences.get(&workload.id);
+    let ifindex = presence.and_then(|it| it.ifindices.first().copied());
     let published = applied.published.as_ref();
     let info = ifindex.and_then(|index| published.and_then(|p| p.compiled.endpoints.get(&index)));
     let isolation = |fence: Option<&Fence>| match fence {
@@ -389,7 +413,8 @@ fn endpoint(applied: &Applied, workload: &Workload) -> EndpointView {
         namespace: workload.id.namespace.to_string(),
         interface,
         ifindex,
-        attached: ifindex.is_some_and(|i| published.is_some_and(|p| p.fenced.contains(&i))),
+        attached: presence.is_some_and(|it| it.unfenced.is_none()),
+        unfenced: presence.and_then(|it| it.unfenced).map(|it| it.to_string()),
         mode: locked.map_or(mode, |_| ModeName::Lockdown),
         locked: locked.map(ToString::to_string),
         identity: info.map_or(0, |info| info.identity.0),

@@ -12,7 +12,7 @@ use super::arguments::{Format, Listing};
 use super::table::escape;
 use super::{listing, output};
 use crate::server::Client;
-use crate::server::view::{SourceState, Status};
+use crate::server::view::{SourceState, Status, UnfencedView};
 
 pub(super) async fn run(client: &Client, how: &Listing) -> Result<()> {
     let response: Value = client.get("/v1/status").await?;
@@ -25,6 +25,9 @@ pub(super) async fn run(client: &Client, how: &Listing) -> Result<()> {
 fn text(status: &Status) -> String {
     let state = match (status.ready, status.enforcing) {
         (false, _) if status.revision == 0 => "starting: no policy applied yet",
+        (false, _) if !status.unfenced.is_empty() => {
+            "NOT ready: workloads of this node have no fence"
+        }
         (false, _) => "NOT ready: changes could not be applied, an older state is in force",
         (true, true) => "ready, enforcing everywhere it should",
         (true, false) => "ready, but NOT enforcing everywhere it should",
@@ -46,6 +49,15 @@ fn text(status: &Status) -> String {
         "Endpoints",
         &format!("{} of {} attached", status.attached, status.endpoints),
     );
+    for unfenced in &status.unfenced {
+        let UnfencedView {
+            workload,
+            interface,
+            reason,
+        } = unfenced;
+        let text = format!("{workload}: interface {interface}: {reason}");
+        lines.add("Unfenced", &text);
+    }
     let Status {
         workloads,
         identities,
@@ -151,6 +163,30 @@ mod tests {
             text.contains("Error:     shop.toml:3:1: unknown key\\u{1b}[2J\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn status_shows_workloads_without_a_fence() {
+        let unfenced = UnfencedView {
+            workload: "shop/a".into(),
+            interface: "rf-a".into(),
+            reason: "no interface has this name".into(),
+        };
+        let status = Status {
+            revision: 1,
+            endpoints: 3,
+            attached: 2,
+            unfenced: vec![unfenced],
+            ..Status::default()
+        };
+        let text = text(&status);
+        for line in [
+            "State:     NOT ready: workloads of this node have no fence\n",
+            "Endpoints: 2 of 3 attached\n",
+            "Unfenced:  shop/a: interface rf-a: no interface has this name\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
     }
 
     #[test]

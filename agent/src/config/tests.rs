@@ -31,6 +31,7 @@ fn every_key_is_read() {
         bpffs = "/b"
         inventory = ["inventory.toml", "/abs/i.toml"]
         policies = ["policies"]
+        allow-uplink = true
         debug-kernel-log = true
         [modes]
         default = "enforce"
@@ -71,7 +72,7 @@ fn every_key_is_read() {
     );
     assert_eq!(config.metrics.listen.port(), 1);
     assert_eq!(config.maps.policy, Some(7));
-    assert!(config.debug_kernel_log);
+    assert!(config.allow_uplink && config.debug_kernel_log);
 }
 
 #[test]

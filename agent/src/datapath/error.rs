@@ -59,6 +59,14 @@ pub enum DatapathError {
         /// The kernel's error.
         reason: String,
     },
+    /// The interface went away before it was fenced.
+    #[error("interface {interface} (index {ifindex}) is gone")]
+    Gone {
+        /// Its last known name.
+        interface: String,
+        /// Its index.
+        ifindex: u32,
+    },
     /// A pin could not be created, listed or removed.
     #[error("{}: cannot {operation}: {reason}; check that bpffs is mounted there and writable", path.display())]
     Pin {

@@ -158,10 +158,52 @@ impl KernelDatapath {
         self.kind
     }
 
+    /// Attaches both programs to an interface.
+    fn attach_programs(
+        &mut self,
+        ifindex: u32,
+        interface: &str,
+    ) -> Result<AttachKind, DatapathError> {
+        let takes_over = self.migration.linked()?.contains(&ifindex);
+        if takes_over {
+            let now = self.clocks()?.ticks;
+            self.migration.copy(ifindex, now);
+        }
+        for (name, hook) in HOOKS {
+            let point = AttachPoint {
+                ifindex,
+                interface,
+                name,
+                hook,
+            };
+            let program = self.programs.get(name)?;
+            match self.kind {
+                AttachKind::Tcx => attach::tcx(program, &point, &self.pins)?,
+                AttachKind::Clsact => {
+                    let replaces = self.migration.has_filter(ifindex, name);
+                    attach::clsact(program, &point, &self.pins, replaces)?;
+                }
+            }
+        }
+        self.attached.insert(ifindex);
+        if takes_over {
+            let now = self.clocks()?.ticks;
+            self.migration.copy(ifindex, now);
+            let replaced = self.kind == AttachKind::Clsact;
+            self.migration.detach(ifindex, Some(interface), replaced)?;
+        }
+        Ok(self.kind)
+    }
+
     /// A program of the object, to run on a frame without an interface (`BPF_PROG_TEST_RUN`).
     pub fn program(&mut self, name: &'static str) -> Option<&mut SchedClassifier> {
         self.programs.get(name).ok()
     }
+}
+
+/// The present name of an interface; `None` if it is gone from this network namespace.
+fn interface_name(ifindex: u32) -> Option<String> {
+    if_indextoname(ifindex).ok()?.into_string().ok()
 }
 
 /// The constants that the programs are loaded with.
@@ -305,41 +347,22 @@ impl Datapath for KernelDatapath {
     }
 
     fn attach(&mut self, ifindex: u32, interface: &str) -> Result<AttachKind, DatapathError> {
-        let takes_over = self.migration.linked()?.contains(&ifindex);
-        if takes_over {
-            let now = self.clocks()?.ticks;
-            self.migration.copy(ifindex, now);
-        }
-        for (name, hook) in HOOKS {
-            let point = AttachPoint {
-                ifindex,
-                interface,
-                name,
-                hook,
-            };
-            let program = self.programs.get(name)?;
-            match self.kind {
-                AttachKind::Tcx => attach::tcx(program, &point, &self.pins)?,
-                AttachKind::Clsact => {
-                    let replaces = self.migration.has_filter(ifindex, name);
-                    attach::clsact(program, &point, &self.pins, replaces)?;
-                }
+        // It may have been renamed since it was listed.
+        let current = interface_name(ifindex);
+        let outcome = current.map(|interface| self.attach_programs(ifindex, &interface));
+        match outcome {
+            Some(Err(error)) if interface_name(ifindex).is_some() => Err(error),
+            Some(Ok(kind)) => Ok(kind),
+            _ => {
+                self.detach(ifindex)?;
+                let interface = interface.to_owned();
+                Err(DatapathError::Gone { interface, ifindex })
             }
         }
-        self.attached.insert(ifindex);
-        if takes_over {
-            let now = self.clocks()?.ticks;
-            self.migration.copy(ifindex, now);
-            let replaced = self.kind == AttachKind::Clsact;
-            self.migration.detach(ifindex, Some(interface), replaced)?;
-        }
-        Ok(self.kind)
     }
 
     fn detach(&mut self, ifindex: u32) -> Result<(), DatapathError> {
-        let interface = if_indextoname(ifindex)
-            .ok()
-            .and_then(|name| name.into_string().ok());
+        let interface = interface_name(ifindex);
         for (name, hook) in HOOKS {
             if self.kind == AttachKind::Clsact
                 && let Some(interface) = &interface
@@ -382,10 +405,7 @@ impl Datapath for KernelDatapath {
 pub(super) fn remove_filters(pins: &Pins) -> Result<usize, DatapathError> {
     let mut removed = 0;
     for ifindex in pins.linked()? {
-        let Some(interface) = if_indextoname(ifindex)
-            .ok()
-            .and_then(|n| n.into_string().ok())
-        else {
+        let Some(interface) = interface_name(ifindex) else {
             continue;
         };
         for (name, hook) in HOOKS {

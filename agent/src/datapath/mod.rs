@@ -102,7 +102,7 @@ pub trait Datapath {
     /// there.
     ///
     /// # Errors
-    /// When the interface is gone or the kernel refuses.
+    /// [`DatapathError::Gone`] when the interface is gone, otherwise when the kernel refuses.
     fn attach(&mut self, ifindex: u32, interface: &str) -> Result<AttachKind, DatapathError>;
 
     /// Detaches the fence from an interface; no error if the fence or the interface is gone.

@@ -77,6 +77,7 @@ struct Totals {
     state: State,
     flows: HashMap<FlowKey, u64>,
     lost: HashMap<LossStage, u64>,
+    unfenced: Vec<(&'static str, u64)>,
 }
 
 /// Every metric of the agent.
@@ -149,6 +150,11 @@ impl Metrics {
     /// Sets the sizes of the applied state.
     pub fn set_state(&self, state: State) {
         lock(&self.totals).state = state;
+    }
+
+    /// Sets the number of workloads of this node without a fence, by reason.
+    pub fn set_unfenced(&self, unfenced: Vec<(&'static str, u64)>) {
+        lock(&self.totals).unfenced = unfenced;
     }
 
     /// Sets the total number of records that a stage has lost.

@@ -333,7 +333,7 @@ pub(super) fn slot_of(slot: NamespaceSlot) -> u16 {
 }
 
 /// The own addresses for the endpoint record; the inventory refuses more than fit.
-pub(super) fn own_addresses(workload: &Workload) -> ([Ip4; MAX_IP4], [Ip6; MAX_IP6]) {
+pub(crate) fn own_addresses(workload: &Workload) -> ([Ip4; MAX_IP4], [Ip6; MAX_IP6]) {
     let (mut ip4, mut ip6) = ([Ip4::default(); MAX_IP4], [Ip6::default(); MAX_IP6]);
     let v4 = workload
         .addresses

@@ -45,6 +45,7 @@ mod workload_kinds;
 mod tests;
 
 pub use compile::Compiler;
+pub(crate) use compile::own_addresses;
 pub use desired::{Clock, Compiled, EndpointInfo, Inputs, LocalEndpoint, Modes, RuleInfo};
 pub use digest::Digest;
 pub(crate) use digest::digest_of;

@@ -6,19 +6,19 @@
 //! grace period without any reference to it. Where the desired state comes from is decided
 //! elsewhere.
 
+mod attachments;
 mod ledger;
 mod number_life;
 mod pickup;
 mod table_mark;
 mod workload_interfaces;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use ringfence_common::{endpoint::Endpoint, ids::TableId, mode::Mode};
 
+use attachments::Attachments;
+pub use attachments::{Presence, Presences, Unfenced};
 pub use ledger::{Ledger, LedgerError, Recorded};
 use number_life::NumberLife;
 pub use number_life::{QUARANTINE, Walk};
@@ -29,9 +29,10 @@ use workload_interfaces::WorkloadInterfaces;
 
 use crate::{
     datapath::{Clocks, Datapath, DatapathError, Refused},
-    model::{Inventory, Lockdown, PolicySet, WallTime},
+    model::{Inventory, Lockdown, PolicySet, WallTime, WorkloadId},
     plan::{self, Action, CapacityError, GRACE, RetireQueue, State},
     policy::{Clock, Compiled, Compiler, Exhausted, Inputs, LocalEndpoint, Modes},
+    source::interfaces::Links,
 };
 
 /// Why the desired state is not in force.
@@ -58,8 +59,8 @@ pub struct Desired<'a> {
     pub inventory: &'a Arc<Inventory>,
     /// Policies.
     pub policies: &'a Arc<PolicySet>,
-    /// Interfaces of this node: name to index.
-    pub interfaces: &'a BTreeMap<String, u32>,
+    /// Interfaces of this node.
+    pub interfaces: &'a Links,
     /// Modes of namespaces.
     pub modes: &'a Modes,
     /// The workloads to lock down: refused policy files without last good content apply to them.
@@ -93,7 +94,7 @@ pub struct Reconciler<D> {
     /// Whether stored verdicts may be wrong: a pass failed after writing addresses and before
     /// starting their new epochs, or the marks of table numbers disagree.
     epochs_pending: bool,
-    workload_interfaces: WorkloadInterfaces,
+    attachments: Attachments,
     fenced: BTreeSet<u32>,
     life: NumberLife,
 }
@@ -129,7 +130,7 @@ impl<D: Datapath> Reconciler<D> {
             actual,
             retire_queue: RetireQueue::default(),
             epochs_pending: mark.is_none(),
-            workload_interfaces: WorkloadInterfaces::default(),
+            attachments: Attachments::default(),
             fenced: BTreeSet::new(),
             life: NumberLife {
                 mark,
@@ -186,6 +187,12 @@ impl<D: Datapath> Reconciler<D> {
         }
     }
 
+    /// The workloads that name an interface of this node, and whether they have a fence, as of the last
+    /// pass, which had these interfaces.
+    pub fn presences(&self, interfaces: &Links) -> Presences {
+        self.attachments.presences(interfaces, &self.fenced)
+    }
+
     /// Removes rows that nothing has referred to for a grace period. Call it before each pass.
     ///
     /// # Errors
@@ -223,24 +230,22 @@ impl<D: Datapath> Reconciler<D> {
         Ok((compiled, writes, passed))
     }
 
-    /// The endpoints of this node: the workloads whose interface exists.
+    /// The endpoints of this node: the workloads whose interface exists and may have a fence.
     fn local_endpoints(&mut self, desired: &Desired<'_>, boot: u64) -> Vec<LocalEndpoint> {
         if !self.actual.pickups.contains_key(&pickup::MARK) {
             let mark = pickup::mark(desired.interfaces);
             self.record_pickup(pickup::MARK, mark);
         }
-        let workloads = self.workload_interfaces.update(desired.inventory);
-        let mut endpoints = Vec::new();
-        for (workload, interface) in workloads {
-            let Some(ifindex) = desired.interfaces.get(interface).copied() else {
-                continue;
-            };
-            endpoints.push(LocalEndpoint {
-                ifindex,
-                workload: workload.clone(),
-                pickup_until: 0,
-            });
-        }
+        let records = &self.actual.endpoints;
+        self.attachments
+            .bind(desired.inventory, desired.interfaces, records);
+        let suitable = self.attachments.suitable(desired.interfaces);
+        let endpoint = |(ifindex, workload): (u32, &WorkloadId)| LocalEndpoint {
+            ifindex,
+            workload: workload.clone(),
+            pickup_until: 0,
+        };
+        let mut endpoints: Vec<LocalEndpoint> = suitable.map(endpoint).collect();
         for endpoint in &mut endpoints {
             endpoint.pickup_until = match pickup::window(&self.actual, endpoint.ifindex, boot) {
                 Window::Until(deadline) => deadline,
@@ -309,14 +314,17 @@ impl<D: Datapath> Reconciler<D> {
         desired: &Desired<'_>,
     ) -> Result<(), ReconcileError> {
         let mut failure = None;
-        for (name, ifindex) in desired.interfaces {
-            if !state.endpoints.contains_key(ifindex) || self.fenced.contains(ifindex) {
+        for ifindex in state.endpoints.keys() {
+            let link = desired.interfaces.get(*ifindex);
+            let Some(link) = link.filter(|_| !self.fenced.contains(ifindex)) else {
                 continue;
-            }
-            match self.datapath.attach(*ifindex, name) {
+            };
+            match self.datapath.attach(*ifindex, &link.name) {
                 Ok(_) => {
                     self.fenced.insert(*ifindex);
                 }
+                // A notice follows, and with it another pass.
+                Err(DatapathError::Gone { .. }) => (),
                 // A failure here must not leave the other interfaces open.
                 Err(error) => failure = Some(error),
             }

@@ -7,11 +7,9 @@
 //! stood before (a lower index that the host's root chose by hand counts as such). The record is in
 //! the kernel, so that it ends with the boot.
 
-use std::collections::BTreeMap;
-
 use ringfence_common::SECOND;
 
-use crate::plan::State;
+use crate::{plan::State, source::interfaces::Links};
 
 /// How long a window is, in seconds.
 pub const PICKUP_WINDOW: u64 = 120;
@@ -48,12 +46,14 @@ pub(super) fn window(actual: &State, ifindex: u32, boot: u64) -> Window {
 }
 
 /// The mark to record at the first start: above every interface that stands now.
-pub(super) fn mark(interfaces: &BTreeMap<String, u32>) -> u32 {
-    interfaces.values().max().map_or(1, |last| last + 1)
+pub(super) fn mark(interfaces: &Links) -> u32 {
+    interfaces.highest() + 1
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use ringfence_common::endpoint::Endpoint;
 
@@ -68,10 +68,8 @@ mod tests {
 
     #[test]
     fn only_an_interface_from_before_the_first_start_opens_a_window() {
-        let first = mark(&BTreeMap::from([
-            ("lo".to_owned(), 1),
-            ("veth-a".to_owned(), 8),
-        ]));
+        let stood = [("lo".to_owned(), 1), ("veth-a".to_owned(), 8)];
+        let first = mark(&Links::ethernet(stood));
         assert_eq!(window(&state(first), 8, BOOT), Window::Opens(1120));
         assert_eq!(
             window(&state(first), 9, BOOT),
@@ -84,7 +82,7 @@ mod tests {
             "no record"
         );
         assert_eq!(
-            mark(&BTreeMap::new()),
+            mark(&Links::default()),
             1,
             "an upgrade: nothing stood before"
         );

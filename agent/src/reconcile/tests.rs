@@ -4,7 +4,7 @@ mod fake;
 mod number_life;
 mod partial_failure;
 
-use std::{net::IpAddr, path::Path};
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use fake::{Call, Fake};
 
@@ -42,7 +42,7 @@ const OPEN: &str = "[[policy]]\nname = \"p\"\nnamespace = \"shop\"\nsubject = \"
 struct World {
     inventory: Arc<Inventory>,
     policies: Arc<PolicySet>,
-    interfaces: BTreeMap<String, u32>,
+    interfaces: Links,
     modes: Modes,
 }
 
@@ -55,7 +55,7 @@ impl World {
         let mut world = Self {
             inventory: Arc::default(),
             policies: Arc::default(),
-            interfaces: BTreeMap::from([
+            interfaces: Links::ethernet([
                 ("rf-a".into(), 7),
                 ("rf-b".into(), 9),
                 ("eth0".into(), 2),

@@ -28,4 +28,9 @@ impl WorkloadInterfaces {
         self.previous = inventory.workloads.clone();
         &self.interfaces
     }
+
+    /// The workloads that have an interface, as of the last update.
+    pub(super) fn current(&self) -> &BTreeMap<WorkloadId, String> {
+        &self.interfaces
+    }
 }

@@ -23,15 +23,19 @@ pub struct Status {
     pub mode_default: ModeName,
     /// The address on which metrics and health are served.
     pub metrics_listen: Option<String>,
-    /// Whether the desired state is in force: false before the first pass and after one that failed.
+    /// Whether the desired state is in force: false before the first pass and after one that failed, and
+    /// while a workload that names an interface of this node has no fence.
     pub ready: bool,
     /// Whether every endpoint of every namespace that should enforce is attached, and the desired
     /// state is in force.
     pub enforcing: bool,
-    /// Endpoints of this node.
+    /// Workloads that name an interface of this node.
     pub endpoints: u64,
-    /// Endpoints with a fence.
+    /// Those of them with a fence.
     pub attached: u64,
+    /// The others, and why.
+    #[serde(default)]
+    pub unfenced: Vec<UnfencedView>,
     /// Workloads in the inventory, on any node.
     pub workloads: u64,
     /// Identities.
@@ -63,6 +67,17 @@ pub struct Status {
     /// Why the desired state is not in force, or the first error of a source; absent without
     /// either.
     pub last_error: Option<String>,
+}
+
+/// A workload that names an interface of this node and has no fence.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnfencedView {
+    /// `namespace/name`.
+    pub workload: String,
+    /// The interface that the inventory names.
+    pub interface: String,
+    /// Why it has no fence, with a remedy where there is one.
+    pub reason: String,
 }
 
 /// A namespace and its mode.
@@ -151,6 +166,9 @@ pub struct EndpointView {
     pub ifindex: Option<u32>,
     /// Whether the interface has a fence.
     pub attached: bool,
+    /// Why it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfenced: Option<String>,
     /// The mode in force.
     pub mode: ModeName,
     /// Why it is locked down even though its namespace is not.

@@ -1,90 +1,69 @@
-//! The node's network interfaces, watched through rtnetlink.
+//! The node's network interfaces, watched through netlink.
 //!
-//! Invariant: the map of names is rebuilt from a full dump after every notification, so that lost
-//! or reordered messages do no harm. This module does not know which workload an interface belongs
-//! to.
+//! The watch has its own thread, because a list of interfaces waits for the kernel's lock over all of
+//! them, and a list that is abandoned loses what it would have found. Invariants: no error of netlink
+//! ends the watch; every notice leads to a new list, and so does time ([`RESYNC`]), so that lost or
+//! reordered notices do no harm. This module does not know which workload an interface belongs to.
 
-use std::{collections::BTreeMap, io};
+mod link;
+mod message;
+mod route_socket;
+mod unsuitable;
+mod watch_loop;
 
-use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
-use rtnetlink::{
-    Handle, MulticastGroup, new_multicast_connection,
-    packet_core::NetlinkMessage,
-    packet_route::{RouteNetlinkMessage, link::LinkAttribute},
-    sys::SocketAddr,
-};
+use std::{io, sync::Arc, time::Duration};
 
-type Notifications =
-    futures_channel::mpsc::UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
+use tokio::sync::watch;
 
-/// Interfaces by name.
-pub type Names = BTreeMap<String, u32>;
+pub use link::{Link, Links};
+use route_socket::RouteSocket;
+pub use unsuitable::Unsuitable;
+pub use watch_loop::RESYNC;
+use watch_loop::WatchLoop;
+
+/// How long a start waits for the first list.
+const FIRST_LIST: Duration = Duration::from_secs(10);
 
 /// A subscription to changes of interfaces.
-pub struct Interfaces {
-    handle: Handle,
-    notifications: Notifications,
-    names: Names,
-}
+#[derive(Debug)]
+pub struct Interfaces(watch::Receiver<Arc<Links>>);
 
 impl Interfaces {
-    /// Subscribes, then lists the existing interfaces. Needs a running tokio runtime.
+    /// Subscribes to the interfaces of the calling thread's network namespace, and waits for the first
+    /// list. The watch ends when this value is dropped. Unless `allow_uplink`, the devices of default
+    /// routes are unsuitable.
     ///
     /// # Errors
-    /// When netlink cannot be reached.
-    pub async fn watch() -> io::Result<Self> {
-        let (connection, handle, notifications) =
-            new_multicast_connection(&[MulticastGroup::Link])?;
-        tokio::spawn(connection);
-        let mut interfaces = Self {
-            handle,
-            notifications,
-            names: Names::new(),
-        };
-        interfaces.list().await?;
-        Ok(interfaces)
+    /// When there is no list after ten seconds, or the thread cannot be started.
+    pub async fn watch(allow_uplink: bool) -> io::Result<Self> {
+        let (sender, receiver) = watch::channel(Arc::default());
+        let watch = WatchLoop::new(RouteSocket::new(allow_uplink), sender);
+        std::thread::Builder::new()
+            .name("interfaces".to_owned())
+            .spawn(|| watch.run())?;
+        let mut interfaces = Self(receiver);
+        match tokio::time::timeout(FIRST_LIST, interfaces.changed()).await {
+            Ok(outcome) => outcome.map(|()| interfaces),
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "netlink lists no interfaces; the log says why",
+            )),
+        }
     }
 
-    /// Interfaces by name, as of the last dump.
+    /// The interfaces as of the last list.
     #[must_use]
-    pub fn names(&self) -> &Names {
-        &self.names
+    pub fn links(&self) -> Arc<Links> {
+        Arc::clone(&self.0.borrow())
     }
 
-    /// Waits until the set of interfaces differs from the last dump. Safe to cancel.
+    /// Waits until the interfaces differ from those that [`Self::links`] gave when this last returned.
+    /// Safe to cancel.
     ///
     /// # Errors
-    /// When the subscription has ended.
+    /// When the thread of the watch has ended, which no error of netlink brings about.
     pub async fn changed(&mut self) -> io::Result<()> {
-        loop {
-            if self.notifications.next().await.is_none() {
-                return Err(io::Error::other("the netlink subscription ended"));
-            }
-            while self.notifications.next().now_or_never().flatten().is_some() {}
-            let before = std::mem::take(&mut self.names);
-            self.list().await?;
-            if self.names != before {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn list(&mut self) -> io::Result<()> {
-        let mut links = std::pin::pin!(self.handle.link().get().execute());
-        let mut names = Names::new();
-        while let Some(link) = links.try_next().await.map_err(io::Error::other)? {
-            let name = link
-                .attributes
-                .iter()
-                .find_map(|attribute| match attribute {
-                    LinkAttribute::IfName(name) => Some(name.clone()),
-                    _ => None,
-                });
-            if let Some(name) = name {
-                names.insert(name, link.header.index);
-            }
-        }
-        self.names = names;
-        Ok(())
+        let ended = |_| io::Error::other("the watch of interfaces ended");
+        self.0.changed().await.map_err(ended)
     }
 }

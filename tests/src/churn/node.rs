@@ -12,6 +12,7 @@ use ringfence::datapath::{Conntrack, Datapath as _, KernelDatapath, LoadOptions,
 use ringfence::model::{Inventory, PolicySet, WallTime};
 use ringfence::policy::Modes;
 use ringfence::reconcile::{Desired, Ledger, ReconcileError, Reconciler};
+use ringfence::source::interfaces::Links;
 use ringfence_common::mode::Mode;
 use tempfile::TempDir;
 
@@ -31,7 +32,7 @@ pub(super) struct Node {
     reconciler: Reconciler<Unattached>,
     conntrack: Conntrack,
     telemetry: Telemetry,
-    interfaces: BTreeMap<String, u32>,
+    interfaces: Links,
     modes: Modes,
     assured: u64,
     publishes: u64,
@@ -60,12 +61,12 @@ impl Node {
         let interfaces = interfaces
             .iter()
             .map(|name| Ok((name.clone(), if_nametoindex(name.as_str())?)))
-            .collect::<Result<_>>()?;
+            .collect::<Result<Vec<_>>>()?;
         let node = Self {
             reconciler,
             conntrack,
             telemetry,
-            interfaces,
+            interfaces: Links::ethernet(interfaces),
             modes: Modes {
                 default: Mode::Enforce,
                 namespaces: BTreeMap::new(),
@@ -82,8 +83,7 @@ impl Node {
     /// The index of an interface.
     pub(super) fn ifindex(&self, name: &str) -> Result<u32> {
         self.interfaces
-            .get(name)
-            .copied()
+            .named(name)
             .with_context(|| format!("no interface {name}"))
     }
 

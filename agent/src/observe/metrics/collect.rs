@@ -139,6 +139,13 @@ fn state(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Err
         "Endpoints on this node",
         endpoints,
     )?;
+    let unfenced = totals.unfenced.iter();
+    gauges(
+        encoder,
+        "ringfence_unfenced_workloads",
+        "Workloads of this node without a fence, by reason",
+        unfenced.map(|(reason, count)| (vec![("reason", *reason)], *count)),
+    )?;
     for (name, help, value) in [
         (
             "ringfence_identities",

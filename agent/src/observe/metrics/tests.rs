@@ -31,6 +31,7 @@ fn filled() -> Metrics {
         policy_rows: 11,
         revision: 12,
     });
+    metrics.set_unfenced(vec![("missing", 22), ("unsuitable", 0)]);
     metrics.set_lost(LossStage::Follower, 13);
     metrics.set_lost(LossStage::Decode, 17);
     metrics.set_lost(LossStage::Log, 18);
@@ -62,6 +63,8 @@ fn the_page_has_every_metric() {
         r#"ringfence_flows_total{namespace="shop",workload="frontend-1",direction="egress",verdict="denied"} 1"#,
         r#"ringfence_flows_total{namespace="",workload="",direction="egress",verdict="allowed"} 1"#,
         r#"ringfence_endpoints{namespace="shop",mode="enforce"} 8"#,
+        r#"ringfence_unfenced_workloads{reason="missing"} 22"#,
+        r#"ringfence_unfenced_workloads{reason="unsuitable"} 0"#,
         "ringfence_identities 9",
         "ringfence_policies 10",
         "ringfence_policy_rows 11",

@@ -33,6 +33,8 @@ pub(super) struct Kernel {
     pub(super) capacities: Option<Capacities>,
     /// An interface to which nothing can be attached.
     pub(super) unattachable: Option<u32>,
+    /// An interface that is gone when it is to be attached to.
+    pub(super) gone: Option<u32>,
     /// An interface whose endpoint cannot be written.
     pub(super) unwritable: Option<u32>,
     /// Nanoseconds that have passed.
@@ -79,8 +81,14 @@ impl Datapath for Fake {
     fn attached(&self) -> BTreeSet<u32> {
         self.0.borrow().attached.clone()
     }
-    fn attach(&mut self, ifindex: u32, _: &str) -> Result<AttachKind, DatapathError> {
+    fn attach(&mut self, ifindex: u32, interface: &str) -> Result<AttachKind, DatapathError> {
         let mut kernel = self.0.borrow_mut();
+        if kernel.gone == Some(ifindex) {
+            return Err(DatapathError::Gone {
+                interface: interface.to_owned(),
+                ifindex,
+            });
+        }
         if kernel.unattachable == Some(ifindex) {
             return Err(DatapathError::Map {
                 map: "links",

@@ -42,3 +42,50 @@ fn an_endpoint_that_cannot_be_written_does_not_leave_others_open() {
         assert_eq!(kernel.0.borrow().state.endpoints.len(), 2);
     }
 }
+
+#[test]
+fn an_interface_that_went_away_in_the_meantime_is_no_failure() {
+    let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
+    let world = World::new(CLOSED);
+    kernel.0.borrow_mut().gone = Some(7);
+    let mut subject = reconciler(&kernel, dir.path());
+    let published = subject.publish(&world.desired()).unwrap();
+    assert_eq!(published.fenced, BTreeSet::from([9]));
+    let presences = subject.presences(&world.interfaces);
+    let unfenced: Vec<_> = presences.values().map(|it| it.unfenced).collect();
+    assert_eq!(unfenced, [Some(Unfenced::NotAttached), None]);
+}
+
+#[test]
+fn an_interface_that_becomes_unsuitable_loses_its_fence() {
+    let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
+    let mut world = World::new(CLOSED);
+    let mut subject = reconciler(&kernel, dir.path());
+    subject.publish(&world.desired()).unwrap();
+    assert_eq!(
+        kernel.0.borrow().attached,
+        BTreeSet::from([7, 9]),
+        "the control"
+    );
+    world.interfaces.lead_out("rf-a");
+    subject.publish(&world.desired()).unwrap();
+    assert_eq!(kernel.0.borrow().attached, BTreeSet::from([9]));
+}
+
+#[test]
+fn a_renamed_interface_keeps_its_fence() {
+    let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
+    let mut world = World::new(CLOSED);
+    let mut subject = reconciler(&kernel, dir.path());
+    subject.publish(&world.desired()).unwrap();
+    world.interfaces.remove("rf-a");
+    world.interfaces.insert("other".into(), 7);
+    subject.publish(&world.desired()).unwrap();
+    assert_eq!(kernel.0.borrow().attached, BTreeSet::from([7, 9]));
+    assert!(!kernel.0.borrow().calls.contains(&Call::Detach(7)));
+    // After a restart, it is known by its record.
+    let mut restarted = reconciler(&kernel, dir.path());
+    restarted.publish(&world.desired()).unwrap();
+    assert_eq!(kernel.0.borrow().attached, BTreeSet::from([7, 9]));
+    assert!(!kernel.0.borrow().calls.contains(&Call::Detach(7)));
+}

@@ -107,7 +107,7 @@ fn errors_name_the_place_and_what_was_expected() {
         ),
         (
             "interface = \"a b\"",
-            "4:13: \"a b\" is not an interface name: expected 1 to 15 bytes without '/', ':', \
+            "4:13: \"a b\" is not an interface name: expected 1 to 127 bytes without '/', ':', \
              spaces or control characters, and not \".\" or \"..\"",
         ),
     ] {
