@@ -224,6 +224,8 @@ fn flows_that_were_used_stay_and_others_are_renewed() {
     assert_eq!(flows.get(&key(one, 1), 0).unwrap(), used);
     let renewed = flows.get(&key(one, 2), 0).unwrap();
     assert_eq!(renewed.expires, old.now + 300 * SECOND);
+    let left = flows.get(&key(one, 4), 0);
+    assert!(left.is_err(), "its way is free: {left:?}");
 }
 
 #[test]
