@@ -132,11 +132,11 @@ pub const CONNTRACK_CAPACITY: u32 = 131_072;
 pub const UNREPLIED_SETS: u32 = crate::quota::unreplied_sets(CONNTRACK_CAPACITY);
 /// Default capacity of [`FRAG4`] and of [`FRAG6`]. Fragments of a packet follow each other within
 /// milliseconds; a flood of first fragments takes longer than that to evict a record.
-pub const FRAGMENT_CAPACITY: u32 = 16_384;
+pub const FRAGMENT_CAPACITY: u32 = 6144;
 /// Size of [`RULE_HITS`]: the maximum number of rules on a node.
 pub const RULES: u32 = 16_384;
 /// Default capacity of [`DENIES`].
-pub const DENIES_CAPACITY: u32 = 16_384;
+pub const DENIES_CAPACITY: u32 = 8192;
 /// Bytes of [`EVENTS`], a power of two and a multiple of the page size.
 pub const EVENTS_BYTES: u32 = 2 << 20;
 

@@ -191,6 +191,7 @@ impl Agent {
                     if self.reload() {
                         self.publish();
                     }
+                    self.shared.show();
                 }
                 changed = self.interfaces.changed() => {
                     changed.map_err(AppError::io("watch interfaces"))?;
@@ -324,6 +325,7 @@ impl Agent {
             .set_unfenced(unfenced_counts(&presences));
         self.unfenced_alarm.log(&presences);
         self.shared.applied().presences = presences;
+        self.shared.show();
     }
 
     fn published(&mut self, published: Published, now: WallTime, started: Instant) {

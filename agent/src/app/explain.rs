@@ -22,7 +22,7 @@ pub(super) fn in_force(
     all: bool,
 ) -> Result<Explanation, QueryError> {
     let (inventory, policies) = {
-        let applied = shared.applied();
+        let applied = shared.shown();
         (
             Arc::clone(&applied.inventory),
             Arc::clone(&applied.policies),
@@ -30,7 +30,7 @@ pub(super) fn in_force(
     };
     let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
     let mut explanation = explain(&inventory, &policies, WallTime(now), query, all)?;
-    let applied = shared.snapshot();
+    let applied = shared.shown();
     explanation.egress.live = live(&applied, &explanation.from);
     explanation.ingress.live = live(&applied, &explanation.to);
     Ok(explanation)

@@ -53,6 +53,9 @@ pub(super) struct SharedState {
     pub(super) metrics: Metrics,
     pub(super) history: Arc<History>,
     applied: Mutex<Applied>,
+    /// What the servers show: [`Self::applied`] as of the end of the last pass, so that no listing says
+    /// of a policy that it is in force while it is being published.
+    shown: Mutex<Arc<Applied>>,
     pub(super) readings: Readings,
     directory: Mutex<Arc<Directory>>,
     assured: AtomicU64,
@@ -101,6 +104,7 @@ impl SharedState {
             metrics_listen: None,
             metrics: Metrics::new(env!("CARGO_PKG_VERSION")),
             history,
+            shown: Mutex::new(Arc::new(applied.clone())),
             applied: Mutex::new(applied),
             readings,
             directory: Mutex::new(Arc::new(Directory::default())),
@@ -113,9 +117,15 @@ impl SharedState {
         lock(&self.applied)
     }
 
-    /// A copy, for what takes longer than a moment.
-    pub(super) fn snapshot(&self) -> Applied {
-        self.applied().clone()
+    /// Makes the present state the one that is shown.
+    pub(super) fn show(&self) {
+        let applied = Arc::new(self.applied().clone());
+        *lock(&self.shown) = applied;
+    }
+
+    /// The state to show, for what takes longer than a moment.
+    pub(super) fn shown(&self) -> Arc<Applied> {
+        Arc::clone(&lock(&self.shown))
     }
 
     pub(super) fn directory(&self) -> Arc<Directory> {

@@ -30,7 +30,7 @@ use crate::{
 impl Views for SharedState {
     fn status(&self) -> Status {
         let counters = self.counters();
-        let applied = self.snapshot();
+        let applied = self.shown();
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").into(),
             node: self.node.to_string(),
@@ -84,7 +84,7 @@ impl Views for SharedState {
     }
 
     fn endpoints(&self) -> Vec<EndpointView> {
-        let applied = self.snapshot();
+        let applied = self.shown();
         let local = applied
             .inventory
             .workloads
@@ -94,7 +94,7 @@ impl Views for SharedState {
     }
 
     fn identities(&self) -> Vec<IdentityView> {
-        let applied = self.snapshot();
+        let applied = self.shown();
         let Some(published) = &applied.published else {
             return Vec::new();
         };
@@ -133,7 +133,7 @@ impl Views for SharedState {
     }
 
     fn policies(&self) -> Vec<PolicyView> {
-        let applied = self.snapshot();
+        let applied = self.shown();
         let published = applied.published.as_ref();
         let selected = |id: &crate::model::PolicyId| {
             published.map_or(0, |p| {
@@ -168,7 +168,7 @@ impl Views for SharedState {
     }
 
     fn rules(&self) -> Vec<RuleView> {
-        let applied = self.snapshot();
+        let applied = self.shown();
         let wall_minus_ticks = applied.wall_minus_ticks;
         let rules = applied.published.as_ref().map(|p| &p.compiled.rules);
         let reserved = (1..RuleSlot::FIRST_FREE.0)
@@ -203,7 +203,7 @@ impl Views for SharedState {
     }
 
     fn modes(&self) -> Vec<ModeView> {
-        let applied = self.snapshot();
+        let applied = self.shown();
         let all = applied.inventory.namespaces.keys().map(|name| {
             let (mode, was_set) = applied.modes.of(name);
             let source = if was_set {
@@ -250,7 +250,7 @@ impl Health for SharedState {
     }
 
     fn ready(&self) -> Result<(), String> {
-        not_in_force(&self.applied()).map_or(Ok(()), Err)
+        not_in_force(&self.shown()).map_or(Ok(()), Err)
     }
 }
 
@@ -259,7 +259,7 @@ impl SharedState {
     /// conntrack entries (IPv4 and IPv6 together) at the last sweep.
     fn map_sizes(&self) -> Vec<(&'static str, u64, u64)> {
         use ringfence_common::maps as names;
-        let applied = self.snapshot();
+        let applied = self.shown();
         let Some(published) = &applied.published else {
             return Vec::new();
         };

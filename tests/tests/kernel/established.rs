@@ -8,7 +8,7 @@ use ringfence_common::{
 };
 
 use crate::fence::{
-    Arriving, Dropped, FRIEND, FRIENDS, Fence, LOCAL, Leaving, Passed, RULE, TABLE, Way,
+    Arriving, Dropped, FRIEND, FRIENDS, Fence, FromHost, LOCAL, Leaving, Passed, RULE, TABLE, Way,
     any_protocol,
 };
 use crate::frames::{ACK, FIN, Flow, RST, SYN, TCP};
@@ -122,6 +122,28 @@ fn what_ends_a_connection_is_noted() {
             connection.fence.age_flows(11 * SECOND);
             let originator = connection.originator;
             assert!(!connection.passes(other(originator), ACK), "{ends:?}");
+        }
+    }
+}
+
+#[test]
+fn others_may_not_use_a_connection_of_the_host() {
+    for v6 in [false, true] {
+        let mut fence = Fence::new();
+        let flow = Flow {
+            v6,
+            local: (LOCAL, 8080),
+            peer: (FRIEND, 40_000),
+        };
+        for flags in [SYN, ACK, ACK] {
+            fence.passes(FromHost, &flow.inbound(TCP, flags), "a socket of the host");
+            let reply = if flags == SYN { SYN | ACK } else { ACK };
+            fence.passes(Leaving, &flow.outbound(TCP, reply), "its reply");
+        }
+        assert_eq!(fence.assured(), 1);
+        for _ in 0..3 {
+            assert_eq!(fence.run(Arriving, &flow.inbound(TCP, ACK)), Dropped);
+            fence.passes(FromHost, &flow.inbound(TCP, ACK), "the host continues");
         }
     }
 }
