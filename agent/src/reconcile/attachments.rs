@@ -2,7 +2,7 @@
 //!
 //! Pure. Invariants: an interface belongs to at most one workload, and stays with it under any name as long
 //! as it is in the agent's network namespace, unless its name is another workload's; one that is unsuitable
-//! gets no fence; every workload that names an interface is accounted for, whether that exists or not.
+//! gets no fence, and a default route takes none off; every workload that names an interface is accounted for, whether that exists or not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -158,11 +158,19 @@ impl Attachments {
         adopted
     }
 
-    /// The interfaces that get a fence, with their workloads.
-    pub(super) fn suitable(&self, links: &Links) -> impl Iterator<Item = (u32, &WorkloadId)> {
+    /// The interfaces that get or keep a fence, with their workloads, given the endpoint records in the
+    /// kernel.
+    pub(super) fn suitable<'a>(
+        &'a self,
+        links: &'a Links,
+        records: &'a BTreeMap<u32, Endpoint>,
+    ) -> impl Iterator<Item = (u32, &'a WorkloadId)> {
         let bound = self.bound.iter();
         let bound = bound.map(|(ifindex, binding)| (*ifindex, &binding.workload));
-        bound.filter(|(ifindex, _)| links.unsuitable(*ifindex).is_none())
+        bound.filter(|(ifindex, _)| match links.unsuitable(*ifindex) {
+            None => true,
+            Some(unsuitable) => unsuitable.keeps_a_fence() && records.contains_key(ifindex),
+        })
     }
 
     /// The workloads that name an interface, given those with a fence.
@@ -187,8 +195,9 @@ impl Attachments {
             let is_first = presence.ifindices.is_empty();
             presence.ifindices.insert(*ifindex);
             let unfenced = match links.unsuitable(*ifindex) {
+                _ if fenced.contains(ifindex) => None,
                 Some(unsuitable) => Some(unsuitable.into()),
-                None => (!fenced.contains(ifindex)).then_some(Unfenced::NotAttached),
+                None => Some(Unfenced::NotAttached),
             };
             if is_first || unfenced.is_some() {
                 presence.unfenced = unfenced;

@@ -239,7 +239,7 @@ impl<D: Datapath> Reconciler<D> {
         let records = &self.actual.endpoints;
         self.attachments
             .bind(desired.inventory, desired.interfaces, records);
-        let suitable = self.attachments.suitable(desired.interfaces);
+        let suitable = self.attachments.suitable(desired.interfaces, records);
         let endpoint = |(ifindex, workload): (u32, &WorkloadId)| LocalEndpoint {
             ifindex,
             workload: workload.clone(),

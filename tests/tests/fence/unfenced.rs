@@ -55,7 +55,8 @@ fn expect_unfenced(agent: &Agent, reasons: &[(&str, &str)], metric: &str) -> Res
         let line = line.with_context(|| format!("no {interface} in:\n{text}"))?;
         ensure!(line.contains(reason), "no {reason:?} in {line}");
         let logged = agent.stderr();
-        let logged = logged.lines().find(|line| {
+        // The last one: the log may have an earlier reason, too.
+        let logged = logged.lines().rfind(|line| {
             line.contains("has no fence") && line.contains(&format!("interface {interface}:"))
         });
         ensure!(
@@ -94,6 +95,35 @@ fn a_missing_interface_is_reported_until_it_is_there() -> Result<()> {
     expect_unfenced(&agent, &[], "missing").context("the control")?;
     node.ns.ip("link del rf-absent\n")?;
     expect_unfenced(&agent, &[("rf-absent", reason)], "missing")
+}
+
+/// The node may have a default route from a router advertisement of a workload.
+#[test]
+fn a_default_route_takes_no_fence_off() -> Result<()> {
+    let node = Node::new()?;
+    let here = node.workload("shop", "here")?;
+    let mut agent = agent(&node, &[&here.interface, "rf-uplink"], false)?;
+    expect_unfenced(
+        &agent,
+        &[("rf-uplink", "no interface has this name")],
+        "missing",
+    )?;
+    agent.kill()?;
+    node.ns.ip(&format!(
+        "link add rf-uplink type veth peer name rf-router\n\
+         link set rf-uplink up\n\
+         link set rf-router up\n\
+         route add default dev {} metric 10\n\
+         route add default dev rf-uplink metric 20\n",
+        here.interface
+    ))?;
+    agent.restart()?;
+    // The control: what had no fence before gets none.
+    expect_unfenced(
+        &agent,
+        &[("rf-uplink", "allow-uplink = true")],
+        "unsuitable",
+    )
 }
 
 #[test]

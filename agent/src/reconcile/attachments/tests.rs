@@ -62,7 +62,7 @@ impl World {
 
     /// The interfaces that get a fence, with the names of their workloads.
     fn suitable(&self) -> Vec<(u32, String)> {
-        let suitable = self.attachments.suitable(&self.links);
+        let suitable = self.attachments.suitable(&self.links, &self.records);
         suitable
             .map(|(index, id)| (index, id.name.to_string()))
             .collect()
@@ -105,6 +105,29 @@ fn an_unsuitable_interface_gets_no_fence() {
     let refused = Some(Unfenced::Unsuitable(Unsuitable::Bridge));
     assert_eq!(world.presence("a", &[8]).unfenced, refused);
     assert_eq!(world.presence("b", &[8]).unfenced, None);
+}
+
+#[test]
+fn a_default_route_takes_no_fence_off() {
+    let mut world = World::new(&[("a", "rf-a"), ("b", "rf-b")], &[("rf-a", 7), ("rf-b", 8)]);
+    let mut links = world.links.clone();
+    links.lead_out("rf-a");
+    links.lead_out("rf-b");
+    world.records = [(7, Endpoint::default())].into();
+    world.set(links);
+    assert_eq!(world.suitable(), [(7, "a".to_owned())], "it has a fence");
+    assert_eq!(world.presence("a", &[7]).unfenced, None);
+    let refused = Some(Unfenced::Unsuitable(Unsuitable::Uplink));
+    assert_eq!(world.presence("b", &[7]).unfenced, refused, "a new one");
+    // What a workload cannot cause does take it off.
+    let bridge = Link {
+        name: "rf-a".into(),
+        hardware: 1,
+        kind: "bridge".into(),
+        ..Link::default()
+    };
+    world.set(Links::new([(7, bridge)].into()));
+    assert_eq!(world.suitable(), []);
 }
 
 #[test]

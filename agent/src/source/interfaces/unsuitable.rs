@@ -36,6 +36,15 @@ pub enum Unsuitable {
     NotEthernet(u16),
 }
 
+impl Unsuitable {
+    /// Whether a fence that an interface has already stays. A default route takes none off: the node may
+    /// have it from a router advertisement, which a workload in `observe` can send.
+    #[must_use]
+    pub const fn keeps_a_fence(self) -> bool {
+        matches!(self, Self::Uplink)
+    }
+}
+
 impl Links {
     /// Why the link with this index gets no fence; `None` if it may have one, or does not exist.
     #[must_use]
