@@ -3,12 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use aya::programs::{SchedClassifier, TcAttachType};
+use anyhow::{Result, bail, ensure};
 use ringfence_testbed::{Agent, Attributes};
 
 use crate::changes::{expect_no_failures, load};
-use crate::testbed::{ProbeSpec, SOON, Tcp, Testbed, Udp, apply, apply_inventory, run, use_clsact};
+use crate::testbed::{
+    ProbeSpec, SOON, Tcp, Testbed, Udp, apply, apply_inventory, programs, run, use_clsact,
+};
 
 fn policies(ports: &str) -> String {
     format!(
@@ -32,37 +33,14 @@ const AFTER: &str = r#""tcp/9000", "udp/53""#;
 /// measured, because the machine may be busy with something else.
 const SHARE: f64 = 0.5;
 
-/// The IDs of the programs at the hooks of every workload.
-fn programs(testbed: &Testbed, attach: &str) -> Result<Vec<u32>> {
-    let mut ids = Vec::new();
-    for host in &testbed.hosts {
-        let interface = &host.workload.interface;
-        for (hook, name) in [
-            (TcAttachType::Ingress, "ingress"),
-            (TcAttachType::Egress, "egress"),
-        ] {
-            if attach == "tcx" {
-                let query = || SchedClassifier::query_tcx(interface, hook);
-                let attached = testbed.node.ns.run(query)??.1;
-                ids.extend(attached.iter().map(aya::programs::ProgramInfo::id));
-                continue;
-            }
-            let mut tc = testbed.node.ns.command("tc");
-            let shown = tc
-                .args(["filter", "show", "dev", interface, name])
-                .output()?;
-            let shown = String::from_utf8(shown.stdout)?;
-            let after = shown.split(" id ").skip(1);
-            for id in after.filter_map(|text| text.split_whitespace().next()) {
-                ids.push(id.parse().with_context(|| shown.clone())?);
-            }
-        }
-    }
-    ensure!(
-        ids.len() == 2 * testbed.hosts.len(),
-        "one program at each hook: {ids:?}"
-    );
-    Ok(ids)
+/// The ID of the one program at each hook of every workload.
+fn only_programs(testbed: &Testbed, attach: &str) -> Result<Vec<u32>> {
+    let hooks = programs(testbed, attach)?;
+    let only = hooks.iter().map(|ids| match ids[..] {
+        [id] => Ok(id),
+        _ => bail!("one program at each hook: {hooks:?}"),
+    });
+    only.collect()
 }
 
 /// Kills and starts the agent; returns how long it takes until the agent enforces.
@@ -94,11 +72,11 @@ fn check_kept(attach: &str) -> Result<()> {
     if attach == "clsact" {
         use_clsact(&mut agent)?;
     }
-    let before = programs(&testbed, attach)?;
+    let before = only_programs(&testbed, attach)?;
     let loads = load(&testbed, "client", "server")?;
     let kept = restart(&mut agent)?;
     expect_no_failures(loads)?;
-    ensure!(programs(&testbed, attach)? == before, "other programs");
+    ensure!(only_programs(&testbed, attach)? == before, "other programs");
 
     // Policies, modes and endpoints change as ever.
     testbed.expect_silent(&new)?;
@@ -114,7 +92,7 @@ fn check_kept(attach: &str) -> Result<()> {
     let denied: [ProbeSpec; 2] = [("client", "late", Tcp(8080)), ("late", "server", Udp(53))];
     apply_inventory(&agent, testbed.inventory())?;
     testbed.check_policy(&agent, &[("client", "late", Tcp(9000))], &denied)?;
-    let now = programs(&testbed, attach)?;
+    let now = only_programs(&testbed, attach)?;
     ensure!(now == [&before[..], &before[..2]].concat(), "{now:?}");
 
     // A changed constant replaces the programs in place, also when it is changed back.
@@ -123,7 +101,7 @@ fn check_kept(attach: &str) -> Result<()> {
     for seconds in [100, 101] {
         set_timeout(&agent, seconds)?;
         loaded = loaded.min(restart(&mut agent)?);
-        let next = programs(&testbed, attach)?;
+        let next = only_programs(&testbed, attach)?;
         ensure!(
             next.iter().all(|id| !last.contains(id)),
             "{next:?} {last:?}"

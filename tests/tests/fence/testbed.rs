@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use aya::programs::{SchedClassifier, TcAttachType};
 use ringfence_testbed::probe::run_all;
 use ringfence_testbed::{
     Agent, AgentSpec, Attributes, InventoryBuilder, Node, Outcome, Probe, Proto, Server, Workload,
@@ -272,6 +273,40 @@ pub(crate) fn use_clsact(agent: &mut Agent) -> Result<()> {
     run(agent, &["cleanup", "--config", &path.to_string_lossy()])?;
     agent.write_document("ringfence.toml", &format!("attach = \"clsact\"\n{config}"))?;
     agent.restart()
+}
+
+/// The IDs of the programs at each hook of every workload: its ingress, then its egress.
+pub(crate) fn programs(testbed: &Testbed, attach: &str) -> Result<Vec<Vec<u32>>> {
+    let mut hooks = Vec::new();
+    for host in &testbed.hosts {
+        let interface = &host.workload.interface;
+        for (hook, name) in [
+            (TcAttachType::Ingress, "ingress"),
+            (TcAttachType::Egress, "egress"),
+        ] {
+            if attach == "tcx" {
+                let query = || SchedClassifier::query_tcx(interface, hook);
+                let attached = testbed.node.ns.run(query)??.1;
+                hooks.push(
+                    attached
+                        .iter()
+                        .map(aya::programs::ProgramInfo::id)
+                        .collect(),
+                );
+                continue;
+            }
+            let mut tc = testbed.node.ns.command("tc");
+            let shown = tc
+                .args(["filter", "show", "dev", interface, name])
+                .output()?;
+            let shown = String::from_utf8(shown.stdout)?;
+            let after = shown.split(" id ").skip(1);
+            let ids = after.filter_map(|text| text.split_whitespace().next());
+            let ids = ids.map(|id| id.parse().with_context(|| shown.clone()));
+            hooks.push(ids.collect::<Result<_>>()?);
+        }
+    }
+    Ok(hooks)
 }
 
 /// Does something while these probes must stay silent and those must be answered. The first round
