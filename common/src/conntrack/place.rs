@@ -3,8 +3,8 @@
 //! Invariants: the hash is SipHash-1-3 (Aumasson and Bernstein, 2012; one round for each word and three
 //! at the end), the one that Rust's own hash maps use, keyed with a secret of this boot: no workload can
 //! choose flows that share a set, and flows that differ in one port alone are spread like any others.
-//! It costs some tens of nanoseconds, and only packets of flows without an assured entry pay. It says
-//! nothing about the key's identity: a way's key is compared whole.
+//! Only packets of flows without an assured entry need it. It says nothing about the key's identity: a way's
+//! key is compared whole.
 
 use super::{CtKey4, CtKey6, SealedKey, seal::pairs};
 
