@@ -2,7 +2,8 @@
 //!
 //! Pure. Invariants: an interface belongs to at most one workload, and stays with it under any name as long
 //! as it is in the agent's network namespace, unless its name is another workload's; one that is unsuitable
-//! gets no fence, and a default route takes none off; every workload that names an interface is accounted for, whether that exists or not.
+//! gets no fence, and a default route takes none off; every workload that names an interface is accounted
+//! for, whether that exists or not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,8 +72,8 @@ pub type Presences = BTreeMap<WorkloadId, Presence>;
 pub(super) struct Attachments {
     wanted: WorkloadInterfaces,
     bound: BTreeMap<u32, Binding>,
-    /// Workloads whose interface left.
-    left: BTreeSet<WorkloadId>,
+    /// The interfaces that workloads without one had last.
+    lost: BTreeMap<u32, Lost>,
     /// Whether the records found at the start were looked at.
     is_adopted: bool,
 }
@@ -86,6 +87,14 @@ struct Binding {
     is_adopted: bool,
 }
 
+/// An interface that is no longer in the agent's network namespace.
+struct Lost {
+    workload: WorkloadId,
+    /// The kernel said that it left for another one. A list of links can lack an interface before that
+    /// notice comes.
+    has_left: bool,
+}
+
 impl Attachments {
     /// Updates to an inventory and a list of links, given the endpoint records in the kernel.
     pub(super) fn bind(
@@ -96,9 +105,16 @@ impl Attachments {
     ) {
         let wanted = self.wanted.update(inventory);
         for (ifindex, binding) in &self.bound {
-            if links.has_left(*ifindex) {
-                self.left.insert(binding.workload.clone());
+            if links.get(*ifindex).is_none() {
+                let lost = Lost {
+                    workload: binding.workload.clone(),
+                    has_left: false,
+                };
+                self.lost.insert(*ifindex, lost);
             }
+        }
+        for (ifindex, lost) in &mut self.lost {
+            lost.has_left |= links.has_left(*ifindex);
         }
         self.bound.retain(|ifindex, binding| {
             let is_wanted = wanted.get(&binding.workload) == Some(&binding.interface);
@@ -121,8 +137,10 @@ impl Attachments {
             self.bound.extend(adopted);
         }
         let bound = || self.bound.values().map(|binding| &binding.workload);
-        self.left.retain(|workload| {
-            self.wanted.current().contains_key(workload) && !bound().any(|it| it == workload)
+        self.lost.retain(|ifindex, Lost { workload, .. }| {
+            links.get(*ifindex).is_none()
+                && self.wanted.current().contains_key(workload)
+                && !bound().any(|it| it == workload)
         });
     }
 
@@ -177,16 +195,17 @@ impl Attachments {
     pub(super) fn presences(&self, links: &Links, fenced: &BTreeSet<u32>) -> Presences {
         let mut presences: Presences = BTreeMap::new();
         for (workload, interface) in self.wanted.current() {
-            let unfenced = match self.left.contains(workload) {
-                true => Unfenced::Left,
-                false => Unfenced::Missing,
-            };
             let presence = Presence {
                 interface: interface.clone(),
                 ifindices: BTreeSet::new(),
-                unfenced: Some(unfenced),
+                unfenced: Some(Unfenced::Missing),
             };
             presences.insert(workload.clone(), presence);
+        }
+        for Lost { workload, .. } in self.lost.values().filter(|lost| lost.has_left) {
+            if let Some(presence) = presences.get_mut(workload) {
+                presence.unfenced = Some(Unfenced::Left);
+            }
         }
         for (ifindex, binding) in &self.bound {
             let Some(presence) = presences.get_mut(&binding.workload) else {

@@ -120,13 +120,9 @@ fn a_default_route_takes_no_fence_off() {
     let refused = Some(Unfenced::Unsuitable(Unsuitable::Uplink));
     assert_eq!(world.presence("b", &[7]).unfenced, refused, "a new one");
     // What a workload cannot cause does take it off.
-    let bridge = Link {
-        name: "rf-a".into(),
-        hardware: 1,
-        kind: "bridge".into(),
-        ..Link::default()
-    };
-    world.set(Links::new([(7, bridge)].into()));
+    let mut links = world.links.clone();
+    links.set_kind("rf-a", "bridge");
+    world.set(links);
     assert_eq!(world.suitable(), []);
 }
 
@@ -200,6 +196,25 @@ fn an_interface_that_left_is_told_from_one_that_is_missing() {
     links.remove("rf-a");
     world.set(links);
     assert_eq!(world.presence("a", &[]).unfenced, Some(Unfenced::Missing));
+}
+
+#[test]
+fn a_list_may_lack_an_interface_before_the_notice_that_it_left() {
+    let mut world = World::new(&[("a", "rf-a")], &[("rf-a", 7)]);
+    let mut missing = world.links.clone();
+    missing.remove("rf-a");
+    let mut left = world.links.clone();
+    left.leave("rf-a");
+    world.set(missing.clone());
+    assert_eq!(world.presence("a", &[]).unfenced, Some(Unfenced::Missing));
+    world.set(left);
+    assert_eq!(world.presence("a", &[]).unfenced, Some(Unfenced::Left));
+    world.set(missing);
+    assert_eq!(
+        world.presence("a", &[]).unfenced,
+        Some(Unfenced::Left),
+        "only so many notices are remembered"
+    );
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn an_interface_that_becomes_unsuitable_loses_its_fence() {
         BTreeSet::from([7, 9]),
         "the control"
     );
-    world.interfaces.lead_out("rf-a");
+    world.interfaces.set_kind("rf-a", "bridge");
     subject.publish(&world.desired()).unwrap();
     assert_eq!(kernel.0.borrow().attached, BTreeSet::from([9]));
 }

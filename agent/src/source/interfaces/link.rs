@@ -116,6 +116,13 @@ impl Links {
         self.uplinks.extend(self.names.get(name));
     }
 
+    pub(crate) fn set_kind(&mut self, name: &str, kind: &str) {
+        let index = self.names.get(name);
+        if let Some(link) = index.and_then(|index| self.links.get_mut(index)) {
+            kind.clone_into(&mut link.kind);
+        }
+    }
+
     pub(crate) fn leave(&mut self, name: &str) {
         let index = self.remove(name);
         self.left.extend(index);
