@@ -24,6 +24,9 @@ mod traffic;
 
 use std::env;
 use std::fmt::Write as _;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
 
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::{Config, RngSeed, TestRunner};
@@ -53,6 +56,10 @@ const SEQUENCES: usize = 12;
 /// seven seconds, but none does while the sequences of the world run.
 const AGES: [u64; 2] = [2_000_000_000, 60_000_000_000];
 
+/// Fences that run worlds side by side: changes of a map wait for RCU grace periods, which leave the CPUs
+/// idle.
+const FENCES: usize = 4;
+
 #[test]
 fn programs_and_model_agree_on_random_frames() {
     let config = cases(ORDINARY);
@@ -60,14 +67,27 @@ fn programs_and_model_agree_on_random_frames() {
         panic!("the run has no fixed seed");
     };
     let wanted = env::var(PACKETS).map_or(u64::from(config.cases), |text| text.parse().unwrap());
-    let mut fence = Fence::bare();
-    let mut coverage = Coverage::default();
-    let (mut packets, mut sets) = (0, 0);
-    while packets < wanted {
-        // A run with this seed begins with the same world.
-        packets += compare(&mut fence, seed.wrapping_add(sets), &mut coverage);
-        sets += 1;
-    }
+    let run = Run {
+        seed,
+        wanted,
+        sets: AtomicU64::new(0),
+        packets: AtomicU64::new(0),
+        has_failed: AtomicBool::new(false),
+    };
+    let coverage = thread::scope(|scope| {
+        let fences: Vec<_> = (0..FENCES)
+            .map(|_| scope.spawn(|| compare_worlds(&run)))
+            .collect();
+        let mut coverage = Coverage::default();
+        for fence in fences {
+            match fence.join() {
+                Ok(part) => coverage.merge(part),
+                Err(panic) => resume_unwind(panic),
+            }
+        }
+        coverage
+    });
+    let (packets, sets) = (run.packets.into_inner(), run.sets.into_inner());
     println!("{coverage}");
     assert!(
         coverage.left_early * 4 <= sets,
@@ -85,8 +105,38 @@ fn programs_and_model_agree_on_random_frames() {
     ));
 }
 
-/// Runs the sequences of one world; returns the number of frames.
-fn compare(fence: &mut Fence, seed: u64, coverage: &mut Coverage) -> u64 {
+/// What the fences of a run share.
+struct Run {
+    seed: u64,
+    /// Packets to run at least.
+    wanted: u64,
+    /// Worlds begun.
+    sets: AtomicU64,
+    packets: AtomicU64,
+    /// A fence found a mismatch, so that the others need not go on.
+    has_failed: AtomicBool,
+}
+
+/// Runs worlds with one fence until there are enough packets.
+fn compare_worlds(run: &Run) -> Coverage {
+    let mut fence = Fence::bare();
+    let mut coverage = Coverage::default();
+    while run.packets.load(Relaxed) < run.wanted && !run.has_failed.load(Relaxed) {
+        // A run with this seed begins with the same world.
+        let seed = run.seed.wrapping_add(run.sets.fetch_add(1, Relaxed));
+        match compare(&mut fence, seed, &mut coverage) {
+            Ok(packets) => run.packets.fetch_add(packets, Relaxed),
+            Err(mismatch) => {
+                run.has_failed.store(true, Relaxed);
+                panic!("{mismatch}");
+            }
+        };
+    }
+    coverage
+}
+
+/// Runs the sequences of one world; returns the number of frames, or a description of the mismatch.
+fn compare(fence: &mut Fence, seed: u64, coverage: &mut Coverage) -> Result<u64, String> {
     let world = generate(seed);
     let mut rng = Rng::new(seed);
     let age = rng.pick(&AGES);
@@ -113,12 +163,12 @@ fn compare(fence: &mut Fence, seed: u64, coverage: &mut Coverage) -> u64 {
                 coverage.left_early += 1;
                 break;
             }
-            panic!("{}", explain(fence, &loaded, sequence, mismatch, seed));
+            return Err(explain(fence, &loaded, sequence, mismatch, seed));
         }
         fence.discard_events();
     }
     fence.apply(&plan(&compiled.state, &State::default()));
-    frames
+    Ok(frames)
 }
 
 fn generate(seed: u64) -> World {

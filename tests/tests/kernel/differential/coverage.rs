@@ -66,6 +66,17 @@ impl Coverage {
         self.outcomes.entry(name).or_default()[column] += 1;
     }
 
+    /// Adds the frames of another fence.
+    pub(super) fn merge(&mut self, other: Self) {
+        for (name, counts) in other.outcomes {
+            let sum = self.outcomes.entry(name).or_default();
+            for (sum, count) in sum.iter_mut().zip(counts) {
+                *sum += count;
+            }
+        }
+        self.left_early += other.left_early;
+    }
+
     /// The outcomes that must be covered and that fewer than `least` frames had in `enforce`.
     pub(super) fn missed(&self, least: u64) -> Vec<String> {
         let reasons = DropReason::ALL.iter().filter(|reason| {
