@@ -32,7 +32,7 @@ use super::{
 use crate::{
     config::Config,
     datapath::{Datapath as _, FlowEvents, KernelDatapath, KernelLog},
-    model::{Inventory, WallTime},
+    model::{Inventory, NamespaceName, WallTime},
     observe::{self, AddressBook, Decoder, FlowLog},
     reconcile::{Desired, Published, Reconciler},
     server::{Command, HealthServer},
@@ -59,6 +59,9 @@ impl Sources {
                 .map_err(AppError::Invalid)?;
         for problem in &first.errors {
             error!("{problem}");
+        }
+        for warning in &first.warnings {
+            warn!("{warning}");
         }
         Ok(Self { files, first })
     }
@@ -373,19 +376,23 @@ impl Agent {
             return;
         };
         let compiled = &published.compiled;
-        let mut endpoints: Vec<(crate::model::NamespaceName, Mode, u64)> = Vec::new();
-        for name in inventory.namespaces.keys() {
-            let of_namespace = compiled
-                .endpoints
-                .values()
-                .filter(|e| e.workload.id.namespace == *name);
-            let mode = kernel_mode(applied.modes.of(name).0);
-            endpoints.push((name.clone(), mode, of_namespace.count() as u64));
+        let mut counts: BTreeMap<&NamespaceName, u64> = BTreeMap::new();
+        for endpoint in compiled.endpoints.values() {
+            *counts.entry(&endpoint.workload.id.namespace).or_default() += 1;
         }
+        let mut endpoints: Vec<(NamespaceName, Mode, u64)> = Vec::new();
+        for name in inventory.namespaces.keys() {
+            let mode = kernel_mode(applied.modes.of(name).0);
+            let count = counts.get(name).copied().unwrap_or_default();
+            endpoints.push((name.clone(), mode, count));
+        }
+        let disputed = inventory.disputed.values();
+        let unknown = disputed.filter(|dispute| dispute.owner().is_none());
         self.shared.metrics.set_state(observe::State {
             endpoints,
             identities: compiled.identities.len() as u64,
             policies: applied.policies.len() as u64,
+            unknown_addresses: unknown.count() as u64,
             policy_rows: compiled.state.rows() as u64,
             revision: applied.revision,
         });

@@ -15,12 +15,14 @@ use crate::{
 pub(super) fn address_book(inventory: &Inventory) -> AddressBook {
     let workloads = inventory.workloads.values().flat_map(|workload| {
         let owner = |address: &IpAddr| (*address, Owner::Workload(Arc::clone(workload)));
-        workload.addresses.iter().map(owner).collect::<Vec<_>>()
+        let owned = |it: &&IpAddr| inventory.is_owner(&workload.id, **it);
+        let owned = workload.addresses.iter().filter(owned);
+        owned.map(owner).collect::<Vec<_>>()
     });
     let nodes = inventory.nodes.values().flat_map(|node| {
-        node.addresses
-            .iter()
-            .map(|address| (*address, Owner::Node(node.name.clone())))
+        let owned = |it: &&IpAddr| inventory.is_owner_node(&node.name, **it);
+        let owned = node.addresses.iter().filter(owned);
+        owned.map(|address| (*address, Owner::Node(node.name.clone())))
     });
     AddressBook::new(workloads.chain(nodes))
 }

@@ -1,14 +1,18 @@
 //! The inventory: every namespace, workload and node, consistent as a whole.
 //!
-//! An `Inventory` only exists if no name, address or interface is claimed twice, every workload's
-//! namespace is declared, and each endpoint fits the kernel's endpoint record. Clones share their
-//! unchanged parts. It is built as a whole from the lists that the sources deliver. Errors identify
-//! items by their index in these lists, so that a source can name the file of each.
+//! An `Inventory` only exists if no name or interface is claimed twice, every workload's namespace is
+//! declared, and each endpoint fits the kernel's endpoint record; an address that is claimed twice has
+//! one owner or none. Clones share their unchanged parts. It is built as a whole from the lists that the
+//! sources deliver. Errors identify items by their index in these lists, so that a source can name the
+//! file of each.
 
-use std::collections::{BTreeMap, HashMap};
+mod builder;
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::dispute::{Claimant, Dispute};
 use super::name::{NamespaceName, NodeName, WorkloadId};
 use super::policy::Policy;
 use super::workload::{Namespace, NodeEntry, Workload};
@@ -28,6 +32,8 @@ pub struct Inventory {
     pub workloads: Map<WorkloadId, Arc<Workload>>,
     /// Nodes by name.
     pub nodes: Arc<BTreeMap<NodeName, NodeEntry>>,
+    /// The addresses that several of them claim.
+    pub disputed: Map<IpAddr, Arc<Dispute>>,
 }
 
 /// One item of the input of [`Inventory::build`], by its index in its list.
@@ -76,16 +82,24 @@ pub enum InventoryFault {
     },
     /// Two owners of the same address.
     #[error(
-        "address {address} of {claimant} already belongs to {owner}: expected one owner for each \
+        "address {address} of {claimant} is claimed by {other}, too: expected one owner for each \
          address"
     )]
     AddressClaimedTwice {
         /// The address.
         address: IpAddr,
-        /// The second claimant.
-        claimant: String,
-        /// The first claimant.
-        owner: String,
+        /// One claimant.
+        claimant: Claimant,
+        /// Another claimant.
+        other: Claimant,
+    },
+    /// An address that an owner lists twice.
+    #[error("address {address} of {claimant} is listed twice: expected each address once")]
+    AddressListedTwice {
+        /// The address.
+        address: IpAddr,
+        /// The workload or node that lists it.
+        claimant: Claimant,
     },
     /// An address that no workload or node can own.
     #[error("address {address} of {claimant} is {reason}: expected a unicast address of its own")]
@@ -93,7 +107,7 @@ pub enum InventoryFault {
         /// The address.
         address: IpAddr,
         /// The workload or node that has it.
-        claimant: String,
+        claimant: Claimant,
         /// What makes it unusable, such as "multicast".
         reason: &'static str,
     },
@@ -171,30 +185,61 @@ impl Inventory {
         workloads: Vec<Arc<Workload>>,
         nodes: Vec<NodeEntry>,
     ) -> Result<Self, Vec<InventoryError>> {
-        let mut builder = Builder::default();
-        builder.check_namespaces(&namespaces);
-        builder.check_workloads(&workloads);
-        builder.check_nodes(&nodes);
-        if !builder.errors.is_empty() {
-            return Err(builder.errors);
+        let built = builder::build(namespaces, workloads, nodes);
+        let mut errors = [built.errors, built.contested].concat();
+        if errors.is_empty() {
+            return Ok(built.inventory);
         }
-        Ok(Self {
-            namespaces: Arc::new(
-                namespaces
-                    .into_iter()
-                    .map(|item| (item.name().clone(), item))
-                    .collect(),
-            ),
-            workloads: workloads
-                .into_iter()
-                .map(|item| (item.id.clone(), item))
-                .collect(),
-            nodes: Arc::new(
-                nodes
-                    .into_iter()
-                    .map(|item| (item.name.clone(), item))
-                    .collect(),
-            ),
+        errors.sort_by_key(|error| error.item);
+        Err(errors)
+    }
+
+    /// Builds an inventory from these items, in which an address may have several claimants and a
+    /// namespace may be missing that workloads are in. Returns what is wrong with it, too.
+    ///
+    /// # Errors
+    /// All other inconsistencies, in the order of the input.
+    pub fn build_contested(
+        namespaces: Vec<Namespace>,
+        workloads: Vec<Arc<Workload>>,
+        nodes: Vec<NodeEntry>,
+    ) -> Result<(Self, Vec<InventoryError>), Vec<InventoryError>> {
+        let built = builder::build(namespaces, workloads, nodes);
+        if built.errors.is_empty() {
+            Ok((built.inventory, built.contested))
+        } else {
+            Err(built.errors)
+        }
+    }
+
+    /// Whether an address that a workload lists is its own, and not in dispute or another's.
+    #[must_use]
+    pub fn is_owner(&self, workload: &WorkloadId, address: IpAddr) -> bool {
+        self.disputed.get(&address).is_none_or(|dispute| {
+            matches!(dispute.owner(), Some(Claimant::Workload(owner)) if owner == workload)
+        })
+    }
+
+    /// Whether an address that a node lists is its own, and not in dispute or another's.
+    #[must_use]
+    pub fn is_owner_node(&self, node: &NodeName, address: IpAddr) -> bool {
+        self.disputed.get(&address).is_none_or(
+            |dispute| matches!(dispute.owner(), Some(Claimant::Node(owner)) if owner == node),
+        )
+    }
+
+    /// Whether several claim an address, and it is unknown whose it is.
+    #[must_use]
+    pub fn is_unknown(&self, address: IpAddr) -> bool {
+        let dispute = self.disputed.get(&address);
+        dispute.is_some_and(|dispute| dispute.owner().is_none())
+    }
+
+    /// The workload with an address. Visits every workload.
+    #[must_use]
+    pub fn workload_with(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.workloads.values().find(|workload| {
+            workload.addresses.contains(&address) && self.is_owner(&workload.id, address)
         })
     }
 
@@ -209,6 +254,7 @@ impl Inventory {
             namespaces: Arc::clone(&namespaces.namespaces),
             workloads: self.workloads.based_on(&older.workloads),
             nodes: Arc::clone(&nodes.nodes),
+            disputed: self.disputed.based_on(&older.disputed),
         }
     }
 
@@ -222,153 +268,6 @@ impl Inventory {
     #[must_use]
     pub fn local_node(&self) -> Option<&NodeEntry> {
         self.nodes.values().find(|node| node.local)
-    }
-}
-
-#[derive(Default)]
-struct Builder<'a> {
-    errors: Vec<InventoryError>,
-    namespaces: HashMap<&'a NamespaceName, usize>,
-    workloads: HashMap<&'a WorkloadId, usize>,
-    nodes: HashMap<&'a NodeName, usize>,
-    addresses: HashMap<IpAddr, (Item, Claimant<'a>)>,
-    interfaces: HashMap<&'a str, (usize, &'a WorkloadId)>,
-    local: Option<(usize, &'a NodeName)>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Claimant<'a> {
-    Workload(&'a WorkloadId),
-    Node(&'a NodeName),
-}
-
-impl std::fmt::Display for Claimant<'_> {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Workload(id) => write!(out, "workload {id}"),
-            Self::Node(name) => write!(out, "node {name}"),
-        }
-    }
-}
-
-impl<'a> Builder<'a> {
-    fn refuse(&mut self, item: Item, other: Option<Item>, fault: InventoryFault) {
-        self.errors.push(InventoryError { item, other, fault });
-    }
-
-    fn check_namespaces(&mut self, namespaces: &'a [Namespace]) {
-        for (index, namespace) in namespaces.iter().enumerate() {
-            let name = namespace.name();
-            if let Some(&first) = self.namespaces.get(name) {
-                let fault = InventoryFault::DuplicateNamespace(name.clone());
-                self.refuse(Item::Namespace(index), Some(Item::Namespace(first)), fault);
-            } else {
-                self.namespaces.insert(name, index);
-            }
-        }
-    }
-
-    fn check_workloads(&mut self, workloads: &'a [Arc<Workload>]) {
-        self.workloads.reserve(workloads.len());
-        self.addresses.reserve(workloads.len());
-        for (index, workload) in workloads.iter().enumerate() {
-            let item = Item::Workload(index);
-            if let Some(&first) = self.workloads.get(&workload.id) {
-                let fault = InventoryFault::DuplicateWorkload(workload.id.clone());
-                self.refuse(item, Some(Item::Workload(first)), fault);
-                continue;
-            }
-            self.workloads.insert(&workload.id, index);
-            if !self.namespaces.contains_key(&workload.id.namespace) {
-                let fault = InventoryFault::UnknownNamespace {
-                    workload: workload.id.clone(),
-                };
-                self.refuse(item, None, fault);
-            }
-            self.claim_addresses(item, Claimant::Workload(&workload.id), &workload.addresses);
-            if let Some(interface) = &workload.interface {
-                self.claim_interface(index, workload, interface);
-            }
-        }
-    }
-
-    fn claim_addresses(&mut self, item: Item, claimant: Claimant<'a>, addresses: &[IpAddr]) {
-        for &address in addresses {
-            if let Some(reason) = unusable_reason(address) {
-                let claimant = claimant.to_string();
-                let fault = InventoryFault::UnusableAddress {
-                    address,
-                    claimant,
-                    reason,
-                };
-                self.refuse(item, None, fault);
-            } else if let Some(&(other, owner)) = self.addresses.get(&address) {
-                let (claimant, owner) = (claimant.to_string(), owner.to_string());
-                let fault = InventoryFault::AddressClaimedTwice {
-                    address,
-                    claimant,
-                    owner,
-                };
-                self.refuse(item, Some(other), fault);
-            } else {
-                self.addresses.insert(address, (item, claimant));
-            }
-        }
-    }
-
-    fn claim_interface(&mut self, index: usize, workload: &'a Workload, interface: &'a str) {
-        let item = Item::Workload(index);
-        if let Some(&(other, owner)) = self.interfaces.get(interface) {
-            let fault = InventoryFault::InterfaceClaimedTwice {
-                interface: interface.to_owned(),
-                claimant: workload.id.clone(),
-                owner: owner.clone(),
-            };
-            self.refuse(item, Some(Item::Workload(other)), fault);
-        } else {
-            self.interfaces.insert(interface, (index, &workload.id));
-        }
-        let ipv4 = workload
-            .addresses
-            .iter()
-            .filter(|address| address.is_ipv4())
-            .count();
-        let ipv6 = workload.addresses.len() - ipv4;
-        if ipv4 > MAX_ENDPOINT_IPV4 || ipv6 > MAX_ENDPOINT_IPV6 {
-            let workload = workload.id.clone();
-            self.refuse(
-                item,
-                None,
-                InventoryFault::TooManyAddresses {
-                    workload,
-                    ipv4,
-                    ipv6,
-                },
-            );
-        }
-    }
-
-    fn check_nodes(&mut self, nodes: &'a [NodeEntry]) {
-        for (index, node) in nodes.iter().enumerate() {
-            let item = Item::Node(index);
-            if let Some(&first) = self.nodes.get(&node.name) {
-                let fault = InventoryFault::DuplicateNode(node.name.clone());
-                self.refuse(item, Some(Item::Node(first)), fault);
-                continue;
-            }
-            self.nodes.insert(&node.name, index);
-            self.claim_addresses(item, Claimant::Node(&node.name), &node.addresses);
-            if !node.local {
-                continue;
-            }
-            if let Some((other, owner)) = self.local {
-                let (claimant, owner) = (node.name.clone(), owner.clone());
-                let fault = InventoryFault::TwoLocalNodes { claimant, owner };
-                self.refuse(item, Some(Item::Node(other)), fault);
-            } else {
-                self.local = Some((index, &node.name));
-            }
-        }
     }
 }
 

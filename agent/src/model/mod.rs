@@ -4,6 +4,7 @@
 //! no file system and no runtime. `source` reads files, talks to Kubernetes and constructs the
 //! values. Every value has passed the checks of its type, so that its users need not repeat them.
 
+pub mod dispute;
 pub mod inventory;
 pub mod labels;
 pub mod lockdown;
@@ -18,6 +19,7 @@ pub mod selector;
 pub mod selector_parser;
 pub mod workload;
 
+pub use dispute::{Claimant, Confirmation, Dispute};
 pub use inventory::{Inventory, InventoryError, InventoryFault, Item};
 pub use labels::{LabelError, Labels};
 pub use lockdown::{Lockdown, LockedScope};

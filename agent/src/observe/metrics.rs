@@ -51,6 +51,8 @@ pub struct State {
     pub identities: u64,
     /// Policies.
     pub policies: u64,
+    /// Addresses that several claim, none of them with more right.
+    pub unknown_addresses: u64,
     /// Rows in the kernel's policy map.
     pub policy_rows: u64,
     /// The revision in force.

@@ -223,7 +223,13 @@ impl Compiler {
             let Some(info) = infos.get(&local.ifindex) else {
                 continue;
             };
-            let (ip4, ip6) = own_addresses(&info.workload);
+            // As the source of a packet, an address of another would be taken for the other.
+            let may_use = |address: &IpAddr| {
+                inputs.inventory.is_owner(&info.workload.id, *address)
+                    || inputs.inventory.is_unknown(*address)
+            };
+            let usable = info.workload.addresses.iter().filter(|it| may_use(it));
+            let (ip4, ip6) = address_record(usable);
             let endpoint = Endpoint {
                 ifindex: local.ifindex,
                 ip6,
@@ -311,7 +317,8 @@ fn lay_out(
         kinds.insert(kind.0);
         let asked = (rulebook, &resolver.kinds.declared);
         let laid_out = layouts.of(kind, asked, clock, numbers)?;
-        let first = workload.addresses.first();
+        let mut owned = workload.addresses.iter();
+        let first = owned.find(|address| inputs.inventory.is_owner(&workload.id, **address));
         let identity = first.and_then(|address| resolver.addresses.get(address));
         endpoints.insert(
             local.ifindex,
@@ -334,26 +341,27 @@ pub(super) fn slot_of(slot: NamespaceSlot) -> u16 {
 
 /// The own addresses for the endpoint record; the inventory refuses more than fit.
 pub(crate) fn own_addresses(workload: &Workload) -> ([Ip4; MAX_IP4], [Ip6; MAX_IP6]) {
+    address_record(workload.addresses.iter())
+}
+
+fn address_record<'a>(
+    addresses: impl Iterator<Item = &'a IpAddr>,
+) -> ([Ip4; MAX_IP4], [Ip6; MAX_IP6]) {
     let (mut ip4, mut ip6) = ([Ip4::default(); MAX_IP4], [Ip6::default(); MAX_IP6]);
-    let v4 = workload
-        .addresses
-        .iter()
-        .filter_map(|address| match address {
-            IpAddr::V4(address) => Some(Ip4::from_wire(address.octets())),
-            IpAddr::V6(_) => None,
-        });
-    let v6 = workload
-        .addresses
-        .iter()
-        .filter_map(|address| match address {
-            IpAddr::V6(address) => Some(Ip6::from_wire(address.octets())),
-            IpAddr::V4(_) => None,
-        });
-    ip4.iter_mut()
-        .zip(v4)
-        .for_each(|(slot, address)| *slot = address);
-    ip6.iter_mut()
-        .zip(v6)
-        .for_each(|(slot, address)| *slot = address);
+    let (mut free4, mut free6) = (ip4.iter_mut(), ip6.iter_mut());
+    for address in addresses {
+        match address {
+            IpAddr::V4(address) => {
+                if let Some(slot) = free4.next() {
+                    *slot = Ip4::from_wire(address.octets());
+                }
+            }
+            IpAddr::V6(address) => {
+                if let Some(slot) = free6.next() {
+                    *slot = Ip6::from_wire(address.octets());
+                }
+            }
+        }
+    }
     (ip4, ip6)
 }

@@ -13,6 +13,7 @@ use std::{
 
 use ipnet::IpNet;
 use ringfence_common::{
+    drop_reason::DropReason,
     ids::{ClassId, IdentityId, RuleSlot, TableId},
     mode::{Direction, Mode, Verdict},
     net::Port,
@@ -169,7 +170,9 @@ impl Evaluator {
             .collect();
         for workload in inventory.workloads.values() {
             for address in &workload.addresses {
-                if let Some((_, owner)) = owned.get_mut(address) {
+                if let Some((_, owner)) = owned.get_mut(address)
+                    && inventory.is_owner(&workload.id, *address)
+                {
                     *owner = Some(Arc::clone(workload));
                 }
             }
@@ -227,6 +230,13 @@ impl Evaluator {
         };
         if direction == Direction::Ingress && self.host_addresses.contains(&other) {
             return reserved(Verdict::Allow, RuleSlot::HOST_INGRESS);
+        }
+        if self.identity(other) == IdentityId::UNKNOWN {
+            return Side {
+                verdict: Verdict::Deny,
+                rule: DropReason::UnknownPeer.name().to_owned(),
+                policy: None,
+            };
         }
         let query = policy::Query {
             table,

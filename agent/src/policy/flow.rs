@@ -43,8 +43,7 @@ impl Register for Inventory {
     }
 
     fn owner(&self, address: IpAddr) -> Option<&Arc<Workload>> {
-        let mut workloads = self.workloads.values();
-        workloads.find(|workload| workload.addresses.contains(&address))
+        self.workload_with(address)
     }
 }
 

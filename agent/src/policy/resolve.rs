@@ -1,7 +1,7 @@
 //! Resolve: the identity of every address and prefix.
 //!
-//! Invariants: an address in the inventory has its owner's identity, whatever prefixes contain it.
-//! Every other address is `world`, with the policy prefixes that contain it. The reserved
+//! Invariants: an address in the inventory has its owner's identity, whatever prefixes contain it; one
+//! that several claim without an owner is `unknown`. Every other address is `world`, with the policy prefixes that contain it. The reserved
 //! identities are those without any prefix. The cost of an update follows what changed; its result
 //! depends on inventory and prefixes alone, except for the numbers.
 
@@ -24,7 +24,7 @@ use super::{
     workload_kinds::WorkloadKinds,
 };
 use crate::{
-    model::{Inventory, NodeEntry, Workload},
+    model::{Claimant, Inventory, NodeEntry, NodeName, Workload, WorkloadId},
     ordmap::Map,
     plan::Addresses,
 };
@@ -74,7 +74,7 @@ impl Resolver {
         if owners_changed {
             self.kinds.set_named(renamed);
             self.kinds.set_namespace_labels(inventory);
-            self.enter(&fresh, prefixes, numbers)?;
+            self.enter(inventory, &fresh, prefixes, numbers)?;
         }
         self.inventory = Some(Arc::clone(inventory));
         Ok(self.identities.settle())
@@ -119,34 +119,53 @@ impl Resolver {
             leaving.extend(change.old.cloned());
             fresh.workloads.extend(change.new);
         });
+        let contesting = contesting(before, now);
+        let mut again: BTreeSet<&WorkloadId> = BTreeSet::new();
+        again.extend(contesting.iter().filter_map(|claimant| match claimant {
+            Claimant::Workload(id) => Some(id),
+            Claimant::Node(_) => None,
+        }));
         let relabelled = relabelled_namespaces(before, now);
         if !relabelled.is_empty() || !renamed.is_empty() {
             for (id, workload) in &now.workloads {
-                let other = relabelled.contains(&id.namespace) || renamed.concern(workload);
-                if other && before.workloads.get(id) == Some(workload) {
-                    leaving.push(Arc::clone(workload));
-                    fresh.workloads.push(workload);
+                if relabelled.contains(&id.namespace) || renamed.concern(workload) {
+                    again.insert(id);
                 }
+            }
+        }
+        for id in again {
+            let held = now.workloads.get(id);
+            if let Some(workload) = held.filter(|now| before.workloads.get(id) == Some(*now)) {
+                leaving.push(Arc::clone(workload));
+                fresh.workloads.push(workload);
             }
         }
         for workload in &leaving {
             self.kinds.remove(workload);
-            self.remove_changed(&workload.addresses);
+            let own = |address: &IpAddr| {
+                before.is_owner(&workload.id, *address) || before.is_unknown(*address)
+            };
+            self.remove_changed(workload.addresses.iter().filter(|it| own(it)));
         }
-        if Arc::ptr_eq(&before.nodes, &now.nodes) {
+        if Arc::ptr_eq(&before.nodes, &now.nodes) && contesting.is_empty() {
             return;
         }
+        let contests = |name: &NodeName| contesting.contains(&Claimant::Node(name.clone()));
         for (name, node) in before.nodes.iter() {
-            if now.nodes.get(name) != Some(node) {
-                self.remove_changed(&node.addresses);
+            if now.nodes.get(name) != Some(node) || contests(name) {
+                let own = |address: &IpAddr| {
+                    before.is_owner_node(name, *address) || before.is_unknown(*address)
+                };
+                self.remove_changed(node.addresses.iter().filter(|it| own(it)));
             }
         }
         let new = now.nodes.iter();
-        let new = new.filter(|(name, node)| before.nodes.get(*name) != Some(*node));
+        let new =
+            new.filter(|(name, node)| before.nodes.get(*name) != Some(*node) || contests(name));
         fresh.nodes.extend(new.map(|(_, node)| node));
     }
 
-    fn remove_changed(&mut self, addresses: &[IpAddr]) {
+    fn remove_changed<'a>(&mut self, addresses: impl Iterator<Item = &'a IpAddr>) {
         for address in addresses {
             self.owners.remove(address);
             if let Some(identity) = self.addresses.remove(address) {
@@ -197,17 +216,23 @@ impl Resolver {
 
     fn enter(
         &mut self,
+        now: &Inventory,
         fresh: &Fresh<'_>,
         prefixes: &Prefixes,
         numbers: &mut Numbers,
     ) -> Result<(), Exhausted> {
         let mut placed: Vec<(IpAddr, IdentityId)> = Vec::new();
         let mut owners: Vec<(IpAddr, u64)> = Vec::new();
+        let mut unknown: BTreeSet<IpAddr> = BTreeSet::new();
         for workload in &fresh.workloads {
             let (number, kind) = self.kinds.add(workload);
             let owner = owner_hash(&workload.id);
-            owners.extend(workload.addresses.iter().map(|address| (*address, owner)));
             for address in &workload.addresses {
+                if !now.is_owner(&workload.id, *address) {
+                    unknown.extend(now.is_unknown(*address).then_some(*address));
+                    continue;
+                }
+                owners.push((*address, owner));
                 let owner = Owner::Workload(number, Arc::clone(&kind));
                 let cidrs = prefixes.containing(*address);
                 placed.push((*address, self.identities.take(owner, cidrs, numbers)?));
@@ -215,8 +240,12 @@ impl Resolver {
         }
         for node in &fresh.nodes {
             let owner = owner_hash(&node.addresses);
-            owners.extend(node.addresses.iter().map(|address| (*address, owner)));
             for address in &node.addresses {
+                if !now.is_owner_node(&node.name, *address) {
+                    unknown.extend(now.is_unknown(*address).then_some(*address));
+                    continue;
+                }
+                owners.push((*address, owner));
                 let owner = if node.local {
                     Owner::Host
                 } else {
@@ -226,6 +255,10 @@ impl Resolver {
                 placed.push((*address, self.identities.take(owner, cidrs, numbers)?));
             }
         }
+        // Without an entry, the address would be `world`.
+        placed.extend(unknown.iter().map(|it| (*it, IdentityId::UNKNOWN)));
+        let no_owner = owner_hash(&"no owner");
+        owners.extend(unknown.into_iter().map(|address| (address, no_owner)));
         add_all(&mut self.addresses, placed);
         add_all(&mut self.owners, owners);
         Ok(())
@@ -273,4 +306,14 @@ fn relabelled_namespaces<'a>(
             .is_some_and(|now| now != *namespace)
     });
     both.map(|(name, _)| name).collect()
+}
+
+/// The claimants of addresses whose claimants or owner changed.
+fn contesting(before: &Inventory, now: &Inventory) -> BTreeSet<Claimant> {
+    let mut contesting = BTreeSet::new();
+    now.disputed.since(&before.disputed, |change| {
+        let disputes = change.old.into_iter().chain(change.new);
+        contesting.extend(disputes.flat_map(|dispute| dispute.claimants().iter().cloned()));
+    });
+    contesting
 }

@@ -2,7 +2,9 @@
 //!
 //! Invariants: the content in force is always consistent as a whole. If a file is bad, or its new
 //! content conflicts with other files, its last good content stays in force, the error is reported
-//! at every reload until it is fixed, and other files are not affected. The content of a deleted
+//! at every reload until it is fixed, and other files are not affected. For an agent, an address that
+//! several workloads claim and a namespace that is not declared are no conflicts of files: what else the
+//! files say is taken, so that an inventory never stands still for one entry of it. The content of a deleted
 //! file is removed unless other files still depend on it. Unchanged files are not read again. If
 //! the inventory has not changed, it keeps its `Arc`; the same holds for the policies.
 
@@ -11,12 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::document::SourceError;
+use super::inventory_errors::{location, source_error, source_errors};
 use super::inventory_toml::{self, InventoryFragment};
 use super::limits::MAX_FILE_SIZE;
 use super::policy_file::PolicyFragment;
 use super::tracked_files::{Fragment, TrackedFile, TrackedFiles};
 use crate::model::{
-    Inventory, InventoryError, InventoryFault, Item, Lockdown, NamespaceName, Origin, PolicySet,
+    Inventory, InventoryError, InventoryFault, Lockdown, NamespaceName, Origin, PolicySet,
     check_namespaces,
 };
 
@@ -68,6 +71,10 @@ pub struct FileSet {
     inventory: Arc<Inventory>,
     policies: Arc<PolicySet>,
     locked: Arc<Vec<Lockdown>>,
+    /// Whether everything has to be consistent, entry by entry.
+    is_strict: bool,
+    /// What is wrong with entries of the inventory in force.
+    contested: Vec<SourceError>,
 }
 
 /// Files whose pending content is to be put into force together.
@@ -95,6 +102,13 @@ impl Selection {
     }
 }
 
+/// What would be in force.
+struct Proposal {
+    inventory: Arc<Inventory>,
+    policies: Arc<PolicySet>,
+    contested: Vec<SourceError>,
+}
+
 /// Why a selection cannot be put into force, and which files are involved.
 #[derive(Debug, Default)]
 struct Conflict {
@@ -112,7 +126,7 @@ impl FileSet {
         inventory: Vec<PathBuf>,
         policies: Vec<PathBuf>,
     ) -> Result<(Self, Reload), Vec<SourceError>> {
-        let (set, mut reload) = Self::load(inventory, policies);
+        let (set, mut reload) = Self::load(inventory, policies, true);
         if reload.errors.is_empty() {
             return Ok((set, reload));
         }
@@ -132,7 +146,7 @@ impl FileSet {
         inventory: Vec<PathBuf>,
         policies: Vec<PathBuf>,
     ) -> Result<(Self, Reload), Vec<SourceError>> {
-        let (set, reload) = Self::load(inventory, policies);
+        let (set, reload) = Self::load(inventory, policies, false);
         if set.can_start() {
             Ok((set, reload))
         } else {
@@ -140,13 +154,15 @@ impl FileSet {
         }
     }
 
-    fn load(inventory: Vec<PathBuf>, policies: Vec<PathBuf>) -> (Self, Reload) {
+    fn load(inventory: Vec<PathBuf>, policies: Vec<PathBuf>, is_strict: bool) -> (Self, Reload) {
         let mut set = Self {
             inventory_files: TrackedFiles::new(inventory),
             policy_files: TrackedFiles::new(policies),
             inventory: Arc::default(),
             policies: Arc::default(),
             locked: Arc::default(),
+            is_strict,
+            contested: Vec::new(),
         };
         let reload = set.reload();
         (set, reload)
@@ -224,13 +240,15 @@ impl FileSet {
         let mut errors: Vec<_> = self.inventory_files.errors().cloned().collect();
         errors.extend(self.policy_files.errors().cloned());
         errors.append(&mut conflicts);
+        errors.extend(self.contested.iter().cloned());
         let relocked = self.find_locked(&mut errors);
         errors.sort();
         errors.dedup();
-        let warnings = self
-            .inventory_files
-            .warnings()
-            .chain(self.policy_files.warnings());
+        let mut warnings: Vec<_> = self.inventory_files.warnings().cloned().collect();
+        warnings.extend(self.policy_files.warnings().cloned());
+        if !self.is_strict {
+            warnings.extend(self.without_subjects());
+        }
         Reload {
             changed: relocked
                 || !Arc::ptr_eq(&before_inventory, &self.inventory)
@@ -239,7 +257,7 @@ impl FileSet {
             policies: self.policies.clone(),
             locked: self.locked.clone(),
             errors,
-            warnings: warnings.cloned().collect(),
+            warnings,
         }
     }
 
@@ -253,11 +271,12 @@ impl FileSet {
         let mut errors = Vec::new();
         while !selection.is_empty() {
             match self.propose(&selection) {
-                Ok((inventory, policies)) => {
+                Ok(proposal) => {
                     self.inventory_files.commit(&selection.inventory);
                     self.policy_files.commit(&selection.policies);
-                    self.inventory = inventory;
-                    self.policies = policies;
+                    self.inventory = proposal.inventory;
+                    self.policies = proposal.policies;
+                    self.contested = proposal.contested;
                     break;
                 }
                 Err(conflict) => {
@@ -275,11 +294,24 @@ impl FileSet {
         errors
     }
 
-    /// The inventory and the policies that would be in force with this selection.
-    fn propose(&self, selection: &Selection) -> Result<(Arc<Inventory>, Arc<PolicySet>), Conflict> {
+    /// A warning about each policy whose namespace the inventory does not have: it has no subjects.
+    fn without_subjects(&self) -> impl Iterator<Item = SourceError> {
+        let is_checked = !self.inventory_files.roots().is_empty();
+        let unknown = is_checked
+            .then(|| check_namespaces(&self.policies, &self.inventory).err())
+            .flatten()
+            .unwrap_or_default();
+        unknown.into_iter().map(|error| {
+            let message = format!("{error}; until then it has no subjects");
+            SourceError::at_line(&error.origin.file, error.origin.line, message)
+        })
+    }
+
+    /// What would be in force with this selection.
+    fn propose(&self, selection: &Selection) -> Result<Proposal, Conflict> {
         let mut conflict = Conflict::default();
         let inventory = if selection.inventory.is_empty() {
-            Some(self.inventory.clone())
+            Some((self.inventory.clone(), self.contested.clone()))
         } else {
             self.propose_inventory(&selection.inventory, &mut conflict)
         };
@@ -288,10 +320,11 @@ impl FileSet {
         } else {
             self.propose_policies(&selection.policies, &mut conflict)
         };
-        let (Some(inventory), Some(policies)) = (inventory, policies) else {
+        let (Some((inventory, contested)), Some(policies)) = (inventory, policies) else {
             return Err(conflict);
         };
-        if !self.inventory_files.roots().is_empty()
+        if self.is_strict
+            && !self.inventory_files.roots().is_empty()
             && let Err(unknown) = check_namespaces(&policies, &inventory)
         {
             for error in &unknown {
@@ -308,61 +341,66 @@ impl FileSet {
             }
             return Err(conflict);
         }
-        Ok((inventory, policies))
+        Ok(Proposal {
+            inventory,
+            policies,
+            contested,
+        })
     }
 
+    /// The inventory, and what is wrong with entries of it.
     fn propose_inventory(
         &self,
         selection: &BTreeSet<PathBuf>,
         conflict: &mut Conflict,
-    ) -> Option<Arc<Inventory>> {
+    ) -> Option<(Arc<Inventory>, Vec<SourceError>)> {
         let parts: Vec<(&Path, &InventoryFragment)> =
             proposed(&self.inventory_files, selection).collect();
         let namespaces = parts.iter().flat_map(|(_, part)| &part.namespaces);
         let workloads = parts.iter().flat_map(|(_, part)| &part.workloads);
         let nodes = parts.iter().flat_map(|(_, part)| &part.nodes);
-        let built = Inventory::build(
-            namespaces.map(|declared| declared.item.clone()).collect(),
-            workloads.map(|declared| declared.item.clone()).collect(),
-            nodes.map(|declared| declared.item.clone()).collect(),
-        );
+        let namespaces = namespaces.map(|declared| declared.item.clone()).collect();
+        let workloads = workloads.map(|declared| declared.item.clone()).collect();
+        let nodes = nodes.map(|declared| declared.item.clone()).collect();
+        let built = if self.is_strict {
+            Inventory::build(namespaces, workloads, nodes).map(|inventory| (inventory, Vec::new()))
+        } else {
+            Inventory::build_contested(namespaces, workloads, nodes)
+        };
         match built {
-            Ok(inventory) if inventory == *self.inventory => Some(self.inventory.clone()),
-            Ok(inventory) => Some(Arc::new(inventory.based_on(&self.inventory))),
+            Ok((inventory, contested)) => {
+                let contested = source_errors(&parts, &contested);
+                let inventory = match inventory == *self.inventory {
+                    true => self.inventory.clone(),
+                    false => Arc::new(inventory.based_on(&self.inventory)),
+                };
+                Some((inventory, contested))
+            }
             Err(errors) => {
                 for error in &errors {
-                    self.note_inventory_error(&parts, error, conflict);
+                    self.involve(&parts, error, &mut conflict.involved);
+                    conflict.errors.extend(source_error(&parts, error));
                 }
                 None
             }
         }
     }
 
-    fn note_inventory_error(
+    /// Marks the files of an error about the inventory.
+    fn involve(
         &self,
         parts: &[(&Path, &InventoryFragment)],
         error: &InventoryError,
-        conflict: &mut Conflict,
+        involved: &mut Selection,
     ) {
-        let Some((path, line)) = location(parts, error.item) else {
-            return;
-        };
-        let mut message = error.to_string();
-        conflict.involved.inventory.insert(path.to_owned());
-        if let Some((other, other_line)) = error.other.and_then(|item| location(parts, item)) {
-            conflict.involved.inventory.insert(other.to_owned());
-            message = format!(
-                "{message} (the other is at {}:{other_line})",
-                other.display()
-            );
-        }
+        let items = std::iter::once(error.item).chain(error.other);
+        let paths = items.filter_map(|item| location(parts, item));
+        involved
+            .inventory
+            .extend(paths.map(|(path, _)| path.to_owned()));
         if let InventoryFault::UnknownNamespace { workload } = &error.fault {
-            self.involve_declaring_files(&workload.namespace, &mut conflict.involved);
+            self.involve_declaring_files(&workload.namespace, involved);
         }
-        let file = Arc::from(&*path.to_string_lossy());
-        conflict
-            .errors
-            .push(SourceError::at_line(&file, line, message));
     }
 
     /// Marks the files that declare a namespace now as involved: one of them is about to remove it.
@@ -424,31 +462,6 @@ fn proposed<'a, F: Fragment>(
         };
         chosen(entry).map(|fragment| (path.as_path(), &**fragment))
     })
-}
-
-/// The file and line of an item, given by its index in the concatenated fragments.
-fn location<'a>(parts: &[(&'a Path, &InventoryFragment)], item: Item) -> Option<(&'a Path, u32)> {
-    let (Item::Namespace(mut index) | Item::Workload(mut index) | Item::Node(mut index)) = item;
-    for (path, part) in parts {
-        let lines: Vec<u32> = match item {
-            Item::Namespace(_) => part
-                .namespaces
-                .iter()
-                .map(|declared| declared.line)
-                .collect(),
-            Item::Workload(_) => part
-                .workloads
-                .iter()
-                .map(|declared| declared.line)
-                .collect(),
-            Item::Node(_) => part.nodes.iter().map(|declared| declared.line).collect(),
-        };
-        match lines.get(index) {
-            Some(&line) => return Some((path, line)),
-            None => index -= lines.len(),
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod document;
 pub mod expected_flows;
 pub mod files;
 pub mod interfaces;
+mod inventory_errors;
 mod inventory_parts;
 pub mod inventory_toml;
 pub mod kubernetes;

@@ -14,6 +14,7 @@
 
 mod changes;
 mod clients;
+mod contradictions;
 mod exclusive;
 mod failures;
 mod interfaces;

@@ -406,6 +406,7 @@ fn a_sweep_removes_expired_entries_and_those_of_unknown_endpoints() {
         (0, u64::from(count)),
         "all have expired by then"
     );
+    assert_eq!(fence.usage().assured, 0, "the account is corrected");
     let flow = connection(false, 60_000);
     establish(&mut fence, &flow);
     assert_eq!(fence.assured(), 1, "there is room again");

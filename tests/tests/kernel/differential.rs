@@ -113,7 +113,7 @@ struct Run {
     /// Worlds begun.
     sets: AtomicU64,
     packets: AtomicU64,
-    /// A fence found a mismatch, so that the others need not go on.
+    /// A fence found a mismatch, so that the others can stop.
     has_failed: AtomicBool,
 }
 

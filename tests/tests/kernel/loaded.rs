@@ -174,10 +174,14 @@ impl Loaded {
         self.ct4.keys().count() + self.ct6.keys().count()
     }
 
-    /// The account of an endpoint.
+    /// The account of an endpoint, with the last sweep's correction.
     pub(crate) fn usage(&self, ifindex: u32) -> Usage {
-        let numbers = self.datapath.endpoint_numbers();
-        self.usages.get(&numbers[&ifindex].0, 0).unwrap()
+        let number = self.datapath.endpoint_numbers()[&ifindex].0;
+        let mut usage = self.usages.get(&number, 0).unwrap();
+        let excess = self.usage_sweep.get(&number, 0).unwrap();
+        usage.unreplied = usage.unreplied.wrapping_sub(excess.unreplied);
+        usage.assured = usage.assured.wrapping_sub(excess.assured);
+        usage
     }
 
     /// Entries in the unreplied tables that are not free.

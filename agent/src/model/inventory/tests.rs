@@ -102,9 +102,9 @@ fn an_address_claimed_twice_is_refused() {
     assert_eq!(
         refusals(two, vec![node("n", &["10.0.0.1"], false)]),
         [
-            "address 10.0.0.1 of workload shop/b already belongs to workload shop/a: expected one \
+            "address 10.0.0.1 of workload shop/b is claimed by workload shop/a, too: expected one \
              owner for each address",
-            "address 10.0.0.1 of node n already belongs to workload shop/a: expected one owner for \
+            "address 10.0.0.1 of node n is claimed by workload shop/a, too: expected one owner for \
              each address",
         ]
     );

@@ -158,6 +158,11 @@ fn state(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Err
             "Rows in the kernel's policy map",
             state.policy_rows,
         ),
+        (
+            "ringfence_unknown_addresses",
+            "Addresses that several workloads or nodes claim, without an owner",
+            state.unknown_addresses,
+        ),
         ("ringfence_revision", "Revision in force", state.revision),
     ] {
         let value = i64::try_from(value).unwrap_or(i64::MAX);

@@ -14,15 +14,23 @@ pub(super) enum PartyKind<'a> {
     Host(&'a NodeName),
     RemoteNode(&'a NodeName),
     World,
+    /// Several claim the address, and it has no owner.
+    Unknown,
 }
 
 impl<'a> PartyKind<'a> {
     pub(super) fn of(party: &Party<'a>, inventory: &'a Inventory) -> Self {
+        if inventory.is_unknown(party.address) {
+            return Self::Unknown;
+        }
         if let Some(workload) = party.workload {
             return Self::Workload(workload);
         }
         let mut nodes = inventory.nodes.values();
-        match nodes.find(|node| node.addresses.contains(&party.address)) {
+        match nodes.find(|node| {
+            node.addresses.contains(&party.address)
+                && inventory.is_owner_node(&node.name, party.address)
+        }) {
             Some(node) if node.local => Self::Host(&node.name),
             Some(node) => Self::RemoteNode(&node.name),
             None => Self::World,
@@ -37,6 +45,7 @@ impl fmt::Display for PartyKind<'_> {
             Self::Host(name) => write!(out, "node {name} (this node)"),
             Self::RemoteNode(name) => write!(out, "node {name}"),
             Self::World => out.write_str("world"),
+            Self::Unknown => out.write_str("unknown: several claim the address"),
         }
     }
 }

@@ -17,7 +17,10 @@ mod snippet;
 #[cfg(test)]
 mod tests;
 
-use ringfence_common::mode::{Direction, Verdict};
+use ringfence_common::{
+    drop_reason::DropReason,
+    mode::{Direction, Verdict},
+};
 
 use super::{
     evaluate::{Query, QueryError},
@@ -75,6 +78,7 @@ fn who(party: &Party<'_>, inventory: &Inventory) -> Who {
         PartyKind::Host(name) => (name.to_string(), WhoKind::Host),
         PartyKind::RemoteNode(name) => (name.to_string(), WhoKind::RemoteNode),
         PartyKind::World => ("world".to_owned(), WhoKind::World),
+        PartyKind::Unknown => ("unknown".to_owned(), WhoKind::Unknown),
     };
     let address = party.address.to_string();
     Who {
@@ -95,14 +99,17 @@ struct Case<'a> {
 impl<'a> Case<'a> {
     fn side(&self, own: &Party<'a>, other: &Party<'a>, direction: Direction) -> Side {
         if self.flow.is_to_itself() {
-            return reserved(direction, "own-address");
+            return reserved(direction, Verdict::Allow, "own-address");
         }
         let Some(subject) = own.workload else {
-            return reserved(direction, "not-a-workload");
+            return reserved(direction, Verdict::Allow, "not-a-workload");
         };
         let stands = PartyKind::of(other, self.inventory);
         if direction == Direction::Ingress && matches!(stands, PartyKind::Host(_)) {
-            return reserved(direction, "host-ingress");
+            return reserved(direction, Verdict::Allow, "host-ingress");
+        }
+        if matches!(stands, PartyKind::Unknown) {
+            return reserved(direction, Verdict::Deny, DropReason::UnknownPeer.name());
         }
         let flow_side = FlowSide {
             inventory: self.inventory,
@@ -209,10 +216,10 @@ fn decider_view(ranked: &RankedRule<'_>) -> Decider {
 }
 
 /// Verdicts that are made before policies are evaluated.
-fn reserved(direction: Direction, rule: &str) -> Side {
+fn reserved(direction: Direction, verdict: Verdict, rule: &str) -> Side {
     Side {
         direction,
-        verdict: Verdict::Allow,
+        verdict,
         rule: rule.to_owned(),
         policy: None,
         decider: None,

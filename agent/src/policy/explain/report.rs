@@ -52,6 +52,8 @@ pub enum WhoKind {
     RemoteNode,
     /// Neither.
     World,
+    /// Several claim the address, and it has no owner.
+    Unknown,
 }
 
 /// The verdict of one end, with its reasons.

@@ -1,5 +1,6 @@
 //! Which content is in force when files change, break, conflict, are deleted and are restored.
 
+mod contested;
 mod lockdown;
 
 use std::fs;
@@ -247,7 +248,7 @@ fn an_error_about_an_address_conflict_names_both_places() {
     setup.write("i/c.toml", &workload("c", "10.0.0.1"));
     assert_eq!(
         setup.refusal(),
-        "i/c.toml:1:1: address 10.0.0.1 of workload shop/c already belongs to workload shop/b: \
+        "i/c.toml:1:1: address 10.0.0.1 of workload shop/c is claimed by workload shop/b, too: \
          expected one owner for each address (the other is at i/b.toml:1)"
     );
     assert_eq!(setup.workloads(), ["shop/b"]);

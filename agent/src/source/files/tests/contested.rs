@@ -1,0 +1,111 @@
+//! An agent takes what files say, entry by entry, though one entry contradicts others.
+
+use super::*;
+
+impl Setup {
+    /// The same files, as an agent reads them.
+    fn of_an_agent(files: &[(&str, &str)]) -> Self {
+        let Self { directory, .. } = Self::new(files);
+        let paths = |kind: &str| vec![directory.path().join(kind)];
+        let (set, reload) = FileSet::load_lenient(paths("i"), paths("p")).unwrap();
+        assert_eq!(reload.errors, []);
+        Self { directory, set }
+    }
+}
+
+fn texts(errors: &[SourceError]) -> Vec<String> {
+    let name = |error: &SourceError| {
+        let file = error.file.rsplit('/').next().unwrap();
+        format!("{file}:{}: {}", error.line, error.message)
+    };
+    errors.iter().map(name).collect()
+}
+
+#[test]
+fn an_inventory_changes_though_a_policy_is_for_a_namespace_that_is_gone() {
+    let mut setup = Setup::of_an_agent(&[
+        ("i/a.toml", SHOP),
+        ("i/ghost.toml", "[[namespace]]\nname = \"ghost\"\n"),
+        (
+            "p/a.toml",
+            "[[policy]]\nname = \"a\"\nnamespace = \"ghost\"\nsubject = \"\"\n",
+        ),
+    ]);
+    fs::remove_file(setup.path("i/ghost.toml")).unwrap();
+    setup.write("i/b.toml", &workload("b", "10.0.0.1"));
+    let reload = setup.set.reload();
+    assert_eq!(reload.errors, []);
+    assert_eq!(setup.workloads(), ["shop/b"]);
+    assert_eq!(setup.names(), ["ghost/a"], "it has no subjects");
+    let warning = "a.toml:1: policy ghost/a is for the unknown namespace ghost: expected a \
+                   [[namespace]] with that name in the inventory; until then it has no subjects";
+    assert_eq!(texts(&reload.warnings), [warning]);
+    setup.write("i/c.toml", &workload("c", "10.0.0.2"));
+    assert_eq!(texts(&setup.set.reload().warnings), [warning], "it lasts");
+    assert_eq!(setup.workloads(), ["shop/b", "shop/c"]);
+    setup.write("i/ghost.toml", "[[namespace]]\nname = \"ghost\"\n");
+    assert_eq!(setup.set.reload().warnings, []);
+}
+
+#[test]
+fn a_workload_of_an_undeclared_namespace_is_taken_with_one_without_labels() {
+    let mut setup = Setup::of_an_agent(&[("i/a.toml", SHOP)]);
+    let lost = "[[workload]]\nname = \"x\"\nnamespace = \"ghost\"\naddresses = [\"10.0.0.9\"]\n";
+    setup.write("i/b.toml", &(workload("b", "10.0.0.1") + lost));
+    let reload = setup.set.reload();
+    assert_eq!(
+        texts(&reload.errors),
+        [
+            "b.toml:5: workload ghost/x is in the unknown namespace ghost: expected a [[namespace]] \
+             with that name"
+        ]
+    );
+    assert_eq!(setup.workloads(), ["ghost/x", "shop/b"]);
+    assert_eq!(setup.set.inventory().namespaces.len(), 2);
+    setup.write("i/ghost.toml", "[[namespace]]\nname = \"ghost\"\n");
+    assert_eq!(setup.set.reload().errors, []);
+}
+
+#[test]
+fn an_address_that_two_claim_is_nobodys_and_other_changes_are_taken() {
+    let mut setup =
+        Setup::of_an_agent(&[("i/a.toml", SHOP), ("i/b.toml", &workload("b", "10.0.0.1"))]);
+    let address = "10.0.0.1".parse().unwrap();
+    setup.write("i/c.toml", &workload("c", "10.0.0.1"));
+    setup.write("i/d.toml", &workload("d", "10.0.0.4"));
+    let error = "c.toml:1: address 10.0.0.1 of workload shop/c is claimed by workload shop/b, too: \
+                 expected one owner for each address (the other is at ";
+    let first = setup.set.reload();
+    assert!(texts(&first.errors)[0].starts_with(error), "{first:?}");
+    assert_eq!(first.errors.len(), 1);
+    assert_eq!(setup.workloads(), ["shop/b", "shop/c", "shop/d"]);
+    assert!(setup.set.inventory().is_unknown(address));
+    assert_eq!(setup.set.reload().errors, first.errors, "it lasts");
+    // One of them runs on this node.
+    let local = workload("c", "10.0.0.1") + "interface = \"rf-c\"\n";
+    setup.write("i/c.toml", &local);
+    assert_eq!(setup.set.reload().errors.len(), 1);
+    assert!(!setup.set.inventory().is_unknown(address));
+    assert!(
+        setup
+            .set
+            .inventory()
+            .is_owner(&"shop/c".parse().unwrap(), address)
+    );
+    fs::remove_file(setup.path("i/b.toml")).unwrap();
+    assert_eq!(setup.set.reload().errors, []);
+    assert_eq!(setup.workloads(), ["shop/c", "shop/d"]);
+}
+
+#[test]
+fn of_many_errors_the_first_are_listed() {
+    let mut setup = Setup::of_an_agent(&[("i/a.toml", SHOP)]);
+    let many: String = (0..300)
+        .map(|number| workload(&format!("w{number}"), &format!("10.0.{}.1", number / 2)))
+        .collect();
+    setup.write("i/b.toml", &many);
+    let errors = setup.set.reload().errors;
+    assert_eq!(errors.len(), 100);
+    assert!(errors[99].message.ends_with("(and 50 more such errors)"));
+    assert_eq!(setup.workloads().len(), 300);
+}
