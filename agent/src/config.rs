@@ -14,11 +14,12 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-use crate::model::{ModeName, NamespaceName, NodeName};
+use crate::model::{DEFAULT_BUDGET, ModeName, NamespaceName, Needs, NodeName};
 use crate::source::SourceError;
 use crate::source::document::{Document, decode};
 use crate::source::limits::MAX_FILE_SIZE;
 
+mod budgets;
 mod timeouts;
 
 pub use timeouts::Timeouts;
@@ -49,6 +50,9 @@ pub struct Config {
     /// `[timeouts]`: conntrack timeouts in seconds, by protocol and state. Absent keys have built-in
     /// defaults.
     pub timeouts: Timeouts,
+    /// `[budgets]`: what the policies of one namespace may need: `rules`, `selectors`, `cidrs` and `rows`.
+    /// Absent keys have built-in defaults.
+    pub budget: Needs,
     /// `attach`: `"auto"` uses tcx where the kernel has it, `"clsact"` never does. Default auto.
     pub force_clsact: bool,
     /// `allow-uplink`: whether the device of a default route may have a fence. Default false.
@@ -140,6 +144,8 @@ struct RawConfig {
     maps: Option<Spanned<MapCapacities>>,
     #[serde(default)]
     timeouts: timeouts::RawTimeouts,
+    #[serde(default)]
+    budgets: budgets::RawBudgets,
     attach: Option<Text>,
     #[serde(default)]
     allow_uplink: bool,
@@ -242,6 +248,7 @@ impl Config {
             metrics: reader.metrics(raw.metrics),
             maps: reader.maps(raw.maps),
             timeouts: timeouts::read(reader.document, &raw.timeouts),
+            budget: budgets::read(reader.document, raw.budgets),
             force_clsact: reader.attach(raw.attach),
             allow_uplink: raw.allow_uplink,
             debug_kernel_log: raw.debug_kernel_log,
@@ -266,6 +273,7 @@ impl Default for Config {
             metrics: Metrics::default(),
             maps: MapCapacities::default(),
             timeouts: Timeouts::new(),
+            budget: DEFAULT_BUDGET,
             force_clsact: false,
             allow_uplink: false,
             debug_kernel_log: false,

@@ -54,9 +54,12 @@ pub(super) struct Sources {
 
 impl Sources {
     pub(super) fn load(config: &Config) -> Result<Self, AppError> {
-        let (files, first) =
-            FileSet::load_lenient(config.inventory.clone(), config.policies.clone())
-                .map_err(AppError::Invalid)?;
+        let (files, first) = FileSet::load_lenient(
+            config.inventory.clone(),
+            config.policies.clone(),
+            config.budget,
+        )
+        .map_err(AppError::Invalid)?;
         for problem in &first.errors {
             error!("{problem}");
         }

@@ -47,6 +47,9 @@ fn every_key_is_read() {
         listen = "[::1]:1"
         [maps]
         policy = 7
+        [budgets]
+        rules = 8
+        rows = 9
         "#,
     )
     .unwrap();
@@ -72,6 +75,12 @@ fn every_key_is_read() {
     );
     assert_eq!(config.metrics.listen.port(), 1);
     assert_eq!(config.maps.policy, Some(7));
+    let budget = crate::model::Needs {
+        rules: 8,
+        rows: 9,
+        ..DEFAULT_BUDGET
+    };
+    assert_eq!(config.budget, budget);
     assert!(config.allow_uplink && config.debug_kernel_log);
 }
 
@@ -101,6 +110,10 @@ fn errors_have_the_position_and_what_was_expected() {
         (
             "[maps]\npolicy = 0",
             "1:1: capacity policy is 0: expected at least 1",
+        ),
+        (
+            "[budgets]\nrules = 0",
+            "2:9: not a budget: expected at least 1",
         ),
         (
             "run-dir = \"\"",

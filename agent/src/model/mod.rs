@@ -4,6 +4,7 @@
 //! no file system and no runtime. `source` reads files, talks to Kubernetes and constructs the
 //! values. Every value has passed the checks of its type, so that its users need not repeat them.
 
+pub mod budget;
 pub mod dispute;
 pub mod inventory;
 pub mod labels;
@@ -19,6 +20,7 @@ pub mod selector;
 pub mod selector_parser;
 pub mod workload;
 
+pub use budget::{DEFAULT_BUDGET, Needs, OverBudget, within_budget};
 pub use dispute::{Claimant, Confirmation, Dispute};
 pub use inventory::{Inventory, InventoryError, InventoryFault, Item};
 pub use labels::{LabelError, Labels};

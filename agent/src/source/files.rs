@@ -19,8 +19,8 @@ use super::limits::MAX_FILE_SIZE;
 use super::policy_file::PolicyFragment;
 use super::tracked_files::{Fragment, TrackedFile, TrackedFiles};
 use crate::model::{
-    Inventory, InventoryError, InventoryFault, Lockdown, NamespaceName, Origin, PolicySet,
-    check_namespaces,
+    DEFAULT_BUDGET, Inventory, InventoryError, InventoryFault, Lockdown, NamespaceName, Needs,
+    Origin, OverBudget, PolicySet, check_namespaces, within_budget,
 };
 
 impl Fragment for InventoryFragment {
@@ -73,8 +73,12 @@ pub struct FileSet {
     locked: Arc<Vec<Lockdown>>,
     /// Whether everything has to be consistent, entry by entry.
     is_strict: bool,
+    /// What each namespace's policies may need.
+    budget: Needs,
     /// What is wrong with entries of the inventory in force.
     contested: Vec<SourceError>,
+    /// Policies that their namespace has no budget for.
+    over_budget: Vec<SourceError>,
 }
 
 /// Files whose pending content is to be put into force together.
@@ -107,6 +111,7 @@ struct Proposal {
     inventory: Arc<Inventory>,
     policies: Arc<PolicySet>,
     contested: Vec<SourceError>,
+    over_budget: Vec<SourceError>,
 }
 
 /// Why a selection cannot be put into force, and which files are involved.
@@ -126,7 +131,7 @@ impl FileSet {
         inventory: Vec<PathBuf>,
         policies: Vec<PathBuf>,
     ) -> Result<(Self, Reload), Vec<SourceError>> {
-        let (set, mut reload) = Self::load(inventory, policies, true);
+        let (set, mut reload) = Self::load(inventory, policies, DEFAULT_BUDGET, true);
         if reload.errors.is_empty() {
             return Ok((set, reload));
         }
@@ -137,16 +142,17 @@ impl FileSet {
         Err(reload.errors)
     }
 
-    /// Reads all files for the first time, for an agent that starts: bad policy files are reported
-    /// and the others are put into force.
+    /// Reads all files for the first time, for an agent that starts: bad policy files, and policies
+    /// beyond the budget of their namespace, are reported and the others are put into force.
     ///
     /// # Errors
     /// All errors of the files, if the inventory is bad or a configured path cannot be read.
     pub fn load_lenient(
         inventory: Vec<PathBuf>,
         policies: Vec<PathBuf>,
+        budget: Needs,
     ) -> Result<(Self, Reload), Vec<SourceError>> {
-        let (set, reload) = Self::load(inventory, policies, false);
+        let (set, reload) = Self::load(inventory, policies, budget, false);
         if set.can_start() {
             Ok((set, reload))
         } else {
@@ -154,7 +160,12 @@ impl FileSet {
         }
     }
 
-    fn load(inventory: Vec<PathBuf>, policies: Vec<PathBuf>, is_strict: bool) -> (Self, Reload) {
+    fn load(
+        inventory: Vec<PathBuf>,
+        policies: Vec<PathBuf>,
+        budget: Needs,
+        is_strict: bool,
+    ) -> (Self, Reload) {
         let mut set = Self {
             inventory_files: TrackedFiles::new(inventory),
             policy_files: TrackedFiles::new(policies),
@@ -162,7 +173,9 @@ impl FileSet {
             policies: Arc::default(),
             locked: Arc::default(),
             is_strict,
+            budget,
             contested: Vec::new(),
+            over_budget: Vec::new(),
         };
         let reload = set.reload();
         (set, reload)
@@ -240,7 +253,7 @@ impl FileSet {
         let mut errors: Vec<_> = self.inventory_files.errors().cloned().collect();
         errors.extend(self.policy_files.errors().cloned());
         errors.append(&mut conflicts);
-        errors.extend(self.contested.iter().cloned());
+        errors.extend(self.contested.iter().chain(&self.over_budget).cloned());
         let relocked = self.find_locked(&mut errors);
         errors.sort();
         errors.dedup();
@@ -277,6 +290,7 @@ impl FileSet {
                     self.inventory = proposal.inventory;
                     self.policies = proposal.policies;
                     self.contested = proposal.contested;
+                    self.over_budget = proposal.over_budget;
                     break;
                 }
                 Err(conflict) => {
@@ -316,11 +330,12 @@ impl FileSet {
             self.propose_inventory(&selection.inventory, &mut conflict)
         };
         let policies = if selection.policies.is_empty() {
-            Some(self.policies.clone())
+            Some((self.policies.clone(), self.over_budget.clone()))
         } else {
             self.propose_policies(&selection.policies, &mut conflict)
         };
-        let (Some((inventory, contested)), Some(policies)) = (inventory, policies) else {
+        let (Some((inventory, contested)), Some((policies, over_budget))) = (inventory, policies)
+        else {
             return Err(conflict);
         };
         if self.is_strict
@@ -345,6 +360,7 @@ impl FileSet {
             inventory,
             policies,
             contested,
+            over_budget,
         })
     }
 
@@ -416,15 +432,26 @@ impl FileSet {
         }
     }
 
+    /// The policies, and errors about those that their namespace has no budget for.
     fn propose_policies(
         &self,
         selection: &BTreeSet<PathBuf>,
         conflict: &mut Conflict,
-    ) -> Option<Arc<PolicySet>> {
+    ) -> Option<(Arc<PolicySet>, Vec<SourceError>)> {
         let parts = proposed(&self.policy_files, selection);
         match PolicySet::build(parts.flat_map(|(_, part)| part.policies.iter().cloned())) {
-            Ok(policies) if policies == *self.policies => Some(self.policies.clone()),
-            Ok(policies) => Some(Arc::new(policies)),
+            Ok(policies) => {
+                let (policies, over) = within_budget(&policies, &self.policies, self.budget);
+                let error = |over: &OverBudget| {
+                    let Origin { file, line } = &over.policy.origin;
+                    SourceError::at_line(file, *line, over)
+                };
+                let policies = match policies == *self.policies {
+                    true => self.policies.clone(),
+                    false => Arc::new(policies),
+                };
+                Some((policies, over.iter().map(error).collect()))
+            }
             Err(duplicates) => {
                 for error in &duplicates {
                     for origin in [&error.first, &error.second] {

@@ -208,3 +208,17 @@ fn an_endpoint_may_not_use_an_address_of_its_node() {
     assert_eq!(record((true, 1)), [second, unused, unused]);
     assert_eq!(record((false, 1)), [first, second, unused], "elsewhere");
 }
+
+#[test]
+fn an_address_stays_with_its_owner_when_another_claimant_is_relabelled() {
+    let mut compiler = Compiler::default();
+    for label in [1, 2] {
+        let claims = vec![(vec![1], true, 0), (vec![1], false, label)];
+        let inventory = Arc::new(inventory(&text(&claims, (true, 6))));
+        let compiled = compile(&mut compiler, &inventory);
+        let identities = identities(&compiled);
+        let identity = identities[&"10.0.0.1".parse::<IpAddr>().unwrap()].clone();
+        let labels = identity.unwrap().workload().unwrap().labels.clone();
+        assert_eq!(labels.get("app"), Some("l0"), "{label}");
+    }
+}

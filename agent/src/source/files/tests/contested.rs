@@ -5,9 +5,13 @@ use super::*;
 impl Setup {
     /// The same files, as an agent reads them.
     fn of_an_agent(files: &[(&str, &str)]) -> Self {
+        Self::with_budget(files, DEFAULT_BUDGET)
+    }
+
+    fn with_budget(files: &[(&str, &str)], budget: Needs) -> Self {
         let Self { directory, .. } = Self::new(files);
         let paths = |kind: &str| vec![directory.path().join(kind)];
-        let (set, reload) = FileSet::load_lenient(paths("i"), paths("p")).unwrap();
+        let (set, reload) = FileSet::load_lenient(paths("i"), paths("p"), budget).unwrap();
         assert_eq!(reload.errors, []);
         Self { directory, set }
     }
@@ -108,4 +112,34 @@ fn of_many_errors_the_first_are_listed() {
     assert_eq!(errors.len(), 100);
     assert!(errors[99].message.ends_with("(and 50 more such errors)"));
     assert_eq!(setup.workloads().len(), 300);
+}
+
+#[test]
+fn a_policy_beyond_the_budget_of_its_namespace_does_not_hold_back_others() {
+    let rules = "[[policy.ingress]]\n";
+    let budget = Needs {
+        rules: 3,
+        ..DEFAULT_BUDGET
+    };
+    let mut setup = Setup::with_budget(
+        &[
+            ("i/a.toml", SHOP),
+            ("p/m.toml", &policy("m", &rules.repeat(2))),
+        ],
+        budget,
+    );
+    let both = policy("a", &rules.repeat(2)) + &policy("b", rules);
+    setup.write("p/a.toml", &both);
+    let reload = setup.set.reload();
+    let errors = texts(&reload.errors);
+    assert!(
+        errors[0].starts_with("a.toml:1: policy shop/a exceeds the budget"),
+        "{errors:?}"
+    );
+    assert_eq!(errors.len(), 1);
+    assert_eq!(setup.names(), ["shop/b", "shop/m"]);
+    assert_eq!(texts(&setup.set.reload().errors), errors, "it lasts");
+    fs::remove_file(setup.path("p/m.toml")).unwrap();
+    setup.write("p/z.toml", "");
+    assert_eq!(setup.set.reload().errors, []);
 }

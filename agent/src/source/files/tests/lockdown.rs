@@ -16,7 +16,8 @@ impl Start {
             fs::write(directory.path().join(name), text).unwrap();
         }
         let (set, first) =
-            FileSet::load_lenient(vec![], vec![directory.path().to_owned()]).unwrap();
+            FileSet::load_lenient(vec![], vec![directory.path().to_owned()], DEFAULT_BUDGET)
+                .unwrap();
         Self {
             directory,
             set,
@@ -116,8 +117,8 @@ fn a_bad_inventory_or_a_missing_path_fails_the_first_load() {
     let directory = TempDir::new().unwrap();
     let (inventory, missing) = (directory.path().join("i.toml"), directory.path().join("m"));
     fs::write(&inventory, "x").unwrap();
-    assert!(FileSet::load_lenient(vec![inventory.clone()], vec![]).is_err());
+    assert!(FileSet::load_lenient(vec![inventory.clone()], vec![], DEFAULT_BUDGET).is_err());
     fs::write(&inventory, SHOP).unwrap();
-    assert!(FileSet::load_lenient(vec![inventory.clone()], vec![]).is_ok());
-    assert!(FileSet::load_lenient(vec![inventory], vec![missing]).is_err());
+    assert!(FileSet::load_lenient(vec![inventory.clone()], vec![], DEFAULT_BUDGET).is_ok());
+    assert!(FileSet::load_lenient(vec![inventory], vec![missing], DEFAULT_BUDGET).is_err());
 }

@@ -1,0 +1,97 @@
+//! What counts, and who has to yield.
+
+use super::*;
+use crate::source::policy_toml;
+
+fn policies(text: &str) -> PolicySet {
+    PolicySet::build(policy_toml::parse("p.toml", text).unwrap().policies).unwrap()
+}
+
+/// A policy with so many rules, of one peer each.
+fn policy(namespace: &str, name: &str, rules: usize) -> String {
+    let head = format!(
+        "[[policy]]\nname = \"{name}\"\nnamespace = \"{namespace}\"\nsubject = \"app=a\"\n"
+    );
+    head + &"[[policy.ingress]]\nfrom = [{ pods = \"app=b\" }]\n".repeat(rules)
+}
+
+const TEN: Needs = Needs {
+    rules: 10,
+    ..DEFAULT_BUDGET
+};
+
+fn names(set: &PolicySet) -> Vec<String> {
+    set.iter()
+        .map(|policy| {
+            let rules = policy.ingress.as_ref().map_or(0, Vec::len);
+            format!("{} {rules}", policy.id())
+        })
+        .collect()
+}
+
+fn refused(over: &[OverBudget]) -> Vec<String> {
+    over.iter().map(|it| it.policy.id().to_string()).collect()
+}
+
+#[test]
+fn needs_are_those_of_the_policy_as_written() {
+    let of = |rules: &str| {
+        let head = "[[policy]]\nname = \"a\"\nnamespace = \"shop\"\nsubject = \"app=a\"\n";
+        let set = policies(&format!("{head}{rules}"));
+        let needs = Needs::of(set.iter().next().unwrap());
+        (needs.rules, needs.selectors, needs.cidrs, needs.rows)
+    };
+    assert_eq!(of("ingress = []\n"), (0, 1, 0, 0));
+    let any = "[[policy.ingress]]\n";
+    assert_eq!(of(any), (1, 1, 0, 1), "every peer and port");
+    let peers = "[[policy.egress]]\nto = [{ pods = \"a=b\" }, { namespaces = \"c=d\", pods = \"e\" }, \
+                 { cidr = \"10.0.0.0/8\", except = [\"10.1.0.0/16\", \"10.2.0.0/16\"] }, \
+                 { entity = \"host\" }]\n";
+    assert_eq!(of(peers), (1, 4, 3, 6));
+    let ports = "ports = [\"tcp\", \"udp/53\", \"tcp/1-65535\", \"tcp/1024-2047\", \"http\"]\n";
+    assert_eq!(
+        of(&format!("{peers}{ports}")),
+        (1, 4, 3, 6 * (1 + 1 + 16 + 1 + 1))
+    );
+}
+
+#[test]
+fn of_new_policies_the_first_by_name_are_within_budget_and_other_namespaces_are_not_concerned() {
+    let text = policy("shop", "a", 6) + &policy("shop", "b", 6) + &policy("shop", "c", 4);
+    let proposed = policies(&(text + &policy("lab", "z", 10)));
+    let (within, over) = within_budget(&proposed, &PolicySet::default(), TEN);
+    assert_eq!(names(&within), ["lab/z 10", "shop/a 6", "shop/c 4"]);
+    assert_eq!(refused(&over), ["shop/b"]);
+    assert_eq!(
+        over[0].to_string(),
+        "policy shop/b exceeds the budget of its namespace, which would need 12 rules, 14 selectors, 0 \
+         prefixes and 12 rows, and may 10 rules, 8192 selectors, 12288 prefixes and 49152 rows: it is not in \
+         force; expected fewer, or more under [budgets] in the configuration"
+    );
+}
+
+#[test]
+fn what_is_in_force_stays_and_a_larger_version_is_refused() {
+    let held = policies(&(policy("shop", "m", 6) + &policy("shop", "n", 4)));
+    let proposed =
+        policies(&(policy("shop", "a", 1) + &policy("shop", "m", 6) + &policy("shop", "n", 5)));
+    let (within, over) = within_budget(&proposed, &held, TEN);
+    assert_eq!(names(&within), ["shop/m 6", "shop/n 4"]);
+    assert_eq!(refused(&over), ["shop/a", "shop/n"]);
+    assert!(!over[0].has_earlier && over[1].has_earlier);
+    // A smaller one makes room, and one that is gone too.
+    let smaller = policies(&(policy("shop", "m", 5) + &policy("shop", "n", 5)));
+    assert_eq!(within_budget(&smaller, &held, TEN).1, []);
+    let gone = policies(&(policy("shop", "a", 6) + &policy("shop", "n", 4)));
+    assert_eq!(within_budget(&gone, &held, TEN).1, []);
+}
+
+#[test]
+fn a_namespace_beyond_its_budget_may_shrink() {
+    let held = policies(&(policy("shop", "m", 12) + &policy("shop", "n", 4)));
+    let smaller = policies(&(policy("shop", "m", 11) + &policy("shop", "n", 4)));
+    let (within, over) = within_budget(&smaller, &held, TEN);
+    assert_eq!((names(&within), over), (names(&smaller), vec![]));
+    let larger = policies(&(policy("shop", "m", 12) + &policy("shop", "n", 5)));
+    assert_eq!(refused(&within_budget(&larger, &held, TEN).1), ["shop/n"]);
+}
