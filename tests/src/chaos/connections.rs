@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::network::{KEPT_PORT, SOON};
+use super::hosts::KEPT_PORT;
+use super::network::SOON;
 use crate::stream::{Delivery, End, Stream};
 use crate::topology::Workload;
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 
-use super::network::{DENIED_PORTS, Hosts, OPEN_PORT, SOON};
+use super::hosts::{DENIED_PORTS, Hosts, OPEN_PORT};
+use super::network::SOON;
 use crate::probe::{Outcome, Probe, run_all};
 use crate::server::{Proto, Server};
 use crate::topology::Workload;

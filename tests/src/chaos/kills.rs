@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::sys::signal::Signal;
 
-use super::network::{Network, recreated_slots};
+use super::hosts::recreated_slots;
+use super::network::Network;
 use super::phase::Phase;
 use super::progress::{LogFrom, PUBLISHED, Progress};
 use super::traffic::{Outcome as TrafficOutcome, Traffic, TrafficSpec};

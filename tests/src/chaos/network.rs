@@ -1,111 +1,24 @@
-//! The node under chaos: who is there, what policy says about them, and the agent's files.
+//! The node with its agent, and the files from which the agent has its desired state.
 //!
 //! Modes are set at run time and the configured default is `observe`: an agent that loses them lets
 //! denied packets through.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::desired::{Desired, namespaces};
+use super::hosts::{Hosts, SLOTS, add_slots, slot_indices};
 use crate::agent::{Agent, AgentSpec};
-use crate::inventory::{Attributes, InventoryBuilder};
-use crate::server::{Proto, Server};
-use crate::topology::{Node, Workload};
+use crate::topology::Node;
 use crate::wait::eventually;
 
 /// Deadline for what must happen, generous for a busy machine.
 pub(super) const SOON: Duration = Duration::from_secs(20);
 /// As long as an agent may take to start on a busy machine.
 const START: Duration = Duration::from_secs(120);
-/// Interfaces that come and go.
-pub(super) const SLOTS: usize = 8;
-/// The port of connections that stay.
-pub(super) const KEPT_PORT: u16 = 7001;
-/// The port of permitted datagrams.
-pub(super) const DATAGRAM_PORT: u16 = 7003;
-/// The port to which new connections are made.
-pub(super) const OPEN_PORT: u16 = 8080;
-/// Ports of the server to which policy allows nothing.
-pub(super) const DENIED_PORTS: [(Proto, u16); 2] = [(Proto::Tcp, 8081), (Proto::Udp, 9005)];
-
-/// The node and its workloads.
-#[derive(Debug)]
-pub(super) struct Hosts {
-    /// Has connections to the server.
-    pub(super) client: Workload,
-    pub(super) server: Workload,
-    /// May reach neither server nor vault.
-    pub(super) peer: Workload,
-    /// Nothing may reach it.
-    pub(super) vault: Workload,
-    /// Two of a namespace whose mode changes; nothing may reach the cell.
-    pub(super) guest: Workload,
-    pub(super) cell: Workload,
-    pub(super) node: Node,
-    /// Serves at the server, the client and the peer.
-    pub(super) servers: [Server; 2],
-}
-
-impl Hosts {
-    fn new(node: Node) -> Result<Self> {
-        let (client, server) = (
-            node.workload("shop", "client")?,
-            node.workload("shop", "server")?,
-        );
-        let mut served = vec![(Proto::Tcp, OPEN_PORT), (Proto::Icmp, 0)];
-        served.extend(DENIED_PORTS);
-        let servers = [
-            Server::start(&server.ns, &served)?,
-            Server::start(&client.ns, &served)?,
-        ];
-        Ok(Self {
-            client,
-            server,
-            peer: node.workload("shop", "peer")?,
-            vault: node.workload("shop", "vault")?,
-            guest: node.workload("annex", "guest")?,
-            cell: node.workload("annex", "cell")?,
-            node,
-            servers,
-        })
-    }
-
-    fn all(&self) -> [&Workload; 6] {
-        [
-            &self.client,
-            &self.server,
-            &self.peer,
-            &self.vault,
-            &self.guest,
-            &self.cell,
-        ]
-    }
-}
-
-/// What differs between the desired states of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Desired {
-    /// Part of a label of every remote workload: their identities are new when it changes.
-    pub(super) generation: u64,
-    /// How many identities they have.
-    pub(super) identities: usize,
-    /// A further port in the rule that allows the traffic, so that every flow is evaluated again.
-    pub(super) further: u16,
-    /// A port whose flows a later change revokes.
-    pub(super) revocable: Option<u16>,
-    /// A constant of the kernel programs, which must be loaded again when it changes.
-    pub(super) constant: u32,
-}
-
-impl Desired {
-    /// Puts another port into the rule that allows the traffic.
-    pub(super) const fn change_rule(&mut self) {
-        self.further = if self.further == 9000 { 9001 } else { 9000 };
-    }
-}
 
 /// The node with its agent. The agent is dropped first.
 #[derive(Debug)]
@@ -113,7 +26,6 @@ pub(super) struct Network {
     pub(super) agent: Agent,
     pub(super) hosts: Arc<Hosts>,
     pub(super) desired: Desired,
-    remote: usize,
     config: String,
     markers: u64,
 }
@@ -121,17 +33,11 @@ pub(super) struct Network {
 impl Network {
     /// The node, with an agent that observes.
     pub(super) fn build(remote: usize, binary: Option<PathBuf>) -> Result<Self> {
-        let desired = Desired {
-            generation: 0,
-            identities: 1,
-            further: 9000,
-            revocable: None,
-            constant: 180,
-        };
+        let desired = Desired::first(remote);
         let node = Node::new()?;
         let spec = AgentSpec {
             inventory: namespaces(&node).build(),
-            policies: policies(&desired),
+            policies: desired.policies(),
             default_mode: "observe".to_owned(),
             binary,
             ..AgentSpec::default()
@@ -146,7 +52,6 @@ impl Network {
             agent,
             hosts,
             desired,
-            remote,
             config,
             markers: 0,
         };
@@ -178,23 +83,19 @@ impl Network {
     /// Writes the inventory, of which `generation` is new.
     pub(super) fn renew_inventory(&mut self) -> Result<()> {
         self.desired.generation += 1;
-        let inventory = inventory(&self.hosts, self.remote, &self.desired)?;
-        self.agent.write_inventory(&inventory.build())
+        let inventory = self.desired.inventory(&self.hosts)?;
+        self.agent.write_inventory(&inventory)
     }
 
     /// Writes the policies, with another port in the rule that allows the traffic.
     pub(super) fn renew_policies(&mut self) -> Result<()> {
         self.desired.change_rule();
-        self.agent.write_policies(&policies(&self.desired))
+        self.agent.write_policies(&self.desired.policies())
     }
 
     /// Changes a constant of the programs, so that the next start loads them.
     pub(super) fn renew_constant(&mut self) -> Result<()> {
-        self.desired.constant = if self.desired.constant == 180 {
-            181
-        } else {
-            180
-        };
+        self.desired.change_constant();
         let text = format!(
             "{}\n[timeouts]\nudp-replied = {}\n",
             self.config, self.desired.constant
@@ -209,7 +110,7 @@ impl Network {
         let marker = format!("marker-{}", self.markers);
         let text = format!(
             "{}\n[[policy]]\nname = \"{marker}\"\nnamespace = \"shop\"\nsubject = \"\"\n",
-            policies(&self.desired)
+            self.desired.policies()
         );
         self.agent.write_policies(&text)?;
         let read = || {
@@ -278,112 +179,4 @@ impl Network {
         self.wait_ready()?;
         Ok(began.elapsed())
     }
-}
-
-/// The interface of a slot, which the veth's other end shares the node with.
-fn slot(number: usize) -> String {
-    format!("rf-slot{number}")
-}
-
-fn add_slots(node: &Node) -> Result<()> {
-    node.ns.ip(&added_slots())
-}
-
-fn added_slots() -> String {
-    let mut batch = String::new();
-    for name in (0..SLOTS).map(slot) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(batch, "link add {name} type veth peer name {name}-p");
-    }
-    batch
-}
-
-/// The lines that take every slot's interface away and bring another one of the same name.
-pub(super) fn recreated_slots() -> String {
-    let mut batch = String::new();
-    for name in (0..SLOTS).map(slot) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(batch, "link del {name}");
-    }
-    batch + &added_slots()
-}
-
-/// The present index of each slot's interface; fewer while some are gone.
-pub(super) fn slot_indices(node: &Node) -> Vec<u32> {
-    let indices = (0..SLOTS).map(|number| node.ifindex(&slot(number)));
-    indices.filter_map(Result::ok).collect()
-}
-
-fn namespaces(node: &Node) -> InventoryBuilder {
-    let all = ["shop", "annex", "lab", "far"].into_iter();
-    all.fold(node.inventory(), |inventory, name| {
-        inventory.namespace(name, &[])
-    })
-}
-
-fn inventory(hosts: &Hosts, remote: usize, desired: &Desired) -> Result<InventoryBuilder> {
-    let mut inventory = namespaces(&hosts.node);
-    for workload in hosts.all() {
-        let labels = Attributes::labels(&[("app", &workload.name)]);
-        inventory = inventory.local(workload, &labels);
-    }
-    for number in 0..SLOTS {
-        let address = format!("198.18.0.{}", number + 1).parse()?;
-        let (name, interface) = (format!("w{number}"), slot(number));
-        let attributes = Attributes::default();
-        inventory = inventory.workload("lab", &name, &[address], Some(&interface), &attributes);
-    }
-    for number in 0..remote {
-        let generation = format!("g{}-{}", desired.generation, number % desired.identities);
-        let attributes = Attributes::labels(&[("generation", &generation)]);
-        let address = format!("198.19.{}.{}", number / 250, number % 250 + 1).parse()?;
-        inventory = inventory.remote("far", &format!("r{number}"), &[address], &attributes);
-    }
-    Ok(inventory)
-}
-
-/// Isolates both directions of client and server, so that only who opened a flow lets its replies
-/// pass.
-fn policies(desired: &Desired) -> String {
-    let revocable = desired.revocable.map_or_else(String::new, |port| {
-        format!(", \"tcp/{port}\", \"udp/{port}\"")
-    });
-    format!(
-        r#"
-[[policy]]
-name = "server"
-namespace = "shop"
-subject = "app=server"
-egress = []
-[[policy.ingress]]
-from = [{{ pods = "app=client" }}]
-ports = ["tcp/{KEPT_PORT}", "udp/{DATAGRAM_PORT}", "tcp/{OPEN_PORT}", "tcp/{}"{revocable}]
-[[policy.ingress]]
-from = [{{ namespaces = "", pods = "generation=g0-0" }}]
-ports = ["tcp/9004"]
-
-[[policy]]
-name = "client"
-namespace = "shop"
-subject = "app=client"
-ingress = []
-[[policy.egress]]
-to = [{{ pods = "app=server" }}]
-
-[[policy]]
-name = "vault"
-namespace = "shop"
-subject = "app=vault"
-ingress = []
-egress = []
-
-[[policy]]
-name = "cell"
-namespace = "annex"
-subject = "app=cell"
-ingress = []
-egress = []
-"#,
-        desired.further
-    )
 }

@@ -15,7 +15,8 @@ use aya::programs::ProgramInfo;
 use ringfence_common::endpoint::position;
 use ringfence_common::maps::ENDPOINT_SLOTS;
 
-use super::network::{Network, slot_indices};
+use super::hosts::slot_indices;
+use super::network::Network;
 use super::phase::Phase;
 use crate::fence_state::pin;
 

@@ -12,7 +12,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::datagrams::{pair, taken};
-use super::network::{Hosts, SOON};
+use super::hosts::Hosts;
+use super::network::SOON;
 use crate::stream::{Delivery, End, Stream};
 use crate::wait::eventually;
 

@@ -17,7 +17,8 @@ use super::connections::{self, Connection};
 use super::datagrams::Datagrams;
 use super::denied_packets::DeniedPackets;
 use super::denied_probes::DeniedProbes;
-use super::network::{DATAGRAM_PORT, Hosts, Network, OPEN_PORT};
+use super::hosts::{DATAGRAM_PORT, Hosts, OPEN_PORT};
+use super::network::Network;
 use crate::load::{Load, LoadSpec, Totals};
 use crate::server::Proto;
 
