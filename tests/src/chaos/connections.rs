@@ -19,6 +19,8 @@ use crate::topology::Workload;
 const INTERVAL: Duration = Duration::from_millis(20);
 /// Between two messages of a half-closed connection: its conntrack entry lives for 240 s.
 const HALF_CLOSED_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a message is waited for at the end of the run.
+const AT_LAST: Duration = Duration::from_secs(10);
 const MESSAGE: usize = 16;
 
 /// How a connection is used.
@@ -183,7 +185,7 @@ impl Connection {
         match self.usage {
             Use::Busy(first) => {
                 let before = self.message;
-                crate::wait::eventually(SOON, "a further answer", || {
+                crate::wait::eventually(AT_LAST, "a further answer", || {
                     self.exchange(first, Instant::now())?;
                     let done = self.message > before + 1 && !self.is_waiting;
                     Ok(done.then_some(()))
@@ -194,12 +196,12 @@ impl Connection {
                     End::Client => End::Server,
                     End::Server => End::Client,
                 };
-                self.stream.expect_delivered(first, SOON)?;
-                self.stream.expect_delivered(second, SOON)
+                self.stream.expect_delivered(first, AT_LAST)?;
+                self.stream.expect_delivered(second, AT_LAST)
             }
             Use::HalfClosed => {
                 received(self.stream.socket(End::Client), &mut [0; 4 * MESSAGE])?;
-                let delivery = self.stream.deliver(End::Server, SOON)?;
+                let delivery = self.stream.deliver(End::Server, AT_LAST)?;
                 ensure!(delivery == Delivery::Delivered, "{delivery:?}");
                 Ok(())
             }

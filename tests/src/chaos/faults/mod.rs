@@ -28,6 +28,8 @@ pub enum Fault {
     StateReadOnly,
     /// The policy file has other content than policies, then good content again.
     PolicyGarbage,
+    /// The policy file is moved or removed, and written again at once, as editors do.
+    PolicyReplaced,
     /// Many interfaces come and go at once, again and again.
     InterfaceBurst,
     /// Many clients of the metrics listener and the control API, idle and busy ones.
@@ -38,11 +40,12 @@ pub enum Fault {
 
 impl Fault {
     /// All faults.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ProgramPin,
         Self::StateFull,
         Self::StateReadOnly,
         Self::PolicyGarbage,
+        Self::PolicyReplaced,
         Self::InterfaceBurst,
         Self::Clients,
         Self::Stopped,
@@ -56,6 +59,7 @@ impl Fault {
             Self::StateFull => "state-full",
             Self::StateReadOnly => "state-read-only",
             Self::PolicyGarbage => "policy-garbage",
+            Self::PolicyReplaced => "policy-replaced",
             Self::InterfaceBurst => "interface-burst",
             Self::Clients => "clients",
             Self::Stopped => "stopped",
@@ -69,6 +73,7 @@ impl Fault {
             Self::StateFull => state_dir::full(network, lasting),
             Self::StateReadOnly => state_dir::read_only(network, lasting),
             Self::PolicyGarbage => surroundings::policy_garbage(network, lasting),
+            Self::PolicyReplaced => surroundings::policy_replaced(network, lasting),
             Self::InterfaceBurst => surroundings::interface_burst(network, lasting),
             Self::Clients => clients::crowd(network, lasting),
             Self::Stopped => surroundings::stopped(network, lasting),

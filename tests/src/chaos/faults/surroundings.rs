@@ -47,6 +47,30 @@ pub(super) fn policy_garbage(network: &mut Network, lasting: Duration) -> Result
     Ok("three kinds refused".to_owned())
 }
 
+/// How long the policy file is missing: less than a deletion takes to be meant.
+const MISSING: Duration = Duration::from_millis(100);
+
+/// The policy file is replaced again and again: moved to a backup and written, as vim does, or unlinked
+/// and written.
+pub(super) fn policy_replaced(network: &mut Network, lasting: Duration) -> Result<String> {
+    let file = network.agent.dir().join("policies.toml");
+    let began = Instant::now();
+    let mut times = 0;
+    while times < 2 || began.elapsed() < lasting {
+        if times % 2 == 0 {
+            std::fs::rename(&file, network.agent.dir().join("policies.toml~"))?;
+        } else {
+            std::fs::remove_file(&file)?;
+        }
+        // How long the editor takes.
+        std::thread::sleep(MISSING);
+        network.renew_policies()?;
+        std::thread::sleep(MISSING);
+        times += 1;
+    }
+    Ok(format!("replaced {times} times"))
+}
+
 /// Interfaces come and go for as long as the fault lasts.
 pub(super) fn interface_burst(network: &Network, lasting: Duration) -> Result<String> {
     let (mut add, mut remove) = (String::new(), String::new());
