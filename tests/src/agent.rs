@@ -134,17 +134,36 @@ impl Agent {
 
     /// Ends the process with SIGKILL; enforcement stays in place.
     pub fn kill(&mut self) -> Result<()> {
-        if let Some(mut child) = self.child.take() {
-            child.kill().context("killing the agent")?;
-            child.wait().context("waiting for the killed agent")?;
-        }
+        self.end().map(drop)
+    }
+
+    /// Like [`Agent::kill`]; returns how the process ended, which it may have done by itself before.
+    pub fn end(&mut self) -> Result<Option<ExitStatus>> {
+        let Some(mut child) = self.child.take() else {
+            return Ok(None);
+        };
+        child.kill().context("killing the agent")?;
+        let status = child.wait().context("waiting for the killed agent")?;
+        Ok(Some(status))
+    }
+
+    /// How the process ended, if it did so by itself.
+    pub fn exited(&mut self) -> Result<Option<ExitStatus>> {
+        let status = self.child.as_mut().map(Child::try_wait).transpose()?;
+        Ok(status.flatten())
+    }
+
+    /// Sends a signal to the running process.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.pid().context("the agent is not running")?;
+        kill(Pid::from_raw(pid.try_into()?), signal)?;
         Ok(())
     }
 
     /// Ends the process with SIGTERM, waits for it, and returns its exit status.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::SIGTERM)?;
         let child = self.child.as_mut().context("the agent is not running")?;
-        kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM)?;
         let status = eventually(STOP, "the agent's exit after SIGTERM", || {
             Ok(child.try_wait()?)
         })?;
@@ -161,8 +180,13 @@ impl Agent {
 
     /// Starts another build of the agent on the same files, and waits until its API responds.
     pub fn restart_as(&mut self, binary: PathBuf) -> Result<()> {
-        self.binary = binary;
+        self.use_binary(binary);
         self.restart()
+    }
+
+    /// The next start will be of another build.
+    pub fn use_binary(&mut self, binary: PathBuf) {
+        self.binary = binary;
     }
 
     /// A `ringfence` command that uses this agent's socket, in the node's network namespace.
@@ -293,6 +317,13 @@ impl Agent {
     }
 
     fn launch(&mut self) -> Result<()> {
+        self.spawn()?;
+        self.wait_responding()
+    }
+
+    /// Starts the process, which must not be running, and does not wait for it.
+    pub fn spawn(&mut self) -> Result<()> {
+        ensure!(self.child.is_none(), "the agent is running");
         let log = |name: &str| -> Result<Stdio> {
             let mut options = File::options();
             let file = options.create(true).append(true);
@@ -306,8 +337,13 @@ impl Agent {
             .stderr(log("stderr")?)
             .spawn()
             .with_context(|| format!("starting {}", self.binary.display()))?;
-        let child = self.child.insert(child);
-        let pid = child.id();
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Waits until the API responds; an error if the process ends before.
+    pub fn wait_responding(&mut self) -> Result<()> {
+        let pid = self.pid().context("the agent is not running")?;
         let ready = eventually(START, "the agent's first response", || {
             if let Some(status) = self.child.as_mut().and_then(|c| c.try_wait().transpose()) {
                 bail!("the agent exited: {}", status?);

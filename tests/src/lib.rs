@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod attack;
 pub mod bpffs;
+pub mod chaos;
 pub mod churn;
 pub mod conformance;
 pub mod fence_state;

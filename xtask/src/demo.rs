@@ -4,6 +4,7 @@
 //! demo itself is in the test bed.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -19,6 +20,15 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
 /// Builds everything and replaces this process with the test bed's `program`; returns only on
 /// failure.
 pub(crate) fn become_testbed_program(program: &str, arguments: &[OsString]) -> Result<ExitCode> {
+    become_testbed_program_with(program, arguments, None)
+}
+
+/// The same, with one more environment variable.
+pub(crate) fn become_testbed_program_with(
+    program: &str,
+    arguments: &[OsString],
+    variable: Option<(&str, &Path)>,
+) -> Result<ExitCode> {
     let toolchain = setup::ensure()?;
     let agent = build::release(&toolchain)?;
     let mut cargo = workspace::cargo(&toolchain)?;
@@ -34,6 +44,7 @@ pub(crate) fn become_testbed_program(program: &str, arguments: &[OsString]) -> R
     cargo
         .arg("--")
         .args(arguments)
-        .env(test::AGENT_VARIABLE, agent);
+        .env(test::AGENT_VARIABLE, agent)
+        .envs(variable);
     match child::replace_by(cargo)? {}
 }

@@ -7,6 +7,7 @@ mod apt;
 mod attack;
 mod bench;
 mod build;
+mod chaos;
 mod child;
 mod churn;
 mod conformance;
@@ -101,6 +102,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Kill the agent, replace it, or break what is around it, under traffic; needs root
+    Chaos {
+        /// Passed on: kills [--kills N] [--seed S], upgrades [--changes N], or faults [--fault NAME]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Send hostile frames to the fence on the wire; needs root
     Attack {
         /// Passed on to the attack: [--frames N] [--seed S] [--family NAME]
@@ -159,6 +166,7 @@ fn perform() -> Result<ExitCode> {
         Task::Flood { arguments } => flood::run(&keep_separator(arguments)),
         Task::Race { arguments } => race::run(&keep_separator(arguments)),
         Task::Churn { arguments } => churn::run(&keep_separator(arguments)),
+        Task::Chaos { arguments } => chaos::run(&keep_separator(arguments)),
         Task::Attack { arguments } => attack::run(&keep_separator(arguments)),
         Task::Oracle { cases } => oracle::run(cases),
         Task::Differential { packets } => differential::run(packets),
