@@ -116,7 +116,10 @@ fn chaos(kind: Kind) -> Result<bool> {
                 binary: None,
             };
             let outcome = kills::run(&spec, report)?;
-            Ok(show(&outcome, outcome.is_good()))
+            Ok(show(
+                &outcome,
+                outcome.is_good() && outcome.traffic.is_in_time(),
+            ))
         }
         Kind::Upgrades { changes, common } => {
             let spec = upgrades::Spec {
@@ -125,7 +128,10 @@ fn chaos(kind: Kind) -> Result<bool> {
                 traffic: common.traffic(SENT_AGAIN),
             };
             let outcome = upgrades::run(&spec, report)?;
-            Ok(show(&outcome, outcome.is_good()))
+            Ok(show(
+                &outcome,
+                outcome.is_good() && outcome.traffic.is_in_time(),
+            ))
         }
         Kind::Faults {
             fault,
@@ -142,7 +148,10 @@ fn chaos(kind: Kind) -> Result<bool> {
                 traffic: common.traffic(AT_ONCE),
             };
             let outcome = faults::run(&spec, report)?;
-            Ok(show(&outcome, outcome.is_good()))
+            Ok(show(
+                &outcome,
+                outcome.is_good() && outcome.traffic.is_in_time(),
+            ))
         }
     }
 }

@@ -22,4 +22,4 @@ pub mod upgrades;
 
 pub use denied_packets::Packets;
 pub use phase::Phase;
-pub use traffic::{Outcome, STALL, Stall, TrafficSpec};
+pub use traffic::{Outcome, Stall, TrafficSpec};
