@@ -11,6 +11,7 @@ pub mod attack;
 pub mod bpffs;
 pub mod chaos;
 pub mod churn;
+pub mod clients;
 pub mod conformance;
 pub mod fence_state;
 pub mod flood;

@@ -3,34 +3,23 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use ringfence_testbed::clients::{self, idle};
 use ringfence_testbed::{Agent, Attributes, NetNs, eventually};
 
 use crate::testbed::{DENY_ALL, ProbeSpec, SHORT, Tcp, Testbed};
 
-/// More than the descriptors that the agent may have here.
-const IDLE: usize = 1100;
+/// Fewer than the idle connections.
 const DESCRIPTORS: u64 = 1024;
 /// How long a change may take to be in force. Without clients it takes milliseconds.
 const IN_FORCE: Duration = Duration::from_secs(3);
 
 const OLD: [ProbeSpec; 1] = [("client", "server", Tcp(8080))];
 const LATE: [ProbeSpec; 1] = [("client", "late", Tcp(8080))];
-
-/// This process holds the other ends of all these connections.
-fn allow_descriptors() -> Result<()> {
-    let (now, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let wanted = now.max(4 * IDLE as u64);
-    ensure!(wanted <= most, "at most {most} descriptors per process");
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, wanted, most)?)
-}
 
 /// Gives the running agent as many descriptors as a service has by default.
 fn limit_descriptors(agent: &Agent) -> Result<()> {
@@ -41,15 +30,6 @@ fn limit_descriptors(agent: &Agent) -> Result<()> {
         .status()?;
     ensure!(status.success(), "prlimit: {status}");
     Ok(())
-}
-
-/// Connections that send nothing. Those that the agent does not accept wait in its queue, and when that
-/// is full there are no more.
-fn idle(ns: &NetNs, listen: SocketAddr) -> Result<Vec<TcpStream>> {
-    let connect = |_| TcpStream::connect_timeout(&listen, IN_FORCE).ok();
-    let idle: Vec<_> = ns.run(|| (0..IDLE).map_while(connect).collect())?;
-    ensure!(idle.len() > IDLE / 2, "only {} connections", idle.len());
-    Ok(idle)
 }
 
 /// Asks for a page again and again until told to stop; every tenth time without reading it.
@@ -80,23 +60,6 @@ fn hammer(ns: &NetNs, listen: SocketAddr, stop: &AtomicBool, answered: &AtomicU6
     })
 }
 
-/// The same at the control API.
-fn hammer_control(socket: &Path, stop: &AtomicBool) {
-    while !stop.load(Ordering::Relaxed) {
-        for path in ["rules", "identities", "endpoints", "flows"] {
-            let Ok(mut stream) = UnixStream::connect(socket) else {
-                continue;
-            };
-            let _ = stream.set_read_timeout(Some(SHORT));
-            let request =
-                format!("GET /v1/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-            let mut page = Vec::new();
-            let _ = stream.write_all(request.as_bytes());
-            let _ = stream.read_to_end(&mut page);
-        }
-    }
-}
-
 /// Waits until no probe arrives; returns how long that took.
 fn until_silent(testbed: &Testbed, probes: &[ProbeSpec], what: &str) -> Result<Duration> {
     let began = Instant::now();
@@ -114,7 +77,6 @@ fn a_thousand_idle_clients_and_busy_ones_delay_no_change() -> Result<()> {
     let agent = testbed.agent("enforce", "")?;
     testbed.expect_answered(&OLD).context("the control")?;
     limit_descriptors(&agent)?;
-    allow_descriptors()?;
     let listen = agent.cli_json(&["status"])?;
     let listen = listen["metrics_listen"].as_str().context("an address")?;
     let (listen, text) = (listen.parse()?, listen.to_owned());
@@ -131,7 +93,7 @@ fn a_thousand_idle_clients_and_busy_ones_delay_no_change() -> Result<()> {
         for _ in 0..4 {
             scope.spawn(|| hammer(&testbed.node.ns, listen, &stop, &answered));
         }
-        scope.spawn(|| hammer_control(&socket, &stop));
+        scope.spawn(|| clients::ask_control(&socket, &stop));
         let changes = || -> Result<()> {
             agent.write_policies(DENY_ALL)?;
             let took = until_silent(&testbed, &OLD, "a policy change in force")?;
