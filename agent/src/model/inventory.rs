@@ -235,14 +235,6 @@ impl Inventory {
         dispute.is_some_and(|dispute| dispute.owner().is_none())
     }
 
-    /// The workload with an address. Visits every workload.
-    #[must_use]
-    pub fn workload_with(&self, address: IpAddr) -> Option<&Arc<Workload>> {
-        self.workloads.values().find(|workload| {
-            workload.addresses.contains(&address) && self.is_owner(&workload.id, address)
-        })
-    }
-
     /// The same inventory, sharing its unchanged parts with an older one, so that the two can be
     /// compared without visiting these parts.
     #[must_use]

@@ -70,20 +70,13 @@ impl<'a> Oracle<'a> {
     pub fn owner(&self, address: IpAddr) -> Option<&'a Workload> {
         let mut workloads = self.inventory.workloads.values();
         workloads
-            .find(|workload| {
-                workload.addresses.contains(&address)
-                    && self.inventory.is_owner(&workload.id, address)
-            })
+            .find(|workload| workload.addresses.contains(&address))
             .map(AsRef::as_ref)
     }
 
     fn is_node(&self, address: IpAddr, local: bool) -> bool {
         let mut nodes = self.inventory.nodes.values();
-        nodes.any(|node| {
-            node.local == local
-                && node.addresses.contains(&address)
-                && self.inventory.is_owner_node(&node.name, address)
-        })
+        nodes.any(|node| node.local == local && node.addresses.contains(&address))
     }
 
     /// The verdict of one end, including what is decided before every tier.

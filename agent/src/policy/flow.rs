@@ -43,7 +43,10 @@ impl Register for Inventory {
     }
 
     fn owner(&self, address: IpAddr) -> Option<&Arc<Workload>> {
-        self.workload_with(address)
+        let owns = |workload: &&Arc<Workload>| {
+            workload.addresses.contains(&address) && self.is_owner(&workload.id, address)
+        };
+        self.workloads.values().find(owns)
     }
 }
 

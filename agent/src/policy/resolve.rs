@@ -1,9 +1,9 @@
 //! Resolve: the identity of every address and prefix.
 //!
 //! Invariants: an address in the inventory has its owner's identity, whatever prefixes contain it; one
-//! that several claim without an owner is `unknown`. Every other address is `world`, with the policy prefixes that contain it. The reserved
-//! identities are those without any prefix. The cost of an update follows what changed; its result
-//! depends on inventory and prefixes alone, except for the numbers.
+//! that several claim without an owner is `unknown`. Every other address is `world`, with the policy
+//! prefixes that contain it. The reserved identities are those without any prefix. The cost of an update
+//! follows what changed; its result depends on inventory and prefixes alone, except for the numbers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -111,6 +111,15 @@ fn an_address_claimed_twice_is_refused() {
 }
 
 #[test]
+fn an_address_listed_twice_is_refused() {
+    let twice = vec![workload("shop/a", &["10.0.0.1", "10.0.0.1"], None)];
+    let message = "address 10.0.0.1 of workload shop/a is listed twice: expected each address once";
+    assert_eq!(refusals(twice.clone(), vec![]), [message]);
+    let built = Inventory::build_contested(vec![namespace("shop")], twice, vec![]);
+    assert_eq!(built.unwrap_err().len(), 1, "it is no dispute");
+}
+
+#[test]
 fn unusable_addresses_are_refused() {
     for (address, reason) in [
         ("0.0.0.0", "unspecified"),

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 use ringfence_common::{mode::Direction, packet::protocol};
 
 use super::super::flow::{Flow, Party};
-use crate::model::{Inventory, NodeName, Protocol, WallTime, Workload};
+use crate::model::{Claimant, Inventory, NodeEntry, NodeName, Protocol, WallTime, Workload};
 
 /// What an address is in this inventory.
 #[derive(Debug, Clone, Copy)]
@@ -20,20 +20,34 @@ pub(super) enum PartyKind<'a> {
 
 impl<'a> PartyKind<'a> {
     pub(super) fn of(party: &Party<'a>, inventory: &'a Inventory) -> Self {
-        if inventory.is_unknown(party.address) {
-            return Self::Unknown;
+        if let Some(dispute) = inventory.disputed.get(&party.address) {
+            return Self::of_owner(dispute.owner(), inventory);
         }
         if let Some(workload) = party.workload {
             return Self::Workload(workload);
         }
         let mut nodes = inventory.nodes.values();
-        match nodes.find(|node| {
-            node.addresses.contains(&party.address)
-                && inventory.is_owner_node(&node.name, party.address)
-        }) {
-            Some(node) if node.local => Self::Host(&node.name),
-            Some(node) => Self::RemoteNode(&node.name),
+        match nodes.find(|node| node.addresses.contains(&party.address)) {
+            Some(node) => Self::of_node(node),
             None => Self::World,
+        }
+    }
+
+    /// The owner of a disputed address, which need not be the workload that the query named.
+    fn of_owner(owner: Option<&Claimant>, inventory: &'a Inventory) -> Self {
+        let kind = match owner {
+            Some(Claimant::Workload(id)) => inventory.workload(id).map(|it| Self::Workload(it)),
+            Some(Claimant::Node(name)) => inventory.nodes.get(name).map(Self::of_node),
+            None => None,
+        };
+        kind.unwrap_or(Self::Unknown)
+    }
+
+    const fn of_node(node: &'a NodeEntry) -> Self {
+        if node.local {
+            Self::Host(&node.name)
+        } else {
+            Self::RemoteNode(&node.name)
         }
     }
 }

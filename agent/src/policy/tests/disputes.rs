@@ -15,6 +15,7 @@ use crate::{
     policy::{
         Clock, Compiled, Compiler, Identity, Inputs, LocalEndpoint, Modes,
         evaluate::{End, Evaluator, Query},
+        explain::explain,
     },
     source::{inventory_toml, policy_toml},
 };
@@ -150,6 +151,33 @@ fn every_address_has_the_owner_that_its_claims_give_it_whatever_they_were_before
             let claimed = inventory.workloads.values().flat_map(|it| it.addresses.clone());
             for address in claimed {
                 prop_assert!(identities.contains_key(&address), "{} is world", address);
+            }
+        }
+    });
+}
+
+#[test]
+fn an_explanation_says_what_the_compiled_rows_say() {
+    proptest!(cases(300), |((claims, node) in claims())| {
+        let inventory = Arc::new(inventory(&text(&claims, node)));
+        let (policies, now) = (policies(), WallTime(0));
+        let evaluator = Evaluator::new(&inventory, &policies, now).unwrap();
+        let named = inventory.workloads.values().filter(|it| !it.addresses.is_empty());
+        let mut ends: Vec<End> = named.map(|it| End::Workload(it.id.clone())).collect();
+        ends.extend((1..=7).map(|number| End::Address(IpAddr::from([10, 0, 0, number]))));
+        for (from, to) in ends.iter().flat_map(|from| ends.iter().map(move |to| (from, to))) {
+            let query = Query {
+                from: from.clone(),
+                to: to.clone(),
+                port: PortMatch::Range { protocol: Protocol::Tcp, first: 80, last: 80 },
+                family: None,
+            };
+            let answer = evaluator.ask(&query).unwrap();
+            let explained = explain(&inventory, &policies, now, &query, false).unwrap();
+            let sides = [(answer.egress, explained.egress), (answer.ingress, explained.ingress)];
+            for (compiled, explained) in sides {
+                prop_assert_eq!(compiled.verdict, explained.verdict, "{:?}", query);
+                prop_assert_eq!(compiled.rule, explained.rule, "{:?}", query);
             }
         }
     });
