@@ -1,8 +1,9 @@
-//! Budgets: how much of the node's policy maps the policies of one namespace may need.
+//! Budgets: how much the policies of one namespace may ask for.
 //!
-//! Pure. Invariants: a namespace that exceeds its budget costs no other namespace anything; a policy in
-//! force is never put out of force because another one came. Needs are counted on the policies as
-//! written, so they do not depend on the workloads that exist. Cluster policies have no budget.
+//! Pure. Invariant: a policy in force is never put out of force because another one came. Needs are
+//! counted on the policies as written, once each, so they do not depend on the workloads that exist: in
+//! the kernel a rule has rows in the table of each kind of subject and for each class of its peers, whose
+//! sum `plan::capacity` checks. Cluster policies have no budget.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,8 +23,8 @@ pub struct Needs {
     pub selectors: u64,
     /// Prefixes of peers, with exceptions.
     pub cidrs: u64,
-    /// Rows of a policy table: a peer with a range of ports needs one for each prefix of port numbers
-    /// that the range consists of.
+    /// Rows, as if every peer were one class and all subjects had one table: a peer with a range of ports
+    /// needs one for each prefix of port numbers that the range consists of.
     pub rows: u64,
 }
 
@@ -45,8 +46,6 @@ pub const DEFAULT_BUDGET: Needs = Needs {
 pub struct OverBudget {
     /// The policy.
     pub policy: Arc<Policy>,
-    /// Its namespace.
-    pub namespace: NamespaceName,
     /// What the namespace would need.
     pub needs: Needs,
     /// What it may need.
@@ -60,7 +59,7 @@ impl OverBudget {
         if self.has_earlier {
             "its last good version stays in force"
         } else {
-            "it is not in force"
+            "it is not in force, and its subjects are locked down where the namespace is in enforce mode"
         }
     }
 }
@@ -218,7 +217,6 @@ pub fn within_budget(
         }
         refused.push(OverBudget {
             policy: Arc::clone(policy),
-            namespace: namespace.clone(),
             needs,
             budget,
             has_earlier: before.is_some(),

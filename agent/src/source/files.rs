@@ -78,7 +78,7 @@ pub struct FileSet {
     /// What is wrong with entries of the inventory in force.
     contested: Vec<SourceError>,
     /// Policies that their namespace has no budget for.
-    over_budget: Vec<SourceError>,
+    over_budget: Vec<OverBudget>,
 }
 
 /// Files whose pending content is to be put into force together.
@@ -111,7 +111,7 @@ struct Proposal {
     inventory: Arc<Inventory>,
     policies: Arc<PolicySet>,
     contested: Vec<SourceError>,
-    over_budget: Vec<SourceError>,
+    over_budget: Vec<OverBudget>,
 }
 
 /// Why a selection cannot be put into force, and which files are involved.
@@ -189,8 +189,8 @@ impl FileSet {
             && self.policy_files.root_errors().is_empty()
     }
 
-    /// Collects the subjects of files of which no content was ever in force, and adds an error for
-    /// each of these files. True if the subjects have changed.
+    /// Collects the subjects of files and of policies of which no content was ever in force, and adds an
+    /// error for each of these files. True if the subjects have changed.
     fn find_locked(&mut self, errors: &mut Vec<SourceError>) -> bool {
         let mut locked = Vec::new();
         for (path, subjects) in self.policy_files.without_good_content() {
@@ -204,6 +204,8 @@ impl FileSet {
             errors.push(SourceError::whole_file(&name, message));
             locked.extend(subjects);
         }
+        let without_earlier = self.over_budget.iter().filter(|over| !over.has_earlier);
+        locked.extend(without_earlier.map(|over| Lockdown::of(&over.policy)));
         let changed = locked != *self.locked;
         if changed {
             self.locked = Arc::new(locked);
@@ -253,7 +255,11 @@ impl FileSet {
         let mut errors: Vec<_> = self.inventory_files.errors().cloned().collect();
         errors.extend(self.policy_files.errors().cloned());
         errors.append(&mut conflicts);
-        errors.extend(self.contested.iter().chain(&self.over_budget).cloned());
+        errors.extend(self.contested.iter().cloned());
+        errors.extend(self.over_budget.iter().map(|over| {
+            let Origin { file, line } = &over.policy.origin;
+            SourceError::at_line(file, *line, over)
+        }));
         let relocked = self.find_locked(&mut errors);
         errors.sort();
         errors.dedup();
@@ -432,25 +438,21 @@ impl FileSet {
         }
     }
 
-    /// The policies, and errors about those that their namespace has no budget for.
+    /// The policies, and those that their namespace has no budget for.
     fn propose_policies(
         &self,
         selection: &BTreeSet<PathBuf>,
         conflict: &mut Conflict,
-    ) -> Option<(Arc<PolicySet>, Vec<SourceError>)> {
+    ) -> Option<(Arc<PolicySet>, Vec<OverBudget>)> {
         let parts = proposed(&self.policy_files, selection);
         match PolicySet::build(parts.flat_map(|(_, part)| part.policies.iter().cloned())) {
             Ok(policies) => {
                 let (policies, over) = within_budget(&policies, &self.policies, self.budget);
-                let error = |over: &OverBudget| {
-                    let Origin { file, line } = &over.policy.origin;
-                    SourceError::at_line(file, *line, over)
-                };
                 let policies = match policies == *self.policies {
                     true => self.policies.clone(),
                     false => Arc::new(policies),
                 };
-                Some((policies, over.iter().map(error).collect()))
+                Some((policies, over))
             }
             Err(duplicates) => {
                 for error in &duplicates {

@@ -66,7 +66,7 @@ fn of_new_policies_the_first_by_name_are_within_budget_and_other_namespaces_are_
         over[0].to_string(),
         "policy shop/b exceeds the budget of its namespace, which would need 12 rules, 14 selectors, 0 \
          prefixes and 12 rows, and may 10 rules, 8192 selectors, 12288 prefixes and 49152 rows: it is not in \
-         force; expected fewer, or more under [budgets] in the configuration"
+         force, and its subjects are locked down where the namespace is in enforce mode; expected fewer, or more under [budgets] in the configuration"
     );
 }
 

@@ -139,7 +139,21 @@ fn a_policy_beyond_the_budget_of_its_namespace_does_not_hold_back_others() {
     assert_eq!(errors.len(), 1);
     assert_eq!(setup.names(), ["shop/b", "shop/m"]);
     assert_eq!(texts(&setup.set.reload().errors), errors, "it lasts");
+    let locked = |reload: &Reload| -> Vec<String> {
+        let origins = reload.locked.iter().map(|it| it.origin.to_string());
+        origins
+            .filter_map(|it| Some(it.rsplit_once('/')?.1.to_owned()))
+            .collect()
+    };
+    assert_eq!(locked(&reload), ["a.toml:1"], "its subjects would be open");
+    // Of one that grows, the version in force stays, which needs no lockdown.
+    setup.write("p/m.toml", &policy("m", &rules.repeat(3)));
+    let grown = setup.set.reload();
+    assert_eq!(grown.errors.len(), 2, "{:?}", grown.errors);
+    assert_eq!(locked(&grown), ["a.toml:1"]);
     fs::remove_file(setup.path("p/m.toml")).unwrap();
     setup.write("p/z.toml", "");
-    assert_eq!(setup.set.reload().errors, []);
+    let within = setup.set.reload();
+    assert_eq!(within.errors, []);
+    assert_eq!(locked(&within), [""; 0]);
 }
