@@ -76,8 +76,12 @@ pub const TABLE_NUMBERS: &str = "TABLE_NUMBERS";
 /// which a start recognises them; all zero if there is none.
 pub const LOADED_PROGRAMS: &str = "LOADED_PROGRAMS";
 
+/// Array of two programs, `from_workload` and `to_workload`, for the moment in which a fence moves to
+/// the head of a hook; empty otherwise. What the programs `stand_in_from` and `stand_in_to` call.
+pub const STAND_IN_FOR: &str = "STAND_IN_FOR";
+
 /// Every map of the object, except those that the compiler adds.
-pub const ALL: [&str; 31] = [
+pub const ALL: [&str; 32] = [
     ENDPOINT_SLOTS,
     ENDPOINTS,
     NAMESPACE_MODE,
@@ -109,6 +113,7 @@ pub const ALL: [&str; 31] = [
     CLOCK,
     TABLE_NUMBERS,
     LOADED_PROGRAMS,
+    STAND_IN_FOR,
 ];
 
 /// Default number of endpoints; [`ENDPOINTS`] has [`crate::endpoint::RECORDS`] records for each, and

@@ -1,8 +1,8 @@
 //! Ringfence's kernel programs: parse, look up, decide with `ringfence_common`, act.
 //!
-//! Three programs: `from_workload` and `to_workload`, one per direction and shared by all
-//! endpoints, and `clocks`, which shows the agent the programs' clocks. Pass is `TC_ACT_UNSPEC`, so
-//! that later programs still run; drop is `TC_ACT_SHOT`.
+//! Five programs: `from_workload` and `to_workload`, one per direction and shared by all
+//! endpoints; a stand-in for each of them; and `clocks`, which shows the agent the programs' clocks.
+//! Pass is `TC_ACT_UNSPEC`, so that later programs still run; drop is `TC_ACT_SHOT`.
 #![no_std]
 #![no_main]
 #![allow(
@@ -48,6 +48,7 @@ mod policy;
 mod policy_cache;
 mod reject;
 mod skb;
+mod stand_in;
 
 use aya_ebpf::{
     macros::{classifier, map},
@@ -65,6 +66,18 @@ pub fn from_workload(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn to_workload(ctx: TcContext) -> i32 {
     pipeline::run::<false>(&ctx)
+}
+
+/// `from_workload`, while that moves to the head of a hook.
+#[classifier]
+pub fn stand_in_from(ctx: TcContext) -> i32 {
+    stand_in::call(&ctx, 0)
+}
+
+/// `to_workload`, while that moves to the head of a hook.
+#[classifier]
+pub fn stand_in_to(ctx: TcContext) -> i32 {
+    stand_in::call(&ctx, 1)
 }
 
 #[map]

@@ -2,6 +2,7 @@
 //! minutes of waiting.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -11,10 +12,16 @@ use ringfence_common::conntrack::unreplied::{CtSet4, CtSet6};
 use ringfence_common::conntrack::{CtEntry, CtKey4, CtKey6};
 use ringfence_common::endpoint::Endpoint;
 use ringfence_common::fragment::{FragmentKey4, FragmentKey6, FragmentPorts};
+use ringfence_common::ipcache::IpcacheEntry;
 use ringfence_common::maps::{
     CT_UNREPLIED4, CT_UNREPLIED6, CT_USAGE, CT_USAGE_SWEEP, CT4, CT6, ENDPOINTS, FRAG4, FRAG6,
+    IPCACHE4, NAMESPACE_MODE, PICKUP,
 };
+use ringfence_common::mode::Mode;
+use ringfence_common::net::Ip4;
 use ringfence_common::quota::{Excess, Usage};
+
+use crate::agent::Agent;
 
 /// Deletes all conntrack entries, fragments and usage accounts, as after a long idle time. `bpffs` is
 /// the agent's directory there.
@@ -40,19 +47,50 @@ pub fn forget_unreplied(bpffs: &Path) -> Result<()> {
     clear::<Excess>(bpffs, CT_USAGE_SWEEP)
 }
 
-/// Ends the pick-up window, as if the fence had existed for longer than the window.
-pub fn end_pickup_window(bpffs: &Path) -> Result<()> {
+/// Ends the pick-up window, as if the fence had existed for longer than the window. The agent is
+/// restarted, because it puts right what is changed under it.
+pub fn end_pickup_window(agent: &mut Agent) -> Result<()> {
+    agent.kill()?;
+    let mut windows: HashMap<_, u32, u32> = HashMap::try_from(open(agent.bpffs(), PICKUP)?)?;
+    let interfaces: Vec<u32> = windows.keys().collect::<Result<_, _>>()?;
+    // The other key is no interface.
+    for interface in interfaces.into_iter().filter(|interface| *interface != 0) {
+        windows.insert(interface, 1, 0)?;
+    }
+    agent.restart()
+}
+
+/// Rewrites every endpoint's record.
+pub fn rewrite_endpoints(bpffs: &Path, rewrite: impl Fn(&mut Endpoint)) -> Result<()> {
     let mut records = array::<Endpoint>(bpffs, ENDPOINTS)?;
     for index in 0..records.len() {
-        let record = records.get(&index, 0)?;
-        if record.pickup_until != 0 {
-            let aged = Endpoint {
-                pickup_until: 0,
-                ..record
-            };
-            records.set(index, aged, 0)?;
+        let mut record = records.get(&index, 0)?;
+        if record.ifindex != 0 {
+            rewrite(&mut record);
+            records.set(index, record, 0)?;
         }
     }
+    Ok(())
+}
+
+/// Sets every namespace's mode.
+pub fn rewrite_modes(bpffs: &Path, mode: Mode) -> Result<()> {
+    let mut modes = array::<u32>(bpffs, NAMESPACE_MODE)?;
+    for slot in 0..modes.len() {
+        if modes.get(&slot, 0)? != 0 {
+            modes.set(slot, u32::from(mode as u8), 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives an address the identity of another one.
+pub fn copy_identity(bpffs: &Path, from: Ipv4Addr, to: Ipv4Addr) -> Result<()> {
+    let map = open(bpffs, IPCACHE4)?;
+    let mut addresses: HashMap<_, Ip4, IpcacheEntry> = HashMap::try_from(map)?;
+    let identity = addresses.get(&Ip4::from_wire(from.octets()), 0)?.identity();
+    let to = Ip4::from_wire(to.octets());
+    addresses.insert(to, IpcacheEntry::new(to, identity), 0)?;
     Ok(())
 }
 

@@ -27,7 +27,7 @@ use super::{
     number_freeing::{self, NumberFreeing},
     serving::Listeners,
     shared_state::{Applied, SharedState, node_name},
-    unfenced_alarm::{UnfencedAlarm, unfenced_counts},
+    verifying::{self, Verifying},
 };
 use crate::{
     config::Config,
@@ -84,7 +84,7 @@ struct Agent {
     kernel_log: Option<KernelLog>,
     sweeper: Sweeper,
     number_freeing: NumberFreeing,
-    unfenced_alarm: UnfencedAlarm,
+    verifying: Verifying,
     /// When to make the next pass if nothing else causes one before.
     next_pass: Option<Instant>,
 }
@@ -118,6 +118,7 @@ pub(super) async fn run(
         modes: Modes::load(&config).map_err(AppError::io("read the modes set earlier"))?,
         published: None,
         presences: BTreeMap::new(),
+        repairs: BTreeMap::new(),
         revision: 0,
         errors: sources.first.errors,
         warnings: sources.first.warnings,
@@ -143,7 +144,7 @@ pub(super) async fn run(
         kernel_log,
         sweeper: Sweeper::new(conntrack),
         number_freeing: NumberFreeing::default(),
-        unfenced_alarm: UnfencedAlarm::default(),
+        verifying: Verifying::default(),
         next_pass: None,
     };
     // Files may have changed between the first read and the start of the watch.
@@ -188,6 +189,8 @@ impl Agent {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut free = time::interval(number_freeing::INTERVAL);
         free.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut verify = time::interval(verifying::INTERVAL);
+        verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let next_pass = self.next_pass.map(time::Instant::from_std);
             tokio::select! {
@@ -212,11 +215,14 @@ impl Agent {
                 }
                 () = async { time::sleep_until(next_pass.unwrap_or_else(time::Instant::now)).await },
                     if next_pass.is_some() => self.publish(),
-                _ = drain.tick() => { self.drain(); }
-                _ = sweep.tick() => {
-                    self.sweep();
-                    self.unfenced_alarm.log(&self.shared.applied().presences);
+                found = self.verifying.found(), if self.verifying.is_looking() => {
+                    if let Some(found) = found {
+                        self.verifying.finish_look(found, &mut self.reconciler, &self.shared);
+                    }
                 }
+                _ = verify.tick() => self.verifying.step(&mut self.reconciler, &self.shared),
+                _ = drain.tick() => { self.drain(); }
+                _ = sweep.tick() => self.sweep(),
                 _ = free.tick() => self.free_numbers(),
                 _ = term.recv() => break,
                 _ = int.recv() => break,
@@ -325,12 +331,8 @@ impl Agent {
             Ok(published) => self.published(published, now, started),
             Err(error) => self.failed(&error.to_string()),
         }
-        let presences = self.reconciler.presences(&interfaces);
-        self.shared
-            .metrics
-            .set_unfenced(unfenced_counts(&presences));
-        self.unfenced_alarm.log(&presences);
-        self.shared.applied().presences = presences;
+        self.verifying
+            .show(Vec::new(), &self.reconciler, &self.shared);
         self.shared.show();
     }
 

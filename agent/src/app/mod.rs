@@ -5,6 +5,7 @@
 //! SIGINT end the process and leave enforcement running; only `cleanup` removes it.
 
 mod conntrack_sweep;
+mod degraded_alarm;
 mod directory_lock;
 mod event_loop;
 mod explain;
@@ -12,10 +13,12 @@ mod flow_names;
 mod memory;
 mod modes;
 mod number_freeing;
+mod readiness;
 mod serving;
 mod shared_state;
 mod takeover;
 mod unfenced_alarm;
+mod verifying;
 mod views;
 
 use std::{fs, io, path::Path};

@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use super::modes::Modes;
+use super::{modes::Modes, verifying::Repairs};
 use crate::{
     config::Config,
     datapath::{AttachKind, Counters, Readings},
@@ -34,6 +34,8 @@ pub(super) struct Applied {
     pub(super) published: Option<Arc<Published>>,
     /// The workloads that name an interface of this node, as of the last pass.
     pub(super) presences: Presences,
+    /// What was found changed behind the agent's back since its start, and put right.
+    pub(super) repairs: Repairs,
     pub(super) revision: u64,
     pub(super) errors: Vec<SourceError>,
     pub(super) warnings: Vec<SourceError>,

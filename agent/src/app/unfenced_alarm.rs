@@ -27,7 +27,7 @@ enum Line {
 }
 
 struct Seen {
-    unfenced: Unfenced,
+    why: String,
     since: Instant,
     is_warned: bool,
 }
@@ -53,14 +53,14 @@ impl UnfencedAlarm {
         self.0
             .retain(|workload, _| presences.contains_key(workload));
         for (workload, presence) in presences {
-            let Some(unfenced) = presence.unfenced else {
+            let (Some(unfenced), Some(why)) = (presence.unfenced, presence.why_unfenced()) else {
                 let seen = self.0.remove(workload);
                 if seen.is_some_and(|seen| seen.is_warned) {
                     lines.push(Line::Info(format!("workload {workload} has a fence now")));
                 }
                 continue;
             };
-            let since = |seen: &Seen| (seen.unfenced == unfenced).then_some(seen.since);
+            let since = |seen: &Seen| (seen.why == why).then_some(seen.since);
             let known = self.0.get(workload).and_then(since);
             let is_due = unfenced != Unfenced::Missing
                 || known.is_some_and(|since| now.saturating_duration_since(since) >= GRACE);
@@ -68,7 +68,7 @@ impl UnfencedAlarm {
                 .and(self.0.get(workload))
                 .is_some_and(|seen| seen.is_warned);
             let text = format!(
-                "workload {workload} has no fence: interface {}: {unfenced}",
+                "workload {workload} has no fence: interface {}: {why}",
                 presence.interface
             );
             if is_due && !is_warned {
@@ -77,7 +77,7 @@ impl UnfencedAlarm {
                 lines.push(Line::Info(text));
             }
             let seen = Seen {
-                unfenced,
+                why,
                 since: known.unwrap_or(now),
                 is_warned: is_warned || is_due,
             };
@@ -160,5 +160,24 @@ mod tests {
             "w",
             "it is another one"
         );
+    }
+
+    #[test]
+    fn why_a_fence_cannot_be_attached_is_logged_once_until_it_changes() {
+        let (mut alarm, start) = (UnfencedAlarm::default(), Instant::now());
+        let mut refused = presences(Some(Unfenced::NotAttached));
+        let mut at = |error: &str| {
+            for presence in refused.values_mut() {
+                presence.error = Some(error.to_owned());
+            }
+            alarm.lines(&refused, start)
+        };
+        let lines = at("EEXIST");
+        let [Line::Warning(text)] = lines.as_slice() else {
+            panic!("{lines:?}");
+        };
+        assert!(text.contains("EEXIST"), "{text}");
+        assert_eq!(at("EEXIST"), []);
+        assert_eq!(kinds(&at("EINVAL")), "w");
     }
 }

@@ -11,18 +11,19 @@ use super::{
     explain,
     flow_names::kind_name,
     modes::kernel_mode,
+    readiness::{degraded, is_enforcing, not_in_force, repairs, unfenced},
     shared_state::{Applied, SharedState},
 };
 use crate::{
     model::{Entity, ModeName, NamespaceMatch, Peer, Peers, Ports, Rule, Workload},
     observe::{KernelTotals, LossStage},
     policy::{Explanation, Fence, Query, QueryError, RuleInfo, locked_by},
+    reconcile::Presence,
     server::{
         Health, Views,
         view::{
             DropCount, EndpointView, EventCount, IdentityView, Isolation, KernelStatus, ModeSource,
             ModeView, NamespaceMode, PolicyView, RuleView, SourceState, SourceStatus, Status,
-            UnfencedView,
         },
     },
 };
@@ -42,6 +43,8 @@ impl Views for SharedState {
             endpoints: count(applied.presences.len()),
             attached: count(applied.presences.len() - unfenced(&applied).count()),
             unfenced: unfenced(&applied).collect(),
+            degraded: degraded(&applied).collect(),
+            repairs: repairs(&applied),
             workloads: count(applied.inventory.workloads.len()),
             policies: count(applied.policies.len()),
             namespaces: namespaces(&applied),
@@ -309,48 +312,6 @@ fn kernel_version() -> String {
         .unwrap_or_default()
 }
 
-/// What of the desired state is not in force; `None` if all of it is.
-fn not_in_force(applied: &Applied) -> Option<String> {
-    if let Some(failure) = &applied.failure {
-        return Some(failure.clone());
-    }
-    if applied.published.is_none() {
-        return Some("no policy applied yet".into());
-    }
-    let first = unfenced(applied).next()?;
-    let UnfencedView {
-        workload,
-        interface,
-        reason,
-    } = first;
-    Some(format!(
-        "{} of {} workloads have no fence; the first is {workload}: interface {interface}: {reason}",
-        unfenced(applied).count(),
-        applied.presences.len()
-    ))
-}
-
-fn unfenced(applied: &Applied) -> impl Iterator<Item = UnfencedView> {
-    applied.presences.iter().filter_map(|(workload, presence)| {
-        Some(UnfencedView {
-            workload: workload.to_string(),
-            interface: presence.interface.clone(),
-            reason: presence.unfenced?.to_string(),
-        })
-    })
-}
-
-/// Whether every workload that should enforce is fenced: all but those in `observe`.
-fn is_enforcing(applied: &Applied) -> bool {
-    let mut presences = applied.presences.iter();
-    applied.published.is_some()
-        && applied.failure.is_none()
-        && presences.all(|(workload, presence)| {
-            let (mode, _) = applied.modes.of(&workload.namespace);
-            mode == ModeName::Observe || presence.unfenced.is_none()
-        })
-}
-
 fn namespaces(applied: &Applied) -> Vec<NamespaceMode> {
     let names = applied.inventory.namespaces.keys();
     names
@@ -414,7 +375,8 @@ fn endpoint(applied: &Applied, workload: &Workload) -> EndpointView {
         interface,
         ifindex,
         attached: presence.is_some_and(|it| it.unfenced.is_none()),
-        unfenced: presence.and_then(|it| it.unfenced).map(|it| it.to_string()),
+        unfenced: presence.and_then(Presence::why_unfenced),
+        degraded: presence.and_then(|it| it.degraded.as_ref().map(ToString::to_string)),
         mode: locked.map_or(mode, |_| ModeName::Lockdown),
         locked: locked.map(ToString::to_string),
         identity: info.map_or(0, |info| info.identity.0),

@@ -12,7 +12,7 @@ use super::arguments::{Format, Listing};
 use super::table::escape;
 use super::{listing, output};
 use crate::server::Client;
-use crate::server::view::{SourceState, Status, UnfencedView};
+use crate::server::view::{RepairView, SourceState, Status, UnfencedView};
 
 pub(super) async fn run(client: &Client, how: &Listing) -> Result<()> {
     let response: Value = client.get("/v1/status").await?;
@@ -28,6 +28,7 @@ fn text(status: &Status) -> String {
         (false, _) if !status.unfenced.is_empty() => {
             "NOT ready: workloads of this node have no fence"
         }
+        (false, _) if !status.degraded.is_empty() => "NOT ready: fences of this node are degraded",
         (false, _) => "NOT ready: changes could not be applied, an older state is in force",
         (true, true) => "ready, enforcing everywhere it should",
         (true, false) => "ready, but NOT enforcing everywhere it should",
@@ -49,14 +50,31 @@ fn text(status: &Status) -> String {
         "Endpoints",
         &format!("{} of {} attached", status.attached, status.endpoints),
     );
-    for unfenced in &status.unfenced {
-        let UnfencedView {
+    for (what, workloads) in [
+        ("Unfenced", &status.unfenced),
+        ("Degraded", &status.degraded),
+    ] {
+        for UnfencedView {
             workload,
             interface,
             reason,
-        } = unfenced;
-        let text = format!("{workload}: interface {interface}: {reason}");
-        lines.add("Unfenced", &text);
+        } in workloads
+        {
+            lines.add(
+                what,
+                &format!("{workload}: interface {interface}: {reason}"),
+            );
+        }
+    }
+    for RepairView {
+        what,
+        count,
+        last,
+        last_at,
+    } in &status.repairs
+    {
+        let text = format!("{what}: {count}, the last at {last_at}: {last}");
+        lines.add("Repaired", &text);
     }
     let Status {
         workloads,
@@ -184,6 +202,35 @@ mod tests {
             "State:     NOT ready: workloads of this node have no fence\n",
             "Endpoints: 2 of 3 attached\n",
             "Unfenced:  shop/a: interface rf-a: no interface has this name\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+    }
+
+    #[test]
+    fn status_shows_degraded_fences_and_repairs() {
+        let degraded = UnfencedView {
+            workload: "shop/a".into(),
+            interface: "rf-a".into(),
+            reason: "another program runs before".into(),
+        };
+        let repair = RepairView {
+            what: "fence-missing".into(),
+            count: 2,
+            last: "it was not attached".into(),
+            last_at: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let status = Status {
+            revision: 1,
+            degraded: vec![degraded],
+            repairs: vec![repair],
+            ..Status::default()
+        };
+        let text = text(&status);
+        for line in [
+            "State:     NOT ready: fences of this node are degraded\n",
+            "Degraded:  shop/a: interface rf-a: another program runs before\n",
+            "Repaired:  fence-missing: 2, the last at 1970-01-01T00:00:00Z: it was not attached\n",
         ] {
             assert!(text.contains(line), "{line}{text}");
         }

@@ -81,20 +81,39 @@ pub(super) fn lookup<K: Pod, V: Pod>(
     map: &impl IterableMap<K, V>,
     each: &mut dyn FnMut(&K, &V),
 ) -> io::Result<()> {
+    let mut place = Place::default();
+    while lookup_some(map, &mut place, READ, each)? {}
+    Ok(())
+}
+
+/// Where a walk continues: the number of a bucket for hashes, a key for tries.
+#[derive(Debug, Default)]
+pub(super) struct Place(Option<Vec<u8>>);
+
+/// Visits about this many entries of a hash or of a trie from a place on. Returns whether there are more;
+/// if not, the place is the beginning again.
+///
+/// # Errors
+/// When the kernel refuses a read; then the place is as before.
+pub(super) fn lookup_some<K: Pod, V: Pod>(
+    map: &impl IterableMap<K, V>,
+    place: &mut Place,
+    most: usize,
+    each: &mut dyn FnMut(&K, &V),
+) -> io::Result<bool> {
     let other_size = || io::Error::other("the map has entries of another size");
     let descriptor = descriptor::<K, V>(map.map()).ok_or_else(other_size)?;
-    let mut room = READ;
-    // Where to continue: for hash maps the number of a bucket.
-    let mut place: Option<u32> = None;
+    let mut room = most.max(1);
     loop {
         let mut keys: Vec<K> = Vec::with_capacity(room);
         let mut values: Vec<V> = Vec::with_capacity(room);
-        let mut next = 0_u32;
+        let mut next = vec![0_u8; size_of::<K>().max(size_of::<u32>())];
         let mut attributes = Attributes {
-            in_batch: place.as_ref().map_or(0, |place| {
-                std::ptr::from_ref(place).expose_provenance() as u64
-            }),
-            out_batch: (&raw mut next).expose_provenance() as u64,
+            in_batch: place
+                .0
+                .as_ref()
+                .map_or(0, |place| place.as_ptr().expose_provenance() as u64),
+            out_batch: next.as_mut_ptr().expose_provenance() as u64,
             keys: keys.as_mut_ptr().expose_provenance() as u64,
             values: values.as_mut_ptr().expose_provenance() as u64,
             count: u32::try_from(room).unwrap_or(u32::MAX),
@@ -104,8 +123,8 @@ pub(super) fn lookup<K: Pod, V: Pod>(
         };
         // SAFETY: the kernel writes at most `count` keys and values of the sizes that the map has,
         // which `descriptor` compared; both vectors have room for `room` elements. It reads
-        // `in_batch` and writes `out_batch`, four bytes each for hash maps, and both outlive the
-        // call. It reads no more of the attributes than `size`.
+        // `in_batch` and writes `out_batch`, four bytes each for hashes and a key each for tries; both
+        // have room for either and outlive the call. It reads no more of the attributes than `size`.
         let refused = unsafe {
             let size = size_of::<Attributes>();
             libc::syscall(libc::SYS_bpf, LOOKUP_BATCH, &raw mut attributes, size) != 0
@@ -131,10 +150,9 @@ pub(super) fn lookup<K: Pod, V: Pod>(
         for (key, value) in keys.iter().zip(&values) {
             each(key, value);
         }
-        if cause == Some(libc::ENOENT) {
-            return Ok(());
-        }
-        place = Some(next);
+        let is_end = cause == Some(libc::ENOENT);
+        place.0 = (!is_end).then_some(next);
+        return Ok(!is_end);
     }
 }
 

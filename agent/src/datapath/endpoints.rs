@@ -122,6 +122,20 @@ impl Endpoints {
             .collect()
     }
 
+    /// Whether this record, and no other, is in force for the interface.
+    pub(super) fn holds(&self, ifindex: u32, endpoint: &Endpoint) -> Result<bool, DatapathError> {
+        let Some(place) = self.places.get(&ifindex) else {
+            return Ok(false);
+        };
+        let slot = self.slots.get(&place.position, 0);
+        let slot = slot.map_err(failed(names::ENDPOINT_SLOTS, "read a slot"))?;
+        let wanted = Endpoint {
+            ifindex,
+            ..*endpoint
+        };
+        Ok(slot == place.slot.0 && self.record(place.slot)? == wanted)
+    }
+
     fn record(&self, slot: RecordSlot) -> Result<Endpoint, DatapathError> {
         let record = self.records.get(&slot.0, 0);
         record.map_err(failed(names::ENDPOINTS, "read a record"))

@@ -48,6 +48,14 @@ impl Epochs {
         self.set(slot, current.unwrap_or_default().wrapping_add(1))
     }
 
+    /// Whether the map has the epoch of an address that was written last.
+    pub(super) fn holds(&self, address: IpAddr) -> Result<bool, DatapathError> {
+        let slot = slot_of(address);
+        let found = self.map.get(&slot, 0);
+        let found = found.map_err(failed(names::IDENTITY_EPOCH, "read an epoch"))?;
+        Ok(self.current.get(slot as usize) == Some(&found))
+    }
+
     /// Records another owner of an address, and of every address that shares its slot.
     pub(super) fn new_owner(&mut self, address: IpAddr) -> Result<(), DatapathError> {
         let slot = slot_of(address);

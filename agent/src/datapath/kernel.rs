@@ -25,13 +25,15 @@ use ringfence_common::{
 use tracing::info;
 
 use super::{
-    AttachKind, Clocks, Datapath, DatapathError, HeldWalk, LOADER, OBJECT, Refused,
+    AttachKind, Clocks, Datapath, DatapathError, HeldWalk, LOADER, Look, OBJECT, Refused,
     attach::{self, AttachPoint, HOOKS},
     clock::{self, ProgramClocks},
+    clsact,
     conntrack::Conntrack,
     constants::Constants,
     debug::KernelLog,
     description,
+    entry_walk::EntryWalk,
     error::chain,
     fingerprint::Build,
     held::HoldingMaps,
@@ -39,7 +41,7 @@ use super::{
     migration::Migration,
     pins::Pins,
     programs::Programs,
-    seed,
+    seed, standing, tcx,
     telemetry::Telemetry,
 };
 use crate::plan::{Action, Capacities, State};
@@ -79,6 +81,9 @@ pub struct KernelDatapath {
     pins: Pins,
     kind: AttachKind,
     attached: BTreeSet<u32>,
+    /// The fences that this process attached.
+    fences: BTreeMap<u32, standing::Links>,
+    entry_walk: EntryWalk,
     migration: Migration,
     conntrack_capacity: u32,
 }
@@ -93,6 +98,7 @@ impl KernelDatapath {
         let pins = Pins::below(bpffs);
         let is_upgrade = !pins.other_abis()?.is_empty();
         pins.create()?;
+        pins.remove_next_links()?;
         check_pinned(&pins, options)?;
         let (programs, log) = programs(&pins, options)?;
         seed::ensure(&pins)?;
@@ -123,6 +129,8 @@ impl KernelDatapath {
                 pins,
                 kind,
                 attached,
+                fences: BTreeMap::new(),
+                entry_walk: EntryWalk::default(),
                 migration,
                 conntrack_capacity,
             },
@@ -169,23 +177,26 @@ impl KernelDatapath {
             let now = self.clocks()?.ticks;
             self.migration.copy(ifindex, now);
         }
-        for (name, hook) in HOOKS {
+        let mut links = standing::Links::default();
+        for ((name, hook), link) in HOOKS.into_iter().zip(&mut links) {
             let point = AttachPoint {
                 ifindex,
                 interface,
                 name,
                 hook,
             };
-            let program = self.programs.get(name)?;
             match self.kind {
-                AttachKind::Tcx => attach::tcx(program, &point, &self.pins)?,
+                AttachKind::Tcx => {
+                    let movable = self.programs.movable(name)?;
+                    *link = tcx::attach(movable, &point, &self.pins)?;
+                }
                 AttachKind::Clsact => {
-                    let replaces = self.migration.has_filter(ifindex, name);
-                    attach::clsact(program, &point, &self.pins, replaces)?;
+                    clsact::attach(self.programs.get(name)?, &point, &self.pins)?;
                 }
             }
         }
         self.attached.insert(ifindex);
+        self.fences.insert(ifindex, links);
         if takes_over {
             let now = self.clocks()?.ticks;
             self.migration.copy(ifindex, now);
@@ -367,14 +378,33 @@ impl Datapath for KernelDatapath {
             if self.kind == AttachKind::Clsact
                 && let Some(interface) = &interface
             {
-                attach::remove_filter(interface, name, hook);
+                clsact::remove_filters(interface, name, hook);
             }
             attach::remove(&self.pins.link(ifindex, name))?;
         }
         self.migration
             .detach(ifindex, interface.as_deref(), false)?;
         self.attached.remove(&ifindex);
+        self.fences.remove(&ifindex);
         Ok(())
+    }
+
+    fn look(&mut self) -> Result<Look, DatapathError> {
+        let programs = self.programs.ids()?;
+        Ok(standing::look(
+            self.kind,
+            has_tcx(),
+            programs,
+            self.fences.clone(),
+        ))
+    }
+
+    fn holds(&mut self, write: &Action) -> Result<bool, DatapathError> {
+        self.maps.holds(write)
+    }
+
+    fn next_entries(&mut self, most: usize) -> Vec<Action> {
+        self.entry_walk.next(&self.maps, most)
     }
 
     fn clocks(&mut self) -> Result<Clocks, DatapathError> {
@@ -410,7 +440,7 @@ pub(super) fn remove_filters(pins: &Pins) -> Result<usize, DatapathError> {
         };
         for (name, hook) in HOOKS {
             let hook: TcAttachType = hook;
-            attach::remove_filter(&interface, name, hook);
+            clsact::remove_filters(&interface, name, hook);
             removed += 1;
         }
     }

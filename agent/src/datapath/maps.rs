@@ -33,12 +33,12 @@ use crate::{
 pub(super) struct ControlMaps {
     endpoints: Endpoints,
     modes: Array<MapData, u32>,
-    ipcache4: HashMap<MapData, Ip4, IpcacheEntry>,
-    ipcache6: HashMap<MapData, Ip6, IpcacheEntry>,
-    cidr4: LpmTrie<MapData, Ip4, IdentityId>,
-    cidr6: LpmTrie<MapData, Ip6, IdentityId>,
+    pub(super) ipcache4: HashMap<MapData, Ip4, IpcacheEntry>,
+    pub(super) ipcache6: HashMap<MapData, Ip6, IpcacheEntry>,
+    pub(super) cidr4: LpmTrie<MapData, Ip4, IdentityId>,
+    pub(super) cidr6: LpmTrie<MapData, Ip6, IdentityId>,
     classes: Array<MapData, ClassId>,
-    policy: LpmTrie<MapData, PolicyKey, PolicyRow>,
+    pub(super) policy: LpmTrie<MapData, PolicyKey, PolicyRow>,
     epochs: Epochs,
     pickups: HashMap<MapData, u32, u32>,
     capacities: Capacities,
@@ -171,6 +171,51 @@ impl ControlMaps {
                 self.endpoints.put(*ifindex, endpoint)
             }
             Action::DeleteEndpoint(ifindex) => self.endpoints.remove(*ifindex),
+        }
+    }
+
+    /// Whether the maps hold what a write would write. A prefix or a row that a shorter one gives the same
+    /// meaning counts as held; so does what is not written to a key of its own.
+    pub(super) fn holds(&self, write: &Action) -> Result<bool, DatapathError> {
+        match write {
+            Action::PutRow(row) => {
+                let found = self.policy.get(&Key::new(row.bits, row.key), 0);
+                is(found, &row.row, names::POLICY)
+            }
+            Action::SetMode(slot, mode) => {
+                let found = self.modes.get(&slot.0, 0);
+                is(found, &u32::from(*mode as u8), names::NAMESPACE_MODE)
+            }
+            Action::SetClass(identity, class) => {
+                is(self.classes.get(&identity.0, 0), class, names::CLASSES)
+            }
+            Action::PutPrefix(IpNet::V4(net), identity) => {
+                is(self.cidr4.get(&key4(*net), 0), identity, names::CIDR4)
+            }
+            Action::PutPrefix(IpNet::V6(net), identity) => {
+                is(self.cidr6.get(&key6(*net), 0), identity, names::CIDR6)
+            }
+            Action::PutAddress(IpAddr::V4(address), identity) => {
+                let address = Ip4::from_wire(address.octets());
+                let entry = IpcacheEntry::new(address, *identity);
+                is(self.ipcache4.get(&address, 0), &entry, names::IPCACHE4)
+            }
+            Action::PutAddress(IpAddr::V6(address), identity) => {
+                let address = Ip6::from_wire(address.octets());
+                let entry = IpcacheEntry::new(address, *identity);
+                is(self.ipcache6.get(&address, 0), &entry, names::IPCACHE6)
+            }
+            Action::BumpEpoch(address) => self.epochs.holds(*address),
+            Action::SetPickup(ifindex, deadline) => {
+                is(self.pickups.get(ifindex, 0), deadline, names::PICKUP)
+            }
+            Action::PutEndpoint(ifindex, endpoint) => self.endpoints.holds(*ifindex, endpoint),
+            Action::DeleteRow(_)
+            | Action::DeletePrefix(_)
+            | Action::DeleteAddress(_)
+            | Action::DeleteEndpoint(_)
+            | Action::BumpAllEpochs
+            | Action::NewOwner(_) => Ok(true),
         }
     }
 
@@ -393,6 +438,22 @@ fn entries<K: Pod, V: Pod>(
     map.iter()
         .collect::<Result<_, _>>()
         .map_err(failed(name, "list"))
+}
+
+/// Whether a value that was looked up is this one.
+fn is<V: PartialEq>(
+    found: Result<V, MapError>,
+    wanted: &V,
+    map: &'static str,
+) -> Result<bool, DatapathError> {
+    match found {
+        Ok(found) => Ok(found == *wanted),
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(false),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(false)
+        }
+        Err(error) => Err(failed(map, "look an entry up")(error)),
+    }
 }
 
 fn insert_net(

@@ -25,7 +25,7 @@ use ringfence_common::{
 use tracing::{info, warn};
 
 use super::{
-    DatapathError, attach, batch,
+    DatapathError, attach, batch, clsact,
     described_flow::{self, FlowKey, is_newer, is_unused},
     maps::{failed, open},
     pins::{LinkPin, Pins},
@@ -89,12 +89,6 @@ impl Migration {
             linked.extend(abi.pins.linked()?);
         }
         Ok(linked)
-    }
-
-    /// Whether another ABI has a clsact filter at a hook of an interface.
-    pub(super) fn has_filter(&self, ifindex: u32, program: &str) -> bool {
-        let mut pins = self.abis.iter().map(|abi| abi.pins.link(ifindex, program));
-        pins.any(|path| std::fs::symlink_metadata(&path).is_ok() && !is_tcx_link(&path))
     }
 
     /// Copies the flows of an interface that are alive at `now` (tick clock). What a packet was
@@ -172,7 +166,7 @@ impl OtherAbi {
             .partition(|pin| pin.ifindex == ifindex);
         for pin in &here {
             if !replaced && let (Some(interface), Some(hook)) = (interface, filter_hook(pin)) {
-                attach::remove_filter(interface, &pin.program, hook);
+                clsact::remove_filters(interface, &pin.program, hook);
             }
             attach::remove(&pin.path)?;
         }

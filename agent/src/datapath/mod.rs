@@ -7,14 +7,17 @@
 mod attach;
 mod batch;
 mod clock;
+mod clsact;
 mod conntrack;
 mod constants;
 mod debug;
 mod described_flow;
 mod description;
 mod endpoints;
+mod entry_walk;
 mod epochs;
 mod error;
+mod filters;
 mod fingerprint;
 mod held;
 mod kernel;
@@ -26,6 +29,9 @@ mod privileges;
 mod programs;
 mod rcu;
 mod seed;
+mod standing;
+mod tcx;
+mod tcx_query;
 mod telemetry;
 
 use std::{
@@ -47,6 +53,8 @@ pub use kernel::{KernelDatapath, LoadOptions};
 pub use pins::Pins;
 pub use preflight::{PreflightError, check as preflight};
 pub use privileges::drop_privileges;
+pub use standing::{Look, Standing};
+pub use tcx::detach_pinned;
 pub use telemetry::{Counters, Denials, FlowEvents, Readings, Telemetry};
 
 /// Detaches every fence and removes every pin below a directory. Returns the removed paths.
@@ -99,7 +107,7 @@ pub trait Datapath {
     fn attached(&self) -> BTreeSet<u32>;
 
     /// Attaches both programs to an interface, or swaps the programs of a fence that is pinned
-    /// there.
+    /// there. Puts each at the head of its hook.
     ///
     /// # Errors
     /// [`DatapathError::Gone`] when the interface is gone, otherwise when the kernel refuses.
@@ -110,6 +118,22 @@ pub trait Datapath {
     /// # Errors
     /// When a pin cannot be removed.
     fn detach(&mut self, ifindex: u32) -> Result<(), DatapathError>;
+
+    /// A look at how each fence stands that this process attached.
+    ///
+    /// # Errors
+    /// When the programs cannot be inspected.
+    fn look(&mut self) -> Result<Look, DatapathError>;
+
+    /// Whether the maps hold what a write has written.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    fn holds(&mut self, write: &Action) -> Result<bool, DatapathError>;
+
+    /// The next entries of a walk over the maps that has no end, as the writes that would make them:
+    /// about this many, or the last ones of a map.
+    fn next_entries(&mut self, most: usize) -> Vec<Action>;
 
     /// Reads the kernel programs' clocks; times in maps are relative to these.
     ///

@@ -13,6 +13,9 @@ use ringfence_common::ABI_VERSION;
 
 use super::DatapathError;
 
+/// The end of the names of [`Pins::next_link`].
+const NEXT: &str = "-next";
+
 /// The paths of the pins below the configured bpffs directory.
 #[derive(Debug, Clone)]
 pub struct Pins {
@@ -80,6 +83,21 @@ impl Pins {
     #[must_use]
     pub fn link(&self, ifindex: u32, program: &str) -> PathBuf {
         self.links().join(format!("{ifindex}-{program}"))
+    }
+
+    /// The pin of a link that takes the place of [`Self::link`] in a moment.
+    pub(super) fn next_link(&self, ifindex: u32, program: &str) -> PathBuf {
+        self.links().join(format!("{ifindex}-{program}{NEXT}"))
+    }
+
+    /// Removes such pins that a process left when it died.
+    pub(super) fn remove_next_links(&self) -> Result<(), DatapathError> {
+        let left = self.link_pins()?.into_iter();
+        for pin in left.filter(|pin| pin.program.ends_with(NEXT)) {
+            let removed = fs::remove_file(&pin.path);
+            removed.map_err(|error| failed(&pin.path, "remove", &error))?;
+        }
+        Ok(())
     }
 
     /// Interfaces that have a pinned link.

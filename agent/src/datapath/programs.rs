@@ -25,12 +25,16 @@ use super::{
     fingerprint::{Build, Fingerprint, LoadedProgram, PinnedMap, fingerprint},
     maps::{failed, open},
     pins::Pins,
+    tcx::Movable,
 };
+
+/// What stands in for each program of [`HOOKS`] while that moves to the head of its hook.
+const STAND_INS: [&str; HOOKS.len()] = ["stand_in_from", "stand_in_to"];
 
 /// Every program that the agent attaches or runs.
 fn program_names() -> impl Iterator<Item = &'static str> {
     let hooks = HOOKS.map(|(name, _)| name);
-    hooks.into_iter().chain([clock::PROGRAM])
+    hooks.into_iter().chain(STAND_INS).chain([clock::PROGRAM])
 }
 
 /// Handles of the pinned programs.
@@ -73,6 +77,36 @@ impl Programs {
     ) -> Result<&mut SchedClassifier, DatapathError> {
         let found = self.0.iter_mut().find(|(own, _)| *own == name);
         found.map(|(_, program)| program).ok_or(missing(name))
+    }
+
+    /// The program of a hook with its stand-in.
+    pub(super) fn movable(&mut self, name: &'static str) -> Result<Movable<'_>, DatapathError> {
+        let index = HOOKS.iter().position(|(hook, _)| *hook == name);
+        let index = index.ok_or(missing(name))?;
+        let stand_in_name = STAND_INS.get(index).copied().unwrap_or_default();
+        let (mut program, mut stand_in) = (None, None);
+        for (own, found) in &mut self.0 {
+            if *own == name {
+                program = Some(found);
+            } else if *own == stand_in_name {
+                stand_in = Some(found);
+            }
+        }
+        Ok(Movable {
+            program: program.ok_or(missing(name))?,
+            stand_in: stand_in.ok_or(missing(stand_in_name))?,
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// The IDs of the programs of [`HOOKS`].
+    pub(super) fn ids(&mut self) -> Result<[u32; HOOKS.len()], DatapathError> {
+        let mut ids = [0; HOOKS.len()];
+        for ((name, _), id) in HOOKS.into_iter().zip(&mut ids) {
+            let info = self.get(name)?.info();
+            *id = info.map_err(|error| refused(name, &error))?.id();
+        }
+        Ok(ids)
     }
 
     fn open(pins: &Pins) -> Result<Self, DatapathError> {

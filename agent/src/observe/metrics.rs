@@ -80,6 +80,8 @@ struct Totals {
     flows: HashMap<FlowKey, u64>,
     lost: HashMap<LossStage, u64>,
     unfenced: Vec<(&'static str, u64)>,
+    degraded: Vec<(&'static str, u64)>,
+    repairs: Vec<(&'static str, u64)>,
 }
 
 /// Every metric of the agent.
@@ -157,6 +159,16 @@ impl Metrics {
     /// Sets the number of workloads of this node without a fence, by reason.
     pub fn set_unfenced(&self, unfenced: Vec<(&'static str, u64)>) {
         lock(&self.totals).unfenced = unfenced;
+    }
+
+    /// Sets the number of degraded fences, by reason.
+    pub fn set_degraded(&self, degraded: Vec<(&'static str, u64)>) {
+        lock(&self.totals).degraded = degraded;
+    }
+
+    /// Sets how often something was put right that was changed behind the agent's back, by kind.
+    pub fn set_repairs(&self, repairs: Vec<(&'static str, u64)>) {
+        lock(&self.totals).repairs = repairs;
     }
 
     /// Sets the total number of records that a stage has lost.

@@ -15,7 +15,7 @@ use crate::{
     source::interfaces::{Links, Unsuitable},
 };
 
-use super::WorkloadInterfaces;
+use super::{Degraded, WorkloadInterfaces};
 
 /// Why a workload of this node has no fence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,8 +32,8 @@ pub enum Unfenced {
     /// The interface gets no fence.
     #[error("it gets no fence: {0}")]
     Unsuitable(#[from] Unsuitable),
-    /// Nothing is attached to it yet.
-    #[error("the fence is not attached; if this lasts, the last error says why")]
+    /// Nothing is attached to it.
+    #[error("the fence is not attached")]
     NotAttached,
 }
 
@@ -62,6 +62,39 @@ pub struct Presence {
     pub ifindices: BTreeSet<u32>,
     /// Why it has no fence, or not on all of them.
     pub unfenced: Option<Unfenced>,
+    /// Why the fence could not be attached.
+    pub error: Option<String>,
+    /// Why the fence may not do what was asked for.
+    pub degraded: Option<Degraded>,
+}
+
+impl Presence {
+    /// Whether it has its fence, and that does what was asked for.
+    #[must_use]
+    pub const fn is_in_order(&self) -> bool {
+        self.unfenced.is_none() && self.degraded.is_none()
+    }
+
+    /// Why it has no fence, with the error if there is one.
+    #[must_use]
+    pub fn why_unfenced(&self) -> Option<String> {
+        let unfenced = self.unfenced?;
+        Some(match &self.error {
+            Some(error) => format!("{unfenced}: {error}"),
+            None => unfenced.to_string(),
+        })
+    }
+}
+
+/// What is attached to interfaces.
+#[derive(Clone, Copy)]
+pub(super) struct Fences<'a> {
+    /// Those with a fence.
+    pub(super) attached: &'a BTreeSet<u32>,
+    /// Those of them that may not do what was asked for.
+    pub(super) degraded: &'a BTreeMap<u32, Degraded>,
+    /// Why others have none.
+    pub(super) failures: &'a BTreeMap<u32, String>,
 }
 
 /// Every workload that names an interface of this node.
@@ -191,14 +224,14 @@ impl Attachments {
         })
     }
 
-    /// The workloads that name an interface, given those with a fence.
-    pub(super) fn presences(&self, links: &Links, fenced: &BTreeSet<u32>) -> Presences {
+    /// The workloads that name an interface, given what is attached.
+    pub(super) fn presences(&self, links: &Links, fences: &Fences<'_>) -> Presences {
         let mut presences: Presences = BTreeMap::new();
         for (workload, interface) in self.wanted.current() {
             let presence = Presence {
                 interface: interface.clone(),
-                ifindices: BTreeSet::new(),
                 unfenced: Some(Unfenced::Missing),
+                ..Presence::default()
             };
             presences.insert(workload.clone(), presence);
         }
@@ -214,12 +247,18 @@ impl Attachments {
             let is_first = presence.ifindices.is_empty();
             presence.ifindices.insert(*ifindex);
             let unfenced = match links.unsuitable(*ifindex) {
-                _ if fenced.contains(ifindex) => None,
+                _ if fences.attached.contains(ifindex) => None,
                 Some(unsuitable) => Some(unsuitable.into()),
                 None => Some(Unfenced::NotAttached),
             };
             if is_first || unfenced.is_some() {
                 presence.unfenced = unfenced;
+            }
+            if unfenced == Some(Unfenced::NotAttached) {
+                presence.error = fences.failures.get(ifindex).cloned();
+            }
+            if let Some(degraded) = fences.degraded.get(ifindex) {
+                presence.degraded = Some(degraded.clone());
             }
         }
         presences

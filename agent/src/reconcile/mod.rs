@@ -7,24 +7,31 @@
 //! elsewhere.
 
 mod attachments;
+mod entries;
 mod ledger;
 mod number_life;
 mod pickup;
 mod table_mark;
+mod verification;
+mod verify;
 mod workload_interfaces;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use ringfence_common::{endpoint::Endpoint, ids::TableId, mode::Mode};
 
-use attachments::Attachments;
+use attachments::{Attachments, Fences};
 pub use attachments::{Presence, Presences, Unfenced};
+use entries::EntryRound;
 pub use ledger::{Ledger, LedgerError, Recorded};
 use number_life::NumberLife;
 pub use number_life::{QUARANTINE, Walk};
 pub use pickup::PICKUP_WINDOW;
 use pickup::Window;
 use table_mark::FoundMarks;
+use verification::Verification;
+pub use verification::{Degraded, MOVE_INTERVAL};
+pub use verify::{Repair, RepairKind};
 use workload_interfaces::WorkloadInterfaces;
 
 use crate::{
@@ -44,7 +51,7 @@ pub enum ReconcileError {
     /// The state does not fit a map.
     #[error(transparent)]
     Capacity(#[from] CapacityError),
-    /// The kernel refused a write or an attachment.
+    /// The kernel refused a write, or to detach.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
     /// The ledger could not be written.
@@ -96,6 +103,8 @@ pub struct Reconciler<D> {
     epochs_pending: bool,
     attachments: Attachments,
     fenced: BTreeSet<u32>,
+    verification: Verification,
+    entry_round: EntryRound,
     life: NumberLife,
 }
 
@@ -132,6 +141,8 @@ impl<D: Datapath> Reconciler<D> {
             epochs_pending: mark.is_none(),
             attachments: Attachments::default(),
             fenced: BTreeSet::new(),
+            verification: Verification::default(),
+            entry_round: EntryRound::default(),
             life: NumberLife {
                 mark,
                 changed: true,
@@ -190,7 +201,12 @@ impl<D: Datapath> Reconciler<D> {
     /// The workloads that name an interface of this node, and whether they have a fence, as of the last
     /// pass, which had these interfaces.
     pub fn presences(&self, interfaces: &Links) -> Presences {
-        self.attachments.presences(interfaces, &self.fenced)
+        let fences = Fences {
+            attached: &self.fenced,
+            degraded: self.verification.degraded(),
+            failures: self.verification.failures(),
+        };
+        self.attachments.presences(interfaces, &fences)
     }
 
     /// Removes rows that nothing has referred to for a grace period. Call it before each pass.
@@ -226,7 +242,7 @@ impl<D: Datapath> Reconciler<D> {
         self.compiler.in_force();
         let passed = self.datapath.clocks()?.boot;
         self.retire_queue.record_pass(passed, &plan.retire);
-        self.attach_endpoints(&compiled.state, desired)?;
+        self.attach_endpoints(&compiled.state, desired);
         Ok((compiled, writes, passed))
     }
 
@@ -302,34 +318,37 @@ impl<D: Datapath> Reconciler<D> {
             if !state.endpoints.contains_key(&ifindex) {
                 self.datapath.detach(ifindex)?;
                 self.fenced.remove(&ifindex);
+                self.verification.forget(ifindex);
             }
         }
         Ok(())
     }
 
     /// Attaches a fence to every endpoint that this process has not attached yet.
-    fn attach_endpoints(
-        &mut self,
-        state: &State,
-        desired: &Desired<'_>,
-    ) -> Result<(), ReconcileError> {
-        let mut failure = None;
+    fn attach_endpoints(&mut self, state: &State, desired: &Desired<'_>) {
         for ifindex in state.endpoints.keys() {
             let link = desired.interfaces.get(*ifindex);
-            let Some(link) = link.filter(|_| !self.fenced.contains(ifindex)) else {
-                continue;
-            };
-            match self.datapath.attach(*ifindex, &link.name) {
-                Ok(_) => {
-                    self.fenced.insert(*ifindex);
-                }
-                // A notice follows, and with it another pass.
-                Err(DatapathError::Gone { .. }) => (),
-                // A failure here must not leave the other interfaces open.
-                Err(error) => failure = Some(error),
+            if let Some(link) = link.filter(|_| !self.fenced.contains(ifindex)) {
+                self.attach(*ifindex, &link.name);
             }
         }
-        failure.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Attaches a fence; returns whether it is attached. A failure concerns that interface alone: it is
+    /// kept for the status, and leaves neither the other interfaces nor the policy behind.
+    fn attach(&mut self, ifindex: u32, interface: &str) -> bool {
+        match self.datapath.attach(ifindex, interface) {
+            Ok(_) => {
+                self.fenced.insert(ifindex);
+                self.verification.attached(ifindex);
+                return true;
+            }
+            // A notice follows, and with it another pass.
+            Err(DatapathError::Gone { .. }) => self.verification.forget(ifindex),
+            Err(error) => self.verification.failed(ifindex, error.to_string()),
+        }
+        self.fenced.remove(&ifindex);
+        false
     }
 
     /// Fences new endpoints whose policy could not be published: their table has no rows. One that
@@ -361,7 +380,7 @@ impl<D: Datapath> Reconciler<D> {
             }
             state.endpoints.insert(local.ifindex, endpoint);
         }
-        self.attach_endpoints(&state, desired)?;
+        self.attach_endpoints(&state, desired);
         failure.map_or(Ok(()), Err)
     }
 

@@ -3,6 +3,7 @@
 mod fake;
 mod number_life;
 mod partial_failure;
+mod verify;
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
 

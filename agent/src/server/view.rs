@@ -24,7 +24,7 @@ pub struct Status {
     /// The address on which metrics and health are served.
     pub metrics_listen: Option<String>,
     /// Whether the desired state is in force: false before the first pass and after one that failed, and
-    /// while a workload that names an interface of this node has no fence.
+    /// while a workload that names an interface of this node has no fence, or a degraded one.
     pub ready: bool,
     /// Whether every endpoint of every namespace that should enforce is attached, and the desired
     /// state is in force.
@@ -36,6 +36,12 @@ pub struct Status {
     /// The others, and why.
     #[serde(default)]
     pub unfenced: Vec<UnfencedView>,
+    /// Fences that may not do what was asked for, and why.
+    #[serde(default)]
+    pub degraded: Vec<UnfencedView>,
+    /// What was found changed behind the agent's back since its start, and put right.
+    #[serde(default)]
+    pub repairs: Vec<RepairView>,
     /// Workloads in the inventory, on any node.
     pub workloads: u64,
     /// Identities.
@@ -69,15 +75,28 @@ pub struct Status {
     pub last_error: Option<String>,
 }
 
-/// A workload that names an interface of this node and has no fence.
+/// A workload that names an interface of this node, and has no fence or a degraded one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnfencedView {
     /// `namespace/name`.
     pub workload: String,
     /// The interface that the inventory names.
     pub interface: String,
-    /// Why it has no fence, with a remedy where there is one.
+    /// Why it has no fence or a degraded one, with a remedy where there is one.
     pub reason: String,
+}
+
+/// The repairs of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairView {
+    /// `fence-missing`, `fence-not-first`, `endpoint`, `mode` or `entry`.
+    pub what: String,
+    /// How many.
+    pub count: u64,
+    /// The last one in words.
+    pub last: String,
+    /// When that was.
+    pub last_at: Timestamp,
 }
 
 /// A namespace and its mode.
@@ -169,6 +188,9 @@ pub struct EndpointView {
     /// Why it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfenced: Option<String>,
+    /// Why the fence may not do what was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<String>,
     /// The mode in force.
     pub mode: ModeName,
     /// Why it is locked down even though its namespace is not.

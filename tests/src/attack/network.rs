@@ -178,7 +178,7 @@ fn agent(node: &Node, workload: &Workload, mode: &str) -> Result<Agent> {
         default_mode: mode.to_owned(),
         ..AgentSpec::default()
     };
-    let agent = Agent::start(node, &spec)?;
-    fence_state::end_pickup_window(agent.bpffs())?;
+    let mut agent = Agent::start(node, &spec)?;
+    fence_state::end_pickup_window(&mut agent)?;
     Ok(agent)
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use ringfence::datapath::{
-    AttachKind, Clocks, Datapath, DatapathError, HeldWalk, KernelDatapath, Refused,
+    AttachKind, Clocks, Datapath, DatapathError, HeldWalk, KernelDatapath, Look, Refused,
 };
 use ringfence::plan::{Action, Capacities, State};
 use ringfence_common::ids::RuleSlot;
@@ -54,6 +54,18 @@ impl Datapath for Unattached {
     fn detach(&mut self, ifindex: u32) -> Result<(), DatapathError> {
         self.attached.remove(&ifindex);
         Ok(())
+    }
+
+    fn look(&mut self) -> Result<Look, DatapathError> {
+        self.kernel.look()
+    }
+
+    fn holds(&mut self, write: &Action) -> Result<bool, DatapathError> {
+        self.kernel.holds(write)
+    }
+
+    fn next_entries(&mut self, most: usize) -> Vec<Action> {
+        self.kernel.next_entries(most)
     }
 
     fn clocks(&mut self) -> Result<Clocks, DatapathError> {

@@ -134,7 +134,7 @@ impl Testbed {
         })
     }
 
-    pub(super) fn flood(self, spec: &Spec) -> Result<Outcome> {
+    pub(super) fn flood(mut self, spec: &Spec) -> Result<Outcome> {
         let control = if spec.family.is_permitted() {
             (0, 0)
         } else {
@@ -144,7 +144,7 @@ impl Testbed {
             let set = self.agent.cli(&["mode", "set", namespace, "enforce"])?;
             ensure!(set.status.success(), "setting the mode failed: {set:?}");
         }
-        end_pickup_window(self.agent.bpffs())?;
+        end_pickup_window(&mut self.agent)?;
         let listeners = Listeners::open(&self.server)?;
         let open = |count| Connections::open(&self.bystanders, &listeners, count, DEADLINE);
         // Half of the idle connections have carried data, the others nothing since the handshake.

@@ -35,3 +35,4 @@ mod surfaces;
 mod testbed;
 mod unfenced;
 mod upgrade;
+mod verification;

@@ -22,6 +22,7 @@ pub(super) fn encode(totals: &Totals, mut encoder: DescriptorEncoder<'_>) -> Res
     lost(totals, &mut encoder)?;
     flows(totals, &mut encoder)?;
     state(totals, &mut encoder)?;
+    fences(totals, &mut encoder)?;
     maps(totals, &mut encoder)
 }
 
@@ -139,13 +140,6 @@ fn state(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Err
         "Endpoints on this node",
         endpoints,
     )?;
-    let unfenced = totals.unfenced.iter();
-    gauges(
-        encoder,
-        "ringfence_unfenced_workloads",
-        "Workloads of this node without a fence, by reason",
-        unfenced.map(|(reason, count)| (vec![("reason", *reason)], *count)),
-    )?;
     for (name, help, value) in [
         (
             "ringfence_identities",
@@ -170,6 +164,30 @@ fn state(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Err
         gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
     }
     Ok(())
+}
+
+fn fences(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    let unfenced = totals.unfenced.iter();
+    gauges(
+        encoder,
+        "ringfence_unfenced_workloads",
+        "Workloads of this node without a fence, by reason",
+        unfenced.map(|(reason, count)| (vec![("reason", *reason)], *count)),
+    )?;
+    let degraded = totals.degraded.iter();
+    gauges(
+        encoder,
+        "ringfence_degraded_fences",
+        "Fences that may not do what was asked for, by reason",
+        degraded.map(|(reason, count)| (vec![("reason", *reason)], *count)),
+    )?;
+    let repairs = totals.repairs.iter();
+    counters(
+        encoder,
+        "ringfence_repairs",
+        "What was changed behind the agent's back and put right, by kind",
+        repairs.map(|(kind, count)| (vec![("kind", *kind)], *count)),
+    )
 }
 
 fn maps(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {

@@ -33,6 +33,8 @@ fn filled() -> Metrics {
         revision: 12,
     });
     metrics.set_unfenced(vec![("missing", 22), ("unsuitable", 0)]);
+    metrics.set_degraded(vec![("not-first", 23)]);
+    metrics.set_repairs(vec![("fence-missing", 24)]);
     metrics.set_lost(LossStage::Follower, 13);
     metrics.set_lost(LossStage::Decode, 17);
     metrics.set_lost(LossStage::Log, 18);
@@ -66,6 +68,8 @@ fn the_page_has_every_metric() {
         r#"ringfence_endpoints{namespace="shop",mode="enforce"} 8"#,
         r#"ringfence_unfenced_workloads{reason="missing"} 22"#,
         r#"ringfence_unfenced_workloads{reason="unsuitable"} 0"#,
+        r#"ringfence_degraded_fences{reason="not-first"} 23"#,
+        r#"ringfence_repairs_total{kind="fence-missing"} 24"#,
         "ringfence_identities 9",
         "ringfence_policies 10",
         "ringfence_policy_rows 11",

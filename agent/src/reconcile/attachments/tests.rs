@@ -33,6 +33,8 @@ struct World {
     inventory: Inventory,
     links: Links,
     records: BTreeMap<u32, Endpoint>,
+    degraded: BTreeMap<u32, Degraded>,
+    failures: BTreeMap<u32, String>,
 }
 
 impl World {
@@ -42,6 +44,8 @@ impl World {
             inventory: inventory(workloads),
             links: Links::default(),
             records: BTreeMap::new(),
+            degraded: BTreeMap::new(),
+            failures: BTreeMap::new(),
         };
         world.set(links(names));
         world
@@ -54,8 +58,13 @@ impl World {
     }
 
     fn presence(&self, name: &str, fenced: &[u32]) -> Presence {
-        let fenced = fenced.iter().copied().collect();
-        let presences = self.attachments.presences(&self.links, &fenced);
+        let attached = fenced.iter().copied().collect();
+        let fences = Fences {
+            attached: &attached,
+            degraded: &self.degraded,
+            failures: &self.failures,
+        };
+        let presences = self.attachments.presences(&self.links, &fences);
         let named = |(id, _): &(&WorkloadId, &Presence)| id.to_string() == format!("shop/{name}");
         presences.iter().find(named).unwrap().1.clone()
     }
@@ -83,6 +92,20 @@ fn every_workload_with_an_interface_is_accounted_for() {
     assert_eq!(world.presence("c", &[7]).unfenced, Some(Unfenced::Missing));
     assert_eq!(world.presence("c", &[7]).interface, "rf-c");
     assert_eq!(world.suitable(), [(7, "a".to_owned()), (8, "b".to_owned())]);
+}
+
+#[test]
+fn a_presence_says_why_a_fence_is_not_attached_or_degraded() {
+    let mut world = World::new(&[("a", "rf-a"), ("b", "rf-b")], &[("rf-a", 7), ("rf-b", 8)]);
+    let unverified = Degraded::Unverified("EPERM".to_owned());
+    world.degraded.insert(7, unverified.clone());
+    world.failures.insert(8, "EEXIST".to_owned());
+    let (a, b) = (world.presence("a", &[7]), world.presence("b", &[7]));
+    assert_eq!((a.why_unfenced(), a.degraded), (None, Some(unverified)));
+    let why = "the fence is not attached: EEXIST".to_owned();
+    assert_eq!((b.why_unfenced(), b.degraded.clone()), (Some(why), None));
+    assert!(!b.is_in_order() && world.presence("b", &[8]).is_in_order());
+    assert!(!world.presence("a", &[7]).is_in_order());
 }
 
 #[test]

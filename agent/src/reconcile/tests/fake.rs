@@ -2,15 +2,17 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     rc::Rc,
 };
 
 use ringfence_common::{SECOND, ids::RuleSlot};
 
 use crate::{
-    datapath::{AttachKind, Clocks, Datapath, DatapathError, HeldNumbers, HeldWalk},
-    plan::{Action, Capacities, State},
+    datapath::{
+        AttachKind, Clocks, Datapath, DatapathError, HeldNumbers, HeldWalk, Look, Standing,
+    },
+    plan::{Action, Capacities, Row, State},
 };
 
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +45,8 @@ pub(super) struct Kernel {
     pub(super) table_mark: Option<u32>,
     /// What conntrack and deny aggregates hold.
     pub(super) held: HeldNumbers,
+    /// Fences that are not as they were attached.
+    pub(super) standings: BTreeMap<u32, Standing>,
 }
 
 #[derive(Clone, Default)]
@@ -97,6 +101,7 @@ impl Datapath for Fake {
             });
         }
         kernel.attached.insert(ifindex);
+        kernel.standings.remove(&ifindex);
         kernel.calls.push(Call::Attach(ifindex));
         Ok(AttachKind::Tcx)
     }
@@ -105,6 +110,39 @@ impl Datapath for Fake {
         kernel.attached.remove(&ifindex);
         kernel.calls.push(Call::Detach(ifindex));
         Ok(())
+    }
+    fn look(&mut self) -> Result<Look, DatapathError> {
+        let kernel = self.0.borrow();
+        let mut found: BTreeMap<u32, Standing> = kernel
+            .attached
+            .iter()
+            .map(|ifindex| (*ifindex, Standing::First))
+            .collect();
+        found.extend(kernel.standings.clone());
+        Ok(Box::new(move || found))
+    }
+    fn holds(&mut self, write: &Action) -> Result<bool, DatapathError> {
+        let kernel = self.0.borrow();
+        let mut written = kernel.state.clone();
+        written.record(write);
+        Ok(written == kernel.state)
+    }
+    fn next_entries(&mut self, most: usize) -> Vec<Action> {
+        let state = &self.0.borrow().state;
+        let rows = state.tables.values().flat_map(|rows| rows.iter());
+        let rows = rows.map(|((bits, key), row)| {
+            Action::PutRow(Row {
+                bits: *bits,
+                key: *key,
+                row: *row,
+            })
+        });
+        let addresses = state.addresses.iter();
+        addresses
+            .map(|(address, identity)| Action::PutAddress(*address, *identity))
+            .chain(rows)
+            .take(most)
+            .collect()
     }
     fn clocks(&mut self) -> Result<Clocks, DatapathError> {
         Ok(Clocks {

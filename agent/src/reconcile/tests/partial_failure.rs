@@ -9,11 +9,20 @@ fn an_interface_that_cannot_be_attached_does_not_leave_others_open() {
     let world = World::new(CLOSED);
     kernel.0.borrow_mut().unattachable = Some(7);
     let mut subject = reconciler(&kernel, dir.path());
-    assert!(subject.publish(&world.desired()).is_err());
+    // Nor does it hold the policy back.
+    let published = subject.publish(&world.desired()).unwrap();
+    assert_eq!(published.fenced, BTreeSet::from([9]));
     assert_eq!(kernel.0.borrow().attached, BTreeSet::from([9]));
+    let presences = subject.presences(&world.interfaces);
+    let why: Vec<_> = presences.values().map(Presence::why_unfenced).collect();
+    let refused = "the fence is not attached: map links: cannot attach: injected";
+    assert_eq!(why, [Some(refused.to_owned()), None]);
+    assert!(!subject.retry_failed(&world.interfaces));
     kernel.0.borrow_mut().unattachable = None;
-    subject.publish(&world.desired()).unwrap();
+    assert!(subject.retry_failed(&world.interfaces));
     assert_eq!(kernel.0.borrow().attached, BTreeSet::from([7, 9]));
+    let presences = subject.presences(&world.interfaces);
+    assert!(presences.values().all(Presence::is_in_order));
 }
 
 #[test]
@@ -54,6 +63,7 @@ fn an_interface_that_went_away_in_the_meantime_is_no_failure() {
     let presences = subject.presences(&world.interfaces);
     let unfenced: Vec<_> = presences.values().map(|it| it.unfenced).collect();
     assert_eq!(unfenced, [Some(Unfenced::NotAttached), None]);
+    assert!(presences.values().all(|it| it.error.is_none()));
 }
 
 #[test]
