@@ -100,6 +100,11 @@ impl Needs {
         [self.rules, self.selectors, self.cidrs, self.rows]
     }
 
+    fn is_within(self, most: Self) -> bool {
+        let mut values = self.values().into_iter().zip(most.values());
+        values.all(|(value, most)| value <= most)
+    }
+
     /// Whether this is within a budget wherever it is more than before.
     fn may_follow(self, before: Self, budget: Self) -> bool {
         let values = self.values().into_iter().zip(before.values());
@@ -186,7 +191,7 @@ pub fn within_budget(
     budget: Needs,
 ) -> (PolicySet, Vec<OverBudget>) {
     let mut used: BTreeMap<&NamespaceName, Needs> = BTreeMap::new();
-    let ids: Vec<(&PolicyId, &Arc<Policy>)> = proposed.policies.iter().collect();
+    let mut ids: Vec<(&PolicyId, &Arc<Policy>)> = proposed.policies.iter().collect();
     // What stays counts first, whatever its name.
     for (id, _) in &ids {
         let before = held.policies.get(*id);
@@ -195,6 +200,11 @@ pub fn within_budget(
             *sum = sum.plus(Needs::of(before));
         }
     }
+    // What frees some of the budget comes before what takes it.
+    ids.sort_by_key(|(id, policy)| {
+        let before = held.policies.get(*id);
+        !before.is_some_and(|before| Needs::of(policy).is_within(Needs::of(before)))
+    });
     let mut policies: PoliciesById = BTreeMap::new();
     let mut refused = Vec::new();
     for (id, policy) in ids {

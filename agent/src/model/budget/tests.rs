@@ -82,6 +82,13 @@ fn what_is_in_force_stays_and_a_larger_version_is_refused() {
     // A smaller one makes room, and one that is gone too.
     let smaller = policies(&(policy("shop", "m", 5) + &policy("shop", "n", 5)));
     assert_eq!(within_budget(&smaller, &held, TEN).1, []);
+    let shrunk =
+        policies(&(policy("shop", "a", 1) + &policy("shop", "m", 5) + &policy("shop", "n", 4)));
+    assert_eq!(
+        within_budget(&shrunk, &held, TEN).1,
+        [],
+        "whatever the names"
+    );
     let gone = policies(&(policy("shop", "a", 6) + &policy("shop", "n", 4)));
     assert_eq!(within_budget(&gone, &held, TEN).1, []);
 }
