@@ -205,17 +205,25 @@ impl Agent {
         output.with_context(|| format!("running ringfence {arguments:?}"))
     }
 
-    /// Runs a `ringfence` command with `-o json`, which must succeed, and parses its output.
+    /// Runs a `ringfence` command with `-o json`, which must succeed, and parses its output. `status`
+    /// may also exit with 1: then it says what is wrong.
     pub fn cli_json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
         let output = self.cli(&[arguments, &["-o", "json"]].concat())?;
         let message = String::from_utf8_lossy(&output.stderr);
         ensure!(
-            output.status.success(),
+            output.status.success() || (arguments == ["status"] && has_status(&output)),
             "ringfence {arguments:?}: {}",
             message.trim()
         );
         serde_json::from_slice(&output.stdout)
             .with_context(|| format!("ringfence {arguments:?} printed invalid JSON"))
+    }
+
+    /// The text of `ringfence status`, whatever it says, and whether its exit code is 0.
+    pub fn status_text(&self) -> Result<(String, bool)> {
+        let output = self.cli(&["status"])?;
+        ensure!(has_status(&output), "{output:?}");
+        Ok((String::from_utf8(output.stdout)?, output.status.success()))
     }
 
     /// Polls a condition; the error on a timeout includes the end of the agent's stderr.
@@ -349,7 +357,7 @@ impl Agent {
                 bail!("the agent exited: {}", status?);
             }
             let output = self.cli(&["status", "-o", "json"])?;
-            Ok(output.status.success().then_some(()))
+            Ok(has_status(&output).then_some(()))
         });
         ready.with_context(|| format!("agent {pid}; its stderr ends:\n{}", tail(&self.stderr())))
     }
@@ -391,6 +399,11 @@ impl Drop for Agent {
             eprintln!("ringfence cleanup: {error:#}");
         }
     }
+}
+
+/// Whether `ringfence status` got an answer from the agent.
+fn has_status(output: &Output) -> bool {
+    matches!(output.status.code(), Some(0 | 1)) && !output.stdout.is_empty()
 }
 
 /// `RINGFENCE_BIN`, or the newer of the release and the debug build in this test's target

@@ -4,6 +4,9 @@
 //! retried after a second; changes that only time brings (rules that begin or end, rows to retire)
 //! have a timer; telemetry is drained in batches, never per record.
 
+mod commands;
+mod source_files;
+
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -18,10 +21,14 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+pub(super) use source_files::Sources;
+
 use super::{
     AppError, Loaded,
     conntrack_sweep::{INTERVAL, Sweeper},
     flow_names::{address_book, name_directory},
+    last_good_store,
+    last_good_writer::LastGoodWriter,
     memory,
     modes::{Modes, kernel_mode},
     number_freeing::{self, NumberFreeing},
@@ -36,7 +43,7 @@ use crate::{
     observe::{self, AddressBook, Decoder, FlowLog},
     reconcile::{Desired, Published, Reconciler},
     server::{Command, HealthServer},
-    source::{FileSet, Interfaces, Reload, Watcher},
+    source::{FileSet, Interfaces, Watcher},
 };
 
 /// The interval between drains of telemetry.
@@ -45,30 +52,6 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(25);
 const MAX_DRAIN: usize = 16_384;
 /// The delay between a failed pass and the next one.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
-
-/// The configured files, read once before anything is changed.
-pub(super) struct Sources {
-    files: FileSet,
-    first: Reload,
-}
-
-impl Sources {
-    pub(super) fn load(config: &Config) -> Result<Self, AppError> {
-        let (files, first) = FileSet::load_lenient(
-            config.inventory.clone(),
-            config.policies.clone(),
-            config.budget,
-        )
-        .map_err(AppError::Invalid)?;
-        for problem in &first.errors {
-            error!("{problem}");
-        }
-        for warning in &first.warnings {
-            warn!("{warning}");
-        }
-        Ok(Self { files, first })
-    }
-}
 
 struct Agent {
     shared: Arc<SharedState>,
@@ -85,14 +68,18 @@ struct Agent {
     sweeper: Sweeper,
     number_freeing: NumberFreeing,
     verifying: Verifying,
+    watcher: Watcher,
+    last_good: LastGoodWriter,
     /// When to make the next pass if nothing else causes one before.
     next_pass: Option<Instant>,
+    /// When to reread the sources if nothing else causes that before.
+    next_reload: Option<Instant>,
 }
 
 /// Runs until SIGTERM or SIGINT.
 pub(super) async fn run(
     config: Config,
-    sources: Sources,
+    mut sources: Sources,
     loaded: Loaded,
     health: Option<HealthServer>,
 ) -> Result<(), AppError> {
@@ -104,11 +91,19 @@ pub(super) async fn run(
     } = loaded;
     let mut watched = config.inventory.clone();
     watched.extend(config.policies.iter().cloned());
-    let mut watcher = Watcher::new(watched).map_err(AppError::io("watch the source files"))?;
+    let watcher = Watcher::new(watched).map_err(AppError::io("watch the source files"))?;
     let interfaces = Interfaces::watch(config.allow_uplink)
         .await
         .map_err(AppError::io("watch interfaces"))?;
     let listeners = Listeners::open(&config, health)?;
+
+    sources.set_aside();
+    let store = last_good_store::directory(&config.state_dir);
+    let last_good = LastGoodWriter::start(store).map_err(AppError::io(
+        "start the thread that stores last good content",
+    ))?;
+    // Even without changes: the store is complete then.
+    last_good.write(sources.first.changes);
 
     let applied = Applied {
         inventory: sources.first.inventory,
@@ -122,6 +117,7 @@ pub(super) async fn run(
         revision: 0,
         errors: sources.first.errors,
         warnings: sources.first.warnings,
+        unstored: None,
         failure: None,
         wall_minus_ticks: 0,
     };
@@ -145,7 +141,10 @@ pub(super) async fn run(
         sweeper: Sweeper::new(conntrack),
         number_freeing: NumberFreeing::default(),
         verifying: Verifying::default(),
+        watcher,
+        last_good,
         next_pass: None,
+        next_reload: None,
     };
     // Files may have changed between the first read and the start of the watch.
     agent.reload();
@@ -153,7 +152,7 @@ pub(super) async fn run(
 
     let (commands, mut requests) = mpsc::channel(16);
     let serving = listeners.serve(&agent.shared, commands)?;
-    let outcome = agent.run_until_stopped(&mut watcher, &mut requests).await;
+    let outcome = agent.run_until_stopped(&mut requests).await;
     // Commands that wait for an answer get none.
     drop(requests);
     serving.stop();
@@ -163,6 +162,11 @@ pub(super) async fn run(
 
 pub(super) fn listen_for(kind: SignalKind) -> Result<Signal, AppError> {
     signal(kind).map_err(AppError::io("listen for signals"))
+}
+
+/// Ends at that time.
+async fn reached(time: Option<Instant>) {
+    time::sleep_until(time.map_or_else(time::Instant::now, time::Instant::from_std)).await;
 }
 
 fn wall_now() -> WallTime {
@@ -175,7 +179,6 @@ fn wall_now() -> WallTime {
 impl Agent {
     async fn run_until_stopped(
         &mut self,
-        watcher: &mut Watcher,
         requests: &mut mpsc::Receiver<Command>,
     ) -> Result<(), AppError> {
         let (mut term, mut int, mut hup) = (
@@ -192,15 +195,12 @@ impl Agent {
         let mut verify = time::interval(verifying::INTERVAL);
         verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let next_pass = self.next_pass.map(time::Instant::from_std);
+            let (next_pass, next_reload) = (self.next_pass, self.next_reload);
             tokio::select! {
                 biased;
-                changed = watcher.changed() => {
+                changed = self.watcher.changed() => {
                     changed.map_err(AppError::io("watch the source files"))?;
-                    if self.reload() {
-                        self.publish();
-                    }
-                    self.shared.show();
+                    self.reload_and_publish();
                 }
                 changed = self.interfaces.changed() => {
                     changed.map_err(AppError::io("watch interfaces"))?;
@@ -213,8 +213,8 @@ impl Agent {
                     self.reload();
                     self.publish();
                 }
-                () = async { time::sleep_until(next_pass.unwrap_or_else(time::Instant::now)).await },
-                    if next_pass.is_some() => self.publish(),
+                () = reached(next_pass), if next_pass.is_some() => self.publish(),
+                () = reached(next_reload), if next_reload.is_some() => self.reload_and_publish(),
                 found = self.verifying.found(), if self.verifying.is_looking() => {
                     if let Some(found) = found {
                         self.verifying.finish_look(found, &mut self.reconciler, &self.shared);
@@ -222,7 +222,12 @@ impl Agent {
                 }
                 _ = verify.tick() => self.verifying.step(&mut self.reconciler, &self.shared),
                 _ = drain.tick() => { self.drain(); }
-                _ = sweep.tick() => self.sweep(),
+                _ = sweep.tick() => {
+                    self.sweep();
+                    self.store_modes();
+                    self.shared.applied().unstored = self.last_good.failure();
+                    self.shared.show();
+                }
                 _ = free.tick() => self.free_numbers(),
                 _ = term.recv() => break,
                 _ = int.recv() => break,
@@ -230,73 +235,6 @@ impl Agent {
         }
         info!("stopping; enforcement continues");
         Ok(())
-    }
-
-    fn handle_command(&mut self, command: Command) {
-        match command {
-            Command::SetMode {
-                namespace,
-                mode,
-                reply,
-            } => {
-                let known = self
-                    .shared
-                    .applied()
-                    .inventory
-                    .namespaces
-                    .contains_key(&namespace);
-                let outcome = if known {
-                    let set = self.shared.applied().modes.set(namespace, mode);
-                    set.map_err(|error| format!("cannot store the mode: {error}"))
-                        .and_then(|()| self.publish_and_report())
-                } else {
-                    Err(format!(
-                        "unknown namespace {namespace}: expected a namespace of the inventory"
-                    ))
-                };
-                // Fails if the client has disconnected.
-                let _ = reply.send(outcome);
-            }
-            Command::Reload { reply } => {
-                self.reload();
-                let outcome = self.publish_and_report();
-                let first = self
-                    .shared
-                    .applied()
-                    .errors
-                    .first()
-                    .map(ToString::to_string);
-                let _ = reply.send(outcome.and(first.map_or(Ok(()), Err)));
-            }
-        }
-    }
-
-    /// Rereads the sources. Returns whether anything changed.
-    fn reload(&mut self) -> bool {
-        let reload = self.files.reload();
-        for problem in &reload.errors {
-            if !self.shared.applied().errors.contains(problem) {
-                error!("{problem}; any last good content of it stays in force");
-                self.shared.metrics.count_reload_error("files");
-            }
-        }
-        for warning in &reload.warnings {
-            if !self.shared.applied().warnings.contains(warning) {
-                warn!("{warning}");
-            }
-        }
-        let mut applied = self.shared.applied();
-        applied.errors = reload.errors;
-        applied.warnings = reload.warnings;
-        applied.inventory = reload.inventory;
-        applied.policies = reload.policies;
-        applied.locked = reload.locked;
-        reload.changed
-    }
-
-    fn publish_and_report(&mut self) -> Result<(), String> {
-        self.publish();
-        self.shared.applied().failure.clone().map_or(Ok(()), Err)
     }
 
     /// Makes one pass, and schedules the next if one will be needed.

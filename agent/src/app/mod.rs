@@ -7,15 +7,19 @@
 mod conntrack_sweep;
 mod degraded_alarm;
 mod directory_lock;
+mod durable_write;
 mod event_loop;
 mod explain;
 mod flow_names;
+mod last_good_store;
+mod last_good_writer;
 mod memory;
 mod modes;
+mod not_in_force;
 mod number_freeing;
-mod readiness;
 mod serving;
 mod shared_state;
+mod status_view;
 mod takeover;
 mod unfenced_alarm;
 mod verifying;
@@ -120,7 +124,7 @@ fn lines(errors: &[SourceError]) -> String {
 pub fn run(config: &Path, wait_for_lock: bool) -> Result<(), AppError> {
     let config = Config::load(config).map_err(AppError::Invalid)?;
     // Read first, so that a bad file ends the start before anything is changed.
-    let sources = event_loop::Sources::load(&config)?;
+    let mut sources = event_loop::Sources::load(&config)?;
     datapath::preflight(&config.bpffs)?;
     // Held until the end: then the servers have stopped, and nothing writes any more.
     let Some(Taken {
@@ -130,6 +134,10 @@ pub fn run(config: &Path, wait_for_lock: bool) -> Result<(), AppError> {
     else {
         return Ok(());
     };
+    if health.is_some() {
+        // The agent that was waited for may have stored other content.
+        sources = event_loop::Sources::load(&config)?;
+    }
     let what = format!("create the directory {}", config.run_dir.display());
     fs::create_dir_all(&config.run_dir).map_err(AppError::io(what))?;
     let loaded = load(&config)?;
@@ -211,6 +219,12 @@ pub fn cleanup(config: &Path) -> Result<Vec<String>, AppError> {
         removed.len(),
         config.bpffs.display()
     )];
+    let store = last_good_store::directory(&config.state_dir);
+    if last_good_store::remove(&store)
+        .map_err(AppError::io(format!("remove {}", store.display())))?
+    {
+        lines.push(format!("removed {}", store.display()));
+    }
     for file in [
         config.state_dir.join("numbers"),
         modes::file(&config),

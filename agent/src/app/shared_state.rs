@@ -39,6 +39,8 @@ pub(super) struct Applied {
     pub(super) revision: u64,
     pub(super) errors: Vec<SourceError>,
     pub(super) warnings: Vec<SourceError>,
+    /// Why what is known of source files is not stored; `None` if it is.
+    pub(super) unstored: Option<String>,
     /// Why the last publish failed; `None` if it succeeded.
     pub(super) failure: Option<String>,
     /// Wall clock minus the kernel's tick clock, in nanoseconds.

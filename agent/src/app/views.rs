@@ -11,8 +11,9 @@ use super::{
     explain,
     flow_names::kind_name,
     modes::kernel_mode,
-    readiness::{degraded, is_enforcing, not_in_force, repairs, unfenced},
+    not_in_force,
     shared_state::{Applied, SharedState},
+    status_view,
 };
 use crate::{
     model::{Entity, ModeName, NamespaceMatch, Peer, Peers, Ports, Rule, Workload},
@@ -22,68 +23,15 @@ use crate::{
     server::{
         Health, Views,
         view::{
-            DropCount, EndpointView, EventCount, IdentityView, Isolation, KernelStatus, ModeSource,
-            ModeView, NamespaceMode, PolicyView, RuleView, SourceState, SourceStatus, Status,
+            EndpointView, IdentityView, Isolation, ModeSource, ModeView, PolicyView, RuleView,
+            Status,
         },
     },
 };
 
 impl Views for SharedState {
     fn status(&self) -> Status {
-        let counters = self.counters();
-        let applied = self.shown();
-        let mut status = Status {
-            version: env!("CARGO_PKG_VERSION").into(),
-            node: self.node.to_string(),
-            revision: applied.revision,
-            mode_default: applied.modes.default,
-            metrics_listen: self.metrics_listen.clone(),
-            ready: not_in_force(&applied).is_none(),
-            enforcing: is_enforcing(&applied),
-            endpoints: count(applied.presences.len()),
-            attached: count(applied.presences.len() - unfenced(&applied).count()),
-            unfenced: unfenced(&applied).collect(),
-            degraded: degraded(&applied).collect(),
-            repairs: repairs(&applied),
-            workloads: count(applied.inventory.workloads.len()),
-            policies: count(applied.policies.len()),
-            namespaces: namespaces(&applied),
-            sources: sources(self, &applied),
-            warnings: applied.warnings.iter().map(ToString::to_string).collect(),
-            kernel: KernelStatus {
-                version: kernel_version(),
-                attach: self.attach.name().into(),
-            },
-            drops: counters
-                .drops
-                .iter()
-                .filter(|(_, dropped, observed)| dropped + observed > 0)
-                .map(|(reason, dropped, observed)| DropCount {
-                    reason: reason.name().into(),
-                    dropped: *dropped,
-                    observed: *observed,
-                })
-                .collect(),
-            events: EventCount {
-                written: counters.events_written,
-                lost: counters.events_lost,
-            },
-            uptime_s: self.started.elapsed().as_secs(),
-            last_error: applied
-                .failure
-                .clone()
-                .or_else(|| applied.errors.first().map(ToString::to_string)),
-            ..Status::default()
-        };
-        if let Some(published) = &applied.published {
-            let compiled = &published.compiled;
-            status.identities = count(compiled.identities.len());
-            status.classes = count(compiled.classes);
-            status.rules = count(compiled.rules.len());
-            status.tables = count(compiled.state.tables.len());
-            status.policy_rows = count(compiled.state.rows());
-        }
-        status
+        status_view::status(self)
     }
 
     fn endpoints(&self) -> Vec<EndpointView> {
@@ -218,6 +166,10 @@ impl Views for SharedState {
                 namespace: name.to_string(),
                 mode,
                 source,
+                unstored: applied
+                    .modes
+                    .is_unstored(name)
+                    .then(|| applied.modes.unstored_text(name)),
             }
         });
         all.collect()
@@ -253,7 +205,7 @@ impl Health for SharedState {
     }
 
     fn ready(&self) -> Result<(), String> {
-        not_in_force(&self.shown()).map_or(Ok(()), Err)
+        not_in_force::readiness(&self.shown().not_in_force())
     }
 }
 
@@ -302,54 +254,8 @@ impl SharedState {
     }
 }
 
-fn count(n: usize) -> u64 {
+pub(super) fn count(n: usize) -> u64 {
     n as u64
-}
-
-fn kernel_version() -> String {
-    nix::sys::utsname::uname()
-        .map(|name| name.release().to_string_lossy().into_owned())
-        .unwrap_or_default()
-}
-
-fn namespaces(applied: &Applied) -> Vec<NamespaceMode> {
-    let names = applied.inventory.namespaces.keys();
-    names
-        .map(|name| NamespaceMode {
-            name: name.to_string(),
-            mode: applied.modes.of(name).0,
-        })
-        .collect()
-}
-
-fn sources(shared: &SharedState, applied: &Applied) -> Vec<SourceStatus> {
-    let listed = |kind: &str, paths: &[std::path::PathBuf]| {
-        paths
-            .iter()
-            .map(|path| {
-                let path = path.display().to_string();
-                let error = applied
-                    .errors
-                    .iter()
-                    .find(|error| error.file.starts_with(&path))
-                    .map(ToString::to_string);
-                let state = if error.is_some() {
-                    SourceState::Error
-                } else {
-                    SourceState::Ok
-                };
-                SourceStatus {
-                    kind: kind.into(),
-                    path,
-                    state,
-                    error,
-                }
-            })
-            .collect::<Vec<_>>()
-    };
-    let mut sources = listed("inventory", &shared.config.inventory);
-    sources.extend(listed("policies", &shared.config.policies));
-    sources
 }
 
 fn endpoint(applied: &Applied, workload: &Workload) -> EndpointView {

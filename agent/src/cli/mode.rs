@@ -57,7 +57,11 @@ async fn get(client: &Client, namespace: Option<&NamespaceName>, how: &Listing) 
 async fn set(client: &Client, namespace: &NamespaceName, mode: ModeName) -> Result<()> {
     let target = format!("/v1/modes/{namespace}");
     let view: ModeView = client.put(&target, &SetMode { mode }).await?;
-    output::print(&format!("{}: {}\n", escape(&view.namespace), view.mode))
+    let mut text = format!("{}: {}\n", escape(&view.namespace), view.mode);
+    if let Some(reason) = &view.unstored {
+        text += &format!("warning: {}\n", escape(reason));
+    }
+    output::print(&text)
 }
 
 fn table(views: Vec<ModeView>) -> Table {
@@ -65,6 +69,7 @@ fn table(views: Vec<ModeView>) -> Table {
     for view in views {
         let source = match view.source {
             ModeSource::Config => "config",
+            ModeSource::Set if view.unstored.is_some() => "set, not stored",
             ModeSource::Set => "set",
         };
         table.row([view.namespace, view.mode.to_string(), source.into()]);

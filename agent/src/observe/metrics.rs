@@ -82,6 +82,7 @@ struct Totals {
     unfenced: Vec<(&'static str, u64)>,
     degraded: Vec<(&'static str, u64)>,
     repairs: Vec<(&'static str, u64)>,
+    refused_files: [(&'static str, u64); 3],
 }
 
 /// Every metric of the agent.
@@ -169,6 +170,11 @@ impl Metrics {
     /// Sets how often something was put right that was changed behind the agent's back, by kind.
     pub fn set_repairs(&self, repairs: Vec<(&'static str, u64)>) {
         lock(&self.totals).repairs = repairs;
+    }
+
+    /// Sets the number of source files that are refused now, by what of them is in force.
+    pub fn set_refused_files(&self, refused: [(&'static str, u64); 3]) {
+        lock(&self.totals).refused_files = refused;
     }
 
     /// Sets the total number of records that a stage has lost.

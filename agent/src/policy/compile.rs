@@ -24,7 +24,7 @@ use super::{
     classes::Classes,
     compiled_tables::CompiledTables,
     desired::{Clock, Compiled, EndpointInfo, Inputs, Modes},
-    digest::digest_of,
+    digest::{Digest, digest_of},
     layouts::Layouts,
     lockdown::mode_override,
     named_properties::{NamedProperties, named_in_peer, named_in_policy},
@@ -184,13 +184,20 @@ impl Compiler {
         if let Some(slot) = self.slots.get(name) {
             return Ok(*slot);
         }
-        let digest = digest_of(&("namespace", name.as_str()));
         let slot = self
             .numbers
-            .number(Space::Namespace, digest)
+            .number(Space::Namespace, namespace_digest(name))
             .map(NamespaceSlot)?;
         self.slots.insert(name.clone(), slot);
         Ok(slot)
+    }
+
+    /// The slot of a namespace, if it has one that is written down.
+    #[must_use]
+    pub fn written_slot(&self, name: &NamespaceName) -> Option<NamespaceSlot> {
+        let digest = namespace_digest(name);
+        let number = self.numbers.written_number(Space::Namespace, digest);
+        number.map(NamespaceSlot)
     }
 
     fn modes(&mut self, inputs: &Inputs<'_>) -> Result<Map<NamespaceSlot, Mode>, Exhausted> {
@@ -250,6 +257,10 @@ impl Compiler {
         }
         Ok(endpoints)
     }
+}
+
+fn namespace_digest(name: &NamespaceName) -> Digest {
+    digest_of(&("namespace", name.as_str()))
 }
 
 /// What tells identities apart.

@@ -187,6 +187,15 @@ impl Numbers {
         Ok(number)
     }
 
+    /// The number of a content, if it has one that is written down.
+    #[must_use]
+    pub fn written_number(&self, space: Space, digest: Digest) -> Option<u32> {
+        let number = *self.books.get(&space)?.numbers.get(&digest)?;
+        let mut fresh = self.fresh.iter();
+        let is_fresh = fresh.any(|of| of.space == space && of.number == number);
+        (!is_fresh).then_some(number)
+    }
+
     /// Allocations that are not written down yet; that must be done before they are used.
     #[must_use]
     pub fn fresh(&self) -> &[Allocation] {

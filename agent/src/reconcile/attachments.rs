@@ -84,6 +84,12 @@ impl Presence {
             None => unfenced.to_string(),
         })
     }
+
+    /// Why its fence may not do what was asked for.
+    #[must_use]
+    pub fn why_degraded(&self) -> Option<String> {
+        self.degraded.as_ref().map(ToString::to_string)
+    }
 }
 
 /// What is attached to interfaces.

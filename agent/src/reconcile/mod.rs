@@ -9,6 +9,7 @@
 mod attachments;
 mod entries;
 mod ledger;
+mod lockdown;
 mod number_life;
 mod pickup;
 mod table_mark;
@@ -160,7 +161,8 @@ impl<D: Datapath> Reconciler<D> {
     ///
     /// # Errors
     /// Why the desired state is not (wholly) in force. New endpoints are then fenced without a
-    /// policy, so that they are closed if their namespace enforces.
+    /// policy, so that they are closed if their namespace enforces, and namespaces in lockdown are
+    /// closed nevertheless.
     pub fn publish(&mut self, desired: &Desired<'_>) -> Result<Published, ReconcileError> {
         let clocks = self.datapath.clocks()?;
         let endpoints = self.local_endpoints(desired, clocks.boot);
@@ -192,7 +194,9 @@ impl<D: Datapath> Reconciler<D> {
                 if matches!(error, ReconcileError::Exhausted(_)) {
                     self.life.next_walk = 0;
                 }
+                let locked_down = self.lock_down(desired);
                 self.fence_without_policy(&inputs, desired)?;
+                locked_down?;
                 Err(error)
             }
         }

@@ -1,5 +1,6 @@
 //! Reconcile with an in-memory kernel that fails on demand.
 
+mod disk_full;
 mod fake;
 mod number_life;
 mod partial_failure;

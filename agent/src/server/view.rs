@@ -42,6 +42,12 @@ pub struct Status {
     /// What was found changed behind the agent's back since its start, and put right.
     #[serde(default)]
     pub repairs: Vec<RepairView>,
+    /// Everything that this node was asked for and that is not in force; empty if it is ready.
+    #[serde(default)]
+    pub not_in_force: Vec<NotInForceView>,
+    /// Every error of the sources, each with its file and line.
+    #[serde(default)]
+    pub errors: Vec<String>,
     /// Workloads in the inventory, on any node.
     pub workloads: u64,
     /// Identities.
@@ -73,6 +79,15 @@ pub struct Status {
     /// Why the desired state is not in force, or the first error of a source; absent without
     /// either.
     pub last_error: Option<String>,
+}
+
+/// Something that this node was asked for and that is not in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotInForceView {
+    /// A fixed word: `starting`, `failed`, `unfenced` or `degraded`.
+    pub kind: String,
+    /// What it is, and why.
+    pub text: String,
 }
 
 /// A workload that names an interface of this node, and has no fence or a degraded one.
@@ -301,6 +316,9 @@ pub struct ModeView {
     pub mode: ModeName,
     /// The source of the mode.
     pub source: ModeSource,
+    /// Why it will not survive a restart; absent if it will.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unstored: Option<String>,
 }
 
 /// The body of `PUT /v1/modes/{namespace}`.

@@ -5,46 +5,31 @@
 //! at every reload until it is fixed, and other files are not affected. For an agent, an address that
 //! several workloads claim and a namespace that is not declared are no conflicts of files: what else the
 //! files say is taken, so that an inventory never stands still for one entry of it. The content of a deleted
-//! file is removed unless other files still depend on it. Unchanged files are not read again. If
-//! the inventory has not changed, it keeps its `Arc`; the same holds for the policies.
+//! file is removed after a moment, unless other files still depend on it; at once if another file now
+//! has the same names. Unchanged files are not read again. If the inventory has not changed, it keeps
+//! its `Arc`; the same holds for the policies.
+
+mod refused;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::document::SourceError;
+use super::file_read::FileId;
 use super::inventory_errors::{location, source_error, source_errors};
-use super::inventory_toml::{self, InventoryFragment};
-use super::limits::MAX_FILE_SIZE;
+use super::inventory_toml::InventoryFragment;
+use super::last_good::{Change, Stored};
 use super::policy_file::PolicyFragment;
-use super::tracked_files::{Fragment, TrackedFile, TrackedFiles};
+use super::selection::{Selection, pending, proposed};
+use super::tracked_files::TrackedFiles;
 use crate::model::{
     DEFAULT_BUDGET, Inventory, InventoryError, InventoryFault, Lockdown, NamespaceName, Needs,
     Origin, OverBudget, PolicySet, check_namespaces, within_budget,
 };
-
-impl Fragment for InventoryFragment {
-    const EXTENSIONS: &'static [&'static str] = &["toml"];
-
-    fn max_size(_: &str) -> usize {
-        MAX_FILE_SIZE
-    }
-
-    fn parse(file_name: &str, text: &str) -> Result<Self, Vec<SourceError>> {
-        inventory_toml::parse(file_name, text)
-    }
-
-    fn warnings(&self) -> &[SourceError] {
-        &self.warnings
-    }
-
-    fn reuse_equal(&mut self, older: &Self) {
-        Self::reuse_equal(self, older);
-    }
-}
-
-/// The message for a refused file of which no content was ever in force.
-const REFUSED: &str = "refused, and it has no earlier content";
+use refused::REFUSED;
+pub use refused::Refused;
 
 /// The result of rereading the files.
 #[derive(Debug, Clone)]
@@ -61,6 +46,13 @@ pub struct Reload {
     pub errors: Vec<SourceError>,
     /// The warnings about the content in force.
     pub warnings: Vec<SourceError>,
+    /// How many files are refused.
+    pub refused: Refused,
+    /// What is to be remembered of the files otherwise than before.
+    pub changes: Vec<Change>,
+    /// When to reread the files although nothing has changed: content is removed then, or an error
+    /// reported.
+    pub next_change: Option<Instant>,
 }
 
 /// The inventory and policy files under the configured paths.
@@ -79,31 +71,6 @@ pub struct FileSet {
     contested: Vec<SourceError>,
     /// Policies that their namespace has no budget for.
     over_budget: Vec<OverBudget>,
-}
-
-/// Files whose pending content is to be put into force together.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Selection {
-    inventory: BTreeSet<PathBuf>,
-    policies: BTreeSet<PathBuf>,
-}
-
-impl Selection {
-    fn is_empty(&self) -> bool {
-        self.inventory.is_empty() && self.policies.is_empty()
-    }
-
-    fn intersection(&self, other: &Self) -> Self {
-        Self {
-            inventory: &self.inventory & &other.inventory,
-            policies: &self.policies & &other.policies,
-        }
-    }
-
-    fn remove(&mut self, other: &Self) {
-        self.inventory = &self.inventory - &other.inventory;
-        self.policies = &self.policies - &other.policies;
-    }
 }
 
 /// What would be in force.
@@ -131,7 +98,8 @@ impl FileSet {
         inventory: Vec<PathBuf>,
         policies: Vec<PathBuf>,
     ) -> Result<(Self, Reload), Vec<SourceError>> {
-        let (set, mut reload) = Self::load(inventory, policies, DEFAULT_BUDGET, true);
+        let stored = Stored::default();
+        let (set, mut reload) = Self::load(inventory, policies, DEFAULT_BUDGET, &stored, true);
         if reload.errors.is_empty() {
             return Ok((set, reload));
         }
@@ -142,28 +110,34 @@ impl FileSet {
         Err(reload.errors)
     }
 
-    /// Reads all files for the first time, for an agent that starts: bad policy files, and policies
-    /// beyond the budget of their namespace, are reported and the others are put into force.
+    /// Reads all files for the first time, for an agent that starts, with what it knows of earlier runs:
+    /// bad files, and policies beyond the budget of their namespace, are reported, and the others are put
+    /// into force.
     ///
     /// # Errors
-    /// All errors of the files, if the inventory is bad or a configured path cannot be read.
+    /// All errors of the files, if an inventory file or a configured path is bad and no last good content
+    /// of it is known.
     pub fn load_lenient(
         inventory: Vec<PathBuf>,
         policies: Vec<PathBuf>,
         budget: Needs,
+        stored: &Stored,
     ) -> Result<(Self, Reload), Vec<SourceError>> {
-        let (set, reload) = Self::load(inventory, policies, budget, false);
-        if set.can_start() {
-            Ok((set, reload))
-        } else {
-            Err(reload.errors)
+        let now = Instant::now();
+        let (mut set, reload) = Self::load(inventory, policies, budget, stored, false);
+        if !set.inventory_files.can_start(now) || !set.policy_files.has_all_roots() {
+            return Err(reload.errors);
         }
+        set.inventory_files.begin_run();
+        set.policy_files.begin_run();
+        Ok((set, reload))
     }
 
     fn load(
         inventory: Vec<PathBuf>,
         policies: Vec<PathBuf>,
         budget: Needs,
+        stored: &Stored,
         is_strict: bool,
     ) -> (Self, Reload) {
         let mut set = Self {
@@ -177,40 +151,13 @@ impl FileSet {
             contested: Vec::new(),
             over_budget: Vec::new(),
         };
-        let reload = set.reload();
+        let now = Instant::now();
+        set.inventory_files.restore(stored);
+        set.policy_files.restore(stored);
+        // Content that contradicts other content waits, as at run time; the next reload says so.
+        let _conflicts = set.commit_pending(now);
+        let reload = set.reload(now, BTreeSet::new);
         (set, reload)
-    }
-
-    /// True if all inventory files are valid and in force and every configured path could be read.
-    fn can_start(&self) -> bool {
-        let inventory = &self.inventory_files;
-        inventory.errors().next().is_none()
-            && !inventory.files.values().any(TrackedFile::is_pending)
-            && self.policy_files.root_errors().is_empty()
-    }
-
-    /// Collects the subjects of files and of policies of which no content was ever in force, and adds an
-    /// error for each of these files. True if the subjects have changed.
-    fn find_locked(&mut self, errors: &mut Vec<SourceError>) -> bool {
-        let mut locked = Vec::new();
-        for (path, subjects) in self.policy_files.without_good_content() {
-            let outcome = if subjects.is_empty() {
-                "its subjects cannot be read, so no workload is locked down"
-            } else {
-                "its subjects are locked down where the namespace is in enforce mode"
-            };
-            let message = format!("{REFUSED}: {outcome}");
-            let name = path.to_string_lossy();
-            errors.push(SourceError::whole_file(&name, message));
-            locked.extend(subjects);
-        }
-        let without_earlier = self.over_budget.iter().filter(|over| !over.has_earlier);
-        locked.extend(without_earlier.map(|over| Lockdown::of(&over.policy)));
-        let changed = locked != *self.locked;
-        if changed {
-            self.locked = Arc::new(locked);
-        }
-        changed
     }
 
     /// The configured paths, for [`super::watch::Watcher`].
@@ -246,12 +193,20 @@ impl FileSet {
         declared.collect()
     }
 
-    /// Rereads the files that changed and puts their valid content into force.
-    pub fn reload(&mut self) -> Reload {
-        self.inventory_files.scan();
-        self.policy_files.scan();
+    /// Rereads the files that changed and puts their valid content into force. `being_written` is
+    /// asked after they were read, and answers which files processes are writing then.
+    pub fn reload(
+        &mut self,
+        now: Instant,
+        being_written: impl FnOnce() -> BTreeSet<FileId>,
+    ) -> Reload {
+        let inventory = self.inventory_files.scan(now);
+        let policies = self.policy_files.scan(now);
+        let being_written = being_written();
+        self.inventory_files.take(inventory, &being_written, now);
+        self.policy_files.take(policies, &being_written, now);
         let (before_inventory, before_policies) = (self.inventory.clone(), self.policies.clone());
-        let mut conflicts = self.commit_pending();
+        let mut conflicts = self.commit_pending(now);
         let mut errors: Vec<_> = self.inventory_files.errors().cloned().collect();
         errors.extend(self.policy_files.errors().cloned());
         errors.append(&mut conflicts);
@@ -260,9 +215,12 @@ impl FileSet {
             let Origin { file, line } = &over.policy.origin;
             SourceError::at_line(file, *line, over)
         }));
-        let relocked = self.find_locked(&mut errors);
+        let (refused, relocked) = self.find_refused(now, &mut errors);
         errors.sort();
         errors.dedup();
+        let mut changes = self.inventory_files.changes(now, &BTreeSet::new());
+        let beyond_budget = self.beyond_budget();
+        changes.append(&mut self.policy_files.changes(now, &beyond_budget));
         let mut warnings: Vec<_> = self.inventory_files.warnings().cloned().collect();
         warnings.extend(self.policy_files.warnings().cloned());
         if !self.is_strict {
@@ -277,20 +235,36 @@ impl FileSet {
             locked: self.locked.clone(),
             errors,
             warnings,
+            refused,
+            changes,
+            next_change: [
+                self.inventory_files.next_change(now),
+                self.policy_files.next_change(now),
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
         }
     }
 
     /// Puts the pending files into force that are consistent with each other. Files involved in a
-    /// conflict are held back and the others are tried again without them.
-    fn commit_pending(&mut self) -> Vec<SourceError> {
+    /// conflict are held back and the others are tried again without them. But if the content of an
+    /// involved file only waits to be removed, another file has its names now, and it is removed at
+    /// once.
+    fn commit_pending(&mut self, now: Instant) -> Vec<SourceError> {
         let mut selection = Selection {
-            inventory: pending(&self.inventory_files),
-            policies: pending(&self.policy_files),
+            inventory: pending(&self.inventory_files, |entry| entry.is_settled(now)),
+            policies: pending(&self.policy_files, |entry| entry.is_settled(now)),
+        };
+        let mut waiting = Selection {
+            inventory: pending(&self.inventory_files, |entry| !entry.is_settled(now)),
+            policies: pending(&self.policy_files, |entry| !entry.is_settled(now)),
         };
         let mut errors = Vec::new();
         while !selection.is_empty() {
             match self.propose(&selection) {
-                Ok(proposal) => {
+                Ok(mut proposal) => {
+                    self.drop_former_claims(&mut selection, &waiting, &mut proposal);
                     self.inventory_files.commit(&selection.inventory);
                     self.policy_files.commit(&selection.policies);
                     self.inventory = proposal.inventory;
@@ -300,6 +274,12 @@ impl FileSet {
                     break;
                 }
                 Err(conflict) => {
+                    let replaced = waiting.intersection(&conflict.involved);
+                    if !replaced.is_empty() {
+                        waiting.remove(&replaced);
+                        selection.add(&replaced);
+                        continue;
+                    }
                     errors.extend(conflict.errors);
                     let involved = selection.intersection(&conflict.involved);
                     let held_back = if involved.is_empty() {
@@ -312,6 +292,29 @@ impl FileSet {
             }
         }
         errors
+    }
+
+    /// Adds the files to a selection that are gone and of which an entry contradicts what another file
+    /// says now: it has taken their place.
+    fn drop_former_claims(
+        &self,
+        selection: &mut Selection,
+        waiting: &Selection,
+        proposal: &mut Proposal,
+    ) {
+        for path in &waiting.inventory {
+            // What was contradictory before has nothing to do with a new file.
+            if proposal.contested.len() <= self.contested.len() {
+                return;
+            }
+            let mut more = selection.clone();
+            more.inventory.insert(path.clone());
+            if let Ok(without) = self.propose(&more)
+                && without.contested.len() < proposal.contested.len()
+            {
+                (*selection, *proposal) = (more, without);
+            }
+        }
     }
 
     /// A warning about each policy whose namespace the inventory does not have: it has no subjects.
@@ -472,25 +475,6 @@ impl FileSet {
             }
         }
     }
-}
-
-fn pending<F: Fragment>(files: &TrackedFiles<F>) -> BTreeSet<PathBuf> {
-    let pending = files.files.iter().filter(|(_, entry)| entry.is_pending());
-    pending.map(|(path, _)| path.clone()).collect()
-}
-
-fn proposed<'a, F: Fragment>(
-    files: &'a TrackedFiles<F>,
-    selection: &'a BTreeSet<PathBuf>,
-) -> impl Iterator<Item = (&'a Path, &'a F)> {
-    files.files.iter().filter_map(|(path, entry)| {
-        let chosen = if selection.contains(path) {
-            TrackedFile::proposed
-        } else {
-            TrackedFile::in_force
-        };
-        chosen(entry).map(|fragment| (path.as_path(), &**fragment))
-    })
 }
 
 #[cfg(test)]

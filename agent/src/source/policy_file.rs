@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::document::SourceError;
+use super::last_good::Kind;
 use super::limits::{MAX_KUBERNETES_SIZE, MAX_TOML_POLICY_SIZE};
 use super::tracked_files::Fragment;
 use super::{kubernetes, policy_toml, refused_subjects, toml_error_names};
@@ -22,6 +23,7 @@ pub struct PolicyFragment {
 }
 
 impl Fragment for PolicyFragment {
+    const KIND: Kind = Kind::Policies;
     const EXTENSIONS: &'static [&'static str] = &["toml", "yaml", "yml", "json"];
 
     fn max_size(file_name: &str) -> usize {
@@ -39,6 +41,10 @@ impl Fragment for PolicyFragment {
             policy_toml::parse(file_name, text)
                 .map_err(|errors| toml_error_names::add_policy_names(text, errors))
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.policies.is_empty()
     }
 
     fn refused_subjects(file_name: &str, text: &str) -> Vec<Lockdown> {

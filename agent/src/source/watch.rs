@@ -10,6 +10,9 @@
 //! because walking all paths takes longer than reading one file. If the renewal finds directories
 //! that were not watched before, it counts as a change: they may have changed after they were read
 //! and before they were watched.
+//!
+//! What is between the first write to a file and its close is no change, but the watcher knows which
+//! files are in that state: what is read from them may be a part of what they will have.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -18,6 +21,8 @@ use std::path::{Component, Path, PathBuf};
 
 use inotify::{Event, EventMask, Inotify, WatchDescriptor, WatchMask};
 use tokio::io::unix::AsyncFd;
+
+use super::file_read::FileId;
 
 /// The maximum number of symbolic links that are followed for one path.
 const MAX_LINKS: usize = 40;
@@ -49,12 +54,46 @@ impl Interest {
     }
 }
 
+/// A watched directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Watched {
+    directory: PathBuf,
+    interest: Interest,
+}
+
+/// The files that were written to and not closed since, by directory and name.
+#[derive(Debug, Default)]
+struct Writers(HashMap<(WatchDescriptor, OsString), FileId>);
+
+impl Writers {
+    /// Notes what an event about a name in a watched directory says.
+    fn note(&mut self, event: &Event<&OsStr>, watched: &Watched, name: &OsStr) {
+        let key = (event.wd.clone(), name.to_owned());
+        if !event.mask.intersects(EventMask::MODIFY | EventMask::CREATE) {
+            self.0.remove(&key);
+            return;
+        }
+        // A link that was created is not open for writing.
+        match std::fs::symlink_metadata(watched.directory.join(name)) {
+            Ok(metadata) if metadata.is_file() => {
+                self.0.insert(key, FileId::of(&metadata));
+            }
+            _ => {
+                self.0.remove(&key);
+            }
+        }
+    }
+}
+
 /// Watches a set of files and directories through the directories on their paths.
 #[derive(Debug)]
 pub struct Watcher {
     fd: AsyncFd<Inotify>,
     roots: Vec<PathBuf>,
-    watches: HashMap<WatchDescriptor, Interest>,
+    watches: HashMap<WatchDescriptor, Watched>,
+    writers: Writers,
+    /// True if a change was seen that is not reported yet.
+    unreported: bool,
     /// True if the watches may be out of date, because a path may resolve differently now.
     stale: bool,
 }
@@ -70,6 +109,8 @@ impl Watcher {
             fd,
             roots,
             watches: HashMap::new(),
+            writers: Writers::default(),
+            unreported: false,
             stale: false,
         };
         watcher.rearm()?;
@@ -82,12 +123,16 @@ impl Watcher {
     /// # Errors
     /// When the events cannot be read or the watches cannot be renewed.
     pub async fn changed(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.unreported) {
+            self.stale = true;
+            return Ok(());
+        }
         if self.stale && self.rearm()? {
             return Ok(());
         }
         loop {
             let mut guard = self.fd.readable_mut().await?;
-            let drained = drain(guard.get_inner_mut(), &self.watches)?;
+            let drained = drain(guard.get_inner_mut(), &self.watches, &mut self.writers)?;
             guard.clear_ready();
             drop(guard);
             if drained {
@@ -95,6 +140,15 @@ impl Watcher {
                 return Ok(());
             }
         }
+    }
+
+    /// The files that processes are writing now, as far as the events so far say.
+    ///
+    /// # Errors
+    /// When the events cannot be read.
+    pub fn being_written(&mut self) -> io::Result<BTreeSet<FileId>> {
+        self.unreported |= drain(self.fd.get_mut(), &self.watches, &mut self.writers)?;
+        Ok(self.writers.0.values().copied().collect())
     }
 
     /// Updates the watches to the directories that the paths resolve to now. Repeats this until a
@@ -120,14 +174,18 @@ impl Watcher {
 
     /// Watches these directories and no others.
     fn watch(&mut self, wanted: &BTreeMap<PathBuf, Interest>) -> io::Result<()> {
-        let mut watches: HashMap<WatchDescriptor, Interest> = HashMap::new();
+        let mut watches: HashMap<WatchDescriptor, Watched> = HashMap::new();
         let mut kernel = self.fd.get_ref().watches();
         for (directory, interest) in wanted {
             match kernel.add(directory, mask()) {
                 Ok(watch) => match watches.get_mut(&watch) {
-                    Some(present) => present.merge(interest.clone()),
+                    Some(present) => present.interest.merge(interest.clone()),
                     None => {
-                        watches.insert(watch, interest.clone());
+                        let watched = Watched {
+                            directory: directory.clone(),
+                            interest: interest.clone(),
+                        };
+                        watches.insert(watch, watched);
                     }
                 },
                 // The directory was removed since the walk. Its parent is watched as well and
@@ -144,6 +202,9 @@ impl Watcher {
             // Fails if the directory was removed, which removes the watch as well.
             let _gone = kernel.remove(stale);
         }
+        self.writers
+            .0
+            .retain(|(watch, _), _| watches.contains_key(watch));
         self.watches = watches;
         Ok(())
     }
@@ -151,6 +212,7 @@ impl Watcher {
 
 fn mask() -> WatchMask {
     WatchMask::CLOSE_WRITE
+        | WatchMask::MODIFY
         | WatchMask::MOVED_TO
         | WatchMask::MOVED_FROM
         | WatchMask::CREATE
@@ -176,32 +238,45 @@ fn vanished(error: &io::Error) -> bool {
     )
 }
 
-/// Reads all queued events; true if at least one is relevant.
-fn drain(inotify: &mut Inotify, watches: &HashMap<WatchDescriptor, Interest>) -> io::Result<bool> {
+/// Reads all queued events; true if at least one is a change.
+fn drain(
+    inotify: &mut Inotify,
+    watches: &HashMap<WatchDescriptor, Watched>,
+    writers: &mut Writers,
+) -> io::Result<bool> {
     let mut buffer = [0; BUFFER];
-    let mut relevant = false;
+    let mut changed = false;
     loop {
         match inotify.read_events(&mut buffer) {
             Ok(events) => {
                 for event in events {
-                    relevant |= is_relevant(&event, watches);
+                    changed |= is_change(&event, watches, writers);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(relevant),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(changed),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
 }
 
-fn is_relevant(event: &Event<&OsStr>, watches: &HashMap<WatchDescriptor, Interest>) -> bool {
+/// Whether an event is a change that matters. Notes who writes.
+fn is_change(
+    event: &Event<&OsStr>,
+    watches: &HashMap<WatchDescriptor, Watched>,
+    writers: &mut Writers,
+) -> bool {
     if event.mask.contains(EventMask::Q_OVERFLOW) {
+        writers.0.clear();
         return true;
     }
     match (watches.get(&event.wd), event.name) {
-        (Some(interest), Some(name)) => interest.covers(name),
+        (Some(watched), Some(name)) if watched.interest.covers(name) => {
+            writers.note(event, watched, name);
+            !event.mask.contains(EventMask::MODIFY)
+        }
         (Some(_), None) => true,
-        (None, _) => false,
+        (Some(_) | None, _) => false,
     }
 }
 

@@ -158,6 +158,7 @@ impl Views for Fixed {
             namespace: "shop".to_owned(),
             mode: ModeName::Observe,
             source: ModeSource::Config,
+            unstored: None,
         }]
     }
 

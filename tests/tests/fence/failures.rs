@@ -108,6 +108,13 @@ fn check_stop_and_cleanup(attach: &str) -> Result<()> {
 
     cleanup(&agent)?;
     ensure!(count_pins(agent.bpffs())? == 0, "pins remain");
+    let state = std::fs::read_dir(agent.dir().join("state"))?;
+    let names = state.map(|entry| Ok(entry?.file_name()));
+    let names: Vec<_> = names.collect::<Result<_>>()?;
+    ensure!(
+        !names.iter().any(|name| name == "last-good"),
+        "the store remains: {names:?}"
+    );
     for host in &testbed.hosts {
         let interface = &host.workload.interface;
         for hook in ["ingress", "egress"] {

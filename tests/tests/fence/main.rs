@@ -15,6 +15,7 @@
 mod changes;
 mod clients;
 mod contradictions;
+mod editors;
 mod exclusive;
 mod failures;
 mod interfaces;

@@ -1,6 +1,7 @@
 //! The test bed of these tests: a node with hosts, an agent, and grids of probes.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -262,6 +263,20 @@ pub(crate) fn run(agent: &Agent, arguments: &[&str]) -> Result<String> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Gives the agent a directory of these policy files instead of its file, and restarts it.
+pub(crate) fn policy_directory(agent: &mut Agent, files: &[(&str, &str)]) -> Result<PathBuf> {
+    let directory = agent.dir().join("policies");
+    std::fs::create_dir(&directory)?;
+    for (name, text) in files {
+        std::fs::write(directory.join(name), text)?;
+    }
+    let config = std::fs::read_to_string(agent.config_path())?;
+    let config = config.replace("/policies.toml\"", "/policies\"");
+    agent.write_document("ringfence.toml", &config)?;
+    agent.restart()?;
+    Ok(directory)
 }
 
 /// Replaces a stopped or running agent's fence by one of clsact filters.

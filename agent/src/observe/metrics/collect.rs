@@ -140,6 +140,14 @@ fn state(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Err
         "Endpoints on this node",
         endpoints,
     )?;
+    let refused = totals.refused_files.iter();
+    let refused = refused.filter(|(in_force, _)| !in_force.is_empty());
+    gauges(
+        encoder,
+        "ringfence_refused_files",
+        "Source files whose present content is refused, by what of them is in force",
+        refused.map(|(in_force, count)| (vec![("in_force", *in_force)], *count)),
+    )?;
     for (name, help, value) in [
         (
             "ringfence_identities",

@@ -35,6 +35,7 @@ fn filled() -> Metrics {
     metrics.set_unfenced(vec![("missing", 22), ("unsuitable", 0)]);
     metrics.set_degraded(vec![("not-first", 23)]);
     metrics.set_repairs(vec![("fence-missing", 24)]);
+    metrics.set_refused_files([("last-good", 23), ("nothing", 24), ("lockdown", 0)]);
     metrics.set_lost(LossStage::Follower, 13);
     metrics.set_lost(LossStage::Decode, 17);
     metrics.set_lost(LossStage::Log, 18);
@@ -70,6 +71,9 @@ fn the_page_has_every_metric() {
         r#"ringfence_unfenced_workloads{reason="unsuitable"} 0"#,
         r#"ringfence_degraded_fences{reason="not-first"} 23"#,
         r#"ringfence_repairs_total{kind="fence-missing"} 24"#,
+        r#"ringfence_refused_files{in_force="last-good"} 23"#,
+        r#"ringfence_refused_files{in_force="nothing"} 24"#,
+        r#"ringfence_refused_files{in_force="lockdown"} 0"#,
         "ringfence_identities 9",
         "ringfence_policies 10",
         "ringfence_policy_rows 11",

@@ -97,6 +97,7 @@ fn start() -> Running {
         namespace: "shop".into(),
         mode: ModeName::Observe,
         source: ModeSource::Config,
+        unstored: None,
     };
     let fake = Arc::new(Fake {
         modes: Mutex::new(vec![view]),

@@ -1,6 +1,9 @@
 //! Which content is in force when files change, break, conflict, are deleted and are restored.
 
+mod contents;
 mod contested;
+mod editors;
+mod last_good;
 mod lockdown;
 
 use std::fs;
@@ -10,6 +13,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+use crate::source::tracked_files::SETTLE;
+
 const SHOP: &str = "[[namespace]]\nname = \"shop\"\n";
 
 fn policy(name: &str, rest: &str) -> String {
@@ -18,6 +23,17 @@ fn policy(name: &str, rest: &str) -> String {
 
 fn workload(name: &str, address: &str) -> String {
     format!("[[workload]]\nname = \"{name}\"\nnamespace = \"shop\"\naddresses = [\"{address}\"]\n")
+}
+
+impl FileSet {
+    fn reload_now(&mut self) -> Reload {
+        self.reload(Instant::now(), BTreeSet::new)
+    }
+
+    /// A reload at a time when everything that was gone at the last one is removed.
+    fn reload_later(&mut self) -> Reload {
+        self.reload(Instant::now() + SETTLE, BTreeSet::new)
+    }
 }
 
 struct Setup {
@@ -71,7 +87,11 @@ impl Setup {
 
     /// The only error of a reload, without the directory's name; errors about lockdown are ignored.
     fn refusal(&mut self) -> String {
-        let mut errors = self.set.reload().errors;
+        self.refusal_at(Instant::now())
+    }
+
+    fn refusal_at(&mut self, now: Instant) -> String {
+        let mut errors = self.set.reload(now, BTreeSet::new).errors;
         errors.retain(|error| !error.message.starts_with(REFUSED));
         assert_eq!(errors.len(), 1, "{errors:?}");
         let prefix = format!("{}/", self.directory.path().display());
@@ -84,7 +104,7 @@ fn a_reload_without_changes_keeps_both_pointers() {
     let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &policy("a", ""))]);
     let before = (setup.set.inventory().clone(), setup.set.policies().clone());
     setup.write("p/a.toml", &policy("a", "# only a comment\n"));
-    let reload = setup.set.reload();
+    let reload = setup.set.reload_now();
     assert!(!reload.changed);
     assert!(Arc::ptr_eq(&before.0, &reload.inventory));
     assert!(Arc::ptr_eq(&before.1, &reload.policies));
@@ -95,13 +115,13 @@ fn only_the_changed_one_of_inventory_and_policies_gets_a_new_pointer() {
     let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &policy("a", ""))]);
     let before = (setup.set.inventory().clone(), setup.set.policies().clone());
     setup.write("p/a.toml", &policy("b", ""));
-    let reload = setup.set.reload();
+    let reload = setup.set.reload_now();
     assert!(reload.changed && Arc::ptr_eq(&before.0, &reload.inventory));
     assert_eq!(setup.names(), ["shop/b"]);
 
     let policies = reload.policies;
     setup.write("i/a.toml", &format!("{SHOP}{}", workload("w", "10.0.0.1")));
-    let reload = setup.set.reload();
+    let reload = setup.set.reload_now();
     assert!(reload.changed && Arc::ptr_eq(&policies, &reload.policies));
     assert_eq!(setup.workloads(), ["shop/w"]);
 }
@@ -118,7 +138,7 @@ fn unchanged_values_of_a_changed_file_are_shared() {
     let before = (setup.set.inventory().clone(), setup.set.policies().clone());
     setup.write("i/a.toml", &workloads("10.0.0.3"));
     setup.write("p/a.toml", &policies("ingress = []\n"));
-    let after = setup.set.reload();
+    let after = setup.set.reload_now();
     assert!(Arc::ptr_eq(
         &before.0.namespaces,
         &after.inventory.namespaces
@@ -144,7 +164,7 @@ fn a_file_rewritten_in_place_within_one_clock_tick_is_reread() {
     for round in 1..10 {
         let name = format!("a{round}");
         fs::write(setup.path("p/a.toml"), policy(&name, "")).unwrap();
-        setup.set.reload();
+        setup.set.reload_now();
         assert_eq!(setup.names(), [format!("shop/{name}")]);
     }
 }
@@ -164,7 +184,7 @@ fn a_bad_file_keeps_its_last_good_content_and_does_not_affect_others() {
     assert_eq!(setup.refusal(), refusal, "reported until it is fixed");
 
     setup.write("p/a.toml", &policy("a2", ""));
-    let reload = setup.set.reload();
+    let reload = setup.set.reload_now();
     assert_eq!((reload.errors, reload.changed), (vec![], true));
     assert_eq!(setup.names(), ["shop/a2", "shop/c"]);
 }
@@ -173,9 +193,9 @@ fn a_bad_file_keeps_its_last_good_content_and_does_not_affect_others() {
 fn restoring_the_last_good_content_clears_the_error() {
     let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &policy("a", ""))]);
     setup.write("p/a.toml", "x");
-    assert_eq!(setup.set.reload().errors.len(), 1);
+    assert_eq!(setup.set.reload_now().errors.len(), 1);
     setup.write("p/a.toml", &policy("a", ""));
-    let reload = setup.set.reload();
+    let reload = setup.set.reload_now();
     assert_eq!((reload.errors, reload.changed), (vec![], false));
 }
 
@@ -185,7 +205,7 @@ fn a_new_bad_file_has_no_content() {
     setup.write("p/a.toml", "x");
     assert!(!setup.refusal().is_empty());
     fs::remove_file(setup.path("p/a.toml")).unwrap();
-    assert_eq!(setup.set.reload().errors, []);
+    assert_eq!(setup.set.reload_now().errors, []);
 }
 
 #[test]
@@ -193,11 +213,12 @@ fn the_content_of_a_deleted_file_is_removed_and_can_be_restored() {
     let text = policy("a", "");
     let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &text)]);
     fs::remove_file(setup.path("p/a.toml")).unwrap();
-    let reload = setup.set.reload();
+    setup.set.reload_now();
+    let reload = setup.set.reload_later();
     assert_eq!((reload.errors, reload.changed), (vec![], true));
     assert!(setup.names().is_empty());
     setup.write("p/a.toml", &text);
-    setup.set.reload();
+    setup.set.reload_now();
     assert_eq!(setup.names(), ["shop/a"]);
 }
 
@@ -218,7 +239,7 @@ fn a_changed_file_that_reuses_a_name_is_refused() {
     assert_eq!(setup.names(), ["shop/a", "shop/b", "shop/c"]);
     setup.write("p/a.toml", &policy("z", ""));
     assert_eq!(
-        setup.set.reload().errors,
+        setup.set.reload_now().errors,
         [],
         "the refused file is tried again"
     );
@@ -234,7 +255,7 @@ fn names_can_move_between_files_in_one_reload() {
     ]);
     setup.write("p/a.toml", &policy("b", ""));
     setup.write("p/b.toml", &policy("a", ""));
-    assert_eq!(setup.set.reload().errors, []);
+    assert_eq!(setup.set.reload_now().errors, []);
     assert_eq!(setup.names(), ["shop/a", "shop/b"]);
 }
 
@@ -253,7 +274,7 @@ fn an_error_about_an_address_conflict_names_both_places() {
     );
     assert_eq!(setup.workloads(), ["shop/b"]);
     setup.write("i/b.toml", &workload("b", "10.0.0.2"));
-    assert_eq!(setup.set.reload().errors, []);
+    assert_eq!(setup.set.reload_now().errors, []);
     assert_eq!(setup.workloads(), ["shop/b", "shop/c"]);
 }
 
@@ -266,11 +287,12 @@ fn a_namespace_in_use_is_not_removed() {
     ]);
     fs::remove_file(setup.path("i/a.toml")).unwrap();
     setup.write("i/c.toml", &workload("c", "10.0.0.3"));
-    assert!(!setup.set.reload().errors.is_empty());
+    setup.set.reload_now();
+    assert!(!setup.set.reload_later().errors.is_empty());
     assert_eq!(setup.set.inventory().namespaces.len(), 1);
     assert_eq!(setup.names(), ["shop/a"]);
     setup.write("i/a.toml", SHOP);
-    assert_eq!(setup.set.reload().errors, []);
+    assert_eq!(setup.set.reload_now().errors, []);
     assert_eq!(setup.workloads(), ["shop/b", "shop/c"]);
 }
 
@@ -284,7 +306,7 @@ fn a_policy_is_refused_until_its_namespace_is_declared() {
          [[namespace]] with that name in the inventory"
     );
     setup.write("i/a.toml", SHOP);
-    assert_eq!(setup.set.reload().errors, []);
+    assert_eq!(setup.set.reload_now().errors, []);
     assert_eq!(setup.names(), ["shop/a"]);
 }
 
@@ -323,7 +345,7 @@ fn subdirectories_hidden_files_and_other_extensions_are_ignored() {
     setup.write("p/sub.toml/b.toml", &policy("b", ""));
     setup.write("p/notes.txt", "x");
     setup.write("p/.hidden.toml", "x");
-    let reload = setup.set.reload();
+    let reload = setup.set.reload_now();
     assert_eq!((reload.errors, reload.changed), (vec![], false));
 }
 
@@ -331,67 +353,15 @@ fn subdirectories_hidden_files_and_other_extensions_are_ignored() {
 fn a_directory_that_cannot_be_read_keeps_its_files() {
     let mut setup = Setup::new(&[("i/a.toml", SHOP), ("p/a.toml", &policy("a", ""))]);
     fs::rename(setup.path("p"), setup.path("elsewhere")).unwrap();
+    setup.set.reload_now();
     assert!(
         setup
-            .refusal()
+            .refusal_at(Instant::now() + SETTLE)
             .starts_with("p: cannot be read: No such file or directory")
     );
     assert_eq!(setup.names(), ["shop/a"]);
     fs::rename(setup.path("elsewhere"), setup.path("p")).unwrap();
-    assert_eq!(setup.set.reload().errors, []);
-}
-
-#[test]
-fn special_files_and_large_files_are_refused() {
-    let mut setup = Setup::new(&[("i/a.toml", SHOP)]);
-    let fifo = setup.path("p/fifo.toml");
-    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert!(setup.refusal().contains("not a regular file"));
-    fs::remove_file(fifo).unwrap();
-    setup.write("p/large.toml", &"#".repeat(8 * 1024 * 1024 + 1));
-    assert_eq!(
-        setup.refusal(),
-        "p/large.toml: the file is too large: expected at most 768 KiB, split it"
-    );
-}
-
-#[test]
-fn the_example_files_load() {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
-    let (set, reload) = FileSet::load_strict(
-        vec![examples.join("inventory.toml")],
-        vec![examples.join("shop.toml")],
-    )
-    .unwrap();
-    assert_eq!(reload.warnings, []);
-    assert_eq!(
-        (
-            set.inventory().workloads.len(),
-            set.inventory().namespaces.len()
-        ),
-        (6, 2)
-    );
-    let names: Vec<_> = set
-        .policies()
-        .iter()
-        .map(|policy| policy.name.to_string())
-        .collect();
-    assert_eq!(
-        names,
-        [
-            "default",
-            "frontend",
-            "no-test-systems",
-            "orders",
-            "orders-db",
-            "payments"
-        ]
-    );
-    assert!(
-        set.policies()
-            .iter()
-            .all(|policy| policy.about.owner.is_some())
-    );
+    assert_eq!(setup.set.reload_now().errors, []);
 }
 
 #[test]
@@ -409,14 +379,14 @@ fn a_small_policy_change_is_fast_with_a_large_inventory() {
     }
     let mut setup = Setup::new(&[("i/a.toml", &inventory), ("p/a.toml", &policy("a", ""))]);
     std::thread::sleep(std::time::Duration::from_millis(150));
-    setup.set.reload();
+    setup.set.reload_now();
     let best = (0..10).map(|round| {
         setup.write(
             "p/a.toml",
             &policy(&format!("a{round}"), "[[policy.ingress]]\n"),
         );
         let start = Instant::now();
-        assert!(setup.set.reload().changed);
+        assert!(setup.set.reload_now().changed);
         start.elapsed()
     });
     let best = best.min().unwrap();
@@ -433,7 +403,9 @@ fn a_configured_file_that_disappears_keeps_its_content_in_force() {
     fs::write(&policies, policy("a", "")).unwrap();
     let (mut set, _) = FileSet::load_strict(vec![inventory], vec![policies.clone()]).unwrap();
     fs::remove_file(&policies).unwrap();
-    let reload = set.reload();
+    let reload = set.reload_now();
+    assert_eq!(reload.errors, [], "an editor may be replacing it");
+    let reload = set.reload_later();
     assert!(
         reload.errors[0].to_string().contains("cannot be read"),
         "{:?}",
@@ -445,45 +417,7 @@ fn a_configured_file_that_disappears_keeps_its_content_in_force() {
         "a missing file must not allow what its policies deny"
     );
     fs::write(&policies, "").unwrap();
-    let reload = set.reload();
+    set.reload_now();
+    let reload = set.reload_later();
     assert!(reload.errors.is_empty() && reload.policies.is_empty());
-}
-
-#[test]
-fn a_directory_can_hold_policies_of_every_language() {
-    let network_policy = |name: &str, spec: &str| {
-        format!(
-            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}, \
-             namespace: shop}}\nspec: {spec}\n"
-        )
-    };
-    let good = "{podSelector: {}}";
-    let mut setup = Setup::new(&[
-        ("i/a.toml", SHOP),
-        ("p/a.toml", &policy("a", "")),
-        ("p/a.yaml", &network_policy("a", good)),
-        ("p/b.yml", &network_policy("b", good)),
-        ("p/notes.md", "not a policy"),
-    ]);
-    let names = ["shop/a", "networkpolicy/shop/a", "networkpolicy/shop/b"];
-    assert_eq!(setup.names(), names);
-    // A bad file keeps its last good content, the others are updated.
-    setup.write("p/a.yaml", &network_policy("a", "{podSelectors: {}}"));
-    setup.write("p/a.toml", &policy("c", ""));
-    assert_eq!(
-        setup.refusal(),
-        "p/a.yaml:4:8: NetworkPolicy shop/a: unknown field \"podSelectors\" in spec: expected \
-         podSelector, policyTypes, ingress, egress"
-    );
-    let names = ["shop/c", "networkpolicy/shop/a", "networkpolicy/shop/b"];
-    assert_eq!(setup.names(), names);
-    // Names are unique per language and namespace, across files.
-    setup.write("p/a.yaml", &network_policy("b", good));
-    let refusal = setup.refusal();
-    assert!(
-        refusal.contains("policy networkpolicy/shop/b at")
-            && refusal.contains("is already declared at"),
-        "{refusal}"
-    );
-    assert_eq!(setup.names(), names);
 }

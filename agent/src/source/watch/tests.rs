@@ -123,3 +123,44 @@ async fn a_directory_that_is_created_later_is_watched() {
     fs::write(policies.join("b.toml"), "x").unwrap();
     expect_change(&mut watcher).await;
 }
+
+#[tokio::test]
+async fn the_files_that_are_being_written_are_known() {
+    use std::io::Write as _;
+
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("a.toml");
+    fs::write(&file, "before").unwrap();
+    let mut watcher = Watcher::new(vec![directory.path().to_owned()]).unwrap();
+    let id = |path: &Path| FileId::of(&fs::metadata(path).unwrap());
+    assert!(watcher.being_written().unwrap().is_empty());
+    // Emptied in place: no change yet, but what is read is not whole.
+    let mut open = fs::File::create(&file).unwrap();
+    expect_no_change(&mut watcher).await;
+    assert_eq!(watcher.being_written().unwrap(), [id(&file)].into());
+    open.write_all(b"part").unwrap();
+    expect_no_change(&mut watcher).await;
+    assert_eq!(watcher.being_written().unwrap(), [id(&file)].into());
+    drop(open);
+    // Asking first loses no change.
+    assert!(watcher.being_written().unwrap().is_empty());
+    expect_change(&mut watcher).await;
+    // A new file.
+    fs::remove_file(&file).unwrap();
+    expect_change(&mut watcher).await;
+    let open = fs::File::create(&file).unwrap();
+    expect_change(&mut watcher).await;
+    assert_eq!(watcher.being_written().unwrap(), [id(&file)].into());
+    drop(open);
+    expect_change(&mut watcher).await;
+    assert!(watcher.being_written().unwrap().is_empty());
+    // A link is never written, and a file that is moved into place is whole.
+    symlink(&file, directory.path().join("b.toml")).unwrap();
+    expect_change(&mut watcher).await;
+    let staged = directory.path().join("staged");
+    let mut open = fs::File::create(&staged).unwrap();
+    open.write_all(b"whole").unwrap();
+    fs::rename(&staged, &file).unwrap();
+    expect_change(&mut watcher).await;
+    assert!(watcher.being_written().unwrap().is_empty());
+}

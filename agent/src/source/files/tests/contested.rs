@@ -11,7 +11,8 @@ impl Setup {
     fn with_budget(files: &[(&str, &str)], budget: Needs) -> Self {
         let Self { directory, .. } = Self::new(files);
         let paths = |kind: &str| vec![directory.path().join(kind)];
-        let (set, reload) = FileSet::load_lenient(paths("i"), paths("p"), budget).unwrap();
+        let (set, reload) =
+            FileSet::load_lenient(paths("i"), paths("p"), budget, &Stored::default()).unwrap();
         assert_eq!(reload.errors, []);
         Self { directory, set }
     }
@@ -37,7 +38,8 @@ fn an_inventory_changes_though_a_policy_is_for_a_namespace_that_is_gone() {
     ]);
     fs::remove_file(setup.path("i/ghost.toml")).unwrap();
     setup.write("i/b.toml", &workload("b", "10.0.0.1"));
-    let reload = setup.set.reload();
+    setup.set.reload_now();
+    let reload = setup.set.reload_later();
     assert_eq!(reload.errors, []);
     assert_eq!(setup.workloads(), ["shop/b"]);
     assert_eq!(setup.names(), ["ghost/a"], "it has no subjects");
@@ -45,10 +47,14 @@ fn an_inventory_changes_though_a_policy_is_for_a_namespace_that_is_gone() {
                    [[namespace]] with that name in the inventory; until then it has no subjects";
     assert_eq!(texts(&reload.warnings), [warning]);
     setup.write("i/c.toml", &workload("c", "10.0.0.2"));
-    assert_eq!(texts(&setup.set.reload().warnings), [warning], "it lasts");
+    assert_eq!(
+        texts(&setup.set.reload_now().warnings),
+        [warning],
+        "it lasts"
+    );
     assert_eq!(setup.workloads(), ["shop/b", "shop/c"]);
     setup.write("i/ghost.toml", "[[namespace]]\nname = \"ghost\"\n");
-    assert_eq!(setup.set.reload().warnings, []);
+    assert_eq!(setup.set.reload_now().warnings, []);
 }
 
 #[test]
@@ -56,7 +62,7 @@ fn a_workload_of_an_undeclared_namespace_is_taken_with_one_without_labels() {
     let mut setup = Setup::of_an_agent(&[("i/a.toml", SHOP)]);
     let lost = "[[workload]]\nname = \"x\"\nnamespace = \"ghost\"\naddresses = [\"10.0.0.9\"]\n";
     setup.write("i/b.toml", &(workload("b", "10.0.0.1") + lost));
-    let reload = setup.set.reload();
+    let reload = setup.set.reload_now();
     assert_eq!(
         texts(&reload.errors),
         [
@@ -67,7 +73,7 @@ fn a_workload_of_an_undeclared_namespace_is_taken_with_one_without_labels() {
     assert_eq!(setup.workloads(), ["ghost/x", "shop/b"]);
     assert_eq!(setup.set.inventory().namespaces.len(), 2);
     setup.write("i/ghost.toml", "[[namespace]]\nname = \"ghost\"\n");
-    assert_eq!(setup.set.reload().errors, []);
+    assert_eq!(setup.set.reload_now().errors, []);
 }
 
 #[test]
@@ -79,16 +85,16 @@ fn an_address_that_two_claim_is_nobodys_and_other_changes_are_taken() {
     setup.write("i/d.toml", &workload("d", "10.0.0.4"));
     let error = "c.toml:1: address 10.0.0.1 of workload shop/c is claimed by workload shop/b, too: \
                  expected one owner for each address (the other is at ";
-    let first = setup.set.reload();
+    let first = setup.set.reload_now();
     assert!(texts(&first.errors)[0].starts_with(error), "{first:?}");
     assert_eq!(first.errors.len(), 1);
     assert_eq!(setup.workloads(), ["shop/b", "shop/c", "shop/d"]);
     assert!(setup.set.inventory().is_unknown(address));
-    assert_eq!(setup.set.reload().errors, first.errors, "it lasts");
+    assert_eq!(setup.set.reload_now().errors, first.errors, "it lasts");
     // One of them runs on this node.
     let local = workload("c", "10.0.0.1") + "interface = \"rf-c\"\n";
     setup.write("i/c.toml", &local);
-    assert_eq!(setup.set.reload().errors.len(), 1);
+    assert_eq!(setup.set.reload_now().errors.len(), 1);
     assert!(!setup.set.inventory().is_unknown(address));
     assert!(
         setup
@@ -97,7 +103,8 @@ fn an_address_that_two_claim_is_nobodys_and_other_changes_are_taken() {
             .is_owner(&"shop/c".parse().unwrap(), address)
     );
     fs::remove_file(setup.path("i/b.toml")).unwrap();
-    assert_eq!(setup.set.reload().errors, []);
+    setup.set.reload_now();
+    assert_eq!(setup.set.reload_later().errors, []);
     assert_eq!(setup.workloads(), ["shop/c", "shop/d"]);
 }
 
@@ -108,7 +115,7 @@ fn of_many_errors_the_first_are_listed() {
         .map(|number| workload(&format!("w{number}"), &format!("10.0.{}.1", number / 2)))
         .collect();
     setup.write("i/b.toml", &many);
-    let errors = setup.set.reload().errors;
+    let errors = setup.set.reload_now().errors;
     assert_eq!(errors.len(), 100);
     assert!(errors[99].message.ends_with("(and 50 more such errors)"));
     assert_eq!(setup.workloads().len(), 300);
@@ -130,7 +137,7 @@ fn a_policy_beyond_the_budget_of_its_namespace_does_not_hold_back_others() {
     );
     let both = policy("a", &rules.repeat(2)) + &policy("b", rules);
     setup.write("p/a.toml", &both);
-    let reload = setup.set.reload();
+    let reload = setup.set.reload_now();
     let errors = texts(&reload.errors);
     assert!(
         errors[0].starts_with("a.toml:1: policy shop/a exceeds the budget"),
@@ -138,7 +145,7 @@ fn a_policy_beyond_the_budget_of_its_namespace_does_not_hold_back_others() {
     );
     assert_eq!(errors.len(), 1);
     assert_eq!(setup.names(), ["shop/b", "shop/m"]);
-    assert_eq!(texts(&setup.set.reload().errors), errors, "it lasts");
+    assert_eq!(texts(&setup.set.reload_now().errors), errors, "it lasts");
     let locked = |reload: &Reload| -> Vec<String> {
         let origins = reload.locked.iter().map(|it| it.origin.to_string());
         origins
@@ -148,12 +155,13 @@ fn a_policy_beyond_the_budget_of_its_namespace_does_not_hold_back_others() {
     assert_eq!(locked(&reload), ["a.toml:1"], "its subjects would be open");
     // Of one that grows, the version in force stays, which needs no lockdown.
     setup.write("p/m.toml", &policy("m", &rules.repeat(3)));
-    let grown = setup.set.reload();
+    let grown = setup.set.reload_now();
     assert_eq!(grown.errors.len(), 2, "{:?}", grown.errors);
     assert_eq!(locked(&grown), ["a.toml:1"]);
     fs::remove_file(setup.path("p/m.toml")).unwrap();
     setup.write("p/z.toml", "");
-    let within = setup.set.reload();
+    setup.set.reload_now();
+    let within = setup.set.reload_later();
     assert_eq!(within.errors, []);
     assert_eq!(locked(&within), [""; 0]);
 }

@@ -15,9 +15,13 @@ impl Start {
         for (name, text) in files {
             fs::write(directory.path().join(name), text).unwrap();
         }
-        let (set, first) =
-            FileSet::load_lenient(vec![], vec![directory.path().to_owned()], DEFAULT_BUDGET)
-                .unwrap();
+        let (set, first) = FileSet::load_lenient(
+            vec![],
+            vec![directory.path().to_owned()],
+            DEFAULT_BUDGET,
+            &Stored::default(),
+        )
+        .unwrap();
         Self {
             directory,
             set,
@@ -36,7 +40,7 @@ impl Start {
 
     fn write(&mut self, name: &str, text: &str) -> Reload {
         fs::write(self.directory.path().join(name), text).unwrap();
-        self.set.reload()
+        self.set.reload_now()
     }
 }
 
@@ -63,7 +67,7 @@ fn a_bad_file_locks_down_its_subjects_until_it_is_fixed() {
     );
     assert_eq!(start.set.policies().len(), 1, "the other file is in force");
     // Another reload changes nothing.
-    let again = start.set.reload();
+    let again = start.set.reload_now();
     assert!(!again.changed);
     assert_eq!(start.shown(&again).0.len(), 1);
     // Fixed.
@@ -82,7 +86,7 @@ fn a_removed_file_locks_down_no_workload() {
     let mut start = Start::new(&[("a.toml", &policy("a", "colour = 1\n"))]);
     assert_eq!(start.first.locked.len(), 1);
     fs::remove_file(start.directory.path().join("a.toml")).unwrap();
-    let after = start.set.reload();
+    let after = start.set.reload_now();
     assert!(after.changed);
     assert_eq!(start.shown(&after), (NONE, NONE));
 }
@@ -117,8 +121,32 @@ fn a_bad_inventory_or_a_missing_path_fails_the_first_load() {
     let directory = TempDir::new().unwrap();
     let (inventory, missing) = (directory.path().join("i.toml"), directory.path().join("m"));
     fs::write(&inventory, "x").unwrap();
-    assert!(FileSet::load_lenient(vec![inventory.clone()], vec![], DEFAULT_BUDGET).is_err());
+    assert!(
+        FileSet::load_lenient(
+            vec![inventory.clone()],
+            vec![],
+            DEFAULT_BUDGET,
+            &Stored::default()
+        )
+        .is_err()
+    );
     fs::write(&inventory, SHOP).unwrap();
-    assert!(FileSet::load_lenient(vec![inventory.clone()], vec![], DEFAULT_BUDGET).is_ok());
-    assert!(FileSet::load_lenient(vec![inventory], vec![missing], DEFAULT_BUDGET).is_err());
+    assert!(
+        FileSet::load_lenient(
+            vec![inventory.clone()],
+            vec![],
+            DEFAULT_BUDGET,
+            &Stored::default()
+        )
+        .is_ok()
+    );
+    assert!(
+        FileSet::load_lenient(
+            vec![inventory],
+            vec![missing],
+            DEFAULT_BUDGET,
+            &Stored::default()
+        )
+        .is_err()
+    );
 }

@@ -1,0 +1,118 @@
+//! The source files in the event loop: the first read, and rereading what changed.
+
+use std::{collections::BTreeSet, path::PathBuf, time::Instant};
+
+use tracing::{error, warn};
+
+use super::Agent;
+use crate::{
+    app::{
+        AppError,
+        last_good_store::{self, Found, Unusable},
+    },
+    config::Config,
+    source::{FileSet, Reload, SourceError, last_good::Change},
+};
+
+/// The configured files, read before anything is changed.
+pub(in crate::app) struct Sources {
+    pub(super) files: FileSet,
+    pub(super) first: Reload,
+    /// The records of last good content that cannot be used.
+    unusable: Vec<(PathBuf, Unusable)>,
+}
+
+impl Sources {
+    pub(in crate::app) fn load(config: &Config) -> Result<Self, AppError> {
+        let Found { stored, unusable } =
+            last_good_store::read(&last_good_store::directory(&config.state_dir));
+        let (inventory, policies) = (config.inventory.clone(), config.policies.clone());
+        let loaded = FileSet::load_lenient(inventory, policies, config.budget, &stored);
+        let (files, first) = loaded.map_err(AppError::Invalid)?;
+        for problem in &first.errors {
+            log(problem);
+        }
+        for warning in &first.warnings {
+            warn!("{warning}");
+        }
+        Ok(Self {
+            files,
+            first,
+            unusable,
+        })
+    }
+
+    /// Sets aside the records that cannot be used. Call it when no other agent uses the state.
+    pub(super) fn set_aside(&mut self) {
+        for (path, why) in self.unusable.drain(..) {
+            let outcome = match last_good_store::set_aside(&path) {
+                Ok(aside) => format!("set aside as {}", aside.display()),
+                Err(error) => format!("cannot be set aside: {error}"),
+            };
+            warn!(
+                "{}: last good content cannot be used: {why}; {outcome}",
+                path.display()
+            );
+        }
+    }
+}
+
+fn log(problem: &SourceError) {
+    if problem.line == 0 {
+        // It says itself what is in force.
+        error!("{problem}");
+    } else {
+        error!("{problem}; any last good content of it stays in force");
+    }
+}
+
+impl Agent {
+    pub(super) fn reload_and_publish(&mut self) {
+        if self.reload() {
+            self.publish();
+        }
+        self.shared.show();
+    }
+
+    /// Rereads the sources. Returns whether anything changed.
+    pub(super) fn reload(&mut self) -> bool {
+        let watcher = &mut self.watcher;
+        let being_written = || {
+            watcher.being_written().unwrap_or_else(|error| {
+                warn!("cannot tell which source files are being written: {error}");
+                BTreeSet::new()
+            })
+        };
+        let reload = self.files.reload(Instant::now(), being_written);
+        self.next_reload = reload.next_change;
+        self.remember(reload.changes);
+        self.shared
+            .metrics
+            .set_refused_files(reload.refused.by_name());
+        for problem in &reload.errors {
+            if !self.shared.applied().errors.contains(problem) {
+                log(problem);
+                self.shared.metrics.count_reload_error("files");
+            }
+        }
+        for warning in &reload.warnings {
+            if !self.shared.applied().warnings.contains(warning) {
+                warn!("{warning}");
+            }
+        }
+        let mut applied = self.shared.applied();
+        applied.errors = reload.errors;
+        applied.warnings = reload.warnings;
+        applied.inventory = reload.inventory;
+        applied.policies = reload.policies;
+        applied.locked = reload.locked;
+        reload.changed
+    }
+
+    /// Has what is known of the files stored.
+    pub(super) fn remember(&mut self, changes: Vec<Change>) {
+        if !changes.is_empty() {
+            self.last_good.write(changes);
+        }
+    }
+}
