@@ -1,8 +1,8 @@
 //! The command line: arguments, commands and their output.
 //!
 //! Invariants: `--help` documents every command; every listing takes `-o json`; untrusted text is
-//! escaped before it reaches a terminal; the exit code is 0 for success, 1 for failure and 2 for
-//! bad usage or invalid input. Policy is evaluated by the agent or by the `policy` module, never
+//! escaped before it reaches a terminal; the exit code is 0 for success, 1 for failure (`status`: also
+//! while something is not in force or a source has an error) and 2 for bad usage or invalid input. Policy is evaluated by the agent or by the `policy` module, never
 //! here.
 
 mod agent;
@@ -41,17 +41,24 @@ pub struct InvalidInput(pub String);
 /// Why it failed; [`exit_code`] gives the exit code.
 pub fn run(cli: Cli) -> Result<ExitCode> {
     let client = Client::new(&cli.socket);
+    let done = |()| ExitCode::SUCCESS;
     match cli.command {
         Subcommand::Agent(arguments) => agent::run(&arguments),
         Subcommand::Cleanup(arguments) => agent::cleanup(&arguments),
         Subcommand::Policy { command } => policy::run(&client, &command),
         Subcommand::Status(arguments) => block_on(status::run(&client, &arguments)),
-        Subcommand::Endpoints(arguments) => block_on(listings::endpoints(&client, &arguments)),
-        Subcommand::Identities(arguments) => block_on(listings::identities(&client, &arguments)),
-        Subcommand::Policies(arguments) => block_on(listings::policies(&client, &arguments)),
-        Subcommand::Rules(arguments) => block_on(listings::rules(&client, &arguments)),
-        Subcommand::Flows(arguments) => block_on(flows::run(&client, &arguments)),
-        Subcommand::Mode { command } => block_on(mode::run(&client, &command)),
+        Subcommand::Endpoints(arguments) => {
+            block_on(listings::endpoints(&client, &arguments)).map(done)
+        }
+        Subcommand::Identities(arguments) => {
+            block_on(listings::identities(&client, &arguments)).map(done)
+        }
+        Subcommand::Policies(arguments) => {
+            block_on(listings::policies(&client, &arguments)).map(done)
+        }
+        Subcommand::Rules(arguments) => block_on(listings::rules(&client, &arguments)).map(done),
+        Subcommand::Flows(arguments) => block_on(flows::run(&client, &arguments)).map(done),
+        Subcommand::Mode { command } => block_on(mode::run(&client, &command)).map(done),
     }
 }
 
@@ -81,13 +88,12 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-fn block_on(command: impl Future<Output = Result<()>>) -> Result<ExitCode> {
+fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(command)?;
-    Ok(ExitCode::SUCCESS)
+    runtime.block_on(command)
 }
 
 #[cfg(test)]

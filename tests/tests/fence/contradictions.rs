@@ -107,9 +107,11 @@ fn an_address_that_two_claim_is_unknown_to_others() -> Result<()> {
     testbed.expect_silent(&probes("client"))?;
     // It is not locked down: only other fences do not know it.
     testbed.expect_answered(&[("client", "node", Ping), ("client", "node", Tcp(8080))])?;
-    let status = agent.cli(&["status"])?;
-    let status = String::from_utf8_lossy(&status.stdout).into_owned();
-    ensure!(status.contains("is claimed by workload shop/"), "{status}");
+    let (status, healthy) = agent.status_text()?;
+    ensure!(
+        status.contains("is claimed by workload shop/") && !healthy,
+        "{status}"
+    );
     let flows = run(&agent, &["flows", "--last", "200", "--verdict", "denied"])?;
     ensure!(flows.contains("unknown-peer"), "{flows}");
     apply_inventory(&agent, inventory)?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::{Agent, AgentSpec, Attributes, InventoryBuilder, NetNs, Node};
 
-use crate::testbed::{SOON, Testbed, run};
+use crate::testbed::{SOON, Testbed};
 
 /// Interfaces that come and go together.
 const BATCH: usize = 10;
@@ -150,7 +150,7 @@ fn neither_a_burst_nor_a_flapping_interface_ends_the_agent() -> Result<()> {
         }
         flaps.join().unwrap()
     })?;
-    run(&agent, &["status"]).context("the agent is gone")?;
+    agent.status_text().context("the agent is gone")?;
     change(&node.ns, [name(0)].into_iter(), true)?;
     agent.write_inventory(&inventory(node, 1)?.build())?;
     all_fenced(node, &agent, 1)

@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::{Agent, AgentSpec};
 
-use crate::testbed::{ProbeSpec, SOON, Tcp, Testbed, run};
+use crate::testbed::{ProbeSpec, SOON, Tcp, Testbed, policy_directory, run};
 
 const SERVER: &str = r#"
 [[policy]]
@@ -89,8 +89,11 @@ fn endpoints_of_a_refused_file_are_locked_down_until_it_is_fixed() -> Result<()>
         reason.contains("batch.yaml:1 is refused and has no earlier content"),
         "{reason}"
     );
-    let status = run(&agent, &["status"])?;
-    ensure!(status.contains("batch.yaml"), "{status}");
+    let (status, healthy) = agent.status_text()?;
+    ensure!(status.contains("batch.yaml") && !healthy, "{status}");
+    agent
+        .http_get("/readyz")
+        .context("a bad file is no reason")?;
 
     agent.write_document("batch.yaml", BATCH)?;
     agent.wait_until(
@@ -103,7 +106,7 @@ fn endpoints_of_a_refused_file_are_locked_down_until_it_is_fixed() -> Result<()>
 
     // If there is earlier content, it stays in force.
     agent.write_document("batch.yaml", &broken())?;
-    let reported = || Ok(run(&agent, &["status"])?.contains("colour"));
+    let reported = || Ok(agent.status_text()?.0.contains("colour"));
     agent.wait_until(reported, SOON, "the refusal in the status")?;
     testbed
         .expect_answered(&ALLOWED)
@@ -112,14 +115,101 @@ fn endpoints_of_a_refused_file_are_locked_down_until_it_is_fixed() -> Result<()>
         .expect_silent(&DENIED)
         .context("the last good content")?;
 
-    // After a restart there is no earlier content.
+    // And after a restart, too.
+    for _ in 0..2 {
+        agent.kill()?;
+        agent.restart()?;
+        ensure!(
+            lockdown_reason(&agent)?.is_none(),
+            "locked down after a restart"
+        );
+        testbed
+            .expect_answered(&ALLOWED)
+            .context("the last good content after a restart")?;
+        testbed
+            .expect_silent(&DENIED)
+            .context("the last good content after a restart")?;
+    }
+    let (status, healthy) = agent.status_text()?;
+    ensure!(
+        status.matches("colour").count() == 1 && !healthy,
+        "{status}"
+    );
+    let metrics = agent.metrics()?;
+    let counted = "ringfence_refused_files{in_force=\"last-good\"} 1\n";
+    ensure!(metrics.contains(counted), "{metrics}");
+    Ok(())
+}
+
+/// A typo of Monday does not lock a namespace at Thursday's restart.
+#[test]
+fn a_file_that_never_was_good_changes_nothing_before_and_after_a_restart() -> Result<()> {
+    let testbed = testbed()?;
+    let mut agent = testbed.agent("enforce", "")?;
+    let directory = policy_directory(&mut agent, &[("server.toml", SERVER)])?;
+    let open = [&ALLOWED[..], &DENIED, &OTHER_FILE].concat();
+    testbed.expect_answered(&open).context("the control")?;
+    std::fs::write(directory.join("batch.yaml"), broken())?;
+    let reported = || Ok(agent.status_text()?.0.contains("colour"));
+    agent.wait_until(reported, SOON, "the refusal in the status")?;
+    testbed.expect_answered(&open).context("at run time")?;
     agent.kill()?;
     agent.restart()?;
-    ensure!(
-        lockdown_reason(&agent)?.is_some(),
-        "not locked down after a restart"
-    );
+    testbed.expect_answered(&open).context("after a restart")?;
+    ensure!(lockdown_reason(&agent)?.is_none());
+    let (status, healthy) = agent.status_text()?;
+    ensure!(status.contains("colour") && !healthy, "{status}");
+    // Nothing is known any more: the control.
+    agent.kill()?;
+    std::fs::remove_dir_all(agent.dir().join("state/last-good"))?;
+    agent.restart()?;
+    ensure!(lockdown_reason(&agent)?.is_some(), "{}", agent.stderr());
     testbed.expect_silent(&[ALLOWED, DENIED].concat())?;
+    testbed.expect_answered(&OTHER_FILE)
+}
+
+/// A store that this version cannot use ends no start: what it had is lost, and that is said.
+#[test]
+fn a_store_of_a_newer_version_is_set_aside() -> Result<()> {
+    let testbed = testbed()?;
+    let spec = AgentSpec {
+        inventory: testbed.inventory().build(),
+        policies: SERVER.to_owned(),
+        documents: vec![("batch.yaml".to_owned(), BATCH.to_owned())],
+        default_mode: "enforce".to_owned(),
+        ..AgentSpec::default()
+    };
+    let mut agent = Agent::start(&testbed.node, &spec)?;
+    agent.terminate()?;
+    let store = agent.dir().join("state/last-good");
+    let records = |end: &str| -> Result<Vec<std::path::PathBuf>> {
+        let entries = std::fs::read_dir(&store)?;
+        let paths = entries.map(|entry| Ok(entry?.path()));
+        let paths: Result<Vec<_>> = paths.collect();
+        Ok(paths?
+            .into_iter()
+            .filter(|path| path.to_string_lossy().ends_with(end))
+            .filter(|path| path.to_string_lossy().contains('-'))
+            .filter(|path| !path.ends_with("complete"))
+            .collect())
+    };
+    let all = records("")?;
+    ensure!(all.len() == 3, "{all:?}");
+    for path in &all {
+        let bytes = std::fs::read(path)?;
+        let text = String::from_utf8(bytes)?.replacen("last-good 1 ", "last-good 99 ", 1);
+        std::fs::write(path, text)?;
+    }
+    agent.write_document("batch.yaml", &broken())?;
+    agent.restart()?;
+    ensure!(records(".set-aside")?.len() == 3);
+    ensure!(
+        agent.stderr().contains("format version 99"),
+        "{}",
+        agent.stderr()
+    );
+    // What its last good content was is not known, so it is closed.
+    ensure!(lockdown_reason(&agent)?.is_some());
     testbed.expect_answered(&OTHER_FILE)
 }
 

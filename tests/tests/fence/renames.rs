@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::{Agent, AgentSpec, NetNs};
 
-use crate::testbed::{Ping, ProbeSpec, SOON, Tcp, Testbed, run};
+use crate::testbed::{Ping, ProbeSpec, SOON, Tcp, Testbed};
 
 const POLICIES: &str = r#"
 [[policy]]
@@ -149,5 +149,5 @@ fn an_interface_that_leaves_loses_its_fence_and_is_alarmed() -> Result<()> {
     ))?;
     let fenced = || Ok(agent.cli_json(&["status"])?["attached"] == 2);
     agent.wait_until(fenced, SOON, "the server's fence")?;
-    run(&agent, &["status"]).map(drop)
+    agent.status_text().map(drop)
 }

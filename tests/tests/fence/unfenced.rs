@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::{Agent, AgentSpec, Attributes, InventoryBuilder, Node};
 
-use crate::testbed::{SOON, run};
+use crate::testbed::SOON;
 
 /// An inventory with a workload on each of these interfaces.
 fn inventory(node: &Node, interfaces: &[&str]) -> Result<InventoryBuilder> {
@@ -47,7 +47,8 @@ fn expect_unfenced(agent: &Agent, reasons: &[(&str, &str)], metric: &str) -> Res
     let all = status["endpoints"].as_u64().context("endpoints")?;
     let attached = all - reasons.len() as u64;
     ensure!(status["attached"] == attached, "{status}");
-    let text = run(agent, &["status"])?;
+    let (text, healthy) = agent.status_text()?;
+    ensure!(healthy == reasons.is_empty(), "{text}");
     for (interface, reason) in reasons {
         let line = text
             .lines()

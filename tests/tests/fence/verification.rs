@@ -15,9 +15,7 @@ use nix::unistd::Pid;
 use ringfence_common::mode::Mode;
 use ringfence_testbed::{Agent, AgentSpec, Node, fence_state};
 
-use crate::testbed::{
-    Ping, ProbeSpec, SOON, Tcp, Testbed, apply, probing, programs, run, use_clsact,
-};
+use crate::testbed::{Ping, ProbeSpec, SOON, Tcp, Testbed, apply, probing, programs, use_clsact};
 
 const POLICIES: &str = r#"
 [[policy]]
@@ -90,7 +88,7 @@ fn expect_repair<T>(
     let repaired = || Ok(testbed.all_silent(&DENIED) && repairs(agent, what)? > before);
     agent.wait_until(repaired, SOON, &format!("a repair of {what}"))?;
     testbed.expect_answered(&ALLOWED)?;
-    let text = run(agent, &["status"])?;
+    let (text, _) = agent.status_text()?;
     let mut lines = text.lines().filter(|line| line.starts_with("Repaired:"));
     ensure!(lines.any(|line| line.contains(what)), "{text}");
     let metric = format!("ringfence_repairs_total{{kind=\"{what}\"}}");
@@ -271,9 +269,9 @@ fn expect_degraded(agent: &Agent) -> Result<()> {
         status["degraded"][0]["workload"] == "shop/server",
         "{status}"
     );
-    let text = run(agent, &["status"])?;
+    let (text, healthy) = agent.status_text()?;
     ensure!(
-        text.contains("Degraded:") && text.contains("NOT ready"),
+        !healthy && text.contains("Degraded:") && text.contains("NOT ready"),
         "{text}"
     );
     let readyz = format!("{:?}", agent.http_get("/readyz").err());
@@ -365,7 +363,7 @@ fn an_ingress_qdisc_keeps_one_fence_off_and_nothing_else() -> Result<()> {
         status["attached"] == 2 && status["ready"] == false,
         "{status}"
     );
-    ensure!(!run(&agent, &["status"])?.contains("no policy applied yet"));
+    ensure!(!agent.status_text()?.0.contains("no policy applied yet"));
     testbed.expect_silent(&DENIED)?;
     testbed.expect_answered(&ALLOWED)?;
     // Policy still changes.

@@ -62,7 +62,8 @@ enum ExplainFormat {
 
 pub(super) fn run(client: &Client, arguments: &ExplainArguments) -> Result<ExitCode> {
     let Some(inventory) = &arguments.inventory else {
-        return crate::cli::block_on(async { show(arguments, &fetch(client, arguments).await?) });
+        return crate::cli::block_on(async { show(arguments, &fetch(client, arguments).await?) })
+            .map(|()| ExitCode::SUCCESS);
     };
     let now = wall_time(arguments.now.unwrap_or_else(Timestamp::now))?;
     let reload = match load(inventory, &arguments.policies) {
