@@ -89,11 +89,16 @@ pub(super) fn read(directory: &Path) -> Found {
         }
     };
     let mut left = MAX_TOTAL;
-    for path in entries.flatten().map(|entry| entry.path()) {
+    let (mut is_marked, mut is_listed) = (false, true);
+    for entry in entries {
+        let Ok(path) = entry.map(|entry| entry.path()) else {
+            is_listed = false;
+            continue;
+        };
         let name = path.file_name().map(|name| name.to_string_lossy());
         let name = name.unwrap_or_default().into_owned();
         if name == COMPLETE {
-            found.stored.is_complete = true;
+            is_marked = true;
         } else if path.extension().is_none() {
             let record = read_record(&path, &name, &mut left);
             let record = record.and_then(|record| {
@@ -111,6 +116,7 @@ pub(super) fn read(directory: &Path) -> Found {
             }
         }
     }
+    found.stored.is_complete = is_marked && is_listed;
     found
 }
 
@@ -183,11 +189,13 @@ fn checksum(bytes: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Renames a record that cannot be used, so that it is kept and not read again.
+/// Renames a record that cannot be used, so that it is kept and not read again. Before that, the store
+/// is no longer complete: a start that does not find the record must not take it for one that never was.
 ///
 /// # Errors
 /// When it cannot be renamed.
 pub(super) fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    remove_if_there(&path.with_file_name(COMPLETE))?;
     let aside = path.with_extension(SET_ASIDE);
     fs::rename(path, &aside)?;
     Ok(aside)
@@ -200,8 +208,8 @@ struct Limits {
     total: u64,
 }
 
-/// Makes changes. If one of them fails, the store is not complete until all of a later call succeed;
-/// those that failed are returned, with the first error.
+/// Makes changes. If one of them fails, its record is removed, and the store is not complete until all
+/// of a later call succeed; those that failed are returned, with the first error.
 pub(super) fn write(directory: &Path, changes: Vec<Change>) -> (Vec<Change>, Option<io::Error>) {
     let limits = Limits {
         records: MAX_RECORDS,
@@ -225,6 +233,7 @@ fn write_within(
     for change in changes {
         if let Err(error) = make(directory, &change, &mut sizes, limits) {
             first.get_or_insert(error);
+            forget(directory, &change.0, &mut sizes);
             failed.push(change);
         }
     }
@@ -274,6 +283,15 @@ fn make(
     durable_write::replace(&file, &bytes)?;
     sizes.insert(file, size);
     Ok(())
+}
+
+/// Removes a record that could not be replaced: what it has is not the last good content any more.
+fn forget(directory: &Path, (kind, path): &FileKey, sizes: &mut BTreeMap<PathBuf, u64>) {
+    let file = directory.join(record_name(*kind, path));
+    // If this fails as well, nothing else can be done about it.
+    if remove_if_there(&file).is_ok() {
+        sizes.remove(&file);
+    }
 }
 
 fn remove_if_there(file: &Path) -> io::Result<()> {

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
 use super::*;
+use crate::source::last_good::Past;
 
 fn key(name: &str) -> FileKey {
     (Kind::Policies, PathBuf::from(format!("/etc/p/{name}")))
@@ -82,6 +83,10 @@ fn a_damaged_record_is_lost_and_not_absent() {
     assert!(aside.exists());
     let found = read(dir.path());
     assert!(found.unusable.is_empty() && found.stored.lost.is_empty());
+    // If the agent is killed now, its file is not one that never was good.
+    assert!(!found.stored.is_complete);
+    let past = |name| found.stored.past(Kind::Policies, &key(name).1);
+    assert_eq!([past("a"), past("new")], [Past::Unknown; 2]);
 }
 
 #[test]
@@ -114,10 +119,8 @@ fn what_could_not_be_written_is_said_and_the_store_is_not_complete() {
     assert_eq!(error.unwrap().kind(), io::ErrorKind::StorageFull);
     let found = read(dir.path());
     assert!(!found.stored.is_complete);
-    assert_eq!(
-        found.stored.records[&key("a")],
-        Record::Good(b"before".to_vec())
-    );
+    // What it was before is not the last good content: it may allow what was revoked since.
+    assert_eq!(found.stored.records.get(&key("a")), None);
     // There is room again.
     let (failed, error) = write(dir.path(), failed);
     assert!(failed.is_empty() && error.is_none());
