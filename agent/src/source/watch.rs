@@ -61,25 +61,30 @@ struct Watched {
     interest: Interest,
 }
 
-/// The files that were written to and not closed since, by directory and name.
+/// The files that processes write.
 #[derive(Debug, Default)]
-struct Writers(HashMap<(WatchDescriptor, OsString), FileId>);
+struct Writers {
+    /// Those that were written to and not closed since, by directory and name.
+    open: HashMap<(WatchDescriptor, OsString), FileId>,
+    /// Those that were closed since the reading of files began.
+    closed: BTreeSet<FileId>,
+}
 
 impl Writers {
     /// Notes what an event about a name in a watched directory says.
     fn note(&mut self, event: &Event<&OsStr>, watched: &Watched, name: &OsStr) {
         let key = (event.wd.clone(), name.to_owned());
         if !event.mask.intersects(EventMask::MODIFY | EventMask::CREATE) {
-            self.0.remove(&key);
+            self.closed.extend(self.open.remove(&key));
             return;
         }
         // A link that was created is not open for writing.
         match std::fs::symlink_metadata(watched.directory.join(name)) {
             Ok(metadata) if metadata.is_file() => {
-                self.0.insert(key, FileId::of(&metadata));
+                self.open.insert(key, FileId::of(&metadata));
             }
             _ => {
-                self.0.remove(&key);
+                self.open.remove(&key);
             }
         }
     }
@@ -142,13 +147,26 @@ impl Watcher {
         }
     }
 
-    /// The files that processes are writing now, as far as the events so far say.
+    /// Says that the files are read from now on: what has changed so far is read with them.
+    ///
+    /// # Errors
+    /// When the events cannot be read.
+    pub fn begin_reading(&mut self) -> io::Result<()> {
+        self.stale |= drain(self.fd.get_mut(), &self.watches, &mut self.writers)?;
+        self.stale |= std::mem::take(&mut self.unreported);
+        self.writers.closed.clear();
+        Ok(())
+    }
+
+    /// The files that processes have been writing since [`Self::begin_reading`], as far as the events so
+    /// far say: what was read from them may be a part. Of those that are closed now, a change is reported.
     ///
     /// # Errors
     /// When the events cannot be read.
     pub fn being_written(&mut self) -> io::Result<BTreeSet<FileId>> {
         self.unreported |= drain(self.fd.get_mut(), &self.watches, &mut self.writers)?;
-        Ok(self.writers.0.values().copied().collect())
+        let Writers { open, closed } = &self.writers;
+        Ok(open.values().chain(closed).copied().collect())
     }
 
     /// Updates the watches to the directories that the paths resolve to now. Repeats this until a
@@ -203,7 +221,7 @@ impl Watcher {
             let _gone = kernel.remove(stale);
         }
         self.writers
-            .0
+            .open
             .retain(|(watch, _), _| watches.contains_key(watch));
         self.watches = watches;
         Ok(())
@@ -267,7 +285,7 @@ fn is_change(
     writers: &mut Writers,
 ) -> bool {
     if event.mask.contains(EventMask::Q_OVERFLOW) {
-        writers.0.clear();
+        writers.open.clear();
         return true;
     }
     match (watches.get(&event.wd), event.name) {

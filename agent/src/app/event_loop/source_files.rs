@@ -77,9 +77,11 @@ impl Agent {
     /// Rereads the sources. Returns whether anything changed.
     pub(super) fn reload(&mut self) -> bool {
         let watcher = &mut self.watcher;
+        let unknown = |error| warn!("cannot tell which source files are being written: {error}");
+        watcher.begin_reading().unwrap_or_else(unknown);
         let being_written = || {
             watcher.being_written().unwrap_or_else(|error| {
-                warn!("cannot tell which source files are being written: {error}");
+                unknown(error);
                 BTreeSet::new()
             })
         };
