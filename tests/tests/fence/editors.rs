@@ -14,6 +14,10 @@ use crate::testbed::{ProbeSpec, SOON, Tcp, Testbed, policy_directory, probing, r
 const SAVES: u32 = 40;
 /// Between two saves.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long a file is gone: less than a deletion takes to be meant, by a margin for a busy machine.
+const ABSENT: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(250)];
+/// How often a file that is gone for so long is saved in each way.
+const LATE_SAVES: u32 = 6;
 /// Less than a deleted file's policies stay in force, by a margin for a busy machine.
 const AT_ONCE: Duration = Duration::from_millis(350);
 
@@ -107,6 +111,40 @@ fn saving_a_file_in_any_way_opens_nothing() -> Result<()> {
             "the end of the policies",
         )
         .context("the control")
+}
+
+/// A file is gone for a while and comes back, in each way that editors and people have.
+#[test]
+fn a_file_that_comes_back_late_opens_nothing() -> Result<()> {
+    let testbed = Testbed::new(&[("shop", &[])])?
+        .with_labels("shop/client", &[("app", "client")])?
+        .with_labels("shop/server", &[("app", "server")])?;
+    let mut agent = testbed.agent("enforce", "")?;
+    let path = policy_directory(&mut agent, &[("shop.toml", &policies(0))])?.join("shop.toml");
+    let mut round = 0;
+    for absent in ABSENT {
+        for to in [Some("toml~"), None, Some("other.toml")] {
+            probing(&testbed, &DENIED, &ALLOWED, || {
+                for _ in 0..LATE_SAVES {
+                    round += 1;
+                    let former = to.map(|to| path.with_extension(to));
+                    match &former {
+                        Some(former) => fs::rename(&path, former)?,
+                        None => fs::remove_file(&path)?,
+                    }
+                    std::thread::sleep(absent);
+                    former.map_or(Ok(()), fs::remove_file)?;
+                    fs::write(&path, policies(round))?;
+                    std::thread::sleep(PAUSE);
+                }
+                Ok(())
+            })?;
+        }
+    }
+    let marker = format!("f7-{round} ");
+    agent.wait_until(|| has_policy(&agent, &marker), SOON, "the last save")?;
+    ensure!(!agent.stderr().contains("ERROR"), "{}", agent.stderr());
+    Ok(())
 }
 
 #[test]
