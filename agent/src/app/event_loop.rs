@@ -32,6 +32,7 @@ use super::{
     memory,
     modes::{Modes, kernel_mode},
     number_freeing::{self, NumberFreeing},
+    policies_in_force::newly_without_room,
     serving::Listeners,
     shared_state::{Applied, SharedState, node_name},
     verifying::{self, Verifying},
@@ -299,6 +300,9 @@ impl Agent {
                 started.elapsed()
             );
         }
+        for problem in newly_without_room(applied.published.as_deref(), &published) {
+            error!("{problem}");
+        }
         let inventory = Arc::clone(&applied.inventory);
         applied.published = Some(Arc::new(published));
         drop(applied);
@@ -334,7 +338,8 @@ impl Agent {
         self.shared.metrics.set_state(observe::State {
             endpoints,
             identities: compiled.identities.len() as u64,
-            policies: applied.policies.len() as u64,
+            policies: published.policies.len() as u64,
+            policies_without_room: published.without_room.len() as u64,
             unknown_addresses: unknown.count() as u64,
             policy_rows: compiled.state.rows() as u64,
             revision: applied.revision,

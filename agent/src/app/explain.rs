@@ -23,10 +23,7 @@ pub(super) fn in_force(
 ) -> Result<Explanation, QueryError> {
     let (inventory, policies) = {
         let applied = shared.shown();
-        (
-            Arc::clone(&applied.inventory),
-            Arc::clone(&applied.policies),
-        )
+        (Arc::clone(&applied.inventory), applied.policies_in_force())
     };
     let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
     let mut explanation = explain(&inventory, &policies, WallTime(now), query, all)?;

@@ -17,6 +17,7 @@ mod memory;
 mod modes;
 mod not_in_force;
 mod number_freeing;
+mod policies_in_force;
 mod serving;
 mod shared_state;
 mod status_view;

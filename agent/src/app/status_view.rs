@@ -17,6 +17,7 @@ use crate::{
         DropCount, EventCount, KernelStatus, NamespaceMode, RepairView, SourceState, SourceStatus,
         Status, UnfencedView,
     },
+    source::SourceError,
 };
 
 /// The state that is shown now.
@@ -24,6 +25,7 @@ pub(super) fn status(shared: &SharedState) -> Status {
     let counters = shared.counters();
     let applied = shared.shown();
     let not_in_force = applied.not_in_force();
+    let problems = applied.problems();
     let unfenced = listed(&applied, Presence::why_unfenced);
     let mut status = Status {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -39,11 +41,11 @@ pub(super) fn status(shared: &SharedState) -> Status {
         degraded: listed(&applied, Presence::why_degraded),
         repairs: repairs(&applied),
         workloads: count(applied.inventory.workloads.len()),
-        policies: count(applied.policies.len()),
+        policies: count(applied.policies_in_force().len()),
         namespaces: namespaces(&applied),
-        sources: sources(shared, &applied),
+        sources: sources(shared, &problems),
         not_in_force: not_in_force.iter().map(NotInForce::view).collect(),
-        errors: applied.errors.iter().map(ToString::to_string).collect(),
+        errors: problems.iter().map(ToString::to_string).collect(),
         warnings: applied
             .modes
             .unstored()
@@ -73,7 +75,7 @@ pub(super) fn status(shared: &SharedState) -> Status {
         last_error: applied
             .failure
             .clone()
-            .or_else(|| applied.errors.first().map(ToString::to_string)),
+            .or_else(|| problems.first().map(ToString::to_string)),
         ..Status::default()
     };
     if let Some(published) = &applied.published {
@@ -145,12 +147,12 @@ fn namespaces(applied: &Applied) -> Vec<NamespaceMode> {
         .collect()
 }
 
-fn sources(shared: &SharedState, applied: &Applied) -> Vec<SourceStatus> {
+fn sources(shared: &SharedState, problems: &[SourceError]) -> Vec<SourceStatus> {
     let listed = |kind: &str, paths: &[PathBuf]| {
         paths
             .iter()
             .map(|path| {
-                let errors = applied.errors.iter();
+                let errors = problems.iter();
                 let errors = errors.filter(|error| Path::new(&*error.file).starts_with(path));
                 // One with a place says more than one about the whole file.
                 let error = errors.max_by_key(|error| error.line > 0);

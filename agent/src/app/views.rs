@@ -98,10 +98,9 @@ impl Views for SharedState {
             })
         };
         let rules = |rules: &Option<Vec<Rule>>| rules.as_ref().map(|rules| count(rules.len()));
-        applied
-            .policies
-            .policies
-            .iter()
+        let in_force = applied.policies_in_force();
+        let policies = in_force.policies.iter();
+        policies
             .map(|(id, policy)| PolicyView {
                 policy: id.to_string(),
                 subject: policy.subject.to_string(),
@@ -270,7 +269,7 @@ fn endpoint(applied: &Applied, workload: &Workload) -> EndpointView {
     };
     let mode = applied.modes.of(&workload.id.namespace).0;
     let locked = locked_by(
-        &applied.locked,
+        applied.locked_in_force(),
         &applied.inventory,
         workload,
         kernel_mode(mode),

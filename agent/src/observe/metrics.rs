@@ -49,8 +49,10 @@ pub struct State {
     pub endpoints: Vec<(NamespaceName, Mode, u64)>,
     /// Identities.
     pub identities: u64,
-    /// Policies.
+    /// Policies in force.
     pub policies: u64,
+    /// Policies that are not, because the kernel's maps have no room for them.
+    pub policies_without_room: u64,
     /// Addresses that several claim, none of them with more right.
     pub unknown_addresses: u64,
     /// Rows in the kernel's policy map.

@@ -52,6 +52,8 @@ pub struct Compiler {
     pub numbers: Numbers,
     /// Tables that endpoints in the kernel may refer to.
     pub(super) in_force: Tables,
+    /// The same without those of the last result, if that can still be withdrawn.
+    before_latest: Option<Tables>,
     /// Tables of the last result.
     pub(super) latest: Tables,
     clock: Option<Clock>,
@@ -145,6 +147,7 @@ impl Compiler {
             modes: self.modes(inputs)?,
             endpoints: self.endpoints(inputs, &endpoints)?,
         };
+        self.before_latest = Some(self.in_force.clone());
         self.in_force
             .extend(latest.iter().map(|(id, spec)| (*id, Arc::clone(spec))));
         self.latest = latest;
@@ -163,6 +166,15 @@ impl Compiler {
     /// result before are kept as well.
     pub fn in_force(&mut self) {
         self.in_force.clone_from(&self.latest);
+        self.before_latest = None;
+    }
+
+    /// Call this if nothing of the last result was written: the next one has no room for its tables.
+    pub fn withdraw(&mut self) {
+        if let Some(before) = self.before_latest.take() {
+            self.latest.clone_from(&before);
+            self.in_force = before;
+        }
     }
 
     /// The same offset between the clocks as before unless one of them was stepped, so that tables

@@ -12,6 +12,7 @@ mod ledger;
 mod lockdown;
 mod number_life;
 mod pickup;
+mod room;
 mod table_mark;
 mod verification;
 mod verify;
@@ -29,6 +30,7 @@ use number_life::NumberLife;
 pub use number_life::{QUARANTINE, Walk};
 pub use pickup::PICKUP_WINDOW;
 use pickup::Window;
+pub use room::WithoutRoom;
 use table_mark::FoundMarks;
 use verification::Verification;
 pub use verification::{Degraded, MOVE_INTERVAL};
@@ -60,6 +62,13 @@ pub enum ReconcileError {
     Ledger(#[from] LedgerError),
 }
 
+impl ReconcileError {
+    /// Whether fewer policies might be published.
+    const fn is_no_room(&self) -> bool {
+        matches!(self, Self::Exhausted(_) | Self::Capacity(_))
+    }
+}
+
 /// The desired state.
 #[derive(Debug, Clone, Copy)]
 pub struct Desired<'a> {
@@ -82,6 +91,13 @@ pub struct Desired<'a> {
 pub struct Published {
     /// The compiled state in force.
     pub compiled: Compiled,
+    /// The policies in force.
+    pub policies: Arc<PolicySet>,
+    /// The policies that are not, because there is no room for them. Subjects of those of which no
+    /// earlier version is in force are locked down.
+    pub without_room: Vec<WithoutRoom>,
+    /// Whose subjects are locked down.
+    pub locked: Vec<Lockdown>,
     /// The number of map writes made.
     pub writes: usize,
     /// When, by the boot clock, another pass has something to retire.
@@ -96,6 +112,8 @@ pub struct Published {
 pub struct Reconciler<D> {
     datapath: D,
     compiler: Compiler,
+    /// The policies of the last pass that succeeded.
+    policies: Arc<PolicySet>,
     ledger: Ledger,
     actual: State,
     retire_queue: RetireQueue,
@@ -136,6 +154,7 @@ impl<D: Datapath> Reconciler<D> {
         Ok(Self {
             datapath,
             compiler,
+            policies: Arc::default(),
             ledger,
             actual,
             retire_queue: RetireQueue::default(),
@@ -177,13 +196,33 @@ impl<D: Datapath> Reconciler<D> {
                 boot: clocks.boot,
             },
         };
-        match self.apply(&inputs, desired) {
+        let (mut without_room, mut locked) = (Vec::new(), desired.locked.to_vec());
+        let mut outcome = self.apply(&inputs, desired);
+        if matches!(&outcome, Err(error) if error.is_no_room())
+            && let Some(chosen) =
+                room::choose(&self.policies.clone(), inputs.policies, |policies| {
+                    self.have_room(&Inputs { policies, ..inputs })
+                })
+        {
+            locked.extend(room::locked(&chosen.without_room));
+            let inputs = Inputs {
+                policies: &chosen.policies,
+                locked: &locked,
+                ..inputs
+            };
+            outcome = self.apply(&inputs, desired);
+            without_room = chosen.without_room;
+        }
+        match outcome {
             Ok((compiled, writes, passed)) => {
                 let tables = has_unused_tables(&compiled).then(|| passed.saturating_add(GRACE));
                 let retire_due = [tables, self.retire_queue.next_due()];
                 let fenced = self.fenced.clone();
                 Ok(Published {
                     compiled,
+                    policies: Arc::clone(&self.policies),
+                    without_room,
+                    locked,
                     writes,
                     retire_due: retire_due.into_iter().flatten().min(),
                     fenced,
@@ -231,23 +270,43 @@ impl<D: Datapath> Reconciler<D> {
     ) -> Result<(Compiled, usize, u64), ReconcileError> {
         self.life.changed = true;
         let compiled = self.compiler.compile(inputs)?;
-        plan::check(&self.actual, &compiled.state, &self.datapath.capacities())?;
+        if let Err(error) = self.prepare(&compiled.state) {
+            self.compiler.withdraw();
+            return Err(error);
+        }
+        self.retire_queue.keep_referenced(&compiled.state);
+        let plan = plan::plan(&self.actual, &compiled.state);
+        let writes = plan.publish.len();
+        self.publish_all(&plan.publish, &compiled.state)?;
+        self.compiler.in_force();
+        self.policies = Arc::clone(inputs.policies);
+        let passed = self.datapath.clocks()?.boot;
+        self.retire_queue.record_pass(passed, &plan.retire);
+        self.attach_endpoints(&compiled.state, desired);
+        Ok((compiled, writes, passed))
+    }
+
+    /// What comes before the writes of a pass.
+    fn prepare(&mut self, state: &State) -> Result<(), ReconcileError> {
+        plan::check(&self.actual, state, &self.datapath.capacities())?;
         // Before the marks: if they are new, stored verdicts have numbers of another life.
         if self.epochs_pending {
             self.write(&[Action::BumpAllEpochs])?;
             self.epochs_pending = false;
         }
         self.write_down()?;
-        self.detach_removed(&compiled.state)?;
-        self.retire_queue.keep_referenced(&compiled.state);
-        let plan = plan::plan(&self.actual, &compiled.state);
-        let writes = plan.publish.len();
-        self.publish_all(&plan.publish, &compiled.state)?;
-        self.compiler.in_force();
-        let passed = self.datapath.clocks()?.boot;
-        self.retire_queue.record_pass(passed, &plan.retire);
-        self.attach_endpoints(&compiled.state, desired);
-        Ok((compiled, writes, passed))
+        self.detach_removed(state)
+    }
+
+    /// Whether there is room for what these inputs lead to.
+    fn have_room(&mut self, inputs: &Inputs<'_>) -> bool {
+        let compiled = self.compiler.compile(inputs);
+        let fits = compiled.is_ok_and(|compiled| {
+            let capacities = self.datapath.capacities();
+            plan::check(&self.actual, &compiled.state, &capacities).is_ok()
+        });
+        self.compiler.withdraw();
+        fits
     }
 
     /// The endpoints of this node: the workloads whose interface exists and may have a fence.

@@ -2,6 +2,7 @@
 
 mod disk_full;
 mod fake;
+mod no_room;
 mod number_life;
 mod partial_failure;
 mod verify;
@@ -267,33 +268,6 @@ fn epochs_missed_by_a_failed_pass_start_in_the_next() {
         failures += 1;
     }
     assert!(failures > 4, "only {failures} failures were tried");
-}
-
-#[test]
-fn a_state_that_does_not_fit_changes_nothing_and_new_endpoints_are_closed() {
-    let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
-    let mut world = World::new(CLOSED);
-    world.interfaces.remove("rf-b");
-    let mut subject = reconciler(&kernel, dir.path());
-    publish_and_retire(&mut subject, &world);
-    let before = kernel.0.borrow().state.clone();
-    kernel.0.borrow_mut().capacities = Some(Capacities {
-        policy: 3,
-        ..Capacities::default()
-    });
-    world.set_policies(OPEN);
-    world.interfaces.insert("rf-b".into(), 9);
-    let error = subject.publish(&world.desired()).unwrap_err();
-    assert!(error.to_string().contains("nothing was changed"), "{error}");
-    let kernel = kernel.0.borrow();
-    assert_eq!(kernel.state.tables, before.tables);
-    assert_eq!(kernel.state.endpoints.get(&7), before.endpoints.get(&7));
-    assert_eq!(
-        kernel.state.endpoints[&9].table,
-        TableId::NONE,
-        "no rows: nothing passes"
-    );
-    assert!(kernel.attached.contains(&9));
 }
 
 #[test]

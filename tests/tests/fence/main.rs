@@ -21,6 +21,7 @@ mod failures;
 mod interfaces;
 mod live;
 mod modes;
+mod no_room;
 mod node;
 mod numbers;
 mod originators;

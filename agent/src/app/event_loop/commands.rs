@@ -23,12 +23,8 @@ impl Agent {
             Command::Reload { reply } => {
                 self.reload();
                 let outcome = self.publish_and_report();
-                let first = self
-                    .shared
-                    .applied()
-                    .errors
-                    .first()
-                    .map(ToString::to_string);
+                let problems = self.shared.applied().problems();
+                let first = problems.first().map(ToString::to_string);
                 let _ = reply.send(outcome.and(first.map_or(Ok(()), Err)));
             }
         }

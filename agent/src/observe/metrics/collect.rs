@@ -156,6 +156,11 @@ fn state(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Err
         ),
         ("ringfence_policies", "Policies in force", state.policies),
         (
+            "ringfence_policies_without_room",
+            "Policies that are not in force because the kernel's maps have no room for them",
+            state.policies_without_room,
+        ),
+        (
             "ringfence_policy_rows",
             "Rows in the kernel's policy map",
             state.policy_rows,

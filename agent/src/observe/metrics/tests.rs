@@ -30,6 +30,7 @@ fn filled() -> Metrics {
         policies: 10,
         policy_rows: 11,
         unknown_addresses: 13,
+        policies_without_room: 14,
         revision: 12,
     });
     metrics.set_unfenced(vec![("missing", 22), ("unsuitable", 0)]);
@@ -78,6 +79,7 @@ fn the_page_has_every_metric() {
         "ringfence_policies 10",
         "ringfence_policy_rows 11",
         "ringfence_unknown_addresses 13",
+        "ringfence_policies_without_room 14",
         "ringfence_revision 12",
         r#"ringfence_map_entries{map="POLICY"} 7"#,
         r#"ringfence_map_capacity{map="POLICY"} 65536"#,
