@@ -15,7 +15,7 @@ const MAX_TRIALS: usize = 24;
 /// A policy without room in the kernel's maps.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "policy {} does not fit into the kernel's maps beside the others: {}; expected fewer rules, peers and \
+    "policy {} does not fit into the kernel's maps together with the others: {}; expected fewer rules, peers and \
      ports, or larger maps under [maps] in the configuration", policy.id(), self.outcome()
 )]
 pub struct WithoutRoom {
