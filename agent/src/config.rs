@@ -55,6 +55,9 @@ pub struct Config {
     pub budget: Needs,
     /// `attach`: `"auto"` uses tcx where the kernel has it, `"clsact"` never does. Default auto.
     pub force_clsact: bool,
+    /// `attach-bridge`: whether clsact filters are the fence of a new interface until its tcx links are
+    /// attached. Default true.
+    pub attach_bridge: bool,
     /// `allow-uplink`: whether the device of a default route may have a fence. Default false.
     pub allow_uplink: bool,
     /// `debug-kernel-log`: whether the kernel programs log. Default false.
@@ -147,6 +150,7 @@ struct RawConfig {
     #[serde(default)]
     budgets: budgets::RawBudgets,
     attach: Option<Text>,
+    attach_bridge: Option<bool>,
     #[serde(default)]
     allow_uplink: bool,
     #[serde(default)]
@@ -250,6 +254,7 @@ impl Config {
             timeouts: timeouts::read(reader.document, &raw.timeouts),
             budget: budgets::read(reader.document, raw.budgets),
             force_clsact: reader.attach(raw.attach),
+            attach_bridge: raw.attach_bridge.unwrap_or(true),
             allow_uplink: raw.allow_uplink,
             debug_kernel_log: raw.debug_kernel_log,
         };
@@ -275,6 +280,7 @@ impl Default for Config {
             timeouts: Timeouts::new(),
             budget: DEFAULT_BUDGET,
             force_clsact: false,
+            attach_bridge: true,
             allow_uplink: false,
             debug_kernel_log: false,
         }

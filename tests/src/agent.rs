@@ -326,7 +326,29 @@ impl Agent {
 
     fn launch(&mut self) -> Result<()> {
         self.spawn()?;
-        self.wait_responding()
+        self.wait_responding()?;
+        self.wait_linked()
+    }
+
+    /// Waits until every fence has its links: before, qdiscs come and go, and packets with them.
+    pub fn wait_linked(&self) -> Result<()> {
+        let linked = || Ok(!self.has_bridges()?);
+        self.wait_until(linked, START, "links of every fence")
+    }
+
+    /// Whether a fence consists of filters, or did until a moment ago.
+    pub fn has_bridges(&self) -> Result<bool> {
+        for abi in fs::read_dir(self.bpffs())? {
+            let Ok(pins) = fs::read_dir(abi?.path().join("links")) else {
+                continue;
+            };
+            for pin in pins {
+                if pin?.file_name().to_string_lossy().ends_with("-bridge") {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Starts the process, which must not be running, and does not wait for it.

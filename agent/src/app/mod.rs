@@ -162,6 +162,7 @@ fn load(config: &Config) -> Result<Loaded, AppError> {
     let options = LoadOptions {
         capacities: capacities(config),
         force_clsact: config.force_clsact,
+        no_bridge: !config.attach_bridge,
         debug: config.debug_kernel_log,
         timeouts: config.timeouts.clone(),
     };

@@ -31,6 +31,7 @@ fn every_key_is_read() {
         bpffs = "/b"
         inventory = ["inventory.toml", "/abs/i.toml"]
         policies = ["policies"]
+        attach-bridge = false
         allow-uplink = true
         debug-kernel-log = true
         [modes]
@@ -81,7 +82,7 @@ fn every_key_is_read() {
         ..DEFAULT_BUDGET
     };
     assert_eq!(config.budget, budget);
-    assert!(config.allow_uplink && config.debug_kernel_log);
+    assert!(config.allow_uplink && config.debug_kernel_log && !config.attach_bridge);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::{fs, io, path::Path};
 
 use aya::programs::TcAttachType;
+use nix::net::if_::if_indextoname;
 
 use super::{DatapathError, error::chain, pins::failed};
 
@@ -58,6 +59,11 @@ impl AttachPoint<'_> {
             reason: reason.to_owned(),
         }
     }
+}
+
+/// The present name of an interface; `None` if it is gone from this network namespace.
+pub(super) fn interface_name(ifindex: u32) -> Option<String> {
+    if_indextoname(ifindex).ok()?.into_string().ok()
 }
 
 /// Removes a pin; no error if it does not exist.

@@ -65,6 +65,19 @@ pub(super) fn attach(
     mark(program, &pins.link(point.ifindex, point.name))
 }
 
+/// Adds our filter to a hook of a clsact qdisc that has none of ours.
+pub(super) fn add_first(
+    program: &mut SchedClassifier,
+    point: &AttachPoint<'_>,
+) -> Result<(), DatapathError> {
+    add(program, point, HANDLE)
+}
+
+/// Removes our filter, and leaves others.
+pub(super) fn remove_ours(point: &AttachPoint<'_>) -> Result<(), DatapathError> {
+    remove_one(point, HANDLE)
+}
+
 fn add_clsact(point: &AttachPoint<'_>) -> Result<(), DatapathError> {
     match tc::qdisc_add_clsact(point.interface) {
         Ok(()) => Ok(()),
@@ -133,7 +146,7 @@ fn ours(point: &AttachPoint<'_>, handle: u16) -> Result<SchedClassifierLink, Pro
 
 /// Marks an interface that has our filter. bpffs holds only BPF objects, so the mark is a pin of
 /// the program.
-fn mark(program: &mut SchedClassifier, marker: &Path) -> Result<(), DatapathError> {
+pub(super) fn mark(program: &mut SchedClassifier, marker: &Path) -> Result<(), DatapathError> {
     remove(marker)?;
     program
         .pin(marker)

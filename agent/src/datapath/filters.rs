@@ -1,6 +1,6 @@
-//! The filters of clsact hooks, and qdiscs in the place of clsact, as the kernel lists them.
+//! The filters of clsact hooks and the qdisc that they belong to: listed, added and removed by netlink.
 //!
-//! A list waits for the kernel's lock over all network devices. Invariants: filters are in the order in
+//! Each call waits for the kernel's lock over all network devices. Invariants: filters are in the order in
 //! which they run; messages that are shorter than they say end a list; every call has a time limit.
 //! Numbers are those of `<linux/rtnetlink.h>` and `<linux/pkt_sched.h>`, integers in the machine's byte
 //! order.
@@ -19,15 +19,20 @@ use nix::sys::{
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 const NEW_QDISC: u16 = 36;
+const DELETE_QDISC: u16 = 37;
 const GET_QDISC: u16 = 38;
 const NEW_FILTER: u16 = 44;
 const GET_FILTER: u16 = 46;
 /// `NLM_F_REQUEST` and `NLM_F_DUMP`.
 const LIST: u16 = 0x1 | 0x300;
+/// `NLM_F_REQUEST` and `NLM_F_ACK`; with `NLM_F_EXCL` and `NLM_F_CREATE`.
+const CHANGE: u16 = 0x1 | 0x4;
+const CREATE: u16 = CHANGE | 0x200 | 0x400;
 /// `struct nlmsghdr` and `struct tcmsg`.
 const HEADER: usize = 16;
 const BODY: usize = 20;
-/// `TC_H_CLSACT`, which is `TC_H_INGRESS`, and the hooks below it.
+/// The handle of clsact; `TC_H_CLSACT`, which is `TC_H_INGRESS`, and the hooks below it.
+const CLSACT_HANDLE: u32 = 0xffff_0000;
 const CLSACT: u32 = 0xffff_fff1;
 const CLSACT_INGRESS: u32 = 0xffff_fff2;
 const CLSACT_EGRESS: u32 = 0xffff_fff3;
@@ -71,6 +76,39 @@ pub(super) fn list(ifindex: u32, hook: TcAttachType) -> io::Result<Vec<Filter>> 
     Ok(filters)
 }
 
+/// Adds a clsact qdisc. Until the call returns, packets that leave by the interface are lost: the kernel
+/// takes its queues out of service (`qdisc_graft`).
+///
+/// # Errors
+/// EEXIST if there is one, or another qdisc in its place; otherwise when the kernel refuses.
+pub(super) fn add_clsact(ifindex: u32) -> io::Result<()> {
+    let mut message = message(NEW_QDISC, CREATE, ifindex, CLSACT_HANDLE, CLSACT);
+    add_kind(&mut message);
+    exchange(&message, |_, _| {})
+}
+
+/// Removes a clsact qdisc with its filters; no error if there is none. Packets are lost as in
+/// [`add_clsact`].
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn remove_clsact(ifindex: u32) -> io::Result<()> {
+    let mut message = message(DELETE_QDISC, CHANGE, ifindex, 0, CLSACT);
+    add_kind(&mut message);
+    match exchange(&message, |_, _| {}) {
+        // Neither interface nor qdisc, or one of another kind.
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENODEV | libc::ENOENT | libc::EINVAL)
+            ) =>
+        {
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
 /// The qdisc of an interface that is in the place of clsact, if there is one: its kind.
 ///
 /// # Errors
@@ -111,12 +149,12 @@ fn is_of(body: &[u8], ifindex: u32) -> bool {
 }
 
 /// Makes a request for a list, and shows the kind and the body of each message of the answer.
-fn request(
-    kind: u16,
-    ifindex: u32,
-    parent: u32,
-    mut each: impl FnMut(u16, &[u8]),
-) -> io::Result<()> {
+fn request(kind: u16, ifindex: u32, parent: u32, each: impl FnMut(u16, &[u8])) -> io::Result<()> {
+    exchange(&message(kind, LIST, ifindex, 0, parent), each)
+}
+
+/// Sends a message, and shows the kind and the body of each message of the answer.
+fn exchange(message: &[u8], mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
     let socket = socket(
         AddressFamily::Netlink,
         SockType::Raw,
@@ -129,11 +167,7 @@ fn request(
         &TimeVal::seconds(TIME_LIMIT),
     )?;
     connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-    send(
-        socket.as_raw_fd(),
-        &message(kind, ifindex, parent),
-        MsgFlags::empty(),
-    )?;
+    send(socket.as_raw_fd(), message, MsgFlags::empty())?;
     let mut buffer = vec![0; DATAGRAM];
     loop {
         let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
@@ -155,19 +189,33 @@ fn request(
     }
 }
 
-fn message(kind: u16, ifindex: u32, parent: u32) -> Vec<u8> {
+fn message(kind: u16, flags: u16, ifindex: u32, handle: u32, parent: u32) -> Vec<u8> {
     let length = u32::try_from(HEADER + BODY).unwrap_or_default();
     let mut message = Vec::with_capacity(HEADER + BODY);
     message.extend_from_slice(&length.to_ne_bytes());
     message.extend_from_slice(&kind.to_ne_bytes());
-    message.extend_from_slice(&LIST.to_ne_bytes());
+    message.extend_from_slice(&flags.to_ne_bytes());
     // Sequence number and sender; family and padding.
     message.extend_from_slice(&[0; 12]);
     message.extend_from_slice(&ifindex.to_ne_bytes());
-    message.extend_from_slice(&0_u32.to_ne_bytes());
-    message.extend_from_slice(&parent.to_ne_bytes());
-    message.extend_from_slice(&0_u32.to_ne_bytes());
+    for word in [handle, parent, 0] {
+        message.extend_from_slice(&word.to_ne_bytes());
+    }
     message
+}
+
+/// Adds the attribute `TCA_KIND` with the value `clsact` to a message, and to the length in its header.
+fn add_kind(message: &mut Vec<u8>) {
+    let value = b"clsact\0";
+    let length = u16::try_from(4 + value.len()).unwrap_or_default();
+    message.extend_from_slice(&length.to_ne_bytes());
+    message.extend_from_slice(&KIND.to_ne_bytes());
+    message.extend_from_slice(value);
+    message.resize(message.len().next_multiple_of(4), 0);
+    let length = u32::try_from(message.len()).unwrap_or_default();
+    if let Some(header) = message.first_chunk_mut() {
+        *header = length.to_ne_bytes();
+    }
 }
 
 /// The kinds and bodies of the messages of a datagram.
@@ -256,8 +304,8 @@ mod tests {
 
     #[test]
     fn cut_off_messages_end_a_list() {
-        let mut datagram = message(GET_FILTER, 9, CLSACT_INGRESS);
-        datagram.extend_from_slice(&message(GET_QDISC, 9, 0));
+        let mut datagram = message(GET_FILTER, LIST, 9, 0, CLSACT_INGRESS);
+        datagram.extend_from_slice(&message(GET_QDISC, LIST, 9, 0, 0));
         assert_eq!(messages(&datagram).count(), 2);
         datagram.truncate(datagram.len() - 1);
         assert_eq!(messages(&datagram).count(), 1);
@@ -265,5 +313,19 @@ mod tests {
             let _ = messages(&datagram[..length]).count();
             let _ = filter(&datagram[..length], 9);
         }
+    }
+
+    #[test]
+    fn a_change_names_clsact_and_has_its_whole_length() {
+        let mut change = message(DELETE_QDISC, CHANGE, 9, 0, CLSACT);
+        add_kind(&mut change);
+        let all: Vec<_> = messages(&change).collect();
+        let [(kind, body)] = all.as_slice() else {
+            panic!("{all:?}");
+        };
+        assert_eq!((*kind, is_of(body, 9)), (DELETE_QDISC, true));
+        assert_eq!(u32_at(body, 12), Some(CLSACT));
+        let kinds: Vec<_> = attributes(&body[BODY..]).collect();
+        assert_eq!(kinds, [(KIND, b"clsact\0".as_slice())]);
     }
 }

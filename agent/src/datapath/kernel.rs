@@ -7,26 +7,25 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     path::Path,
+    time::Instant,
 };
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::MapInfo,
     programs::{SchedClassifier, TcAttachType},
 };
-use nix::net::if_::if_indextoname;
 use ringfence_common::{
     conntrack::{Timeout, Timeouts},
-    endpoint::RECORDS,
     ids::{EndpointNumber, RuleSlot},
     maps as names,
     quota::unreplied_sets,
 };
-use tracing::info;
+use tracing::{debug, info};
 
 use super::{
     AttachKind, Clocks, Datapath, DatapathError, HeldWalk, LOADER, Look, OBJECT, Refused,
-    attach::{self, AttachPoint, HOOKS},
+    attach::{self, AttachPoint, HOOKS, interface_name},
+    bridge::{self, Built},
     clock::{self, ProgramClocks},
     clsact,
     conntrack::Conntrack,
@@ -37,6 +36,8 @@ use super::{
     error::chain,
     fingerprint::Build,
     held::HoldingMaps,
+    link_queue::{Held, LinkQueue},
+    map_sizes::{capacities, capacity_of, check_pinned},
     maps::ControlMaps,
     migration::Migration,
     pins::Pins,
@@ -53,6 +54,8 @@ pub struct LoadOptions {
     pub capacities: Vec<(&'static str, u32)>,
     /// Use clsact even where tcx is available.
     pub force_clsact: bool,
+    /// Never let clsact filters be a fence until tcx links are attached.
+    pub no_bridge: bool,
     /// Enable the programs' debug log.
     pub debug: bool,
     /// Conntrack timeouts that differ from the defaults, in seconds.
@@ -82,7 +85,9 @@ pub struct KernelDatapath {
     kind: AttachKind,
     attached: BTreeSet<u32>,
     /// The fences that this process attached.
-    fences: BTreeMap<u32, standing::Links>,
+    queue: LinkQueue,
+    /// Whether fences may be bridged.
+    may_bridge: bool,
     entry_walk: EntryWalk,
     migration: Migration,
     conntrack_capacity: u32,
@@ -126,10 +131,11 @@ impl KernelDatapath {
                 maps,
                 holding,
                 clock,
+                queue: LinkQueue::new(pins.clone()),
+                may_bridge: kind == AttachKind::Tcx && !options.no_bridge,
                 pins,
                 kind,
                 attached,
-                fences: BTreeMap::new(),
                 entry_walk: EntryWalk::default(),
                 migration,
                 conntrack_capacity,
@@ -166,12 +172,75 @@ impl KernelDatapath {
         self.kind
     }
 
-    /// Attaches both programs to an interface.
-    fn attach_programs(
+    /// Attaches to an interface by the name that it has now: it may have been renamed since it was listed.
+    fn attach_with(
         &mut self,
         ifindex: u32,
         interface: &str,
+        attach: fn(&mut Self, &mut Held, u32, &str) -> Result<AttachKind, DatapathError>,
     ) -> Result<AttachKind, DatapathError> {
+        let fences = self.queue.fences();
+        let outcome = interface_name(ifindex)
+            .map(|current| attach(self, &mut fences.hold(), ifindex, &current));
+        match outcome {
+            Some(Err(error)) if interface_name(ifindex).is_some() => Err(error),
+            Some(Ok(kind)) => Ok(kind),
+            _ => {
+                self.detach(ifindex)?;
+                let interface = interface.to_owned();
+                Err(DatapathError::Gone { interface, ifindex })
+            }
+        }
+    }
+
+    /// Builds a bridge, and leaves the links to the queue, or attaches the programs if it cannot be built.
+    fn bridge_or_attach(
+        &mut self,
+        held: &mut Held,
+        ifindex: u32,
+        interface: &str,
+    ) -> Result<AttachKind, DatapathError> {
+        let has_fence = HOOKS
+            .iter()
+            .any(|(name, _)| self.pins.link(ifindex, name).exists())
+            || self.pins.bridge(ifindex).exists()
+            || self.migration.linked()?.contains(&ifindex);
+        if !self.may_bridge || has_fence || self.queue.start().is_err() {
+            return self.attach_programs(held, ifindex, interface);
+        }
+        match bridge::build(&mut self.programs, ifindex, interface, &self.pins) {
+            Ok(Built::Yes) => {
+                held.bridged(ifindex, standing::Links::default(), Instant::now());
+                self.queue.notify();
+                self.attached.insert(ifindex);
+                Ok(self.kind)
+            }
+            Ok(Built::Occupied(qdisc)) => {
+                if qdisc != "clsact" {
+                    info!(
+                        "{interface} has a qdisc of kind {qdisc}: no fence is bridged from now on, so that no clsact qdisc is in the way of another one"
+                    );
+                    self.may_bridge = false;
+                }
+                self.attach_programs(held, ifindex, interface)
+            }
+            // It has or gets its fence the slow way.
+            Err(error) => {
+                debug!("no bridge: {error}");
+                self.attach_programs(held, ifindex, interface)
+            }
+        }
+    }
+
+    /// Attaches both programs to an interface, and leaves it to the queue to remove a bridge.
+    fn attach_programs(
+        &mut self,
+        held: &mut Held,
+        ifindex: u32,
+        interface: &str,
+    ) -> Result<AttachKind, DatapathError> {
+        // The queue must not attach a second link.
+        held.forget(ifindex);
         let takes_over = self.migration.linked()?.contains(&ifindex);
         if takes_over {
             let now = self.clocks()?.ticks;
@@ -196,7 +265,15 @@ impl KernelDatapath {
             }
         }
         self.attached.insert(ifindex);
-        self.fences.insert(ifindex, links);
+        if self.kind == AttachKind::Tcx && self.pins.bridge(ifindex).exists() {
+            held.bridged(ifindex, links, Instant::now());
+            match self.queue.start() {
+                Ok(()) => self.queue.notify(),
+                Err(_) => bridge::remove(ifindex, &self.pins)?,
+            }
+        } else {
+            held.attached(ifindex, links);
+        }
         if takes_over {
             let now = self.clocks()?.ticks;
             self.migration.copy(ifindex, now);
@@ -210,11 +287,6 @@ impl KernelDatapath {
     pub fn program(&mut self, name: &'static str) -> Option<&mut SchedClassifier> {
         self.programs.get(name).ok()
     }
-}
-
-/// The present name of an interface; `None` if it is gone from this network namespace.
-fn interface_name(ifindex: u32) -> Option<String> {
-    if_indextoname(ifindex).ok()?.into_string().ok()
 }
 
 /// The constants that the programs are loaded with.
@@ -282,60 +354,6 @@ fn has_tcx() -> bool {
         .is_ok_and(|version| version >= aya::util::KernelVersion::new(6, 6, 0))
 }
 
-fn check_pinned(pins: &Pins, options: &LoadOptions) -> Result<(), DatapathError> {
-    for (map, wanted) in capacities(options) {
-        let Ok(info) = MapInfo::from_pin(pins.map(map)) else {
-            continue;
-        };
-        let found = info.max_entries();
-        if found != wanted {
-            return Err(DatapathError::PinnedCapacity { map, found, wanted });
-        }
-    }
-    Ok(())
-}
-
-/// The capacity of every map whose capacity an index type does not fix.
-fn capacities(options: &LoadOptions) -> Vec<(&'static str, u32)> {
-    let sets = unreplied_sets(capacity_of(names::CT4, options));
-    let endpoints = capacity_of(names::ENDPOINTS, options) + 1;
-    let derived = [
-        (names::ENDPOINTS, endpoints * RECORDS),
-        (names::CT_UNREPLIED4, sets),
-        (names::CT_UNREPLIED6, sets),
-        (names::CT_USAGE, endpoints),
-        (names::CT_USAGE_SWEEP, endpoints),
-        (names::REJECT_LIMITS, endpoints),
-        (names::PICKUP, endpoints),
-    ];
-    let own_size = |map: &&(&str, u32)| map.0 != names::ENDPOINTS;
-    let configurable = DEFAULTS.iter().filter(own_size);
-    let configurable = configurable.map(|(map, _)| (*map, capacity_of(map, options)));
-    derived.into_iter().chain(configurable).collect()
-}
-
-/// The configured capacity, or the default.
-fn capacity_of(map: &str, options: &LoadOptions) -> u32 {
-    let configured = options.capacities.iter().find(|(name, _)| *name == map);
-    let default = DEFAULTS.iter().find(|(name, _)| *name == map);
-    configured.or(default).map_or(1, |(_, capacity)| *capacity)
-}
-
-/// The maps whose capacity can be configured, with their defaults.
-const DEFAULTS: [(&str, u32); 11] = [
-    (names::ENDPOINTS, names::ENDPOINTS_CAPACITY),
-    (names::IPCACHE4, names::IPCACHE_CAPACITY),
-    (names::IPCACHE6, names::IPCACHE_CAPACITY),
-    (names::CIDR4, names::CIDR_CAPACITY),
-    (names::CIDR6, names::CIDR_CAPACITY),
-    (names::POLICY, names::POLICY_CAPACITY),
-    (names::CT4, names::CONNTRACK_CAPACITY),
-    (names::CT6, names::CONNTRACK_CAPACITY),
-    (names::FRAG4, names::FRAGMENT_CAPACITY),
-    (names::FRAG6, names::FRAGMENT_CAPACITY),
-    (names::DENIES, names::DENIES_CAPACITY),
-];
-
 impl Datapath for KernelDatapath {
     fn capacities(&self) -> Capacities {
         self.maps.capacities()
@@ -358,22 +376,25 @@ impl Datapath for KernelDatapath {
     }
 
     fn attach(&mut self, ifindex: u32, interface: &str) -> Result<AttachKind, DatapathError> {
-        // It may have been renamed since it was listed.
-        let current = interface_name(ifindex);
-        let outcome = current.map(|interface| self.attach_programs(ifindex, &interface));
-        match outcome {
-            Some(Err(error)) if interface_name(ifindex).is_some() => Err(error),
-            Some(Ok(kind)) => Ok(kind),
-            _ => {
-                self.detach(ifindex)?;
-                let interface = interface.to_owned();
-                Err(DatapathError::Gone { interface, ifindex })
-            }
-        }
+        self.attach_with(ifindex, interface, Self::attach_programs)
+    }
+
+    fn attach_at_once(
+        &mut self,
+        ifindex: u32,
+        interface: &str,
+    ) -> Result<AttachKind, DatapathError> {
+        self.attach_with(ifindex, interface, Self::bridge_or_attach)
     }
 
     fn detach(&mut self, ifindex: u32) -> Result<(), DatapathError> {
         let interface = interface_name(ifindex);
+        let fences = self.queue.fences();
+        let mut held = fences.hold();
+        held.forget(ifindex);
+        if self.pins.bridge(ifindex).exists() {
+            bridge::remove(ifindex, &self.pins)?;
+        }
         for (name, hook) in HOOKS {
             if self.kind == AttachKind::Clsact
                 && let Some(interface) = &interface
@@ -385,18 +406,12 @@ impl Datapath for KernelDatapath {
         self.migration
             .detach(ifindex, interface.as_deref(), false)?;
         self.attached.remove(&ifindex);
-        self.fences.remove(&ifindex);
         Ok(())
     }
 
     fn look(&mut self) -> Result<Look, DatapathError> {
         let programs = self.programs.ids()?;
-        Ok(standing::look(
-            self.kind,
-            has_tcx(),
-            programs,
-            self.fences.clone(),
-        ))
+        Ok(standing::look(has_tcx(), programs, self.queue.fences()))
     }
 
     fn holds(&mut self, write: &Action) -> Result<bool, DatapathError> {
@@ -438,6 +453,9 @@ pub(super) fn remove_filters(pins: &Pins) -> Result<usize, DatapathError> {
         let Some(interface) = interface_name(ifindex) else {
             continue;
         };
+        if pins.bridge(ifindex).exists() {
+            bridge::remove(ifindex, pins)?;
+        }
         for (name, hook) in HOOKS {
             let hook: TcAttachType = hook;
             clsact::remove_filters(&interface, name, hook);

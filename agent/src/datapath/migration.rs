@@ -25,10 +25,10 @@ use ringfence_common::{
 use tracing::{info, warn};
 
 use super::{
-    DatapathError, attach, batch, clsact,
+    DatapathError, attach, batch, bridge, clsact,
     described_flow::{self, FlowKey, is_newer, is_unused},
     maps::{failed, open},
-    pins::{LinkPin, Pins},
+    pins::{BRIDGE, LinkPin, Pins},
 };
 
 /// The last version without a description.
@@ -165,6 +165,10 @@ impl OtherAbi {
             .into_iter()
             .partition(|pin| pin.ifindex == ifindex);
         for pin in &here {
+            if !replaced && pin.program == BRIDGE {
+                bridge::remove(ifindex, &self.pins)?;
+                continue;
+            }
             if !replaced && let (Some(interface), Some(hook)) = (interface, filter_hook(pin)) {
                 clsact::remove_filters(interface, &pin.program, hook);
             }

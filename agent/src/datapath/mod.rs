@@ -6,6 +6,7 @@
 
 mod attach;
 mod batch;
+mod bridge;
 mod clock;
 mod clsact;
 mod conntrack;
@@ -21,6 +22,8 @@ mod filters;
 mod fingerprint;
 mod held;
 mod kernel;
+mod link_queue;
+mod map_sizes;
 mod maps;
 mod migration;
 mod pins;
@@ -112,6 +115,19 @@ pub trait Datapath {
     /// # Errors
     /// [`DatapathError::Gone`] when the interface is gone, otherwise when the kernel refuses.
     fn attach(&mut self, ifindex: u32, interface: &str) -> Result<AttachKind, DatapathError>;
+
+    /// As [`Self::attach`], but without its wait for two RCU grace periods where that is possible. Packets
+    /// to the workload may be lost for some 0.2 ms, twice.
+    ///
+    /// # Errors
+    /// As [`Self::attach`].
+    fn attach_at_once(
+        &mut self,
+        ifindex: u32,
+        interface: &str,
+    ) -> Result<AttachKind, DatapathError> {
+        self.attach(ifindex, interface)
+    }
 
     /// Detaches the fence from an interface; no error if the fence or the interface is gone.
     ///

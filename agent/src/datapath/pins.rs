@@ -13,6 +13,8 @@ use ringfence_common::ABI_VERSION;
 
 use super::DatapathError;
 
+/// What the pins of [`Pins::bridge`] have in the place of a program's name.
+pub(super) const BRIDGE: &str = "bridge";
 /// The end of the names of [`Pins::next_link`].
 const NEXT: &str = "-next";
 
@@ -90,7 +92,12 @@ impl Pins {
         self.links().join(format!("{ifindex}-{program}{NEXT}"))
     }
 
-    /// Removes such pins that a process left when it died.
+    /// The mark of an interface whose clsact qdisc is ours.
+    pub(super) fn bridge(&self, ifindex: u32) -> PathBuf {
+        self.links().join(format!("{ifindex}-{BRIDGE}"))
+    }
+
+    /// Removes the pins of [`Self::next_link`] that a process left when it died.
     pub(super) fn remove_next_links(&self) -> Result<(), DatapathError> {
         let left = self.link_pins()?.into_iter();
         for pin in left.filter(|pin| pin.program.ends_with(NEXT)) {

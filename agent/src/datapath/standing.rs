@@ -4,13 +4,14 @@
 //! whatever it does, because looking inside would need CAP_SYS_ADMIN; a hook that cannot be looked at is
 //! never taken for one that is in order. What to do about it is decided elsewhere.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use nix::net::if_::if_indextoname;
 
 use super::{
-    attach::{AttachKind, HOOKS},
+    attach::HOOKS,
     clsact, filters,
+    link_queue::Fences,
     tcx_query::{self, AtHook},
 };
 
@@ -62,32 +63,41 @@ pub type Look = Box<dyn FnOnce() -> BTreeMap<u32, Standing> + Send>;
 pub(super) type Links = [u32; HOOKS.len()];
 
 /// Looks at every fence, given the IDs of the programs in the order of [`HOOKS`].
-pub(super) fn look(
-    kind: AttachKind,
-    has_tcx: bool,
-    programs: [u32; HOOKS.len()],
-    fences: BTreeMap<u32, Links>,
-) -> Look {
+pub(super) fn look(has_tcx: bool, programs: [u32; HOOKS.len()], fences: Arc<Fences>) -> Look {
     Box::new(move || {
-        let look_at = |(ifindex, links): (u32, Links)| {
-            let hooks = HOOKS.into_iter().zip(links.into_iter().zip(programs));
-            let standings = hooks.map(|((name, hook), (link, program))| {
-                let found = match kind {
-                    AttachKind::Tcx => tcx_query::query(ifindex, hook),
-                    AttachKind::Clsact => at_clsact_hook(ifindex, hook, has_tcx),
-                };
-                evaluated(name, found, AtHook { link, program })
-            });
-            let worst = standings.max_by_key(Standing::rank);
-            let standing = match worst.unwrap_or(Standing::First) {
-                // A list of filters does not tell this apart.
-                Standing::Absent { .. } if if_indextoname(ifindex).is_err() => Standing::Gone,
-                standing => standing,
-            };
-            (ifindex, standing)
+        let look_at = |ifindex| {
+            let standing = |links| standing_of(ifindex, links, programs, has_tcx);
+            Some((ifindex, fences.while_unchanged(ifindex, standing)?))
         };
-        fences.into_iter().map(look_at).collect()
+        fences
+            .interfaces()
+            .into_iter()
+            .filter_map(look_at)
+            .collect()
     })
+}
+
+fn standing_of(
+    ifindex: u32,
+    links: Links,
+    programs: [u32; HOOKS.len()],
+    has_tcx: bool,
+) -> Standing {
+    let hooks = HOOKS.into_iter().zip(links.into_iter().zip(programs));
+    let standings = hooks.map(|((name, hook), (link, program))| {
+        let found = if link == 0 {
+            at_clsact_hook(ifindex, hook, has_tcx)
+        } else {
+            tcx_query::query(ifindex, hook)
+        };
+        evaluated(name, found, AtHook { link, program })
+    });
+    let worst = standings.max_by_key(Standing::rank);
+    match worst.unwrap_or(Standing::First) {
+        // A list of filters does not tell this apart.
+        Standing::Absent { .. } if if_indextoname(ifindex).is_err() => Standing::Gone,
+        standing => standing,
+    }
 }
 
 /// What runs at a hook when our programs are filters: programs of tcx before all filters. A filter in the

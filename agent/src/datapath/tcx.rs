@@ -61,6 +61,16 @@ pub(super) fn attach(
     pinned(link, &pin, point)
 }
 
+/// Attaches and pins a tcx link at the head of a hook where there is none of ours. Returns its ID.
+pub(super) fn attach_new(
+    program: &mut SchedClassifier,
+    point: &AttachPoint<'_>,
+    pins: &Pins,
+) -> Result<u32, DatapathError> {
+    let link = attach_first(program, point)?;
+    pinned(link, &pins.link(point.ifindex, point.name), point)
+}
+
 /// `BPF_LINK_UPDATE` on a pinned link; `None` if there is no link, or it was detached.
 fn adopt(program: &mut SchedClassifier, pin: &Path) -> Option<FdLink> {
     let link = FdLink::from(PinnedLink::from_pin(pin).ok()?);

@@ -7,6 +7,7 @@
 //! elsewhere.
 
 mod attachments;
+mod bridging;
 mod entries;
 mod ledger;
 mod lockdown;
@@ -24,6 +25,7 @@ use ringfence_common::{endpoint::Endpoint, ids::TableId, mode::Mode};
 
 use attachments::{Attachments, Fences};
 pub use attachments::{Presence, Presences, Unfenced};
+use bridging::Bridging;
 use entries::EntryRound;
 pub use ledger::{Ledger, LedgerError, Recorded};
 use number_life::NumberLife;
@@ -121,6 +123,7 @@ pub struct Reconciler<D> {
     /// starting their new epochs, or the marks of table numbers disagree.
     epochs_pending: bool,
     attachments: Attachments,
+    bridging: Bridging,
     fenced: BTreeSet<u32>,
     verification: Verification,
     entry_round: EntryRound,
@@ -160,6 +163,7 @@ impl<D: Datapath> Reconciler<D> {
             retire_queue: RetireQueue::default(),
             epochs_pending: mark.is_none(),
             attachments: Attachments::default(),
+            bridging: Bridging::default(),
             fenced: BTreeSet::new(),
             verification: Verification::default(),
             entry_round: EntryRound::default(),
@@ -387,20 +391,32 @@ impl<D: Datapath> Reconciler<D> {
         Ok(())
     }
 
-    /// Attaches a fence to every endpoint that this process has not attached yet.
+    /// Attaches a fence to every endpoint that this process has not attached yet; first those that are to
+    /// be in force at once.
     fn attach_endpoints(&mut self, state: &State, desired: &Desired<'_>) {
-        for ifindex in state.endpoints.keys() {
-            let link = desired.interfaces.get(*ifindex);
-            if let Some(link) = link.filter(|_| !self.fenced.contains(ifindex)) {
-                self.attach(*ifindex, &link.name);
+        self.bridging.look(desired.interfaces);
+        let new = state.endpoints.iter();
+        let new = new.filter(|(ifindex, _)| !self.fenced.contains(ifindex));
+        let (first, others): (Vec<_>, Vec<_>) =
+            new.partition(|(_, endpoint)| self.bridging.is_for(endpoint, state));
+        let first = first.into_iter().map(|(ifindex, _)| (*ifindex, true));
+        let others = others.into_iter().map(|(ifindex, _)| (*ifindex, false));
+        for (ifindex, at_once) in first.chain(others).collect::<Vec<_>>() {
+            if let Some(link) = desired.interfaces.get(ifindex) {
+                self.attach(ifindex, &link.name, at_once);
             }
         }
     }
 
     /// Attaches a fence; returns whether it is attached. A failure concerns that interface alone: it is
     /// kept for the status, and leaves neither the other interfaces nor the policy behind.
-    fn attach(&mut self, ifindex: u32, interface: &str) -> bool {
-        match self.datapath.attach(ifindex, interface) {
+    fn attach(&mut self, ifindex: u32, interface: &str, at_once: bool) -> bool {
+        let outcome = if at_once {
+            self.datapath.attach_at_once(ifindex, interface)
+        } else {
+            self.datapath.attach(ifindex, interface)
+        };
+        match outcome {
             Ok(_) => {
                 self.fenced.insert(ifindex);
                 self.verification.attached(ifindex);
@@ -412,6 +428,13 @@ impl<D: Datapath> Reconciler<D> {
         }
         self.fenced.remove(&ifindex);
         false
+    }
+
+    /// Attaches a fence that is missing, or not first, to an endpoint.
+    fn attach_again(&mut self, ifindex: u32, interface: &str) -> bool {
+        let endpoint = self.actual.endpoints.get(&ifindex);
+        let at_once = endpoint.is_some_and(|it| self.bridging.is_for(it, &self.actual));
+        self.attach(ifindex, interface, at_once)
     }
 
     /// Fences new endpoints whose policy could not be published: their table has no rows. One that

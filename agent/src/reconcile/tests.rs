@@ -1,5 +1,6 @@
 //! Reconcile with an in-memory kernel that fails on demand.
 
+mod bridging;
 mod disk_full;
 mod fake;
 mod no_room;

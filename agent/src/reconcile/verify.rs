@@ -87,7 +87,7 @@ impl<D: Datapath> Reconciler<D> {
             let Some(link) = interfaces.get(ifindex) else {
                 continue;
             };
-            if !self.attach(ifindex, &link.name) {
+            if !self.attach_again(ifindex, &link.name) {
                 continue;
             }
             let at = format!("interface {} (index {ifindex})", link.name);
@@ -115,7 +115,7 @@ impl<D: Datapath> Reconciler<D> {
         for ifindex in failed {
             match interfaces.get(ifindex) {
                 Some(link) if self.actual.endpoints.contains_key(&ifindex) => {
-                    any |= self.attach(ifindex, &link.name);
+                    any |= self.attach_again(ifindex, &link.name);
                 }
                 _ => self.verification.forget(ifindex),
             }

@@ -12,6 +12,7 @@
     reason = "a test that cannot continue should stop"
 )]
 
+mod bridge;
 mod changes;
 mod clients;
 mod contradictions;

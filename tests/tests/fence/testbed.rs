@@ -281,12 +281,17 @@ pub(crate) fn policy_directory(agent: &mut Agent, files: &[(&str, &str)]) -> Res
 
 /// Replaces a stopped or running agent's fence by one of clsact filters.
 pub(crate) fn use_clsact(agent: &mut Agent) -> Result<()> {
-    // `AgentSpec` has no field for this key, and it must precede the first table of the file.
+    start_clean(agent, "attach = \"clsact\"")
+}
+
+/// Takes a stopped or running agent's fences off, and starts it with another line in its configuration.
+pub(crate) fn start_clean(agent: &mut Agent, line: &str) -> Result<()> {
+    // `AgentSpec` has no field for such keys, and they must precede the first table of the file.
     let config = std::fs::read_to_string(agent.config_path())?;
     agent.kill()?;
     let path = agent.config_path();
     run(agent, &["cleanup", "--config", &path.to_string_lossy()])?;
-    agent.write_document("ringfence.toml", &format!("attach = \"clsact\"\n{config}"))?;
+    agent.write_document("ringfence.toml", &format!("{line}\n{config}"))?;
     agent.restart()
 }
 

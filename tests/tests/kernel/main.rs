@@ -14,6 +14,7 @@
 
 mod agreement;
 mod announcements;
+mod bridge;
 mod changes;
 mod conntrack;
 mod ct_usage;

@@ -29,6 +29,8 @@ pub(super) enum Call {
 pub(super) struct Kernel {
     pub(super) state: State,
     pub(super) attached: BTreeSet<u32>,
+    /// Those of them that were attached at once.
+    pub(super) at_once: Vec<u32>,
     pub(super) calls: Vec<Call>,
     /// Writes that succeed before one fails; `None` for no failure.
     pub(super) writes_left: Option<usize>,
@@ -104,6 +106,15 @@ impl Datapath for Fake {
         kernel.standings.remove(&ifindex);
         kernel.calls.push(Call::Attach(ifindex));
         Ok(AttachKind::Tcx)
+    }
+    fn attach_at_once(
+        &mut self,
+        ifindex: u32,
+        interface: &str,
+    ) -> Result<AttachKind, DatapathError> {
+        let kind = self.attach(ifindex, interface)?;
+        self.0.borrow_mut().at_once.push(ifindex);
+        Ok(kind)
     }
     fn detach(&mut self, ifindex: u32) -> Result<(), DatapathError> {
         let mut kernel = self.0.borrow_mut();

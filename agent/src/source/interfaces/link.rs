@@ -80,6 +80,12 @@ impl Links {
         self.links.get(&index)
     }
 
+    /// Whether a link is as described.
+    #[must_use]
+    pub fn any(&self, is_so: impl FnMut(&Link) -> bool) -> bool {
+        self.links.values().any(is_so)
+    }
+
     /// The highest index; 0 without links.
     #[must_use]
     pub fn highest(&self) -> u32 {
