@@ -26,6 +26,8 @@ pub(super) struct Network {
     pub(super) agent: Agent,
     pub(super) hosts: Arc<Hosts>,
     pub(super) desired: Desired,
+    /// Below the agent's directory.
+    pub(super) policy_file: &'static str,
     config: String,
     markers: u64,
 }
@@ -52,6 +54,7 @@ impl Network {
             agent,
             hosts,
             desired,
+            policy_file: "policies.toml",
             config,
             markers: 0,
         };
@@ -90,7 +93,20 @@ impl Network {
     /// Writes the policies, with another port in the rule that allows the traffic.
     pub(super) fn renew_policies(&mut self) -> Result<()> {
         self.desired.change_rule();
-        self.agent.write_policies(&self.desired.policies())
+        self.agent
+            .write_document(self.policy_file, &self.desired.policies())
+    }
+
+    /// Moves the policies into a directory, of which every policy file counts.
+    pub(super) fn use_policy_directory(&mut self) -> Result<()> {
+        let dir = self.agent.dir().join("policies.d");
+        std::fs::create_dir(dir)?;
+        self.policy_file = "policies.d/shop.toml";
+        self.renew_policies()?;
+        self.config = self.config.replace("policies.toml", "policies.d");
+        self.renew_constant()?;
+        self.agent.kill()?;
+        self.start().map(drop)
     }
 
     /// Changes a constant of the programs, so that the next start loads them.
@@ -112,7 +128,7 @@ impl Network {
             "{}\n[[policy]]\nname = \"{marker}\"\nnamespace = \"shop\"\nsubject = \"\"\n",
             self.desired.policies()
         );
-        self.agent.write_policies(&text)?;
+        self.agent.write_document(self.policy_file, &text)?;
         let read = || {
             let shown = self.agent.cli(&["policies"])?;
             Ok(String::from_utf8_lossy(&shown.stdout).contains(&marker))

@@ -30,6 +30,10 @@ pub enum Fault {
     PolicyGarbage,
     /// The policy file is moved or removed, and written again at once, as editors do.
     PolicyReplaced,
+    /// The same, in a directory whose files are all policies.
+    DirectoryReplaced,
+    /// The links of an interface without traffic are detached.
+    LinkDetached,
     /// Many interfaces come and go at once, again and again.
     InterfaceBurst,
     /// Many clients of the metrics listener and the control API, idle and busy ones.
@@ -40,12 +44,14 @@ pub enum Fault {
 
 impl Fault {
     /// All faults.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::ProgramPin,
         Self::StateFull,
         Self::StateReadOnly,
         Self::PolicyGarbage,
         Self::PolicyReplaced,
+        Self::DirectoryReplaced,
+        Self::LinkDetached,
         Self::InterfaceBurst,
         Self::Clients,
         Self::Stopped,
@@ -60,6 +66,8 @@ impl Fault {
             Self::StateReadOnly => "state-read-only",
             Self::PolicyGarbage => "policy-garbage",
             Self::PolicyReplaced => "policy-replaced",
+            Self::DirectoryReplaced => "directory-replaced",
+            Self::LinkDetached => "link-detached",
             Self::InterfaceBurst => "interface-burst",
             Self::Clients => "clients",
             Self::Stopped => "stopped",
@@ -74,6 +82,11 @@ impl Fault {
             Self::StateReadOnly => state_dir::read_only(network, lasting),
             Self::PolicyGarbage => surroundings::policy_garbage(network, lasting),
             Self::PolicyReplaced => surroundings::policy_replaced(network, lasting),
+            Self::DirectoryReplaced => {
+                network.use_policy_directory()?;
+                surroundings::policy_replaced(network, lasting)
+            }
+            Self::LinkDetached => surroundings::link_detached(network),
             Self::InterfaceBurst => surroundings::interface_burst(network, lasting),
             Self::Clients => clients::crowd(network, lasting),
             Self::Stopped => surroundings::stopped(network, lasting),

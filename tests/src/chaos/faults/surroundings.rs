@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
+use crate::chaos::hosts::slot_indices;
 use crate::chaos::network::{Network, SOON};
 use crate::fence_state::pin;
 
@@ -53,12 +54,12 @@ const MISSING: Duration = Duration::from_millis(100);
 /// The policy file is replaced again and again: moved to a backup and written, as vim does, or unlinked
 /// and written.
 pub(super) fn policy_replaced(network: &mut Network, lasting: Duration) -> Result<String> {
-    let file = network.agent.dir().join("policies.toml");
+    let file = network.agent.dir().join(network.policy_file);
     let began = Instant::now();
     let mut times = 0;
     while times < 2 || began.elapsed() < lasting {
         if times % 2 == 0 {
-            std::fs::rename(&file, network.agent.dir().join("policies.toml~"))?;
+            std::fs::rename(&file, file.with_extension("toml~"))?;
         } else {
             std::fs::remove_file(&file)?;
         }
@@ -69,6 +70,29 @@ pub(super) fn policy_replaced(network: &mut Network, lasting: Duration) -> Resul
         times += 1;
     }
     Ok(format!("replaced {times} times"))
+}
+
+/// The links of a slot, to and from which nothing is sent, are detached; the agent must notice and attach
+/// again.
+pub(super) fn link_detached(network: &Network) -> Result<String> {
+    let slot = slot_indices(&network.hosts.node).into_iter().next();
+    let slot = slot.context("a slot")?;
+    let maps = pin(
+        network.agent.bpffs(),
+        ringfence_common::maps::LOADED_PROGRAMS,
+    )?;
+    let layout = maps.parent().and_then(|maps| maps.parent());
+    let links = layout.context("a directory of pins")?.join("links");
+    // Nothing else holds them.
+    for program in ["from_workload", "to_workload"] {
+        std::fs::remove_file(links.join(format!("{slot}-{program}")))?;
+    }
+    let began = Instant::now();
+    let attached = || network.has_links();
+    network
+        .agent
+        .wait_until(attached, SOON, "links attached again")?;
+    Ok(format!("attached again after {:?}", began.elapsed()))
 }
 
 /// Interfaces come and go for as long as the fault lasts.
