@@ -8,7 +8,6 @@
 
 mod builder;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -27,11 +26,11 @@ pub const MAX_ENDPOINT_IPV6: usize = 2;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
     /// Namespaces by name.
-    pub namespaces: Arc<BTreeMap<NamespaceName, Namespace>>,
+    pub namespaces: Map<NamespaceName, Namespace>,
     /// Workloads by full name.
     pub workloads: Map<WorkloadId, Arc<Workload>>,
     /// Nodes by name.
-    pub nodes: Arc<BTreeMap<NodeName, NodeEntry>>,
+    pub nodes: Map<NodeName, Arc<NodeEntry>>,
     /// The addresses that several of them claim.
     pub disputed: Map<IpAddr, Arc<Dispute>>,
 }
@@ -239,13 +238,10 @@ impl Inventory {
     /// compared without visiting these parts.
     #[must_use]
     pub fn based_on(&self, older: &Self) -> Self {
-        let keep = |same: bool| same.then_some(older);
-        let namespaces = keep(self.namespaces == older.namespaces).unwrap_or(self);
-        let nodes = keep(self.nodes == older.nodes).unwrap_or(self);
         Self {
-            namespaces: Arc::clone(&namespaces.namespaces),
+            namespaces: self.namespaces.based_on(&older.namespaces),
             workloads: self.workloads.based_on(&older.workloads),
-            nodes: Arc::clone(&nodes.nodes),
+            nodes: self.nodes.based_on(&older.nodes),
             disputed: self.disputed.based_on(&older.disputed),
         }
     }
@@ -256,9 +252,19 @@ impl Inventory {
         self.workloads.get(id)
     }
 
+    /// The workloads of a namespace, in name order.
+    pub fn workloads_of<'a>(
+        &'a self,
+        namespace: &'a NamespaceName,
+    ) -> impl Iterator<Item = &'a Arc<Workload>> {
+        let from = self.workloads.skip_below(|id| id.namespace < *namespace);
+        from.map(|(_, workload)| workload)
+            .take_while(move |workload| workload.id.namespace == *namespace)
+    }
+
     /// The node this agent runs on, if the inventory declares it.
     #[must_use]
-    pub fn local_node(&self) -> Option<&NodeEntry> {
+    pub fn local_node(&self) -> Option<&Arc<NodeEntry>> {
         self.nodes.values().find(|node| node.local)
     }
 }

@@ -138,7 +138,8 @@ impl<'a> Oracle<'a> {
         let here = match &policy.scope {
             Scope::Namespace(namespace) => *namespace == workload.id.namespace,
             Scope::Cluster { namespaces, .. } => {
-                let namespace = &self.inventory.namespaces[&workload.id.namespace];
+                let known = &self.inventory.namespaces;
+                let namespace = known.get(&workload.id.namespace).unwrap();
                 selects(namespaces, namespace.labels())
             }
         };
@@ -182,7 +183,8 @@ impl<'a> Oracle<'a> {
                 let namespace = match namespaces {
                     NamespaceMatch::Own(name) => workload.id.namespace == *name,
                     NamespaceMatch::Selector(selector) => {
-                        let namespace = &self.inventory.namespaces[&workload.id.namespace];
+                        let known = &self.inventory.namespaces;
+                        let namespace = known.get(&workload.id.namespace).unwrap();
                         selects(selector, namespace.labels())
                     }
                 };

@@ -211,9 +211,9 @@ pub fn history(longest: usize) -> impl Strategy<Value = Vec<World>> {
 /// The namespaces get the labels of another inventory; nothing else changes.
 fn relabelled(inventory: &Inventory, other: &Inventory) -> Arc<Inventory> {
     let mut next = inventory.clone();
-    for (name, namespace) in Arc::make_mut(&mut next.namespaces) {
+    for name in inventory.namespaces.keys() {
         if let Some(other) = other.namespaces.get(name) {
-            namespace.clone_from(other);
+            next.namespaces.insert(name.clone(), other.clone());
         }
     }
     Arc::new(next)

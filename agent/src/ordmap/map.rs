@@ -102,10 +102,17 @@ impl<K: Ord, V> Map<K, V> {
     /// The entries from a key onwards, in the order of their keys.
     #[must_use]
     pub fn from(&self, first: &K) -> Iter<'_, K, V> {
+        self.skip_below(|key| key < first)
+    }
+
+    /// The entries without those at the beginning for which `is_below` is true, in the order of their
+    /// keys. It must not be true after it was false.
+    #[must_use]
+    pub fn skip_below(&self, is_below: impl Fn(&K) -> bool) -> Iter<'_, K, V> {
         let mut ahead = Vec::new();
         let mut link = self.root.as_deref();
         while let Some(node) = link {
-            link = if node.key < *first {
+            link = if is_below(&node.key) {
                 node.right.as_deref()
             } else {
                 ahead.push(node);

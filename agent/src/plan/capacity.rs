@@ -5,14 +5,16 @@
 
 use std::{
     collections::BTreeSet,
+    hash::Hash,
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
 };
 
-use ipnet::IpNet;
-use ringfence_common::maps;
+use ipnet::{IpNet, Ipv6Net};
+use ringfence_common::{ids::IdentityId, maps};
 
 use super::state::State;
+use crate::ordmap::Map;
 
 /// The most entries that each map can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,48 +85,34 @@ pub fn check(actual: &State, desired: &State, limits: &Capacities) -> Result<(),
         limits.endpoints,
         endpoints.len(),
     )?;
-    addresses_fit(actual, desired, limits)?;
-    for (v6, map) in [(false, maps::CIDR4), (true, maps::CIDR6)] {
-        let prefixes: BTreeSet<&IpNet> = actual
-            .prefixes
-            .keys()
-            .chain(desired.prefixes.keys())
-            .filter(|prefix| matches!(prefix, IpNet::V6(_)) == v6)
-            .collect();
-        fits(map, "cidr", limits.cidr, prefixes.len())?;
-    }
-    Ok(())
+    let lowest = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let [ip4, ip6] = at_once(&actual.addresses, &desired.addresses, &lowest);
+    fits(maps::IPCACHE4, "ipcache", limits.ipcache, ip4)?;
+    fits(maps::IPCACHE6, "ipcache", limits.ipcache, ip6)?;
+    let lowest = IpNet::V6(Ipv6Net::default());
+    let [net4, net6] = at_once(&actual.prefixes, &desired.prefixes, &lowest);
+    fits(maps::CIDR4, "cidr", limits.cidr, net4)?;
+    fits(maps::CIDR6, "cidr", limits.cidr, net6)
 }
 
-fn addresses_fit(
-    actual: &State,
-    desired: &State,
-    limits: &Capacities,
-) -> Result<(), CapacityError> {
-    let [mut leaving4, mut leaving6] = [0, 0];
-    desired.addresses.since(&actual.addresses, |change| {
-        let leaving = if change.key.is_ipv6() {
-            &mut leaving6
+/// How many keys old and new entries have together, of IPv4 and of IPv6: those from `lowest6` on.
+fn at_once<K: Ord + Hash>(
+    actual: &Map<K, IdentityId>,
+    desired: &Map<K, IdentityId>,
+    lowest6: &K,
+) -> [usize; 2] {
+    let of_4 = desired.count_below(lowest6);
+    let mut count = [of_4, desired.len() - of_4];
+    let [ip4, ip6] = &mut count;
+    desired.since(actual, |change| {
+        let family = if change.key < lowest6 {
+            &mut *ip4
         } else {
-            &mut leaving4
+            &mut *ip6
         };
-        *leaving += usize::from(change.new.is_none());
+        *family += usize::from(change.new.is_none());
     });
-    let lowest6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    let wanted4 = desired.addresses.count_below(&lowest6);
-    let wanted6 = desired.addresses.len() - wanted4;
-    fits(
-        maps::IPCACHE4,
-        "ipcache",
-        limits.ipcache,
-        wanted4 + leaving4,
-    )?;
-    fits(
-        maps::IPCACHE6,
-        "ipcache",
-        limits.ipcache,
-        wanted6 + leaving6,
-    )
+    count
 }
 
 fn fits(

@@ -74,10 +74,10 @@ pub(super) struct LastResult {
     pub(super) layouts: Layouts,
     compiled: CompiledTables,
     pub(super) classes: Classes,
-    modes: Option<(Arc<Namespaces>, Modes, Map<NamespaceSlot, Mode>)>,
+    modes: Option<(Namespaces, Modes, Map<NamespaceSlot, Mode>)>,
 }
 
-type Namespaces = BTreeMap<NamespaceName, Namespace>;
+type Namespaces = Map<NamespaceName, Namespace>;
 
 impl Compiler {
     /// Compiles a new desired state.
@@ -213,22 +213,32 @@ impl Compiler {
     }
 
     fn modes(&mut self, inputs: &Inputs<'_>) -> Result<Map<NamespaceSlot, Mode>, Exhausted> {
-        let namespaces = &inputs.inventory.namespaces;
-        if let Some((of, by, modes)) = &self.last.modes
-            && Arc::ptr_eq(of, namespaces)
-            && by == inputs.modes
-        {
-            return Ok(modes.clone());
-        }
+        let now = &inputs.inventory.namespaces;
+        let last = self.last.modes.take();
+        let last = last.filter(|(_, by, _)| by == inputs.modes);
+        let (before, by, mut modes) = last.unwrap_or_else(|| {
+            let default = [(NamespaceSlot::NODE_DEFAULT, inputs.modes.default)];
+            (Map::new(), inputs.modes.clone(), default.into())
+        });
         // One that comes back asks for its number again.
-        self.slots.retain(|name, _| namespaces.contains_key(name));
-        let mut modes = vec![(NamespaceSlot::NODE_DEFAULT, inputs.modes.default)];
-        for name in namespaces.keys() {
-            modes.push((self.namespace(name)?, inputs.modes.of(name)));
+        if before.is_empty() {
+            self.slots.retain(|name, _| now.contains_key(name));
         }
-        let modes: Map<NamespaceSlot, Mode> = modes.into_iter().collect();
-        let kept = (Arc::clone(namespaces), inputs.modes.clone(), modes.clone());
-        self.last.modes = Some(kept);
+        let (mut gone, mut came) = (Vec::new(), Vec::new());
+        now.since(&before, |change| match (change.old, change.new) {
+            (None, _) => came.push(change.key),
+            (_, None) => gone.push(change.key),
+            _ => {}
+        });
+        for name in gone {
+            if let Some(slot) = self.slots.remove(name) {
+                modes.remove(&slot);
+            }
+        }
+        for name in came {
+            modes.insert(self.namespace(name)?, inputs.modes.of(name));
+        }
+        self.last.modes = Some((now.clone(), by, modes.clone()));
         Ok(modes)
     }
 

@@ -24,7 +24,7 @@ use super::{
     workload_kinds::WorkloadKinds,
 };
 use crate::{
-    model::{Claimant, Inventory, NodeEntry, NodeName, Workload, WorkloadId},
+    model::{Claimant, Inventory, NamespaceName, NodeEntry, NodeName, Workload, WorkloadId},
     ordmap::Map,
     plan::Addresses,
 };
@@ -73,7 +73,7 @@ impl Resolver {
         }
         if owners_changed {
             self.kinds.set_named(renamed);
-            self.kinds.set_namespace_labels(inventory);
+            self.kinds.set_namespace_labels(&before, inventory);
             self.enter(inventory, &fresh, prefixes, numbers)?;
         }
         self.inventory = Some(Arc::clone(inventory));
@@ -125,13 +125,13 @@ impl Resolver {
             Claimant::Workload(id) => Some(id),
             Claimant::Node(_) => None,
         }));
-        let relabelled = relabelled_namespaces(before, now);
-        if !relabelled.is_empty() || !renamed.is_empty() {
-            for (id, workload) in &now.workloads {
-                if relabelled.contains(&id.namespace) || renamed.concern(workload) {
-                    again.insert(id);
-                }
-            }
+        for namespace in relabelled_namespaces(before, now) {
+            again.extend(now.workloads_of(namespace).map(|workload| &workload.id));
+        }
+        if !renamed.is_empty() {
+            let concerned = now.workloads.iter();
+            let concerned = concerned.filter(|(_, workload)| renamed.concern(workload));
+            again.extend(concerned.map(|(id, _)| id));
         }
         for id in again {
             let held = now.workloads.get(id);
@@ -147,22 +147,25 @@ impl Resolver {
             };
             self.remove_changed(workload.addresses.iter().filter(|it| own(it)));
         }
-        if Arc::ptr_eq(&before.nodes, &now.nodes) && contesting.is_empty() {
-            return;
+        let mut nodes: BTreeSet<&NodeName> = BTreeSet::new();
+        nodes.extend(contesting.iter().filter_map(|claimant| match claimant {
+            Claimant::Workload(_) => None,
+            Claimant::Node(name) => Some(name),
+        }));
+        now.nodes.since(&before.nodes, |change| {
+            nodes.insert(change.key);
+        });
+        for name in &nodes {
+            let Some(node) = before.nodes.get(*name) else {
+                continue;
+            };
+            let own = |address: &IpAddr| {
+                before.is_owner_node(name, *address) || before.is_unknown(*address)
+            };
+            self.remove_changed(node.addresses.iter().filter(|it| own(it)));
         }
-        let contests = |name: &NodeName| contesting.contains(&Claimant::Node(name.clone()));
-        for (name, node) in before.nodes.iter() {
-            if now.nodes.get(name) != Some(node) || contests(name) {
-                let own = |address: &IpAddr| {
-                    before.is_owner_node(name, *address) || before.is_unknown(*address)
-                };
-                self.remove_changed(node.addresses.iter().filter(|it| own(it)));
-            }
-        }
-        let new = now.nodes.iter();
-        let new =
-            new.filter(|(name, node)| before.nodes.get(*name) != Some(*node) || contests(name));
-        fresh.nodes.extend(new.map(|(_, node)| node));
+        let present = nodes.into_iter().filter_map(|name| now.nodes.get(name));
+        fresh.nodes.extend(present);
     }
 
     fn remove_changed<'a>(&mut self, addresses: impl Iterator<Item = &'a IpAddr>) {
@@ -290,22 +293,17 @@ fn owner_hash(owner: &impl Hash) -> u64 {
 #[derive(Default)]
 struct Fresh<'a> {
     workloads: Vec<&'a Arc<Workload>>,
-    nodes: Vec<&'a NodeEntry>,
+    nodes: Vec<&'a Arc<NodeEntry>>,
 }
 
-fn relabelled_namespaces<'a>(
-    before: &'a Inventory,
-    now: &Inventory,
-) -> BTreeSet<&'a crate::model::NamespaceName> {
-    if Arc::ptr_eq(&before.namespaces, &now.namespaces) {
-        return BTreeSet::new();
-    }
-    let both = before.namespaces.iter().filter(|(name, namespace)| {
-        now.namespaces
-            .get(*name)
-            .is_some_and(|now| now != *namespace)
+fn relabelled_namespaces<'a>(before: &'a Inventory, now: &'a Inventory) -> Vec<&'a NamespaceName> {
+    let mut relabelled = Vec::new();
+    now.namespaces.since(&before.namespaces, |change| {
+        if change.old.is_some() && change.new.is_some() {
+            relabelled.push(change.key);
+        }
     });
-    both.map(|(name, _)| name).collect()
+    relabelled
 }
 
 /// The claimants of addresses whose claimants or owner changed.

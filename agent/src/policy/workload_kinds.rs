@@ -43,16 +43,18 @@ pub(crate) struct WorkloadKinds {
 }
 
 impl WorkloadKinds {
-    /// Sets the labels of namespaces for workloads added from now on.
-    pub(crate) fn set_namespace_labels(&mut self, inventory: &Inventory) {
-        for (name, namespace) in inventory.namespaces.iter() {
-            if self.namespaces.get(name).map(Arc::as_ref) != Some(namespace.labels()) {
-                let labels = Arc::new(namespace.labels().clone());
-                self.namespaces.insert(name.clone(), labels);
-            }
-        }
-        let present = |name: &NamespaceName| inventory.namespaces.contains_key(name);
-        self.namespaces.retain(|name, _| present(name));
+    /// Sets the labels of namespaces for workloads added from now on; `before` is the inventory of the
+    /// last call.
+    pub(crate) fn set_namespace_labels(&mut self, before: &Inventory, now: &Inventory) {
+        now.namespaces.since(&before.namespaces, |change| {
+            match change.new {
+                Some(namespace) => {
+                    let labels = Arc::new(namespace.labels().clone());
+                    self.namespaces.insert(change.key.clone(), labels)
+                }
+                None => self.namespaces.remove(change.key),
+            };
+        });
     }
 
     /// Changes which properties are named, for workloads added from now on. Workloads with one that

@@ -43,23 +43,19 @@ pub(super) fn build(
         undeclared.filter_map(|name| Namespace::new((*name).clone(), Labels::new()).ok());
     let undeclared: Vec<Namespace> = undeclared.collect();
     let inventory = Inventory {
-        namespaces: Arc::new(
-            namespaces
-                .into_iter()
-                .chain(undeclared)
-                .map(|item| (item.name().clone(), item))
-                .collect(),
-        ),
+        namespaces: namespaces
+            .into_iter()
+            .chain(undeclared)
+            .map(|item| (item.name().clone(), item))
+            .collect(),
         workloads: workloads
             .into_iter()
             .map(|item| (item.id.clone(), item))
             .collect(),
-        nodes: Arc::new(
-            nodes
-                .into_iter()
-                .map(|item| (item.name.clone(), item))
-                .collect(),
-        ),
+        nodes: nodes
+            .into_iter()
+            .map(|item| (item.name.clone(), Arc::new(item)))
+            .collect(),
         disputed,
     };
     Built {

@@ -37,7 +37,7 @@ impl<'a> PartyKind<'a> {
     fn of_owner(owner: Option<&Claimant>, inventory: &'a Inventory) -> Self {
         let kind = match owner {
             Some(Claimant::Workload(id)) => inventory.workload(id).map(|it| Self::Workload(it)),
-            Some(Claimant::Node(name)) => inventory.nodes.get(name).map(Self::of_node),
+            Some(Claimant::Node(name)) => inventory.nodes.get(name).map(|node| Self::of_node(node)),
             None => None,
         };
         kind.unwrap_or(Self::Unknown)

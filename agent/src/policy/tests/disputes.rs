@@ -108,7 +108,7 @@ fn identities(compiled: &Compiled) -> BTreeMap<IpAddr, Option<Identity>> {
 /// What each address should be, one by one.
 fn expected(inventory: &Inventory, address: IpAddr) -> Option<Claimant> {
     let workload = |it: &&Arc<Workload>| it.addresses.contains(&address);
-    let node = |it: &&NodeEntry| it.addresses.contains(&address);
+    let node = |it: &&Arc<NodeEntry>| it.addresses.contains(&address);
     let workloads: Vec<_> = inventory.workloads.values().filter(workload).collect();
     let nodes: Vec<_> = inventory.nodes.values().filter(node).collect();
     let local: Vec<_> = workloads.iter().filter(|it| it.is_endpoint()).collect();

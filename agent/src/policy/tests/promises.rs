@@ -74,7 +74,10 @@ fn with_twin(world: &World, name: &str, addresses: Vec<IpAddr>) -> World {
         .cloned()
         .chain([Arc::new(twin)]);
     let namespaces = inventory.namespaces.values().cloned().collect();
-    let nodes = inventory.nodes.values().cloned().collect();
+    let nodes = inventory.nodes.values();
+    let nodes = nodes
+        .map(|node| crate::model::NodeEntry::clone(node))
+        .collect();
     let inventory = Inventory::build(namespaces, workloads.collect(), nodes).unwrap();
     World {
         inventory: Arc::new(inventory),

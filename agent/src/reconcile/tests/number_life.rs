@@ -193,7 +193,7 @@ fn with(world: &mut World, more: impl Iterator<Item = Workload>, namespaces: &[S
     for name in namespaces {
         let name = NamespaceName::new(name).unwrap();
         let namespace = Namespace::new(name.clone(), Labels::default()).unwrap();
-        Arc::make_mut(&mut inventory.namespaces).insert(name, namespace);
+        inventory.namespaces.insert(name, namespace);
     }
     world.inventory = Arc::new(inventory);
 }

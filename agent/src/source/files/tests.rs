@@ -139,10 +139,8 @@ fn unchanged_values_of_a_changed_file_are_shared() {
     setup.write("i/a.toml", &workloads("10.0.0.3"));
     setup.write("p/a.toml", &policies("ingress = []\n"));
     let after = setup.set.reload_now();
-    assert!(Arc::ptr_eq(
-        &before.0.namespaces,
-        &after.inventory.namespaces
-    ));
+    let namespaces = &after.inventory.namespaces;
+    assert!(before.0.namespaces.is_same(namespaces));
     let old = before.0.workloads.values();
     let same: Vec<bool> = old
         .zip(after.inventory.workloads.values())
