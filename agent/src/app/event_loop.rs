@@ -13,7 +13,6 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use ringfence_common::mode::Mode;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -26,11 +25,10 @@ pub(super) use source_files::Sources;
 use super::{
     AppError, Loaded,
     conntrack_sweep::{INTERVAL, Sweeper},
-    flow_names::{address_book, name_directory},
+    flow_names::FlowNames,
     last_good_store,
     last_good_writer::LastGoodWriter,
-    memory,
-    modes::{Modes, kernel_mode},
+    modes::Modes,
     number_freeing::{self, NumberFreeing},
     policies_in_force::newly_without_room,
     serving::Listeners,
@@ -40,8 +38,8 @@ use super::{
 use crate::{
     config::Config,
     datapath::{Datapath as _, FlowEvents, KernelDatapath, KernelLog},
-    model::{Inventory, NamespaceName, WallTime},
-    observe::{self, AddressBook, Decoder, FlowLog},
+    model::{Inventory, WallTime},
+    observe::{self, Decoder, FlowLog},
     reconcile::{Desired, Published, Reconciler},
     server::{Command, HealthServer},
     source::{FileSet, Interfaces, Watcher},
@@ -59,7 +57,7 @@ struct Agent {
     files: FileSet,
     reconciler: Reconciler<KernelDatapath>,
     interfaces: Interfaces,
-    address_book: (Arc<Inventory>, Arc<AddressBook>),
+    names: FlowNames,
     events: FlowEvents,
     decoder: Decoder,
     /// Records that the decoder refused.
@@ -129,11 +127,11 @@ pub(super) async fn run(
     let mut shared = SharedState::new(config, node, attach, telemetry.readings, applied);
     shared.metrics_listen = Some(listeners.health_address());
     let mut agent = Agent {
+        names: FlowNames::new(&shared.node),
         shared: Arc::new(shared),
         files: sources.files,
         reconciler,
         interfaces,
-        address_book: (Arc::default(), Arc::default()),
         events: telemetry.events,
         decoder: Decoder::default(),
         unknown_events: 0,
@@ -304,52 +302,17 @@ impl Agent {
             error!("{problem}");
         }
         let inventory = Arc::clone(&applied.inventory);
-        applied.published = Some(Arc::new(published));
+        let published = Arc::new(published);
+        applied.published = Some(Arc::clone(&published));
         drop(applied);
-        self.update_names(&inventory);
+        self.update_names(&inventory, &published);
     }
 
-    /// Updates the names that telemetry shows, from the published state.
-    fn update_names(&mut self, inventory: &Arc<Inventory>) {
-        if !Arc::ptr_eq(&self.address_book.0, inventory) {
-            self.address_book = (Arc::clone(inventory), Arc::new(address_book(inventory)));
-            self.shared
-                .metrics
-                .retain_workloads(|id| inventory.workload(id).is_some());
-            memory::trim();
-        }
-        let applied = self.shared.applied();
-        let Some(published) = applied.published.clone() else {
-            return;
-        };
-        let compiled = &published.compiled;
-        let mut counts: BTreeMap<&NamespaceName, u64> = BTreeMap::new();
-        for endpoint in compiled.endpoints.values() {
-            *counts.entry(&endpoint.workload.id.namespace).or_default() += 1;
-        }
-        let mut endpoints: Vec<(NamespaceName, Mode, u64)> = Vec::new();
-        for name in inventory.namespaces.keys() {
-            let mode = kernel_mode(applied.modes.of(name).0);
-            let count = counts.get(name).copied().unwrap_or_default();
-            endpoints.push((name.clone(), mode, count));
-        }
-        let disputed = inventory.disputed.values();
-        let unknown = disputed.filter(|dispute| dispute.owner().is_none());
-        self.shared.metrics.set_state(observe::State {
-            endpoints,
-            identities: compiled.identities.len() as u64,
-            policies: published.policies.len() as u64,
-            policies_without_room: published.without_room.len() as u64,
-            unknown_addresses: unknown.count() as u64,
-            policy_rows: compiled.state.rows() as u64,
-            revision: applied.revision,
-        });
-        drop(applied);
-        self.shared.set_directory(name_directory(
-            &self.shared.node,
-            &self.address_book.1,
-            compiled,
-        ));
+    /// Updates the names that telemetry shows to a published state.
+    fn update_names(&mut self, inventory: &Arc<Inventory>, published: &Published) {
+        let gone = self.names.update(inventory, &published.compiled);
+        self.shared.metrics.remove_workloads(gone);
+        self.shared.set_directory(self.names.directory().clone());
     }
 
     fn failed(&mut self, reason: &str) {

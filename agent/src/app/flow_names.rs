@@ -1,51 +1,78 @@
-//! Names for flow records, built from the published state.
+//! Names for flow records, updated from one published state to the next.
 //!
-//! Invariants: a directory is built after a publish and never changed. The address book is reused
-//! while the inventory is the same, because with ten thousand workloads it is the expensive part.
+//! Invariants: a directory is built after a publish and never changed. An update costs what has changed
+//! since the one before, and what the node's own endpoints are.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
+
+use ringfence_common::ids::{IdentityId, RuleSlot};
 
 use crate::{
-    model::{Inventory, NamespaceName, WallTime, quote::sanitise},
-    observe::{AddressBook, Directory, Owner, RuleName},
+    model::{Inventory, NamespaceName, WallTime, WorkloadId, quote::sanitise},
+    observe::{Directory, RuleName},
+    ordmap::Map,
     policy::{Compiled, Identity, Kind, RuleInfo},
 };
 
-/// The owner of every address in the inventory.
-pub(super) fn address_book(inventory: &Inventory) -> AddressBook {
-    let workloads = inventory.workloads.values().flat_map(|workload| {
-        let owner = |address: &IpAddr| (*address, Owner::Workload(Arc::clone(workload)));
-        let owned = |it: &&IpAddr| inventory.is_owner(&workload.id, **it);
-        let owned = workload.addresses.iter().filter(owned);
-        owned.map(owner).collect::<Vec<_>>()
-    });
-    let nodes = inventory.nodes.values().flat_map(|node| {
-        let owned = |it: &&IpAddr| inventory.is_owner_node(&node.name, **it);
-        let owned = node.addresses.iter().filter(owned);
-        owned.map(|address| (*address, Owner::Node(node.name.clone())))
-    });
-    AddressBook::new(workloads.chain(nodes))
+/// The names of a published state, and what they were made from.
+#[derive(Default)]
+pub(super) struct FlowNames {
+    inventory: Arc<Inventory>,
+    identities: Map<IdentityId, Arc<Identity>>,
+    rules: Map<RuleSlot, RuleInfo>,
+    directory: Directory,
 }
 
-/// All names that flow records need.
-pub(super) fn name_directory(
-    node: &str,
-    book: &Arc<AddressBook>,
-    compiled: &Compiled,
-) -> Directory {
-    let mut directory = Directory::new(node, Arc::clone(book));
-    for (ifindex, endpoint) in &compiled.endpoints {
-        directory = directory.with_endpoint(*ifindex, Arc::clone(&endpoint.workload));
-    }
-    for (id, identity) in &compiled.identities {
-        if identity.workload().is_none() {
-            directory = directory.with_identity(*id, kind_name(identity).into());
+impl FlowNames {
+    /// No names yet but that of this node.
+    pub(super) fn new(node: &str) -> Self {
+        Self {
+            directory: Directory::new(node, Map::new()),
+            ..Self::default()
         }
     }
-    for (slot, info) in &compiled.rules {
-        directory = directory.with_rule(*slot, Arc::new(rule_name(info)));
+
+    /// Updates to a published state; returns the workloads that are gone since the last one.
+    pub(super) fn update(
+        &mut self,
+        inventory: &Arc<Inventory>,
+        compiled: &Compiled,
+    ) -> Vec<WorkloadId> {
+        let endpoints = compiled.endpoints.iter();
+        let endpoints =
+            endpoints.map(|(ifindex, endpoint)| (*ifindex, Arc::clone(&endpoint.workload)));
+        let directory = std::mem::take(&mut self.directory);
+        let mut directory = directory
+            .with_owners(inventory.owners.clone())
+            .with_endpoints(endpoints);
+        compiled.identities.since(&self.identities, |change| {
+            let described = change.new.filter(|identity| identity.workload().is_none());
+            let described = described.map(|identity| kind_name(identity).into());
+            directory.set_identity(*change.key, described);
+        });
+        compiled.rules.since(&self.rules, |change| {
+            let name = change.new.map(|info| Arc::new(rule_name(info)));
+            directory.set_rule(*change.key, name);
+        });
+        let mut gone = Vec::new();
+        inventory
+            .workloads
+            .since(&self.inventory.workloads, |change| {
+                gone.extend(change.new.is_none().then(|| change.key.clone()));
+            });
+        *self = Self {
+            inventory: Arc::clone(inventory),
+            identities: compiled.identities.clone(),
+            rules: compiled.rules.clone(),
+            directory,
+        };
+        gone
     }
-    directory
+
+    /// The names as of the last update.
+    pub(super) fn directory(&self) -> &Directory {
+        &self.directory
+    }
 }
 
 fn rule_name(info: &RuleInfo) -> RuleName {
@@ -85,5 +112,37 @@ pub(super) fn kind_name(identity: &Identity) -> &'static str {
         Kind::RemoteNode => "remote-node",
         Kind::World => "world",
         Kind::Workload(_) => "workload",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        oracle::{cases, history},
+        policy::Compiler,
+    };
+
+    #[test]
+    fn names_after_any_updates_are_those_of_the_last_state() {
+        proptest!(cases(60), |(worlds in history(5))| {
+            let mut compiler = Compiler::default();
+            let mut names = FlowNames::new("node-1");
+            let mut before: BTreeSet<WorkloadId> = BTreeSet::new();
+            for world in &worlds {
+                let compiled = world.compile(&mut compiler);
+                let gone: BTreeSet<_> = names.update(&world.inventory, &compiled).into_iter().collect();
+                let mut fresh = FlowNames::new("node-1");
+                fresh.update(&world.inventory, &compiled);
+                prop_assert_eq!(names.directory(), fresh.directory());
+                let now: BTreeSet<_> = world.inventory.workloads.keys().cloned().collect();
+                prop_assert_eq!(gone, &before - &now);
+                before = now;
+            }
+        });
     }
 }

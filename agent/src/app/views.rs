@@ -13,6 +13,7 @@ use super::{
     modes::kernel_mode,
     not_in_force,
     shared_state::{Applied, SharedState},
+    state_sizes::sizes,
     status_view,
 };
 use crate::{
@@ -198,6 +199,7 @@ impl Health for SharedState {
             records_recycled: counters.records_recycled,
             maps: self.map_sizes(),
         });
+        self.metrics.set_state(sizes(&self.shown()));
         let lost = self.history.lost();
         self.metrics.set_lost(LossStage::Follower, lost);
         self.metrics.encode()

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::dispute::{Claimant, Dispute};
 use super::name::{NamespaceName, NodeName, WorkloadId};
+use super::owner::Owner;
 use super::policy::Policy;
 use super::workload::{Namespace, NodeEntry, Workload};
 use crate::ordmap::Map;
@@ -31,6 +32,8 @@ pub struct Inventory {
     pub workloads: Map<WorkloadId, Arc<Workload>>,
     /// Nodes by name.
     pub nodes: Map<NodeName, Arc<NodeEntry>>,
+    /// The owner of every address that has one.
+    pub owners: Map<IpAddr, Owner>,
     /// The addresses that several of them claim.
     pub disputed: Map<IpAddr, Arc<Dispute>>,
 }
@@ -242,6 +245,7 @@ impl Inventory {
             namespaces: self.namespaces.based_on(&older.namespaces),
             workloads: self.workloads.based_on(&older.workloads),
             nodes: self.nodes.based_on(&older.nodes),
+            owners: self.owners.based_on(&older.owners),
             disputed: self.disputed.based_on(&older.disputed),
         }
     }

@@ -11,6 +11,7 @@ pub mod labels;
 pub mod lockdown;
 pub mod mode;
 pub mod name;
+pub mod owner;
 pub mod policy;
 pub mod policy_set;
 pub mod protocol;
@@ -30,6 +31,7 @@ pub use name::{
     NameError, NamespaceName, NodeName, PolicyName, PortName, ServiceAccountName, WorkloadId,
     WorkloadName,
 };
+pub use owner::Owner;
 pub use policy::{
     About, BadPriority, Origin, Policy, PolicyId, PolicyKind, PolicyTest, Priority, Scope, TestEnd,
     Tier,

@@ -18,7 +18,8 @@ use ringfence_common::ids::IdentityId;
 use ringfence_common::mode::{Action, Direction, Verdict};
 use ringfence_common::net::Ip6;
 
-use super::names::{Decider, Directory, Owner};
+use super::names::{Decider, Directory};
+use crate::model::Owner;
 
 /// IP protocol numbers with a format of their own in records.
 pub(crate) mod protocol {

@@ -13,7 +13,7 @@ use ringfence_common::ids::IdentityId;
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::flow::{End, FlowRecord, FlowVerdict};
-use super::names::Owner;
+use crate::model::Owner;
 
 /// How many records a follower may lag behind before it loses some.
 const FEED: usize = 1024;

@@ -20,7 +20,8 @@ use self::message::{
 };
 use super::flow::{End, FlowRecord, FlowVerdict, protocol};
 use super::hubble_reason;
-use super::names::{Decider, Owner, reserved_identity};
+use super::names::{Decider, reserved_identity};
+use crate::model::Owner;
 use crate::model::quote::is_deceptive;
 
 mod message;

@@ -4,7 +4,7 @@
 //! the inventory bounds the number of series; the kernel's counters are exported as totals, never
 //! counted a second time. `server` serves the page.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,8 +18,7 @@ use ringfence_common::drop_reason::DropReason;
 use ringfence_common::mode::{Direction, Mode};
 
 use super::flow::{FlowRecord, FlowVerdict};
-use super::names::Owner;
-use crate::model::{NamespaceName, WorkloadId};
+use crate::model::{NamespaceName, Owner, WorkloadId};
 
 mod collect;
 
@@ -72,14 +71,16 @@ pub enum LossStage {
     Log,
 }
 
-type FlowKey = (Option<WorkloadId>, Direction, FlowVerdict);
+/// Flow records of one workload.
+type Flows = BTreeMap<(Direction, FlowVerdict), u64>;
 type SourceLabel = [(&'static str, &'static str); 1];
 
 #[derive(Debug, Clone, Default)]
 struct Totals {
     kernel: KernelTotals,
     state: State,
-    flows: HashMap<FlowKey, u64>,
+    /// `None` are records without a workload.
+    flows: HashMap<Option<WorkloadId>, Flows>,
     lost: HashMap<LossStage, u64>,
     unfenced: Vec<(&'static str, u64)>,
     degraded: Vec<(&'static str, u64)>,
@@ -133,20 +134,18 @@ impl Metrics {
         let mut totals = lock(&self.totals);
         for record in batch {
             let owner = record.local().owner.as_ref().and_then(Owner::workload);
-            let key = (
-                owner.map(|workload| workload.id.clone()),
-                record.direction,
-                record.verdict,
-            );
-            *totals.flows.entry(key).or_default() += 1;
+            let owner = owner.map(|workload| workload.id.clone());
+            let flows = totals.flows.entry(owner).or_default();
+            *flows.entry((record.direction, record.verdict)).or_default() += 1;
         }
     }
 
-    /// Removes the series of workloads that no longer exist.
-    pub fn retain_workloads(&self, known: impl Fn(&WorkloadId) -> bool) {
-        lock(&self.totals)
-            .flows
-            .retain(|(workload, ..), _| workload.as_ref().is_none_or(&known));
+    /// Removes the series of workloads that are gone.
+    pub fn remove_workloads(&self, gone: impl IntoIterator<Item = WorkloadId>) {
+        let mut totals = lock(&self.totals);
+        for workload in gone {
+            totals.flows.remove(&Some(workload));
+        }
     }
 
     /// Sets the kernel's totals.

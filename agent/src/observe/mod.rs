@@ -15,4 +15,4 @@ pub use flow::{Decoder, FlowRecord, FlowVerdict};
 pub use history::{Filter, Followed, Follower, History};
 pub use log::FlowLog;
 pub use metrics::{KernelTotals, LossStage, Metrics, State};
-pub use names::{AddressBook, Directory, Owner, RuleName};
+pub use names::{Directory, RuleName};

@@ -1,8 +1,7 @@
 //! Names for the numbers and addresses in flow events.
 //!
 //! Invariants: a `Directory` never changes once built, so all names of a flow are from one
-//! revision; names are shared, never copied per address. The address book is separate, because it
-//! changes with the inventory only.
+//! revision; names are shared, never copied per address. A copy shares what is not changed in it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,69 +9,8 @@ use std::sync::Arc;
 
 use ringfence_common::ids::{IdentityId, RuleSlot};
 
-use crate::model::{NodeName, Workload};
-
-/// The owner of an address or an interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owner {
-    /// A workload, on this node or another.
-    Workload(Arc<Workload>),
-    /// A node.
-    Node(NodeName),
-}
-
-impl Owner {
-    /// The workload, if it is one.
-    #[must_use]
-    pub fn workload(&self) -> Option<&Workload> {
-        match self {
-            Self::Workload(workload) => Some(workload),
-            Self::Node(_) => None,
-        }
-    }
-}
-
-/// Every address of the inventory with its owner.
-#[derive(Debug, Default)]
-pub struct AddressBook {
-    /// Sorted by address: half the memory of a hash table at ten thousand workloads.
-    entries: Box<[(IpAddr, Owner)]>,
-}
-
-impl AddressBook {
-    /// Collects owners; an address given twice keeps one of them.
-    #[must_use]
-    pub fn new(entries: impl IntoIterator<Item = (IpAddr, Owner)>) -> Self {
-        let mut entries: Vec<_> = entries.into_iter().collect();
-        entries.sort_by_key(|(address, _)| *address);
-        entries.dedup_by_key(|(address, _)| *address);
-        Self {
-            entries: entries.into_boxed_slice(),
-        }
-    }
-
-    /// The owner of an address.
-    #[must_use]
-    pub fn owner(&self, address: IpAddr) -> Option<&Owner> {
-        let index = self
-            .entries
-            .binary_search_by_key(&address, |(known, _)| *known)
-            .ok()?;
-        self.entries.get(index).map(|(_, owner)| owner)
-    }
-
-    /// The number of addresses.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether there are no addresses.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-}
+use crate::model::{Owner, Workload};
+use crate::ordmap::Map;
 
 /// The names that identify a policy's rule to users. All text but the kind is untrusted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -113,45 +51,57 @@ pub enum Decider {
 }
 
 /// An immutable snapshot of all names at one revision.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Directory {
     node: Arc<str>,
-    book: Arc<AddressBook>,
+    owners: Map<IpAddr, Owner>,
     endpoints: HashMap<u32, Arc<Workload>>,
-    identities: HashMap<IdentityId, Arc<str>>,
-    rules: HashMap<RuleSlot, Arc<RuleName>>,
+    identities: Map<IdentityId, Arc<str>>,
+    rules: Map<RuleSlot, Arc<RuleName>>,
 }
 
 impl Directory {
     /// A directory with this node's name and the owners of addresses, and no other names yet.
     #[must_use]
-    pub fn new(node: &str, book: Arc<AddressBook>) -> Self {
+    pub fn new(node: &str, owners: Map<IpAddr, Owner>) -> Self {
         Self {
             node: Arc::from(node),
-            book,
+            owners,
             ..Self::default()
         }
     }
 
-    /// Adds the workload behind an interface.
+    /// Replaces the owners of addresses.
     #[must_use]
-    pub fn with_endpoint(mut self, ifindex: u32, workload: Arc<Workload>) -> Self {
-        self.endpoints.insert(ifindex, workload);
+    pub fn with_owners(mut self, owners: Map<IpAddr, Owner>) -> Self {
+        self.owners = owners;
         self
     }
 
-    /// Adds the description of an identity.
+    /// Replaces the workloads behind interfaces.
     #[must_use]
-    pub fn with_identity(mut self, identity: IdentityId, description: Arc<str>) -> Self {
-        self.identities.insert(identity, description);
+    pub fn with_endpoints(
+        mut self,
+        endpoints: impl IntoIterator<Item = (u32, Arc<Workload>)>,
+    ) -> Self {
+        self.endpoints = endpoints.into_iter().collect();
         self
     }
 
-    /// Adds the name of a rule slot.
-    #[must_use]
-    pub fn with_rule(mut self, slot: RuleSlot, name: Arc<RuleName>) -> Self {
-        self.rules.insert(slot, name);
-        self
+    /// Sets the description of an identity, or removes it.
+    pub fn set_identity(&mut self, identity: IdentityId, description: Option<Arc<str>>) {
+        match description {
+            Some(description) => self.identities.insert(identity, description),
+            None => self.identities.remove(&identity),
+        };
+    }
+
+    /// Sets the name of a rule slot, or removes it.
+    pub fn set_rule(&mut self, slot: RuleSlot, name: Option<Arc<RuleName>>) {
+        match name {
+            Some(name) => self.rules.insert(slot, name),
+            None => self.rules.remove(&slot),
+        };
     }
 
     /// This node's name.
@@ -169,7 +119,7 @@ impl Directory {
     /// The owner of an address.
     #[must_use]
     pub fn owner(&self, address: IpAddr) -> Option<&Owner> {
-        self.book.owner(address)
+        self.owners.get(&address)
     }
 
     /// The description of an identity; `None` if this revision does not have it.
@@ -206,25 +156,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_book_finds_owners() {
-        let node = |name| Owner::Node(NodeName::new(name).unwrap());
-        let (a, b): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap());
-        let book = AddressBook::new([(b, node("two")), (a, node("one"))]);
-        assert_eq!(book.owner(a), Some(&node("one")));
-        assert_eq!(book.owner(b), Some(&node("two")));
-        assert_eq!(book.owner("10.0.0.2".parse().unwrap()), None);
-        assert_eq!(book.len(), 2);
-    }
-
-    #[test]
     fn slots_and_identities_have_names() {
         let name = Arc::new(RuleName {
             policy: "shop/web".into(),
             ..RuleName::default()
         });
-        let directory = Directory::new("node-1", Arc::default())
-            .with_rule(RuleSlot(16), Arc::clone(&name))
-            .with_identity(IdentityId(16), "shop app=web".into());
+        let mut directory = Directory::new("node-1", Map::new());
+        directory.set_rule(RuleSlot(16), Some(Arc::clone(&name)));
+        directory.set_identity(IdentityId(16), Some("shop app=web".into()));
         assert_eq!(
             directory.decider(RuleSlot::DEFAULT_DENY),
             Decider::Reserved("default-deny")

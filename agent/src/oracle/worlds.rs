@@ -221,17 +221,22 @@ fn relabelled(inventory: &Inventory, other: &Inventory) -> Arc<Inventory> {
 
 /// A workload of another inventory replaces the one with its addresses, or that one is removed.
 fn with_one_of(inventory: &Inventory, other: &Inventory, pick: u8) -> Arc<Inventory> {
-    let mut next = inventory.clone();
+    let mut workloads = inventory.workloads.clone();
     let place = usize::from(pick / 2) % other.workloads.len();
     let (_, drawn) = other.workloads.iter().nth(place).unwrap();
     let with_its_name = |id: &&WorkloadId| id.name == drawn.id.name;
     if let Some(id) = inventory.workloads.keys().find(with_its_name) {
-        next.workloads.remove(id);
+        workloads.remove(id);
     }
     if pick.is_multiple_of(2) && inventory.namespaces.contains_key(&drawn.id.namespace) {
-        next.workloads.insert(drawn.id.clone(), Arc::clone(drawn));
+        workloads.insert(drawn.id.clone(), Arc::clone(drawn));
     }
-    Arc::new(next)
+    let namespaces = inventory.namespaces.values().cloned().collect();
+    let nodes = inventory.nodes.values();
+    let nodes = nodes.map(|node| NodeEntry::clone(node)).collect();
+    let workloads = workloads.values().cloned().collect();
+    let built = Inventory::build(namespaces, workloads, nodes).unwrap();
+    Arc::new(built.based_on(inventory))
 }
 
 /// A policy of another set is added, or one is removed.

@@ -87,7 +87,7 @@ pub struct Inputs<'a> {
 }
 
 /// A rule, as verdicts refer to it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RuleInfo {
     /// Its policy.
     pub policy: Arc<Policy>,

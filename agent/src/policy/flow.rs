@@ -36,17 +36,13 @@ pub(crate) trait Register {
     fn owner(&self, address: IpAddr) -> Option<&Arc<Workload>>;
 }
 
-/// Scans the inventory at every call; a caller with many queries builds an index.
 impl Register for Inventory {
     fn named(&self, id: &WorkloadId) -> Option<&Arc<Workload>> {
         self.workload(id)
     }
 
     fn owner(&self, address: IpAddr) -> Option<&Arc<Workload>> {
-        let owns = |workload: &&Arc<Workload>| {
-            workload.addresses.contains(&address) && self.is_owner(&workload.id, address)
-        };
-        self.workloads.values().find(owns)
+        self.owners.get(&address)?.workload()
     }
 }
 

@@ -108,6 +108,7 @@ pub(crate) fn reduce(inventory: &Inventory, features: &PolicyFeatures) -> Reduce
             namespaces: inventory.namespaces.clone(),
             workloads: workloads.into_iter().collect(),
             nodes: inventory.nodes.clone(),
+            owners: inventory.owners.clone(),
             disputed: inventory.disputed.clone(),
         }),
         stands_for,

@@ -4,9 +4,7 @@
 use std::sync::{Arc, LazyLock};
 
 use ringfence::model::quote::is_deceptive;
-use ringfence::observe::{
-    AddressBook, Decoder, Directory, Filter, FlowRecord, History, Owner, RuleName, hubble,
-};
+use ringfence::observe::{Decoder, Directory, Filter, FlowRecord, History, RuleName, hubble};
 use ringfence_common::event::{EventKind, FlowEvent};
 use ringfence_common::ids::RuleSlot;
 use ringfence_common::mode::Direction;
@@ -19,13 +17,6 @@ use crate::example::INVENTORY;
 const OFFSET: i128 = 1_767_323_044_000_000_000;
 
 static DECODER: LazyLock<Decoder> = LazyLock::new(Decoder::default);
-static BOOK: LazyLock<Arc<AddressBook>> = LazyLock::new(|| {
-    let workloads = INVENTORY.workloads.values();
-    Arc::new(AddressBook::new(workloads.flat_map(|workload| {
-        let owner = |address: &_| (*address, Owner::Workload(Arc::clone(workload)));
-        workload.addresses.iter().map(owner)
-    })))
-});
 
 /// A flow event of the kernel, followed by the text of the deciding rule's fields.
 pub fn flow(input: &[u8]) {
@@ -64,11 +55,12 @@ fn directory(event: &FlowEvent, text: &str) -> Directory {
         expires: None,
         origin: Arc::clone(&text),
     };
-    let names = Directory::new(&text, Arc::clone(&BOOK)).with_identity(event.peer_identity, text);
-    let names = names.with_rule(RuleSlot(event.rule.0), Arc::new(rule));
+    let mut names = Directory::new(&text, INVENTORY.owners.clone());
+    names.set_identity(event.peer_identity, Some(text));
+    names.set_rule(RuleSlot(event.rule.0), Some(Arc::new(rule)));
     match INVENTORY.workloads.values().next() {
         Some(workload) if event.ifindex.is_multiple_of(2) => {
-            names.with_endpoint(event.ifindex, Arc::clone(workload))
+            names.with_endpoints([(event.ifindex, Arc::clone(workload))])
         }
         _ => names,
     }

@@ -8,8 +8,7 @@ use super::Finding;
 use super::source::SourceFile;
 
 /// Files, or directories with a `/` at the end.
-const PLACES: [&str; 9] = [
-    "agent/src/app/memory.rs",
+const PLACES: [&str; 8] = [
     "agent/src/datapath/",
     "common/src/mutant.rs",
     "common/src/layout.rs",

@@ -15,6 +15,7 @@ use super::{
 use crate::model::dispute::{Claimant, Confirmation, Dispute};
 use crate::model::labels::Labels;
 use crate::model::name::{NamespaceName, NodeName, WorkloadId};
+use crate::model::owner::Owner;
 use crate::model::workload::{Namespace, NodeEntry, Workload};
 use crate::ordmap::Map;
 
@@ -37,6 +38,7 @@ pub(super) fn build(
         };
     }
     let disputed = builder.disputes();
+    let owners = builder.owners(&disputed, &workloads, &nodes);
     let undeclared = builder.undeclared.iter();
     // A namespace always accepts its own name as a label.
     let undeclared =
@@ -56,6 +58,7 @@ pub(super) fn build(
             .into_iter()
             .map(|item| (item.name.clone(), Arc::new(item)))
             .collect(),
+        owners,
         disputed,
     };
     Built {
@@ -212,6 +215,32 @@ impl<'a> Builder<'a> {
         disputed
             .map(|(address, claims)| (*address, settle(claims)))
             .collect()
+    }
+
+    /// The owner of each address that has one.
+    fn owners(
+        &self,
+        disputed: &Map<IpAddr, Arc<Dispute>>,
+        workloads: &[Arc<Workload>],
+        nodes: &[NodeEntry],
+    ) -> Map<IpAddr, Owner> {
+        let owner = |item: &Item| match item {
+            Item::Workload(index) => workloads.get(*index).cloned().map(Owner::Workload),
+            Item::Node(index) => nodes.get(*index).map(|node| Owner::Node(node.name.clone())),
+            Item::Namespace(_) => None,
+        };
+        let of_dispute = |owner: &Claimant| match owner {
+            Claimant::Workload(id) => self.workloads.get(id).copied().map(Item::Workload),
+            Claimant::Node(name) => self.nodes.get(name).copied().map(Item::Node),
+        };
+        let owners = self.addresses.iter().filter_map(|(address, first)| {
+            let item = match disputed.get(address) {
+                Some(dispute) => of_dispute(dispute.owner()?)?,
+                None => first.item,
+            };
+            Some((*address, owner(&item)?))
+        });
+        owners.collect()
     }
 
     fn claim_interface(&mut self, index: usize, workload: &'a Workload, interface: &'a str) {

@@ -191,3 +191,22 @@ fn an_endpoint_with_more_addresses_than_the_kernel_record_holds_is_refused() {
         1
     );
 }
+
+#[test]
+fn every_address_has_the_owner_that_its_claims_give_it() {
+    let workloads = vec![
+        workload("shop/a", &["10.0.0.1", "10.0.0.2"], Some("v")),
+        workload("shop/b", &["10.0.0.1", "10.0.0.3", "10.0.0.4"], None),
+    ];
+    let nodes = vec![node("n", &["10.0.0.3", "10.0.0.5"], false)];
+    let namespaces = vec![namespace("shop")];
+    let (inventory, _) = Inventory::build_contested(namespaces, workloads, nodes).unwrap();
+    let owner = |address: &str| match inventory.owners.get(&address.parse::<IpAddr>().unwrap()) {
+        Some(Owner::Workload(workload)) => workload.id.to_string(),
+        Some(Owner::Node(name)) => name.to_string(),
+        None => "no owner".to_owned(),
+    };
+    let owners = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"].map(owner);
+    assert_eq!(owners, ["shop/a", "shop/a", "no owner", "shop/b", "n"]);
+    assert_eq!(inventory.owners.len(), 4);
+}

@@ -4,8 +4,9 @@ use ringfence_common::ids::{RuleSlot, TableId};
 use ringfence_common::net::{Address, Ip4, Port};
 
 use super::*;
+use crate::model::Owner;
 use crate::model::{Labels, ServiceAccountName, Workload, WorkloadId};
-use crate::observe::names::{AddressBook, RuleName};
+use crate::observe::names::RuleName;
 
 /// 2026-01-02T03:04:05Z minus one second of ticks.
 pub(crate) const OFFSET: i128 = 1_767_323_044_000_000_000;
@@ -25,12 +26,12 @@ fn workload(name: &str, app: &str, addresses: [&str; 2], interface: bool) -> Arc
 pub(crate) fn directory() -> Directory {
     let frontend = workload("frontend-1", "frontend", ["10.1.0.2", "fd00:1::2"], true);
     let db = workload("db-1", "db", ["10.1.0.3", "fd00:1::3"], false);
-    let book = AddressBook::new([&frontend, &db].into_iter().flat_map(|workload| {
+    let owners = [&frontend, &db].into_iter().flat_map(|workload| {
         workload
             .addresses
             .iter()
             .map(|ip| (*ip, Owner::Workload(Arc::clone(workload))))
-    }));
+    });
     let rule = RuleName {
         policy: "shop/frontend".into(),
         kind: "RingfencePolicy",
@@ -44,9 +45,10 @@ pub(crate) fn directory() -> Directory {
         expires: None,
         origin: "shop.toml:7".into(),
     };
-    Directory::new("node-1", Arc::new(book))
-        .with_endpoint(7, frontend)
-        .with_rule(RuleSlot(16), Arc::new(rule))
+    let owners = owners.collect();
+    let mut directory = Directory::new("node-1", owners).with_endpoints([(7, frontend)]);
+    directory.set_rule(RuleSlot(16), Some(Arc::new(rule)));
+    directory
 }
 
 fn v6(text: &str) -> Ip6 {

@@ -107,21 +107,20 @@ fn lost(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Erro
 }
 
 fn flows(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-    let series = totals
-        .flows
-        .iter()
-        .map(|((workload, direction, verdict), count)| {
-            let (namespace, name) = workload
-                .as_ref()
-                .map_or(("", ""), |id| (id.namespace.as_str(), id.name.as_str()));
-            let labels = vec![
-                ("namespace", namespace),
-                ("workload", name),
-                ("direction", direction.name()),
-                ("verdict", verdict.name()),
-            ];
-            (labels, *count)
-        });
+    let flows = totals.flows.iter();
+    let flows = flows.flat_map(|(workload, flows)| flows.iter().map(move |of| (workload, of)));
+    let series = flows.map(|(workload, ((direction, verdict), count))| {
+        let (namespace, name) = workload
+            .as_ref()
+            .map_or(("", ""), |id| (id.namespace.as_str(), id.name.as_str()));
+        let labels = vec![
+            ("namespace", namespace),
+            ("workload", name),
+            ("direction", direction.name()),
+            ("verdict", verdict.name()),
+        ];
+        (labels, *count)
+    });
     let help = "Flow records by the workload whose policy was evaluated";
     counters(encoder, "ringfence_flows", help, series)
 }

@@ -102,7 +102,7 @@ fn the_page_has_no_address() {
 #[test]
 fn series_of_removed_workloads_disappear() {
     let metrics = filled();
-    metrics.retain_workloads(|_| false);
+    metrics.remove_workloads(["shop/frontend-1".parse().unwrap()]);
     let page = metrics.encode();
     assert!(!page.contains("frontend-1"), "{page}");
     assert!(
