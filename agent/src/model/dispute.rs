@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::name::{NodeName, WorkloadId};
+use super::workload::{NodeEntry, Workload};
 
 /// Who claims an address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,6 +35,24 @@ pub enum Confirmation {
     Endpoint,
     /// This node, which has the address itself.
     Host,
+}
+
+impl Confirmation {
+    /// What this node knows about the claims of a workload.
+    #[must_use]
+    pub fn of_workload(workload: &Workload) -> Self {
+        if workload.is_endpoint() {
+            Self::Endpoint
+        } else {
+            Self::None
+        }
+    }
+
+    /// What this node knows about the claims of a node.
+    #[must_use]
+    pub const fn of_node(node: &NodeEntry) -> Self {
+        if node.local { Self::Host } else { Self::None }
+    }
 }
 
 /// An address with several claimants.

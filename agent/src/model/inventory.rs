@@ -7,6 +7,8 @@
 //! file of each.
 
 mod builder;
+mod checks;
+mod store;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use super::owner::Owner;
 use super::policy::Policy;
 use super::workload::{Namespace, NodeEntry, Workload};
 use crate::ordmap::Map;
+
+pub use store::{Change, InventoryChanges, InventoryStore};
 
 /// The maximum number of IPv4 addresses in the kernel's endpoint record.
 pub const MAX_ENDPOINT_IPV4: usize = 3;
@@ -187,10 +191,11 @@ impl Inventory {
         workloads: Vec<Arc<Workload>>,
         nodes: Vec<NodeEntry>,
     ) -> Result<Self, Vec<InventoryError>> {
+        let nodes = nodes.into_iter().map(Arc::new).collect();
         let built = builder::build(namespaces, workloads, nodes);
         let mut errors = [built.errors, built.contested].concat();
         if errors.is_empty() {
-            return Ok(built.inventory);
+            return Ok(Arc::unwrap_or_clone(built.store.inventory));
         }
         errors.sort_by_key(|error| error.item);
         Err(errors)
@@ -206,9 +211,11 @@ impl Inventory {
         workloads: Vec<Arc<Workload>>,
         nodes: Vec<NodeEntry>,
     ) -> Result<(Self, Vec<InventoryError>), Vec<InventoryError>> {
+        let nodes = nodes.into_iter().map(Arc::new).collect();
         let built = builder::build(namespaces, workloads, nodes);
         if built.errors.is_empty() {
-            Ok((built.inventory, built.contested))
+            let inventory = Arc::unwrap_or_clone(built.store.inventory);
+            Ok((inventory, built.contested))
         } else {
             Err(built.errors)
         }

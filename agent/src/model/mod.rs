@@ -23,7 +23,9 @@ pub mod workload;
 
 pub use budget::{DEFAULT_BUDGET, Needs, OverBudget, within_budget};
 pub use dispute::{Claimant, Confirmation, Dispute};
-pub use inventory::{Inventory, InventoryError, InventoryFault, Item};
+pub use inventory::{
+    Change, Inventory, InventoryChanges, InventoryError, InventoryFault, InventoryStore, Item,
+};
 pub use labels::{LabelError, Labels};
 pub use lockdown::{Lockdown, LockedScope};
 pub use mode::{ModeName, ModeNameError};

@@ -18,15 +18,16 @@ use std::time::Instant;
 
 use super::document::SourceError;
 use super::file_read::FileId;
-use super::inventory_errors::{location, source_error, source_errors};
+use super::inventory_diff;
+use super::inventory_errors::{Contested, location, source_error};
 use super::inventory_toml::InventoryFragment;
 use super::last_good::{Change, Stored};
 use super::policy_file::PolicyFragment;
 use super::selection::{Selection, pending, proposed};
 use super::tracked_files::TrackedFiles;
 use crate::model::{
-    DEFAULT_BUDGET, Inventory, InventoryError, InventoryFault, Lockdown, NamespaceName, Needs,
-    Origin, OverBudget, PolicySet, check_namespaces, within_budget,
+    DEFAULT_BUDGET, Inventory, InventoryError, InventoryFault, InventoryStore, Lockdown,
+    NamespaceName, Needs, Origin, OverBudget, PolicySet, check_namespaces, within_budget,
 };
 use refused::REFUSED;
 pub use refused::Refused;
@@ -60,7 +61,8 @@ pub struct Reload {
 pub struct FileSet {
     inventory_files: TrackedFiles<InventoryFragment>,
     policy_files: TrackedFiles<PolicyFragment>,
-    inventory: Arc<Inventory>,
+    /// The inventory in force.
+    store: InventoryStore,
     policies: Arc<PolicySet>,
     locked: Arc<Vec<Lockdown>>,
     /// Whether everything has to be consistent, entry by entry.
@@ -68,16 +70,16 @@ pub struct FileSet {
     /// What each namespace's policies may need.
     budget: Needs,
     /// What is wrong with entries of the inventory in force.
-    contested: Vec<SourceError>,
+    contested: Contested,
     /// Policies that their namespace has no budget for.
     over_budget: Vec<OverBudget>,
 }
 
 /// What would be in force.
 struct Proposal {
-    inventory: Arc<Inventory>,
+    store: InventoryStore,
     policies: Arc<PolicySet>,
-    contested: Vec<SourceError>,
+    contested: Contested,
     over_budget: Vec<OverBudget>,
 }
 
@@ -143,12 +145,12 @@ impl FileSet {
         let mut set = Self {
             inventory_files: TrackedFiles::new(inventory),
             policy_files: TrackedFiles::new(policies),
-            inventory: Arc::default(),
+            store: InventoryStore::default(),
             policies: Arc::default(),
             locked: Arc::default(),
             is_strict,
             budget,
-            contested: Vec::new(),
+            contested: Contested::default(),
             over_budget: Vec::new(),
         };
         let now = Instant::now();
@@ -169,7 +171,7 @@ impl FileSet {
     /// The inventory in force.
     #[must_use]
     pub fn inventory(&self) -> &Arc<Inventory> {
-        &self.inventory
+        self.store.inventory()
     }
 
     /// The policies in force.
@@ -205,12 +207,12 @@ impl FileSet {
         let being_written = being_written();
         self.inventory_files.take(inventory, &being_written, now);
         self.policy_files.take(policies, &being_written, now);
-        let (before_inventory, before_policies) = (self.inventory.clone(), self.policies.clone());
+        let (before_inventory, before_policies) = (self.inventory().clone(), self.policies.clone());
         let mut conflicts = self.commit_pending(now);
         let mut errors: Vec<_> = self.inventory_files.errors().cloned().collect();
         errors.extend(self.policy_files.errors().cloned());
         errors.append(&mut conflicts);
-        errors.extend(self.contested.iter().cloned());
+        errors.extend(self.contested.errors.iter().cloned());
         errors.extend(self.over_budget.iter().map(|over| {
             let Origin { file, line } = &over.policy.origin;
             SourceError::at_line(file, *line, over)
@@ -228,9 +230,9 @@ impl FileSet {
         }
         Reload {
             changed: relocked
-                || !Arc::ptr_eq(&before_inventory, &self.inventory)
+                || !Arc::ptr_eq(&before_inventory, self.inventory())
                 || !Arc::ptr_eq(&before_policies, &self.policies),
-            inventory: self.inventory.clone(),
+            inventory: self.inventory().clone(),
             policies: self.policies.clone(),
             locked: self.locked.clone(),
             errors,
@@ -267,7 +269,7 @@ impl FileSet {
                     self.drop_former_claims(&mut selection, &waiting, &mut proposal);
                     self.inventory_files.commit(&selection.inventory);
                     self.policy_files.commit(&selection.policies);
-                    self.inventory = proposal.inventory;
+                    self.store = proposal.store;
                     self.policies = proposal.policies;
                     self.contested = proposal.contested;
                     self.over_budget = proposal.over_budget;
@@ -304,13 +306,13 @@ impl FileSet {
     ) {
         for path in &waiting.inventory {
             // What was contradictory before has nothing to do with a new file.
-            if proposal.contested.len() <= self.contested.len() {
+            if proposal.contested.errors.len() <= self.contested.errors.len() {
                 return;
             }
             let mut more = selection.clone();
             more.inventory.insert(path.clone());
             if let Ok(without) = self.propose(&more)
-                && without.contested.len() < proposal.contested.len()
+                && without.contested.errors.len() < proposal.contested.errors.len()
             {
                 (*selection, *proposal) = (more, without);
             }
@@ -321,7 +323,7 @@ impl FileSet {
     fn without_subjects(&self) -> impl Iterator<Item = SourceError> {
         let is_checked = !self.inventory_files.roots().is_empty();
         let unknown = is_checked
-            .then(|| check_namespaces(&self.policies, &self.inventory).err())
+            .then(|| check_namespaces(&self.policies, self.inventory()).err())
             .flatten()
             .unwrap_or_default();
         unknown.into_iter().map(|error| {
@@ -334,7 +336,7 @@ impl FileSet {
     fn propose(&self, selection: &Selection) -> Result<Proposal, Conflict> {
         let mut conflict = Conflict::default();
         let inventory = if selection.inventory.is_empty() {
-            Some((self.inventory.clone(), self.contested.clone()))
+            Some((self.store.clone(), self.contested.clone()))
         } else {
             self.propose_inventory(&selection.inventory, &mut conflict)
         };
@@ -343,13 +345,13 @@ impl FileSet {
         } else {
             self.propose_policies(&selection.policies, &mut conflict)
         };
-        let (Some((inventory, contested)), Some((policies, over_budget))) = (inventory, policies)
+        let (Some((store, contested)), Some((policies, over_budget))) = (inventory, policies)
         else {
             return Err(conflict);
         };
         if self.is_strict
             && !self.inventory_files.roots().is_empty()
-            && let Err(unknown) = check_namespaces(&policies, &inventory)
+            && let Err(unknown) = check_namespaces(&policies, store.inventory())
         {
             for error in &unknown {
                 conflict
@@ -366,7 +368,7 @@ impl FileSet {
             return Err(conflict);
         }
         Ok(Proposal {
-            inventory,
+            store,
             policies,
             contested,
             over_budget,
@@ -378,37 +380,50 @@ impl FileSet {
         &self,
         selection: &BTreeSet<PathBuf>,
         conflict: &mut Conflict,
-    ) -> Option<(Arc<Inventory>, Vec<SourceError>)> {
+    ) -> Option<(InventoryStore, Contested)> {
         let parts: Vec<(&Path, &InventoryFragment)> =
             proposed(&self.inventory_files, selection).collect();
+        if let Some(store) = self.changed_store(selection) {
+            let before = (&self.contested, &self.store);
+            let contested = Contested::after(before, selection, &parts, &store);
+            if !self.is_strict || contested.errors.is_empty() {
+                return Some((store, contested));
+            }
+        }
+        for error in &self.contradictions(&parts) {
+            self.involve(&parts, error, &mut conflict.involved);
+            conflict.errors.extend(source_error(&parts, error));
+        }
+        None
+    }
+
+    /// The inventory in force with the pending content of these files; `None` if there are
+    /// contradictions.
+    fn changed_store(&self, selection: &BTreeSet<PathBuf>) -> Option<InventoryStore> {
+        let entries = selection.iter();
+        let entries = entries.filter_map(|path| self.inventory_files.files.get(path));
+        let files = entries.map(|entry| (entry.in_force(), entry.proposed()));
+        let files = files.map(|(old, new)| (old.map(Arc::as_ref), new.map(Arc::as_ref)));
+        let mut store = self.store.clone();
+        let changes = inventory_diff::changes(files, &store)?;
+        store.apply(changes).ok()?;
+        Some(store)
+    }
+
+    /// What contradicts what in these contents.
+    fn contradictions(&self, parts: &[(&Path, &InventoryFragment)]) -> Vec<InventoryError> {
         let namespaces = parts.iter().flat_map(|(_, part)| &part.namespaces);
         let workloads = parts.iter().flat_map(|(_, part)| &part.workloads);
         let nodes = parts.iter().flat_map(|(_, part)| &part.nodes);
         let namespaces = namespaces.map(|declared| declared.item.clone()).collect();
         let workloads = workloads.map(|declared| declared.item.clone()).collect();
         let nodes = nodes.map(|declared| declared.item.clone()).collect();
-        let built = if self.is_strict {
-            Inventory::build(namespaces, workloads, nodes).map(|inventory| (inventory, Vec::new()))
+        let errors = if self.is_strict {
+            Inventory::build(namespaces, workloads, nodes).err()
         } else {
-            Inventory::build_contested(namespaces, workloads, nodes)
+            Inventory::build_contested(namespaces, workloads, nodes).err()
         };
-        match built {
-            Ok((inventory, contested)) => {
-                let contested = source_errors(&parts, &contested);
-                let inventory = match inventory == *self.inventory {
-                    true => self.inventory.clone(),
-                    false => Arc::new(inventory.based_on(&self.inventory)),
-                };
-                Some((inventory, contested))
-            }
-            Err(errors) => {
-                for error in &errors {
-                    self.involve(&parts, error, &mut conflict.involved);
-                    conflict.errors.extend(source_error(&parts, error));
-                }
-                None
-            }
-        }
+        errors.unwrap_or_default()
     }
 
     /// Marks the files of an error about the inventory.

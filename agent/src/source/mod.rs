@@ -11,6 +11,7 @@ pub mod expected_flows;
 mod file_read;
 pub mod files;
 pub mod interfaces;
+mod inventory_diff;
 mod inventory_errors;
 mod inventory_file;
 mod inventory_parts;

@@ -8,10 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{
-    Inventory, InventoryError, InventoryFault, Item, MAX_ENDPOINT_IPV4, MAX_ENDPOINT_IPV6,
-    unusable_reason,
-};
+use super::checks::{address_fault, endpoint_fault};
+use super::{Inventory, InventoryError, InventoryFault, InventoryStore, Item};
 use crate::model::dispute::{Claimant, Confirmation, Dispute};
 use crate::model::labels::Labels;
 use crate::model::name::{NamespaceName, NodeName, WorkloadId};
@@ -23,7 +21,7 @@ use crate::ordmap::Map;
 pub(super) fn build(
     namespaces: Vec<Namespace>,
     workloads: Vec<Arc<Workload>>,
-    nodes: Vec<NodeEntry>,
+    nodes: Vec<Arc<NodeEntry>>,
 ) -> Built {
     let mut builder = Builder::default();
     builder.check_namespaces(&namespaces);
@@ -32,22 +30,26 @@ pub(super) fn build(
     let (errors, contested) = (builder.errors.clone(), builder.contested.clone());
     if !errors.is_empty() {
         return Built {
-            inventory: Inventory::default(),
+            store: InventoryStore::default(),
             errors,
             contested,
         };
     }
     let disputed = builder.disputes();
     let owners = builder.owners(&disputed, &workloads, &nodes);
-    let undeclared = builder.undeclared.iter();
+    let undeclared = builder.undeclared.iter().copied().cloned();
+    let undeclared: Map<NamespaceName, ()> = undeclared.map(|name| (name, ())).collect();
+    let interfaces = builder.interfaces.iter();
+    let interfaces = interfaces.map(|(name, (_, owner))| ((*name).to_owned(), (*owner).clone()));
+    let interfaces = interfaces.collect();
+    let local = builder.local.map(|(_, name)| name.clone());
     // A namespace always accepts its own name as a label.
-    let undeclared =
-        undeclared.filter_map(|name| Namespace::new((*name).clone(), Labels::new()).ok());
-    let undeclared: Vec<Namespace> = undeclared.collect();
+    let unlabelled = undeclared.keys().cloned();
+    let unlabelled = unlabelled.filter_map(|name| Namespace::new(name, Labels::new()).ok());
     let inventory = Inventory {
         namespaces: namespaces
             .into_iter()
-            .chain(undeclared)
+            .chain(unlabelled)
             .map(|item| (item.name().clone(), item))
             .collect(),
         workloads: workloads
@@ -56,13 +58,19 @@ pub(super) fn build(
             .collect(),
         nodes: nodes
             .into_iter()
-            .map(|item| (item.name.clone(), Arc::new(item)))
+            .map(|item| (item.name.clone(), item))
             .collect(),
         owners,
         disputed,
     };
+    let store = InventoryStore {
+        inventory: Arc::new(inventory),
+        undeclared,
+        interfaces,
+        local,
+    };
     Built {
-        inventory,
+        store,
         errors,
         contested,
     }
@@ -71,7 +79,7 @@ pub(super) fn build(
 /// What came of it.
 pub(super) struct Built {
     /// Empty if there are errors.
-    pub(super) inventory: Inventory,
+    pub(super) store: InventoryStore,
     pub(super) errors: Vec<InventoryError>,
     pub(super) contested: Vec<InventoryError>,
 }
@@ -154,10 +162,7 @@ impl<'a> Builder<'a> {
             let claim = Claim {
                 item,
                 who: Who::Workload(&workload.id),
-                confirmation: match workload.is_endpoint() {
-                    true => Confirmation::Endpoint,
-                    false => Confirmation::None,
-                },
+                confirmation: Confirmation::of_workload(workload),
             };
             self.claim_addresses(claim, &workload.addresses);
             if let Some(interface) = &workload.interface {
@@ -167,15 +172,9 @@ impl<'a> Builder<'a> {
     }
 
     fn claim_addresses(&mut self, claim: Claim<'a>, addresses: &[IpAddr]) {
-        for &address in addresses {
+        for (place, &address) in addresses.iter().enumerate() {
             let claimant = || claim.who.claimant();
-            if let Some(reason) = unusable_reason(address) {
-                let claimant = claimant();
-                let fault = InventoryFault::UnusableAddress {
-                    address,
-                    claimant,
-                    reason,
-                };
+            if let Some(fault) = address_fault(addresses, place, claimant) {
                 self.refuse(claim.item, None, fault);
                 continue;
             }
@@ -185,12 +184,6 @@ impl<'a> Builder<'a> {
             };
             let first = *first.get();
             let claims = self.disputed.entry(address).or_insert_with(|| vec![first]);
-            if claims.iter().any(|other| other.item == claim.item) {
-                let claimant = claimant();
-                let fault = InventoryFault::AddressListedTwice { address, claimant };
-                self.refuse(claim.item, None, fault);
-                continue;
-            }
             claims.push(claim);
             self.contested.push(InventoryError {
                 item: claim.item,
@@ -222,7 +215,7 @@ impl<'a> Builder<'a> {
         &self,
         disputed: &Map<IpAddr, Arc<Dispute>>,
         workloads: &[Arc<Workload>],
-        nodes: &[NodeEntry],
+        nodes: &[Arc<NodeEntry>],
     ) -> Map<IpAddr, Owner> {
         let owner = |item: &Item| match item {
             Item::Workload(index) => workloads.get(*index).cloned().map(Owner::Workload),
@@ -255,27 +248,12 @@ impl<'a> Builder<'a> {
         } else {
             self.interfaces.insert(interface, (index, &workload.id));
         }
-        let ipv4 = workload
-            .addresses
-            .iter()
-            .filter(|address| address.is_ipv4())
-            .count();
-        let ipv6 = workload.addresses.len() - ipv4;
-        if ipv4 > MAX_ENDPOINT_IPV4 || ipv6 > MAX_ENDPOINT_IPV6 {
-            let workload = workload.id.clone();
-            self.refuse(
-                item,
-                None,
-                InventoryFault::TooManyAddresses {
-                    workload,
-                    ipv4,
-                    ipv6,
-                },
-            );
+        if let Some(fault) = endpoint_fault(workload) {
+            self.refuse(item, None, fault);
         }
     }
 
-    fn check_nodes(&mut self, nodes: &'a [NodeEntry]) {
+    fn check_nodes(&mut self, nodes: &'a [Arc<NodeEntry>]) {
         for (index, node) in nodes.iter().enumerate() {
             let item = Item::Node(index);
             if let Some(&first) = self.nodes.get(&node.name) {
@@ -287,10 +265,7 @@ impl<'a> Builder<'a> {
             let claim = Claim {
                 item,
                 who: Who::Node(&node.name),
-                confirmation: match node.local {
-                    true => Confirmation::Host,
-                    false => Confirmation::None,
-                },
+                confirmation: Confirmation::of_node(node),
             };
             self.claim_addresses(claim, &node.addresses);
             if !node.local {

@@ -3,6 +3,7 @@
 mod contents;
 mod contested;
 mod editors;
+mod entries;
 mod last_good;
 mod lockdown;
 

@@ -4,7 +4,7 @@ use super::*;
 
 impl Setup {
     /// The same files, as an agent reads them.
-    fn of_an_agent(files: &[(&str, &str)]) -> Self {
+    pub(super) fn of_an_agent(files: &[(&str, &str)]) -> Self {
         Self::with_budget(files, DEFAULT_BUDGET)
     }
 
