@@ -3,6 +3,7 @@
 //! Invariant: a view changes nothing, and the policy state that it shows is of one moment.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
 
 use jiff::Timestamp;
 use ringfence_common::ids::{IdentityId, RuleSlot};
@@ -220,11 +221,8 @@ impl SharedState {
             return Vec::new();
         };
         let state = &published.compiled.state;
-        let v6 = state
-            .addresses
-            .keys()
-            .filter(|address| address.is_ipv6())
-            .count();
+        let lowest = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let v6 = state.addresses.len() - state.addresses.count_below(&lowest);
         let set = &self.config.maps;
         let or = |value: Option<u32>, default: u32| u64::from(value.unwrap_or(default));
         let ipcache = or(set.ipcache, names::IPCACHE_CAPACITY);

@@ -205,7 +205,7 @@ pub fn within_budget(
         let before = held.policies.get(*id);
         !before.is_some_and(|before| Needs::of(policy).is_within(Needs::of(before)))
     });
-    let mut policies: PoliciesById = BTreeMap::new();
+    let mut policies = PoliciesById::new();
     let mut refused = Vec::new();
     for (id, policy) in ids {
         let Some(namespace) = &id.namespace else {
@@ -232,6 +232,7 @@ pub fn within_budget(
             has_earlier: before.is_some(),
         });
     }
+    let policies = policies.based_on(&held.policies);
     (PolicySet { policies }, refused)
 }
 

@@ -4,7 +4,6 @@
 //! Anything that depends on the inventory (workloads, named ports) or on the time is resolved when
 //! the policy is compiled. The rules of a policy are in the order of the file.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use super::labels::Labels;
 use super::name::{NamespaceName, PolicyName, WorkloadId};
 use super::rule::{PortMatch, Rule};
 use super::selector::LabelSelector;
+use crate::ordmap::Map;
 
 /// Where a policy applies, and its place in the order of evaluation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -263,4 +263,4 @@ pub struct PolicyTest {
 }
 
 /// The policies of all sources by full name.
-pub type PoliciesById = BTreeMap<PolicyId, Arc<Policy>>;
+pub type PoliciesById = Map<PolicyId, Arc<Policy>>;

@@ -1,9 +1,9 @@
 //! All policies together, and the checks that involve more than one policy.
 //!
-//! A `PolicySet` never contains two policies with the same full name. `check_namespaces` checks
+//! Copies share their unchanged parts. A `PolicySet` never contains two policies with the same full name. `check_namespaces` checks
 //! that the namespaces of its policies exist in an inventory.
 
-use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, btree_map::Entry};
 use std::sync::Arc;
 
 use super::inventory::Inventory;
@@ -54,10 +54,10 @@ impl PolicySet {
     pub fn build(
         policies: impl IntoIterator<Item = Arc<Policy>>,
     ) -> Result<Self, Vec<DuplicatePolicy>> {
-        let mut set = Self::default();
+        let mut found: BTreeMap<PolicyId, Arc<Policy>> = BTreeMap::new();
         let mut duplicates = Vec::new();
         for policy in policies {
-            match set.policies.entry(policy.id()) {
+            match found.entry(policy.id()) {
                 Entry::Vacant(free) => {
                     free.insert(policy);
                 }
@@ -69,7 +69,8 @@ impl PolicySet {
             }
         }
         if duplicates.is_empty() {
-            Ok(set)
+            let policies = found.into_iter().collect();
+            Ok(Self { policies })
         } else {
             Err(duplicates)
         }

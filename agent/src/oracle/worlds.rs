@@ -244,8 +244,7 @@ fn with_one_policy_of(policies: &PolicySet, other: &PolicySet, pick: u8) -> Arc<
     let mut next = policies.clone();
     if pick.is_multiple_of(2) {
         let drawn = other.iter().nth(usize::from(pick / 2) % other.len().max(1));
-        next.policies
-            .extend(drawn.map(|policy| (policy.id(), Arc::clone(policy))));
+        drawn.map(|policy| next.policies.insert(policy.id(), Arc::clone(policy)));
     } else {
         let gone = policies
             .iter()

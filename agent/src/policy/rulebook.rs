@@ -75,25 +75,15 @@ impl Rulebook {
         }
         let before = std::mem::replace(&mut self.policies, Arc::clone(policies));
         let mut changes = Vec::new();
-        for (id, old) in &before.policies {
-            let new = policies.policies.get(id);
-            if new.is_some_and(|new| Arc::ptr_eq(old, new)) {
-                continue;
+        policies.policies.since(&before.policies, |change| {
+            if let Some(old) = change.old {
+                self.remove(change.key, old);
             }
-            self.remove(id, old);
             changes.push(PolicyChange {
-                old: Some(Arc::clone(old)),
-                new: new.cloned(),
+                old: change.old.cloned(),
+                new: change.new.cloned(),
             });
-        }
-        for (id, new) in &policies.policies {
-            if !before.policies.contains_key(id) {
-                changes.push(PolicyChange {
-                    old: None,
-                    new: Some(Arc::clone(new)),
-                });
-            }
-        }
+        });
         for policy in changes.iter().filter_map(|change| change.new.as_ref()) {
             self.insert(policy, numbers)?;
         }

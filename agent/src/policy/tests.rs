@@ -9,6 +9,7 @@ mod everywhere;
 mod explained;
 mod kernel;
 mod named;
+mod objects;
 mod promises;
 mod shape;
 mod transition;

@@ -143,9 +143,9 @@ impl<F: FnMut(&Arc<PolicySet>) -> bool> Search<F> {
     /// Takes these policies in if they fit.
     fn adds(&mut self, policies: &[&Arc<Policy>]) -> bool {
         let mut with = PolicySet::clone(&self.chosen);
-        let added = policies.iter().copied().map(Arc::clone);
-        with.policies
-            .extend(added.map(|policy| (policy.id(), policy)));
+        for policy in policies {
+            with.policies.insert(policy.id(), Arc::clone(policy));
+        }
         let with = Arc::new(with);
         let fits = (self.fits)(&with);
         if fits {
