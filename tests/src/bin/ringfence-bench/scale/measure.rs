@@ -24,10 +24,10 @@ const FULL: usize = 5;
 const QUERIES: usize = 200_000;
 
 /// The CPU time of this thread, independent of other load on the machine.
-struct CpuTimer(Duration);
+pub(super) struct CpuTimer(Duration);
 
 impl CpuTimer {
-    fn start() -> Result<Self> {
+    pub(super) fn start() -> Result<Self> {
         Ok(Self(Self::read()?))
     }
 
@@ -35,7 +35,7 @@ impl CpuTimer {
         Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
     }
 
-    fn elapsed(&self) -> Result<Duration> {
+    pub(super) fn elapsed(&self) -> Result<Duration> {
         Ok(Self::read()?.saturating_sub(self.0))
     }
 }

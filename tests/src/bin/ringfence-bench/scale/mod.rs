@@ -1,11 +1,14 @@
-//! Scaling of the policy engine: compile and plan, up to the first map write.
+//! Scaling of the policy engine: compile and plan, up to the first map write; and of an event, from an
+//! object to the map writes.
 //!
 //! Pure computation on a generated cluster: no kernel, no privileges. A change is measured as the
 //! agent handles it, from its new inputs to the list of writes; between changes the previous result
 //! is taken as published and settled, so that no part of it is measured again. Times are CPU times
 //! of the one computing thread.
 
+mod events;
 mod measure;
+mod recording;
 mod world;
 
 use std::time::Duration;
@@ -47,7 +50,7 @@ pub(crate) fn measure(rounds: usize) -> Result<()> {
         &["", "10,000 workloads", "100,000 workloads", "goal", ""],
         &sizes(&small, &large),
     );
-    Ok(())
+    events::measure(rounds)
 }
 
 fn durations(small: &Figures, large: &Figures) -> Vec<Vec<String>> {

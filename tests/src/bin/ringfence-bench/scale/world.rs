@@ -46,6 +46,11 @@ fn namespace(number: usize) -> String {
 impl World {
     /// Generates a cluster with this number of workloads.
     pub(crate) fn generate(workloads: usize) -> Result<Self> {
+        Self::generate_with(workloads, LABEL_SETS)
+    }
+
+    /// Generates a cluster with these numbers of workloads and of label sets.
+    pub(crate) fn generate_with(workloads: usize, sets: usize) -> Result<Self> {
         let namespaces = (0..NAMESPACES).map(|number| {
             let environment = ENVIRONMENTS.get(number % 7 % 3).copied().unwrap_or("");
             let labels = Labels::from_pairs([
@@ -58,8 +63,8 @@ impl World {
             )?)
         });
         let workloads = (0..workloads).map(|number| {
-            let local = number < LABEL_SETS && number % (LABEL_SETS / ENDPOINTS) == 7;
-            workload(number, number % LABEL_SETS, local)
+            let local = number < sets && number % (sets / ENDPOINTS) == 7;
+            workload(number, number % sets, local)
         });
         let nodes = (0..NODES).map(|number| {
             Ok(NodeEntry {

@@ -1,0 +1,275 @@
+//! What one event costs, from the object that comes, changes or goes to the list of map writes.
+//!
+//! The object goes into the store of objects, and the reconciler publishes the result into a datapath
+//! that keeps nothing. Every size has the same label sets, policies and local endpoints. Retiring what an
+//! event left is not measured.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use ringfence::model::{
+    InventoryChanges, InventoryStore, Labels, Namespace, NamespaceName, PolicySet, WallTime,
+    Workload,
+};
+use ringfence::plan::GRACE;
+use ringfence::policy::Modes;
+use ringfence::reconcile::{Desired, Ledger, Published, Reconciler};
+use ringfence::source::interfaces::Links;
+use ringfence_common::SECOND;
+use ringfence_common::mode::Mode;
+use ringfence_testbed::interrupt;
+use tempfile::TempDir;
+
+use super::measure::CpuTimer;
+use super::recording::Recording;
+use super::shown;
+use super::world::{Edit, World, policy, workload};
+use crate::report::{heading, percentile, table};
+
+/// Numbers of workloads in the cluster.
+const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
+/// Label sets at every size.
+const SETS: usize = 1_000;
+/// Workloads of the namespace that gets other labels.
+const RESIDENTS: usize = 10;
+/// The most CPU time of an event at the largest size.
+const GOAL: Duration = Duration::from_millis(1);
+/// The most that an event at the largest size may cost, relative to the smallest.
+const RATIO: f64 = 1.5;
+/// Events for each second of CPU time at the largest size.
+const RATE: f64 = 1_000.0;
+const CROWD: &str = "crowd";
+/// The wall clock at the beginning.
+const NOW: i64 = 1_700_000_000_000_000_000;
+
+/// The samples of one kind of event.
+type Series = (&'static str, Vec<Duration>);
+
+/// Measures and prints.
+pub(super) fn measure(rounds: usize) -> Result<()> {
+    let mut sizes = Vec::new();
+    for workloads in SIZES {
+        sizes.push(events(workloads, rounds)?);
+    }
+    heading("An event, from the object to the map writes: median of the CPU time");
+    let columns = [
+        "",
+        "1,000 workloads",
+        "10,000",
+        "100,000",
+        "100,000 : 1,000",
+        "goal",
+        "",
+    ];
+    let mut rows = Vec::new();
+    let [small, middle, large] = sizes.as_slice() else {
+        return Ok(());
+    };
+    for (((what, small), (_, middle)), (_, large)) in small.iter().zip(middle).zip(large) {
+        let median = |samples: &[Duration]| percentile(samples, 0.5);
+        let ratio = median(large).as_secs_f64() / median(small).as_secs_f64();
+        let is_met = median(large) <= GOAL && ratio <= RATIO;
+        rows.push(vec![
+            (*what).to_owned(),
+            shown(median(small)),
+            shown(median(middle)),
+            shown(median(large)),
+            format!("{ratio:.2}"),
+            format!("{}, {RATIO}", shown(GOAL)),
+            super::verdict(is_met),
+        ]);
+    }
+    let rate = |size: &[Series]| {
+        let samples = size.iter().flat_map(|(_, samples)| samples);
+        let (count, sum) = samples.fold((0_u32, Duration::ZERO), |(count, sum), sample| {
+            (count + 1, sum + *sample)
+        });
+        f64::from(count) / sum.as_secs_f64()
+    };
+    let rates = [small, middle, large].map(|size| rate(size));
+    let mut row = vec!["events for each second of CPU time".to_owned()];
+    row.extend(rates.map(|rate| format!("{rate:.0}")));
+    row.extend([
+        String::new(),
+        format!("at least {RATE}"),
+        super::verdict(rates.iter().all(|rate| *rate >= RATE)),
+    ]);
+    rows.push(row);
+    table(&columns, &rows);
+    Ok(())
+}
+
+/// The samples of every kind of event at one size.
+fn events(workloads: usize, rounds: usize) -> Result<Vec<Series>> {
+    let world = World::generate_with(workloads, SETS)?;
+    let mut agent = Agent::new(&world)?;
+    let near = world.policy_to_edit(true)?;
+    let name = NamespaceName::new(CROWD)?;
+    let crowd = |label: usize| {
+        let labels = Labels::from_pairs([("env", format!("e{label}"))])?;
+        Ok::<_, anyhow::Error>((name.clone(), Some(Namespace::new(name.clone(), labels)?)))
+    };
+    let residents = (0..RESIDENTS).map(|number| {
+        let mut resident = Workload::clone(&*workload(workloads + number, number, false)?);
+        resident.id.namespace = name.clone();
+        Ok((resident.id.clone(), Some(Arc::new(resident))))
+    });
+    agent.apply(InventoryChanges {
+        namespaces: vec![crowd(0)?],
+        workloads: residents.collect::<Result<_>>()?,
+        ..InventoryChanges::default()
+    })?;
+    let mut series: [Series; 5] = [
+        "a workload is added",
+        "a workload gets other labels",
+        "a workload is gone",
+        "a namespace of 10 workloads gets other labels",
+        "a policy changes",
+    ]
+    .map(|what| (what, Vec::new()));
+    for round in 0..rounds {
+        interrupt::check()?;
+        let number = workloads + RESIDENTS + round;
+        let set = (round * 37 + 8) % SETS;
+        let first = workload(number, set, false)?;
+        let mut other = Workload::clone(&first);
+        other.labels = workload(number, (set + 200) % SETS, false)?.labels.clone();
+        let of_workload = |it: Option<Arc<Workload>>| InventoryChanges {
+            workloads: vec![(first.id.clone(), it)],
+            ..InventoryChanges::default()
+        };
+        let changes = [
+            of_workload(Some(Arc::clone(&first))),
+            of_workload(Some(Arc::new(other))),
+            of_workload(None),
+            InventoryChanges {
+                namespaces: vec![crowd(round + 1)?],
+                ..InventoryChanges::default()
+            },
+        ];
+        let mut samples = Vec::new();
+        for changes in changes {
+            samples.push(agent.apply(changes)?);
+        }
+        samples.push(agent.edit_policy(near, Edit::Port(round + 1))?);
+        for ((_, all), sample) in series.iter_mut().zip(samples) {
+            all.push(sample);
+        }
+    }
+    Ok(series.into())
+}
+
+/// The part of an agent between its sources and the kernel.
+struct Agent {
+    store: InventoryStore,
+    policies: Arc<PolicySet>,
+    interfaces: Links,
+    modes: Modes,
+    reconciler: Reconciler<Recording>,
+    /// As the agent keeps it for its listings.
+    published: Option<Published>,
+    _state: TempDir,
+}
+
+impl Agent {
+    fn new(world: &World) -> Result<Self> {
+        let state = tempfile::tempdir()?;
+        let held = &world.inventory;
+        let mut store = InventoryStore::default();
+        let namespaces = held.namespaces.iter();
+        let workloads = held.workloads.iter();
+        let nodes = held.nodes.iter();
+        store
+            .apply(InventoryChanges {
+                namespaces: namespaces
+                    .map(|(key, it)| (key.clone(), Some(it.clone())))
+                    .collect(),
+                workloads: workloads
+                    .map(|(key, it)| (key.clone(), Some(it.clone())))
+                    .collect(),
+                nodes: nodes
+                    .map(|(key, it)| (key.clone(), Some(it.clone())))
+                    .collect(),
+            })
+            .map_err(|faults| anyhow!("{faults:?}"))?;
+        let local = (1..).zip(
+            held.workloads
+                .values()
+                .filter_map(|it| it.interface.clone()),
+        );
+        let mut agent = Self {
+            store,
+            policies: Arc::clone(&world.policies),
+            interfaces: Links::ethernet(local.map(|(index, name)| (name, index))),
+            modes: Modes {
+                default: Mode::Enforce,
+                namespaces: BTreeMap::new(),
+            },
+            reconciler: Reconciler::adopt(Recording::default(), Ledger::in_dir(state.path()))?,
+            published: None,
+            _state: state,
+        };
+        agent.publish()?;
+        agent.settle()?;
+        Ok(agent)
+    }
+
+    /// Takes changes of objects up to the map writes; returns the CPU time.
+    fn apply(&mut self, changes: InventoryChanges) -> Result<Duration> {
+        let timer = CpuTimer::start()?;
+        let applied = self.store.apply(changes);
+        applied.map_err(|faults| anyhow!("{faults:?}"))?;
+        self.publish()?;
+        let took = timer.elapsed()?;
+        self.settle()?;
+        Ok(took)
+    }
+
+    fn edit_policy(&mut self, number: usize, edit: Edit) -> Result<Duration> {
+        let edited = policy(number, edit)?;
+        let timer = CpuTimer::start()?;
+        let mut next = PolicySet::clone(&self.policies);
+        next.policies.insert(edited.id(), edited);
+        self.policies = Arc::new(next);
+        self.publish()?;
+        let took = timer.elapsed()?;
+        self.settle()?;
+        Ok(took)
+    }
+
+    fn publish(&mut self) -> Result<()> {
+        self.reconciler.retire()?;
+        let before = self.reconciler.datapath().writes;
+        let passed = i64::try_from(self.reconciler.datapath().elapsed)?;
+        let desired = Desired {
+            inventory: self.store.inventory(),
+            policies: &self.policies,
+            interfaces: &self.interfaces,
+            modes: &self.modes,
+            locked: &[],
+            now: WallTime(NOW + passed),
+        };
+        let published = self.reconciler.publish(&desired)?;
+        ensure!(
+            published.writes <= self.reconciler.datapath().writes - before,
+            "writes were not counted"
+        );
+        self.published = Some(published);
+        Ok(())
+    }
+
+    /// Makes passes until nothing is left to retire.
+    fn settle(&mut self) -> Result<()> {
+        for _ in 0..5 {
+            let published = self.published.as_ref().context("nothing published")?;
+            if published.retire_due.is_none() {
+                return Ok(());
+            }
+            self.reconciler.datapath().elapsed += GRACE + SECOND;
+            self.publish()?;
+        }
+        Err(anyhow!("rows are left to retire after 5 passes"))
+    }
+}
