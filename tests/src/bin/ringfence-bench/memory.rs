@@ -38,6 +38,7 @@ const PURPOSES: [(&str, &[&str]); 3] = [
             names::OWNERS,
             names::TABLE_NUMBERS,
             names::LOADED_PROGRAMS,
+            names::STAND_IN_FOR,
         ],
     ),
     (
