@@ -77,6 +77,23 @@ fn a_workload_of_an_undeclared_namespace_is_taken_with_one_without_labels() {
 }
 
 #[test]
+fn an_error_about_an_entry_has_the_line_that_it_has_now() {
+    let mut setup =
+        Setup::of_an_agent(&[("i/a.toml", SHOP), ("i/b.toml", &workload("b", "10.0.0.1"))]);
+    let claim = workload("c", "10.0.0.1");
+    let mut line = |text: &str| {
+        setup.write("i/c.toml", text);
+        let errors = setup.set.reload_now().errors;
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        errors[0].line
+    };
+    assert_eq!(line(&claim), 1);
+    let below = workload("d", "10.0.0.4") + &claim;
+    assert_eq!(line(&below), 5);
+    assert_eq!(line(&format!("# moved\n{below}")), 6);
+}
+
+#[test]
 fn an_address_that_two_claim_is_nobodys_and_other_changes_are_taken() {
     let mut setup =
         Setup::of_an_agent(&[("i/a.toml", SHOP), ("i/b.toml", &workload("b", "10.0.0.1"))]);
