@@ -261,6 +261,23 @@ fn more_namespaces_come_and_go_than_there_are_slots_and_modes_come_first() {
 }
 
 #[test]
+fn namespaces_leave_their_slots_with_every_pass() {
+    let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
+    let mut world = World::new(OPEN);
+    let mut subject = reconciler(&kernel, dir.path());
+    let mut total = 0;
+    for reload in 0..8 {
+        let names: Vec<_> = (0..1000).map(|n| format!("ns-{reload}-{n}")).collect();
+        with(&mut world, std::iter::empty(), &names);
+        // No pass lacks slots, after which all are counted anew.
+        publish_and_retire(&mut subject, &world);
+        free(&mut subject, &[]);
+        total += 1000;
+    }
+    assert!(total > maps::NAMESPACES);
+}
+
+#[test]
 fn more_rules_come_and_go_than_there_are_slots() {
     let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
     let mut world = World::new(OPEN);
