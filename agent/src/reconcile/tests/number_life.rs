@@ -269,7 +269,7 @@ fn namespaces_leave_their_slots_with_every_pass() {
     for reload in 0..8 {
         let names: Vec<_> = (0..1000).map(|n| format!("ns-{reload}-{n}")).collect();
         with(&mut world, std::iter::empty(), &names);
-        // No pass lacks slots, after which all are counted anew.
+        // No pass lacks slots, after which all of them are counted again.
         publish_and_retire(&mut subject, &world);
         free(&mut subject, &[]);
         total += 1000;
