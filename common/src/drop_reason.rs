@@ -89,6 +89,8 @@ reasons! {
     ArpHeader = 29, "arp-header";
     /// The fragment table could not record a first fragment.
     FragmentTableFull = 30, "fragment-table-full";
+    /// A stand-in for a program that moves to the head of its hook has none to call.
+    NoProgram = 31, "no-program";
 }
 
 #[cfg(test)]

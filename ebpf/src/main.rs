@@ -71,13 +71,13 @@ pub fn to_workload(ctx: TcContext) -> i32 {
 /// `from_workload`, while that moves to the head of a hook.
 #[classifier]
 pub fn stand_in_from(ctx: TcContext) -> i32 {
-    stand_in::call(&ctx, 0)
+    stand_in::call::<true>(&ctx, 0)
 }
 
 /// `to_workload`, while that moves to the head of a hook.
 #[classifier]
 pub fn stand_in_to(ctx: TcContext) -> i32 {
-    stand_in::call(&ctx, 1)
+    stand_in::call::<false>(&ctx, 1)
 }
 
 #[map]

@@ -4,7 +4,11 @@
 //! Invariants: every drop has a reason and a counter; in `observe` every packet passes; the node's
 //! default mode applies to frames of an unknown endpoint.
 
-use aya_ebpf::{Global, bindings::TC_ACT_UNSPEC, programs::TcContext};
+use aya_ebpf::{
+    Global,
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    programs::TcContext,
+};
 use aya_log_ebpf::debug;
 use ringfence_common::{
     drop_reason::DropReason,
@@ -78,6 +82,20 @@ pub fn run<const FROM: bool>(ctx: &TcContext) -> i32 {
         log_drop(ctx, FROM);
     }
     drop_or_reject(ctx.skb.skb, u32::from(FROM))
+}
+
+/// Denies a frame because the program that would decide about it cannot be called.
+#[inline(always)]
+pub fn deny_uncalled<const FROM: bool>(ctx: &TcContext) -> i32 {
+    let skb = Skb::of(ctx);
+    let ifindex = skb.ifindex();
+    let unknown = (RecordSlot::default(), &UNKNOWN_ENDPOINT);
+    let found = maps::endpoint(ifindex).unwrap_or(unknown);
+    let context = Context::new(&skb, ifindex, found);
+    match deny_frame::<FROM>(&context, DropReason::NoProgram, 0) {
+        Action::Pass => TC_ACT_UNSPEC,
+        Action::Drop => TC_ACT_SHOT,
+    }
 }
 
 /// What follows the steps before conntrack.

@@ -32,6 +32,7 @@ pub(super) fn of(record: &FlowRecord, reason: DropReason) -> (u32, &'static str)
         DropReason::ExtensionHeaders | DropReason::RoutingHeader => {
             (156, "INVALID_IPV6_EXTENSION_HEADER")
         }
+        DropReason::NoProgram => (140, "MISSED_TAIL_CALL"),
         DropReason::OrphanFragment => (175, "FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND"),
         DropReason::FragmentTableFull => (138, "CT_CANNOT_CREATE_ENTRY_FROM_PACKET"),
         DropReason::IcmpErrorUnmatched | DropReason::ReplyForgotten => {

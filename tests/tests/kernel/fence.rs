@@ -172,7 +172,7 @@ impl Fence {
         fence
     }
 
-    fn loaded(&mut self) -> &mut Loaded {
+    pub(crate) fn loaded(&mut self) -> &mut Loaded {
         self.loaded.as_mut().unwrap()
     }
 

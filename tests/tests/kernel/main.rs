@@ -40,6 +40,7 @@ mod restart;
 mod row_keys;
 mod schedules;
 mod source;
+mod stand_in;
 mod telemetry;
 mod timeouts;
 mod writes;

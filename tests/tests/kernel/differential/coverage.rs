@@ -8,8 +8,9 @@ use ringfence_common::{drop_reason::DropReason, mode::Mode};
 use super::expectation::Expected;
 use crate::fence::Outcome;
 
-/// Reasons that only full tables give: a sequence is too short for them.
-const UNREACHABLE: [DropReason; 3] = [
+/// Reasons that only full tables give, for which a sequence is too short, and that of a stand-in.
+const UNREACHABLE: [DropReason; 4] = [
+    DropReason::NoProgram,
     DropReason::ConntrackFull,
     DropReason::ReplyForgotten,
     DropReason::FragmentTableFull,
