@@ -24,8 +24,7 @@ fn flood(family: Family, receive_buffer: Option<usize>) -> Outcome {
         },
         bystanders: 10,
         connections: 500,
-        // The server has twice as many connections. Each is sure of its entry only as long as that is
-        // within the server's share, which is half of the capacity divided by the endpoints (ADR 18).
+        // With less, the server would be over its share.
         conntrack: Some(65_536),
         seed: 1,
         receive_buffer,
@@ -45,6 +44,26 @@ fn floods_leak_nothing_and_break_no_connection_of_others() {
             assert!(outcome.control.1 > 0, "void: {outcome}");
         }
     }
+}
+
+#[test]
+fn a_server_over_its_share_makes_a_flood_void() {
+    let spec = Spec {
+        family: Family::Assured,
+        flooders: 8,
+        duration: Duration::from_secs(1),
+        rate: 1,
+        bystanders: 10,
+        connections: 500,
+        conntrack: Some(16_384),
+        seed: 1,
+        receive_buffer: None,
+    };
+    let error = run(&spec).unwrap_err().to_string();
+    assert!(
+        error.contains("share of conntrack is 390 entries"),
+        "{error}"
+    );
 }
 
 #[test]

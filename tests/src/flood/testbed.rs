@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use ringfence_common::quota::Share;
 
 use super::accounts::{Accounts, Ledger};
 use super::connections::{Connections, Listeners};
@@ -82,6 +83,7 @@ pub(super) struct Testbed {
 
 impl Testbed {
     pub(super) fn build(spec: &Spec) -> Result<Self> {
+        check_share(spec)?;
         let node = Node::new()?;
         let several = |count: usize, namespace: &str, name: &str| -> Result<Vec<Workload>> {
             (0..count)
@@ -264,6 +266,21 @@ impl Testbed {
         }
         Ok(started)
     }
+}
+
+/// Fails if the server, which has an entry for every connection, is over its share: others may then
+/// replace its entries, so that lost connections say nothing.
+fn check_share(spec: &Spec) -> Result<()> {
+    // The sink, the forbidden workload and the server, too.
+    let endpoints = u32::try_from(spec.flooders + spec.bystanders + 3)?;
+    let share = Share::of(spec.conntrack.unwrap_or(CONNTRACK), endpoints).assured;
+    let connections = 2 * spec.connections;
+    ensure!(
+        usize::try_from(share)? >= connections,
+        "the server's share of conntrack is {share} entries, and it has {connections} connections: \
+         expected a larger capacity, or fewer connections or workloads"
+    );
+    Ok(())
 }
 
 /// Waits until each flooder has sent far more flows than its share of conntrack holds.
