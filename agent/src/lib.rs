@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod datapath;
 pub mod model;
+pub(crate) mod netlink;
 pub mod observe;
 #[cfg(any(test, feature = "oracle"))]
 pub mod oracle;

@@ -1,35 +1,25 @@
 //! The filters of clsact hooks and the qdisc that they belong to: listed, added and removed by netlink.
 //!
 //! Each call waits for the kernel's lock over all network devices. Invariants: filters are in the order in
-//! which they run; messages that are shorter than they say end a list; every call has a time limit.
+//! which they run; a list in whose course something changed is an error.
 //! Numbers are those of `<linux/rtnetlink.h>` and `<linux/pkt_sched.h>`, integers in the machine's byte
 //! order.
 
-use std::{io, os::fd::AsRawFd as _};
+use std::io;
 
 use aya::programs::TcAttachType;
-use nix::sys::{
-    socket::{
-        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv,
-        send, setsockopt, socket, sockopt,
-    },
-    time::{TimeVal, TimeValLike as _},
+
+use crate::netlink::{
+    message::{CHANGE, CREATE, LIST, attribute, attributes, message, text, u32_at},
+    request::exchange,
 };
 
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
 const NEW_QDISC: u16 = 36;
 const DELETE_QDISC: u16 = 37;
 const GET_QDISC: u16 = 38;
 const NEW_FILTER: u16 = 44;
 const GET_FILTER: u16 = 46;
-/// `NLM_F_REQUEST` and `NLM_F_DUMP`.
-const LIST: u16 = 0x1 | 0x300;
-/// `NLM_F_REQUEST` and `NLM_F_ACK`; with `NLM_F_EXCL` and `NLM_F_CREATE`.
-const CHANGE: u16 = 0x1 | 0x4;
-const CREATE: u16 = CHANGE | 0x200 | 0x400;
-/// `struct nlmsghdr` and `struct tcmsg`.
-const HEADER: usize = 16;
+/// Size of `struct tcmsg`.
 const BODY: usize = 20;
 /// The handle of clsact; `TC_H_CLSACT`, which is `TC_H_INGRESS`, and the hooks below it.
 const CLSACT_HANDLE: u32 = 0xffff_0000;
@@ -41,12 +31,6 @@ const KIND: u16 = 1;
 const OPTIONS: u16 = 2;
 /// `TCA_BPF_ID`, in the options of a filter of kind `bpf`.
 const BPF_ID: u16 = 11;
-/// The bits of an attribute's type that are flags.
-const TYPE_MASK: u16 = 0x3fff;
-/// Room for one datagram; the kernel fills at most 32 KiB of it.
-const DATAGRAM: usize = 64 << 10;
-/// How long a list may take, in seconds: the kernel's lock may be held for long.
-const TIME_LIMIT: i64 = 10;
 
 /// A filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,9 +66,8 @@ pub(super) fn list(ifindex: u32, hook: TcAttachType) -> io::Result<Vec<Filter>> 
 /// # Errors
 /// EEXIST if there is one, or another qdisc in its place; otherwise when the kernel refuses.
 pub(super) fn add_clsact(ifindex: u32) -> io::Result<()> {
-    let mut message = message(NEW_QDISC, CREATE, ifindex, CLSACT_HANDLE, CLSACT);
-    add_kind(&mut message);
-    exchange(&message, |_, _| {})
+    let clsact = clsact(ifindex, CLSACT_HANDLE);
+    exchange(&message(NEW_QDISC, CREATE, &clsact), |_| {}).map(drop)
 }
 
 /// Removes a clsact qdisc with its filters; no error if there is none. Packets are lost as in
@@ -93,9 +76,8 @@ pub(super) fn add_clsact(ifindex: u32) -> io::Result<()> {
 /// # Errors
 /// When the kernel refuses.
 pub(super) fn remove_clsact(ifindex: u32) -> io::Result<()> {
-    let mut message = message(DELETE_QDISC, CHANGE, ifindex, 0, CLSACT);
-    add_kind(&mut message);
-    match exchange(&message, |_, _| {}) {
+    let clsact = clsact(ifindex, 0);
+    match exchange(&message(DELETE_QDISC, CHANGE, &clsact), |_| {}) {
         // Neither interface nor qdisc, or one of another kind.
         Err(error)
             if matches!(
@@ -105,7 +87,7 @@ pub(super) fn remove_clsact(ifindex: u32) -> io::Result<()> {
         {
             Ok(())
         }
-        outcome => outcome,
+        outcome => outcome.map(drop),
     }
 }
 
@@ -149,128 +131,38 @@ fn is_of(body: &[u8], ifindex: u32) -> bool {
 }
 
 /// Makes a request for a list, and shows the kind and the body of each message of the answer.
-fn request(kind: u16, ifindex: u32, parent: u32, each: impl FnMut(u16, &[u8])) -> io::Result<()> {
-    exchange(&message(kind, LIST, ifindex, 0, parent), each)
-}
-
-/// Sends a message, and shows the kind and the body of each message of the answer.
-fn exchange(message: &[u8], mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
-    let socket = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkRoute,
-    )?;
-    setsockopt(
-        &socket,
-        sockopt::ReceiveTimeout,
-        &TimeVal::seconds(TIME_LIMIT),
-    )?;
-    connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-    send(socket.as_raw_fd(), message, MsgFlags::empty())?;
-    let mut buffer = vec![0; DATAGRAM];
-    loop {
-        let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
-            Err(nix::errno::Errno::EINTR) => continue,
-            length => length?,
-        };
-        let datagram = buffer.get(..length);
-        let datagram = datagram.ok_or_else(|| io::Error::other("a datagram was cut off"))?;
-        for (kind, body) in messages(datagram) {
-            if kind != ERROR && kind != DONE {
-                each(kind, body);
-                continue;
-            }
-            return match u32_at(body, 0).map(u32::cast_signed) {
-                None | Some(0..) => Ok(()),
-                Some(code) => Err(io::Error::from_raw_os_error(code.saturating_neg())),
-            };
-        }
+fn request(
+    kind: u16,
+    ifindex: u32,
+    parent: u32,
+    mut each: impl FnMut(u16, &[u8]),
+) -> io::Result<()> {
+    let body = tc_message(ifindex, 0, parent);
+    let is_interrupted = exchange(&message(kind, LIST, &body), |it| each(it.kind, it.body))?;
+    if is_interrupted {
+        // What changed meanwhile may be missing in it.
+        return Err(io::ErrorKind::Interrupted.into());
     }
+    Ok(())
 }
 
-fn message(kind: u16, flags: u16, ifindex: u32, handle: u32, parent: u32) -> Vec<u8> {
-    let length = u32::try_from(HEADER + BODY).unwrap_or_default();
-    let mut message = Vec::with_capacity(HEADER + BODY);
-    message.extend_from_slice(&length.to_ne_bytes());
-    message.extend_from_slice(&kind.to_ne_bytes());
-    message.extend_from_slice(&flags.to_ne_bytes());
-    // Sequence number and sender; family and padding.
-    message.extend_from_slice(&[0; 12]);
-    message.extend_from_slice(&ifindex.to_ne_bytes());
-    for word in [handle, parent, 0] {
-        message.extend_from_slice(&word.to_ne_bytes());
-    }
-    message
+/// `struct tcmsg`.
+fn tc_message(ifindex: u32, handle: u32, parent: u32) -> Vec<u8> {
+    // Family and padding, and information that nothing here needs.
+    let words = [0, ifindex, handle, parent, 0];
+    words.map(u32::to_ne_bytes).concat()
 }
 
-/// Adds the attribute `TCA_KIND` with the value `clsact` to a message, and to the length in its header.
-fn add_kind(message: &mut Vec<u8>) {
-    let value = b"clsact\0";
-    let length = u16::try_from(4 + value.len()).unwrap_or_default();
-    message.extend_from_slice(&length.to_ne_bytes());
-    message.extend_from_slice(&KIND.to_ne_bytes());
-    message.extend_from_slice(value);
-    message.resize(message.len().next_multiple_of(4), 0);
-    let length = u32::try_from(message.len()).unwrap_or_default();
-    if let Some(header) = message.first_chunk_mut() {
-        *header = length.to_ne_bytes();
-    }
-}
-
-/// The kinds and bodies of the messages of a datagram.
-fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = u32_at(datagram, 0)? as usize;
-        let message = (u16_at(datagram, 4)?, datagram.get(HEADER..length)?);
-        datagram = datagram
-            .get(length.next_multiple_of(4)..)
-            .unwrap_or_default();
-        Some(message)
-    })
-}
-
-/// The types and values of attributes.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16_at(bytes, 0)?);
-        let attribute = (u16_at(bytes, 2)? & TYPE_MASK, bytes.get(4..length)?);
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(attribute)
-    })
-}
-
-fn text(value: &[u8]) -> String {
-    let end = value.iter().position(|byte| *byte == 0);
-    let value = value.get(..end.unwrap_or(value.len())).unwrap_or_default();
-    String::from_utf8_lossy(value).into_owned()
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes
-        .get(at..)?
-        .first_chunk()
-        .map(|it| u16::from_ne_bytes(*it))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes
-        .get(at..)?
-        .first_chunk()
-        .map(|it| u32::from_ne_bytes(*it))
+/// The body of a message about the clsact qdisc of an interface.
+fn clsact(ifindex: u32, handle: u32) -> Vec<u8> {
+    let mut body = tc_message(ifindex, handle, CLSACT);
+    body.extend(attribute(KIND, b"clsact\0"));
+    body
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(4 + value.len()).unwrap();
-        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-        bytes.extend_from_slice(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
 
     fn body(ifindex: u32, handle: u32, preference: u32, attributes: &[u8]) -> Vec<u8> {
         let words = [0, ifindex, handle, CLSACT_INGRESS, preference << 16 | 3];
@@ -303,28 +195,20 @@ mod tests {
     }
 
     #[test]
-    fn cut_off_messages_end_a_list() {
-        let mut datagram = message(GET_FILTER, LIST, 9, 0, CLSACT_INGRESS);
-        datagram.extend_from_slice(&message(GET_QDISC, LIST, 9, 0, 0));
-        assert_eq!(messages(&datagram).count(), 2);
-        datagram.truncate(datagram.len() - 1);
-        assert_eq!(messages(&datagram).count(), 1);
-        for length in 0..datagram.len() {
-            let _ = messages(&datagram[..length]).count();
-            let _ = filter(&datagram[..length], 9);
+    fn a_filter_that_is_cut_off_is_none_or_has_no_program() {
+        let options = attribute(OPTIONS, &attribute(BPF_ID, &77_u32.to_ne_bytes()));
+        let whole = body(9, 1, 1, &options);
+        for length in 0..whole.len() {
+            let found = filter(&whole[..length], 9);
+            assert!(found.is_none_or(|it| it.program == 0), "{length}");
         }
     }
 
     #[test]
-    fn a_change_names_clsact_and_has_its_whole_length() {
-        let mut change = message(DELETE_QDISC, CHANGE, 9, 0, CLSACT);
-        add_kind(&mut change);
-        let all: Vec<_> = messages(&change).collect();
-        let [(kind, body)] = all.as_slice() else {
-            panic!("{all:?}");
-        };
-        assert_eq!((*kind, is_of(body, 9)), (DELETE_QDISC, true));
-        assert_eq!(u32_at(body, 12), Some(CLSACT));
+    fn a_change_names_clsact() {
+        let body = clsact(9, 0);
+        assert!(is_of(&body, 9));
+        assert_eq!(u32_at(&body, 12), Some(CLSACT));
         let kinds: Vec<_> = attributes(&body[BODY..]).collect();
         assert_eq!(kinds, [(KIND, b"clsact\0".as_slice())]);
     }

@@ -16,12 +16,13 @@ use super::{Finding, purity};
 use crate::workspace;
 
 /// From outermost to innermost; modules of one layer may use each other.
-const LAYERS: [&[&str]; 5] = [
+const LAYERS: [&[&str]; 6] = [
     &["main"],
     &["cli"],
     &["app"],
     &["config", "source", "reconcile", "observe", "server"],
     &["datapath"],
+    &["netlink"],
 ];
 
 pub(crate) fn check(root: &Path, files: &[SourceFile]) -> Result<Vec<Finding>> {

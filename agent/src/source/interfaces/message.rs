@@ -1,21 +1,15 @@
-//! Messages of the kernel's routing netlink family: requests for lists, and what responses contain.
+//! Messages of netlink about links and routes: requests for lists, and what responses contain.
 //!
-//! Pure. Invariants: a message that is shorter than it says ends the list of messages, and an attribute
-//! the list of attributes; unknown messages and attributes are passed over, so that one unusual link
-//! hides no other. Integers are in the machine's byte order. Numbers are those of `<linux/netlink.h>`,
-//! `<linux/rtnetlink.h>` and `<linux/if_link.h>`.
+//! Pure. Invariant: unknown messages and attributes are passed over, so that one unusual link hides no
+//! other. Numbers are those of `<linux/rtnetlink.h>` and `<linux/if_link.h>`.
 
 use super::Link;
+use crate::netlink::message::{
+    LIST, Message, aligned, attribute as attribute_of, attributes, message, text, u16_at, u32_at,
+};
 
-/// An error, or an acknowledgement.
-pub(super) const ERROR: u16 = 2;
-/// The end of a list.
-pub(super) const DONE: u16 = 3;
 /// A new, changed or listed link.
 pub(super) const NEW_LINK: u16 = 16;
-/// The flag of a list in whose course its subject changed.
-pub(super) const INTERRUPTED: u16 = 0x10;
-
 /// A link that is gone from the network namespace.
 const GONE_LINK: u16 = 17;
 /// A listed route.
@@ -23,8 +17,6 @@ pub(super) const NEW_ROUTE: u16 = 24;
 
 const GET_LINK: u16 = 18;
 const GET_ROUTE: u16 = 26;
-const REQUEST_LIST: u16 = 0x1 | 0x300;
-const HEADER: usize = 16;
 const LINK_HEADER: usize = 16;
 const ROUTE_HEADER: usize = 12;
 const LOOPBACK: u32 = 0x8;
@@ -49,39 +41,6 @@ mod attribute {
 
 /// In `EXTENDED`: without counters, which nothing here reads.
 const SKIP_STATISTICS: u32 = 8;
-
-/// One message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Message<'a> {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    pub(super) body: &'a [u8],
-}
-
-impl Message<'_> {
-    /// The error code of [`ERROR`] and [`DONE`]: an `errno`, or 0 for none.
-    pub(super) fn error(&self) -> i32 {
-        let code = self
-            .body
-            .first_chunk()
-            .map_or(0, |code| i32::from_ne_bytes(*code));
-        code.saturating_neg()
-    }
-}
-
-/// The messages of a datagram.
-pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
-    std::iter::from_fn(move || {
-        let length = u32_at(datagram, 0)? as usize;
-        let message = Message {
-            kind: u16_at(datagram, 4)?,
-            flags: u16_at(datagram, 6)?,
-            body: datagram.get(HEADER..length)?,
-        };
-        datagram = datagram.get(aligned(length)..).unwrap_or_default();
-        Some(message)
-    })
-}
 
 /// The link of a message about one, with its index.
 pub(super) fn link(body: &[u8]) -> Option<(u32, Link)> {
@@ -123,10 +82,11 @@ pub(super) fn left(message: &Message<'_>) -> Option<u32> {
 /// A request for every link.
 pub(super) fn list_links() -> Vec<u8> {
     let mut body = vec![0; LINK_HEADER];
-    body.extend_from_slice(&8_u16.to_ne_bytes());
-    body.extend_from_slice(&attribute::EXTENDED.to_ne_bytes());
-    body.extend_from_slice(&SKIP_STATISTICS.to_ne_bytes());
-    request(GET_LINK, &body)
+    body.extend(attribute_of(
+        attribute::EXTENDED,
+        &SKIP_STATISTICS.to_ne_bytes(),
+    ));
+    message(GET_LINK, LIST, &body)
 }
 
 /// A request for every route of an address family (`AF_…`).
@@ -135,7 +95,7 @@ pub(super) fn list_routes(family: u8) -> Vec<u8> {
     if let Some(first) = body.first_mut() {
         *first = family;
     }
-    request(GET_ROUTE, &body)
+    message(GET_ROUTE, LIST, &body)
 }
 
 /// The devices of a message about a route, if it is a default route of the main table.
@@ -162,59 +122,10 @@ fn next_hops(mut bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
     })
 }
 
-fn request(kind: u16, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
-    let mut message = length.to_ne_bytes().to_vec();
-    message.extend_from_slice(&kind.to_ne_bytes());
-    message.extend_from_slice(&REQUEST_LIST.to_ne_bytes());
-    // Sequence number and port, which a socket for one request does not need.
-    message.extend_from_slice(&[0; 8]);
-    message.extend_from_slice(body);
-    message
-}
-
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16_at(bytes, 0)?);
-        // The two highest bits are flags.
-        let kind = u16_at(bytes, 2)? & 0x3fff;
-        let value = bytes.get(4..length)?;
-        bytes = bytes.get(aligned(length)..).unwrap_or_default();
-        Some((kind, value))
-    })
-}
-
-fn aligned(length: usize) -> usize {
-    length.next_multiple_of(4)
-}
-
-fn text(value: &[u8]) -> String {
-    let end = value
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(value.len());
-    String::from_utf8_lossy(value.get(..end).unwrap_or_default()).into_owned()
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(4 + value.len()).unwrap();
-        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-        bytes.extend_from_slice(value);
-        bytes.resize(aligned(bytes.len()), 0);
-        bytes
-    }
+    use crate::netlink::message::{attribute, messages};
 
     fn body(index: u32, hardware: u16, flags: u32, attributes: &[Vec<u8>]) -> Vec<u8> {
         let mut body = vec![0; 2];
@@ -253,19 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_ends_the_list() {
-        let first = request(NEW_LINK, &body(7, 1, 0, &[attribute(3, b"a\0")]));
-        let mut bytes = first.clone();
-        bytes.extend_from_slice(&first);
-        assert_eq!(messages(&bytes).count(), 2);
+    fn a_link_that_is_cut_off_has_no_other_name() {
+        let bytes = body(7, 1, 0, &[attribute(3, b"veth1\0")]);
         for end in 0..bytes.len() {
-            let whole = end / first.len();
-            assert_eq!(messages(&bytes[..end]).count(), whole, "{end}");
-            assert!(link(&bytes[..end]).is_none_or(|(_, link)| link.name.len() < 16));
+            let found = link(&bytes[..end]).map(|(_, link)| link.name);
+            assert!(found.is_none_or(|name| name == "veth1"), "{end}");
         }
-        // A length of 0 must not be read for ever.
-        assert_eq!(messages(&[0; 64]).count(), 0);
-        assert_eq!(attributes(&[0; 64]).count(), 0);
     }
 
     #[test]
@@ -277,7 +181,7 @@ mod tests {
             (GONE_LINK, vec![name.clone()], None),
             (NEW_LINK, vec![name, target], None),
         ] {
-            let bytes = request(kind, &body(7, 1, 0, &attributes));
+            let bytes = message(kind, 0, &body(7, 1, 0, &attributes));
             assert_eq!(
                 messages(&bytes).find_map(|it| left(&it)),
                 expected,
@@ -312,13 +216,5 @@ mod tests {
             "unreachable"
         );
         assert!(uplinks(&[0; 5]).is_empty());
-    }
-
-    #[test]
-    fn errors_have_a_code() {
-        let busy = request(ERROR, &(-16_i32).to_ne_bytes());
-        assert_eq!(messages(&busy).next().map(|it| it.error()), Some(16));
-        let done = request(DONE, &0_i32.to_ne_bytes());
-        assert_eq!(messages(&done).next().map(|it| it.error()), Some(0));
     }
 }

@@ -12,30 +12,24 @@ use std::{
 
 use nix::{
     errno::Errno,
-    sys::{
-        socket::{
-            AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, connect,
-            recv, send, setsockopt, socket, sockopt,
-        },
-        time::{TimeVal, TimeValLike as _},
-    },
+    sys::socket::{MsgFlags, recv, setsockopt, sockopt},
 };
 
 use super::{
-    message::{self, Message, messages},
+    message,
     watch_loop::{Listing, Netlink},
+};
+use crate::netlink::{
+    message::messages,
+    request::{DATAGRAM, exchange, open, set_timeout},
 };
 
 /// The multicast group of links, as a bit (`RTMGRP_LINK`).
 const LINKS: u32 = 1;
 /// Room for notices, in bytes: some ten thousand of them.
 const NOTICES: usize = 16 << 20;
-/// Room for one datagram, in bytes; the kernel fills at most 32 KiB of it.
-const DATAGRAM: usize = 64 << 10;
 /// The most datagrams of notices that are read before the next list.
 const MOST_NOTICES: usize = 4096;
-/// How long a list may take: the kernel's lock over all links may be held for long.
-const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Netlink sockets in the network namespace of the calling thread.
 #[derive(Debug)]
@@ -79,7 +73,7 @@ impl Netlink for RouteSocket {
 
     fn list(&mut self) -> io::Result<Listing> {
         let mut links = BTreeMap::new();
-        let is_interrupted = self.request(&message::list_links(), |message| {
+        let is_interrupted = exchange(&message::list_links(), |message| {
             if message.kind == message::NEW_LINK {
                 links.extend(message::link(message.body));
             }
@@ -97,7 +91,7 @@ impl Netlink for RouteSocket {
         }
         for family in [libc::AF_INET, libc::AF_INET6] {
             let family = u8::try_from(family).unwrap_or_default();
-            let listed = self.request(&message::list_routes(family), |message| {
+            let listed = exchange(&message::list_routes(family), |message| {
                 if message.kind == message::NEW_ROUTE {
                     uplinks.extend(message::uplinks(message.body));
                 }
@@ -121,53 +115,4 @@ impl RouteSocket {
             buffer: Vec::new(),
         }
     }
-
-    /// Makes a request for a list; returns whether its subject changed in its course.
-    fn request(&mut self, request: &[u8], mut each: impl FnMut(&Message<'_>)) -> io::Result<bool> {
-        let socket = open(0)?;
-        set_timeout(&socket, LIST_TIMEOUT)?;
-        self.buffer.resize(DATAGRAM, 0);
-        send(socket.as_raw_fd(), request, MsgFlags::empty())?;
-        let mut interrupted = false;
-        loop {
-            let length = match recv(socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_TRUNC) {
-                Err(Errno::EINTR) => continue,
-                length => length?,
-            };
-            let datagram = self.buffer.get(..length);
-            let datagram = datagram.ok_or_else(|| io::Error::other("a datagram was cut off"))?;
-            for message in messages(datagram) {
-                interrupted |= message.flags & message::INTERRUPTED != 0;
-                match message.kind {
-                    message::ERROR | message::DONE => {
-                        return match message.error() {
-                            0 => Ok(interrupted),
-                            code => Err(io::Error::from_raw_os_error(code)),
-                        };
-                    }
-                    _ => each(&message),
-                }
-            }
-        }
-    }
-}
-
-/// A socket that gets the notices of these groups, and unicast messages from the kernel only.
-fn open(groups: u32) -> io::Result<OwnedFd> {
-    let socket = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkRoute,
-    )?;
-    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-    connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-    Ok(socket)
-}
-
-fn set_timeout(socket: &OwnedFd, most: Duration) -> io::Result<()> {
-    // Zero would wait for ever.
-    let most = i64::try_from(most.as_micros()).unwrap_or(i64::MAX).max(1);
-    let most = TimeVal::microseconds(most);
-    Ok(setsockopt(socket, sockopt::ReceiveTimeout, &most)?)
 }
