@@ -68,15 +68,31 @@ fn in_place(path: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
+fn testbed() -> Result<Testbed> {
+    Testbed::new(&[("shop", &[])])?
+        .with_labels("shop/client", &[("app", "client")])?
+        .with_labels("shop/server", &[("app", "server")])
+}
+
+/// The control: without the file its policies go, after a moment.
+fn expect_open_without(path: &Path, testbed: &Testbed, agent: &Agent) -> Result<()> {
+    fs::remove_file(path)?;
+    agent
+        .wait_until(
+            || Ok(testbed.all_answered(&DENIED)),
+            SOON,
+            "the end of the policies",
+        )
+        .context("the control")
+}
+
 fn has_policy(agent: &Agent, name: &str) -> Result<bool> {
     Ok(run(agent, &["policies"])?.contains(name))
 }
 
 #[test]
 fn saving_a_file_in_any_way_opens_nothing() -> Result<()> {
-    let testbed = Testbed::new(&[("shop", &[])])?
-        .with_labels("shop/client", &[("app", "client")])?
-        .with_labels("shop/server", &[("app", "server")])?;
+    let testbed = testbed()?;
     let mut agent = testbed.agent("enforce", "")?;
     let path = policy_directory(&mut agent, &[("shop.toml", &policies(0))])?.join("shop.toml");
     let mut round = 0;
@@ -102,23 +118,13 @@ fn saving_a_file_in_any_way_opens_nothing() -> Result<()> {
         ensure!(fastest < AT_ONCE, "{fastest:?}");
     }
     ensure!(!agent.stderr().contains("ERROR"), "{}", agent.stderr());
-    // The control: without the file its policies go, after a moment.
-    fs::remove_file(&path)?;
-    agent
-        .wait_until(
-            || Ok(testbed.all_answered(&DENIED)),
-            SOON,
-            "the end of the policies",
-        )
-        .context("the control")
+    expect_open_without(&path, &testbed, &agent)
 }
 
 /// A file is gone for a while and comes back, in each way that editors and people have.
 #[test]
 fn a_file_that_comes_back_late_opens_nothing() -> Result<()> {
-    let testbed = Testbed::new(&[("shop", &[])])?
-        .with_labels("shop/client", &[("app", "client")])?
-        .with_labels("shop/server", &[("app", "server")])?;
+    let testbed = testbed()?;
     let mut agent = testbed.agent("enforce", "")?;
     let path = policy_directory(&mut agent, &[("shop.toml", &policies(0))])?.join("shop.toml");
     let mut round = 0;
@@ -144,14 +150,12 @@ fn a_file_that_comes_back_late_opens_nothing() -> Result<()> {
     let marker = format!("f7-{round} ");
     agent.wait_until(|| has_policy(&agent, &marker), SOON, "the last save")?;
     ensure!(!agent.stderr().contains("ERROR"), "{}", agent.stderr());
-    Ok(())
+    expect_open_without(&path, &testbed, &agent)
 }
 
 #[test]
 fn a_mode_that_cannot_be_stored_is_in_force_and_says_so() -> Result<()> {
-    let testbed = Testbed::new(&[("shop", &[])])?
-        .with_labels("shop/client", &[("app", "client")])?
-        .with_labels("shop/server", &[("app", "server")])?;
+    let testbed = testbed()?;
     let mut agent = testbed.agent("observe", "")?;
     testbed.expect_answered(&ALLOWED).context("the control")?;
     // The disk is full.

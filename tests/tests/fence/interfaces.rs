@@ -3,18 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::{Addresses, Agent, Attributes};
 
-use crate::testbed::{Ping, ProbeSpec, SOON, Tcp, Testbed, Udp};
-
-const POLICIES: &str = r#"
-[[policy]]
-name = "server"
-namespace = "shop"
-subject = "app=server"
-
-[[policy.ingress]]
-from = [{ pods = "app=client" }]
-ports = ["tcp/8080"]
-"#;
+use crate::testbed::{CLIENT_TO_SERVER, Ping, ProbeSpec, SOON, Tcp, Testbed, Udp};
 
 const ALLOWED: [ProbeSpec; 1] = [("client", "server", Tcp(8080))];
 const DENIED: [ProbeSpec; 3] = [
@@ -49,7 +38,7 @@ fn a_recreated_interface_is_fenced_again() -> Result<()> {
     let mut testbed = Testbed::new(&[("shop", &[])])?
         .with_labels("shop/client", &[("app", "client")])?
         .with_labels("shop/server", &[("app", "server")])?;
-    let agent = testbed.agent("enforce", POLICIES)?;
+    let agent = testbed.agent("enforce", CLIENT_TO_SERVER)?;
     let mut before = fenced(&testbed, &agent, "server")?;
     for _ in 0..3 {
         let Testbed { node, hosts, .. } = &mut testbed;
@@ -86,7 +75,7 @@ fn an_interface_created_after_the_agent_starts_is_fenced() -> Result<()> {
     testbed.node.remove(server)?;
     let agent = testbed.agent("enforce", "")?;
     agent.write_inventory(&inventory.build())?;
-    crate::testbed::apply(&agent, POLICIES)?;
+    crate::testbed::apply(&agent, CLIENT_TO_SERVER)?;
     let absent = agent.cli_json(&["endpoints"])?;
     let listed = absent.as_array().context("a list")?.iter();
     let listed: Vec<_> = listed

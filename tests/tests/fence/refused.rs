@@ -4,18 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::{Agent, AgentSpec};
 
-use crate::testbed::{ProbeSpec, SOON, Tcp, Testbed, policy_directory, run};
-
-const SERVER: &str = r#"
-[[policy]]
-name = "server"
-namespace = "shop"
-subject = "app=server"
-
-[[policy.ingress]]
-from = [{ pods = "app=client" }]
-ports = ["tcp/8080"]
-"#;
+use crate::testbed::{CLIENT_TO_SERVER, ProbeSpec, SOON, Tcp, Testbed, policy_directory, run};
 
 const BATCH: &str = "apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -65,7 +54,7 @@ fn endpoints_of_a_refused_file_are_locked_down_until_it_is_fixed() -> Result<()>
     let testbed = testbed()?;
     let spec = AgentSpec {
         inventory: testbed.inventory().build(),
-        policies: SERVER.to_owned(),
+        policies: CLIENT_TO_SERVER.to_owned(),
         documents: vec![("batch.yaml".to_owned(), broken())],
         default_mode: "observe".to_owned(),
         ..AgentSpec::default()
@@ -146,7 +135,7 @@ fn endpoints_of_a_refused_file_are_locked_down_until_it_is_fixed() -> Result<()>
 fn a_file_that_never_was_good_changes_nothing_before_and_after_a_restart() -> Result<()> {
     let testbed = testbed()?;
     let mut agent = testbed.agent("enforce", "")?;
-    let directory = policy_directory(&mut agent, &[("server.toml", SERVER)])?;
+    let directory = policy_directory(&mut agent, &[("server.toml", CLIENT_TO_SERVER)])?;
     let open = [&ALLOWED[..], &DENIED, &OTHER_FILE].concat();
     testbed.expect_answered(&open).context("the control")?;
     std::fs::write(directory.join("batch.yaml"), broken())?;
@@ -174,7 +163,7 @@ fn a_store_of_a_newer_version_is_set_aside() -> Result<()> {
     let testbed = testbed()?;
     let spec = AgentSpec {
         inventory: testbed.inventory().build(),
-        policies: SERVER.to_owned(),
+        policies: CLIENT_TO_SERVER.to_owned(),
         documents: vec![("batch.yaml".to_owned(), BATCH.to_owned())],
         default_mode: "enforce".to_owned(),
         ..AgentSpec::default()

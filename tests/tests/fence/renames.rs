@@ -3,18 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::{Agent, AgentSpec, NetNs};
 
-use crate::testbed::{Ping, ProbeSpec, SOON, Tcp, Testbed};
-
-const POLICIES: &str = r#"
-[[policy]]
-name = "server"
-namespace = "shop"
-subject = "app=server"
-
-[[policy.ingress]]
-from = [{ pods = "app=client" }]
-ports = ["tcp/8080"]
-"#;
+use crate::testbed::{CLIENT_TO_SERVER, Ping, ProbeSpec, SOON, Tcp, Testbed};
 
 const ALLOWED: [ProbeSpec; 1] = [("client", "server", Tcp(8080))];
 const DENIED: [ProbeSpec; 2] = [("client", "server", Tcp(8081)), ("client", "server", Ping)];
@@ -44,7 +33,7 @@ fn seen(testbed: &mut Testbed, agent: &Agent) -> Result<()> {
 #[test]
 fn a_fence_follows_its_interface_through_renames_and_a_restart() -> Result<()> {
     let mut testbed = testbed()?;
-    let mut agent = testbed.agent("enforce", POLICIES)?;
+    let mut agent = testbed.agent("enforce", CLIENT_TO_SERVER)?;
     let mut name = testbed.host("server").workload.interface.clone();
     for new in ["rf-renamed", "rf-again"] {
         testbed
@@ -81,7 +70,7 @@ fn an_inventory_may_name_an_interface_by_an_alternative_name() -> Result<()> {
             .inventory()
             .build()
             .replace(interface.as_str(), alternative),
-        policies: POLICIES.to_owned(),
+        policies: CLIENT_TO_SERVER.to_owned(),
         default_mode: "enforce".to_owned(),
         ..AgentSpec::default()
     };
@@ -101,7 +90,7 @@ fn an_inventory_may_name_an_interface_by_an_alternative_name() -> Result<()> {
 #[test]
 fn an_interface_that_leaves_loses_its_fence_and_is_alarmed() -> Result<()> {
     let testbed = testbed()?;
-    let agent = testbed.agent("enforce", POLICIES)?;
+    let agent = testbed.agent("enforce", CLIENT_TO_SERVER)?;
     let interface = &testbed.host("server").workload.interface;
     let elsewhere = NetNs::new()?;
     let path = elsewhere.path();

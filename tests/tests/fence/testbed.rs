@@ -18,6 +18,18 @@ pub(crate) const SOON: Duration = Duration::from_secs(8);
 /// How long to wait for the answer to a denied probe.
 pub(crate) const SHORT: Duration = Duration::from_millis(250);
 
+/// `app=server` in `shop` may be reached from `app=client` on one TCP port, 8080.
+pub(crate) const CLIENT_TO_SERVER: &str = r#"
+[[policy]]
+name = "server"
+namespace = "shop"
+subject = "app=server"
+
+[[policy.ingress]]
+from = [{ pods = "app=client" }]
+ports = ["tcp/8080"]
+"#;
+
 /// A policy that isolates both directions of every workload in `shop`.
 pub(crate) const DENY_ALL: &str = r#"
 [[policy]]

@@ -15,18 +15,9 @@ use nix::unistd::Pid;
 use ringfence_common::mode::Mode;
 use ringfence_testbed::{Agent, AgentSpec, Node, fence_state};
 
-use crate::testbed::{Ping, ProbeSpec, SOON, Tcp, Testbed, apply, probing, programs, use_clsact};
-
-const POLICIES: &str = r#"
-[[policy]]
-name = "server"
-namespace = "shop"
-subject = "app=server"
-
-[[policy.ingress]]
-from = [{ pods = "app=client" }]
-ports = ["tcp/8080"]
-"#;
+use crate::testbed::{
+    CLIENT_TO_SERVER, Ping, ProbeSpec, SOON, Tcp, Testbed, apply, probing, programs, use_clsact,
+};
 
 const ALLOWED: [ProbeSpec; 1] = [("client", "server", Tcp(8080))];
 const DENIED: [ProbeSpec; 3] = [
@@ -44,7 +35,7 @@ fn testbed() -> Result<Testbed> {
 
 /// An agent in `enforce`, whose policies are in force.
 fn agent(testbed: &Testbed, attach: &str) -> Result<Agent> {
-    let mut agent = testbed.agent("enforce", POLICIES)?;
+    let mut agent = testbed.agent("enforce", CLIENT_TO_SERVER)?;
     if attach == "clsact" {
         use_clsact(&mut agent)?;
     }
@@ -344,7 +335,7 @@ fn filters_that_went_with_their_qdisc_are_added_again() -> Result<()> {
 #[test]
 fn an_ingress_qdisc_keeps_one_fence_off_and_nothing_else() -> Result<()> {
     let testbed = testbed()?;
-    let mut agent = testbed.agent("enforce", POLICIES)?;
+    let mut agent = testbed.agent("enforce", CLIENT_TO_SERVER)?;
     tc(&testbed, "other", &["qdisc", "add", "ingress"])?;
     use_clsact(&mut agent)?;
     let mut status = serde_json::Value::Null;
@@ -367,7 +358,7 @@ fn an_ingress_qdisc_keeps_one_fence_off_and_nothing_else() -> Result<()> {
     testbed.expect_silent(&DENIED)?;
     testbed.expect_answered(&ALLOWED)?;
     // Policy still changes.
-    apply(&agent, &POLICIES.replace("8080", "8081"))?;
+    apply(&agent, &CLIENT_TO_SERVER.replace("8080", "8081"))?;
     testbed.expect_silent(&ALLOWED)?;
     testbed.expect_answered(&[DENIED[0]])?;
     tc(&testbed, "other", &["qdisc", "del", "ingress"])?;
