@@ -6,6 +6,7 @@
 //! elsewhere.
 
 mod all_peers;
+mod full_node;
 mod nftables;
 mod probe;
 mod requests;
@@ -45,6 +46,12 @@ pub(crate) fn measure(extent: Extent) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for peers in sizes.iter().copied() {
         figures.extend(ringfence(peers, extent)?);
+        if extent == Extent::Full && peers == PEERS {
+            let (starts, series) = full_node::measure(peers, STARTS, FEW)?;
+            print(&series);
+            figures.extend(starts);
+            figures.extend(series.iter().flat_map(Series::figures));
+        }
         figures.extend(nftables(peers, extent)?);
     }
     Ok(figures)

@@ -18,10 +18,10 @@ use crate::report::{distribution, heading, table};
 const SOON: Duration = Duration::from_secs(60);
 
 /// A started agent; dropping this kills it.
-struct AgentProcess(Child);
+pub(super) struct AgentProcess(Child);
 
 impl AgentProcess {
-    fn agent(agent: &Agent) -> Result<Self> {
+    pub(super) fn agent(agent: &Agent) -> Result<Self> {
         let mut command = agent.command();
         command.args(["agent", "--config"]).arg(agent.config_path());
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
@@ -57,10 +57,7 @@ pub(super) fn measure(bench: &mut BenchNode, times: usize) -> Result<Vec<Figure>
         interrupt::check()?;
         let at = Instant::now();
         let started = AgentProcess::agent(&bench.agent)?;
-        let socket = bench.agent.socket_path();
-        eventually(SOON, "the agent's socket", || {
-            Ok(UnixStream::connect(&socket).is_ok().then_some(()))
-        })?;
+        wait_for_socket(&bench.agent)?;
         bench.wait_enforcing()?;
         ready.push(at.elapsed());
         drop(started);
@@ -79,7 +76,16 @@ pub(super) fn measure(bench: &mut BenchNode, times: usize) -> Result<Vec<Figure>
     Ok(vec![figure("start", &empty), figure("restart", &ready)])
 }
 
-fn clean_up(agent: &Agent) -> Result<()> {
+/// Waits until the agent answers.
+pub(super) fn wait_for_socket(agent: &Agent) -> Result<()> {
+    let socket = agent.socket_path();
+    eventually(SOON, "the agent's socket", || {
+        Ok(UnixStream::connect(&socket).is_ok().then_some(()))
+    })
+}
+
+/// Removes every fence, and all state.
+pub(super) fn clean_up(agent: &Agent) -> Result<()> {
     let config = agent.config_path();
     let config = config.to_str().context("a path that is not UTF-8")?;
     let output = agent.cli(&["cleanup", "--config", config])?;
