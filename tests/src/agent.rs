@@ -44,6 +44,8 @@ pub struct AgentSpec {
     pub modes: Vec<(String, String)>,
     /// The binary to run instead of the one that [`binary`] finds, e.g. one with a seeded bug.
     pub binary: Option<PathBuf>,
+    /// TOML keys that precede the tables of the configuration.
+    pub keys: String,
     /// TOML appended to the configuration, for keys that the other fields do not cover.
     pub config: String,
 }
@@ -306,13 +308,14 @@ impl Agent {
         };
         let mut text = format!(
             "node = {}\nstate-dir = {}\nrun-dir = {}\nbpffs = {}\ninventory = [{}]\n\
-             policies = [{}]\n\n[metrics]\nlisten = \"127.0.0.1:0\"\n\n[modes]\n",
+             policies = [{}]\n{}\n[metrics]\nlisten = \"127.0.0.1:0\"\n\n[modes]\n",
             quoted(&node.name),
             path("state"),
             path("run"),
             path("bpffs"),
             paths("inventory.toml", &spec.inventories),
             paths("policies.toml", &spec.documents),
+            spec.keys,
         );
         let default = ("default".to_owned(), spec.default_mode.clone());
         for (name, mode) in std::iter::once(&default).chain(&spec.modes) {

@@ -28,6 +28,12 @@ pub(crate) const MOVING_AT: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 1)),
 ];
 
+/// A remote workload that never changes.
+const STEADY: &str = "steady";
+const STEADY_AT: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(10, 2, 0, 2)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 2)),
+];
 /// The application of a local workload that is added later; its policy allows no ingress.
 pub(crate) const LATE: &str = "late";
 const LATE_AT: Addresses = Addresses {
@@ -92,6 +98,11 @@ impl Network {
 impl BenchNode {
     /// Creates the node and starts the agent; returns when the agent enforces.
     pub(crate) fn start(size: Size) -> Result<Self> {
+        Self::start_with(size, "")
+    }
+
+    /// The same with these keys in the agent's configuration.
+    pub(crate) fn start_with(size: Size, keys: &str) -> Result<Self> {
         let network = Network::new()?;
         let mut links = String::new();
         for number in 1..size.endpoints {
@@ -121,6 +132,7 @@ impl BenchNode {
             documents: vec![(CHANGING.to_owned(), changing(false, 0))],
             modes: vec![(NAMESPACE.to_owned(), "enforce".to_owned())],
             default_mode: "observe".to_owned(),
+            keys: keys.to_owned(),
             ..AgentSpec::default()
         };
         let bench = Self {
@@ -221,14 +233,20 @@ pub(crate) fn cluster(numbers: std::ops::Range<u32>, moving: Option<&str>) -> St
     inventory.build()
 }
 
-/// An inventory of the workload that changes, with this label, or an empty one.
+/// An inventory of the workload that changes, with this label, or of [`STEADY`] alone.
 pub(crate) fn moving(app: Option<&str>) -> String {
-    cluster(0..0, app)
+    steady().build() + &cluster(0..0, app)
 }
 
-/// An inventory of the late workload on its interface, or an empty one.
+/// An inventory of a workload that never changes: a file that says nothing loses its content only after
+/// half a second, because an editor may be about to write it.
+fn steady() -> InventoryBuilder {
+    InventoryBuilder::empty().remote(NAMESPACE, STEADY, &STEADY_AT, &attributes(STEADY))
+}
+
+/// An inventory of the late workload on its interface, or of [`STEADY`] alone.
 pub(crate) fn late(network: &Network, present: bool) -> String {
-    let inventory = InventoryBuilder::empty();
+    let inventory = steady();
     if present {
         inventory.local(&network.late, &attributes(LATE)).build()
     } else {

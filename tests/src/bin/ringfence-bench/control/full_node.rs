@@ -1,5 +1,5 @@
-//! A node full of workloads, with and without filters that are the fence until links are attached: the time
-//! until a start with nothing in the kernel enforces, and until a new endpoint is fenced.
+//! A node full of workloads: the time until a start with nothing in the kernel enforces, with and without
+//! filters that are the fence until links are attached.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use ringfence_testbed::interrupt;
 
-use super::requests;
-use super::series::Series;
+use super::LINKS_ONLY;
 use super::starts::{AgentProcess, clean_up, wait_for_socket};
 use crate::bench_node::{BenchNode, Size};
 use crate::figures::{Figure, Unit};
@@ -16,43 +15,40 @@ use crate::report::{distribution, heading, table};
 
 /// Local workloads: the goal for a start is for so many.
 const ENDPOINTS: u32 = 100;
-/// What a configuration begins with, by variant.
-const VARIANTS: [(&str, &str); 2] = [
-    ("filters-first", "attach-bridge = true\n"),
-    ("links-only", "attach-bridge = false\n"),
-];
+const FILTERS_FIRST: &str = "attach-bridge = true\n";
 
-/// Measures and prints. Returns also the series of new endpoints.
-pub(super) fn measure(
-    peers: u32,
-    starts: usize,
-    requests: usize,
-) -> Result<(Vec<Figure>, Vec<Series>)> {
-    let mut bench = BenchNode::start(Size {
+/// Measures and prints.
+pub(super) fn measure(peers: u32, times: usize) -> Result<Vec<Figure>> {
+    let size = Size {
         peers,
         endpoints: ENDPOINTS,
-    })?;
+    };
+    let mut bench = BenchNode::start_with(size, FILTERS_FIRST)?;
+    bench.agent.kill()?;
+    let filters_first = time_starts(&bench, times)?;
     let config = bench.agent.config_path();
-    let rest = fs::read_to_string(&config).context("reading the configuration")?;
-    let (mut rows, mut figures, mut series) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, first) in VARIANTS {
-        bench.agent.kill()?;
-        fs::write(&config, format!("{first}{rest}")).context("writing the configuration")?;
-        let samples = time_starts(&bench, starts)?;
-        let variant = format!("{name}@{peers}");
-        let mut row = vec![variant.clone(), samples.len().to_string()];
-        row.extend(distribution(&samples));
-        rows.push(row);
-        let samples: Vec<f64> = samples.iter().map(|it| it.as_secs_f64() * 1e3).collect();
-        let figure = format!("control/full-start/{variant}");
-        figures.push(Figure::of(figure, Unit::Ms, &samples));
-        bench.agent.restart()?;
-        bench.wait_enforcing()?;
-        series.push(requests::endpoint(&bench, requests)?.of_variant(variant));
-    }
+    let text = fs::read_to_string(&config).context("reading the configuration")?;
+    let text = text.replace(FILTERS_FIRST, LINKS_ONLY);
+    fs::write(&config, text).context("writing the configuration")?;
+    let links_only = time_starts(&bench, times)?;
+    let measured = [("filters-first", filters_first), ("links-only", links_only)];
     heading("Start with 100 workloads on the node and nothing in the kernel, until `enforcing`");
+    let row = |(name, samples): &(&str, Vec<Duration>)| {
+        let mut row = vec![(*name).to_owned(), samples.len().to_string()];
+        row.extend(distribution(samples));
+        row
+    };
+    let rows: Vec<_> = measured.iter().map(row).collect();
     table(&["", "times", "p50", "p90", "p99", "worst"], &rows);
-    Ok((figures, series))
+    let figure = |(name, samples): &(&str, Vec<Duration>)| {
+        let samples: Vec<f64> = samples.iter().map(|it| it.as_secs_f64() * 1e3).collect();
+        Figure::of(
+            format!("control/full-start/{name}@{peers}"),
+            Unit::Ms,
+            &samples,
+        )
+    };
+    Ok(measured.iter().map(figure).collect())
 }
 
 fn time_starts(bench: &BenchNode, times: usize) -> Result<Vec<Duration>> {

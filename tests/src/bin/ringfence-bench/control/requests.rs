@@ -45,7 +45,7 @@ pub(super) fn policy_change(
 /// changes its label in one file with the whole cluster.
 pub(super) fn workload(bench: &BenchNode, times: usize, with_all: usize) -> Result<Vec<Series>> {
     let mut probe = bench.network.probe(MOVING_AT[0])?;
-    bench.stage(MOVING, "")?.publish()?;
+    bench.stage(MOVING, &moving(None))?.publish()?;
     bench
         .stage(CHANGING, &changing(true, 2 * LATER))?
         .publish()?;
@@ -63,7 +63,7 @@ pub(super) fn workload(bench: &BenchNode, times: usize, with_all: usize) -> Resu
         )?,
     ];
     if with_all > 0 {
-        bench.stage(MOVING, "")?.publish()?;
+        bench.stage(MOVING, &moving(None))?.publish()?;
         let cluster = |open, _| {
             let moving = if open { "sender" } else { "other" };
             cluster(0..bench.size.peers, Some(moving))
@@ -111,14 +111,16 @@ pub(super) fn crowd(bench: &BenchNode, times: usize, number: u32) -> Result<Seri
     Ok(measured)
 }
 
-/// Adds every remote workload at once. The probe sends from the workload that is written last.
+/// Adds every remote workload but one at once: a file that says nothing would lose its content only after
+/// half a second. The probe sends from the workload that is written last.
 pub(super) fn from_empty(bench: &BenchNode, times: usize) -> Result<Series> {
     let peers = bench.size.peers;
     let [_, last] = world::remote(peers.saturating_sub(1));
     let mut probe = bench.network.probe(last)?;
     let full = cluster(0..peers, None);
     let file = cluster_file(0);
-    bench.stage(&file, "")?.publish()?;
+    let one = cluster(0..1, None);
+    bench.stage(&file, &one)?.publish()?;
     Series::measure(
         ("from-empty", "to-empty"),
         format!("ringfence@{peers}"),
@@ -128,7 +130,7 @@ pub(super) fn from_empty(bench: &BenchNode, times: usize) -> Result<Series> {
             if !open {
                 all_peers::check_all_allowed(&bench.network, peers)?;
             }
-            let staged = bench.stage(&file, if open { &full } else { "" })?;
+            let staged = bench.stage(&file, if open { &full } else { &one })?;
             Ok(move || staged.publish())
         },
     )

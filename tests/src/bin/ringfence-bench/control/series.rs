@@ -53,11 +53,6 @@ impl Series {
         })
     }
 
-    /// The same, of another system.
-    pub(super) fn of_variant(self, variant: String) -> Self {
-        Self { variant, ..self }
-    }
-
     /// One figure, or two if there are two kinds of requests.
     pub(super) fn figures(&self) -> Vec<Figure> {
         let kinds = self.kinds();
