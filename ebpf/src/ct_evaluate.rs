@@ -24,10 +24,11 @@ use crate::{
     context::Context,
     ct_new::{Opening, evaluate_new, evaluate_opening, is_mid_flow, opposite, set_direction},
     ct_store::{FOUND, SCRATCH},
-    ct_usage,
+    ct_unreplied, ct_usage,
     current_packet::{FlowPacket, drop_without_packet},
     events,
     family::Family,
+    global_functions::RETRIES,
     maps,
     policy::{allow, evaluate},
 };
@@ -335,11 +336,17 @@ fn check_forgotten<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &m
     0
 }
 
-/// Stores a scratch entry; false if there is no room.
+/// Stores a scratch entry; false if there is no room, or if other CPUs take each way that it chooses.
 #[inline(always)]
 fn store<A: Family>(context: &Context, flow: &FlowPacket<A>, which: u32) -> bool {
     let protocol = u32::from(flow.packet.protocol);
-    A::store(which, context.number.0, protocol, context.now) != 0
+    for _ in 0..RETRIES {
+        match A::store(which, context.number.0, protocol, context.now) {
+            ct_unreplied::TAKEN => {}
+            stored => return stored == ct_unreplied::STORED,
+        }
+    }
+    false
 }
 
 #[inline(always)]

@@ -161,7 +161,8 @@ fn change_bytes(live: *mut CtEntry, before: u8, after: u8) {
 pub const SCRATCH: u32 = 0;
 pub const FOUND: u32 = 1;
 
-/// Seals a scratch entry and stores it in the map that it is for. Returns 0 if there is no room.
+/// Seals a scratch entry and stores it in the map that it is for. Returns what [`ct_unreplied::store`]
+/// does.
 #[inline(always)]
 pub fn store_entry<A: Family>(which: u32, number: EndpointNumber, protocol: u8, now: u64) -> u32 {
     let entry = if which == FOUND {
@@ -170,13 +171,13 @@ pub fn store_entry<A: Family>(which: u32, number: EndpointNumber, protocol: u8, 
         maps::scratch_entry()
     };
     let (Some(entry), Some(key)) = (entry, A::scratch_key()) else {
-        return 0;
+        return ct_unreplied::NO_ROOM;
     };
     let key = &*key;
     if entry.is_in_assured() {
         entry.seal = entry.seal_for(key);
         if A::replace_assured(key, entry) {
-            return 1;
+            return ct_unreplied::STORED;
         }
         // The sweep removed it in between.
         entry.flags &= !flags::ASSURED;
@@ -222,7 +223,8 @@ pub fn relocate_entry<A: Family>(number: EndpointNumber, protocol: u8, now: u64)
     }
     moved.flags &= !flags::ASSURED;
     moved.seal = moved.seal_for(key);
-    if ct_unreplied::store::<A>(moved, number, protocol, now) != 0 {
+    // If another CPU took its way, the next packet moves it.
+    if ct_unreplied::store::<A>(moved, number, protocol, now) == ct_unreplied::STORED {
         remove_entry::<A>(number);
     }
     0

@@ -1,10 +1,14 @@
 //! The unreplied tables: search, store and remove entries in sets of eight ways.
 //!
-//! Invariants: a way is found by its whole key. A body is written while its word is 0; two CPUs that
-//! write one way at once leave a body whose seal is wrong, which is no entry. Which entry a new one
-//! replaces is decided by [`choose`]; nothing here looks at verdicts.
+//! Invariants: a way is found by its whole key. A word is replaced only as long as it is what was read
+//! ([`replace_word`]), and before the body is written: of two CPUs that choose one way at once, one
+//! takes it and the other one looks again. A body that is being written has a wrong seal, and is no
+//! entry. Which entry a new one replaces is decided by [`choose`]; nothing here looks at verdicts.
 
-use core::ptr::{read_volatile, write_volatile};
+use core::{
+    intrinsics::{AtomicOrdering, atomic_cxchg},
+    ptr::{read_volatile, write_volatile},
+};
 
 use aya_ebpf::Global;
 use ringfence_common::{
@@ -28,11 +32,16 @@ const NO_WAY: u32 = WAYS as u32;
 /// What [`find`] returns for no entry.
 pub const NOT_FOUND: u32 = u32::MAX;
 
+/// What [`store`] returns.
+pub const NO_ROOM: u32 = 0;
+pub const STORED: u32 = 1;
+pub const TAKEN: u32 = 2;
+
 /// What a walk through a set finds. In a map and not on the stack: the verifier does not track what
 /// is in a map, so it need not follow every combination of eight ways.
 #[repr(C)]
 pub struct Candidates {
-    /// Rank and way of the endpoint's entry that goes first, the way in the lowest bits;
+    /// Rank and [`turn`] of the endpoint's entry that goes first, the turn in the lowest bits;
     /// [`NO_RANK`] if it has none.
     own: u64,
     /// The same of those of endpoints over their share.
@@ -40,8 +49,24 @@ pub struct Candidates {
     free: u32,
     free_way: u32,
     same_way: u32,
+    /// The words that it saw.
+    words: [WayWord; WAYS],
     /// State bits to change, and what to.
     pub bits: u32,
+}
+
+impl Candidates {
+    #[inline(always)]
+    fn see(&mut self, way: u32, word: WayWord) {
+        if let Some(seen) = self.words.get_mut(way as usize) {
+            *seen = word;
+        }
+    }
+
+    #[inline(always)]
+    fn seen(&self, way: u32) -> WayWord {
+        self.words.get(way as usize).copied().unwrap_or_default()
+    }
 }
 
 #[inline(always)]
@@ -50,10 +75,18 @@ fn word<A: Family>(set: *mut A::CtSet, way: u32) -> WayWord {
     unsafe { read_volatile(A::way_word(set, way)) }
 }
 
+/// Replaces a way's word, unless another CPU did since it was read. Returns whether it was replaced.
+/// The instruction (`BPF_CMPXCHG`) is there since kernel 5.12 (commit 5ffa25502b5a).
 #[inline(always)]
-fn set_word<A: Family>(set: *mut A::CtSet, way: u32, word: WayWord) {
-    // SAFETY: an aligned store into a map value.
-    unsafe { write_volatile(A::way_word(set, way), word) };
+fn replace_word<A: Family>(set: *mut A::CtSet, way: u32, before: WayWord, after: WayWord) -> bool {
+    let word = A::way_word(set, way).cast::<u64>();
+    // SAFETY: an aligned word in a map value.
+    let (_, is_replaced) = unsafe {
+        atomic_cxchg::<u64, { AtomicOrdering::AcqRel }, { AtomicOrdering::Relaxed }>(
+            word, before.0, after.0,
+        )
+    };
+    is_replaced
 }
 
 /// The way of a key, or [`NO_WAY`].
@@ -120,8 +153,13 @@ pub fn renew<A: Family>(number: EndpointNumber, protocol: u8, state: u8, expires
     };
     let way = search::<A>(set, place, key);
     if way != NO_WAY {
+        let before = word::<A>(set, way);
         let worth = worth(state, protocol);
-        set_word::<A>(set, way, WayWord::new(place, number.0, worth, expires));
+        let after = WayWord::new(place, number.0, worth, expires);
+        if before.matches(place) {
+            // Otherwise it is another flow's by now, or as new as this.
+            replace_word::<A>(set, way, before, after);
+        }
     }
     0
 }
@@ -134,9 +172,11 @@ pub fn remove<A: Family>() {
     };
     let way = search::<A>(set, place, key);
     if way != NO_WAY {
-        let owner = EndpointNumber(word::<A>(set, way).owner());
-        set_word::<A>(set, way, WayWord::default());
-        ct_usage::count_unreplied(owner, 1_u64.wrapping_neg());
+        let before = word::<A>(set, way);
+        if before.matches(place) && replace_word::<A>(set, way, before, WayWord::default()) {
+            let owner = EndpointNumber(before.owner());
+            ct_usage::count_unreplied(owner, 1_u64.wrapping_neg());
+        }
     }
 }
 
@@ -149,20 +189,18 @@ fn survey<A: Family>(
     place: u64,
     key: &A::CtKey,
 ) {
-    *found = Candidates {
-        own: NO_RANK,
-        other: NO_RANK,
-        free: 0,
-        free_way: 0,
-        same_way: NO_WAY,
-        bits: 0,
-    };
+    found.own = NO_RANK;
+    found.other = NO_RANK;
+    found.free = 0;
+    found.free_way = 0;
+    found.same_way = NO_WAY;
     for way in 0..NO_WAY {
         let word = word::<A>(set, way);
+        found.see(way, word);
         if word.matches(place) && A::is_way_key(set, way, key) {
             found.same_way = way;
         }
-        let rank = word.rank() << 3 | u64::from(way);
+        let rank = word.rank() << 3 | u64::from(turn(way, place));
         if word.is_free(now) {
             found.free += 1;
             found.free_way = way;
@@ -178,18 +216,26 @@ fn survey<A: Family>(
 
 /// The way for a new entry, or [`NO_WAY`].
 #[inline(always)]
-fn choose_way(found: &Candidates, number: EndpointNumber) -> u32 {
+fn choose_way(found: &Candidates, number: EndpointNumber, place: u64) -> u32 {
     if found.same_way != NO_WAY {
         return found.same_way;
     }
     let over = ct_usage::is_over_unreplied(number);
-    let ways = match choose(over, found.free, rank_of(found.own), rank_of(found.other)) {
+    let chosen = match choose(over, found.free, rank_of(found.own), rank_of(found.other)) {
         Choice::Free => return found.free_way,
         Choice::Own => found.own,
         Choice::Other => found.other,
         Choice::None => return NO_WAY,
     };
-    ways as u32 & (NO_WAY - 1)
+    turn(chosen as u32, place)
+}
+
+/// The order of ways of the same rank, and back: another one for each flow. Expiries are those of a
+/// clock that stands still for milliseconds; in the order of ways the newest entry would be replaced
+/// by the next.
+#[inline(always)]
+fn turn(way: u32, place: u64) -> u32 {
+    (way ^ (place >> 16) as u32) & (NO_WAY - 1)
 }
 
 /// The rank in a candidate.
@@ -202,33 +248,34 @@ fn rank_of(candidate: u64) -> u64 {
     }
 }
 
-/// Stores an entry under the packet's key, in place of an older one if need be. Returns 0 if there
-/// is no room.
+/// Stores an entry under the packet's key, in place of an older one if need be. Returns [`NO_ROOM`],
+/// [`STORED`], or [`TAKEN`] if another CPU took the way that was chosen.
 #[inline(always)]
 pub fn store<A: Family>(entry: &CtEntry, number: EndpointNumber, protocol: u8, now: u64) -> u32 {
     let Some((key, place, set)) = place::<A>() else {
-        return 0;
+        return NO_ROOM;
     };
     let Some(found) = maps::scratch_candidates() else {
-        return 0;
+        return NO_ROOM;
     };
     survey::<A>(found, (number, now), set, place, key);
-    let way = choose_way(found, number);
+    let way = choose_way(found, number, place);
     if way >= NO_WAY {
-        return 0;
+        return NO_ROOM;
     }
-    let before = word::<A>(set, way);
+    let before = found.seen(way);
     let worth = worth(entry.state.bits(), protocol);
     let after = WayWord::new(place, number.0, worth, entry.expires);
-    set_word::<A>(set, way, WayWord::default());
+    if !replace_word::<A>(set, way, before, after) {
+        return TAKEN;
+    }
     copy_words(key, A::way_key(set, way));
     copy_words(entry, A::way_entry(set, way));
-    set_word::<A>(set, way, after);
     account(before, place, number, now);
-    1
+    STORED
 }
 
-/// Copies a key or an entry into a way, which another CPU may write at the same time. Word by word,
+/// Copies a key or an entry into a way, which another CPU may read at the same time. Word by word,
 /// because a copy on the stack would not fit there.
 #[inline(always)]
 fn copy_words<T>(from: &T, to: *mut T) {

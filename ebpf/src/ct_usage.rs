@@ -1,8 +1,8 @@
 //! What each endpoint uses of conntrack, and whether it is over its share.
 //!
 //! Invariants: other CPUs change the counts at the same time, so they are changed by atomic
-//! additions and read with one load; nothing here holds a reference to them. The agent's sweep finds
-//! what is counted wrong (two CPUs that replace one way at once) and corrects it.
+//! additions and read with one load; nothing here holds a reference to them. The agent's sweep corrects
+//! what is counted wrong.
 
 use core::{
     intrinsics::{AtomicOrdering, atomic_xadd},

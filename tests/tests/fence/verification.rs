@@ -13,7 +13,7 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ringfence_common::mode::Mode;
-use ringfence_testbed::{Agent, AgentSpec, Node, fence_state};
+use ringfence_testbed::{Agent, AgentSpec, Node, eventually, fence_state};
 
 use crate::testbed::{
     CLIENT_TO_SERVER, Ping, ProbeSpec, SOON, Tcp, Testbed, apply, probing, programs, use_clsact,
@@ -139,11 +139,18 @@ impl Foreign {
         };
         Ok(testbed.node.ns.run(attach)??)
     }
-}
 
-/// Detaches it: a filter is known by its interface, which only this network namespace has.
-fn detach(testbed: &Testbed, link: SchedClassifierLink) -> Result<()> {
-    testbed.node.ns.run(move || drop(link))
+    /// Detaches it: a filter is known by its interface, which only this network namespace has. A link
+    /// stays attached as long as any process has a descriptor of it, and a child of another test has
+    /// those of this process until it executes its program.
+    fn detach(&self, testbed: &Testbed, link: SchedClassifierLink) -> Result<()> {
+        testbed.node.ns.run(move || drop(link))?;
+        let id = self.program.info()?.id();
+        eventually(SOON, "the foreign program detached", || {
+            let hooks = programs(testbed, "tcx")?;
+            Ok((!hooks.iter().flatten().any(|it| *it == id)).then_some(()))
+        })
+    }
 }
 
 fn first() -> TcAttachOptions {
@@ -230,7 +237,7 @@ fn check_in_front(
         foreign.attach(testbed, options())
     })?;
     wait_ready(agent).context("it is first again")?;
-    detach(testbed, link)?;
+    foreign.detach(testbed, link)?;
     let link = foreign.attach(testbed, options())?;
     let degraded = || Ok(!agent.cli_json(&["status"])?["degraded"][0].is_null());
     agent.wait_until(degraded, SOON, "a degraded fence")?;
@@ -239,7 +246,7 @@ fn check_in_front(
         .context("it is in front")?;
     expect_degraded(agent)?;
     ensure!(repairs(agent, "fence-not-first")? == 1, "within a minute");
-    detach(testbed, link)?;
+    foreign.detach(testbed, link)?;
     wait_ready(agent)?;
     testbed.expect_silent(&DENIED)?;
     let log = agent.stderr();
@@ -281,7 +288,7 @@ fn a_program_of_tcx_before_filters_is_degraded() -> Result<()> {
     let degraded = || Ok(!agent.cli_json(&["status"])?["degraded"][0].is_null());
     agent.wait_until(degraded, SOON, "a degraded fence")?;
     expect_degraded(&agent)?;
-    detach(&testbed, link)?;
+    foreign.detach(&testbed, link)?;
     wait_ready(&agent)
 }
 
@@ -319,7 +326,7 @@ fn check_move(attach: &str) -> Result<()> {
         agent.wait_until(moved, SOON, "a move")?;
         wait_ready(&agent)
     })?;
-    link.map_or(Ok(()), |link| detach(&testbed, link))
+    link.map_or(Ok(()), |link| foreign.detach(&testbed, link))
 }
 
 #[test]

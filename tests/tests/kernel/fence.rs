@@ -138,8 +138,17 @@ impl Fence {
 
     /// The same with conntrack timeouts other than the defaults.
     pub(crate) fn with_timeouts(timeouts: &[(Timeout, u32)]) -> Self {
+        Self::of(Loaded::with_timeouts(timeouts))
+    }
+
+    /// The same with conntrack of this capacity.
+    pub(crate) fn with_conntrack(capacity: u32) -> Self {
+        Self::of(Loaded::with_conntrack(capacity))
+    }
+
+    fn of(loaded: Loaded) -> Self {
         let bare = Self {
-            loaded: Some(Loaded::with_timeouts(timeouts)),
+            loaded: Some(loaded),
             endpoint: Endpoint::default(),
             rows_changed: true,
             is_pooled: false,
@@ -352,7 +361,10 @@ impl Fence {
 
     /// The agent never changes rows that are in use, so the programs may cache a decision until the
     /// tick ends. A test that changes rows in place waits for the next tick.
-    fn wait_for_tick(&mut self) {
+    pub(crate) fn wait_for_rows(&mut self) {
+        if !std::mem::take(&mut self.rows_changed) {
+            return;
+        }
         let before = self.clocks().ticks;
         eventually(Duration::from_secs(10), "the next tick", || {
             Ok((self.clocks().ticks != before).then_some(()))
@@ -374,9 +386,7 @@ impl Fence {
             FromHost => ("to_workload", 0),
             Hairpin => ("to_workload", IFINDEX),
         };
-        if std::mem::take(&mut self.rows_changed) {
-            self.wait_for_tick();
-        }
+        self.wait_for_rows();
         let context = sk_buff(ingress, gso_size);
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -476,7 +486,7 @@ impl Fence {
 }
 
 /// The part of `struct __sk_buff` that a test run takes as input.
-fn sk_buff(ingress_ifindex: u32, gso_size: u32) -> [u8; 184] {
+pub(crate) fn sk_buff(ingress_ifindex: u32, gso_size: u32) -> [u8; 184] {
     let mut context = [0; 184];
     context[36..40].copy_from_slice(&ingress_ifindex.to_ne_bytes());
     context[176..180].copy_from_slice(&gso_size.to_ne_bytes());

@@ -99,7 +99,7 @@ impl Loaded {
     /// Takes loaded programs from the pool, or loads them; the maps are empty.
     pub(crate) fn take() -> Self {
         let pooled = POOL.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut loaded = pooled.unwrap_or_else(|| Self::load(&[]));
+        let mut loaded = pooled.unwrap_or_else(|| Self::load(CONNTRACK, &[]));
         loaded.wipe();
         loaded
     }
@@ -112,15 +112,22 @@ impl Loaded {
 
     /// Loads programs with these timeouts instead of the defaults; they do not go to the pool.
     pub(crate) fn with_timeouts(timeouts: &[(Timeout, u32)]) -> Self {
-        let mut loaded = Self::load(timeouts);
+        let mut loaded = Self::load(CONNTRACK, timeouts);
         loaded.wipe();
         loaded
     }
 
-    fn load(timeouts: &[(Timeout, u32)]) -> Self {
+    /// Loads programs with conntrack of this capacity; they do not go to the pool.
+    pub(crate) fn with_conntrack(capacity: u32) -> Self {
+        let mut loaded = Self::load(capacity, &[]);
+        loaded.wipe();
+        loaded
+    }
+
+    fn load(conntrack: u32, timeouts: &[(Timeout, u32)]) -> Self {
         let capacities = [
-            (maps::CT4, CONNTRACK),
-            (maps::CT6, CONNTRACK),
+            (maps::CT4, conntrack),
+            (maps::CT6, conntrack),
             (maps::FRAG4, 1024),
             (maps::FRAG6, 1024),
             (maps::DENIES, 512),
@@ -200,6 +207,14 @@ impl Loaded {
             .map(|ifindex| (*ifindex, numbers[ifindex]))
             .collect();
         self.conntrack.sweep(now, &endpoints).unwrap()
+    }
+
+    /// Empties the unreplied tables and what an endpoint's account counts of them.
+    pub(crate) fn clear_unreplied(&mut self, ifindex: u32) {
+        let number = self.datapath.endpoint_numbers()[&ifindex].0;
+        clear_array(&mut self.unreplied4, |set| *set == CtSet4::default());
+        clear_array(&mut self.unreplied6, |set| *set == CtSet6::default());
+        self.usages.set(number, Usage::default(), 0).unwrap();
     }
 
     /// Empties conntrack and the deny aggregates.

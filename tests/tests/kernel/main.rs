@@ -17,6 +17,7 @@ mod announcements;
 mod bridge;
 mod changes;
 mod conntrack;
+mod ct_claims;
 mod ct_usage;
 mod denials;
 mod differential;
