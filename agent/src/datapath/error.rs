@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub enum DatapathError {
     /// The object could not be loaded.
     #[error(
-        "cannot load the kernel programs: {0}; the kernel must be 5.10 or newer with BTF, and the agent needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        "cannot load the kernel programs: {0}; the kernel must be 5.12 or newer with BTF, and the agent needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
     )]
     Load(String),
     /// The verifier refused a program.

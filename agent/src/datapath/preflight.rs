@@ -10,8 +10,13 @@ use std::{
 use caps::{CapSet, Capability};
 use nix::sys::{statfs, utsname};
 
-/// The oldest kernel with everything the programs use.
-const OLDEST: (u32, u32) = (5, 10);
+/// The oldest kernel with everything the programs use: atomic comparison and exchange, which other
+/// JIT compilers than that of x86-64 learned later (commit 1902472b4fa9 for arm64).
+const OLDEST: (u32, u32) = if cfg!(target_arch = "x86_64") {
+    (5, 12)
+} else {
+    (5, 18)
+};
 
 /// Why the agent cannot run here.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -108,7 +113,7 @@ mod tests {
         assert_eq!(version_of("6.1"), Some((6, 1)));
         assert_eq!(version_of("odd"), None);
         let too_old = |release| version_of(release).is_some_and(|version| version < OLDEST);
-        assert!(too_old("5.9.16") && too_old("4.19") && !too_old("5.10.1"));
+        assert!(too_old("5.11.22") && too_old("4.19") && !too_old("5.18.1"));
     }
 
     #[test]
