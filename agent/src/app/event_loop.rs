@@ -42,7 +42,7 @@ use crate::{
     observe::{self, Decoder, FlowLog},
     reconcile::{Desired, Published, Reconciler},
     server::{Command, HealthServer},
-    source::{FileSet, Interfaces, Watcher},
+    source::{Interfaces, ObjectSources},
 };
 
 /// The interval between drains of telemetry.
@@ -54,7 +54,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 struct Agent {
     shared: Arc<SharedState>,
-    files: FileSet,
+    sources: ObjectSources,
     reconciler: Reconciler<KernelDatapath>,
     interfaces: Interfaces,
     names: FlowNames,
@@ -67,7 +67,6 @@ struct Agent {
     sweeper: Sweeper,
     number_freeing: NumberFreeing,
     verifying: Verifying,
-    watcher: Watcher,
     last_good: LastGoodWriter,
     /// When to make the next pass if nothing else causes one before.
     next_pass: Option<Instant>,
@@ -88,34 +87,33 @@ pub(super) async fn run(
         log: kernel_log,
         conntrack,
     } = loaded;
-    let mut watched = config.inventory.clone();
-    watched.extend(config.policies.iter().cloned());
-    let watcher = Watcher::new(watched).map_err(AppError::io("watch the source files"))?;
     let interfaces = Interfaces::watch(config.allow_uplink)
         .await
         .map_err(AppError::io("watch interfaces"))?;
     let listeners = Listeners::open(&config, health)?;
 
     sources.set_aside();
+    let watched = sources.watch();
+    let (sources, first) = watched.map_err(AppError::io("watch the source files"))?;
     let store = last_good_store::directory(&config.state_dir);
     let last_good = LastGoodWriter::start(store).map_err(AppError::io(
         "start the thread that stores last good content",
     ))?;
     // Even without changes: the store is complete then.
-    last_good.write(sources.first.changes);
+    last_good.write(first.changes);
 
     let applied = Applied {
-        inventory: sources.first.inventory,
-        policies: sources.first.policies,
-        locked: sources.first.locked,
+        inventory: first.inventory,
+        policies: first.policies,
+        locked: first.locked,
         interfaces: interfaces.links(),
         modes: Modes::load(&config).map_err(AppError::io("read the modes set earlier"))?,
         published: None,
         presences: BTreeMap::new(),
         repairs: BTreeMap::new(),
         revision: 0,
-        errors: sources.first.errors,
-        warnings: sources.first.warnings,
+        errors: first.errors,
+        warnings: first.warnings,
         unstored: None,
         failure: None,
         wall_minus_ticks: 0,
@@ -129,7 +127,7 @@ pub(super) async fn run(
     let mut agent = Agent {
         names: FlowNames::new(&shared.node),
         shared: Arc::new(shared),
-        files: sources.files,
+        sources,
         reconciler,
         interfaces,
         events: telemetry.events,
@@ -140,13 +138,12 @@ pub(super) async fn run(
         sweeper: Sweeper::new(conntrack),
         number_freeing: NumberFreeing::default(),
         verifying: Verifying::default(),
-        watcher,
         last_good,
         next_pass: None,
         next_reload: None,
     };
     // Files may have changed between the first read and the start of the watch.
-    agent.reload();
+    agent.deliver(true);
     agent.publish();
 
     let (commands, mut requests) = mpsc::channel(16);
@@ -197,9 +194,9 @@ impl Agent {
             let (next_pass, next_reload) = (self.next_pass, self.next_reload);
             tokio::select! {
                 biased;
-                changed = self.watcher.changed() => {
+                changed = self.sources.changed() => {
                     changed.map_err(AppError::io("watch the source files"))?;
-                    self.reload_and_publish();
+                    self.deliver_and_publish();
                 }
                 changed = self.interfaces.changed() => {
                     changed.map_err(AppError::io("watch interfaces"))?;
@@ -209,11 +206,11 @@ impl Agent {
                 Some(command) = requests.recv() => self.handle_command(command),
                 _ = hup.recv() => {
                     info!("SIGHUP: rereading all sources");
-                    self.reload();
+                    self.deliver(true);
                     self.publish();
                 }
                 () = reached(next_pass), if next_pass.is_some() => self.publish(),
-                () = reached(next_reload), if next_reload.is_some() => self.reload_and_publish(),
+                () = reached(next_reload), if next_reload.is_some() => self.deliver_and_publish(),
                 found = self.verifying.found(), if self.verifying.is_looking() => {
                     if let Some(found) = found {
                         self.verifying.finish_look(found, &mut self.reconciler, &self.shared);

@@ -1,17 +1,14 @@
 //! Budgets: how much the policies of one namespace may ask for.
 //!
-//! Pure. Invariant: a policy in force is never put out of force because another one came. Needs are
+//! Pure. Which policies are in force is decided by [`super::PolicyStore`]. Needs are
 //! counted on the policies as written, once each, so they do not depend on the workloads that exist: in
 //! the kernel a rule has rows in the table of each kind of subject and for each class of its peers, whose
 //! sum `plan::capacity` checks. Cluster policies have no budget.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::name::NamespaceName;
-use super::policy::{PoliciesById, Policy, PolicyId};
-use super::policy_set::PolicySet;
+use super::policy::Policy;
 use super::rule::{NamespaceMatch, Peer, Peers, PortMatch, Ports, Rule};
 
 /// What policies need, or may need at most.
@@ -78,7 +75,7 @@ impl Needs {
             .fold(subject, |sum, rule| sum.plus(rule_needs(rule)))
     }
 
-    const fn plus(self, other: Self) -> Self {
+    pub(super) const fn plus(self, other: Self) -> Self {
         Self {
             rules: self.rules + other.rules,
             selectors: self.selectors + other.selectors,
@@ -87,7 +84,7 @@ impl Needs {
         }
     }
 
-    const fn minus(self, other: Self) -> Self {
+    pub(super) const fn minus(self, other: Self) -> Self {
         Self {
             rules: self.rules.saturating_sub(other.rules),
             selectors: self.selectors.saturating_sub(other.selectors),
@@ -100,13 +97,13 @@ impl Needs {
         [self.rules, self.selectors, self.cidrs, self.rows]
     }
 
-    fn is_within(self, most: Self) -> bool {
+    pub(super) fn is_within(self, most: Self) -> bool {
         let mut values = self.values().into_iter().zip(most.values());
         values.all(|(value, most)| value <= most)
     }
 
     /// Whether this is within a budget wherever it is more than before.
-    fn may_follow(self, before: Self, budget: Self) -> bool {
+    pub(super) fn may_follow(self, before: Self, budget: Self) -> bool {
         let values = self.values().into_iter().zip(before.values());
         let mut values = values.zip(budget.values());
         values.all(|((now, before), most)| now <= most || now <= before)
@@ -181,60 +178,3 @@ fn prefixes_of(port: &PortMatch) -> u64 {
     }
     count
 }
-
-/// The policies within budget, and those that are not. Of a policy that is not, the version that is in
-/// force (`held`) stays.
-#[must_use]
-pub fn within_budget(
-    proposed: &PolicySet,
-    held: &PolicySet,
-    budget: Needs,
-) -> (PolicySet, Vec<OverBudget>) {
-    let mut used: BTreeMap<&NamespaceName, Needs> = BTreeMap::new();
-    let mut ids: Vec<(&PolicyId, &Arc<Policy>)> = proposed.policies.iter().collect();
-    // What stays counts first, whatever its name.
-    for (id, _) in &ids {
-        let before = held.policies.get(*id);
-        if let (Some(namespace), Some(before)) = (&id.namespace, before) {
-            let sum = used.entry(namespace).or_default();
-            *sum = sum.plus(Needs::of(before));
-        }
-    }
-    // What frees some of the budget comes before what takes it.
-    ids.sort_by_key(|(id, policy)| {
-        let before = held.policies.get(*id);
-        !before.is_some_and(|before| Needs::of(policy).is_within(Needs::of(before)))
-    });
-    let mut policies = PoliciesById::new();
-    let mut refused = Vec::new();
-    for (id, policy) in ids {
-        let Some(namespace) = &id.namespace else {
-            policies.insert(id.clone(), Arc::clone(policy));
-            continue;
-        };
-        let before = held.policies.get(id);
-        let sum = used.entry(namespace).or_default();
-        let own = before.map_or_else(Needs::default, |before| Needs::of(before));
-        let needs = sum.minus(own).plus(Needs::of(policy));
-        let is_same = before.is_some_and(|before| before == policy);
-        if is_same || needs.may_follow(*sum, budget) {
-            *sum = needs;
-            policies.insert(id.clone(), Arc::clone(policy));
-            continue;
-        }
-        if let Some(before) = before {
-            policies.insert(id.clone(), Arc::clone(before));
-        }
-        refused.push(OverBudget {
-            policy: Arc::clone(policy),
-            needs,
-            budget,
-            has_earlier: before.is_some(),
-        });
-    }
-    let policies = policies.based_on(&held.policies);
-    (PolicySet { policies }, refused)
-}
-
-#[cfg(test)]
-mod tests;

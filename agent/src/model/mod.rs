@@ -14,6 +14,7 @@ pub mod name;
 pub mod owner;
 pub mod policy;
 pub mod policy_set;
+pub mod policy_store;
 pub mod protocol;
 pub mod quote;
 pub mod rule;
@@ -21,7 +22,7 @@ pub mod selector;
 pub mod selector_parser;
 pub mod workload;
 
-pub use budget::{DEFAULT_BUDGET, Needs, OverBudget, within_budget};
+pub use budget::{DEFAULT_BUDGET, Needs, OverBudget};
 pub use dispute::{Claimant, Confirmation, Dispute};
 pub use inventory::{
     Change, Inventory, InventoryChanges, InventoryError, InventoryFault, InventoryStore, Item,
@@ -39,6 +40,7 @@ pub use policy::{
     Tier,
 };
 pub use policy_set::{DuplicatePolicy, PolicySet, UnknownNamespace, check_namespaces};
+pub use policy_store::PolicyStore;
 pub use protocol::Protocol;
 pub use quote::{Quoted, quote};
 pub use rule::{

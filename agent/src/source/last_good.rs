@@ -120,6 +120,38 @@ pub const fn in_force(known: Known, read: Read) -> InForce {
     }
 }
 
+/// How many files are refused, by what of them is in force.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Their last good content.
+    pub last_good: u64,
+    /// Nothing: they never were good.
+    pub no_effect: u64,
+    /// Nothing, and their subjects are locked down.
+    pub locked_down: u64,
+}
+
+impl Refused {
+    /// The numbers with a name for each, for metrics.
+    #[must_use]
+    pub const fn by_name(self) -> [(&'static str, u64); 3] {
+        [
+            ("last-good", self.last_good),
+            ("nothing", self.no_effect),
+            ("lockdown", self.locked_down),
+        ]
+    }
+
+    /// Those of two sources.
+    pub(super) const fn plus(self, other: Self) -> Self {
+        Self {
+            last_good: self.last_good + other.last_good,
+            no_effect: self.no_effect + other.no_effect,
+            locked_down: self.locked_down + other.locked_down,
+        }
+    }
+}
+
 impl Stored {
     /// What is known of a file, apart from content that was good.
     #[must_use]

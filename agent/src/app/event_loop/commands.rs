@@ -21,7 +21,7 @@ impl Agent {
                 let _ = reply.send(outcome);
             }
             Command::Reload { reply } => {
-                self.reload();
+                self.deliver(true);
                 let outcome = self.publish_and_report();
                 let problems = self.shared.applied().problems();
                 let first = problems.first().map(ToString::to_string);

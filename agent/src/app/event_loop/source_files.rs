@@ -1,6 +1,6 @@
-//! The source files in the event loop: the first read, and rereading what changed.
+//! The sources in the event loop: the first read of files, and what all sources deliver then.
 
-use std::{collections::BTreeSet, path::PathBuf, time::Instant};
+use std::{io, path::PathBuf, time::Instant};
 
 use tracing::{error, warn};
 
@@ -11,13 +11,17 @@ use crate::{
         last_good_store::{self, Found, Unusable},
     },
     config::Config,
-    source::{FileSet, Reload, SourceError, last_good::Change},
+    source::{
+        FileSet, FileSource, ObjectSource, ObjectSources, Objects, Reload, SourceError,
+        last_good::Change,
+    },
 };
 
 /// The configured files, read before anything is changed.
 pub(in crate::app) struct Sources {
-    pub(super) files: FileSet,
-    pub(super) first: Reload,
+    files: FileSet,
+    objects: Objects,
+    first: Reload,
     /// The records of last good content that cannot be used.
     unusable: Vec<(PathBuf, Unusable)>,
 }
@@ -28,7 +32,7 @@ impl Sources {
             last_good_store::read(&last_good_store::directory(&config.state_dir));
         let (inventory, policies) = (config.inventory.clone(), config.policies.clone());
         let loaded = FileSet::load_lenient(inventory, policies, config.budget, &stored);
-        let (files, first) = loaded.map_err(AppError::Invalid)?;
+        let (files, objects, first) = loaded.map_err(AppError::Invalid)?;
         for problem in &first.errors {
             log(problem);
         }
@@ -37,9 +41,17 @@ impl Sources {
         }
         Ok(Self {
             files,
+            objects,
             first,
             unusable,
         })
+    }
+
+    /// Watches the files, with what was read of them so far.
+    pub(super) fn watch(self) -> io::Result<(ObjectSources, Reload)> {
+        let files: Box<dyn ObjectSource> = Box::new(FileSource::watch(self.files)?);
+        let sources = ObjectSources::new(self.objects, vec![files]);
+        Ok((sources, self.first))
     }
 
     /// Sets aside the records that cannot be used. Call it when no other agent uses the state.
@@ -67,25 +79,17 @@ fn log(problem: &SourceError) {
 }
 
 impl Agent {
-    pub(super) fn reload_and_publish(&mut self) {
-        if self.reload() {
+    /// Publishes what the sources have changed, if they have.
+    pub(super) fn deliver_and_publish(&mut self) {
+        if self.deliver(false) {
             self.publish();
         }
         self.shared.show();
     }
 
-    /// Rereads the sources. Returns whether anything changed.
-    pub(super) fn reload(&mut self) -> bool {
-        let watcher = &mut self.watcher;
-        let unknown = |error| warn!("cannot tell which source files are being written: {error}");
-        watcher.begin_reading().unwrap_or_else(unknown);
-        let being_written = || {
-            watcher.being_written().unwrap_or_else(|error| {
-                unknown(error);
-                BTreeSet::new()
-            })
-        };
-        let reload = self.files.reload(Instant::now(), being_written);
+    /// Has the sources deliver, and look at everything if asked to. Returns whether anything changed.
+    pub(super) fn deliver(&mut self, rereads: bool) -> bool {
+        let reload = self.sources.deliver(rereads, Instant::now());
         self.next_reload = reload.next_change;
         self.remember(reload.changes);
         self.shared

@@ -2,48 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::{FileSet, SourceError};
-use crate::model::Lockdown;
-use crate::source::last_good::InForce;
+use crate::model::OverBudget;
+use crate::source::last_good::{InForce, Refused};
+use crate::source::objects::{Objects, SourceId};
 
 /// How the message begins for a refused file of which no content is in force.
 pub(super) const REFUSED: &str = "refused, and it";
 
-/// How many files are refused, by what of them is in force.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Refused {
-    /// Their last good content.
-    pub last_good: u64,
-    /// Nothing: they never were good.
-    pub no_effect: u64,
-    /// Nothing, and their subjects are locked down.
-    pub locked_down: u64,
-}
-
-impl Refused {
-    /// The numbers with a name for each, for metrics.
-    #[must_use]
-    pub const fn by_name(self) -> [(&'static str, u64); 3] {
-        [
-            ("last-good", self.last_good),
-            ("nothing", self.no_effect),
-            ("lockdown", self.locked_down),
-        ]
-    }
-}
-
 impl FileSet {
-    /// Counts the refused files, and collects the subjects of those of which nothing is in force, with
-    /// an error for each of these, and of policies beyond their budget of which no version is. True if
-    /// the subjects have changed.
+    /// Counts the refused files, and delivers the subjects of those of which nothing is in force, with
+    /// an error for each of these.
     pub(super) fn find_refused(
-        &mut self,
+        &self,
+        objects: &mut Objects,
         now: Instant,
         errors: &mut Vec<SourceError>,
-    ) -> (Refused, bool) {
+    ) -> Refused {
         let mut refused = Refused::default();
         let mut locked = Vec::new();
         // An inventory of which nothing is known ends a start, so that its subjects do not matter.
@@ -78,18 +55,15 @@ impl FileSet {
                 locked.extend(subjects);
             }
         }
-        let without_earlier = self.over_budget.iter().filter(|over| !over.has_earlier);
-        locked.extend(without_earlier.map(|over| Lockdown::of(&over.policy)));
-        let changed = locked != *self.locked;
-        if changed {
-            self.locked = Arc::new(locked);
-        }
-        (refused, changed)
+        objects.set_refused(SourceId::FILES, locked);
+        refused
     }
 
     /// The files with a policy that is not in force because its namespace has no budget for it.
-    pub(super) fn beyond_budget(&self) -> BTreeSet<PathBuf> {
-        let origins = self.over_budget.iter().map(|over| &over.policy.origin);
+    pub(super) fn beyond_budget(objects: &Objects) -> BTreeSet<PathBuf> {
+        let is_own = |it: &&OverBudget| objects.has_policy(SourceId::FILES, &it.policy.id());
+        let own = objects.over_budget().filter(is_own);
+        let origins = own.map(|over| &over.policy.origin);
         origins.map(|origin| PathBuf::from(&*origin.file)).collect()
     }
 }

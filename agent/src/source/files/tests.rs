@@ -8,12 +8,16 @@ mod last_good;
 mod lockdown;
 
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use tempfile::TempDir;
 
 use super::*;
 
+use crate::model::{Inventory, PolicySet};
+use crate::source::inventory_errors::source_error;
+use crate::source::last_good::Refused;
 use crate::source::tracked_files::SETTLE;
 
 const SHOP: &str = "[[namespace]]\nname = \"shop\"\n";
@@ -26,7 +30,46 @@ fn workload(name: &str, address: &str) -> String {
     format!("[[workload]]\nname = \"{name}\"\nnamespace = \"shop\"\naddresses = [\"{address}\"]\n")
 }
 
-impl FileSet {
+/// Files, and their objects.
+#[derive(Debug)]
+struct Files {
+    set: FileSet,
+    objects: Objects,
+}
+
+impl Files {
+    fn load_strict(
+        inventory: Vec<PathBuf>,
+        policies: Vec<PathBuf>,
+    ) -> Result<(Self, Reload), Vec<SourceError>> {
+        let (stored, mut objects) = (Stored::default(), Objects::new(DEFAULT_BUDGET));
+        FileSet::load_strict(inventory.clone(), policies.clone())?;
+        let (set, reload) = FileSet::load(inventory, policies, &mut objects, &stored, true);
+        Ok((Self { set, objects }, reload))
+    }
+
+    fn load_lenient(
+        inventory: Vec<PathBuf>,
+        policies: Vec<PathBuf>,
+        budget: Needs,
+        stored: &Stored,
+    ) -> Result<(Self, Reload), Vec<SourceError>> {
+        let loaded = FileSet::load_lenient(inventory, policies, budget, stored);
+        loaded.map(|(set, objects, reload)| (Self { set, objects }, reload))
+    }
+
+    fn inventory(&self) -> &Arc<Inventory> {
+        self.objects.inventory()
+    }
+
+    fn policies(&self) -> &Arc<PolicySet> {
+        self.objects.policies()
+    }
+
+    fn reload(&mut self, now: Instant, being_written: impl FnOnce() -> BTreeSet<FileId>) -> Reload {
+        self.set.reload(&mut self.objects, now, being_written)
+    }
+
     fn reload_now(&mut self) -> Reload {
         self.reload(Instant::now(), BTreeSet::new)
     }
@@ -39,7 +82,7 @@ impl FileSet {
 
 struct Setup {
     directory: TempDir,
-    set: FileSet,
+    set: Files,
 }
 
 impl Setup {
@@ -53,7 +96,7 @@ impl Setup {
             fs::write(directory.path().join(name), text).unwrap();
         }
         let paths = |kind: &str| vec![directory.path().join(kind)];
-        let (set, reload) = FileSet::load_strict(paths("i"), paths("p")).unwrap();
+        let (set, reload) = Files::load_strict(paths("i"), paths("p")).unwrap();
         assert_eq!(reload.errors, []);
         Self { directory, set }
     }
@@ -319,20 +362,20 @@ fn the_strict_first_load_is_all_or_nothing() {
     fs::write(&good, policy("a", "")).unwrap();
     fs::write(&bad, "x").unwrap();
     assert_eq!(
-        FileSet::load_strict(vec![], vec![good.clone(), bad])
+        Files::load_strict(vec![], vec![good.clone(), bad])
             .unwrap_err()
             .len(),
         1
     );
     let missing = directory.path().join("missing.toml");
-    let errors = FileSet::load_strict(vec![], vec![missing]).unwrap_err();
+    let errors = Files::load_strict(vec![], vec![missing]).unwrap_err();
     assert!(
         errors[0]
             .to_string()
             .contains("missing.toml: cannot be read"),
         "{errors:?}"
     );
-    let (set, reload) = FileSet::load_strict(vec![], vec![good]).unwrap();
+    let (set, reload) = Files::load_strict(vec![], vec![good]).unwrap();
     assert!(reload.changed);
     assert_eq!(set.policies().len(), 1);
 }
@@ -400,7 +443,7 @@ fn a_configured_file_that_disappears_keeps_its_content_in_force() {
     let policies = dir.path().join("policies.toml");
     fs::write(&inventory, SHOP).unwrap();
     fs::write(&policies, policy("a", "")).unwrap();
-    let (mut set, _) = FileSet::load_strict(vec![inventory], vec![policies.clone()]).unwrap();
+    let (mut set, _) = Files::load_strict(vec![inventory], vec![policies.clone()]).unwrap();
     fs::remove_file(&policies).unwrap();
     let reload = set.reload_now();
     assert_eq!(reload.errors, [], "an editor may be replacing it");

@@ -129,7 +129,7 @@ impl LoadedPrograms {
     ) -> Result<usize> {
         let inventory = self.write("inventory", inventory)?;
         let policies = self.write("policies", policies)?;
-        let (set, _) = FileSet::load_strict(inventory, policies).map_err(|e| anyhow!("{e:?}"))?;
+        let (_, read) = FileSet::load_strict(inventory, policies).map_err(|e| anyhow!("{e:?}"))?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         let endpoint = |(ifindex, name): (u32, &String)| -> Result<LocalEndpoint> {
             Ok(LocalEndpoint {
@@ -151,8 +151,8 @@ impl LoadedPrograms {
                 boot: self.datapath.clocks()?.boot,
             };
             self.pass(&Inputs {
-                inventory: set.inventory(),
-                policies: set.policies(),
+                inventory: &read.inventory,
+                policies: &read.policies,
                 endpoints: &endpoints,
                 modes: &modes,
                 locked: &[],

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn the_example_files_load() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
-    let (set, reload) = FileSet::load_strict(
+    let (set, reload) = Files::load_strict(
         vec![examples.join("inventory.toml")],
         vec![examples.join("shop.toml")],
     )

@@ -12,7 +12,7 @@ impl Setup {
         let Self { directory, .. } = Self::new(files);
         let paths = |kind: &str| vec![directory.path().join(kind)];
         let (set, reload) =
-            FileSet::load_lenient(paths("i"), paths("p"), budget, &Stored::default()).unwrap();
+            Files::load_lenient(paths("i"), paths("p"), budget, &Stored::default()).unwrap();
         assert_eq!(reload.errors, []);
         Self { directory, set }
     }

@@ -168,7 +168,7 @@ fn an_address_of_a_file_that_is_gone_is_free_at_once() {
     let setup = setup();
     let paths = |kind: &str| vec![setup.path(kind)];
     let (mut set, _) =
-        FileSet::load_lenient(paths("i"), paths("p"), DEFAULT_BUDGET, &Stored::default()).unwrap();
+        Files::load_lenient(paths("i"), paths("p"), DEFAULT_BUDGET, &Stored::default()).unwrap();
     fs::remove_file(setup.path("i/b.toml")).unwrap();
     fs::write(setup.path("i/c.toml"), workload("c", "10.0.0.1")).unwrap();
     let reload = set.reload_now();

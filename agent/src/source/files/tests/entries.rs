@@ -53,8 +53,8 @@ fn edit() -> impl Strategy<Value = Edit> {
 }
 
 /// What is in force, built as a whole, and what is wrong with it.
-fn built(set: &FileSet) -> (Inventory, Vec<SourceError>) {
-    let files = set.inventory_files.files.iter();
+fn built(set: &Files) -> (Inventory, Vec<SourceError>) {
+    let files = set.set.inventory_files.files.iter();
     let parts = files.filter_map(|(path, entry)| Some((path.as_path(), &**entry.in_force()?)));
     let parts: Vec<(&Path, &InventoryFragment)> = parts.collect();
     let items = |it: &InventoryFragment| {
@@ -108,7 +108,7 @@ fn the_inventory_after_any_edits_of_files_is_the_one_that_is_built_of_their_cont
             let reload = setup.set.reload_later();
             let (inventory, contested) = built(&setup.set);
             prop_assert_eq!(&*reload.inventory, &inventory);
-            prop_assert_eq!(&setup.set.contested.errors, &contested);
+            prop_assert_eq!(&setup.set.set.contested.errors, &contested);
             let (taken, refused, wrong) = counts.get();
             let is_refused = reload.errors.len() > contested.len();
             counts.set((

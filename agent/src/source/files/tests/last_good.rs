@@ -44,13 +44,13 @@ impl Runs {
         fs::remove_file(self.directory.path().join(name)).unwrap();
     }
 
-    fn load(&self) -> Result<(FileSet, Reload), Vec<SourceError>> {
+    fn load(&self) -> Result<(Files, Reload), Vec<SourceError>> {
         let paths = |kind: &str| vec![self.directory.path().join(kind)];
-        FileSet::load_lenient(paths("i"), paths("p"), self.budget, &self.stored)
+        Files::load_lenient(paths("i"), paths("p"), self.budget, &self.stored)
     }
 
     /// Starts, and remembers what a run says.
-    fn start(&mut self) -> (FileSet, Reload) {
+    fn start(&mut self) -> (Files, Reload) {
         let (set, reload) = self.load().unwrap();
         self.remember(&reload);
         (set, reload)

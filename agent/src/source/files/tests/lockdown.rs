@@ -5,7 +5,7 @@ use super::*;
 /// A directory of policies and the result of its first load.
 struct Start {
     directory: TempDir,
-    set: FileSet,
+    set: Files,
     first: Reload,
 }
 
@@ -15,7 +15,7 @@ impl Start {
         for (name, text) in files {
             fs::write(directory.path().join(name), text).unwrap();
         }
-        let (set, first) = FileSet::load_lenient(
+        let (set, first) = Files::load_lenient(
             vec![],
             vec![directory.path().to_owned()],
             DEFAULT_BUDGET,
@@ -122,7 +122,7 @@ fn a_bad_inventory_or_a_missing_path_fails_the_first_load() {
     let (inventory, missing) = (directory.path().join("i.toml"), directory.path().join("m"));
     fs::write(&inventory, "x").unwrap();
     assert!(
-        FileSet::load_lenient(
+        Files::load_lenient(
             vec![inventory.clone()],
             vec![],
             DEFAULT_BUDGET,
@@ -132,7 +132,7 @@ fn a_bad_inventory_or_a_missing_path_fails_the_first_load() {
     );
     fs::write(&inventory, SHOP).unwrap();
     assert!(
-        FileSet::load_lenient(
+        Files::load_lenient(
             vec![inventory.clone()],
             vec![],
             DEFAULT_BUDGET,
@@ -141,7 +141,7 @@ fn a_bad_inventory_or_a_missing_path_fails_the_first_load() {
         .is_ok()
     );
     assert!(
-        FileSet::load_lenient(
+        Files::load_lenient(
             vec![inventory],
             vec![missing],
             DEFAULT_BUDGET,
