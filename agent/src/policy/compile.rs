@@ -35,7 +35,7 @@ use super::{
     workload_kinds::KindNumber,
 };
 use crate::{
-    model::{Namespace, NamespaceName, Peer, Workload},
+    model::{Inventory, Namespace, NamespaceName, Peer, Workload},
     ordmap::Map,
     plan::State,
 };
@@ -252,13 +252,7 @@ impl Compiler {
             let Some(info) = infos.get(&local.ifindex) else {
                 continue;
             };
-            // As the source of a packet, an address of another would be taken for the other.
-            let may_use = |address: &IpAddr| {
-                inputs.inventory.is_owner(&info.workload.id, *address)
-                    || inputs.inventory.is_unknown(*address)
-            };
-            let usable = info.workload.addresses.iter().filter(|it| may_use(it));
-            let (ip4, ip6) = address_record(usable);
+            let (ip4, ip6) = own_addresses(inputs.inventory, &info.workload);
             let endpoint = Endpoint {
                 ifindex: local.ifindex,
                 ip6,
@@ -373,8 +367,26 @@ pub(super) fn slot_of(slot: NamespaceSlot) -> u16 {
 }
 
 /// The own addresses for the endpoint record; the inventory refuses more than fit.
-pub(crate) fn own_addresses(workload: &Workload) -> ([Ip4; MAX_IP4], [Ip6; MAX_IP6]) {
-    address_record(workload.addresses.iter())
+///
+/// As the source of a packet, an address of another would be taken for the other. One without an owner is
+/// left to a workload that has no other of its family, so that it is not locked down: all others know it as
+/// unknown. A workload that has another would go around its policy with it, because traffic to an own
+/// address needs no rule.
+pub(crate) fn own_addresses(
+    inventory: &Inventory,
+    workload: &Workload,
+) -> ([Ip4; MAX_IP4], [Ip6; MAX_IP6]) {
+    let listed = &workload.addresses;
+    let is_own = |address: &IpAddr| inventory.is_owner(&workload.id, *address);
+    let has_own = |ip4: bool| listed.iter().any(|it| it.is_ipv4() == ip4 && is_own(it));
+    let has_own = [false, true].map(has_own);
+    let is_last = |address: &IpAddr| {
+        let [ip6, ip4] = has_own;
+        let has_other = if address.is_ipv4() { ip4 } else { ip6 };
+        inventory.is_unknown(*address) && !has_other
+    };
+    let usable = listed.iter().filter(|it| is_own(it) || is_last(it));
+    address_record(usable)
 }
 
 fn address_record<'a>(

@@ -30,7 +30,7 @@ impl Compiler {
             // No slot is left: use the node's default mode.
             Err(_) => (NamespaceSlot::NODE_DEFAULT, inputs.modes.default),
         };
-        let (ip4, ip6) = own_addresses(workload);
+        let (ip4, ip6) = own_addresses(inputs.inventory, workload);
         let endpoint = Endpoint {
             ifindex: local.ifindex,
             ip6,

@@ -199,7 +199,8 @@ impl Attachments {
             let owner = self.wanted.current().iter().find(|(workload, interface)| {
                 let workload = inventory.workload(workload);
                 let has_addresses = workload.is_some_and(|it| {
-                    !it.addresses.is_empty() && own_addresses(it) == (record.ip4, record.ip6)
+                    let own = own_addresses(inventory, it);
+                    own != Default::default() && own == (record.ip4, record.ip6)
                 });
                 has_addresses && links.named(interface).is_none()
             });

@@ -1,5 +1,7 @@
 //! Inventories that contradict policies, or themselves: everything else they say is in force.
 
+use std::net::IpAddr;
+
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::Attributes;
 
@@ -89,19 +91,7 @@ fn an_address_that_two_claim_is_unknown_to_others() -> Result<()> {
     testbed.expect_answered(&probes("client"))?;
     ensure!(unknown()?.ends_with(" 0"));
     // A workload of this node claims it, too: it is not known whose it is.
-    let other_node = &testbed.host("other").workload;
-    let mut text = String::new();
-    for line in inventory.build().lines() {
-        // The other workload's addresses besides its own.
-        let is_own = line.starts_with("addresses = ") && line.contains(&other_node.ip4.to_string());
-        let more: String = claimed.iter().map(|ip| format!(", \"{ip}\"")).collect();
-        text += &match is_own {
-            true => line.replace(']', &format!("{more}]")),
-            false => line.to_owned(),
-        };
-        text.push('\n');
-    }
-    agent.write_inventory(&text)?;
+    agent.write_inventory(&with_more(&testbed, "other", &claimed))?;
     let is_counted = || Ok(unknown()?.ends_with(&format!(" {}", claimed.len())));
     agent.wait_until(is_counted, SOON, "the metric")?;
     testbed.expect_silent(&probes("client"))?;
@@ -116,4 +106,55 @@ fn an_address_that_two_claim_is_unknown_to_others() -> Result<()> {
     ensure!(flows.contains("unknown-peer"), "{flows}");
     apply_inventory(&agent, inventory)?;
     testbed.expect_answered(&probes("client"))
+}
+
+/// The inventory, in which a workload has more addresses besides its own.
+fn with_more(testbed: &Testbed, name: &str, more: &[IpAddr]) -> String {
+    let own = testbed.host(name).workload.ip4.to_string();
+    let more: String = more.iter().map(|ip| format!(", \"{ip}\"")).collect();
+    let mut text = String::new();
+    for line in testbed.inventory().build().lines() {
+        let is_own = line.starts_with("addresses = ") && line.contains(&own);
+        text += &match is_own {
+            true => line.replace(']', &format!("{more}]")),
+            false => line.to_owned(),
+        };
+        text.push('\n');
+    }
+    text
+}
+
+#[test]
+fn an_address_that_two_workloads_here_claim_opens_no_way_around_policy() -> Result<()> {
+    let testbed = testbed()?;
+    let shut = "[[policy]]\nname = \"quiet\"\nnamespace = \"shop\"\nsubject = \"app=other\"\n\
+                [[policy.egress]]\nto = [{ pods = \"app=server\" }]\n";
+    let open = "[[policy]]\nname = \"open\"\nnamespace = \"shop\"\nsubject = \"app=server\"\n\
+                [[policy.ingress]]\n";
+    let agent = testbed.agent("enforce", &format!("{shut}{open}"))?;
+    let other = |to: &'static str| [Tcp(8080), Udp(53), Ping].map(|what| ("other", to, what));
+    testbed.expect_silent(&other("client"))?;
+    testbed.expect_answered(&other("server"))?;
+    let claimed = testbed.host("client").workload.ips();
+    agent.write_inventory(&with_more(&testbed, "other", &claimed))?;
+    let entries = || -> Result<bool> {
+        let (status, _) = agent.status_text()?;
+        let named = |ip: &IpAddr| {
+            let mut lines = status.lines();
+            lines.any(|line| line.contains(&format!("address {ip} of workload shop/")))
+        };
+        Ok(claimed.iter().all(named))
+    };
+    agent.wait_until(entries, SOON, "each address in status")?;
+    // As if the address were its own, its policy would not be asked.
+    testbed.expect_silent(&other("client"))?;
+    // For its other addresses it keeps its fence and its policies.
+    testbed.expect_answered(&other("server"))?;
+    let fences = agent.cli_json(&["status"])?;
+    ensure!(fences["attached"] == 3, "{fences}");
+    // The one without another address is not locked down.
+    testbed.expect_answered(&[("client", "node", Ping), ("client", "node", Tcp(8080))])?;
+    apply_inventory(&agent, testbed.inventory())?;
+    testbed.expect_silent(&other("client"))?;
+    testbed.expect_answered(&[("client", "server", Ping)])
 }

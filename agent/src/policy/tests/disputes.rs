@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use proptest::{collection::vec, prelude::*};
 use ringfence_common::{
+    endpoint::Endpoint,
     ids::IdentityId,
     mode::{Mode, Verdict},
-    net::Ip4,
+    net::{Ip4, Ip6},
 };
 
 use crate::{
@@ -235,6 +236,42 @@ fn an_endpoint_may_not_use_an_address_of_its_node() {
     assert_eq!(record((true, 6)), [first, second, unused], "the control");
     assert_eq!(record((true, 1)), [second, unused, unused]);
     assert_eq!(record((false, 1)), [first, second, unused], "elsewhere");
+}
+
+#[test]
+fn an_endpoint_with_an_address_of_its_own_does_not_have_one_that_is_nobodys() {
+    let claims = vec![
+        (vec![1, 2], true, 0),
+        (vec![1, 3], true, 0),
+        (vec![4], true, 0),
+        (vec![4], true, 0),
+    ];
+    let text = text(&claims, (true, 6)).replacen("10.0.0.3", "fd00::3", 1);
+    let compiled = compile(&mut Compiler::default(), &Arc::new(inventory(&text)));
+    let [a, b, c, d] = [1, 2, 3, 4].map(|ifindex| &compiled.state.endpoints[&ifindex]);
+    let ip4 = |record: &Endpoint| record.ip4.map(Ip4::to_wire);
+    let [unused, disputed, own] = [[0; 4], [10, 0, 0, 1], [10, 0, 0, 2]];
+    assert_eq!(ip4(a), [own, unused, unused]);
+    // It would have no address left of this family.
+    assert_eq!(ip4(b), [disputed, unused, unused]);
+    assert_ne!(b.ip6[0], Ip6::default());
+    for alone in [c, d] {
+        assert_eq!(ip4(alone), [[10, 0, 0, 4], unused, unused]);
+    }
+    let identity = |address: [u8; 4]| {
+        compiled
+            .state
+            .addresses
+            .get(&IpAddr::from(address))
+            .copied()
+    };
+    assert_eq!(identity(disputed), Some(IdentityId::UNKNOWN));
+    assert_eq!(
+        identity(own),
+        Some(a.identity),
+        "its other address has its identity"
+    );
+    assert_ne!(a.identity, IdentityId::UNKNOWN);
 }
 
 #[test]

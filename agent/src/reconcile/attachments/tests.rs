@@ -246,6 +246,7 @@ fn an_interface_renamed_before_the_start_is_known_by_its_record() {
         let all = inventory(&[("a", "rf-a"), ("b", "rf-b")]);
         let mut workloads = all.workloads.values();
         let (ip4, ip6) = own_addresses(
+            &all,
             workloads
                 .find(|it| it.id.name.as_str() == workload)
                 .unwrap(),
