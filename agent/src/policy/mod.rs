@@ -32,6 +32,7 @@ mod peer_groups;
 mod port_list;
 mod port_verdicts;
 mod ports;
+mod property_places;
 pub mod reach;
 mod resolve;
 mod rows;

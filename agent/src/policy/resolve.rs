@@ -21,6 +21,7 @@ use super::{
     identity::Identity,
     named_properties::FlippedProperties,
     numbers::{Exhausted, Numbers},
+    property_places::PropertyPlaces,
     workload_kinds::WorkloadKinds,
 };
 use crate::{
@@ -34,6 +35,7 @@ use crate::{
 pub(crate) struct Resolver {
     inventory: Option<Arc<Inventory>>,
     pub(crate) kinds: WorkloadKinds,
+    places: PropertyPlaces,
     pub(crate) identities: Identities,
     pub(crate) addresses: Addresses,
     pub(crate) owners: Map<IpAddr, u64>,
@@ -129,9 +131,12 @@ impl Resolver {
             again.extend(now.workloads_of(namespace).map(|workload| &workload.id));
         }
         if !renamed.is_empty() {
-            let concerned = now.workloads.iter();
-            let concerned = concerned.filter(|(_, workload)| renamed.concern(workload));
-            again.extend(concerned.map(|(id, _)| id));
+            // Those that came or changed are among the others.
+            let namespaces = self.places.of(renamed).into_iter();
+            let workloads = namespaces.filter_map(|name| now.namespaces.get(name));
+            let workloads = workloads.flat_map(|it| now.workloads_of(it.name()));
+            let concerned = workloads.filter(|workload| renamed.concern(workload));
+            again.extend(concerned.map(|workload| &workload.id));
         }
         for id in again {
             let held = now.workloads.get(id);
@@ -142,6 +147,7 @@ impl Resolver {
         }
         for workload in &leaving {
             self.kinds.remove(workload);
+            self.places.remove(workload);
             let own = |address: &IpAddr| {
                 before.is_owner(&workload.id, *address) || before.is_unknown(*address)
             };
@@ -229,6 +235,7 @@ impl Resolver {
         let mut unknown: BTreeSet<IpAddr> = BTreeSet::new();
         for workload in &fresh.workloads {
             let (number, kind) = self.kinds.add(workload);
+            self.places.add(workload);
             let owner = owner_hash(&workload.id);
             for address in &workload.addresses {
                 if !now.is_owner(&workload.id, *address) {

@@ -1,6 +1,6 @@
 //! What one event costs, from the object that comes, changes or goes to the list of map writes.
 //!
-//! The object goes into the store of objects, and the reconciler publishes the result into a datapath
+//! The object goes among the objects of all sources, and the reconciler publishes the result into a datapath
 //! that keeps nothing. Every size has the same label sets, policies and local endpoints. Retiring what an
 //! event left is not measured.
 
@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use ringfence::model::{
-    InventoryChanges, InventoryStore, Labels, Namespace, NamespaceName, PolicySet, WallTime,
-    Workload,
+    DEFAULT_BUDGET, InventoryChanges, Labels, Namespace, NamespaceName, WallTime, Workload,
 };
 use ringfence::plan::GRACE;
 use ringfence::policy::Modes;
 use ringfence::reconcile::{Desired, Ledger, Published, Reconciler};
 use ringfence::source::interfaces::Links;
+use ringfence::source::{ObjectChanges, Objects, SourceId};
 use ringfence_common::SECOND;
 use ringfence_common::mode::Mode;
 use ringfence_testbed::interrupt;
@@ -121,12 +121,13 @@ fn events(workloads: usize, rounds: usize) -> Result<Vec<Series>> {
         workloads: residents.collect::<Result<_>>()?,
         ..InventoryChanges::default()
     })?;
-    let mut series: [Series; 5] = [
+    let mut series: [Series; 6] = [
         "a workload is added",
         "a workload gets other labels",
         "a workload is gone",
         "a namespace of 10 workloads gets other labels",
         "a policy changes",
+        "a policy names a new label key",
     ]
     .map(|what| (what, Vec::new()));
     for round in 0..rounds {
@@ -153,7 +154,9 @@ fn events(workloads: usize, rounds: usize) -> Result<Vec<Series>> {
         for changes in changes {
             samples.push(agent.apply(changes)?);
         }
-        samples.push(agent.edit_policy(near, Edit::Port(round + 1))?);
+        for edit in [Edit::Port(round + 1), Edit::Key(round + 1)] {
+            samples.push(agent.edit_policy(near, edit)?);
+        }
         for ((_, all), sample) in series.iter_mut().zip(samples) {
             all.push(sample);
         }
@@ -163,8 +166,7 @@ fn events(workloads: usize, rounds: usize) -> Result<Vec<Series>> {
 
 /// The part of an agent between its sources and the kernel.
 struct Agent {
-    store: InventoryStore,
-    policies: Arc<PolicySet>,
+    objects: Objects,
     interfaces: Links,
     modes: Modes,
     reconciler: Reconciler<Recording>,
@@ -177,31 +179,38 @@ impl Agent {
     fn new(world: &World) -> Result<Self> {
         let state = tempfile::tempdir()?;
         let held = &world.inventory;
-        let mut store = InventoryStore::default();
+        let mut objects = Objects::new(DEFAULT_BUDGET);
         let namespaces = held.namespaces.iter();
         let workloads = held.workloads.iter();
         let nodes = held.nodes.iter();
-        store
-            .apply(InventoryChanges {
-                namespaces: namespaces
-                    .map(|(key, it)| (key.clone(), Some(it.clone())))
-                    .collect(),
-                workloads: workloads
-                    .map(|(key, it)| (key.clone(), Some(it.clone())))
-                    .collect(),
-                nodes: nodes
-                    .map(|(key, it)| (key.clone(), Some(it.clone())))
-                    .collect(),
-            })
-            .map_err(|faults| anyhow!("{faults:?}"))?;
+        let policies = world.policies.policies.iter();
+        let inventory = InventoryChanges {
+            namespaces: namespaces
+                .map(|(key, it)| (key.clone(), Some(it.clone())))
+                .collect(),
+            workloads: workloads
+                .map(|(key, it)| (key.clone(), Some(it.clone())))
+                .collect(),
+            nodes: nodes
+                .map(|(key, it)| (key.clone(), Some(it.clone())))
+                .collect(),
+        };
+        let policies = policies.map(|(id, policy)| (id.clone(), Some(Arc::clone(policy))));
+        let policies = policies.collect();
+        let changes = ObjectChanges {
+            inventory,
+            policies,
+        };
+        let applied = objects.apply(SourceId::FILES, changes);
+        applied.map_err(|faults| anyhow!("{faults:?}"))?;
+        ensure!(objects.over_budget().next().is_none(), "beyond the budget");
         let local = (1..).zip(
             held.workloads
                 .values()
                 .filter_map(|it| it.interface.clone()),
         );
         let mut agent = Self {
-            store,
-            policies: Arc::clone(&world.policies),
+            objects,
             interfaces: Links::ethernet(local.map(|(index, name)| (name, index))),
             modes: Modes {
                 default: Mode::Enforce,
@@ -216,23 +225,26 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Takes changes of objects up to the map writes; returns the CPU time.
-    fn apply(&mut self, changes: InventoryChanges) -> Result<Duration> {
-        let timer = CpuTimer::start()?;
-        let applied = self.store.apply(changes);
-        applied.map_err(|faults| anyhow!("{faults:?}"))?;
-        self.publish()?;
-        let took = timer.elapsed()?;
-        self.settle()?;
-        Ok(took)
+    fn apply(&mut self, inventory: InventoryChanges) -> Result<Duration> {
+        self.take(ObjectChanges {
+            inventory,
+            ..ObjectChanges::default()
+        })
     }
 
     fn edit_policy(&mut self, number: usize, edit: Edit) -> Result<Duration> {
         let edited = policy(number, edit)?;
+        self.take(ObjectChanges {
+            policies: vec![(edited.id(), Some(edited))],
+            ..ObjectChanges::default()
+        })
+    }
+
+    /// Takes changes of objects up to the map writes; returns the CPU time.
+    fn take(&mut self, changes: ObjectChanges) -> Result<Duration> {
         let timer = CpuTimer::start()?;
-        let mut next = PolicySet::clone(&self.policies);
-        next.policies.insert(edited.id(), edited);
-        self.policies = Arc::new(next);
+        let applied = self.objects.apply(SourceId::FILES, changes);
+        applied.map_err(|faults| anyhow!("{faults:?}"))?;
         self.publish()?;
         let took = timer.elapsed()?;
         self.settle()?;
@@ -244,8 +256,8 @@ impl Agent {
         let before = self.reconciler.datapath().writes;
         let passed = i64::try_from(self.reconciler.datapath().elapsed)?;
         let desired = Desired {
-            inventory: self.store.inventory(),
-            policies: &self.policies,
+            inventory: self.objects.inventory(),
+            policies: self.objects.policies(),
             interfaces: &self.interfaces,
             modes: &self.modes,
             locked: &[],

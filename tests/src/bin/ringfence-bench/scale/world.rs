@@ -167,6 +167,7 @@ pub(crate) enum Edit {
     Port(usize),
     Peer(usize),
     Cidr(usize),
+    Key(usize),
 }
 
 /// The policy with this number, edited.
@@ -260,9 +261,13 @@ fn namespace_policy(number: usize, edit: Edit) -> Result<String> {
                 Edit::Cidr(version) => version % 250,
                 _ => net,
             };
+            let key = match edit {
+                Edit::Key(version) => format!(",!waits-{version}"),
+                _ => String::new(),
+            };
             write!(
                 text,
-                "[[policy.ingress]]\nfrom = [{{ pods = \"app={app}\" }}, \
+                "[[policy.ingress]]\nfrom = [{{ pods = \"app={app}{key}\" }}, \
                  {{ cidr = \"203.0.{cidr}.0/24\", except = [\"203.0.{cidr}.7/32\"] }}]\n\
                  ports = [\"tcp/{port}\", \"http\"]\n"
             )?;
