@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::shared_state::{Applied, SharedState};
 use crate::{
-    model::{WallTime, WorkloadId},
+    model::{EndpointId, WallTime, WorkloadId},
     policy::{
         Explanation, Query, QueryError,
         explain::{Live, Who, WhoKind, explain},
@@ -42,10 +42,12 @@ fn live(applied: &Applied, who: &Who) -> Option<Live> {
         WorkloadId::new(namespace, name).ok()?
     };
     let fenced = |published: &Arc<crate::reconcile::Published>| {
-        let mut endpoints = published.compiled.endpoints.iter();
-        endpoints.any(|(ifindex, endpoint)| {
-            endpoint.workload.id == id && published.fenced.contains(ifindex)
-        })
+        let endpoint = published
+            .compiled
+            .endpoints
+            .get(&EndpointId::of(id.clone()));
+        let mut attachments = endpoint.iter().flat_map(|it| &it.attachments);
+        attachments.any(|it| published.fenced.contains(&it.ifindex))
     };
     Some(Live {
         namespace: id.namespace.to_string(),

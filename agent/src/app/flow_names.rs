@@ -38,9 +38,10 @@ impl FlowNames {
         inventory: &Arc<Inventory>,
         compiled: &Compiled,
     ) -> Vec<WorkloadId> {
-        let endpoints = compiled.endpoints.iter();
-        let endpoints =
-            endpoints.map(|(ifindex, endpoint)| (*ifindex, Arc::clone(&endpoint.workload)));
+        let endpoints = compiled.endpoints.values().flat_map(|endpoint| {
+            let attachments = endpoint.attachments.iter();
+            attachments.map(|it| (it.ifindex, Arc::clone(&endpoint.workload)))
+        });
         let directory = std::mem::take(&mut self.directory);
         let mut directory = directory
             .with_owners(inventory.owners.clone())

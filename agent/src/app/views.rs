@@ -18,7 +18,7 @@ use super::{
     status_view,
 };
 use crate::{
-    model::{Entity, ModeName, NamespaceMatch, Peer, Peers, Ports, Rule, Workload},
+    model::{EndpointId, Entity, ModeName, NamespaceMatch, Peer, Peers, Ports, Rule, Workload},
     observe::{KernelTotals, LossStage},
     policy::{Explanation, Fence, Query, QueryError, RuleInfo, locked_by},
     reconcile::Presence,
@@ -262,7 +262,8 @@ fn endpoint(applied: &Applied, workload: &Workload) -> EndpointView {
     let presence = applied.presences.get(&workload.id);
     let ifindex = presence.and_then(|it| it.ifindices.first().copied());
     let published = applied.published.as_ref();
-    let info = ifindex.and_then(|index| published.and_then(|p| p.compiled.endpoints.get(&index)));
+    let id = EndpointId::of(workload.id.clone());
+    let info = published.and_then(|it| it.compiled.endpoints.get(&id));
     let isolation = |fence: Option<&Fence>| match fence {
         Some(fence) if fence.isolated => Isolation::Isolated,
         _ => Isolation::Open,

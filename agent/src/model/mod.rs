@@ -6,6 +6,7 @@
 
 pub mod budget;
 pub mod dispute;
+pub mod endpoint;
 pub mod inventory;
 pub mod labels;
 pub mod lockdown;
@@ -24,6 +25,7 @@ pub mod workload;
 
 pub use budget::{DEFAULT_BUDGET, Needs, OverBudget};
 pub use dispute::{Claimant, Confirmation, Dispute};
+pub use endpoint::{Attachment, EndpointId};
 pub use inventory::{
     Change, Inventory, InventoryChanges, InventoryError, InventoryFault, InventoryStore, Item,
 };

@@ -50,11 +50,7 @@ impl World {
         let ids = self.inventory.workloads.keys().cloned();
         (1..)
             .zip(ids)
-            .map(|(ifindex, workload)| LocalEndpoint {
-                ifindex,
-                workload,
-                pickup_until: 0,
-            })
+            .map(|(ifindex, workload)| LocalEndpoint::at(workload, ifindex))
             .collect()
     }
 

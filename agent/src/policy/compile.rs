@@ -35,7 +35,7 @@ use super::{
     workload_kinds::KindNumber,
 };
 use crate::{
-    model::{Inventory, Namespace, NamespaceName, Peer, Workload},
+    model::{EndpointId, Inventory, Namespace, NamespaceName, Peer, Workload},
     ordmap::Map,
     plan::State,
 };
@@ -245,22 +245,19 @@ impl Compiler {
     fn endpoints(
         &mut self,
         inputs: &Inputs<'_>,
-        infos: &BTreeMap<u32, EndpointInfo>,
+        infos: &BTreeMap<EndpointId, EndpointInfo>,
     ) -> Result<BTreeMap<u32, Endpoint>, Exhausted> {
         let mut endpoints = BTreeMap::new();
-        for local in inputs.endpoints {
-            let Some(info) = infos.get(&local.ifindex) else {
-                continue;
-            };
+        for info in infos.values() {
             let (ip4, ip6) = own_addresses(inputs.inventory, &info.workload);
             let endpoint = Endpoint {
-                ifindex: local.ifindex,
+                ifindex: 0,
                 ip6,
                 ip4,
                 identity: info.identity,
                 table: info.table,
                 namespace: slot_of(self.namespace(&info.workload.id.namespace)?),
-                pickup_until: local.pickup_until,
+                pickup_until: 0,
                 mode_override: mode_override(
                     inputs.locked,
                     inputs.inventory,
@@ -269,7 +266,14 @@ impl Compiler {
                 ),
                 reserved: 0,
             };
-            endpoints.insert(local.ifindex, endpoint);
+            for attachment in &info.attachments {
+                let record = Endpoint {
+                    ifindex: attachment.ifindex,
+                    pickup_until: attachment.pickup_until,
+                    ..endpoint
+                };
+                endpoints.insert(attachment.ifindex, record);
+            }
         }
         Ok(endpoints)
     }
@@ -332,10 +336,10 @@ fn lay_out(
     (layouts, rulebook): (&mut Layouts, &Rulebook),
     clock: &Clock,
     numbers: &mut Numbers,
-) -> Result<(BTreeMap<u32, EndpointInfo>, BTreeSet<KindNumber>), Exhausted> {
+) -> Result<(BTreeMap<EndpointId, EndpointInfo>, BTreeSet<KindNumber>), Exhausted> {
     let (mut endpoints, mut kinds) = (BTreeMap::new(), BTreeSet::new());
     for local in inputs.endpoints {
-        let Some(workload) = inputs.inventory.workload(&local.workload) else {
+        let Some(workload) = inputs.inventory.workload(local.id.workload()) else {
             continue;
         };
         let Some(kind) = resolver.kinds.of(workload) else {
@@ -348,9 +352,10 @@ fn lay_out(
         let first = owned.find(|address| inputs.inventory.is_owner(&workload.id, **address));
         let identity = first.and_then(|address| resolver.addresses.get(address));
         endpoints.insert(
-            local.ifindex,
+            local.id.clone(),
             EndpointInfo {
                 workload: Arc::clone(workload),
+                attachments: local.attachments.clone(),
                 identity: identity.copied().unwrap_or(IdentityId::UNKNOWN),
                 table: laid_out.table,
                 spec: laid_out.spec,

@@ -13,8 +13,8 @@ use ringfence_common::{
 use super::{identity::Identity, table::TableSpec};
 use crate::{
     model::{
-        Inventory, Lockdown, NamespaceName, Policy, PolicyId, PolicySet, RuleAction, WallTime,
-        Workload, WorkloadId,
+        Attachment, EndpointId, Inventory, Lockdown, NamespaceName, Policy, PolicyId, PolicySet,
+        RuleAction, WallTime, Workload, WorkloadId,
     },
     ordmap::Map,
     plan::State,
@@ -41,12 +41,25 @@ impl Clock {
 /// A workload attached on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalEndpoint {
-    /// Its host-side interface.
-    pub ifindex: u32,
-    /// The workload.
-    pub workload: WorkloadId,
-    /// Boot-clock second until which older connections are picked up.
-    pub pickup_until: u32,
+    /// Which one.
+    pub id: EndpointId,
+    /// Its host-side interfaces.
+    pub attachments: Vec<Attachment>,
+}
+
+impl LocalEndpoint {
+    /// A workload with one interface, of which no older connections are picked up.
+    #[must_use]
+    pub fn at(workload: WorkloadId, ifindex: u32) -> Self {
+        let attachment = Attachment {
+            ifindex,
+            pickup_until: 0,
+        };
+        Self {
+            id: EndpointId::of(workload),
+            attachments: vec![attachment],
+        }
+    }
 }
 
 /// The mode of each namespace.
@@ -121,6 +134,8 @@ impl RuleInfo {
 pub struct EndpointInfo {
     /// The workload.
     pub workload: Arc<Workload>,
+    /// Its host-side interfaces.
+    pub attachments: Vec<Attachment>,
     /// Its identity (of its first address).
     pub identity: IdentityId,
     /// Its table.
@@ -140,8 +155,8 @@ pub struct Compiled {
     pub identities: Map<IdentityId, Arc<Identity>>,
     /// Every numbered rule.
     pub rules: Map<RuleSlot, RuleInfo>,
-    /// Local endpoints by ifindex.
-    pub endpoints: BTreeMap<u32, EndpointInfo>,
+    /// Local endpoints.
+    pub endpoints: BTreeMap<EndpointId, EndpointInfo>,
     /// The number of classes.
     pub classes: usize,
     /// Boot-clock time of the next change that is due to time alone.

@@ -14,6 +14,7 @@ use super::{
     desired::{Inputs, LocalEndpoint},
     lockdown::mode_override,
 };
+use crate::model::Attachment;
 
 impl Compiler {
     /// The endpoint record of a workload without a policy, and its namespace's mode. `None` for a
@@ -22,8 +23,9 @@ impl Compiler {
         &mut self,
         inputs: &Inputs<'_>,
         local: &LocalEndpoint,
+        attachment: Attachment,
     ) -> Option<(Endpoint, Mode)> {
-        let workload = inputs.inventory.workload(&local.workload)?;
+        let workload = inputs.inventory.workload(local.id.workload())?;
         let name = &workload.id.namespace;
         let (namespace, mode) = match self.namespace(name) {
             Ok(slot) => (slot, inputs.modes.of(name)),
@@ -32,13 +34,13 @@ impl Compiler {
         };
         let (ip4, ip6) = own_addresses(inputs.inventory, workload);
         let endpoint = Endpoint {
-            ifindex: local.ifindex,
+            ifindex: attachment.ifindex,
             ip6,
             ip4,
             identity: IdentityId::UNKNOWN,
             table: TableId::NONE,
             namespace: slot_of(namespace),
-            pickup_until: local.pickup_until,
+            pickup_until: attachment.pickup_until,
             mode_override: mode_override(inputs.locked, inputs.inventory, workload, mode),
             reserved: 0,
         };

@@ -138,11 +138,7 @@ impl Evaluator {
     ) -> Result<Self, Exhausted> {
         let endpoints: Vec<LocalEndpoint> = (1..)
             .zip(inventory.workloads.keys())
-            .map(|(ifindex, id)| LocalEndpoint {
-                ifindex,
-                workload: id.clone(),
-                pickup_until: 0,
-            })
+            .map(|(ifindex, id)| LocalEndpoint::at(id.clone(), ifindex))
             .collect();
         let modes = Modes {
             default: Mode::Enforce,

@@ -4,6 +4,7 @@
 //! `crate::oracle` describes how to run more cases and how to repeat a run.
 
 mod agreement;
+mod attachments;
 mod disputes;
 mod everywhere;
 mod explained;

@@ -10,6 +10,7 @@ mod attachments;
 mod bridging;
 mod entries;
 mod ledger;
+mod local_endpoints;
 mod lockdown;
 mod number_life;
 mod pickup;
@@ -31,7 +32,6 @@ pub use ledger::{Ledger, LedgerError, Recorded};
 use number_life::NumberLife;
 pub use number_life::{QUARANTINE, Walk};
 pub use pickup::PICKUP_WINDOW;
-use pickup::Window;
 pub use room::WithoutRoom;
 use table_mark::FoundMarks;
 use verification::Verification;
@@ -41,9 +41,9 @@ use workload_interfaces::WorkloadInterfaces;
 
 use crate::{
     datapath::{Clocks, Datapath, DatapathError, Refused},
-    model::{Inventory, Lockdown, PolicySet, WallTime, WorkloadId},
+    model::{Inventory, Lockdown, PolicySet, WallTime},
     plan::{self, Action, CapacityError, GRACE, RetireQueue, State},
-    policy::{Clock, Compiled, Compiler, Exhausted, Inputs, LocalEndpoint, Modes},
+    policy::{Clock, Compiled, Compiler, Exhausted, Inputs, Modes},
     source::interfaces::Links,
 };
 
@@ -313,40 +313,6 @@ impl<D: Datapath> Reconciler<D> {
         fits
     }
 
-    /// The endpoints of this node: the workloads whose interface exists and may have a fence.
-    fn local_endpoints(&mut self, desired: &Desired<'_>, boot: u64) -> Vec<LocalEndpoint> {
-        if !self.actual.pickups.contains_key(&pickup::MARK) {
-            let mark = pickup::mark(desired.interfaces);
-            self.record_pickup(pickup::MARK, mark);
-        }
-        let records = &self.actual.endpoints;
-        self.attachments
-            .bind(desired.inventory, desired.interfaces, records);
-        let suitable = self.attachments.suitable(desired.interfaces, records);
-        let endpoint = |(ifindex, workload): (u32, &WorkloadId)| LocalEndpoint {
-            ifindex,
-            workload: workload.clone(),
-            pickup_until: 0,
-        };
-        let mut endpoints: Vec<LocalEndpoint> = suitable.map(endpoint).collect();
-        for endpoint in &mut endpoints {
-            endpoint.pickup_until = match pickup::window(&self.actual, endpoint.ifindex, boot) {
-                Window::Until(deadline) => deadline,
-                // Without a record it could open again.
-                Window::Opens(deadline) if self.record_pickup(endpoint.ifindex, deadline) => {
-                    deadline
-                }
-                Window::Opens(_) => 0,
-            };
-        }
-        endpoints
-    }
-
-    /// Records the end of an interface's pick-up window; false if the kernel refuses.
-    fn record_pickup(&mut self, ifindex: u32, deadline: u32) -> bool {
-        self.write(&[Action::SetPickup(ifindex, deadline)]).is_ok()
-    }
-
     /// Makes writes, and records those that were made.
     fn write(&mut self, actions: &[Action]) -> Result<(), ReconcileError> {
         let outcome = self.datapath.write_all(actions);
@@ -449,22 +415,25 @@ impl<D: Datapath> Reconciler<D> {
         others.retain(|ifindex| !self.fenced.contains(ifindex));
         let mut state = self.actual.clone();
         let mut failure = None;
-        for local in inputs.endpoints {
-            let known = self.actual.endpoints.contains_key(&local.ifindex);
-            if known || others.contains(&local.ifindex) {
+        let attachments = inputs.endpoints.iter();
+        let attachments = attachments.flat_map(|it| it.attachments.iter().map(move |at| (it, *at)));
+        for (local, attachment) in attachments {
+            let ifindex = attachment.ifindex;
+            if self.actual.endpoints.contains_key(&ifindex) || others.contains(&ifindex) {
                 continue;
             }
-            let Some((endpoint, mode)) = self.compiler.without_policy(inputs, local) else {
+            let found = self.compiler.without_policy(inputs, local, attachment);
+            let Some((endpoint, mode)) = found else {
                 continue;
             };
-            if let Err(error) = self.put_without_policy(local.ifindex, endpoint, mode) {
+            if let Err(error) = self.put_without_policy(ifindex, endpoint, mode) {
                 // Without a record its fence has the node's default mode, which may drop.
                 failure = Some(error);
                 if mode == Mode::Observe && endpoint.mode_override == 0 {
                     continue;
                 }
             }
-            state.endpoints.insert(local.ifindex, endpoint);
+            state.endpoints.insert(ifindex, endpoint);
         }
         self.attach_endpoints(&state, desired);
         failure.map_or(Ok(()), Err)

@@ -104,9 +104,9 @@ impl<'a> Comparison<'a> {
 
     fn run(mut self, fence: &mut Fence) -> Result<usize, String> {
         let compiled = self.compiled;
-        for (ifindex, info) in &compiled.endpoints {
+        for info in compiled.endpoints.values() {
             // All test runs use one interface; it is assigned to one endpoint after the other.
-            let endpoint = compiled.state.endpoints[ifindex];
+            let endpoint = compiled.state.endpoints[&info.attachments[0].ifindex];
             fence.write(Action::PutEndpoint(IFINDEX, endpoint));
             for direction in [Direction::Ingress, Direction::Egress] {
                 self.endpoint(fence, &info.workload, direction)?;

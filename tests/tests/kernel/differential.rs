@@ -41,7 +41,7 @@ use crate::fence::Fence;
 use change::Changes;
 use coverage::Coverage;
 use rng::Rng;
-use sequence::{LoadedWorld, Mismatch, Missing, Sequence};
+use sequence::{LoadedWorld, Mismatch, Missing, Sequence, subject_of};
 use traffic::{Scope, Traffic};
 
 /// The environment variable with the number of packets to run, instead of the default.
@@ -181,7 +181,7 @@ fn generate(seed: u64) -> World {
 }
 
 fn sequence(rng: &mut Rng, loaded: &LoadedWorld) -> Sequence {
-    let ifindexes: Vec<u32> = loaded.compiled.endpoints.keys().copied().collect();
+    let ifindexes: Vec<u32> = loaded.compiled.state.endpoints.keys().copied().collect();
     let ifindex = rng.pick(&ifindexes);
     let long_flows = rng.chance(40);
     let mode = match rng.below(20) {
@@ -198,7 +198,7 @@ fn sequence(rng: &mut Rng, loaded: &LoadedWorld) -> Sequence {
         _ => Missing::Nothing,
     };
     let scope = Scope {
-        own: loaded.compiled.endpoints[&ifindex]
+        own: subject_of(loaded.compiled, ifindex)
             .workload
             .addresses
             .clone(),
@@ -277,7 +277,7 @@ fn explain(
         sequence.mode,
         sequence.pickup,
         sequence.missing,
-        loaded.compiled.endpoints[&sequence.ifindex].workload,
+        subject_of(loaded.compiled, sequence.ifindex).workload,
     );
     for (test_frame, change) in sequence.frames.iter().zip(&sequence.changes) {
         if let Some(change) = change {

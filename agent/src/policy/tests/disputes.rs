@@ -68,11 +68,7 @@ fn policies() -> Arc<PolicySet> {
 fn compile(compiler: &mut Compiler, inventory: &Arc<Inventory>) -> Compiled {
     let endpoints: Vec<LocalEndpoint> = (1..)
         .zip(inventory.workloads.values().filter(|it| it.is_endpoint()))
-        .map(|(ifindex, workload)| LocalEndpoint {
-            ifindex,
-            workload: workload.id.clone(),
-            pickup_until: 0,
-        })
+        .map(|(ifindex, workload)| LocalEndpoint::at(workload.id.clone(), ifindex))
         .collect();
     let modes = Modes {
         default: Mode::Enforce,

@@ -99,12 +99,12 @@ fn policy_set(policies: &str) -> Arc<PolicySet> {
 
 /// Which peers the target admits to TCP port 80, by the table that it has in a state.
 fn admitted(state: &State, compiled: &Compiled) -> Vec<bool> {
-    let (ifindex, _) = compiled
+    let info = compiled
         .endpoints
-        .iter()
-        .find(|(_, info)| info.workload.id.name.as_str() == "target")
+        .values()
+        .find(|info| info.workload.id.name.as_str() == "target")
         .unwrap();
-    let table = state.endpoints[ifindex].table;
+    let table = state.endpoints[&info.attachments[0].ifindex].table;
     let rows = Rows::of(state);
     let admits = |peer: IpAddr| {
         let class = kernel::class(state, peer);

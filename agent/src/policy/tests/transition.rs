@@ -139,8 +139,8 @@ fn neutral(world: &World, before: &Compiled, after: &Compiled) -> Result<(), Str
             continue;
         }
         let rows = Rows::of(&state);
-        for ((ifindex, info), old) in before.endpoints.iter().zip(&old) {
-            if state.endpoints[ifindex].table != info.table {
+        for (info, old) in before.endpoints.values().zip(&old) {
+            if state.endpoints[&info.attachments[0].ifindex].table != info.table {
                 continue;
             }
             let now = answers(&state, &rows, info.table, &addresses, &ports, before);

@@ -132,11 +132,8 @@ impl LoadedPrograms {
         let (_, read) = FileSet::load_strict(inventory, policies).map_err(|e| anyhow!("{e:?}"))?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         let endpoint = |(ifindex, name): (u32, &String)| -> Result<LocalEndpoint> {
-            Ok(LocalEndpoint {
-                ifindex,
-                workload: format!("{NAMESPACE}/{name}").parse()?,
-                pickup_until: 0,
-            })
+            let workload = format!("{NAMESPACE}/{name}").parse()?;
+            Ok(LocalEndpoint::at(workload, ifindex))
         };
         let endpoints = (IFINDEX..).zip(names).map(endpoint);
         let endpoints = endpoints.collect::<Result<Vec<_>>>()?;

@@ -13,7 +13,7 @@ use ringfence::{
     model::WallTime,
     oracle::{NOW, Oracle, Pair, World},
     plan::Action as Write,
-    policy::Compiled,
+    policy::{Compiled, EndpointInfo},
 };
 use ringfence_common::{
     SECOND,
@@ -144,6 +144,12 @@ const NO_TABLE: TableId = TableId(u32::MAX - 1);
 /// Called for every frame with the expected outcome.
 pub(super) type Observer<'a> = &'a mut dyn FnMut(Mode, Expected, Outcome);
 
+/// The endpoint whose interface has this index.
+pub(super) fn subject_of(compiled: &Compiled, ifindex: u32) -> &EndpointInfo {
+    let is_on = |info: &&EndpointInfo| info.attachments.iter().any(|it| it.ifindex == ifindex);
+    compiled.endpoints.values().find(is_on).unwrap()
+}
+
 impl<'a> LoadedWorld<'a> {
     /// The world at `age` nanoseconds after [`NOW`]; at [`NOW`] the boot clock read `boot`.
     pub(super) fn new(world: &'a World, compiled: &'a Compiled, (boot, age): (u64, u64)) -> Self {
@@ -260,7 +266,7 @@ impl<'a> LoadedWorld<'a> {
         (protocol, port): (u8, u16),
     ) -> Decision {
         let compiled: &'a Compiled = self.compiled;
-        let workload = &compiled.endpoints[&subject].workload;
+        let workload = &subject_of(compiled, subject).workload;
         let mut pairs = self.pairs.borrow_mut();
         let pair = pairs
             .entry((subject, peer, direction))
@@ -325,7 +331,7 @@ impl<'a> LoadedWorld<'a> {
         (present, mut endpoint): (&Present, Endpoint),
         observer: Observer,
     ) -> Result<(), Mismatch> {
-        let own = &self.compiled.endpoints[&sequence.ifindex]
+        let own = &subject_of(self.compiled, sequence.ifindex)
             .workload
             .addresses;
         let mut expectation = Expectation::new(Context {

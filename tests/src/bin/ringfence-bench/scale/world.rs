@@ -81,11 +81,7 @@ impl World {
         .map_err(|errors| anyhow!("{errors:?}"))?;
         let endpoints = (1..)
             .zip(inventory.workloads.values().filter(|w| w.is_endpoint()))
-            .map(|(ifindex, workload)| LocalEndpoint {
-                ifindex,
-                workload: workload.id.clone(),
-                pickup_until: 0,
-            });
+            .map(|(ifindex, workload)| LocalEndpoint::at(workload.id.clone(), ifindex));
         let policies = (0..POLICIES).map(|number| policy(number, Edit::None));
         let policies = PolicySet::build(policies.collect::<Result<Vec<_>>>()?)
             .map_err(|errors| anyhow!("{errors:?}"))?;
@@ -103,7 +99,7 @@ impl World {
             let name = namespace(number);
             self.endpoints
                 .iter()
-                .any(|endpoint| endpoint.workload.namespace.as_str() == name)
+                .any(|endpoint| endpoint.id.workload().namespace.as_str() == name)
         };
         (CLUSTER_POLICIES..POLICIES)
             .find(|number| number / NAMESPACES == 1 && has_endpoint(*number) == local)
