@@ -103,11 +103,18 @@ pub fn check_namespaces(
     inventory: &Inventory,
 ) -> Result<(), Vec<UnknownNamespace>> {
     let mut errors = Vec::new();
+    // Policies are in the order of their namespaces, so that each is looked up once.
+    let mut last: Option<&NamespaceName> = None;
     for (id, policy) in &policies.policies {
         let Scope::Namespace(namespace) = &policy.scope else {
             continue;
         };
-        if !inventory.namespaces.contains_key(namespace) {
+        if last == Some(namespace) {
+            continue;
+        }
+        if inventory.namespaces.contains_key(namespace) {
+            last = Some(namespace);
+        } else {
             errors.push(UnknownNamespace {
                 policy: id.clone(),
                 namespace: namespace.clone(),
