@@ -81,16 +81,23 @@ reasons! {
     Redirect = 25, "redirect";
     /// A router advertisement from a workload.
     RouterAdvertisement = 26, "router-advertisement";
-    /// Neighbour discovery for an address the workload does not own.
+    /// Neighbour discovery for an address the workload does not own, or to where it has no use.
     NeighbourSpoof = 27, "neighbour-spoof";
     /// ARP for an address the workload does not own.
     ArpSpoof = 28, "arp-spoof";
-    /// An ARP packet that is not Ethernet over IPv4.
+    /// An ARP packet that is not Ethernet over IPv4, or one with more than its padding.
     ArpHeader = 29, "arp-header";
     /// The fragment table could not record a first fragment.
     FragmentTableFull = 30, "fragment-table-full";
     /// A stand-in for a program that moves to the head of its hook has none to call.
     NoProgram = 31, "no-program";
+    /// A discovery message with more than its type has: extension headers, unknown or repeated options,
+    /// reserved bits, a hop limit or router alert that it must not lack, trailing bytes.
+    DiscoveryHeader = 32, "discovery-header";
+    /// A multicast listener query from a workload.
+    ListenerQuery = 33, "listener-query";
+    /// More discovery messages and ARP packets from a workload than its rate allows.
+    DiscoveryRate = 34, "discovery-rate";
 }
 
 #[cfg(test)]

@@ -48,6 +48,15 @@ pub const CT_USAGE: &str = "CT_USAGE";
 pub const CT_USAGE_SWEEP: &str = "CT_USAGE_SWEEP";
 /// Array: [`crate::ids::EndpointNumber`] → [`crate::reject::RejectLimit`].
 pub const REJECT_LIMITS: &str = "REJECT_LIMITS";
+/// Array: [`crate::ids::EndpointNumber`] → tick-clock time up to which the endpoint's discovery
+/// messages are charged ([`crate::quota::charge_discovery`]).
+pub const DISCOVERY_LIMITS: &str = "DISCOVERY_LIMITS";
+/// LRU hash: [`crate::packet::neighbour::Solicitor`] → tick-clock time of its last neighbour solicitation.
+pub const SOLICITORS: &str = "SOLICITORS";
+/// Array: [`crate::ids::EndpointNumber`] → [`crate::packet::dhcp::DhcpRequest`].
+pub const DHCP_REQUESTS: &str = "DHCP_REQUESTS";
+/// Hash: [`crate::net::Ip6`] of an endpoint of this node → its ifindex. An index of [`ENDPOINTS`].
+pub const OWN_ADDRESSES6: &str = "OWN_ADDRESSES6";
 /// Hash: ifindex → boot-clock second at which the interface's pick-up window ends. Only the agent
 /// reads and writes it; key 0 holds the first interface index that did not stand before
 /// the agent's first start.
@@ -81,7 +90,7 @@ pub const LOADED_PROGRAMS: &str = "LOADED_PROGRAMS";
 pub const STAND_IN_FOR: &str = "STAND_IN_FOR";
 
 /// Every map of the object, except those that the compiler adds.
-pub const ALL: [&str; 32] = [
+pub const ALL: [&str; 36] = [
     ENDPOINT_SLOTS,
     ENDPOINTS,
     NAMESPACE_MODE,
@@ -103,6 +112,10 @@ pub const ALL: [&str; 32] = [
     CT_USAGE,
     CT_USAGE_SWEEP,
     REJECT_LIMITS,
+    DISCOVERY_LIMITS,
+    SOLICITORS,
+    DHCP_REQUESTS,
+    OWN_ADDRESSES6,
     PICKUP,
     FRAG4,
     FRAG6,

@@ -86,6 +86,23 @@ impl Ip6 {
     pub const DHCP_SERVERS: Self =
         Self::from_wire([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2]);
 
+    /// ff02::1, the nodes of the link (RFC 4291 §2.7.1).
+    pub const ALL_NODES: Self =
+        Self::from_wire([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    /// ff02::2, its routers.
+    pub const ALL_ROUTERS: Self =
+        Self::from_wire([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+
+    /// The group of the nodes with addresses that end as this one (RFC 4291 §2.7.1).
+    #[must_use]
+    #[inline(always)]
+    pub const fn solicited_node(self) -> Self {
+        Self {
+            first: 0xff02_0000_0000_0000_u64.to_be(),
+            last: (0x0000_0001_ff00_0000 | u64::from_be(self.last) & 0xff_ffff).to_be(),
+        }
+    }
+
     /// From wire bytes.
     #[must_use]
     #[inline(always)]

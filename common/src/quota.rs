@@ -16,6 +16,10 @@ pub const ASSURED_PER_UNREPLIED: u32 = 4;
 pub const AGGREGATE_BURST: u64 = 1024;
 /// Deny aggregates with peer and port of one endpoint per second, in the long run.
 pub const AGGREGATES_PER_SECOND: u64 = 128;
+/// Discovery messages and ARP packets that a workload may send in a burst.
+pub const DISCOVERY_BURST: u64 = 1024;
+/// Discovery messages and ARP packets that a workload may send per second, in the long run.
+pub const DISCOVERIES_PER_SECOND: u64 = 128;
 
 /// Sets of an unreplied table for a capacity of the assured maps: a power of two, at least 16.
 #[must_use]
@@ -113,12 +117,28 @@ pub const fn is_over(counted: u64, excess: u64, limit: u32) -> bool {
 #[inline(always)]
 #[must_use]
 pub const fn charge_aggregate(until: u64, now: u64) -> Option<u64> {
-    const COST: u64 = SECOND / AGGREGATES_PER_SECOND;
+    charge(until, now, AGGREGATES_PER_SECOND, AGGREGATE_BURST)
+}
+
+/// The same for one more discovery message or ARP packet of a workload, and its value of
+/// `DISCOVERY_LIMITS`. A neighbour is asked for again every 15 seconds at most, so the rate is that
+/// of 1,900 neighbours.
+#[inline(always)]
+#[must_use]
+pub const fn charge_discovery(until: u64, now: u64) -> Option<u64> {
+    charge(until, now, DISCOVERIES_PER_SECOND, DISCOVERY_BURST)
+}
+
+/// How far one more event moves the tick-clock time up to which an account is charged; `None` if it is
+/// not allowed.
+#[inline(always)]
+const fn charge(until: u64, now: u64, per_second: u64, burst: u64) -> Option<u64> {
+    let cost = SECOND / per_second;
     let from = if until > now { until } else { now };
-    if from + COST > now + AGGREGATE_BURST * COST {
+    if from + cost > now + burst * cost {
         return None;
     }
-    Some(from + COST - until)
+    Some(from + cost - until)
 }
 
 #[cfg(test)]

@@ -37,11 +37,13 @@ pub enum Counter {
     FlowsNotStored = 138,
     /// Looked-up records that were given to another key while they were read.
     RecordsRecycled = 139,
+    /// Discovery messages and ARP packets from workloads that passed.
+    DiscoveryPassed = 140,
 }
 
 impl Counter {
     /// Every counter with its name.
-    pub const ALL: [(Self, &'static str); 12] = [
+    pub const ALL: [(Self, &'static str); 13] = [
         (Self::EventsLost, "events-lost"),
         (Self::DeniesWritten, "denies-written"),
         (Self::FlowsAllowed, "flows-allowed"),
@@ -54,6 +56,7 @@ impl Counter {
         (Self::FlowsRecycled, "flows-recycled"),
         (Self::FlowsNotStored, "flows-not-stored"),
         (Self::RecordsRecycled, "records-recycled"),
+        (Self::DiscoveryPassed, "discovery-passed"),
     ];
 }
 

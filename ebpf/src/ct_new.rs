@@ -38,7 +38,8 @@ pub fn evaluate_opening<A: Family>(context: &Context, flow: &FlowPacket<A>, entr
         entry.flags |= flags::HOST_INGRESS;
         return allow(entry, RuleSlot::HOST_INGRESS, IdentityId::HOST);
     }
-    if flow.peer().owned_by(context.endpoint) {
+    // What a workload sends to itself never leaves it. On a shared link such a packet reaches others.
+    if !flow.from_workload && flow.peer().owned_by(context.endpoint) {
         return allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
     }
     let forward = (flow.direction(), flow.packet.destination_port);

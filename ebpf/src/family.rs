@@ -17,9 +17,7 @@ use ringfence_common::{
     ipcache::{IpcacheEntry, IpcacheKey},
     net::{Ip4, Ip6, Port},
     packet::{
-        Packet, Parse,
-        neighbour::{Announce, OwnSource},
-        reject::Reject,
+        Packet, Parse, dhcp::Dhcp, neighbour::Redirects, own_source::OwnSource, reject::Reject,
     },
 };
 
@@ -32,7 +30,7 @@ const ONLY_NEW: u64 = BPF_NOEXIST as u64;
 const ONLY_EXISTING: u64 = BPF_EXIST as u64;
 
 /// An IP version and its maps.
-pub trait Family: Parse + Announce + OwnSource + Reject + IpcacheKey + 'static {
+pub trait Family: Parse + Redirects + Dhcp + OwnSource + Reject + IpcacheKey + 'static {
     /// 4 or 6.
     const VERSION: u8;
     type CtKey: PlacedKey + Copy + 'static;

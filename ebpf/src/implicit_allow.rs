@@ -1,8 +1,8 @@
 //! Entries that were allowed without a rule: host ingress, and flows with an own address.
 //!
 //! Invariants: such an entry covers a packet only while its reason holds. A host flow covers
-//! packets from the host and their replies. A flow with an own address is covered while the address
-//! belongs to the workload. Table and epoch do not express this, so it is checked for every packet
+//! packets from the host and their replies. Of a flow with an own address, what arrives is covered while the
+//! address belongs to the workload. Table and epoch do not express this, so it is checked for every packet
 //! of such a flow. Which packets open one is decided in [`crate::ct_new`].
 
 use ringfence_common::{conntrack::CtEntry, ids::RuleSlot};
@@ -19,7 +19,8 @@ pub enum EntryUse {
     /// now. Table and epoch may be unchanged.
     Stale,
     /// A host flow, and this packet comes from elsewhere: the implicit allow for the host does not
-    /// extend to other senders that use the host's address.
+    /// extend to other senders that use the host's address. Or a flow that arrived from an own address,
+    /// and the workload sends this packet, which on a shared link may reach others.
     OtherSender,
 }
 
@@ -28,11 +29,12 @@ pub enum EntryUse {
 #[inline(never)]
 fn check_implicit<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &CtEntry) -> EntryUse {
     if entry.rule() == RuleSlot::OWN_ADDRESS {
-        let own = flow.peer().owned_by(context.endpoint);
-        return if own {
-            EntryUse::Usable
-        } else {
+        return if !flow.peer().owned_by(context.endpoint) {
             EntryUse::Stale
+        } else if flow.from_workload {
+            EntryUse::OtherSender
+        } else {
+            EntryUse::Usable
         };
     }
     let foreign = !flow.from_workload && context.ingress_ifindex != 0;

@@ -37,6 +37,8 @@ mod ct_store;
 mod ct_unreplied;
 mod ct_usage;
 mod current_packet;
+mod dhcp;
+mod discovery;
 mod established;
 mod events;
 mod family;

@@ -24,7 +24,7 @@ use ringfence_common::{
         unreplied::{CtSet4, CtSet6},
     },
     deny_aggregate::{DenyCount, DenyKey},
-    endpoint::{Endpoint, POSITIONS, PROBES, RECORDS, RecordSlot, position},
+    endpoint::{Endpoint, MAX_IP6, POSITIONS, PROBES, RECORDS, RecordSlot, position},
     event::FlowEvent,
     fragment::{FragmentKey4, FragmentKey6, FragmentPorts},
     ids::{ClassId, EndpointNumber, IdentityId, NamespaceSlot},
@@ -35,6 +35,10 @@ use ringfence_common::{
         RULES, RuleHit, UNREPLIED_SETS,
     },
     net::{Ip4, Ip6},
+    packet::{
+        dhcp::DhcpRequest,
+        neighbour::{SOLICITORS_CAPACITY, Solicitor},
+    },
     policy::{PolicyKey, PolicyRow, PolicyTable},
     quota::{Excess, Share, Usage},
     reject::{REJECTS_CAPACITY, RejectKey, RejectLimit},
@@ -49,6 +53,16 @@ use crate::{
     reject::RejectBuffer,
 };
 
+#[map]
+pub static DISCOVERY_LIMITS: Array<u64> = Array::with_max_entries(ENDPOINTS_CAPACITY + 1, 0);
+#[map]
+pub static DHCP_REQUESTS: Array<DhcpRequest> = Array::with_max_entries(ENDPOINTS_CAPACITY + 1, 0);
+#[map]
+pub static SOLICITORS: LruHashMap<Solicitor, u64> =
+    LruHashMap::with_max_entries(SOLICITORS_CAPACITY, 0);
+#[map]
+pub static OWN_ADDRESSES6: HashMap<Ip6, u32> =
+    HashMap::with_max_entries(ENDPOINTS_CAPACITY * MAX_IP6 as u32, BPF_F_NO_PREALLOC);
 #[map]
 static ENDPOINT_SLOTS: Array<u32> = Array::with_max_entries(POSITIONS, 0);
 #[map]

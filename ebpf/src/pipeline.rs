@@ -18,10 +18,7 @@ use ringfence_common::{
     ids::{IdentityId, NamespaceSlot, TableId},
     mode::{Action, Mode, Verdict},
     net::{Address, Ip4, Ip6},
-    packet::{
-        Kind, Packet, TcpFlags, arp, ethertype,
-        neighbour::{is_dhcp4, is_dhcp6},
-    },
+    packet::{Kind, Packet, TcpFlags, arp, ethertype},
     stats::Counter,
 };
 
@@ -29,6 +26,7 @@ use crate::{
     conntrack::{decide, is_allowed},
     context::Context,
     current_packet::FlowPacket,
+    dhcp, discovery,
     established::{Established, look_up},
     events,
     family::Family,
@@ -74,6 +72,7 @@ pub fn run<const FROM: bool>(ctx: &TcContext) -> i32 {
         Step::Drop => false,
         Step::Track4 => decide::<Ip4>() == Action::Pass,
         Step::Track6 => decide::<Ip6>() == Action::Pass,
+        Step::Discover => decide_discovery::<FROM>(ctx) == Action::Pass,
     };
     if passes {
         return TC_ACT_UNSPEC;
@@ -108,6 +107,8 @@ enum Step {
     Track4,
     /// or of IPv6.
     Track6,
+    /// The current packet is discovery.
+    Discover,
 }
 
 impl From<Action> for Step {
@@ -135,12 +136,8 @@ fn filter_frame<const FROM: bool>(ctx: &TcContext) -> Step {
         return deny_frame::<FROM>(&context, DropReason::Vlan, 0).into();
     }
     match skb.ethertype() {
-        ethertype::IPV4 => {
-            filter_ip::<Ip4, FROM>(&skb, &mut context, is_dhcp4).map_or(Step::Track4, Step::from)
-        }
-        ethertype::IPV6 => {
-            filter_ip::<Ip6, FROM>(&skb, &mut context, is_dhcp6).map_or(Step::Track6, Step::from)
-        }
+        ethertype::IPV4 => filter_ip::<Ip4, FROM>(&skb, &mut context).unwrap_or(Step::Track4),
+        ethertype::IPV6 => filter_ip::<Ip6, FROM>(&skb, &mut context).unwrap_or(Step::Track6),
         other => filter_link::<FROM>(&skb, &context, other).into(),
     }
 }
@@ -150,12 +147,14 @@ fn filter_frame<const FROM: bool>(ctx: &TcContext) -> Step {
 fn filter_link<const FROM: bool>(skb: &Skb, context: &Context, ethertype: u16) -> Action {
     match ethertype {
         ethertype::ARP => {
-            if FROM && let Err(reason) = arp::may_send(skb, context.endpoint) {
-                deny_frame::<FROM>(context, reason, 0)
-            } else if context.mode == Mode::Lockdown {
-                deny_frame::<FROM>(context, DropReason::Lockdown, 0)
+            let checked = if FROM {
+                arp::may_send(skb, context.endpoint)
             } else {
-                Action::Pass
+                arp::may_arrive(skb)
+            };
+            match checked.and_then(|()| discovery::admit::<FROM>(context)) {
+                Ok(()) => Action::Pass,
+                Err(reason) => deny_frame::<FROM>(context, reason, 0),
             }
         }
         ethertype::VLAN | ethertype::QINQ => deny_frame::<FROM>(context, DropReason::Vlan, 0),
@@ -170,52 +169,56 @@ fn parse_quoted<A: Family>(skb: &Skb, at: u32, quoted: &mut Packet<A>) -> Result
 
 /// An IP packet; `None` if it belongs to a flow, which conntrack decides about.
 #[inline(always)]
-fn filter_ip<A: Family, const FROM: bool>(
-    skb: &Skb,
-    context: &mut Context,
-    is_dhcp: fn(&Packet<A>) -> bool,
-) -> Option<Action> {
+fn filter_ip<A: Family, const FROM: bool>(skb: &Skb, context: &mut Context) -> Option<Step> {
     let Some(current) = A::scratch_packet() else {
-        return Some(deny_frame::<FROM>(
-            context,
-            DropReason::ConntrackFull,
-            A::VERSION,
-        ));
+        let denied = deny_frame::<FROM>(context, DropReason::ConntrackFull, A::VERSION);
+        return Some(denied.into());
     };
     current.packet = Packet::unknown();
     if let Err(reason) = A::parse(skb, &mut current.packet) {
-        return Some(deny_frame::<FROM>(context, reason, A::VERSION));
+        return Some(deny_frame::<FROM>(context, reason, A::VERSION).into());
     }
     let packet = &mut current.packet;
     if !FROM && matches!(packet.kind, Kind::FirstFragment | Kind::LaterFragment) {
         context.note_fragment(skb);
     }
-    if let Err(reason) = check_source::<A, FROM>(skb, context, packet) {
-        return Some(deny_packet::<A, FROM>(context, packet, reason));
+    if let Err(reason) = check_source::<A, FROM>(context, packet) {
+        return Some(deny_packet::<A, FROM>(context, packet, reason).into());
     }
-    if packet.kind == Kind::Discovery || (FROM && is_dhcp(packet)) {
-        return Some(pass_stateless::<A, FROM>(context, packet));
+    if packet.kind == Kind::Discovery {
+        return Some(Step::Discover);
+    }
+    if FROM && A::is_request(packet) {
+        dhcp::note::<A>(skb);
+        return Some(match discovery::admit::<FROM>(context) {
+            Ok(()) => Step::Pass,
+            Err(reason) => deny_packet::<A, FROM>(context, packet, reason).into(),
+        });
     }
     if (packet.kind == Kind::Error || packet.tcp.has(TcpFlags::RST))
         && rejects_in_flight(context.now)
         && is_sent_reject(skb.raw(), u32::from(FROM)) != 0
     {
-        return Some(pass_stateless::<A, FROM>(context, packet));
+        return Some(pass_stateless::<A, FROM>(context, packet).into());
     }
     if packet.kind == Kind::Error {
-        return Some(match check_icmp_error::<A, FROM>(skb, context, packet) {
-            Ok(()) => pass_stateless::<A, FROM>(context, packet),
-            Err(reason) => deny_packet::<A, FROM>(context, packet, reason),
+        let checked = check_icmp_error::<A, FROM>(skb, context, packet);
+        return Some(match checked {
+            Ok(()) => pass_stateless::<A, FROM>(context, packet).into(),
+            Err(reason) => deny_packet::<A, FROM>(context, packet, reason).into(),
         });
     }
     if packet.kind != Kind::Flow
         && let Err(reason) = track_fragment::<A>(context, FROM, packet)
     {
-        return Some(deny_packet::<A, FROM>(context, packet, reason));
+        return Some(deny_packet::<A, FROM>(context, packet, reason).into());
     }
     let found = look_up::<A, FROM>(context, packet);
     if found == Established::Passes {
-        return Some(Action::Pass);
+        return Some(Step::Pass);
+    }
+    if !FROM && A::may_answer(packet) && dhcp::is_answer::<A>(skb) {
+        return Some(pass_stateless::<A, FROM>(context, packet).into());
     }
     current.keep(context, FROM, found != Established::None);
     None
@@ -226,7 +229,6 @@ fn filter_ip<A: Family, const FROM: bool>(
 /// socket of this host.
 #[inline(always)]
 fn check_source<A: Family, const FROM: bool>(
-    skb: &Skb,
     context: &Context,
     packet: &Packet<A>,
 ) -> Result<(), DropReason> {
@@ -236,14 +238,32 @@ fn check_source<A: Family, const FROM: bool>(
         if !own {
             return Err(DropReason::SpoofedSource);
         }
-        return A::may_announce(skb, packet, endpoint);
+        return A::may_redirect(packet);
     }
     let came_from_elsewhere =
         context.ingress_ifindex != 0 && context.ingress_ifindex != context.ifindex;
     if came_from_elsewhere && packet.source.owned_by(endpoint) {
         return Err(DropReason::SpoofedSource);
     }
-    A::may_arrive(packet)
+    Ok(())
+}
+
+/// A discovery message, whose source is allowed. A function of its own, for the stack that it needs.
+#[inline(never)]
+fn decide_discovery<const FROM: bool>(ctx: &TcContext) -> Action {
+    let skb = Skb::of(ctx);
+    let ifindex = skb.ifindex();
+    let unknown = (RecordSlot::default(), &UNKNOWN_ENDPOINT);
+    let found = maps::endpoint(ifindex).unwrap_or(unknown);
+    let context = Context::new(&skb, ifindex, found);
+    let Some(current) = maps::scratch_packet6() else {
+        return deny_frame::<FROM>(&context, DropReason::ConntrackFull, Ip6::VERSION);
+    };
+    let checked = discovery::check::<FROM>(&skb);
+    match checked.and_then(|()| discovery::admit::<FROM>(&context)) {
+        Ok(()) => Action::Pass,
+        Err(reason) => deny_packet::<Ip6, FROM>(&context, &current.packet, reason),
+    }
 }
 
 /// Passes a packet that belongs to no flow of its own, except under lockdown.

@@ -14,8 +14,8 @@ use ringfence_common::endpoint::Endpoint;
 use ringfence_common::fragment::{FragmentKey4, FragmentKey6, FragmentPorts};
 use ringfence_common::ipcache::IpcacheEntry;
 use ringfence_common::maps::{
-    CT_UNREPLIED4, CT_UNREPLIED6, CT_USAGE, CT_USAGE_SWEEP, CT4, CT6, ENDPOINTS, FRAG4, FRAG6,
-    IPCACHE4, NAMESPACE_MODE, PICKUP,
+    CT_UNREPLIED4, CT_UNREPLIED6, CT_USAGE, CT_USAGE_SWEEP, CT4, CT6, DISCOVERY_LIMITS, ENDPOINTS,
+    FRAG4, FRAG6, IPCACHE4, NAMESPACE_MODE, PICKUP,
 };
 use ringfence_common::mode::Mode;
 use ringfence_common::net::Ip4;
@@ -23,13 +23,14 @@ use ringfence_common::quota::{Excess, Usage};
 
 use crate::agent::Agent;
 
-/// Deletes all conntrack entries, fragments and usage accounts, as after a long idle time. `bpffs` is
+/// Deletes all conntrack entries, fragments, usage accounts and discovery charges, as after a long idle time. `bpffs` is
 /// the agent's directory there.
 pub fn forget_flows(bpffs: &Path) -> Result<()> {
     empty::<CtKey4, CtEntry>(bpffs, CT4)?;
     empty::<CtKey6, CtEntry>(bpffs, CT6)?;
     empty::<FragmentKey4, FragmentPorts>(bpffs, FRAG4)?;
     empty::<FragmentKey6, FragmentPorts>(bpffs, FRAG6)?;
+    clear::<u64>(bpffs, DISCOVERY_LIMITS)?;
     forget_unreplied(bpffs)
 }
 

@@ -198,6 +198,7 @@ impl Health for SharedState {
                 ("not-stored", counters.flows_not_stored),
             ],
             records_recycled: counters.records_recycled,
+            discovery_passed: counters.discovery_passed,
             maps: self.map_sizes(),
         });
         self.metrics.set_state(sizes(&self.shown()));

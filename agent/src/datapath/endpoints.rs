@@ -18,6 +18,7 @@ use ringfence_common::{
 use super::{
     DatapathError,
     maps::{failed, open},
+    own_addresses::OwnAddresses,
     pins::Pins,
     rcu,
 };
@@ -36,6 +37,7 @@ pub(super) struct Endpoints {
     usage: Array<MapData, Usage>,
     sweep: Array<MapData, Excess>,
     share: Array<MapData, Share>,
+    addresses: OwnAddresses,
     conntrack_capacity: u32,
     places: BTreeMap<u32, Place>,
     numbers: BTreeSet<EndpointNumber>,
@@ -58,6 +60,7 @@ impl Endpoints {
             usage: open(pins, names::CT_USAGE)?,
             sweep: open(pins, names::CT_USAGE_SWEEP)?,
             share: open(pins, names::CT_SHARE)?,
+            addresses: OwnAddresses::open(pins)?,
             conntrack_capacity,
             places: BTreeMap::new(),
             numbers: BTreeSet::new(),
@@ -66,6 +69,8 @@ impl Endpoints {
             former: BTreeSet::new(),
         };
         endpoints.adopt()?;
+        let records = endpoints.read()?;
+        endpoints.addresses.adopt(&records)?;
         endpoints.set_share()?;
         Ok(endpoints)
     }
@@ -161,13 +166,15 @@ impl Endpoints {
         self.records
             .set(place.slot.0, record, 0)
             .map_err(failed(names::ENDPOINTS, "write a record"))?;
+        self.addresses.add(ifindex, &record)?;
         self.set_slot(place.position, place.slot)?;
         self.numbers.insert(place.slot.number());
         self.former.remove(&ifindex);
         match self.places.insert(ifindex, place) {
             Some(before) => {
                 self.retired.insert(before.slot);
-                Ok(())
+                let before = self.record(before.slot)?;
+                self.addresses.remove(&before)
             }
             None => self.set_share(),
         }
@@ -183,6 +190,8 @@ impl Endpoints {
         self.former.insert(ifindex);
         self.numbers.remove(&place.slot.number());
         self.retired.insert(place.slot);
+        let before = self.record(place.slot)?;
+        self.addresses.remove(&before)?;
         self.give_up_entries(place.slot.number())?;
         self.set_share()
     }

@@ -3,7 +3,11 @@
 //! Invariant: a pinned map with another capacity is refused, never resized silently.
 
 use aya::maps::MapInfo;
-use ringfence_common::{endpoint::RECORDS, maps as names, quota::unreplied_sets};
+use ringfence_common::{
+    endpoint::{MAX_IP6, RECORDS},
+    maps as names,
+    quota::unreplied_sets,
+};
 
 use super::{DatapathError, LoadOptions, pins::Pins};
 
@@ -21,6 +25,9 @@ pub(super) fn check_pinned(pins: &Pins, options: &LoadOptions) -> Result<(), Dat
     Ok(())
 }
 
+#[allow(clippy::cast_possible_truncation, reason = "two")]
+const ADDRESSES: u32 = MAX_IP6 as u32;
+
 /// The capacity of every map whose capacity an index type does not fix.
 pub(super) fn capacities(options: &LoadOptions) -> Vec<(&'static str, u32)> {
     let sets = unreplied_sets(capacity_of(names::CT4, options));
@@ -32,6 +39,9 @@ pub(super) fn capacities(options: &LoadOptions) -> Vec<(&'static str, u32)> {
         (names::CT_USAGE, endpoints),
         (names::CT_USAGE_SWEEP, endpoints),
         (names::REJECT_LIMITS, endpoints),
+        (names::DISCOVERY_LIMITS, endpoints),
+        (names::DHCP_REQUESTS, endpoints),
+        (names::OWN_ADDRESSES6, (endpoints - 1) * ADDRESSES),
         (names::PICKUP, endpoints),
     ];
     let own_size = |map: &&(&str, u32)| map.0 != names::ENDPOINTS;

@@ -26,6 +26,7 @@ mod link_queue;
 mod map_sizes;
 mod maps;
 mod migration;
+mod own_addresses;
 mod pins;
 mod preflight;
 mod privileges;

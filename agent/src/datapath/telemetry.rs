@@ -48,6 +48,8 @@ pub struct Counters {
     pub flows_not_stored: u64,
     /// Looked-up records that were given to another key while they were read.
     pub records_recycled: u64,
+    /// Discovery messages and ARP packets of workloads that passed.
+    pub discovery_passed: u64,
 }
 
 /// How denied packets are reported, whether they were dropped or passed. The three numbers add up
@@ -148,6 +150,7 @@ impl Readings {
             flows_recycled: self.counter(Counter::FlowsRecycled as u32)?,
             flows_not_stored: self.counter(Counter::FlowsNotStored as u32)?,
             records_recycled: self.counter(Counter::RecordsRecycled as u32)?,
+            discovery_passed: self.counter(Counter::DiscoveryPassed as u32)?,
         })
     }
 

@@ -38,8 +38,11 @@ pub(super) fn of(record: &FlowRecord, reason: DropReason) -> (u32, &'static str)
         DropReason::IcmpErrorUnmatched | DropReason::ReplyForgotten => {
             (163, "UNKNOWN_CONNECTION_TRACKING_STATE")
         }
-        DropReason::Redirect | DropReason::RouterAdvertisement | DropReason::NeighbourSpoof => {
-            (176, "FORBIDDEN_ICMPV6_MESSAGE")
-        }
+        DropReason::Redirect
+        | DropReason::RouterAdvertisement
+        | DropReason::NeighbourSpoof
+        | DropReason::DiscoveryHeader
+        | DropReason::ListenerQuery => (176, "FORBIDDEN_ICMPV6_MESSAGE"),
+        DropReason::DiscoveryRate => (198, "DROP_RATE_LIMITED"),
     }
 }

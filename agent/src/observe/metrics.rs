@@ -37,6 +37,8 @@ pub struct KernelTotals {
     pub forgotten: [(&'static str, u64); 2],
     /// Looked-up records that were given to another key while they were read.
     pub records_recycled: u64,
+    /// Discovery messages and ARP packets of workloads that passed.
+    pub discovery_passed: u64,
     /// Entries and capacity of maps, by name.
     pub maps: Vec<(&'static str, u64, u64)>,
 }

@@ -375,8 +375,8 @@ pub(super) fn slot_of(slot: NamespaceSlot) -> u16 {
 ///
 /// As the source of a packet, an address of another would be taken for the other. One without an owner is
 /// left to a workload that has no other of its family, so that it is not locked down: all others know it as
-/// unknown. A workload that has another would go around its policy with it, because traffic to an own
-/// address needs no rule.
+/// unknown. A workload that has another does without: what its policy says of unknown addresses then
+/// holds for this one, too.
 pub(crate) fn own_addresses(
     inventory: &Inventory,
     workload: &Workload,

@@ -11,12 +11,6 @@ use crate::net::Ip6;
 
 /// Offset of the frame's source hardware address.
 const SOURCE: u32 = ETHERNET - 8;
-/// Bytes of a neighbour solicitation or advertisement before its options (RFC 4861 §4.3, §4.4).
-const HEAD: u32 = 24;
-/// Bytes of a link-layer address option over Ethernet (RFC 4861 §4.6.1).
-const OPTION: u32 = 8;
-const WITH_OPTION: u32 = HEAD + OPTION;
-
 /// The hardware address from which a link-local address is derived, if it has that form.
 #[inline(always)]
 #[must_use]
@@ -30,29 +24,17 @@ pub(super) const fn hardware_address(address: Ip6) -> Option<[u8; 6]> {
     Some([a ^ 2, b, c, d, e, f])
 }
 
-/// Whether a solicitation or advertisement at `message`, which ends at `end`, may be sent for a
-/// link-local address.
+/// Whether a message may be sent for a link-local address: one that is derived from the frame's source
+/// hardware address, and to which the message binds no other (`bound`).
 #[inline(always)]
-pub(super) fn may_claim<F: Frame>(frame: &F, address: Ip6, message: u32, end: u32) -> bool {
+pub(super) fn may_claim<F: Frame>(frame: &F, address: Ip6, bound: Option<[u8; 6]>) -> bool {
     let Some(hardware_address) = hardware_address(address) else {
         return false;
     };
     let mut hardware = [0u8; 6];
-    if !frame.load(SOURCE, &mut hardware) || hardware != hardware_address {
-        return false;
-    }
-    match end - message {
-        HEAD => true,
-        WITH_OPTION => {
-            let mut option = [0u8; OPTION as usize];
-            if !frame.load(message + HEAD, &mut option) {
-                return false;
-            }
-            let [kind, units, a, b, c, d, e, f] = option;
-            matches!(kind, 1 | 2) && units == 1 && [a, b, c, d, e, f] == hardware_address
-        }
-        _ => false,
-    }
+    frame.load(SOURCE, &mut hardware)
+        && hardware == hardware_address
+        && bound.is_none_or(|bound| bound == hardware_address)
 }
 
 #[cfg(test)]

@@ -10,10 +10,14 @@ use crate::{
 };
 
 pub mod arp;
+pub mod dhcp;
+mod discovery;
 mod ipv4;
 mod ipv6;
 mod link_local;
+mod listener;
 pub mod neighbour;
+pub mod own_source;
 pub mod reject;
 mod transport;
 

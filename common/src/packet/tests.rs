@@ -2,10 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{
-    neighbour::{Announce, OwnSource},
-    *,
-};
+use super::{neighbour::may_announce, own_source::OwnSource, *};
 use crate::{
     endpoint::Endpoint,
     net::{Address, Ip4, Ip6},
@@ -351,9 +348,15 @@ fn owner() -> Endpoint {
 #[test]
 fn a_workload_advertises_its_own_addresses_only() {
     let announce = |kind: u8, target: [u8; 16]| {
-        let bytes = Bytes(ipv6(58, &icmp(kind, 0, &target)));
+        let mut frame = ipv6(
+            58,
+            &[&[kind, 0, 0, 0, 0, 0, 0, 0], target.as_slice()].concat(),
+        );
+        // To all nodes.
+        frame[38..54].copy_from_slice(&Ip6::ALL_NODES.to_wire());
+        let bytes = Bytes(frame);
         let packet = parse::<Ip6>(&bytes).unwrap();
-        Ip6::may_announce(&bytes, &packet, &owner())
+        may_announce(&bytes, &packet, &owner(), |_| false, |_| false)
     };
     assert_eq!(announce(136, ip6(2)), Ok(()));
     assert_eq!(announce(136, ip6(9)), Err(DropReason::NeighbourSpoof));
@@ -380,17 +383,20 @@ fn the_source_must_be_the_workloads_own() {
 
 #[test]
 fn arp_is_allowed_for_own_addresses_only() {
-    let arp = |operation: u8, sender: [u8; 4]| {
+    let arp_for = |operation: u8, sender: [u8; 4], target: [u8; 4]| {
         let mut f = vec![0u8; 12];
         f.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, operation]);
         f.extend([0; 6]);
         f.extend(sender);
-        f.extend([0; 10]);
+        f.extend([0; 6]);
+        f.extend(target);
         arp::may_send(&Bytes(f), &owner())
     };
+    let arp = |operation, sender| arp_for(operation, sender, B4);
     assert_eq!(arp(1, A4), Ok(()));
     assert_eq!(arp(2, B4), Err(DropReason::ArpSpoof));
-    assert_eq!(arp(1, [0; 4]), Ok(()), "a probe");
+    assert_eq!(arp_for(1, [0; 4], A4), Ok(()), "a probe");
+    assert_eq!(arp(1, [0; 4]), Err(DropReason::ArpSpoof), "of another's");
     assert_eq!(arp(2, [0; 4]), Err(DropReason::ArpSpoof));
     assert_eq!(arp(9, A4), Err(DropReason::ArpHeader));
 }

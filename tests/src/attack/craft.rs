@@ -163,16 +163,65 @@ pub fn icmp_error(kind: u8, code: u8, packet: &[u8]) -> Vec<u8> {
     [&icmp(kind, code, 0), packet].concat()
 }
 
-/// A neighbour discovery message (RFC 4861): four bytes, a target, and a link-layer address option.
+/// A message of neighbour discovery (RFC 4861 §4) with its link-layer address option.
 #[must_use]
 pub fn discovery(kind: u8, target: IpAddr) -> Vec<u8> {
-    let mut message = vec![kind, 0, 0, 0, 0x60, 0, 0, 0];
-    if let IpAddr::V6(target) = target {
-        message.extend(target.octets());
+    let option = if matches!(kind, 136 | 137) { 2 } else { 1 };
+    discovery_with(kind, target, &link_option(option, FROM))
+}
+
+/// The same with other options.
+#[must_use]
+pub fn discovery_with(kind: u8, target: IpAddr, options: &[u8]) -> Vec<u8> {
+    let target = octets(target);
+    let (word, rest) = match kind {
+        133 => ([0; 4], Vec::new()),
+        // Hop limit, flags and lifetime; reachable time and retransmission timer.
+        134 => ([64, 0, 0, 30], vec![0; 8]),
+        136 => ([0x20, 0, 0, 0], target),
+        137 => ([0; 4], [target.clone(), target].concat()),
+        _ => ([0; 4], target),
+    };
+    [&[kind, 0, 0, 0], word.as_slice(), &rest, options].concat()
+}
+
+/// An option of eight bytes: a link-layer address (1 or 2) or a nonce (14).
+#[must_use]
+pub fn link_option(kind: u8, value: [u8; 6]) -> Vec<u8> {
+    [&[kind, 1], value.as_slice()].concat()
+}
+
+/// A message of multicast listener discovery of version 1 (RFC 2710 §3): a query (130), a report (131)
+/// or the end of one (132).
+#[must_use]
+pub fn listener(kind: u8, group: IpAddr) -> Vec<u8> {
+    [&[kind, 0, 0, 0, 0, 0, 0, 0], octets(group).as_slice()].concat()
+}
+
+/// A listener report of version 2 (RFC 3810 §5.2) about so many groups.
+#[must_use]
+pub fn listener_report(group: IpAddr, count: u8) -> Vec<u8> {
+    let mut report = vec![143, 0, 0, 0, 0, 0, 0, count];
+    for _ in 0..count {
+        report.extend([4, 0, 0, 0]);
+        report.extend(octets(group));
     }
-    message.extend([if kind == 136 { 2 } else { 1 }, 1]);
-    message.extend(FROM);
-    message
+    report
+}
+
+/// A frame with a listener message: hop limit 1, behind a router alert.
+#[must_use]
+pub fn listener_frame(from: IpAddr, to: IpAddr, message: &[u8]) -> Vec<u8> {
+    let alert = [protocol::ICMPV6, 0, 5, 2, 0, 0, 1, 0];
+    let frame = ip_frame(from, to, 0, &[&alert, message].concat());
+    with_bytes(frame, IP + 7, &[1])
+}
+
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
 }
 
 /// An ARP packet.

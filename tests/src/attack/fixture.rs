@@ -55,6 +55,13 @@ pub const fn node(v6: bool) -> IpAddr {
     address(v6, [198, 18, 1, 1], 1)
 }
 
+/// The solicited-node group of an address (RFC 4291 §2.7.1).
+#[must_use]
+pub const fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
+    let [.., high, low] = ip.segments();
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | high & 0xff, low)
+}
+
 /// A host whose address is in no range that the policy names.
 #[must_use]
 pub const fn unlisted_host(v6: bool) -> IpAddr {

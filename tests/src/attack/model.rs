@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::fixture::{self, Direction, protocol};
 
+mod discovery;
 mod ipv6;
 mod transport;
 
@@ -50,6 +51,11 @@ struct Packet<'a> {
     protocol: u8,
     /// Bytes between the start of the fragmentable part and the payload.
     before: usize,
+    /// The first next header of IPv6, and the extension headers before the payload.
+    first_header: u8,
+    extensions: &'a [u8],
+    /// Nothing follows the packet, and the kernel does not segment it.
+    ends_the_frame: bool,
     payload: &'a [u8],
 }
 
@@ -85,7 +91,7 @@ impl Model {
         let message = transport::read(packet, segmented)?;
         source_is_allowed(direction, packet, message.configures(packet))?;
         if message.is_discovery {
-            return ipv6::discovery_is_allowed(direction, packet, sender);
+            return discovery::is_allowed(direction, packet, sender);
         }
         if message.configures(packet) && direction == Direction::Out {
             return Some(());
@@ -143,9 +149,8 @@ impl Model {
         } else {
             packet.from
         };
-        let to_self = peer == fixture::workload(peer.is_ipv6());
         let port = u16::try_from(ports.1).unwrap_or(0);
-        if !to_self && !fixture::is_allowed(direction, peer, protocol, port) {
+        if !fixture::is_allowed(direction, peer, protocol, port) {
             return None;
         }
         self.flows.insert((protocol, from, to));
@@ -193,16 +198,22 @@ fn source_is_allowed(direction: Direction, packet: &Packet, configures: bool) ->
 }
 
 fn arp(direction: Direction, body: &[u8]) -> Option<()> {
+    let (_, padding) = body.split_at_checked(28)?;
+    let operation = word(body, 6)?;
+    let fits = body.starts_with(&[0, 1, 8, 0, 6, 4]) && matches!(operation, 1 | 2);
+    if !fits || padding.len() > 18 {
+        return None;
+    }
     if direction == Direction::In {
         return Some(());
     }
-    let operation = word(body, 6)?;
-    body.get(..28)?;
     let sender: [u8; 4] = body.get(14..18)?.try_into().ok()?;
     let own = fixture::workload(false) == IpAddr::V4(sender.into());
-    let probe = sender == [0; 4] && operation == 1;
-    let fits = body.starts_with(&[0, 1, 8, 0, 6, 4]) && matches!(operation, 1 | 2);
-    (fits && (own || probe)).then_some(())
+    let target: [u8; 4] = body.get(24..28)?.try_into().ok()?;
+    let about_itself = fixture::workload(false) == IpAddr::V4(target.into());
+    let probe = sender == [0; 4] && operation == 1 && about_itself;
+    let empty = padding.iter().all(|byte| *byte == 0);
+    (empty && (own || probe)).then_some(())
 }
 
 fn ipv4(body: &[u8], segmented: bool) -> Option<Packet<'_>> {
@@ -237,6 +248,9 @@ fn ipv4(body: &[u8], segmented: bool) -> Option<Packet<'_>> {
         part,
         protocol,
         before: 0,
+        first_header: protocol,
+        extensions: &[],
+        ends_the_frame: !segmented && total == body.len(),
         payload: packet.get(header..)?,
     })
 }

@@ -25,7 +25,7 @@ namespace = "lab"
 subject = "app=flooder"
 ingress = []
 [[policy.egress]]
-to = [{ pods = "app=sink" }]
+to = [{ pods = "app=sink" }, { pods = "app=flooder" }]
 ports = ["tcp", "udp"]
 
 [[policy]]

@@ -211,12 +211,17 @@ impl<'a> Comparison<'a> {
         };
         let (own, peer) = (opening.own, opening.peer);
         let flow = (opening.protocol, opening.port);
+        let owner = oracle.owner(own).unwrap();
         match opening.way {
+            // On a shared link it may reach others, so it needs a rule.
+            Leaving if owner.addresses.contains(&peer) => {
+                let pair = oracle.pair(owner, peer, Direction::Egress);
+                pair.say(flow.0, flow.1)
+            }
             Leaving => oracle.side(own, peer, Direction::Egress, flow),
             FromHost | Hairpin => oracle.side(own, peer, Direction::Ingress, flow),
             Arriving => {
-                let workload = oracle.owner(own).unwrap();
-                let pair = oracle.pair(workload, peer, Direction::Ingress);
+                let pair = oracle.pair(owner, peer, Direction::Ingress);
                 pair.say(flow.0, flow.1)
             }
         }

@@ -6,33 +6,26 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ringfence_common::{drop_reason::DropReason, mode::Mode};
 use ringfence_testbed::frame::ARP;
 
+use crate::discovery::{
+    ALL_NODES, ALL_ROUTERS, LINK_LOCAL, MAC, UNSPECIFIED, about, listener, message, option, report,
+    solicited_node,
+};
 use crate::fence::{
     Arriving, Dropped, FRIEND, Fence, FromHost, LOCAL, Leaving, OTHER, UNKNOWN_PEER,
 };
-use crate::frames::{ICMP, ICMPV6, IP, TCP, frame, framed, icmp, icmp_error, packet, tcp, with};
+use crate::frames::{ICMP, IP, TCP, frame, framed, icmp_error, packet, tcp, with};
 
-const ALL_NODES: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
-const ALL_ROUTERS: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2));
-const UNSPECIFIED: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-/// Made from the hardware address [`MAC`].
-const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 2));
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Another host's link-local address, for example a router's.
 const FOREIGN: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
 
-/// A neighbour discovery message about `target`, with the hop limit that makes it valid.
+/// A neighbour discovery message about `target`.
 fn discovery(from: IpAddr, to: IpAddr, kind: u8, target: IpAddr) -> Vec<u8> {
-    let IpAddr::V6(target) = target else {
-        panic!("{target}")
-    };
-    let body = [&icmp(kind, 0, 0), target.octets().as_slice()].concat();
-    message(from, to, &body)
+    message(from, to, &about(kind, target, &[]))
 }
 
-/// A neighbour discovery message with a valid hop limit, from the workload's hardware address.
-fn message(from: IpAddr, to: IpAddr, body: &[u8]) -> Vec<u8> {
-    let ip = frame(from, to, ICMPV6, body);
-    with(with(ip, IP + 7, &[255]), 6, &MAC)
+/// A router solicitation.
+fn solicitation(from: IpAddr, to: IpAddr) -> Vec<u8> {
+    message(from, to, &[133, 0, 0, 0, 0, 0, 0, 0])
 }
 
 #[test]
@@ -40,10 +33,7 @@ fn neighbour_advertisements_are_limited_to_own_addresses() {
     let (own, other) = (LOCAL.ip(true), OTHER.ip(true));
     let mut fence = Fence::new();
     for (what, frame) in [
-        (
-            "advertising itself",
-            discovery(own, FRIEND.ip(true), 136, own),
-        ),
+        ("advertising itself", discovery(own, FOREIGN, 136, own)),
         (
             "advertising itself to all",
             discovery(own, ALL_NODES, 136, own),
@@ -59,25 +49,18 @@ fn neighbour_advertisements_are_limited_to_own_addresses() {
         ),
         (
             "detecting a duplicate",
-            discovery(UNSPECIFIED, ALL_NODES, 135, own),
+            discovery(UNSPECIFIED, solicited_node(own), 135, own),
         ),
-        (
-            "looking for routers",
-            discovery(LINK_LOCAL, ALL_ROUTERS, 133, own),
-        ),
+        ("looking for routers", solicitation(LINK_LOCAL, ALL_ROUTERS)),
         (
             "reporting groups",
-            discovery(LINK_LOCAL, ALL_ROUTERS, 143, own),
+            listener(LINK_LOCAL, ALL_ROUTERS, &report(&[ALL_NODES], 0)),
         ),
     ] {
         fence.passes(Leaving, &frame, what);
     }
     let solicited = discovery(own, ALL_NODES, 136, own);
     let forwarded = with(solicited.clone(), IP + 7, &[254]);
-    let short = {
-        let body = icmp(136, 0, 0);
-        with(frame(own, ALL_NODES, ICMPV6, &body), IP + 7, &[255])
-    };
     for (what, frame) in [
         (
             "advertising another workload's address",
@@ -88,10 +71,12 @@ fn neighbour_advertisements_are_limited_to_own_addresses() {
             discovery(own, ALL_NODES, 136, UNKNOWN_PEER.ip(true)),
         ),
         ("a hop limit below 255", forwarded),
-        ("without a target", short),
     ] {
         fence.denies(Leaving, &frame, DropReason::NeighbourSpoof, what);
     }
+    let short = message(own, ALL_NODES, &[136, 0, 0, 0, 0, 0, 0, 0]);
+    let header = DropReason::DiscoveryHeader;
+    fence.denies(Leaving, &short, header, "without a target");
     let forged = discovery(other, ALL_NODES, 136, own);
     fence.denies(
         Leaving,
@@ -103,12 +88,8 @@ fn neighbour_advertisements_are_limited_to_own_addresses() {
 
 /// Like [`discovery`], with a link-layer address option.
 fn with_option(from: IpAddr, kind: u8, target: IpAddr, hardware: [u8; 6]) -> Vec<u8> {
-    let IpAddr::V6(octets) = target else {
-        panic!("{target}")
-    };
-    let option = [&[if kind == 136 { 2 } else { 1 }, 1], hardware.as_slice()].concat();
-    let body = [&icmp(kind, 0, 0), octets.octets().as_slice(), &option].concat();
-    message(from, ALL_NODES, &body)
+    let link = option(if kind == 136 { 2 } else { 1 }, hardware);
+    message(from, ALL_NODES, &about(kind, target, &link))
 }
 
 #[test]
@@ -135,11 +116,6 @@ fn a_link_local_address_must_be_derived_from_the_senders_hardware_address() {
     ] {
         fence.passes(Leaving, &frame, what);
     }
-    let double = {
-        let once = with_option(LINK_LOCAL, 136, LINK_LOCAL, MAC);
-        let body = [&once[IP + 40..], &[2, 1, 6, 6, 6, 6, 6, 6]].concat();
-        message(LINK_LOCAL, ALL_NODES, &body)
-    };
     for (what, frame) in [
         (
             "advertising another host's",
@@ -165,7 +141,6 @@ fn a_link_local_address_must_be_derived_from_the_senders_hardware_address() {
             "from another hardware address",
             with(with_option(LINK_LOCAL, 136, LINK_LOCAL, MAC), 6, &[6; 6]),
         ),
-        ("two options", double),
     ] {
         fence.denies(Leaving, &frame, DropReason::NeighbourSpoof, what);
     }
@@ -176,8 +151,12 @@ fn discovery_messages_must_stay_on_the_link() {
     let (own, far) = (LOCAL.ip(true), UNKNOWN_PEER.ip(true));
     let mut fence = Fence::new();
     let reason = DropReason::NeighbourSpoof;
-    for kind in [130, 131, 132, 143] {
-        let report = |from, to| discovery(from, to, kind, own);
+    for kind in [131, 132, 143] {
+        let body = match kind {
+            143 => report(&[ALL_NODES], 0),
+            _ => about(kind, ALL_NODES, &[]),
+        };
+        let report = |from, to| listener(from, to, &body);
         fence.denies(
             Leaving,
             &report(own, far),
@@ -195,10 +174,10 @@ fn discovery_messages_must_stay_on_the_link() {
         fence.passes(Leaving, &report(LINK_LOCAL, ALL_NODES), "control: a group");
         fence.passes(Arriving, &report(LINK_LOCAL, ALL_NODES), "control: a group");
     }
-    let solicitation = discovery(own, far, 133, own);
+    let far_away = solicitation(own, far);
     fence.denies(
         Leaving,
-        &solicitation,
+        &far_away,
         reason,
         "a router solicitation off the link",
     );
@@ -235,8 +214,12 @@ fn router_advertisements_and_redirects_from_a_workload_are_denied() {
 #[test]
 fn discovery_messages_to_the_workload_pass_except_in_lockdown() {
     let mut fence = Fence::new();
-    for kind in [133, 134, 135, 136, 137] {
-        let frame = discovery(LINK_LOCAL, LOCAL.ip(true), kind, OTHER.ip(true));
+    let own = LOCAL.ip(true);
+    let mut frames = vec![solicitation(LINK_LOCAL, own)];
+    for kind in [134, 135, 136, 137] {
+        frames.push(discovery(LINK_LOCAL, own, kind, OTHER.ip(true)));
+    }
+    for frame in frames {
         fence.passes(Arriving, &frame, "discovery");
         fence.passes(FromHost, &frame, "discovery from the host");
     }
@@ -262,20 +245,34 @@ fn arp(operation: u8, sender: IpAddr) -> Vec<u8> {
 fn arp_from_a_workload_is_limited_to_own_addresses() {
     let (own, other) = (LOCAL.ip(false), OTHER.ip(false));
     let none = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let probe = |target| match target {
+        IpAddr::V4(target) => with(arp(1, none), IP + 24, &target.octets()),
+        IpAddr::V6(target) => panic!("{target}"),
+    };
     let mut fence = Fence::new();
     for (what, frame) in [
         ("a request", arp(1, own)),
         ("a reply", arp(2, own)),
-        ("a probe", arp(1, none)),
+        ("a probe", probe(own)),
     ] {
         fence.passes(Leaving, &frame, what);
     }
+    // Zeros, and the last byte.
+    let padded = |length: usize, last| {
+        let zeros = vec![0; length - 1];
+        [arp(1, own).as_slice(), &zeros, &[last]].concat()
+    };
+    fence.passes(Leaving, &padded(18, 0), "the shortest Ethernet frame");
+    fence.passes(Arriving, &padded(18, 7), "padding by a network card");
+    let reason = DropReason::ArpHeader;
+    fence.denies(Arriving, &padded(19, 0), reason, "more than padding");
     let header = |at: usize, byte| with(arp(1, own), IP + at, &[byte]);
     let spoof = DropReason::ArpSpoof;
     for (what, frame, reason) in [
         ("a request from another's address", arp(1, other), spoof),
         ("a reply from another's address", arp(2, other), spoof),
         ("a reply from 0.0.0.0", arp(2, none), spoof),
+        ("a probe for another's address", probe(other), spoof),
         ("another operation", arp(3, own), DropReason::ArpHeader),
         ("another hardware type", header(1, 6), DropReason::ArpHeader),
         ("another protocol type", header(3, 6), DropReason::ArpHeader),
@@ -294,6 +291,18 @@ fn arp_from_a_workload_is_limited_to_own_addresses() {
             arp(1, own)[..IP + 27].to_vec(),
             DropReason::Truncated,
         ),
+        ("data in the padding", padded(17, 1), DropReason::ArpHeader),
+        (
+            "data in its last byte",
+            padded(18, 1),
+            DropReason::ArpHeader,
+        ),
+        (
+            "more than the padding",
+            padded(19, 0),
+            DropReason::ArpHeader,
+        ),
+        ("a tunnel", padded(1300, 7), DropReason::ArpHeader),
     ] {
         fence.denies(Leaving, &frame, reason, what);
     }

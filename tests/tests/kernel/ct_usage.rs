@@ -19,8 +19,8 @@ use ringfence_common::{
 };
 
 use crate::fence::{
-    Arriving, FRIEND, FRIENDS, Fence, IFINDEX, LOCAL, Leaving, Outcome, RULE, TABLE, any_protocol,
-    exact,
+    Arriving, FRIEND, FRIENDS, Fence, Hairpin, IFINDEX, LOCAL, Leaving, Outcome, RULE, TABLE,
+    any_protocol, exact,
 };
 use crate::frames::{ACK, FIN, Flow, PSH, RST, SYN, TCP, UDP, echo, echo_reply, frame, icmp_of};
 use crate::loaded::CONNTRACK;
@@ -390,27 +390,28 @@ fn an_assured_flow_whose_peer_address_becomes_an_own_one_is_assured_no_longer() 
                 IpAddr::V6(ip) => endpoint.ip6[1] = Ip6::from_wire(ip.octets()),
             }
         });
+        let frame = flow.inbound(TCP, ACK);
         for _ in 0..2 {
-            fence.passes(Leaving, &flow.outbound(TCP, ACK), "to an own address");
+            fence.passes(Hairpin, &frame, "from an own address");
             fence.age_flows(10 * SECOND);
         }
         assert_eq!((fence.assured(), fence.usage().assured), (0, 0));
-        fence.passes(Leaving, &flow.outbound(TCP, ACK), "it still passes");
+        fence.passes(Hairpin, &frame, "it still passes");
     }
 }
 
 /// They need no entry to be allowed, and would cost others theirs.
 #[test]
-fn flows_with_an_own_address_are_never_assured() {
+fn flows_from_an_own_address_are_never_assured() {
     let mut fence = Fence::new();
-    let to_itself = Flow {
+    let from_itself = Flow {
         v6: false,
-        local: (LOCAL, 1000),
-        peer: (LOCAL, 443),
+        local: (LOCAL, 443),
+        peer: (LOCAL, 1000),
     };
     for _ in 0..3 {
-        fence.passes(Leaving, &to_itself.outbound(UDP, 0), "to itself");
-        fence.passes(Leaving, &to_itself.inbound(UDP, 0), "its reply");
+        fence.passes(Hairpin, &from_itself.inbound(UDP, 0), "from itself");
+        fence.passes(Hairpin, &from_itself.outbound(UDP, 0), "the reverse");
     }
     assert_eq!(fence.assured(), 0);
     assert!(fence.unreplied() > 0, "control: it has entries");

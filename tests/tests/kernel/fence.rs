@@ -272,11 +272,6 @@ impl Fence {
         self.loaded.as_ref().unwrap().counter(reason, action)
     }
 
-    /// Ages recorded fragments.
-    pub(crate) fn age_fragments(&mut self, by: u64) {
-        self.loaded().age_fragments(by);
-    }
-
     pub(crate) fn set_mode(&mut self, mode: Mode) {
         self.write(Action::SetMode(NAMESPACE, mode));
     }
@@ -298,6 +293,13 @@ impl Fence {
     pub(crate) fn allow(&mut self, direction: Direction, protocol: u8, port: u16) {
         let row = PolicyRow::lasting(Verdict::Allow, RULE);
         self.put_row(exact(TABLE, FRIENDS, direction, protocol, port), row);
+    }
+
+    /// [`RULE`] allows the workload to send to itself.
+    pub(crate) fn allow_itself(&mut self, protocol: u8, port: u16) {
+        self.write(Action::SetClass(LOCAL_IDENTITY, OTHERS));
+        let key = exact(TABLE, OTHERS, Direction::Egress, protocol, port);
+        self.put_row(key, PolicyRow::lasting(Verdict::Allow, RULE));
     }
 
     /// [`RULE`] allows [`FRIENDS`] everything, in both directions.

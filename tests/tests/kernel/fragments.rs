@@ -82,9 +82,9 @@ fn a_recorded_first_fragment_expires_with_the_reassembly_timeout() {
         let first = fragment(ends, UDP, (0, true, 7), &head(53));
         let later = fragment(ends, UDP, (3, false, 7), &[0; 24]);
         fence.passes(way, &first, "the first");
-        fence.age_fragments(LIFETIME / 2);
+        fence.loaded().age_fragments(LIFETIME / 2);
         fence.passes(way, &later, "control: in time");
-        fence.age_fragments(LIFETIME / 2);
+        fence.loaded().age_fragments(LIFETIME / 2);
         fence.denies(way, &later, DropReason::OrphanFragment, "too late");
     }
 }

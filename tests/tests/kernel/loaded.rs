@@ -29,6 +29,7 @@ use ringfence_common::{
     maps::{self, RuleHit},
     mode::Action as PacketAction,
     net::{Ip4, Ip6},
+    packet::{dhcp::DhcpRequest, neighbour::Solicitor},
     quota::{Excess, Usage},
     stats::{STATS, of_reason},
 };
@@ -56,6 +57,9 @@ pub(crate) struct Loaded {
     owners: Array<MapData, u32>,
     usages: Array<MapData, Usage>,
     usage_sweep: Array<MapData, Excess>,
+    discovery_limits: Array<MapData, u64>,
+    dhcp_requests: Array<MapData, DhcpRequest>,
+    solicitors: HashMap<MapData, Solicitor, u64>,
     fragments4: HashMap<MapData, FragmentKey4, FragmentPorts>,
     fragments6: HashMap<MapData, FragmentKey6, FragmentPorts>,
     denies: HashMap<MapData, DenyKey, DenyCount>,
@@ -152,6 +156,9 @@ impl Loaded {
             owners: pinned_map(pins, maps::OWNERS),
             usages: pinned_map(pins, maps::CT_USAGE),
             usage_sweep: pinned_map(pins, maps::CT_USAGE_SWEEP),
+            discovery_limits: pinned_map(pins, maps::DISCOVERY_LIMITS),
+            dhcp_requests: pinned_map(pins, maps::DHCP_REQUESTS),
+            solicitors: pinned_map(pins, maps::SOLICITORS),
             fragments4: pinned_map(pins, maps::FRAG4),
             fragments6: pinned_map(pins, maps::FRAG6),
             denies: pinned_map(pins, maps::DENIES),
@@ -217,7 +224,7 @@ impl Loaded {
         self.usages.set(number, Usage::default(), 0).unwrap();
     }
 
-    /// Empties conntrack and the deny aggregates.
+    /// Empties conntrack, the deny aggregates, and what is noted of discovery and DHCP.
     pub(crate) fn clear_flows(&mut self) {
         clear(&mut self.ct4);
         clear(&mut self.ct6);
@@ -225,6 +232,10 @@ impl Loaded {
         clear_array(&mut self.unreplied6, |set| *set == CtSet6::default());
         clear_array(&mut self.usages, |usage| *usage == Usage::default());
         clear_array(&mut self.usage_sweep, |excess| *excess == Excess::default());
+        clear_array(&mut self.discovery_limits, |until| *until == 0);
+        self.forget_solicitors();
+        let empty = DhcpRequest::default();
+        clear_array(&mut self.dhcp_requests, |request| *request == empty);
         clear(&mut self.denies);
     }
 
@@ -249,6 +260,23 @@ impl Loaded {
     pub(crate) fn counter(&self, reason: DropReason, action: PacketAction) -> u64 {
         let values = self.stats.get(&of_reason(reason, action), 0).unwrap();
         values.iter().sum()
+    }
+
+    /// Forgets which neighbours have solicited the workload.
+    pub(crate) fn forget_solicitors(&mut self) {
+        clear(&mut self.solicitors);
+    }
+
+    /// Makes every DHCP request older by a number of nanoseconds.
+    pub(crate) fn age_dhcp(&mut self, by: u64) {
+        for index in 0..self.dhcp_requests.len() {
+            let mut request = self.dhcp_requests.get(&index, 0).unwrap();
+            if request != DhcpRequest::default() {
+                request.sent4 = request.sent4.saturating_sub(by);
+                request.sent6 = request.sent6.saturating_sub(by);
+                self.dhcp_requests.set(index, request, 0).unwrap();
+            }
+        }
     }
 
     /// Ages recorded fragments.

@@ -254,11 +254,10 @@ fn packets_of_the_host_and_of_own_addresses_need_no_rule() {
             local: (LOCAL, 80),
             peer: (LOCAL, 40000),
         };
-        fence.passes(Leaving, &own.outbound(TCP, SYN), "to an own address");
         fence.passes(
             Way::Hairpin,
-            &own.inbound(TCP, SYN | ACK),
-            "the reply from it",
+            &own.inbound(TCP, SYN),
+            "from an own address, through a Service",
         );
     }
     assert_eq!(fence.hits(RuleSlot::HOST_INGRESS), 2);

@@ -85,7 +85,11 @@ fn forgotten(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(),
     let help = "Looked-up records that were given to another key while they were read";
     let name = "ringfence_records_recycled";
     let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    ConstCounter::new(totals.kernel.records_recycled).encode(metric)
+    ConstCounter::new(totals.kernel.records_recycled).encode(metric)?;
+    let help = "Discovery messages and ARP packets of workloads that passed without policy";
+    let name = "ringfence_discovery_passed";
+    let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    ConstCounter::new(totals.kernel.discovery_passed).encode(metric)
 }
 
 fn lost(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {

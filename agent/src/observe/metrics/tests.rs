@@ -22,6 +22,7 @@ fn filled() -> Metrics {
         rejects: [("sent", 14), ("rate-limited", 15), ("failed", 16)],
         forgotten: [("replaced", 19), ("not-stored", 20)],
         records_recycled: 21,
+        discovery_passed: 22,
         maps: vec![("POLICY", 7, 65_536)],
     });
     metrics.set_state(State {
@@ -59,6 +60,7 @@ fn the_page_has_every_metric() {
         r#"ringfence_conntrack_forgotten_total{cause="replaced"} 19"#,
         r#"ringfence_conntrack_forgotten_total{cause="not-stored"} 20"#,
         "ringfence_records_recycled_total 21",
+        "ringfence_discovery_passed_total 22",
         r#"ringfence_events_lost_total{stage="kernel-ring"} 5"#,
         r#"ringfence_events_lost_total{stage="kernel-denies"} 6"#,
         r#"ringfence_events_lost_total{stage="decode"} 17"#,

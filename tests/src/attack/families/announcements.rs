@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use ringfence_common::drop_reason::DropReason::{
-    ArpHeader, ArpSpoof, IcmpErrorUnmatched, NeighbourSpoof, OrphanFragment, Redirect,
-    RouterAdvertisement, SpoofedSource, TinyFragment, Truncated,
+    ArpHeader, ArpSpoof, DiscoveryHeader, IcmpErrorUnmatched, NeighbourSpoof, OrphanFragment,
+    Redirect, RouterAdvertisement, SpoofedSource, TinyFragment, Truncated,
 };
 
 use crate::attack::builder::CaseBuilder;
@@ -13,8 +13,8 @@ use crate::attack::family::{Family, IN4, IN6, Member, OUT4, OUT6};
 use crate::attack::fixture::{self, Direction, protocol};
 use crate::frame::ARP as ARP_TYPE;
 
-const ROUTER: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
-const ALL_NODES: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
+pub(super) const ROUTER: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
+pub(super) const ALL_NODES: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
 
 /// ARP with another's address.
 pub(super) const ARP: Family = Family {
@@ -31,6 +31,11 @@ pub(super) const ARP: Family = Family {
         }),
         Member::new("a reply for the unspecified address", OUT4, |s| {
             deny_arp(s, 2, IpAddr::from([0, 0, 0, 0]));
+        }),
+        Member::new("a probe for another workload's address", OUT4, |s| {
+            let nowhere = IpAddr::from([0, 0, 0, 0]);
+            let body = craft::arp(1, nowhere, fixture::other_workload(false));
+            s.deny(ArpSpoof, craft::broadcast(ARP_TYPE, &body));
         }),
         Member::new("gratuitous, for another workload", OUT4, |s| {
             let other = fixture::other_workload(false);
@@ -124,7 +129,7 @@ pub(super) const NEIGHBOURS: Family = Family {
                 protocol::ICMPV6,
                 &craft::icmp(136, 0, 0),
             );
-            s.deny(NeighbourSpoof, craft::with_bytes(frame, IP + 7, &[255]));
+            s.deny(DiscoveryHeader, craft::with_bytes(frame, IP + 7, &[255]));
         }),
         Member::new(
             "from the unspecified address to a unicast address",
@@ -166,7 +171,7 @@ pub(super) const NEIGHBOURS: Family = Family {
             s.permit(discovery(s.workload(), ALL_NODES, kind, s.workload()));
         }),
         Member::new("control: soliciting a neighbour", OUT6, |s| {
-            s.permit(discovery(LINK_LOCAL, ALL_NODES, 135, s.peer));
+            s.permit(discovery(LINK_LOCAL, solicited_node(s.peer), 135, s.peer));
         }),
     ],
 };
@@ -176,24 +181,22 @@ pub(super) const SMUGGLING: Family = Family {
     name: "discovery-smuggling",
     members: &[
         Member::new("a listener report to a denied host", OUT6, |s| {
-            let kind = s.rng.choose(&[130, 131, 132, 143], 143);
+            let to = fixture::unlisted_host(true);
+            let message = report(s);
             s.deny(
                 NeighbourSpoof,
-                discovery(
-                    s.workload(),
-                    fixture::unlisted_host(true),
-                    kind,
-                    s.workload(),
-                ),
+                craft::listener_frame(s.workload(), to, &message),
             );
         }),
         Member::new(
             "a listener report from link-local to a denied host",
             OUT6,
             |s| {
+                let to = fixture::unlisted_host(true);
+                let message = report(s);
                 s.deny(
                     NeighbourSpoof,
-                    discovery(LINK_LOCAL, fixture::unlisted_host(true), 143, s.workload()),
+                    craft::listener_frame(LINK_LOCAL, to, &message),
                 );
             },
         ),
@@ -209,15 +212,11 @@ pub(super) const SMUGGLING: Family = Family {
             );
         }),
         Member::new("a listener report to the workload", IN6, |s| {
-            let kind = s.rng.choose(&[130, 131, 132, 143], 143);
+            let from = fixture::unlisted_host(true);
+            let message = report(s);
             s.deny(
                 NeighbourSpoof,
-                discovery(
-                    fixture::unlisted_host(true),
-                    s.workload(),
-                    kind,
-                    s.workload(),
-                ),
+                craft::listener_frame(from, s.workload(), &message),
             );
         }),
         Member::new("discovery from beyond the link to the workload", IN6, |s| {
@@ -240,7 +239,8 @@ pub(super) const SMUGGLING: Family = Family {
         }),
         Member::new("control: a listener report", OUT6, |s| {
             let group = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16));
-            s.permit(discovery(LINK_LOCAL, group, 143, s.workload()));
+            let message = report(s);
+            s.permit(craft::listener_frame(LINK_LOCAL, group, &message));
         }),
         Member::new("control: a router solicitation", OUT6, |s| {
             let routers = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2));
@@ -258,6 +258,23 @@ pub(super) const SMUGGLING: Family = Family {
         }),
     ],
 };
+
+/// A listener message of the workload.
+fn report(s: &mut CaseBuilder<'_>) -> Vec<u8> {
+    let group = solicited_node(s.workload());
+    match s.rng.choose(&[131, 132, 143], 143) {
+        143 => craft::listener_report(group, 1),
+        kind => craft::listener(kind, group),
+    }
+}
+
+/// The solicited-node group of an IPv6 address.
+pub(super) const fn solicited_node(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(ip) => IpAddr::V6(fixture::solicited_node(ip)),
+        IpAddr::V4(_) => ip,
+    }
+}
 
 /// Router advertisements and redirects.
 pub(super) const ROUTERS: Family = Family {
@@ -355,7 +372,7 @@ pub(super) const HIDDEN: Family = Family {
                     136,
                     fixture::other_workload(true),
                 );
-                s.deny(NeighbourSpoof, frame);
+                s.deny(DiscoveryHeader, frame);
             },
         ),
         Member::new("a router advertisement in an atomic fragment", OUT6, |s| {
@@ -435,62 +452,7 @@ fn behind_options(s: &mut CaseBuilder<'_>, from: IpAddr, kind: u8, target: IpAdd
     craft::with_bytes(frame, IP + 7, &[255])
 }
 
-fn discovery(from: IpAddr, to: IpAddr, kind: u8, target: IpAddr) -> Vec<u8> {
+pub(super) fn discovery(from: IpAddr, to: IpAddr, kind: u8, target: IpAddr) -> Vec<u8> {
     let frame = craft::ip_frame(from, to, protocol::ICMPV6, &craft::discovery(kind, target));
     craft::with_bytes(frame, IP + 7, &[255])
-}
-
-/// IPv6 source addresses that belong to no endpoint.
-pub(super) const ODD_SOURCES: Family = Family {
-    name: "odd-ipv6-sources",
-    members: &[
-        Member::new("link-local", OUT6, |s| from_odd_source(s, LINK_LOCAL)),
-        Member::new("multicast", OUT6, |s| from_odd_source(s, ALL_NODES)),
-        Member::new("IPv4-mapped own address", OUT6, |s| {
-            from_odd_source(s, mapped(fixture::workload(false)));
-        }),
-        Member::new("IPv4-mapped address of another workload", OUT6, |s| {
-            from_odd_source(s, mapped(fixture::other_workload(false)));
-        }),
-        Member::new("6to4 of its own address", OUT6, |s| {
-            from_odd_source(
-                s,
-                IpAddr::V6(Ipv6Addr::new(0x2002, 0xc612, 0x0102, 0, 0, 0, 0, 1)),
-            );
-        }),
-        Member::new("ICMP echo from link-local", OUT6, |s| {
-            s.deny(
-                SpoofedSource,
-                craft::ip_frame(
-                    LINK_LOCAL,
-                    s.peer,
-                    protocol::ICMPV6,
-                    &craft::echo(true, s.port),
-                ),
-            );
-        }),
-        Member::new("DHCPv6 to a host", OUT6, |s| {
-            let datagram = craft::udp(546, 547, b"carried");
-            s.deny(
-                SpoofedSource,
-                craft::ip_frame(LINK_LOCAL, s.peer, protocol::UDP, &datagram),
-            );
-        }),
-    ],
-};
-
-fn from_odd_source(s: &mut CaseBuilder<'_>, source: IpAddr) {
-    let protocol = s.rng.choose(&[protocol::TCP, protocol::UDP], protocol::UDP);
-    let payload = craft::transport(protocol, s.port, s.allowed_port(protocol));
-    s.deny(
-        SpoofedSource,
-        craft::ip_frame(source, s.peer, protocol, &payload),
-    );
-}
-
-const fn mapped(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(ip) => IpAddr::V6(ip.to_ipv6_mapped()),
-        IpAddr::V6(_) => ip,
-    }
 }

@@ -8,9 +8,12 @@ mod icmp;
 mod ipv4;
 mod large;
 mod link;
+mod odd_sources;
+mod own_destination;
 mod protocols;
 mod spoofing;
 mod tcp;
+mod tunnels;
 
 use super::family::Family;
 
@@ -24,7 +27,12 @@ pub const FAMILIES: &[Family] = &[
     announcements::ROUTERS,
     announcements::HIDDEN,
     announcements::SMUGGLING,
-    announcements::ODD_SOURCES,
+    tunnels::DISCOVERY,
+    tunnels::LISTENER,
+    tunnels::ARP,
+    tunnels::DUPLICATES,
+    own_destination::OWN_DESTINATION,
+    odd_sources::ODD_SOURCES,
     fragments::TINY,
     fragments::OVERLAPPING,
     fragments::ORPHANS,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::attack::builder::CaseBuilder;
 use crate::attack::case::Expect;
 use crate::attack::craft::{self, flag};
-use crate::attack::family::{ANY, Family, Member, OUT, OUT4, OUT6};
+use crate::attack::family::{ANY, Family, Member, OUT4, OUT6};
 use crate::attack::fixture::{self, protocol};
 
 /// Protocols without a rule, with payloads that look like allowed ports.
@@ -172,11 +172,6 @@ pub(super) const DESTINATIONS: Family = Family {
                 ringfence_common::drop_reason::DropReason::SpoofedSource,
                 frame,
             );
-        }),
-        Member::new("control: own address", OUT, |s| {
-            s.peer = s.workload();
-            let port = s.denied_port();
-            s.permit(s.datagram(port));
         }),
     ],
 };

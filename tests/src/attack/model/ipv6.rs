@@ -1,9 +1,8 @@
-//! IPv6: the chain of extension headers, and neighbour and multicast listener discovery.
+//! IPv6: the header and the chain of extension headers.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::{Packet, Part, ip6, word};
-use crate::attack::fixture::{self, Direction};
 
 /// Parses a packet up to the first header that is not an extension header, or to a later fragment's
 /// payload.
@@ -27,6 +26,9 @@ pub(super) fn read(body: &[u8], segmented: bool) -> Option<Packet<'_>> {
         part: chain.part,
         protocol: chain.next,
         before: chain.before,
+        first_header: *body.get(6)?,
+        extensions: payload.get(..chain.at)?,
+        ends_the_frame: !segmented && body.len() == 40 + length,
         payload: payload.get(chain.at..)?,
     })
 }
@@ -87,88 +89,4 @@ pub(super) fn walk(first: u8, payload: &[u8], beyond: &[u8]) -> Option<Chain> {
     }
     chain.before = fragmentable.map_or(0, |start| chain.at - start);
     Some(chain)
-}
-
-/// Whether ICMPv6 messages of this type belong to neighbour or multicast listener discovery.
-pub(super) const fn is_discovery(kind: u8) -> bool {
-    matches!(kind, 130..=137 | 143)
-}
-
-/// Whether a discovery message may pass: only within the link, only about the sender, and not a
-/// router's.
-pub(super) fn discovery_is_allowed(
-    direction: Direction,
-    packet: &Packet,
-    sender: [u8; 6],
-) -> Option<()> {
-    if packet.part != Part::Whole {
-        return None;
-    }
-    let (IpAddr::V6(from), IpAddr::V6(to)) = (packet.from, packet.to) else {
-        return None;
-    };
-    let kind = *packet.payload.first()?;
-    let unspecified = from == Ipv6Addr::UNSPECIFIED;
-    if !matches!(kind, 133..=137) {
-        // RFC 2710 §3, RFC 3810 §5: from a link-local or unspecified address, to a multicast group.
-        let local = unspecified || is_link_local(from);
-        return (local && to.is_multicast()).then_some(());
-    }
-    if packet.hops != 255 || (unspecified && !to.is_multicast()) {
-        return None;
-    }
-    if direction == Direction::In {
-        return Some(());
-    }
-    match kind {
-        133 => (to.is_multicast() || is_link_local(to)).then_some(()),
-        135 | 136 => {
-            let target = ip6(packet.payload.get(..24)?, 8)?;
-            let about = if kind == 136 { target } else { from };
-            let fits = |ip| is_own_address(packet.payload, sender, ip);
-            let link_local = is_link_local(from);
-            ((kind == 135 || fits(about)) && (!link_local || fits(from))).then_some(())
-        }
-        _ => None,
-    }
-}
-
-/// Whether the workload may announce this address: its own address, or the link-local address
-/// derived from the hardware address that it sends from (EUI-64), unless the message binds another
-/// hardware address to it.
-fn is_own_address(message: &[u8], sender: [u8; 6], ip: Ipv6Addr) -> bool {
-    if fixture::workload(true) == IpAddr::V6(ip) {
-        return true;
-    }
-    let [a, b, c, d, e, f] = sender;
-    let derived = [
-        0xfe,
-        0x80,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        a ^ 2,
-        b,
-        c,
-        0xff,
-        0xfe,
-        d,
-        e,
-        f,
-    ];
-    let options = message.get(24..).unwrap_or_default();
-    let bound = match options {
-        [] => true,
-        [1 | 2, 1, hardware @ ..] => hardware == sender,
-        _ => false,
-    };
-    ip.octets() == derived && bound
-}
-
-pub(super) const fn is_link_local(ip: Ipv6Addr) -> bool {
-    let [first, ..] = ip.segments();
-    first & 0xffc0 == 0xfe80
 }

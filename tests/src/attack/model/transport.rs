@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{End, Packet, Part, ip4, ip6, ipv6, word};
+use super::{End, Packet, Part, discovery, ip4, ip6, ipv6, word};
 use crate::attack::fixture::protocol;
 
 /// A parsed transport header.
@@ -38,7 +38,7 @@ impl Message {
                 from == Ipv4Addr::UNSPECIFIED && to == Ipv4Addr::BROADCAST && dhcp(68, 67)
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
-                let local = ipv6::is_link_local(from);
+                let local = discovery::is_link_local(from);
                 let servers = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
                 (local && to == servers && dhcp(546, 547))
                     || (self.is_discovery && (local || from == Ipv6Addr::UNSPECIFIED))
@@ -92,7 +92,7 @@ fn icmp(packet: &Packet) -> Option<Message> {
     let v6 = packet.to.is_ipv6();
     let mut message = Message::of(echo_ports(v6, kind, u16::from_be_bytes([high, low])), 8);
     message.is_error = is_error(v6, kind);
-    message.is_discovery = v6 && ipv6::is_discovery(kind);
+    message.is_discovery = v6 && discovery::is_discovery(kind);
     let special = message.is_error || message.is_discovery;
     (!special || packet.part == Part::Whole).then_some(message)
 }

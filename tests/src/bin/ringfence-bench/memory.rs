@@ -67,6 +67,10 @@ const PURPOSES: [(&str, &[&str]); 3] = [
             names::STATS,
             names::CLOCK,
             names::REJECT_LIMITS,
+            names::DISCOVERY_LIMITS,
+            names::SOLICITORS,
+            names::DHCP_REQUESTS,
+            names::OWN_ADDRESSES6,
         ],
     ),
 ];

@@ -8,15 +8,17 @@ use ringfence_common::{drop_reason::DropReason, mode::Mode};
 use super::expectation::Expected;
 use crate::fence::Outcome;
 
-/// Reasons that only full tables give, for which a sequence is too short, and that of a stand-in.
-const UNREACHABLE: [DropReason; 4] = [
+/// Reasons that only full tables and long bursts give, for which a sequence is too short, and that of
+/// a stand-in.
+const UNREACHABLE: [DropReason; 5] = [
     DropReason::NoProgram,
+    DropReason::DiscoveryRate,
     DropReason::ConntrackFull,
     DropReason::ReplyForgotten,
     DropReason::FragmentTableFull,
 ];
 /// Steps of the pipeline that must have let frames pass in a run.
-const PASSES: [&str; 19] = [
+const PASSES: [&str; 25] = [
     "ARP to the workload",
     "ARP for an own address",
     "DHCP",
@@ -33,9 +35,15 @@ const PASSES: [&str; 19] = [
     "from the host, mid-flow, no entry",
     "from the host, mid-flow, as a reply",
     "from the host, picked up mid-flow",
-    "neighbour discovery",
+    "solicitation to a group",
+    "solicitation to a neighbour",
+    "advertisement",
+    "router discovery",
+    "redirect",
+    "listener query",
+    "listener report",
     "opened again",
-    "to an own address",
+    "from an own address",
 ];
 
 /// Frames by outcome, in `enforce`, `observe` and `lockdown`.

@@ -5,7 +5,7 @@
 //! is in force now. What an entry remembers of earlier times is in [`super::flows`].
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use ringfence_common::{
     drop_reason::DropReason::{self, *},
@@ -13,6 +13,7 @@ use ringfence_common::{
 };
 
 use super::flows::{Entry, FlowKey, Stamp, is_near, shows_originator};
+use super::neighbourhood::{may_announce, may_arrive, may_send_arp};
 use super::parse::{Discovery, Ip, Kind, Parsed, Quote, Reasons, parse};
 use crate::fence::Way::{self, *};
 
@@ -56,6 +57,8 @@ pub(super) trait InForce {
     fn stamp(&self, peer: IpAddr) -> Stamp;
     /// How often the peer's address got another owner.
     fn owner(&self, peer: IpAddr) -> u64;
+    /// Whether an address is one of the node or of a workload on it.
+    fn is_on_node(&self, address: IpAddr) -> bool;
 }
 
 /// The fence's state during a sequence.
@@ -112,17 +115,12 @@ impl<'a> Expectation<'a> {
             return Deny(&[UnknownEndpoint]);
         };
         let expected = match parse(frame, gso) {
-            Parsed::Arp(_) if way != Leaving => Pass("ARP to the workload"),
+            Parsed::Arp(Ok(_)) if way != Leaving => Pass("ARP to the workload"),
             Parsed::Other(reasons) | Parsed::Arp(Err(reasons)) | Parsed::Ip(Err(reasons)) => {
                 Deny(reasons)
             }
             Parsed::Arp(Ok(arp)) => {
-                let is_probe = arp.is_request && arp.sender == Ipv4Addr::UNSPECIFIED;
-                if is_probe || own.contains(&arp.sender) {
-                    Pass("ARP for an own address")
-                } else {
-                    Deny(&[ArpSpoof])
-                }
+                may_send_arp(own, &arp).map_or_else(Deny, |()| Pass("ARP for an own address"))
             }
             Parsed::Ip(Ok(ip)) => self.filter_ip(own, way, ip),
         };
@@ -137,7 +135,7 @@ impl<'a> Expectation<'a> {
             return Deny(reasons);
         }
         match &ip.kind {
-            Kind::Discovery(_) => return Pass("neighbour discovery"),
+            Kind::Discovery(discovery) => return self.discovery(own, way, discovery, &ip),
             Kind::Error(_, quote) => {
                 let quote = quote.as_ref().filter(|it| it.source == ip.destination);
                 return quote.map_or(Deny(&[IcmpErrorUnmatched]), |quote| {
@@ -162,6 +160,25 @@ impl<'a> Expectation<'a> {
             },
         }
         self.flow(own, way, &ip)
+    }
+
+    fn discovery(&self, own: &[IpAddr], way: Way, discovery: &Discovery, ip: &Ip) -> Expected {
+        let policy = self.context.policy;
+        let checked = if way == Leaving {
+            may_announce(own, discovery, ip, |address| policy.is_on_node(address))
+        } else {
+            may_arrive(own, discovery, ip)
+        };
+        let why = match discovery.kind {
+            135 if ip.destination.is_multicast() => "solicitation to a group",
+            135 => "solicitation to a neighbour",
+            136 => "advertisement",
+            133 | 134 => "router discovery",
+            137 => "redirect",
+            130 => "listener query",
+            _ => "listener report",
+        };
+        checked.map_or_else(Deny, |()| Pass(why))
     }
 
     /// An error passes if the quoted packet belongs to a recorded flow that is allowed and whose
@@ -235,19 +252,12 @@ fn datagram_key(way: Way, ip: &Ip) -> DatagramKey {
     (ip.source, ip.destination, ip.id, protocol, way == Leaving)
 }
 
-/// Checks the source address, and what the workload may announce.
+/// Checks the source address, and that the workload sends no redirects.
 fn check_source(own: &[IpAddr], way: Way, ip: &Ip) -> Result<(), Reasons> {
     match way {
         Leaving => {}
         Arriving if own.contains(&ip.source) => return Err(&[SpoofedSource]),
-        Arriving | FromHost | Hairpin => {
-            return match &ip.kind {
-                Kind::Discovery(discovery) if !has_link_scope(discovery.kind, ip) => {
-                    Err(&[NeighbourSpoof])
-                }
-                _ => Ok(()),
-            };
-        }
+        Arriving | FromHost | Hairpin => return Ok(()),
     }
     let is_discovery = matches!(ip.kind, Kind::Discovery(_));
     let is_valid = own.contains(&ip.source)
@@ -258,76 +268,8 @@ fn check_source(own: &[IpAddr], way: Way, ip: &Ip) -> Result<(), Reasons> {
     }
     match &ip.kind {
         Kind::Error(5, _) if ip.source.is_ipv4() => Err(&[Redirect]),
-        Kind::Discovery(discovery) => check_discovery(own, discovery, ip),
         _ => Ok(()),
     }
-}
-
-fn check_discovery(own: &[IpAddr], discovery: &Discovery, ip: &Ip) -> Result<(), Reasons> {
-    match discovery.kind {
-        134 => Err(&[RouterAdvertisement]),
-        137 => Err(&[Redirect]),
-        kind if !has_link_scope(kind, ip) => Err(&[NeighbourSpoof]),
-        133 if !ip.destination.is_multicast() && !is_link_local(&ip.destination) => {
-            Err(&[NeighbourSpoof])
-        }
-        135 | 136 => {
-            let may_be_about =
-                |address| own.contains(&address) || is_derived_link_local(discovery, address);
-            let is_spoofed = match discovery.target {
-                None => true,
-                Some(target) => discovery.kind == 136 && !may_be_about(target),
-            };
-            let from_another = is_link_local(&ip.source) && !may_be_about(ip.source);
-            if is_spoofed || from_another {
-                Err(&[NeighbourSpoof])
-            } else {
-                Ok(())
-            }
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Whether a discovery message comes from the link and stays on it.
-fn has_link_scope(kind: u8, ip: &Ip) -> bool {
-    let unspecified = ip.source.is_unspecified();
-    let to_group = ip.destination.is_multicast();
-    if (133..=137).contains(&kind) {
-        ip.hop_limit == 255 && (!unspecified || to_group)
-    } else {
-        to_group && (unspecified || is_link_local(&ip.source))
-    }
-}
-
-/// Whether a message may be about this address: it must be the link-local address derived from the
-/// hardware address of the frame, which is also the only one that its option may name.
-fn is_derived_link_local(discovery: &Discovery, address: IpAddr) -> bool {
-    let [a, b, c, d, e, f] = discovery.hardware;
-    let derived = [
-        0xfe,
-        0x80,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        a ^ 2,
-        b,
-        c,
-        0xff,
-        0xfe,
-        d,
-        e,
-        f,
-    ];
-    let names_it = match discovery.options.as_slice() {
-        [] => true,
-        [1 | 2, 1, named @ ..] => named == discovery.hardware,
-        _ => false,
-    };
-    address == IpAddr::from(derived) && names_it
 }
 
 /// RFC 8415 §7.1.
@@ -346,7 +288,7 @@ fn is_dhcp_request(ip: &Ip) -> bool {
     is_client && ip.protocol == 17 && matches!(ip.kind, Kind::Whole)
 }
 
-fn is_link_local(address: &IpAddr) -> bool {
+pub(super) fn is_link_local(address: &IpAddr) -> bool {
     match address {
         IpAddr::V4(_) => false,
         IpAddr::V6(address) => address.is_unicast_link_local(),

@@ -84,6 +84,8 @@ pub(super) struct Entry {
     /// The originator's.
     pub(super) direction: Direction,
     pub(super) from_host: bool,
+    /// Whether it was allowed without a rule, because it arrived from an own address.
+    pub(super) to_itself: bool,
     /// Whether the direction is a guess.
     pub(super) picked_up: bool,
     pub(super) stamp: Stamp,

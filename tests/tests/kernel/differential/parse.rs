@@ -33,7 +33,10 @@ pub(super) enum Parsed {
 #[derive(Debug)]
 pub(super) struct Arp {
     pub(super) sender: IpAddr,
+    pub(super) target: IpAddr,
     pub(super) is_request: bool,
+    /// What follows the packet.
+    pub(super) padding: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -81,12 +84,25 @@ pub(super) struct Quote {
 #[derive(Debug)]
 pub(super) struct Discovery {
     pub(super) kind: u8,
-    /// The target, if the message is long enough.
-    pub(super) target: Option<IpAddr>,
-    /// What follows the target.
-    pub(super) options: Vec<u8>,
+    pub(super) message: Vec<u8>,
+    /// The first next header, and all extension headers.
+    pub(super) first_header: u8,
+    pub(super) extensions: Vec<u8>,
+    /// Whether nothing follows the packet, and it stays one packet.
+    pub(super) is_exact: bool,
     /// The source hardware address of the frame.
     pub(super) hardware: [u8; 6],
+}
+
+impl Discovery {
+    /// Sets what the headers before the message show.
+    fn complete(&mut self, packet: &[u8], gso: bool) {
+        let stated = usize::from(u16::from_be_bytes([packet[4], packet[5]]));
+        let transport = 40 + stated.saturating_sub(self.message.len());
+        self.first_header = packet[6];
+        self.extensions = packet[40..transport].to_vec();
+        self.is_exact = !gso && packet.len() == 40 + stated;
+    }
 }
 
 /// Parses a frame; `gso` if the kernel will segment it.
@@ -103,6 +119,7 @@ pub(super) fn parse(frame: &[u8], gso: bool) -> Parsed {
             }) = &mut packet
             {
                 discovery.hardware = ethernet.source();
+                discovery.complete(body, gso);
             }
             Parsed::Ip(packet)
         }
@@ -120,13 +137,18 @@ fn arp(body: &[u8]) -> Result<Arp, Reasons> {
     let kinds = (arp.hw_addr_type().0, arp.proto_addr_type().0);
     let sizes = (arp.hw_addr_size(), arp.proto_addr_size());
     let operation = arp.operation().0;
-    if kinds != (1, 0x0800) || sizes != (6, 4) || !matches!(operation, 1 | 2) {
-        return Err(&[ArpHeader]);
+    let padding = &body[28..];
+    if kinds != (1, 0x0800) || sizes != (6, 4) || !matches!(operation, 1 | 2) || padding.len() > 18
+    {
+        return Err(ARP_HEADER);
     }
     let sender: [u8; 4] = arp.sender_protocol_addr().try_into().unwrap();
+    let target: [u8; 4] = arp.target_protocol_addr().try_into().unwrap();
     Ok(Arp {
         sender: sender.into(),
+        target: target.into(),
         is_request: operation == 1,
+        padding: padding.to_vec(),
     })
 }
 
@@ -361,14 +383,12 @@ fn icmp(ip: &mut Ip, body: &[u8], first: bool) -> Result<(), Reasons> {
         if first {
             return Err(&[NeighbourSpoof]);
         }
-        let target = body.get(8..24).map(|target| {
-            let target: [u8; 16] = target.try_into().unwrap();
-            target.into()
-        });
         ip.kind = Kind::Discovery(Discovery {
             kind,
-            target,
-            options: body.get(24..).unwrap_or_default().to_vec(),
+            message: body.to_vec(),
+            first_header: 0,
+            extensions: Vec::new(),
+            is_exact: false,
             hardware: [0; 6],
         });
     } else {

@@ -89,6 +89,8 @@ pub(super) struct LoadedWorld<'a> {
 /// What is in force at a moment of a sequence.
 struct Present<'a, 'b> {
     world: &'b LoadedWorld<'a>,
+    /// The endpoint of the sequence.
+    ifindex: u32,
     missing: Missing,
     now: RefCell<Now>,
 }
@@ -135,6 +137,20 @@ impl InForce for Present<'_, '_> {
     fn owner(&self, peer: IpAddr) -> u64 {
         let now = self.now.borrow();
         now.owners.get(&slot(peer)).copied().unwrap_or(0)
+    }
+
+    fn is_on_node(&self, address: IpAddr) -> bool {
+        let now = self.now.borrow();
+        let like = now.alike.get(&address).copied().unwrap_or(address);
+        let state = &self.world.compiled.state;
+        // The endpoint of the sequence takes the place of the one with its interface.
+        let has = |info: &EndpointInfo| info.workload.addresses.contains(&address);
+        let is_in_its_place =
+            |info: &EndpointInfo| info.attachments.iter().any(|it| it.ifindex == IFINDEX);
+        let mut others = self.world.compiled.endpoints.values();
+        state.addresses.get(&like) == Some(&IdentityId::HOST)
+            || has(subject_of(self.world.compiled, self.ifindex))
+            || others.any(|info| !is_in_its_place(info) && has(info))
     }
 }
 
@@ -190,6 +206,7 @@ impl<'a> LoadedWorld<'a> {
         *self.began.borrow_mut() = Instant::now();
         let present = Present {
             world: self,
+            ifindex: sequence.ifindex,
             missing: sequence.missing,
             now: RefCell::new(Now {
                 subject: (sequence.missing != Missing::Table).then_some(sequence.ifindex),
@@ -316,7 +333,7 @@ impl<'a> LoadedWorld<'a> {
             Change::Time(seconds) => {
                 let passed = expectation.pass_time(seconds) * SECOND;
                 fence.age_flows(passed);
-                fence.age_fragments(passed);
+                fence.loaded().age_fragments(passed);
             }
         }
         if present.missing != Missing::Endpoint {
@@ -349,6 +366,8 @@ impl<'a> LoadedWorld<'a> {
             let mode = expectation.context.mode;
             let expected = expectation.of(test_frame.way, &test_frame.frame, test_frame.gso);
             let gso = if test_frame.gso { 1400 } else { 0 };
+            // The model has no clock, and so no solicitation that has just arrived.
+            fence.loaded().forget_solicitors();
             let outcome = fence.run_with(test_frame.way, &test_frame.frame, gso, 1);
             let agrees = has_expected_outcome(mode, expected, outcome)
                 && is_counted(fence, mode, expected, &mut counted);

@@ -1,21 +1,18 @@
-//! Frames without a flow: ARP, neighbour discovery, DHCP, VLAN tags and other EtherTypes.
+//! Frames without a flow: ARP, DHCP, VLAN tags and other EtherTypes.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::craft::{self, Crafted, ethernet};
+use super::discovery::LINK_LOCAL;
 use super::rng::Rng;
 use super::traffic::Scope;
 use crate::fence::Way::{self, *};
 
-/// Derived from the source hardware address that [`ethernet`] uses.
-const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 2);
-const HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 2];
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const DHCP_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 
 /// A random hook and origin, most often from the workload.
-fn way(rng: &mut Rng) -> Way {
+pub(super) fn way(rng: &mut Rng) -> Way {
     rng.pick(&[Leaving, Leaving, Leaving, Arriving, FromHost])
 }
 
@@ -34,7 +31,7 @@ fn own4(rng: &mut Rng, scope: &Scope) -> Ipv4Addr {
     rng.pick(&choices)
 }
 
-fn own6(rng: &mut Rng, scope: &Scope) -> Ipv6Addr {
+pub(super) fn own6(rng: &mut Rng, scope: &Scope) -> Ipv6Addr {
     let of_family = |from: &[IpAddr]| -> Vec<Ipv6Addr> {
         let v6 = from.iter().filter_map(|ip| match ip {
             IpAddr::V6(ip) => Some(*ip),
@@ -69,62 +66,19 @@ pub(super) fn arp(rng: &mut Rng, scope: &Scope) -> (Way, Crafted) {
     if rng.chance(8) {
         let length = 14 + rng.below(29);
         frame.truncate(length);
+    } else if rng.chance(30) {
+        let padding = rng.pick(&[1, 17, 18, 18, 18, 19, 400]);
+        frame.resize(frame.len() + padding, 0);
+        if rng.chance(30) {
+            let place = frame.len() - 1 - rng.below(padding);
+            frame[place] = rng.next_u8();
+        }
     }
     let crafted = Crafted {
         transport: 14,
         frame,
         notes: vec!["ARP"],
     };
-    (way(rng), crafted)
-}
-
-/// The workload's link-local address, or a similar one.
-fn link_local(rng: &mut Rng) -> Ipv6Addr {
-    let mut octets = LINK_LOCAL.octets();
-    if rng.chance(25) {
-        let place = rng.below(16).max(2);
-        octets[place] = rng.next_u8();
-    }
-    octets.into()
-}
-
-pub(super) fn discovery(rng: &mut Rng, scope: &Scope) -> (Way, Crafted) {
-    let nearby = link_local(rng);
-    let source = match rng.below(10) {
-        0..=4 => own6(rng, scope),
-        5..=7 => nearby,
-        _ => Ipv6Addr::UNSPECIFIED,
-    };
-    let target = if rng.chance(25) {
-        link_local(rng)
-    } else {
-        own6(rng, scope)
-    };
-    let kind = rng.pick(&[
-        135, 135, 135, 136, 136, 136, 133, 134, 137, 130, 131, 132, 143, 138,
-    ]);
-    let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
-    message.extend(target.octets());
-    match rng.below(4) {
-        0 => message.extend(rng.bytes(8)),
-        1 => {
-            let mut option = [&[rng.pick(&[1, 2]), 1], HARDWARE.as_slice()].concat();
-            if rng.chance(20) {
-                let place = rng.below(8);
-                option[place] = rng.next_u8();
-            }
-            message.extend(option);
-        }
-        _ => {}
-    }
-    if rng.chance(8) {
-        let length = rng.below(message.len());
-        message.truncate(length);
-    }
-    let fragment = rng.chance(4).then_some((0, true, 9));
-    let ends = (source.into(), ALL_NODES.into());
-    let mut crafted = craft::packet(rng, ends, 58, &message, fragment);
-    crafted.notes.push("neighbour discovery");
     (way(rng), crafted)
 }
 

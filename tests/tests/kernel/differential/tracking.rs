@@ -35,8 +35,10 @@ impl Expectation<'_> {
             // show who opened a flow it opens its own.
             let is_anothers = way == FromHost && !entry.from_host && !shows_originator(ip.protocol);
             let is_other_sender = (entry.from_host && not_from_host) || (is_anothers && !reply);
+            // What arrived from an own address needed no rule; what goes there does.
+            let needs_rule = entry.to_itself && way == Leaving;
             // A SYN opens a flow.
-            !(is_other_sender || ip.is_opening && reply)
+            !(is_other_sender || needs_rule || ip.is_opening && reply)
         };
         if let Some(entry) = known.filter(may_use) {
             return self.known_flow(own, way, ip, key, entry);
@@ -56,6 +58,7 @@ impl Expectation<'_> {
         if known.is_none() || (decision == Decision::Allow && !mid_flow) {
             let mut entry = self.entry(way, ip, decision, direction);
             entry.from_host = from_host;
+            entry.to_itself = !from_host && arrives_from_itself(own, way, ip);
             entry.picked_up = why == "picked up mid-flow";
             self.remember(key, entry, here, ip);
         }
@@ -124,6 +127,7 @@ impl Expectation<'_> {
         } else {
             decide(entry.direction)
         };
+        entry.to_itself = !entry.from_host && arrives_from_itself(own, way, ip);
         if entry.picked_up && entry.decision != Decision::Allow {
             let other = opposite(entry.direction);
             if decide(other) == Decision::Allow {
@@ -153,6 +157,7 @@ impl Expectation<'_> {
         if allowed && entry.gives_way(self.context.now, owner, ip.protocol) {
             let mut opened = self.entry(way, ip, decision, here);
             opened.from_host = from_host;
+            opened.to_itself = !from_host && arrives_from_itself(own, way, ip);
             self.remember(key, opened, here, ip);
             return self.conclude(decision, "takes the flow over", ip);
         }
@@ -174,6 +179,7 @@ impl Expectation<'_> {
             decision,
             direction,
             from_host: false,
+            to_itself: false,
             picked_up: false,
             stamp: self.context.policy.stamp(peer),
             was_allowed: decision == Decision::Allow,
@@ -222,6 +228,9 @@ impl Expectation<'_> {
         here: Direction,
     ) -> (Decision, Direction, &'static str) {
         let forward = self.decide(own, way, ip, (here, ip.ports.1));
+        if arrives_from_itself(own, way, ip) {
+            return (forward, here, "from an own address");
+        }
         if own.contains(peer(way, ip)) {
             return (forward, here, "to an own address");
         }
@@ -253,13 +262,12 @@ impl Expectation<'_> {
         ip: &Ip,
         (direction, port): (Direction, u16),
     ) -> Decision {
-        let peer = peer(way, ip);
-        if own.contains(peer) {
+        if arrives_from_itself(own, way, ip) {
             return Decision::Allow;
         }
         self.context
             .policy
-            .decide(*peer, direction, (ip.protocol, port))
+            .decide(*peer(way, ip), direction, (ip.protocol, port))
     }
 
     fn passes(&self, decision: Decision) -> bool {
@@ -277,6 +285,11 @@ impl Expectation<'_> {
             self.flows.insert(key, entry);
         }
     }
+}
+
+/// Whether a packet of the workload came back to it, which needs no rule.
+fn arrives_from_itself(own: &[IpAddr], way: Way, ip: &Ip) -> bool {
+    way != Leaving && own.contains(&ip.source)
 }
 
 fn opposite(direction: Direction) -> Direction {

@@ -8,7 +8,7 @@ use super::conversation::Conversation;
 use super::craft::{self, Crafted, icmp_of};
 use super::mutate::{mutate, pad};
 use super::rng::Rng;
-use super::stateless;
+use super::{discovery, stateless};
 use crate::fence::Way::{self, *};
 
 /// A frame to run, and how to run it.
@@ -79,7 +79,7 @@ impl<'a> Traffic<'a> {
             },
             73..=80 => return self.fragments(),
             81..=84 => stateless::arp(rng, self.scope),
-            85..=92 => stateless::discovery(rng, self.scope),
+            85..=92 => discovery::discovery(rng, self.scope),
             93..=94 => stateless::dhcp(rng, self.scope),
             95..=96 => stateless::other_ethertype(rng, &self.sent),
             _ => self.raw(),

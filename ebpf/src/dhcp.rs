@@ -1,0 +1,82 @@
+//! DHCP: requests of workloads are noted, and their answers pass.
+//!
+//! Invariant: nothing passes here in lockdown; requests are charged like discovery. What a request
+//! and its answer are is decided in [`ringfence_common::packet::dhcp`].
+
+use aya_ebpf::bindings::__sk_buff;
+use ringfence_common::{
+    net::{Ip4, Ip6},
+    packet::dhcp::{Dhcp as _, DhcpRequest},
+};
+
+use crate::{clock, family::Family, maps, skb::Skb};
+
+/// Notes this CPU's packet, which is a request by its addresses and ports.
+#[inline(always)]
+pub fn note<A: Family>(skb: &Skb) {
+    if A::V6 {
+        note6(skb.raw());
+    } else {
+        note4(skb.raw());
+    }
+}
+
+/// Whether this CPU's packet, which may be an answer by its ports, is one.
+#[inline(always)]
+pub fn is_answer<A: Family>(skb: &Skb) -> bool {
+    if A::V6 {
+        is_answer6(skb.raw()) != 0
+    } else {
+        is_answer4(skb.raw()) != 0
+    }
+}
+
+/// The endpoint's last request, which other CPUs may write at the same time: then it has no answer.
+#[inline(always)]
+fn request(skb: &Skb) -> Option<&'static mut DhcpRequest> {
+    let (slot, _) = maps::endpoint(skb.ifindex())?;
+    let request = maps::DHCP_REQUESTS.get_ptr_mut(slot.number().0)?;
+    // SAFETY: the value of an array is mapped for the run of the program, and any bytes are a request.
+    Some(unsafe { &mut *request })
+}
+
+macro_rules! family_functions {
+    ($family:ty, $packet:ident, $note:ident, $is_answer:ident) => {
+        /// Exported (global), so that the verifier checks it once.
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $note(raw: *mut __sk_buff) -> u32 {
+            let skb = Skb::at(raw);
+            let (Some(current), Some(request)) = (maps::$packet(), request(&skb)) else {
+                return 0;
+            };
+            <$family>::note(&skb, &current.packet, clock::ticks(), request);
+            1
+        }
+
+        /// Exported (global), so that the verifier checks it once.
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $is_answer(raw: *mut __sk_buff) -> u32 {
+            let skb = Skb::at(raw);
+            let (Some(current), Some(request), Some((_, endpoint))) = (
+                maps::$packet(),
+                request(&skb),
+                maps::endpoint(skb.ifindex()),
+            ) else {
+                return 0;
+            };
+            let now = clock::ticks();
+            u32::from(<$family>::answers(
+                &skb,
+                &current.packet,
+                endpoint,
+                request,
+                now,
+            ))
+        }
+    };
+}
+
+family_functions!(Ip4, scratch_packet4, note4, is_answer4);
+family_functions!(Ip6, scratch_packet6, note6, is_answer6);
