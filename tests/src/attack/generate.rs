@@ -18,6 +18,8 @@ use super::rng::Rng;
 pub struct Generator {
     family: Family,
     rng: Rng,
+    /// Whether cases are mutated.
+    mutates: bool,
     /// Unmutated members still to be run.
     unmutated: Vec<(Member, bool, Direction)>,
 }
@@ -33,8 +35,16 @@ impl Generator {
         Self {
             family,
             rng: Rng::new(salt),
+            mutates: true,
             unmutated: all_variants(&family),
         }
+    }
+
+    /// The same without mutated cases.
+    #[must_use]
+    pub const fn unchanged(mut self) -> Self {
+        self.mutates = false;
+        self
     }
 
     /// Whether some members have not been run unmutated.
@@ -50,7 +60,7 @@ impl Generator {
         }
         let all = all_variants(&self.family);
         let index = self.rng.below(all.len());
-        let mutate = self.rng.one_in(2);
+        let mutate = self.mutates && self.rng.one_in(2);
         match all.get(index) {
             Some((member, v6, direction)) => self.build(member, *v6, *direction, mutate),
             None => Case {

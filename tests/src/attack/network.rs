@@ -1,6 +1,7 @@
-//! One network: a fenced workload and an unfenced host on one Ethernet segment.
+//! One network: a fenced workload and an unfenced host, on one Ethernet segment or with a router between
+//! them ([`routed`]).
 //!
-//! The node's ends of both links are ports of a bridge that does not learn addresses and floods
+//! On a segment the node's ends of both links are ports of a bridge that does not learn addresses and floods
 //! every frame, so that any frame arrives at the other end unless the fence drops it. Neither end
 //! has an address: there are no replies, and every frame of a conversation is sent by the test.
 
@@ -9,11 +10,12 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::fixture::{self, Direction};
-use super::wire::RawInterface;
+use super::wire::{Marking, RawInterface};
 use crate::fence_state;
 use crate::{Addresses, Agent, AgentSpec, Attributes, NetNs, Node, Workload};
 
 pub mod counters;
+pub mod routed;
 
 use counters::Handles;
 
@@ -26,6 +28,26 @@ pub enum Fence {
     Enforce,
     /// An agent that observes.
     Observe,
+}
+
+/// What lies between the two ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// A bridge, across which any frame arrives.
+    Bridge,
+    /// A router, which forwards unicast IPv6 packets.
+    Routed,
+}
+
+impl Topology {
+    /// Where frames have their marks.
+    #[must_use]
+    pub const fn marking(self) -> Marking {
+        match self {
+            Self::Bridge => Marking::Address,
+            Self::Routed => Marking::FlowLabel,
+        }
+    }
 }
 
 /// The largest IP packet on the segment.
@@ -45,18 +67,22 @@ pub struct Network {
 
 impl Network {
     /// Builds a network.
-    pub fn new(fence: Fence) -> Result<Self> {
+    pub fn new(fence: Fence, topology: Topology) -> Result<Self> {
         let mut node = Node::new()?;
         // The addresses in the inventory; no interface on the segment has these or any other
         // addresses.
         node.addresses = addresses(fixture::node);
-        node.ns.sysctls(&MUTE)?;
-        let bridge = "link add br0 type bridge mcast_snooping 0\n";
-        node.ns
-            .ip(&format!("{bridge}link set br0 mtu {MTU} up\n"))?;
-        keep_filters_off_bridges(&node.ns)?;
-        let workload = attach(&node, "workload")?;
-        let outside = attach(&node, "outside")?;
+        match topology {
+            Topology::Bridge => build_bridge(&node.ns)?,
+            Topology::Routed => routed::forward(&node.ns)?,
+        }
+        let workload = attach(&node, "workload", topology)?;
+        let outside = attach(&node, "outside", topology)?;
+        if topology == Topology::Routed {
+            node.ns
+                .ip(&routed::routes(&workload.interface, &outside.interface))?;
+        }
+        let marking = topology.marking();
         let agent = match fence {
             Fence::Absent => None,
             Fence::Enforce => Some(agent(&node, &workload, "enforce")?),
@@ -67,8 +93,8 @@ impl Network {
             agent.as_ref().map(|agent| (agent, fence)),
         )?;
         Ok(Self {
-            workload: RawInterface::open(&workload.ns, "eth0")?,
-            outside: RawInterface::open(&outside.ns, "eth0")?,
+            workload: RawInterface::open(&workload.ns, "eth0", marking)?,
+            outside: RawInterface::open(&outside.ns, "eth0", marking)?,
             agent,
             handles,
             node,
@@ -113,6 +139,13 @@ const MUTE: [(&str, &str); 2] = [
     ("net.ipv6.conf.default.disable_ipv6", "1"),
 ];
 
+fn build_bridge(ns: &NetNs) -> Result<()> {
+    ns.sysctls(&MUTE)?;
+    let bridge = "link add br0 type bridge mcast_snooping 0\n";
+    ns.ip(&format!("{bridge}link set br0 mtu {MTU} up\n"))?;
+    keep_filters_off_bridges(ns)
+}
+
 /// Keeps bridged packets away from netfilter: where the kernel supports it, it is enabled by
 /// default, and netfilter would reassemble packets and drop malformed ones before the fence sees
 /// them.
@@ -137,7 +170,7 @@ fn addresses(of: fn(bool) -> std::net::IpAddr) -> Addresses {
     }
 }
 
-fn attach(node: &Node, name: &str) -> Result<Workload> {
+fn attach(node: &Node, name: &str, topology: Topology) -> Result<Workload> {
     let Addresses { ip4, ip6 } = addresses(fixture::workload);
     let workload = Workload {
         namespace: "lab".to_owned(),
@@ -149,11 +182,16 @@ fn attach(node: &Node, name: &str) -> Result<Workload> {
     };
     workload.ns.sysctls(&MUTE)?;
     let (port, peer) = (&workload.interface, workload.ns.path());
+    let links = match topology {
+        Topology::Bridge => format!(
+            "link set {port} master br0\n\
+             link set {port} type bridge_slave learning off flood on mcast_flood on\n\
+             link set {port} up\n"
+        ),
+        Topology::Routed => routed::link(port),
+    };
     node.ns.ip(&format!(
-        "link add {port} mtu {MTU} type veth peer name eth0 mtu {MTU} netns {}\n\
-         link set {port} master br0\n\
-         link set {port} type bridge_slave learning off flood on mcast_flood on\n\
-         link set {port} up\n",
+        "link add {port} mtu {MTU} type veth peer name eth0 mtu {MTU} netns {}\n{links}",
         peer.display(),
     ))?;
     workload.ns.ip("link set eth0 up\n")?;

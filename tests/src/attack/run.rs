@@ -9,8 +9,7 @@ use super::case::{Case, Expect, TestFrame};
 use super::craft;
 use super::fixture::{self, Direction, protocol};
 use super::network::counters::Counters;
-use super::network::{Fence, Network};
-use super::wire::mark;
+use super::network::{Fence, Network, Topology};
 
 mod losses;
 
@@ -29,6 +28,7 @@ pub struct Networks {
     pub observe: Network,
     /// What the kernel's queues dropped so far, and what was sent again.
     pub sent_again: SentAgain,
+    topology: Topology,
     next: u32,
     /// Sentinels that were sent more than once and may arrive late.
     late: Vec<u32>,
@@ -97,15 +97,23 @@ const FENCES: [Fence; 3] = [Fence::Absent, Fence::Enforce, Fence::Observe];
 
 impl Networks {
     /// Builds all three. The calling thread must stay on one CPU.
-    pub fn new() -> Result<Self> {
+    pub fn new(topology: Topology) -> Result<Self> {
+        let network = |fence| Network::new(fence, topology);
         Ok(Self {
-            control: Network::new(Fence::Absent).context("the network without a fence")?,
-            enforce: Network::new(Fence::Enforce).context("the network that enforces")?,
-            observe: Network::new(Fence::Observe).context("the network that observes")?,
+            control: network(Fence::Absent).context("the network without a fence")?,
+            enforce: network(Fence::Enforce).context("the network that enforces")?,
+            observe: network(Fence::Observe).context("the network that observes")?,
             sent_again: SentAgain::default(),
+            topology,
             next: 1,
             late: Vec::new(),
         })
+    }
+
+    /// What lies between the two ends.
+    #[must_use]
+    pub const fn topology(&self) -> Topology {
+        self.topology
     }
 
     /// The network with this fence.
@@ -174,9 +182,15 @@ impl Networks {
 
     /// Marks the frames of a batch; returns the first mark and that of the sentinels.
     fn mark_all(&mut self, batch: &mut [FrameResult]) -> (u32, u32) {
+        let marking = self.topology.marking();
+        let room = u32::try_from(batch.len() + 1).unwrap_or(u32::MAX);
+        if self.next > marking.largest() - room {
+            self.next = 1;
+            self.late.clear();
+        }
         let first = self.next;
         for result in batch {
-            mark(&mut result.sent.bytes, self.next);
+            marking.mark(&mut result.sent.bytes, self.next);
             self.next = self.next.wrapping_add(1);
         }
         let sentinel = self.next;
@@ -196,7 +210,8 @@ impl Networks {
             Fence::Enforce => &self.enforce,
             Fence::Observe => &self.observe,
         };
-        send_batch(network, batch, sentinel)?;
+        let topology = self.topology;
+        send_batch(network, batch, (topology, sentinel))?;
         for direction in [Direction::Out, Direction::In] {
             let mut strays = 0_u32;
             let late = &mut self.late;
@@ -204,7 +219,7 @@ impl Networks {
                 if !late.contains(&sentinel) {
                     late.push(sentinel);
                 }
-                let frame = sentinel_frame(direction, sentinel);
+                let frame = sentinel_frame(direction, topology, sentinel);
                 network.sender(direction).send(&frame, None)
             };
             let mut marks = Vec::new();
@@ -271,7 +286,11 @@ fn record_arrival(
     }
 }
 
-fn send_batch(network: &Network, batch: &[FrameResult], number: u32) -> Result<()> {
+fn send_batch(
+    network: &Network,
+    batch: &[FrameResult],
+    (topology, number): (Topology, u32),
+) -> Result<()> {
     for result in batch {
         let sent = &result.sent;
         let sent = network
@@ -282,15 +301,23 @@ fn send_batch(network: &Network, batch: &[FrameResult], number: u32) -> Result<(
     for direction in [Direction::Out, Direction::In] {
         network
             .sender(direction)
-            .send(&sentinel_frame(direction, number), None)?;
+            .send(&sentinel_frame(direction, topology, number), None)?;
     }
     Ok(())
 }
 
 /// A datagram of a separate flow that policy allows.
-fn sentinel_frame(direction: Direction, number: u32) -> Vec<u8> {
-    let own = fixture::workload(false);
-    let peer = std::net::IpAddr::from([10, 255, 255, 254]);
+fn sentinel_frame(direction: Direction, topology: Topology, number: u32) -> Vec<u8> {
+    let (own, peer) = match topology {
+        Topology::Bridge => (
+            fixture::workload(false),
+            std::net::IpAddr::from([10, 255, 255, 254]),
+        ),
+        Topology::Routed => (
+            fixture::workload(true),
+            std::net::IpAddr::from([0x2001, 0xdb8, 0x18, 0x8000, 0, 0, 0, 0xfffe]),
+        ),
+    };
     let (from, to) = match direction {
         Direction::Out => (own, peer),
         Direction::In => (peer, own),
@@ -301,6 +328,6 @@ fn sentinel_frame(direction: Direction, number: u32) -> Vec<u8> {
         b"sentinel",
     );
     let mut frame = craft::ip_frame(from, to, protocol::UDP, &datagram);
-    mark(&mut frame, number);
+    topology.marking().mark(&mut frame, number);
     frame
 }

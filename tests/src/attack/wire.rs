@@ -1,8 +1,8 @@
 //! Sends batches of frames on one interface and records which of them arrive at another.
 //!
-//! A frame is identified by its *mark*, four bytes of its destination hardware address: the fence
-//! ignores them, a bridge does not change them, and even a frame without a whole IP header has
-//! them. A batch ends with a sentinel that policy allows. Frames keep their order, because the
+//! A frame is identified by its *mark* ([`Marking`]). Across a bridge it is in four bytes of the destination
+//! hardware address: the fence ignores them, a bridge does not change them, and even a frame without a
+//! whole IP header has them. A router replaces that address; there it is the flow label. A batch ends with a sentinel that policy allows. Frames keep their order, because the
 //! sending thread stays on one CPU and so does the kernel's queue; once the sentinel has arrived,
 //! frames that have not arrived never will. A full queue or receive buffer can lose any frame, also
 //! the sentinel, which is then sent again; the kernel counts such losses (`crate::kernel_drops`).
@@ -21,6 +21,7 @@ use socket2::Socket;
 
 use super::case::Offload;
 use super::craft;
+use super::network::routed::ROUTER;
 use crate::frame::{buffer_drops, offload_socket, packet_socket};
 use crate::netns::NetNs;
 
@@ -39,6 +40,49 @@ pub fn mark(frame: &mut [u8], number: u32) {
     let prefix = if to_group { GROUP } else { PREFIX };
     craft::write(frame, 0, &prefix);
     craft::write(frame, prefix.len(), &number.to_be_bytes());
+}
+
+/// Where frames have their marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marking {
+    /// In the destination hardware address.
+    Address,
+    /// In the flow label of IPv6, under the hardware address of the router.
+    FlowLabel,
+}
+
+impl Marking {
+    /// The largest mark.
+    #[must_use]
+    pub const fn largest(self) -> u32 {
+        match self {
+            Self::Address => u32::MAX,
+            Self::FlowLabel => 0xf_ffff,
+        }
+    }
+
+    /// Marks a frame with a number up to the largest, which is not zero.
+    pub fn mark(self, frame: &mut [u8], number: u32) {
+        if self == Self::Address {
+            return mark(frame, number);
+        }
+        let [_, high, middle, low] = number.to_be_bytes();
+        craft::write(frame, 0, &ROUTER);
+        craft::write(frame, craft::IP + 1, &[high & 0xf, middle, low]);
+    }
+
+    fn read(self, frame: &[u8]) -> Option<u32> {
+        if self == Self::Address {
+            return marked(frame);
+        }
+        match *frame.get(12..18)? {
+            [0x86, 0xdd, _, high, middle, low] => {
+                let number = u32::from_be_bytes([0, high & 0xf, middle, low]);
+                (number != 0).then_some(number)
+            }
+            _ => None,
+        }
+    }
 }
 
 fn marked(frame: &[u8]) -> Option<u32> {
@@ -62,13 +106,14 @@ pub struct RawInterface {
     plain: Socket,
     offload: Socket,
     tap: Socket,
+    marking: Marking,
     returned: Cell<u64>,
     buffer_drops: Cell<u64>,
 }
 
 impl RawInterface {
     /// Opens an interface of `ns`.
-    pub fn open(ns: &NetNs, interface: &str) -> Result<Self> {
+    pub fn open(ns: &NetNs, interface: &str, marking: Marking) -> Result<Self> {
         let every = u16::try_from(libc::ETH_P_ALL)?;
         let sockets = ns.run(|| -> io::Result<_> {
             let tap = packet_socket(interface, every)?;
@@ -83,6 +128,7 @@ impl RawInterface {
             plain,
             offload,
             tap,
+            marking,
             returned: Cell::new(0),
             buffer_drops: Cell::new(0),
         };
@@ -151,7 +197,7 @@ impl RawInterface {
         let mut head = [0; 32];
         loop {
             match (&self.tap).read(&mut head) {
-                Ok(length) => match head.get(..length).and_then(marked) {
+                Ok(length) => match head.get(..length).and_then(|head| self.marking.read(head)) {
                     Some(number) if number == sentinel => return Ok(()),
                     Some(number) => seen(number),
                     None => {}

@@ -6,7 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use ringfence_testbed::attack::{FAMILIES, Networks, Tally, attack, wire};
+use ringfence_testbed::attack::{
+    FAMILIES, Family, Networks, ROUTED_FAMILIES, Tally, Topology, attack, wire,
+};
 use ringfence_testbed::interrupt;
 
 /// Send hostile frames and check that none is delivered where policy denies it.
@@ -51,10 +53,18 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<bool> {
-    let wanted = |name: &str| name.contains(&arguments.family);
-    let families: Vec<_> = FAMILIES.iter().filter(|f| wanted(f.name)).collect();
+    let wanted = |family: &&Family| family.name.contains(&arguments.family);
+    let families = [
+        (Topology::Bridge, FAMILIES),
+        (Topology::Routed, ROUTED_FAMILIES),
+    ];
+    let families = families.map(|(topology, all)| {
+        let wanted: Vec<_> = all.iter().filter(wanted).collect();
+        (topology, wanted)
+    });
+    let count: usize = families.iter().map(|(_, families)| families.len()).sum();
     ensure!(
-        !families.is_empty(),
+        count > 0,
         "no family's name contains '{}'",
         arguments.family
     );
@@ -65,36 +75,42 @@ fn run(arguments: &Arguments) -> Result<bool> {
         u64::from(now.subsec_nanos()) ^ now.as_secs() << 20
     });
     println!("seed {seed}");
-    let mut networks = Networks::new()?;
-    wire::stay_on_one_cpu()?;
     println!("{}", Tally::head());
     let mut total = Tally::default();
-    let mut good = true;
-    for (index, family) in families.iter().enumerate() {
-        // The remainder of the division goes to the last families.
-        let (index, count) = (u64::try_from(index)?, u64::try_from(families.len())?);
-        let share = (arguments.frames.saturating_sub(total.sent)) / (count - index);
-        let tally = attack(&mut networks, family, share, seed)?;
-        println!("{}", tally.row(family.name));
-        if !tally.is_good() {
-            good = false;
-            print!("{}", tally.failures_text());
-            tally.save(&arguments.captures, family.name)?;
+    let (mut good, mut left, mut drops, mut again) = (true, u64::try_from(count)?, 0, 0);
+    for (topology, families) in families {
+        if families.is_empty() {
+            continue;
         }
-        total.add(&tally);
+        let mut networks = Networks::new(topology)?;
+        wire::stay_on_one_cpu()?;
+        for family in families {
+            // The remainder of the division goes to the last families.
+            let share = arguments.frames.saturating_sub(total.sent) / left;
+            left -= 1;
+            let tally = attack(&mut networks, family, share, seed)?;
+            println!("{}", tally.row(family.name));
+            if !tally.is_good() {
+                good = false;
+                print!("{}", tally.failures_text());
+                tally.save(&arguments.captures, family.name)?;
+            }
+            total.add(&tally);
+        }
+        drops += networks.sent_again.drops;
+        again += networks.sent_again.frames;
     }
-    let again = &networks.sent_again;
     println!(
         "attack: {} frames, {} families: {} of {} denied delivered, {} of {} permitted delivered; \
          kernel queues dropped {}, {} sent again",
         total.sent,
-        families.len(),
+        count,
         total.denied_delivered,
         total.denied,
         total.permitted_delivered,
         total.permitted,
-        again.drops,
-        again.frames,
+        drops,
+        again,
     );
     Ok(good)
 }

@@ -14,7 +14,7 @@ use crate::shared::{lock, networks};
 const FRAMES: u64 = 10_000;
 const SOON: Duration = Duration::from_secs(8);
 
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let given = std::env::var("RINGFENCE_ATTACK_SEED").ok();
     given
         .and_then(|seed| seed.parse().ok())
@@ -42,7 +42,7 @@ fn attack_with_family(name: &str) -> Result<()> {
 
 /// Runs every member unmutated: the control delivers all frames, `enforce` the permitted ones and
 /// `observe` all, and both agents report the drop reasons that the members expect.
-fn members(networks: &mut Networks, family: &Family) -> Result<()> {
+pub(crate) fn members(networks: &mut Networks, family: &Family) -> Result<()> {
     let before = reasons(networks)?;
     // Another seed than for the generated cases: a first fragment is remembered for half a minute.
     let mut generator = Generator::new(*family, !seed());

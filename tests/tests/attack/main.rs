@@ -14,5 +14,6 @@ mod kernel_drops;
 mod netfilter;
 mod path_mtu;
 mod refragmented;
+mod routed;
 mod shared;
 mod timeouts;

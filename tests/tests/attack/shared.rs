@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use anyhow::Result;
-use ringfence_testbed::attack::{Networks, wire};
+use ringfence_testbed::attack::{Networks, Topology, wire};
 
 /// Returns the networks; the last test that holds them removes them.
 pub(crate) fn networks() -> Result<Arc<Mutex<Networks>>> {
@@ -12,7 +12,7 @@ pub(crate) fn networks() -> Result<Arc<Mutex<Networks>>> {
     if let Some(networks) = shared.upgrade() {
         return Ok(networks);
     }
-    let networks = Arc::new(Mutex::new(Networks::new()?));
+    let networks = Arc::new(Mutex::new(Networks::new(Topology::Bridge)?));
     *shared = Arc::downgrade(&networks);
     Ok(networks)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use ringfence_testbed::attack::fixture::{Direction, allowed_port, protocol};
-use ringfence_testbed::attack::network::{Fence, Network};
+use ringfence_testbed::attack::network::{Fence, Network, Topology};
 use ringfence_testbed::attack::{craft, wire};
 use ringfence_testbed::eventually;
 
@@ -72,7 +72,7 @@ fn arrived(
 
 #[test]
 fn replies_to_expired_requests_do_not_arrive() -> Result<()> {
-    let network = Network::new(Fence::Enforce)?;
+    let network = Network::new(Fence::Enforce, Topology::Bridge)?;
     wire::stay_on_one_cpu()?;
     let mut next = 1;
     let of = |direction, index| {

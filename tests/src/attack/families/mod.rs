@@ -11,13 +11,17 @@ mod link;
 mod odd_sources;
 mod own_destination;
 mod protocols;
+mod routed;
 mod spoofing;
 mod tcp;
 mod tunnels;
 
 use super::family::Family;
 
-/// All families.
+/// The families that a node which routes forwards.
+pub const ROUTED_FAMILIES: &[Family] = &[routed::DISCOVERY];
+
+/// All families on a bridge.
 pub const FAMILIES: &[Family] = &[
     spoofing::FORGED_SOURCE,
     spoofing::FORGED_MID_FLOW,

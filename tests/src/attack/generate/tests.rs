@@ -1,12 +1,12 @@
 use super::*;
-use crate::attack::families::FAMILIES;
+use crate::attack::families::{FAMILIES, ROUTED_FAMILIES};
 
 /// The members' expectations and the model are written independently.
 #[test]
 fn members_and_model_agree() {
     let mut rng = Rng::new(7);
     let mut wrong = Vec::new();
-    for family in FAMILIES {
+    for family in FAMILIES.iter().chain(ROUTED_FAMILIES) {
         for (member, v6, direction) in all_variants(family) {
             for _ in 0..50 {
                 let mut builder = CaseBuilder::new(&mut rng, v6, direction);
@@ -48,7 +48,7 @@ fn a_seed_repeats_its_cases() {
 #[test]
 fn names_are_unique() {
     let mut names = std::collections::HashSet::new();
-    for family in FAMILIES {
+    for family in FAMILIES.iter().chain(ROUTED_FAMILIES) {
         assert!(names.insert(family.name.to_owned()), "{}", family.name);
         for member in family.members {
             let name = format!("{}: {}", family.name, member.name);
