@@ -28,7 +28,6 @@ use crate::{
     current_packet::{FlowPacket, drop_without_packet},
     events,
     family::Family,
-    global_functions::RETRIES,
     maps,
     policy::{allow, evaluate},
 };
@@ -114,7 +113,7 @@ fn reevaluate<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &mut Ct
     if entry.flags & flags::HOST_INGRESS != 0 {
         return allow(entry, RuleSlot::HOST_INGRESS, IdentityId::HOST);
     }
-    if !flow.from_workload && flow.peer().owned_by(context.endpoint) {
+    if flow.peer().owned_by(context.endpoint) {
         return allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
     }
     let port = if flow.is_reply_of(entry) {
@@ -336,17 +335,16 @@ fn check_forgotten<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &m
     0
 }
 
-/// Stores a scratch entry; false if there is no room, or if other CPUs take each way that it chooses.
+/// Stores a scratch entry; false if there is no room, or if other CPUs take both ways that it chooses. Not
+/// more than two: a loop would take too much stack.
 #[inline(always)]
 fn store<A: Family>(context: &Context, flow: &FlowPacket<A>, which: u32) -> bool {
     let protocol = u32::from(flow.packet.protocol);
-    for _ in 0..RETRIES {
-        match A::store(which, context.number.0, protocol, context.now) {
-            ct_unreplied::TAKEN => {}
-            stored => return stored == ct_unreplied::STORED,
-        }
+    let mut stored = A::store(which, context.number.0, protocol, context.now);
+    if stored == ct_unreplied::TAKEN {
+        stored = A::store(which, context.number.0, protocol, context.now);
     }
-    false
+    stored == ct_unreplied::STORED
 }
 
 #[inline(always)]

@@ -49,23 +49,19 @@ pub struct Candidates {
     free: u32,
     free_way: u32,
     same_way: u32,
-    /// The words that it saw.
-    words: [WayWord; WAYS],
     /// State bits to change, and what to.
     pub bits: u32,
 }
 
 impl Candidates {
+    /// Whether a word is the one by which its way was chosen, or free.
     #[inline(always)]
-    fn see(&mut self, way: u32, word: WayWord) {
-        if let Some(seen) = self.words.get_mut(way as usize) {
-            *seen = word;
-        }
-    }
-
-    #[inline(always)]
-    fn seen(&self, way: u32) -> WayWord {
-        self.words.get(way as usize).copied().unwrap_or_default()
+    fn has_chosen(&self, way: u32, word: WayWord, place: u64, now: u64) -> bool {
+        let candidate = word.rank() << 3 | u64::from(turn(way, place));
+        word.is_free(now)
+            || candidate == self.own
+            || candidate == self.other
+            || way == self.same_way && word.matches(place)
     }
 }
 
@@ -196,7 +192,6 @@ fn survey<A: Family>(
     found.same_way = NO_WAY;
     for way in 0..NO_WAY {
         let word = word::<A>(set, way);
-        found.see(way, word);
         if word.matches(place) && A::is_way_key(set, way, key) {
             found.same_way = way;
         }
@@ -263,15 +258,16 @@ pub fn store<A: Family>(entry: &CtEntry, number: EndpointNumber, protocol: u8, n
     if way >= NO_WAY {
         return NO_ROOM;
     }
-    let before = found.seen(way);
+    let before = word::<A>(set, way);
     let worth = worth(entry.state.bits(), protocol);
     let after = WayWord::new(place, number.0, worth, entry.expires);
-    if !replace_word::<A>(set, way, before, after) {
+    if !found.has_chosen(way, before, place, now) || !replace_word::<A>(set, way, before, after) {
         return TAKEN;
     }
+    // Before the body is written: what it is written from is not needed for it, and stack is short.
+    account(before, place, number, now);
     copy_words(key, A::way_key(set, way));
     copy_words(entry, A::way_entry(set, way));
-    account(before, place, number, now);
     STORED
 }
 
