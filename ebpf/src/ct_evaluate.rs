@@ -113,7 +113,7 @@ fn reevaluate<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &mut Ct
     if entry.flags & flags::HOST_INGRESS != 0 {
         return allow(entry, RuleSlot::HOST_INGRESS, IdentityId::HOST);
     }
-    if flow.peer().owned_by(context.endpoint) {
+    if !flow.from_workload && flow.peer().owned_by(context.endpoint) {
         return allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
     }
     let port = if flow.is_reply_of(entry) {

@@ -182,7 +182,8 @@ impl<'a> Expectation<'a> {
     }
 
     /// An error passes if the quoted packet belongs to a recorded flow that is allowed and whose
-    /// local address is an own address.
+    /// local address is an own address. That packets from an own address pass without a rule is not
+    /// recorded.
     fn error(&self, own: &[IpAddr], way: Way, quote: &Quote) -> Expected {
         // The quoted packet went in the opposite direction of the error.
         let quoted_way = if way == Leaving { Arriving } else { Leaving };
@@ -196,6 +197,7 @@ impl<'a> Expectation<'a> {
                     && (entry.decision == Decision::Allow
                         || (entry.direction != quoted_direction
                             && !shows_originator(quote.protocol)
+                            && !own.contains(&key.0[1].0)
                             && entry.other_side == Some(true))) =>
             {
                 Pass("ICMP error about a flow")
