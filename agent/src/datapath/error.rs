@@ -106,10 +106,35 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    text.truncate(
-        text.char_indices()
-            .nth(2000)
-            .map_or(text.len(), |(at, _)| at),
-    );
-    text
+    shortened(text)
+}
+
+/// Characters of a long text that are kept, from its beginning and from its end.
+const BEGINNING: usize = 500;
+const END: usize = 1500;
+
+/// A text without its middle if it is long: the verifier says last what it refuses.
+fn shortened(text: String) -> String {
+    let count = text.chars().count();
+    if count <= BEGINNING + END {
+        return text;
+    }
+    let beginning: String = text.chars().take(BEGINNING).collect();
+    let end: String = text.chars().skip(count - END).collect();
+    format!("{beginning} … {end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_keeps_its_beginning_and_its_end() {
+        let short = "x".repeat(BEGINNING + END);
+        assert_eq!(shortened(short.clone()), short);
+        let long = format!("refused: {}the stack is too large", "é".repeat(5000));
+        let kept = shortened(long);
+        assert!(kept.starts_with("refused: é") && kept.ends_with("éthe stack is too large"));
+        assert_eq!(kept.chars().count(), BEGINNING + END + 3);
+    }
 }
