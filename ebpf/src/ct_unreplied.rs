@@ -6,6 +6,7 @@
 //! entry. Which entry a new one replaces is decided by [`choose`]; nothing here looks at verdicts.
 
 use core::{
+    arch::asm,
     intrinsics::{AtomicOrdering, atomic_cxchg},
     ptr::{read_volatile, write_volatile},
 };
@@ -243,6 +244,16 @@ fn rank_of(candidate: u64) -> u64 {
     }
 }
 
+/// A way that was compared with [`NO_WAY`], for the verifier: up to Linux 6.1 it forgets the comparison of
+/// what the compiler keeps on the stack, and the compiler leaves out a mask that changes nothing.
+#[inline(always)]
+fn bounded(way: u32) -> u32 {
+    let mut way = u64::from(way);
+    // SAFETY: one instruction, which changes no way.
+    unsafe { asm!("{0} &= 7", inout(reg) way, options(nomem, nostack, preserves_flags)) };
+    way as u32
+}
+
 /// Stores an entry under the packet's key, in place of an older one if need be. Returns [`NO_ROOM`],
 /// [`STORED`], or [`TAKEN`] if another CPU took the way that was chosen.
 #[inline(always)]
@@ -258,6 +269,7 @@ pub fn store<A: Family>(entry: &CtEntry, number: EndpointNumber, protocol: u8, n
     if way >= NO_WAY {
         return NO_ROOM;
     }
+    let way = bounded(way);
     let before = word::<A>(set, way);
     let worth = worth(entry.state.bits(), protocol);
     let after = WayWord::new(place, number.0, worth, entry.expires);

@@ -9,7 +9,7 @@
     internal_features,
     reason = "the target has no atomic types; the intrinsic is the only addition that other CPUs see whole"
 )]
-#![feature(core_intrinsics)]
+#![feature(core_intrinsics, asm_experimental_arch)]
 #![allow(
     missing_docs,
     unreachable_pub,

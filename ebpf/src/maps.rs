@@ -12,6 +12,8 @@
 //!
 //! Invariant: no decision reads a looked-up value twice.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
@@ -277,10 +279,28 @@ struct PacketScratch {
     packet6: CurrentPacket<Ip6>,
 }
 
+/// This CPU's packet scratch space.
+///
+/// The compiler may add a field's offset before it compares the pointer with null, which verifiers up to
+/// Linux 6.1 refuse (`pointer arithmetic on map_value_or_null prohibited`). An assembly block, which is
+/// executed only after the comparison, keeps it from that. It has an instruction, because the kernel
+/// refuses line information of none.
+#[inline(always)]
+#[allow(
+    clippy::pointers_in_nomem_asm_block,
+    reason = "the block copies the pointer and does not follow it"
+)]
+fn packet_scratch() -> Option<*mut PacketScratch> {
+    let mut slot = SCRATCH_PACKET.get_ptr_mut(0)?;
+    // SAFETY: the value stays what it is.
+    unsafe { asm!("{0} = {0}", inout(reg) slot, options(nomem, nostack, preserves_flags)) };
+    Some(slot)
+}
+
 /// This CPU's sealed copy of the packet's conntrack entry.
 #[inline(always)]
 pub fn scratch_found() -> Option<&'static mut CtEntry> {
-    let slot = SCRATCH_PACKET.get_ptr_mut(0)?;
+    let slot = packet_scratch()?;
     // SAFETY: as for `scratch_entry`, except that an ICMP error and its quoted packet take it in turn.
     // Each field has its own references.
     Some(unsafe { &mut (*slot).found })
@@ -289,7 +309,7 @@ pub fn scratch_found() -> Option<&'static mut CtEntry> {
 /// This CPU's conntrack key of IPv4.
 #[inline(always)]
 pub fn scratch_key4() -> Option<&'static mut CtKey4> {
-    let slot = SCRATCH_PACKET.get_ptr_mut(0)?;
+    let slot = packet_scratch()?;
     // SAFETY: as for `scratch_found`.
     Some(unsafe { &mut (*slot).key4 })
 }
@@ -297,7 +317,7 @@ pub fn scratch_key4() -> Option<&'static mut CtKey4> {
 /// This CPU's conntrack key of IPv6.
 #[inline(always)]
 pub fn scratch_key6() -> Option<&'static mut CtKey6> {
-    let slot = SCRATCH_PACKET.get_ptr_mut(0)?;
+    let slot = packet_scratch()?;
     // SAFETY: as for `scratch_found`.
     Some(unsafe { &mut (*slot).key6 })
 }
@@ -305,7 +325,7 @@ pub fn scratch_key6() -> Option<&'static mut CtKey6> {
 /// This CPU's packet of IPv4.
 #[inline(always)]
 pub fn scratch_packet4() -> Option<&'static mut CurrentPacket<Ip4>> {
-    let slot = SCRATCH_PACKET.get_ptr_mut(0)?;
+    let slot = packet_scratch()?;
     // SAFETY: as for `scratch_found`.
     Some(unsafe { &mut (*slot).packet4 })
 }
@@ -313,7 +333,7 @@ pub fn scratch_packet4() -> Option<&'static mut CurrentPacket<Ip4>> {
 /// This CPU's packet of IPv6.
 #[inline(always)]
 pub fn scratch_packet6() -> Option<&'static mut CurrentPacket<Ip6>> {
-    let slot = SCRATCH_PACKET.get_ptr_mut(0)?;
+    let slot = packet_scratch()?;
     // SAFETY: as for `scratch_found`.
     Some(unsafe { &mut (*slot).packet6 })
 }
