@@ -5,6 +5,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use ringfence_common::{
+    ids::EndpointNumber,
     net::{Ip4, Ip6},
     packet::dhcp::{Dhcp as _, DhcpRequest},
 };
@@ -31,13 +32,13 @@ pub fn is_answer<A: Family>(skb: &Skb) -> bool {
     }
 }
 
-/// The endpoint's last request, which other CPUs may write at the same time: then it has no answer.
+/// Where the endpoint's last request is, and a copy. Other CPUs may write it at the same time: then it
+/// has no answer.
 #[inline(always)]
-fn request(skb: &Skb) -> Option<&'static mut DhcpRequest> {
-    let (slot, _) = maps::endpoint(skb.ifindex())?;
-    let request = maps::DHCP_REQUESTS.get_ptr_mut(slot.number().0)?;
+fn request(number: EndpointNumber) -> Option<(*mut DhcpRequest, DhcpRequest)> {
+    let place = maps::DHCP_REQUESTS.get_ptr_mut(number.0)?;
     // SAFETY: the value of an array is mapped for the run of the program, and any bytes are a request.
-    Some(unsafe { &mut *request })
+    Some((place, unsafe { place.read_volatile() }))
 }
 
 macro_rules! family_functions {
@@ -47,10 +48,16 @@ macro_rules! family_functions {
         #[unsafe(no_mangle)]
         pub extern "C" fn $note(raw: *mut __sk_buff) -> u32 {
             let skb = Skb::at(raw);
-            let (Some(current), Some(request)) = (maps::$packet(), request(&skb)) else {
+            let (Some(current), Some((slot, _))) = (maps::$packet(), maps::endpoint(skb.ifindex()))
+            else {
                 return 0;
             };
-            <$family>::note(&skb, &current.packet, clock::ticks(), request);
+            let Some((place, mut request)) = request(slot.number()) else {
+                return 0;
+            };
+            <$family>::note(&skb, &current.packet, clock::ticks(), &mut request);
+            // SAFETY: as in `request`.
+            unsafe { place.write_volatile(request) };
             1
         }
 
@@ -59,21 +66,16 @@ macro_rules! family_functions {
         #[unsafe(no_mangle)]
         pub extern "C" fn $is_answer(raw: *mut __sk_buff) -> u32 {
             let skb = Skb::at(raw);
-            let (Some(current), Some(request), Some((_, endpoint))) = (
-                maps::$packet(),
-                request(&skb),
-                maps::endpoint(skb.ifindex()),
-            ) else {
+            let (Some(current), Some((slot, endpoint))) =
+                (maps::$packet(), maps::endpoint(skb.ifindex()))
+            else {
                 return 0;
             };
-            let now = clock::ticks();
-            u32::from(<$family>::answers(
-                &skb,
-                &current.packet,
-                endpoint,
-                request,
-                now,
-            ))
+            let Some((_, request)) = request(slot.number()) else {
+                return 0;
+            };
+            let (packet, now) = (&current.packet, clock::ticks());
+            u32::from(<$family>::answers(&skb, packet, endpoint, &request, now))
         }
     };
 }

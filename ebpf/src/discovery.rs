@@ -60,13 +60,13 @@ pub fn check<const FROM: bool>(skb: &Skb) -> Result<(), DropReason> {
     })
 }
 
-/// The reason with a number; none for 0.
+/// The reason with a number; none for 0 alone.
 #[inline(always)]
 fn reason_of(number: u32) -> Result<(), DropReason> {
-    match DropReason::from_raw(number as u8) {
-        None => Ok(()),
-        Some(reason) => Err(reason),
+    if number == 0 {
+        return Ok(());
     }
+    Err(DropReason::from_raw(number as u8).unwrap_or(DropReason::DiscoveryHeader))
 }
 
 /// The number of the reason why the workload may not send this CPU's packet, or 0. Exported (global), so

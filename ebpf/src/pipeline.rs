@@ -83,14 +83,19 @@ pub fn run<const FROM: bool>(ctx: &TcContext) -> i32 {
     drop_or_reject(ctx.skb.skb, u32::from(FROM))
 }
 
-/// Denies a frame because the program that would decide about it cannot be called.
+/// The context of a frame, also of an interface without an endpoint.
 #[inline(always)]
-pub fn deny_uncalled<const FROM: bool>(ctx: &TcContext) -> i32 {
-    let skb = Skb::of(ctx);
+fn context_of(skb: &Skb) -> Context<'static> {
     let ifindex = skb.ifindex();
     let unknown = (RecordSlot::default(), &UNKNOWN_ENDPOINT);
     let found = maps::endpoint(ifindex).unwrap_or(unknown);
-    let context = Context::new(&skb, ifindex, found);
+    Context::new(skb, ifindex, found)
+}
+
+/// Denies a frame because the program that would decide about it cannot be called.
+#[inline(always)]
+pub fn deny_uncalled<const FROM: bool>(ctx: &TcContext) -> i32 {
+    let context = context_of(&Skb::of(ctx));
     match deny_frame::<FROM>(&context, DropReason::NoProgram, 0) {
         Action::Pass => TC_ACT_UNSPEC,
         Action::Drop => TC_ACT_SHOT,
@@ -252,10 +257,7 @@ fn check_source<A: Family, const FROM: bool>(
 #[inline(never)]
 fn decide_discovery<const FROM: bool>(ctx: &TcContext) -> Action {
     let skb = Skb::of(ctx);
-    let ifindex = skb.ifindex();
-    let unknown = (RecordSlot::default(), &UNKNOWN_ENDPOINT);
-    let found = maps::endpoint(ifindex).unwrap_or(unknown);
-    let context = Context::new(&skb, ifindex, found);
+    let context = context_of(&skb);
     let Some(current) = maps::scratch_packet6() else {
         return deny_frame::<FROM>(&context, DropReason::ConntrackFull, Ip6::VERSION);
     };

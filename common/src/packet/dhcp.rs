@@ -8,7 +8,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Frame, Kind, Packet, own_source, protocol};
+use super::{Frame, Kind, Packet, protocol};
 use crate::{
     SECOND,
     endpoint::{Endpoint, Owns},
@@ -99,7 +99,10 @@ fn read4<F: Frame>(frame: &F, packet: &Packet<Ip4>) -> Option<([u8; 8], [u8; 4],
 impl Dhcp for Ip4 {
     #[inline(always)]
     fn is_request(packet: &Packet<Self>) -> bool {
-        own_source::is_dhcp4(packet)
+        // A client that has no address yet (RFC 2131 §4.1).
+        packet.source == Self::UNSPECIFIED
+            && packet.destination == Self::BROADCAST
+            && is_udp(packet, 68, 67)
     }
 
     #[inline(always)]
@@ -150,7 +153,10 @@ fn read6<F: Frame>(frame: &F, packet: &Packet<Ip6>) -> Option<[u8; 4]> {
 impl Dhcp for Ip6 {
     #[inline(always)]
     fn is_request(packet: &Packet<Self>) -> bool {
-        own_source::is_dhcp6(packet)
+        // RFC 8415 §7.
+        packet.source.is_link_local()
+            && packet.destination == Self::DHCP_SERVERS
+            && is_udp(packet, 546, 547)
     }
 
     #[inline(always)]

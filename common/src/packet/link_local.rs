@@ -11,6 +11,7 @@ use crate::net::Ip6;
 
 /// Offset of the frame's source hardware address.
 const SOURCE: u32 = ETHERNET - 8;
+
 /// The hardware address from which a link-local address is derived, if it has that form.
 #[inline(always)]
 #[must_use]

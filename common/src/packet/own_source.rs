@@ -3,7 +3,7 @@
 //! Invariant: its own addresses, and what address configuration needs: none at all, or a link-local
 //! one, in discovery and DHCP requests to the link. Such packets pass without policy.
 
-use super::{Kind, Packet, protocol};
+use super::{Kind, Packet, dhcp::Dhcp as _};
 use crate::{
     endpoint::{Endpoint, Owns},
     net::{Address, Ip4, Ip6},
@@ -19,17 +19,8 @@ pub trait OwnSource: Address {
 impl OwnSource for Ip4 {
     #[inline(always)]
     fn is_own(packet: &Packet<Self>, endpoint: &Endpoint) -> bool {
-        endpoint.owns(packet.source) || is_dhcp4(packet)
+        endpoint.owns(packet.source) || Self::is_request(packet)
     }
-}
-
-/// A DHCP client that has no address yet (RFC 2131 §4.1).
-#[inline(always)]
-#[must_use]
-pub fn is_dhcp4(packet: &Packet<Ip4>) -> bool {
-    packet.source == Ip4::UNSPECIFIED
-        && packet.destination == Ip4::BROADCAST
-        && is_udp(packet, 68, 67)
 }
 
 impl OwnSource for Ip6 {
@@ -42,23 +33,7 @@ impl OwnSource for Ip6 {
             // Duplicate address detection and its listener reports.
             return packet.kind == Kind::Discovery;
         }
-        packet.source.is_link_local() && (packet.kind == Kind::Discovery || is_dhcp6(packet))
+        packet.source.is_link_local()
+            && (packet.kind == Kind::Discovery || Self::is_request(packet))
     }
-}
-
-/// A DHCPv6 client that sends to ff02::1:2 (RFC 8415 §7).
-#[inline(always)]
-#[must_use]
-pub fn is_dhcp6(packet: &Packet<Ip6>) -> bool {
-    packet.source.is_link_local()
-        && packet.destination == Ip6::DHCP_SERVERS
-        && is_udp(packet, 546, 547)
-}
-
-#[inline(always)]
-fn is_udp<A>(packet: &Packet<A>, from: u16, to: u16) -> bool {
-    packet.kind == Kind::Flow
-        && packet.protocol == protocol::UDP
-        && packet.source_port.number() == from
-        && packet.destination_port.number() == to
 }
