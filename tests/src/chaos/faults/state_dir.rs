@@ -69,17 +69,42 @@ fn write(dir: &Path, files: &BTreeMap<String, Vec<u8>>) -> Result<()> {
     Ok(())
 }
 
-/// Writes until there is no room left.
+/// Appends to a file until there is no room left.
 fn fill(file: &Path) -> Result<()> {
-    let mut file = fs::File::create(file)?;
+    let mut file = fs::File::options().create(true).append(true).open(file)?;
     for size in [4096, 1] {
         while file.write_all(&vec![0; size]).is_ok() {}
     }
     Ok(())
 }
 
+/// Changes policy until the agent has no room to store its new numbers.
+///
+/// Once is not always enough: where the records of source files cannot be replaced, the agent removes the old
+/// ones, and if that is done before the numbers are stored, there is room for them.
+fn fail_for_room(network: &mut Network, filler: &Path) -> Result<()> {
+    const ATTEMPTS: u32 = 3;
+    let mut outcome = Ok(());
+    for _ in 0..ATTEMPTS {
+        fill(filler)?;
+        add_identities(network)?;
+        outcome = wait_failing(network, SOON / ATTEMPTS);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+/// Needs more room for numbers than what is left of the page at the end of the ledger.
+fn add_identities(network: &mut Network) -> Result<()> {
+    network.desired.identities = 100;
+    network.renew_inventory()?;
+    network.renew_policies()
+}
+
 /// Waits until the agent says that something is not in force.
-fn wait_failing(network: &Network) -> Result<()> {
+fn wait_failing(network: &Network, within: Duration) -> Result<()> {
     let failing = || {
         let status = network.agent.cli(&["status", "-o", "json"])?;
         let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
@@ -87,7 +112,7 @@ fn wait_failing(network: &Network) -> Result<()> {
     };
     network
         .agent
-        .wait_until(failing, SOON, "the agent not ready")
+        .wait_until(failing, within, "the agent not ready")
 }
 
 /// Without room, a change that needs new numbers is not in force, and the agent says so; the old policy is,
@@ -98,12 +123,7 @@ pub(super) fn full(network: &mut Network, lasting: Duration) -> Result<String> {
     let over = Over::small(&dir)?;
     network.start()?;
     let filler = dir.join("filler");
-    fill(&filler)?;
-    // More than what is left of the page at the end of the ledger.
-    network.desired.identities = 100;
-    network.renew_inventory()?;
-    network.renew_policies()?;
-    wait_failing(network)?;
+    fail_for_room(network, &filler)?;
     // How long the fault lasts.
     std::thread::sleep(lasting / 2);
     network.agent.kill()?;
@@ -140,7 +160,7 @@ pub(super) fn read_only(network: &mut Network, lasting: Duration) -> Result<Stri
     std::thread::sleep(lasting);
     let ended = network.agent.exited()?;
     if ended.is_none() {
-        wait_failing(network)?;
+        wait_failing(network, SOON)?;
     }
     network.agent.kill()?;
     drop(over);
