@@ -8,11 +8,12 @@ use jiff::Timestamp;
 
 use super::shared_state::{Applied, SharedState};
 use crate::{
-    model::{EndpointId, WallTime, WorkloadId},
+    model::{WallTime, WorkloadId},
     policy::{
         Explanation, Query, QueryError,
         explain::{Live, Who, WhoKind, explain},
     },
+    reconcile::{Presence, Presences},
 };
 
 /// Explains a flow by the policies in force now.
@@ -37,21 +38,42 @@ fn live(applied: &Applied, who: &Who) -> Option<Live> {
     if who.kind != WhoKind::Workload {
         return None;
     }
-    let id: WorkloadId = {
-        let (namespace, name) = who.name.split_once('/')?;
-        WorkloadId::new(namespace, name).ok()?
-    };
-    let fenced = |published: &Arc<crate::reconcile::Published>| {
-        let endpoint = published
-            .compiled
-            .endpoints
-            .get(&EndpointId::of(id.clone()));
-        let mut attachments = endpoint.iter().flat_map(|it| &it.attachments);
-        attachments.any(|it| published.fenced.contains(&it.ifindex))
-    };
+    let (namespace, name) = who.name.split_once('/')?;
+    let id = WorkloadId::new(namespace, name).ok()?;
     Some(Live {
         namespace: id.namespace.to_string(),
         mode: applied.modes.of(&id.namespace).0,
-        attached: applied.published.as_ref().is_some_and(fenced),
+        attached: is_attached(&applied.presences, &id),
     })
+}
+
+fn is_attached(presences: &Presences, workload: &WorkloadId) -> bool {
+    presences.get(workload).is_some_and(Presence::is_fenced)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::Unfenced;
+
+    fn attached(presence: Option<Presence>) -> bool {
+        let workload = WorkloadId::new("shop", "web").unwrap();
+        let presence = presence.map(|it| (workload.clone(), it));
+        is_attached(&presence.into_iter().collect(), &workload)
+    }
+
+    #[test]
+    fn a_workload_is_attached_if_each_of_its_interfaces_has_a_fence() {
+        let on_all = Presence {
+            ifindices: [4, 5].into(),
+            ..Presence::default()
+        };
+        let on_one = Presence {
+            unfenced: Some(Unfenced::NotAttached),
+            ..on_all.clone()
+        };
+        assert!(attached(Some(on_all)));
+        assert!(!attached(Some(on_one)));
+        assert!(!attached(None));
+    }
 }

@@ -281,7 +281,7 @@ fn endpoint(applied: &Applied, workload: &Workload) -> EndpointView {
         namespace: workload.id.namespace.to_string(),
         interface,
         ifindex,
-        attached: presence.is_some_and(|it| it.unfenced.is_none()),
+        attached: presence.is_some_and(Presence::is_fenced),
         unfenced: presence.and_then(Presence::why_unfenced),
         degraded: presence.and_then(|it| it.degraded.as_ref().map(ToString::to_string)),
         mode: locked.map_or(mode, |_| ModeName::Lockdown),

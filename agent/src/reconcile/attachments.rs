@@ -69,10 +69,16 @@ pub struct Presence {
 }
 
 impl Presence {
+    /// Whether each of its interfaces has a fence.
+    #[must_use]
+    pub const fn is_fenced(&self) -> bool {
+        self.unfenced.is_none()
+    }
+
     /// Whether it has its fence, and that does what was asked for.
     #[must_use]
     pub const fn is_in_order(&self) -> bool {
-        self.unfenced.is_none() && self.degraded.is_none()
+        self.is_fenced() && self.degraded.is_none()
     }
 
     /// Why it has no fence, with the error if there is one.
