@@ -83,12 +83,12 @@ fn fill(file: &Path) -> Result<()> {
 /// Once is not always enough: where the records of source files cannot be replaced, the agent removes the old
 /// ones, and if that is done before the numbers are stored, there is room for them.
 fn fail_for_room(network: &mut Network, filler: &Path) -> Result<()> {
-    const ATTEMPTS: u32 = 3;
+    const TIMES: u32 = 3;
     let mut outcome = Ok(());
-    for _ in 0..ATTEMPTS {
+    for _ in 0..TIMES {
         fill(filler)?;
         add_identities(network)?;
-        outcome = wait_failing(network, SOON / ATTEMPTS);
+        outcome = wait_failing(network, SOON / TIMES);
         if outcome.is_ok() {
             break;
         }
