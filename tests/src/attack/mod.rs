@@ -20,9 +20,11 @@ pub mod generate;
 pub mod model;
 pub mod network;
 pub mod pcap;
+pub mod recording;
 pub mod report;
 pub mod rng;
 pub mod run;
+pub mod traffic;
 pub mod wire;
 
 use anyhow::Result;

@@ -42,6 +42,25 @@ fn words(file: &mut impl std::io::Write, words: [u32; 4]) -> std::io::Result<()>
         .try_for_each(|word| file.write_all(&word.to_ne_bytes()))
 }
 
+/// Reads the frames of a file that [`write`] has written on a machine of the same byte order, up to
+/// the first one that is not whole.
+#[must_use]
+pub fn read(file: &[u8]) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    let mut rest = file.get(24..).unwrap_or_default();
+    while let Some((head, more)) = rest.split_first_chunk::<16>() {
+        // The captured length; the original one follows.
+        let [.., a, b, c, d, _, _, _, _] = *head;
+        let length = usize::try_from(u32::from_ne_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+        let Some((frame, more)) = more.split_at_checked(length) else {
+            break;
+        };
+        frames.push(frame.to_vec());
+        rest = more;
+    }
+    frames
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +75,7 @@ mod tests {
         assert_eq!(bytes[..4], MAGIC.to_ne_bytes());
         assert_eq!(bytes[32..36], 5_u32.to_ne_bytes());
         assert_eq!(&bytes[40..45], b"frame");
+        assert_eq!(read(&bytes), [b"frame".to_vec(), b"two".to_vec()]);
+        assert_eq!(read(&bytes[..bytes.len() - 1]), [b"frame".to_vec()]);
     }
 }

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Result, ensure};
 use clap::Parser;
 use ringfence_testbed::attack::{
-    FAMILIES, Family, Networks, ROUTED_FAMILIES, Tally, Topology, attack, wire,
+    FAMILIES, Family, Networks, ROUTED_FAMILIES, Tally, Topology, attack, pcap, recording, wire,
 };
 use ringfence_testbed::interrupt;
 
@@ -32,6 +32,9 @@ struct Arguments {
     /// Directory for capture files of frames with the wrong outcome.
     #[arg(long, value_name = "DIR", default_value = ".")]
     captures: PathBuf,
+    /// Send nothing, but record real traffic of two hosts in this file.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["frames", "seed", "family"])]
+    record: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -53,6 +56,12 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<bool> {
+    if let Some(file) = &arguments.record {
+        let frames = recording::record()?;
+        pcap::write(file, frames.iter().map(Vec::as_slice))?;
+        println!("{} frames in {}", frames.len(), file.display());
+        return Ok(true);
+    }
     let wanted = |family: &&Family| family.name.contains(&arguments.family);
     let families = [
         (Topology::Bridge, FAMILIES),

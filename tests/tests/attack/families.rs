@@ -171,4 +171,5 @@ families! {
     tunnels = "tunnels",
     special_destinations = "special-destinations",
     plainly_denied = "plainly-denied",
+    real_traffic = "real-traffic",
 }

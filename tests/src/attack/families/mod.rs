@@ -14,6 +14,7 @@ mod protocols;
 mod routed;
 mod spoofing;
 mod tcp;
+mod traffic;
 mod tunnels;
 
 use super::family::Family;
@@ -63,4 +64,5 @@ pub const FAMILIES: &[Family] = &[
     protocols::TUNNELS,
     protocols::DESTINATIONS,
     datagrams::DENIED,
+    traffic::RECORDED,
 ];
