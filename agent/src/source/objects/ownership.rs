@@ -134,3 +134,38 @@ impl<K: Ord + Hash + Clone, T: Clone> Ownership<K, T> {
         waiting.map(|(name, source)| (name, *source, self.owner(name)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OTHER: SourceId = SourceId {
+        rank: 1,
+        name: "other",
+    };
+    const LAST: SourceId = SourceId {
+        rank: 2,
+        name: "last",
+    };
+
+    #[test]
+    fn the_first_source_that_waits_follows_when_the_one_in_force_is_gone() {
+        let mut owned = Ownership::default();
+        let files = owned.pass(SourceId::FILES, vec![("a", Some(1))], |_| None);
+        assert_eq!(files, [("a", Some(1))]);
+        for (source, object) in [(LAST, 3), (OTHER, 2)] {
+            let passed = owned.pass(source, vec![("a", Some(object))], |_| Some(1));
+            assert_eq!(passed, [], "{source:?} waits");
+        }
+        assert_eq!(owned.next(|_| true), []);
+        let gone = owned.pass(SourceId::FILES, vec![("a", None)], |_| Some(1));
+        assert_eq!(gone, [("a", None)]);
+        // Until it is taken, since it may not be possible to put it into force at once.
+        for _ in 0..2 {
+            assert_eq!(owned.next(|_| false), [("a", OTHER, 2)]);
+        }
+        owned.take("a", OTHER);
+        assert_eq!(owned.owner(&"a"), OTHER);
+        assert_eq!(owned.next(|_| true), []);
+    }
+}
