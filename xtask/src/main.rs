@@ -10,6 +10,7 @@ mod build;
 mod chaos;
 mod child;
 mod churn;
+mod cluster;
 mod conformance;
 mod demo;
 mod differential;
@@ -102,6 +103,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Bring real Kubernetes clusters up and down on this machine; needs root
+    #[command(disable_help_flag = true)]
+    Cluster {
+        /// Passed on: up, down, status, list, kubectl, exec, logs or check
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Kill the agent, replace it, or break what is around it, under traffic; needs root
     Chaos {
         /// Passed on: kills [--kills N] [--seed S], upgrades [--changes N], or faults [--fault NAME]
@@ -166,6 +174,7 @@ fn perform() -> Result<ExitCode> {
         Task::Flood { arguments } => flood::run(&keep_separator(arguments)),
         Task::Race { arguments } => race::run(&keep_separator(arguments)),
         Task::Churn { arguments } => churn::run(&keep_separator(arguments)),
+        Task::Cluster { arguments } => cluster::run(&keep_separator(arguments)),
         Task::Chaos { arguments } => chaos::run(&keep_separator(arguments)),
         Task::Attack { arguments } => attack::run(&keep_separator(arguments)),
         Task::Oracle { cases } => oracle::run(cases),

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::apt::Apt;
 use crate::toolchain::{self, Toolchain};
-use crate::{child, workspace};
+use crate::{child, cluster, workspace};
 
 const LINKER: &str = "bpf-linker";
 const LINKER_VERSION: &str = "0.13.0";
@@ -29,7 +29,9 @@ const DEBIAN_TOOLCHAIN: [&str; 4] = ["rustc-web", "rust-web-src", "cargo-web", "
 
 /// The subcommand.
 pub(crate) fn run(dry_run: bool) -> Result<ExitCode> {
-    prepare(dry_run, |line| println!("{line}"))?;
+    let print = |line: Arguments<'_>| println!("{line}");
+    prepare(dry_run, print)?;
+    prepare_cluster(dry_run, print)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -40,13 +42,27 @@ pub(crate) fn ensure() -> Result<Toolchain> {
     toolchain::required()
 }
 
+/// Installs what clusters need.
+pub(crate) fn ensure_cluster() -> Result<()> {
+    let mut setup = Setup::new(false, |_| ());
+    setup.programs(&PROGRAMS)?;
+    setup.programs(&cluster::PROGRAMS)?;
+    cluster::go().map(drop)
+}
+
+fn prepare_cluster(dry_run: bool, print: fn(Arguments<'_>)) -> Result<()> {
+    let mut setup = Setup::new(dry_run, print);
+    setup.programs(&cluster::PROGRAMS)?;
+    match cluster::go() {
+        Ok(version) => setup.say(format_args!("go: found {version}")),
+        Err(error) => setup.say(format_args!("go: only clusters need it: {error}")),
+    }
+    Ok(())
+}
+
 fn prepare(dry_run: bool, print: fn(Arguments<'_>)) -> Result<()> {
-    let mut setup = Setup {
-        dry_run,
-        apt: Apt::new(dry_run),
-        print,
-    };
-    setup.programs()?;
+    let mut setup = Setup::new(dry_run, print);
+    setup.programs(&PROGRAMS)?;
     match setup.toolchain()? {
         Some(toolchain) => setup.linker(&toolchain)?,
         None => {
@@ -65,6 +81,14 @@ struct Setup {
 }
 
 impl Setup {
+    fn new(dry_run: bool, print: fn(Arguments<'_>)) -> Self {
+        Self {
+            dry_run,
+            apt: Apt::new(dry_run),
+            print,
+        }
+    }
+
     fn say(&self, line: Arguments<'_>) {
         (self.print)(line);
     }
@@ -77,8 +101,8 @@ impl Setup {
         }
     }
 
-    fn programs(&mut self) -> Result<()> {
-        for (program, package) in PROGRAMS {
+    fn programs(&mut self, programs: &[(&str, &str)]) -> Result<()> {
+        for (program, package) in programs {
             if let Some(path) = child::find_program(program) {
                 self.say(format_args!("{program}: found {}", path.display()));
                 continue;
