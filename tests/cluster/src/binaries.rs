@@ -66,14 +66,16 @@ const CNI: Module = Module {
     flags: &[],
     renamed: None,
 };
+const HELM: Module = Module {
+    name: "helm",
+    flags: &[],
+    renamed: None,
+};
 
 /// The programs, built now if they were not before: 15 to 20 minutes and 7 GB of Go's caches on two
 /// cores the first time.
 pub fn ensure_built() -> Result<Programs> {
-    let cache = xdg("XDG_CACHE_HOME", ".cache")?.join("ringfence/cluster");
-    fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
-    let lock = File::create(cache.join(".lock"))?;
-    lock.lock().context("locking the cache of programs")?;
+    let (cache, _lock) = locked_cache()?;
     let kubernetes = KUBERNETES.ensure_built(&cache)?;
     let containerd = CONTAINERD.ensure_built(&cache)?;
     let cni = CNI.ensure_built(&cache)?;
@@ -86,6 +88,21 @@ pub fn ensure_built() -> Result<Programs> {
         cni,
         images,
     })
+}
+
+/// The path of Helm, which no cluster needs, built now if it was not before.
+pub fn ensure_helm() -> Result<PathBuf> {
+    let (cache, _lock) = locked_cache()?;
+    Ok(HELM.ensure_built(&cache)?.join("helm"))
+}
+
+/// The cache, in which nothing else builds as long as the file is held.
+fn locked_cache() -> Result<(PathBuf, File)> {
+    let cache = xdg("XDG_CACHE_HOME", ".cache")?.join("ringfence/cluster");
+    fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
+    let lock = File::create(cache.join(".lock"))?;
+    lock.lock().context("locking the cache of programs")?;
+    Ok((cache, lock))
 }
 
 impl Module {

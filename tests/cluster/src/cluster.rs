@@ -117,7 +117,16 @@ impl Cluster {
     /// kubectl with the administrator's kubeconfig, to be started in [`Cluster::control_plane`].
     #[must_use]
     pub fn kubectl_command(&self) -> Command {
-        let mut command = Command::new(self.description.programs.kubernetes.join("kubectl"));
+        self.command(&self.description.programs.kubernetes.join("kubectl"))
+    }
+
+    /// Helm as administrator, to be started in [`Cluster::control_plane`]; built if need be.
+    pub fn helm_command(&self) -> Result<Command> {
+        Ok(self.command(&binaries::ensure_helm()?))
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         command.env("KUBECONFIG", self.kubeconfig());
         // The API server is not behind a proxy.
         for variable in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"] {

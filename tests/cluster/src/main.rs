@@ -52,6 +52,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Run Helm on a cluster, as its administrator; built the first time
+    Helm {
+        /// Name of the cluster; must come first
+        #[arg(long, default_value = "default")]
+        name: String,
+        /// Passed on to Helm
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Run a program on a node, for example `exec n1 ip address`
     Exec {
         /// Name of the cluster; must come first
@@ -122,6 +131,12 @@ fn perform() -> Result<ExitCode> {
             cluster.control_plane()?.enter()?;
             let mut kubectl = cluster.kubectl_command();
             return Err(kubectl.args(arguments).exec()).context("starting kubectl");
+        }
+        Task::Helm { name, arguments } => {
+            let cluster = Cluster::attach(home.folder(&name)?)?;
+            let mut helm = cluster.helm_command()?;
+            cluster.control_plane()?.enter()?;
+            return Err(helm.args(arguments).exec()).context("starting helm");
         }
         Task::Exec {
             name,

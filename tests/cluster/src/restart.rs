@@ -35,6 +35,8 @@ impl Cluster {
 
     /// Starts a component again as it was started before. It need not be ready on return.
     pub fn start_again(&self, component: &str, place: &str) -> Result<()> {
+        // A `down` meanwhile would meet a thread of this process in the cgroup.
+        let _lock = self.folder().lock()?;
         let entry = self.component(component, place)?;
         ensure!(!entry.process.lives(), "{component} of {place} runs");
         ensure!(

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::Cluster;
 use crate::images::AGNHOST;
-use crate::spec::node_name;
+use crate::spec::{Network, node_name};
 use crate::wait::eventually;
 
 const HTTP: u16 = 8080;
@@ -34,6 +34,7 @@ pub(super) struct Servers {
 
 struct Server {
     name: String,
+    node: String,
     addresses: Vec<IpAddr>,
 }
 
@@ -58,9 +59,16 @@ impl Servers {
             .into_iter()
             .flatten()
         {
-            let name = pod.pointer("/metadata/name").and_then(Value::as_str);
+            let text = |pointer: &str| {
+                let text = pod
+                    .pointer(pointer)
+                    .and_then(Value::as_str)
+                    .map(str::to_owned);
+                text.with_context(|| format!("a pod without {pointer}"))
+            };
             servers.push(Server {
-                name: name.context("a pod without a name")?.to_owned(),
+                name: text("/metadata/name")?,
+                node: text("/spec/nodeName")?,
                 addresses: addresses(pod.pointer("/status/podIPs"), Some("ip"))?,
             });
         }
@@ -111,6 +119,7 @@ impl Servers {
             }
             Ok(probes)
         })?;
+        let probes = probes + self.probe_from_nodes(cluster)?;
         // From the API server to each kubelet.
         for server in &self.servers {
             let log = cluster.kubectl(&["logs", &server.name])?;
@@ -119,6 +128,41 @@ impl Servers {
                 "the log of {}: {log}",
                 server.name
             );
+        }
+        Ok(probes)
+    }
+
+    /// Processes of each node reach every server and the Service. A server on another node sees the
+    /// node's address, or over the overlay its tunnel address.
+    fn probe_from_nodes(&self, cluster: &Cluster) -> Result<u32> {
+        let description = cluster.description();
+        let ranges = description.ranges();
+        let mut probes = 0;
+        for number in description.spec.node_numbers() {
+            let sources: [IpAddr; 2] = match description.spec.network {
+                Network::Routes => [ranges.node4(number).into(), ranges.node6(number).into()],
+                Network::Vxlan => [ranges.tunnel4(number).into(), ranges.tunnel6(number).into()],
+            };
+            let node = node_name(number);
+            cluster.node(&node)?.run(|| {
+                for server in &self.servers {
+                    for address in &server.addresses {
+                        let body = http_get(SocketAddr::new(*address, HTTP), "/clientip")?;
+                        let source: SocketAddr = body.trim().parse().context("not an address")?;
+                        let (name, source) = (&server.name, source.ip());
+                        ensure!(
+                            server.node == node || sources.contains(&source),
+                            "{name} at {address} sees {node} as {source}"
+                        );
+                        probes += 1;
+                    }
+                }
+                for address in &self.service {
+                    http_get(SocketAddr::new(*address, SERVICE_HTTP), "/hostname")?;
+                    probes += 1;
+                }
+                Ok(())
+            })?;
         }
         Ok(probes)
     }
