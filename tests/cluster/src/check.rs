@@ -17,7 +17,7 @@ pub use crate::component::tail;
 use crate::cgroup::Cgroup;
 use crate::component::HOLDER;
 use crate::home::{Folder, Home};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, ProcessId};
 use crate::spec::{CniPlugin, IpFamily, Network, ProxyMode, Spec};
 use crate::status::Status;
 use crate::wait::eventually;
@@ -26,20 +26,21 @@ use host::HostState;
 use traces::{Identity, Traces};
 use traffic::Servers;
 
-/// Numbers of started processes at which `up` is killed: in the control plane, between the nodes'
-/// namespaces, when containerd runs, and when a kubelet does.
-const KILLED_AT: [usize; 5] = [1, 3, 5, 7, 10];
+/// Numbers of started processes at which `up` is killed: when there is only the folder, in the
+/// control plane, between the nodes' namespaces, when containerd runs, and when a kubelet does.
+const KILLED_AT: [usize; 6] = [0, 1, 3, 5, 7, 10];
 
 /// Returns what it did in a few words.
 type Part = fn() -> Result<String>;
 
 /// Runs the parts whose name contains `filter`.
 pub fn run(filter: &str) -> Result<ExitCode> {
-    let parts: [(&str, Part); 4] = [
+    let parts: [(&str, Part); 5] = [
         ("variants", variants),
         ("killed", killed),
         ("wounded", wounded),
         ("failing", failing),
+        ("abandoned", abandoned),
     ];
     binaries::ensure_built()?;
     let (mut failed, mut ran) = (0, 0);
@@ -148,7 +149,7 @@ fn wait_for_processes(folder: &Folder, up: &mut Child, processes: usize) -> Resu
     eventually(deadline, pause, "the processes of `up`", || {
         ensure!(up.try_wait()?.is_none(), "`up` ended early");
         let started = Ledger::at(folder.ledger()).all()?.len();
-        Ok((started >= processes).then_some(()))
+        Ok((folder.exists() && started >= processes).then_some(()))
     })
 }
 
@@ -208,6 +209,23 @@ fn failing() -> Result<String> {
     must_be_healthy(&neighbour)?;
     end_whole(neighbour)?;
     Ok("an `up` that failed left nothing, and its neighbour in peace".to_owned())
+}
+
+/// The cluster of a test that was killed is ended by the next test that wants one.
+fn abandoned() -> Result<String> {
+    let mut test = Command::new("sleep").arg("infinity").spawn()?;
+    let owner = ProcessId::now(i32::try_from(test.id())?).context("just started")?;
+    let first = Cluster::up_in(&Home::default_place()?, &Spec::unnamed(), Some(owner))?;
+    let identity = Identity::of(first.folder())?;
+    first.keep();
+    Cluster::up(&Spec::unnamed())?.down()?;
+    let kept = Traces::of(&identity)?;
+    test.kill()?;
+    test.wait()?;
+    ensure!(kept.has_every_kind(), "ended while its owner lived: {kept}");
+    Cluster::up(&Spec::unnamed())?.down()?;
+    Traces::of(&identity)?.must_be_gone()?;
+    Ok("a cluster lived as long as its owner, and ended with the next `up`".to_owned())
 }
 
 fn must_be_healthy(cluster: &Cluster) -> Result<()> {

@@ -101,9 +101,17 @@ fn perform() -> Result<ExitCode> {
     match task {
         Task::Up(spec) => up(&home, &spec)?,
         Task::Down { all: true, .. } => {
-            for name in teardown::down_all(&home)? {
-                println!("cluster {name} has ended");
+            let mut left = false;
+            for (name, outcome) in teardown::down_all(&home)? {
+                match outcome {
+                    Ok(()) => println!("cluster {name} has ended"),
+                    Err(error) => {
+                        left = true;
+                        eprintln!("cluster {name}: {error:#}");
+                    }
+                }
             }
+            ensure!(!left, "not all clusters have ended");
         }
         Task::Down { name, .. } => {
             let folder = home.folder(&name)?;

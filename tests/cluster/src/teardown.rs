@@ -37,14 +37,10 @@ pub fn down(folder: &Folder) -> Result<()> {
     Ok(())
 }
 
-/// Ends all clusters of `home`; the names of those that it ended.
-pub fn down_all(home: &Home) -> Result<Vec<String>> {
-    let mut ended = Vec::new();
-    for folder in home.folders()? {
-        down(&folder)?;
-        ended.push(folder.name().to_owned());
-    }
-    Ok(ended)
+/// Ends all clusters of `home`: the outcome for each, by name.
+pub fn down_all(home: &Home) -> Result<Vec<(String, Result<()>)>> {
+    let end = |folder: Folder| (folder.name().to_owned(), down(&folder));
+    Ok(home.folders()?.into_iter().map(end).collect())
 }
 
 /// Ends the clusters whose owner has ended.
