@@ -4,6 +4,7 @@
 //! a probe that must fail is the neighbour of one that must succeed.
 
 mod host;
+mod manifests;
 mod traces;
 mod traffic;
 
@@ -35,8 +36,9 @@ type Part = fn() -> Result<String>;
 
 /// Runs the parts whose name contains `filter`.
 pub fn run(filter: &str) -> Result<ExitCode> {
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 6] = [
         ("variants", variants),
+        ("mixed", mixed),
         ("killed", killed),
         ("wounded", wounded),
         ("failing", failing),
@@ -71,11 +73,8 @@ pub fn run(filter: &str) -> Result<ExitCode> {
     })
 }
 
-/// Two clusters that differ in everything, next to each other; the first ends before the second.
+/// Two clusters that differ in everything.
 fn variants() -> Result<String> {
-    let (first, up) = timed(|| Cluster::up(&Spec::unnamed()))?;
-    let servers = Servers::deploy(&first)?;
-    let mut probes = servers.probe_all(&first)?;
     let other = Spec {
         ip_family: IpFamily::Dual,
         proxy: ProxyMode::Iptables,
@@ -83,7 +82,30 @@ fn variants() -> Result<String> {
         network: Network::Vxlan,
         ..Spec::unnamed()
     };
-    let (second, up_again) = timed(|| Cluster::up(&other))?;
+    next_to_each_other(&Spec::unnamed(), &other)
+}
+
+/// Two others that differ in everything, each half like one of the first two.
+fn mixed() -> Result<String> {
+    let one = Spec {
+        ip_family: IpFamily::Dual,
+        network: Network::Vxlan,
+        ..Spec::unnamed()
+    };
+    let other = Spec {
+        proxy: ProxyMode::Iptables,
+        cni: CniPlugin::Bridge,
+        ..Spec::unnamed()
+    };
+    next_to_each_other(&one, &other)
+}
+
+/// Two clusters are up at the same time, and the first ends before the second.
+fn next_to_each_other(one: &Spec, other: &Spec) -> Result<String> {
+    let (first, up) = timed(|| Cluster::up(one))?;
+    let servers = Servers::deploy(&first)?;
+    let mut probes = servers.probe_all(&first)?;
+    let (second, up_again) = timed(|| Cluster::up(other))?;
     let other_servers = Servers::deploy(&second)?;
     probes += other_servers.probe_all(&second)?;
     probes += servers.probe_all(&first)?;

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use crate::Cluster;
+use crate::component::tail;
 use crate::ledger::{Entry, Ledger};
 use crate::spec::node_name;
 
@@ -15,7 +16,8 @@ pub struct Status {
     name: String,
     /// Whether `up` was finished.
     complete: bool,
-    components: Vec<(Entry, bool)>,
+    /// With the end of the log of those that have ended.
+    components: Vec<(Entry, Option<String>)>,
     /// Name of each expected node, and whether it is Ready; or why that is unknown.
     nodes: Result<Vec<(String, bool)>>,
 }
@@ -25,14 +27,15 @@ impl Status {
     pub fn of(cluster: &Cluster) -> Result<Self> {
         let folder = cluster.folder();
         let entries = Ledger::at(folder.ledger()).latest()?;
-        let with_life = |entry: Entry| {
-            let lives = entry.process.lives();
-            (entry, lives)
+        let with_end = |entry: Entry| {
+            let log = folder.log(&entry.component, &entry.place);
+            let end = (!entry.process.lives()).then(|| tail(&log, 3));
+            (entry, end)
         };
         Ok(Self {
             name: folder.name().to_owned(),
             complete: folder.path().join("ready").exists(),
-            components: entries.into_iter().map(with_life).collect(),
+            components: entries.into_iter().map(with_end).collect(),
             nodes: nodes(cluster),
         })
     }
@@ -40,7 +43,7 @@ impl Status {
     /// The components that have ended, as component and place.
     #[must_use]
     pub fn ended(&self) -> Vec<(&str, &str)> {
-        let ended = self.components.iter().filter(|(_, lives)| !lives);
+        let ended = self.components.iter().filter(|(_, end)| end.is_some());
         ended
             .map(|(entry, _)| (entry.component.as_str(), entry.place.as_str()))
             .collect()
@@ -50,7 +53,7 @@ impl Status {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.complete
-            && self.components.iter().all(|(_, lives)| *lives)
+            && self.components.iter().all(|(_, end)| end.is_none())
             && matches!(&self.nodes, Ok(nodes) if nodes.iter().all(|(_, ready)| *ready))
     }
 }
@@ -65,14 +68,17 @@ impl fmt::Display for Status {
             "incomplete: its `up` was not finished"
         };
         writeln!(f, "cluster {}: {state}", self.name)?;
-        for (entry, lives) in &self.components {
+        for (entry, end) in &self.components {
             let (component, place) = (&entry.component, &entry.place);
-            let state = if *lives { "running" } else { "ENDED" };
+            let state = if end.is_none() { "running" } else { "ENDED" };
             writeln!(
                 f,
                 "  {component:<24} {place:<4} {state}  pid {}",
                 entry.process.pid
             )?;
+            if let Some(end) = end {
+                end.lines().try_for_each(|line| writeln!(f, "    {line}"))?;
+            }
         }
         match &self.nodes {
             Ok(nodes) => nodes.iter().try_for_each(|(name, ready)| {

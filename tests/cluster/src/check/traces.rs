@@ -3,9 +3,9 @@
 //! It is found by scanning all processes, not by the ledger or the cgroup alone, so that what
 //! escaped from them is seen as well.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
@@ -18,8 +18,9 @@ pub(super) struct Identity {
     folder: PathBuf,
     cgroup_name: String,
     cgroup: Cgroup,
-    /// As the links of `/proc/PID/ns` name them: `net:[4026532000]`.
-    namespaces: BTreeSet<String>,
+    /// By the links of `/proc/PID/ns`, such as `net:[4026532000]`. They are kept open, as another
+    /// namespace may get the number of one that has ended.
+    namespaces: BTreeMap<String, File>,
 }
 
 const KINDS: [&str; 3] = ["net", "mnt", "uts"];
@@ -28,16 +29,18 @@ impl Identity {
     /// That of a cluster some of whose processes run.
     pub(super) fn of(folder: &Folder) -> Result<Self> {
         let cgroup = Cgroup::named(&folder.cgroup())?;
-        let of = |process: &str| -> BTreeSet<String> {
-            let link = |kind: &&str| link_text(&format!("/proc/{process}/ns/{kind}"));
-            KINDS.iter().filter_map(link).collect()
-        };
-        let mut namespaces = BTreeSet::new();
+        let mut namespaces = BTreeMap::new();
         for pid in cgroup.processes()? {
-            namespaces.extend(of(&pid.to_string()));
-        }
-        for own in of("self") {
-            namespaces.remove(&own);
+            for kind in KINDS {
+                let link = |process: &str| format!("/proc/{process}/ns/{kind}");
+                let path = link(&pid.to_string());
+                // The process may end meanwhile.
+                if let (Some(name), Ok(file)) = (link_text(&path), File::open(&path))
+                    && link_text(&link("self")).as_ref() != Some(&name)
+                {
+                    namespaces.insert(name, file);
+                }
+            }
         }
         Ok(Self {
             folder: folder.path().to_owned(),
@@ -113,12 +116,13 @@ impl Traces {
             .filter_map(|kind| link_text(&format!("/proc/{pid}/ns/{kind}")))
             .collect();
         // A namespace also lives as long as it is open somewhere.
-        let open = fs::read_dir(format!("/proc/{pid}/fd"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        links.extend(open.filter_map(|entry| link_text(&entry.path().display().to_string())));
-        let of_cluster: Vec<_> = links.intersection(&identity.namespaces).cloned().collect();
+        if pid != std::process::id().to_string() {
+            let open = fs::read_dir(format!("/proc/{pid}/fd"));
+            let open = open.into_iter().flatten().flatten();
+            links.extend(open.filter_map(|entry| link_text(&entry.path().display().to_string())));
+        }
+        links.retain(|link| identity.namespaces.contains_key(link));
+        let of_cluster = links;
         let command = read("cmdline");
         let folder = identity.folder.display().to_string();
         if !of_cluster.is_empty()
@@ -142,7 +146,7 @@ impl Traces {
         let folder = identity.folder.display().to_string();
         for mount in mounts.lines() {
             let of_namespace = |name: &String| mount.contains(name.as_str());
-            if mount.contains(&folder) || identity.namespaces.iter().any(of_namespace) {
+            if mount.contains(&folder) || identity.namespaces.keys().any(of_namespace) {
                 let point = mount.split(' ').nth(4).unwrap_or("?");
                 self.mounts.insert(format!("{namespace} {point}"));
             }

@@ -11,18 +11,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
+use super::manifests::{HTTP, SERVICE, SERVICE_HTTP, SERVICE_UDP, UDP, pod, service};
 use crate::Cluster;
-use crate::images::AGNHOST;
 use crate::spec::{Network, node_name};
 use crate::wait::eventually;
 
-const HTTP: u16 = 8080;
-const UDP: u16 = 8081;
 /// A port on which no server listens.
 const CLOSED: u16 = 9;
-const SERVICE: &str = "servers";
-const SERVICE_HTTP: u16 = 80;
-const SERVICE_UDP: u16 = 81;
 /// Requests to a Service: that one of four servers gets none of them happens once in 10^12.
 const TRIES: u32 = 100;
 
@@ -238,44 +233,6 @@ impl Server {
         let names = replies.into_iter().flatten().filter_map(Value::as_str);
         Ok(names.map(str::to_owned).collect())
     }
-}
-
-fn pod(node: &str, name: &str) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": {"app": SERVICE}},
-        "spec": {
-            // Through the scheduler.
-            "nodeSelector": {"kubernetes.io/hostname": node},
-            "terminationGracePeriodSeconds": 0,
-            "containers": [{
-                "name": "agnhost",
-                "image": AGNHOST,
-                "args": ["netexec", format!("--http-port={HTTP}"), format!("--udp-port={UDP}")],
-                "readinessProbe": {
-                    "httpGet": {"path": "/hostname", "port": HTTP},
-                    "periodSeconds": 1,
-                },
-            }],
-        },
-    })
-}
-
-fn service() -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": SERVICE},
-        "spec": {
-            "selector": {"app": SERVICE},
-            "ipFamilyPolicy": "PreferDualStack",
-            "ports": [
-                {"name": "http", "port": SERVICE_HTTP, "targetPort": HTTP},
-                {"name": "udp", "port": SERVICE_UDP, "targetPort": UDP, "protocol": "UDP"},
-            ],
-        },
-    })
 }
 
 fn get(cluster: &Cluster, what: &str) -> Result<Value> {
