@@ -125,17 +125,19 @@ pub fn boot_id() -> Result<String> {
     Ok(id.trim().to_owned())
 }
 
-/// The start time in the content of `/proc/PID/stat`, unless the process is a zombie.
+/// The start time in the content of `/proc/PID/stat`, unless the process has ended. It has not as
+/// long as it is only its first thread that is a zombie: the others still have its files and ports.
 fn living_since(stat: &str) -> Option<u64> {
     // The name of the program may contain blanks and brackets.
     let (_, fields) = stat.rsplit_once(") ")?;
+    // The state is field 3, the number of threads field 20, the start time field 22.
     let mut fields = fields.split(' ');
     let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
+    let threads: u32 = fields.nth(16)?.parse().ok()?;
+    if matches!(state, "Z" | "X") && threads <= 1 {
         return None;
     }
-    // The state is field 3, the start time field 22.
-    fields.nth(18)?.parse().ok()
+    fields.nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -158,6 +160,16 @@ mod tests {
         assert_eq!(living_since(&format!("12 (a) Z 9) S {rest}")), Some(777));
         assert_eq!(living_since(&format!("12 (sleep) Z {rest}")), None);
         assert_eq!(living_since("12 (sleep"), None);
+    }
+
+    #[test]
+    fn a_process_lives_as_long_as_one_of_its_threads() {
+        let stat = |state: &str, threads: u32| {
+            format!("12 (etcd) {state} 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 {threads} 0 777 1")
+        };
+        assert_eq!(living_since(&stat("Z", 2)), Some(777));
+        assert_eq!(living_since(&stat("Z", 1)), None);
+        assert_eq!(living_since(&stat("S", 1)), Some(777));
     }
 
     #[test]
