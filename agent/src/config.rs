@@ -4,12 +4,13 @@
 //! every error has file, line and column and says what was expected. Relative paths are relative to
 //! the directory of the configuration file. `source` reads the files that it names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
@@ -20,6 +21,7 @@ use crate::source::document::{Document, decode};
 use crate::source::limits::MAX_FILE_SIZE;
 
 mod budgets;
+mod cluster_ranges;
 mod timeouts;
 
 pub use timeouts::Timeouts;
@@ -60,6 +62,9 @@ pub struct Config {
     pub attach_bridge: bool,
     /// `allow-uplink`: whether the device of a default route may have a fence. Default false.
     pub allow_uplink: bool,
+    /// `cluster-ranges`: the ranges of the cluster's workloads and Services. An address in them that the
+    /// inventory does not list is not `world`. Default none.
+    pub cluster_ranges: BTreeSet<IpNet>,
     /// `debug-kernel-log`: whether the kernel programs log. Default false.
     pub debug_kernel_log: bool,
 }
@@ -153,6 +158,8 @@ struct RawConfig {
     attach_bridge: Option<bool>,
     #[serde(default)]
     allow_uplink: bool,
+    #[serde(default)]
+    cluster_ranges: Vec<Text>,
     #[serde(default)]
     debug_kernel_log: bool,
 }
@@ -256,6 +263,7 @@ impl Config {
             force_clsact: reader.attach(raw.attach),
             attach_bridge: raw.attach_bridge.unwrap_or(true),
             allow_uplink: raw.allow_uplink,
+            cluster_ranges: cluster_ranges::read(reader.document, raw.cluster_ranges),
             debug_kernel_log: raw.debug_kernel_log,
         };
         document.close()?;
@@ -282,6 +290,7 @@ impl Default for Config {
             force_clsact: false,
             attach_bridge: true,
             allow_uplink: false,
+            cluster_ranges: BTreeSet::new(),
             debug_kernel_log: false,
         }
     }

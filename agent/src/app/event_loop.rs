@@ -33,6 +33,7 @@ use super::{
     policies_in_force::newly_without_room,
     serving::Listeners,
     shared_state::{Applied, SharedState, node_name},
+    surroundings::Surroundings,
     verifying::{self, Verifying},
 };
 use crate::{
@@ -57,6 +58,7 @@ struct Agent {
     sources: ObjectSources,
     reconciler: Reconciler<KernelDatapath>,
     interfaces: Interfaces,
+    surroundings: Surroundings,
     names: FlowNames,
     events: FlowEvents,
     decoder: Decoder,
@@ -102,11 +104,13 @@ pub(super) async fn run(
     // Even without changes: the store is complete then.
     last_good.write(first.changes);
 
+    let mut surroundings = Surroundings::new(&config, &first.inventory);
+    let links = interfaces.links();
     let applied = Applied {
-        inventory: first.inventory,
+        inventory: surroundings.around(first.inventory, &links),
         policies: first.policies,
         locked: first.locked,
-        interfaces: interfaces.links(),
+        interfaces: links,
         modes: Modes::load(&config).map_err(AppError::io("read the modes set earlier"))?,
         published: None,
         presences: BTreeMap::new(),
@@ -130,6 +134,7 @@ pub(super) async fn run(
         sources,
         reconciler,
         interfaces,
+        surroundings,
         events: telemetry.events,
         decoder: Decoder::default(),
         unknown_events: 0,
@@ -200,7 +205,7 @@ impl Agent {
                 }
                 changed = self.interfaces.changed() => {
                     changed.map_err(AppError::io("watch interfaces"))?;
-                    self.shared.applied().interfaces = self.interfaces.links();
+                    self.take_links();
                     self.publish();
                 }
                 Some(command) = requests.recv() => self.handle_command(command),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ringfence_common::ids::{IdentityId, RuleSlot};
 
 use crate::{
-    model::{Inventory, NamespaceName, WallTime, WorkloadId, quote::sanitise},
+    model::{Inventory, NamespaceName, WallTime, WorkloadId, quote::sanitise, special_range_name},
     observe::{Directory, RuleName},
     ordmap::Map,
     policy::{Compiled, Identity, Kind, RuleInfo},
@@ -106,9 +106,13 @@ fn rfc3339(time: WallTime) -> String {
         .map_or_else(|_| time.0.to_string(), |time| format!("{time:.0}"))
 }
 
-/// The name of an identity's kind.
+/// The name of an identity's kind; of an address that no owner lists, also that of its special range.
 pub(super) fn kind_name(identity: &Identity) -> &'static str {
     match identity.kind {
+        Kind::Special => identity
+            .special
+            .map_or("special", |it| special_range_name(&it)),
+        Kind::Cluster => "cluster",
         Kind::Host => "host",
         Kind::RemoteNode => "remote-node",
         Kind::World => "world",

@@ -21,6 +21,7 @@ mod serving;
 mod shared_state;
 mod state_sizes;
 mod status_view;
+mod surroundings;
 mod takeover;
 mod unfenced_alarm;
 mod verifying;

@@ -33,6 +33,7 @@ fn every_key_is_read() {
         policies = ["policies"]
         attach-bridge = false
         allow-uplink = true
+        cluster-ranges = ["10.96.0.9/12", "fd00:10::/48"]
         debug-kernel-log = true
         [modes]
         default = "enforce"
@@ -82,6 +83,8 @@ fn every_key_is_read() {
         ..DEFAULT_BUDGET
     };
     assert_eq!(config.budget, budget);
+    let ranges = ["10.96.0.0/12", "fd00:10::/48"].map(|it| it.parse().unwrap());
+    assert_eq!(config.cluster_ranges, ranges.into());
     assert!(config.allow_uplink && config.debug_kernel_log && !config.attach_bridge);
 }
 
@@ -103,6 +106,11 @@ fn errors_have_the_position_and_what_was_expected() {
         (
             "[flows]\nhistory = 0",
             "2:11: history is 0: expected at least 1",
+        ),
+        (
+            "cluster-ranges = [\"10.0.0.0/8\", \"::/0\"]",
+            "1:33: not a range of the cluster: expected a prefix such as \"10.96.0.0/12\" or \
+             \"fd00:10::/48\"",
         ),
         (
             "[flows]\nlog-max-bytes = 1",

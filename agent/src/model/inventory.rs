@@ -8,6 +8,7 @@
 
 mod builder;
 mod checks;
+mod node_addresses;
 mod store;
 
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use super::dispute::{Claimant, Dispute};
 use super::name::{NamespaceName, NodeName, WorkloadId};
+use super::node_network::NodeNetwork;
 use super::owner::Owner;
 use super::policy::Policy;
 use super::workload::{Namespace, NodeEntry, Workload};
@@ -40,6 +42,8 @@ pub struct Inventory {
     pub owners: Map<IpAddr, Owner>,
     /// The addresses that several of them claim.
     pub disputed: Map<IpAddr, Arc<Dispute>>,
+    /// What the node knows of the addresses around it.
+    pub network: Arc<NodeNetwork>,
 }
 
 /// One item of the input of [`Inventory::build`], by its index in its list.
@@ -254,6 +258,7 @@ impl Inventory {
             nodes: self.nodes.based_on(&older.nodes),
             owners: self.owners.based_on(&older.owners),
             disputed: self.disputed.based_on(&older.disputed),
+            network: Arc::clone(&self.network),
         }
     }
 

@@ -12,6 +12,7 @@ pub mod labels;
 pub mod lockdown;
 pub mod mode;
 pub mod name;
+pub mod node_network;
 pub mod owner;
 pub mod policy;
 pub mod policy_set;
@@ -21,6 +22,7 @@ pub mod quote;
 pub mod rule;
 pub mod selector;
 pub mod selector_parser;
+pub mod special_range;
 pub mod workload;
 
 pub use budget::{DEFAULT_BUDGET, Needs, OverBudget};
@@ -36,6 +38,7 @@ pub use name::{
     NameError, NamespaceName, NodeName, PolicyName, PortName, ServiceAccountName, WorkloadId,
     WorkloadName,
 };
+pub use node_network::{NodeNetwork, Unlisted};
 pub use owner::Owner;
 pub use policy::{
     About, BadPriority, Origin, Policy, PolicyId, PolicyKind, PolicyTest, Priority, Scope, TestEnd,
@@ -50,4 +53,5 @@ pub use rule::{
 };
 pub use selector::{LabelSelector, Operator, Requirement};
 pub use selector_parser::SelectorError;
+pub use special_range::{SPECIAL_RANGES, special_range, special_range_name, special_range_of};
 pub use workload::{NamedPort, Namespace, NodeEntry, Workload};

@@ -79,6 +79,26 @@ impl<'a> Oracle<'a> {
         nodes.any(|node| node.local == local && node.addresses.contains(&address))
     }
 
+    fn is_unlisted(&self, address: IpAddr) -> bool {
+        let is_node = self.is_node(address, true) || self.is_node(address, false);
+        self.owner(address).is_none() && !is_node
+    }
+
+    /// Whether the node's links know an unlisted address as their broadcast address.
+    fn is_link_broadcast(&self, address: IpAddr) -> bool {
+        let known = &self.inventory.network.broadcasts;
+        self.is_unlisted(address) && known.iter().any(|it| IpAddr::V4(*it) == address)
+    }
+
+    /// Whether a range that contains an address is narrow enough to mean it.
+    fn names(&self, net: ipnet::IpNet, address: IpAddr) -> bool {
+        if self.is_link_broadcast(address) {
+            return net.prefix_len() == 32;
+        }
+        let special: Option<ipnet::IpNet> = range_of(address).map(|text| text.parse().unwrap());
+        special.is_none_or(|special| net.prefix_len() >= special.prefix_len())
+    }
+
     /// The verdict of one end, including what is decided before every tier.
     #[must_use]
     pub fn side(
@@ -118,7 +138,7 @@ impl<'a> Oracle<'a> {
             };
             let mut rules = Vec::new();
             for (index, rule) in listed.iter().enumerate() {
-                if self.in_time(rule) && self.is_peer(&rule.peers, other) {
+                if self.in_time(rule) && self.is_peer(rule, other) {
                     let name = name_of(policy, direction, index);
                     rules.push(Applicable { rule, name });
                 }
@@ -152,25 +172,32 @@ impl<'a> Oracle<'a> {
         !early && !late
     }
 
-    fn is_peer(&self, peers: &Peers, address: IpAddr) -> bool {
-        match peers {
+    fn is_peer(&self, rule: &Rule, address: IpAddr) -> bool {
+        let denies = matches!(rule.action, RuleAction::Deny | RuleAction::Reject);
+        match &rule.peers {
             Peers::Any => true,
             Peers::NoPeer => false,
-            Peers::Of(peers) => peers.iter().any(|peer| self.is_this_peer(peer, address)),
+            Peers::Of(peers) => peers
+                .iter()
+                .any(|peer| self.is_this_peer(peer, denies, address)),
         }
     }
 
-    fn is_this_peer(&self, peer: &Peer, address: IpAddr) -> bool {
+    fn is_this_peer(&self, peer: &Peer, denies: bool, address: IpAddr) -> bool {
         match peer {
             Peer::Cidr { net, except } => {
-                inside(address, *net) && !except.iter().any(|hole| inside(address, *hole))
+                inside(address, *net)
+                    && !except.iter().any(|hole| inside(address, *hole))
+                    && (denies || self.names(*net, address))
             }
             Peer::Entity(Entity::Host) => self.is_node(address, true),
             Peer::Entity(Entity::RemoteNode) => self.is_node(address, false),
             Peer::Entity(Entity::World) => {
-                self.owner(address).is_none()
-                    && !self.is_node(address, true)
-                    && !self.is_node(address, false)
+                let network = &self.inventory.network;
+                self.is_unlisted(address)
+                    && range_of(address).is_none()
+                    && !self.is_link_broadcast(address)
+                    && !network.cluster.iter().any(|net| inside(address, *net))
             }
             Peer::Workloads {
                 namespaces,
@@ -364,6 +391,23 @@ fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
             (Operator::In(_), None) | (Operator::DoesNotExist, Some(_)) => false,
         }
     })
+}
+
+/// The range of addresses without a host behind it, or with one on each link, that an address is in.
+fn range_of(address: IpAddr) -> Option<&'static str> {
+    let all = [
+        "0.0.0.0/8",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "224.0.0.0/4",
+        "255.255.255.255/32",
+        "::/96",
+        "::ffff:0:0/96",
+        "fe80::/10",
+        "ff00::/8",
+    ];
+    let mut around = all.into_iter();
+    around.find(|text| inside(address, text.parse().unwrap()))
 }
 
 /// Compares the leading bits one by one.

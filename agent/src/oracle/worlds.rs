@@ -19,8 +19,9 @@ use ringfence_common::mode::Mode;
 use self::policies::policies;
 use crate::{
     model::{
-        Inventory, Labels, NamedPort, Namespace, NamespaceName, NodeEntry, NodeName, PolicySet,
-        PortMatch, PortName, Ports, Protocol, ServiceAccountName, WallTime, Workload, WorkloadId,
+        Inventory, Labels, NamedPort, Namespace, NamespaceName, NodeEntry, NodeName, NodeNetwork,
+        PolicySet, PortMatch, PortName, Ports, Protocol, ServiceAccountName, WallTime, Workload,
+        WorkloadId,
     },
     policy::{Clock, Compiled, Compiler, Inputs, LocalEndpoint, Modes},
 };
@@ -32,6 +33,8 @@ pub const BOOT: u64 = 5_000_000_000_000;
 /// IP protocols to probe: those with ports, both ICMPs, and two raw ones.
 pub const PROTOCOLS: [u8; 7] = [6, 17, 132, 1, 58, 47, 0];
 const NAMESPACES: [&str; 3] = ["a", "b", "c"];
+/// The addresses that the inventory lists for this node and the other one.
+const NODES: [&str; 4] = ["10.0.0.250", "fd00::fa", "10.0.1.250", "2001:db8::1"];
 const PORTS: [u16; 8] = [1, 53, 80, 81, 1023, 1024, 8080, 65535];
 
 /// An inventory and the policies for it.
@@ -123,6 +126,17 @@ impl World {
             "192.0.2.1",
             "fd00::c8",
             "fe80::9",
+            "fe80::fa",
+            "169.254.1.1",
+            "169.254.9.255",
+            "224.0.0.251",
+            "255.255.255.255",
+            "127.0.0.1",
+            "10.0.0.255",
+            "10.96.0.10",
+            "::1",
+            "ff02::1",
+            "fd01::10",
         ];
         let outside = outside.map(|text| text.parse().unwrap());
         workloads.chain(nodes).chain(&outside).copied().collect()
@@ -185,7 +199,7 @@ pub fn world() -> impl Strategy<Value = World> {
 /// Successive worlds; often only the policies or only the inventory differ, often in a single
 /// policy or workload.
 pub fn history(longest: usize) -> impl Strategy<Value = Vec<World>> {
-    let step = (0..6u8, inventory(), policies(), any::<u8>());
+    let step = (0..7u8, inventory(), policies(), any::<u8>());
     (world(), vec(step, 1..longest)).prop_map(|(first, steps)| {
         let mut worlds = vec![first];
         for (what, inventory, policies, pick) in steps {
@@ -194,6 +208,7 @@ pub fn history(longest: usize) -> impl Strategy<Value = Vec<World>> {
                 0 => next.inventory = inventory,
                 1 => next.policies = policies,
                 2 => (next.inventory, next.policies) = (inventory, policies),
+                6 => next.inventory = with_ranges_of(&next.inventory, &inventory),
                 5 => next.inventory = relabelled(&next.inventory, &inventory),
                 3 => next.inventory = with_one_of(&next.inventory, &inventory, pick),
                 _ => next.policies = with_one_policy_of(&next.policies, &policies, pick),
@@ -215,6 +230,18 @@ fn relabelled(inventory: &Inventory, other: &Inventory) -> Arc<Inventory> {
     Arc::new(next)
 }
 
+/// The node has the ranges of another inventory's; its own addresses are as before.
+fn with_ranges_of(inventory: &Inventory, other: &Inventory) -> Arc<Inventory> {
+    let network = NodeNetwork {
+        own: inventory.network.own.clone(),
+        ..NodeNetwork::clone(&other.network)
+    };
+    Arc::new(Inventory {
+        network: Arc::new(network),
+        ..inventory.clone()
+    })
+}
+
 /// A workload of another inventory replaces the one with its addresses, or that one is removed.
 fn with_one_of(inventory: &Inventory, other: &Inventory, pick: u8) -> Arc<Inventory> {
     let mut workloads = inventory.workloads.clone();
@@ -229,9 +256,15 @@ fn with_one_of(inventory: &Inventory, other: &Inventory, pick: u8) -> Arc<Invent
     }
     let namespaces = inventory.namespaces.values().cloned().collect();
     let nodes = inventory.nodes.values();
-    let nodes = nodes.map(|node| NodeEntry::clone(node)).collect();
+    let listed = nodes.filter_map(|node| {
+        let mut node = NodeEntry::clone(node);
+        let is_listed = |it: &IpAddr| NODES.iter().any(|listed| it.to_string() == *listed);
+        node.addresses.retain(is_listed);
+        (!node.addresses.is_empty()).then_some(node)
+    });
     let workloads = workloads.values().cloned().collect();
-    let built = Inventory::build(namespaces, workloads, nodes).unwrap();
+    let built = Inventory::build(namespaces, workloads, listed.collect()).unwrap();
+    let built = built.on_node(&NodeName::new("here").unwrap(), &inventory.network);
     Arc::new(built.based_on(inventory))
 }
 
@@ -306,7 +339,38 @@ fn addresses(place: usize, which: u8) -> Vec<IpAddr> {
     chosen.map(|(_, text)| text.parse().unwrap()).collect()
 }
 
+/// Own addresses, listed ones and others, with broadcast addresses and ranges of the cluster, or neither.
+fn network() -> impl Strategy<Value = NodeNetwork> {
+    let own = vec![
+        "10.0.0.1",
+        "10.0.0.250",
+        "10.0.0.251",
+        "127.0.0.1",
+        "fd00::fb",
+        "fe80::fa",
+    ];
+    let cluster = vec!["10.0.0.0/16", "10.96.0.0/12", "fd01::/16"];
+    let broadcasts = vec!["10.0.0.255", "169.254.9.255"];
+    let parts = (
+        subsequence(own, 0..=4),
+        subsequence(cluster, 0..=2),
+        subsequence(broadcasts, 0..=2),
+    );
+    parts.prop_map(|(own, cluster, broadcasts)| NodeNetwork {
+        own: own.iter().map(|it| it.parse().unwrap()).collect(),
+        cluster: cluster.iter().map(|it| it.parse().unwrap()).collect(),
+        broadcasts: broadcasts.iter().map(|it| it.parse().unwrap()).collect(),
+    })
+}
+
 fn inventory() -> impl Strategy<Value = Arc<Inventory>> {
+    (listed(), network()).prop_map(|(listed, network)| {
+        let name = NodeName::new("here").unwrap();
+        Arc::new(listed.on_node(&name, &Arc::new(network)))
+    })
+}
+
+fn listed() -> impl Strategy<Value = Inventory> {
     let environments = vec(of(select(vec!["prod", "test"])), NAMESPACES.len());
     let nodes = (any::<bool>(), any::<bool>());
     (
@@ -336,17 +400,17 @@ fn inventory() -> impl Strategy<Value = Arc<Inventory>> {
                     interface: None,
                 })
             });
-            let node = |name: &str, v4: &str, v6: &str, local| NodeEntry {
+            let node = |name: &str, addresses: &[&str], local| NodeEntry {
                 name: NodeName::new(name).unwrap(),
-                addresses: vec![v4.parse().unwrap(), v6.parse().unwrap()],
+                addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
                 local,
             };
             let nodes = [
-                local.then(|| node("here", "10.0.0.250", "fd00::fa", true)),
-                remote.then(|| node("there", "10.0.1.250", "2001:db8::1", false)),
+                local.then(|| node("here", &NODES[..2], true)),
+                remote.then(|| node("there", &NODES[2..], false)),
             ];
             let nodes = nodes.into_iter().flatten().collect();
-            Arc::new(Inventory::build(namespaces.collect(), workloads.collect(), nodes).unwrap())
+            Inventory::build(namespaces.collect(), workloads.collect(), nodes).unwrap()
         })
 }
 

@@ -26,14 +26,25 @@ pub(crate) enum Owner {
     Host,
     RemoteNode,
     World,
+    Special,
+    Cluster,
     Workload(KindNumber, Arc<WorkloadKind>),
+}
+
+/// Where an address lies.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Around {
+    /// The policy prefixes that contain it, sorted.
+    pub(crate) cidrs: Vec<IpNet>,
+    /// The special range that contains it.
+    pub(crate) special: Option<IpNet>,
 }
 
 /// What distinguishes identities, without comparing the contents of workload kinds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     owner: (u8, Option<KindNumber>),
-    cidrs: Vec<IpNet>,
+    around: Around,
 }
 
 struct Entry {
@@ -54,11 +65,11 @@ pub(crate) struct Identities {
 }
 
 impl Identities {
-    /// The identity of an owner in these prefixes; adds one holder.
+    /// The identity of an owner at this place; adds one holder.
     pub(crate) fn take(
         &mut self,
         owner: Owner,
-        cidrs: Vec<IpNet>,
+        around: Around,
         numbers: &mut Numbers,
     ) -> Result<IdentityId, Exhausted> {
         let owner_key = match &owner {
@@ -66,10 +77,12 @@ impl Identities {
             Owner::RemoteNode => (1, None),
             Owner::World => (2, None),
             Owner::Workload(number, _) => (3, Some(*number)),
+            Owner::Special => (4, None),
+            Owner::Cluster => (5, None),
         };
         let key = Key {
             owner: owner_key,
-            cidrs,
+            around,
         };
         if let Some(id) = self.numbers.get(&key) {
             if let Some(held) = self.held.get_mut(id) {
@@ -82,11 +95,15 @@ impl Identities {
                 Owner::Host => Kind::Host,
                 Owner::RemoteNode => Kind::RemoteNode,
                 Owner::World => Kind::World,
+                Owner::Special => Kind::Special,
+                Owner::Cluster => Kind::Cluster,
                 Owner::Workload(_, kind) => Kind::Workload(Arc::clone(kind)),
             },
-            cidrs: key.cidrs.clone(),
+            cidrs: key.around.cidrs.clone(),
+            special: key.around.special,
         };
-        let id = match (&owner, identity.cidrs.is_empty()) {
+        let is_plain = identity.cidrs.is_empty() && identity.special.is_none();
+        let id = match (&owner, is_plain) {
             (Owner::Host, true) => IdentityId::HOST,
             (Owner::RemoteNode, true) => IdentityId::REMOTE_NODE,
             (Owner::World, true) => IdentityId::WORLD,

@@ -3,7 +3,7 @@
 //! Invariant: every policy that names no new CIDR, label key or service account treats two addresses
 //! of equal identity alike: same namespace (with its labels), same named labels, named service
 //! account and declared ports of the workload, or same non-workload kind, and same set of policy
-//! prefixes around the address.
+//! prefixes around the address, and same special range.
 
 use std::sync::Arc;
 
@@ -34,8 +34,12 @@ pub enum Kind {
     Host,
     /// Another node.
     RemoteNode,
-    /// No known owner.
+    /// No known owner: an address outside the cluster.
     World,
+    /// No known owner, in a special range.
+    Special,
+    /// No known owner, in a range of the cluster.
+    Cluster,
     /// A workload.
     Workload(Arc<WorkloadKind>),
 }
@@ -47,6 +51,8 @@ pub struct Identity {
     pub kind: Kind,
     /// The policy prefixes that the address lies in, sorted.
     pub cidrs: Vec<IpNet>,
+    /// The special range that the address lies in, with or without an owner.
+    pub special: Option<IpNet>,
 }
 
 impl Identity {
@@ -55,7 +61,7 @@ impl Identity {
     pub fn workload(&self) -> Option<&WorkloadKind> {
         match &self.kind {
             Kind::Workload(workload) => Some(workload),
-            Kind::Host | Kind::RemoteNode | Kind::World => None,
+            Kind::Host | Kind::RemoteNode | Kind::World | Kind::Special | Kind::Cluster => None,
         }
     }
 }

@@ -110,6 +110,7 @@ pub(crate) fn reduce(inventory: &Inventory, features: &PolicyFeatures) -> Reduce
             nodes: inventory.nodes.clone(),
             owners: inventory.owners.clone(),
             disputed: inventory.disputed.clone(),
+            network: Arc::clone(&inventory.network),
         }),
         stands_for,
     }

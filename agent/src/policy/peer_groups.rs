@@ -3,7 +3,8 @@
 //! Invariants: members of a group have the same table and, address by address, the same classes in
 //! every policy set, so a verdict for one holds for all. A group does not span namespaces.
 //! Addresses that belong to neither workload nor node are `world`, with one group for each prefix
-//! in the policies.
+//! in the policies, or in a special range or one of the cluster, with one group for all of them that have
+//! the same classes.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -19,7 +20,7 @@ use super::{
     evaluate::Evaluator,
     inventory_reduction::{PolicyFeatures, ReducedInventory},
 };
-use crate::model::{Inventory, NamedPort, NamespaceName, Workload, WorkloadId};
+use crate::model::{Inventory, NamedPort, NamespaceName, Unlisted, Workload, WorkloadId};
 
 /// How many members of a group are listed in JSON.
 const LISTED: usize = 5;
@@ -36,8 +37,12 @@ pub enum GroupKind {
     Host,
     /// Other nodes.
     RemoteNode,
-    /// Neither workload nor node.
+    /// Neither workload nor node, outside the cluster.
     World,
+    /// Neither workload nor node, in special ranges.
+    Special,
+    /// Neither workload nor node, in ranges of the cluster.
+    Cluster,
 }
 
 /// The name of a group in output.
@@ -47,7 +52,7 @@ pub struct GroupName {
     pub kind: GroupKind,
     /// Name for display.
     pub name: String,
-    /// How many workloads or nodes it has; 0 for the world.
+    /// How many workloads, nodes or ranges it has; 0 for the world.
     pub count: usize,
     /// The first members.
     pub members: Vec<String>,
@@ -251,12 +256,43 @@ fn world<const N: usize>(sets: [Set<'_>; N], features: &PolicyFeatures) -> Vec<G
         "world".to_owned(),
         Vec::new(),
     )];
-    for net in features.prefixes() {
-        if net.prefix_len() > 0 {
-            let faces = BTreeSet::from([face(&net)]);
-            let name = format!("world in {net}");
-            groups.push(outsider(GroupKind::World, faces, name, Vec::new()));
-        }
+    let network = sets.first().map(|set| &set.inventory.network);
+    let mut nets = features.prefixes();
+    nets.extend(network.iter().flat_map(|network| network.ranges()));
+    let mut alike: BTreeMap<(GroupKind, [ClassId; N]), Vec<IpNet>> = BTreeMap::new();
+    for net in nets {
+        let kind = match network.map_or(Unlisted::World, |network| network.unlisted(&net)) {
+            Unlisted::Special(_) => GroupKind::Special,
+            Unlisted::Cluster => GroupKind::Cluster,
+            Unlisted::World if net.prefix_len() == 0 => continue,
+            Unlisted::World => {
+                let faces = BTreeSet::from([face(&net)]);
+                let name = format!("world in {net}");
+                groups.push(outsider(GroupKind::World, faces, name, Vec::new()));
+                continue;
+            }
+        };
+        let (_, classes) = face(&net);
+        alike.entry((kind, classes)).or_default().push(net);
+    }
+    for ((kind, _), nets) in alike {
+        let faces = nets.iter().map(face).collect();
+        let what = match kind {
+            GroupKind::Special => "special range",
+            _ => "unlisted in",
+        };
+        let first = nets.first().map(IpNet::to_string).unwrap_or_default();
+        let more = match nets.len() {
+            0 | 1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        let members = nets.iter().map(IpNet::to_string).collect();
+        groups.push(outsider(
+            kind,
+            faces,
+            format!("{what} {first}{more}"),
+            members,
+        ));
     }
     groups
 }

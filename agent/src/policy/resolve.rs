@@ -1,9 +1,9 @@
 //! Resolve: the identity of every address and prefix.
 //!
 //! Invariants: an address in the inventory has its owner's identity, whatever prefixes contain it; one
-//! that several claim without an owner is `unknown`. Every other address is `world`, with the policy
-//! prefixes that contain it. The reserved identities are those without any prefix. The cost of an update
-//! follows what changed; its result depends on inventory and prefixes alone, except for the numbers.
+//! that several claim without an owner is `unknown`. Every other address is what the node's network says:
+//! `special`, `cluster` or `world`, with the policy prefixes that contain it. The reserved identities are
+//! those without any prefix, outside of special ranges. The cost of an update follows what changed; its result depends on inventory and prefixes alone, except for the numbers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use ringfence_common::ids::IdentityId;
 
 use super::{
     cidr::Prefixes,
-    identities::{Identities, Owner},
+    identities::{Around, Identities, Owner},
     identity::Identity,
     named_properties::FlippedProperties,
     numbers::{Exhausted, Numbers},
@@ -25,7 +25,10 @@ use super::{
     workload_kinds::WorkloadKinds,
 };
 use crate::{
-    model::{Claimant, Inventory, NamespaceName, NodeEntry, NodeName, Workload, WorkloadId},
+    model::{
+        Claimant, Inventory, NamespaceName, NodeEntry, NodeName, NodeNetwork, Unlisted, Workload,
+        WorkloadId, special_range_of,
+    },
     ordmap::Map,
     plan::Addresses,
 };
@@ -63,8 +66,9 @@ impl Resolver {
         let is_first = self.prefixes.is_empty();
         let flipped = prefixes.take_changed();
         let mut fresh = Fresh::default();
+        let network = &*inventory.network;
         if is_first {
-            self.begin(prefixes, numbers)?;
+            self.begin(prefixes, network, numbers)?;
         }
         let owners_changed = !Arc::ptr_eq(&before, inventory) || !renamed.is_empty();
         if owners_changed {
@@ -72,6 +76,8 @@ impl Resolver {
         }
         if !is_first {
             self.around(&flipped, prefixes, numbers)?;
+            let changed = before.network.changed(network);
+            self.between(&flipped, &changed, (prefixes, network), numbers)?;
         }
         if owners_changed {
             self.kinds.set_named(renamed);
@@ -83,13 +89,23 @@ impl Resolver {
     }
 
     /// Identities that exist whatever the inventory contains.
-    fn begin(&mut self, prefixes: &Prefixes, numbers: &mut Numbers) -> Result<(), Exhausted> {
+    fn begin(
+        &mut self,
+        prefixes: &Prefixes,
+        network: &NodeNetwork,
+        numbers: &mut Numbers,
+    ) -> Result<(), Exhausted> {
         // Sockets of this node have it even if the inventory lists no address for it.
-        self.identities.take(Owner::Host, Vec::new(), numbers)?;
+        let nowhere = Around {
+            cidrs: Vec::new(),
+            special: None,
+        };
+        self.identities.take(Owner::Host, nowhere, numbers)?;
         let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
-        let all: BTreeSet<IpNet> = prefixes.iter().chain(&everything).copied().collect();
+        let mut all: BTreeSet<IpNet> = prefixes.iter().chain(&everything).copied().collect();
+        all.extend(network.ranges());
         for net in all {
-            self.place_prefix(net, prefixes, numbers)?;
+            self.place_prefix(net, (prefixes, network), numbers)?;
         }
         Ok(())
     }
@@ -97,11 +113,18 @@ impl Resolver {
     fn place_prefix(
         &mut self,
         net: IpNet,
-        prefixes: &Prefixes,
+        (prefixes, network): (&Prefixes, &NodeNetwork),
         numbers: &mut Numbers,
     ) -> Result<(), Exhausted> {
+        let (owner, special) = match network.unlisted(&net) {
+            Unlisted::World => (Owner::World, None),
+            Unlisted::Cluster => (Owner::Cluster, None),
+            Unlisted::Special(range) => (Owner::Special, Some(range)),
+        };
         let cidrs = prefixes.covering(&net);
-        let identity = self.identities.take(Owner::World, cidrs, numbers)?;
+        let identity = self
+            .identities
+            .take(owner, Around { cidrs, special }, numbers)?;
         if let Some(before) = self.prefixes.insert(net, identity) {
             self.identities.give_back(before);
         }
@@ -203,19 +226,37 @@ impl Resolver {
             let Some(owner) = self.identities.owner(before) else {
                 continue;
             };
-            let cidrs = prefixes.containing(address);
-            let identity = self.identities.take(owner, cidrs, numbers)?;
+            let identity = self
+                .identities
+                .take(owner, place(address, prefixes), numbers)?;
             self.identities.give_back(before);
             if identity != before {
                 self.addresses.insert(address, identity);
             }
         }
-        let inside = |net: &IpNet| flipped.iter().any(|around| around.contains(net));
+        Ok(())
+    }
+
+    /// Resolves what no owner lists again: in added and removed prefixes, and in ranges of the network
+    /// that changed.
+    fn between(
+        &mut self,
+        flipped: &BTreeSet<IpNet>,
+        changed: &BTreeSet<IpNet>,
+        (prefixes, network): (&Prefixes, &NodeNetwork),
+        numbers: &mut Numbers,
+    ) -> Result<(), Exhausted> {
+        let changed: BTreeSet<IpNet> = flipped.union(changed).copied().collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let inside = |net: &IpNet| changed.iter().any(|around| around.contains(net));
         let mut nets: BTreeSet<IpNet> = self.prefixes.keys().copied().filter(inside).collect();
-        nets.extend(flipped.iter().filter(|net| prefixes.contains(net)));
+        let stays = |net: &IpNet| prefixes.contains(net) || network.has_range(net);
+        nets.extend(changed.iter().filter(|net| stays(net)));
         for net in nets {
-            if prefixes.contains(&net) || net.prefix_len() == 0 {
-                self.place_prefix(net, prefixes, numbers)?;
+            if stays(&net) || net.prefix_len() == 0 {
+                self.place_prefix(net, (prefixes, network), numbers)?;
             } else if let Some(before) = self.prefixes.remove(&net) {
                 self.identities.give_back(before);
             }
@@ -244,8 +285,8 @@ impl Resolver {
                 }
                 owners.push((*address, owner));
                 let owner = Owner::Workload(number, Arc::clone(&kind));
-                let cidrs = prefixes.containing(*address);
-                placed.push((*address, self.identities.take(owner, cidrs, numbers)?));
+                let around = place(*address, prefixes);
+                placed.push((*address, self.identities.take(owner, around, numbers)?));
             }
         }
         for node in &fresh.nodes {
@@ -261,8 +302,8 @@ impl Resolver {
                 } else {
                     Owner::RemoteNode
                 };
-                let cidrs = prefixes.containing(*address);
-                placed.push((*address, self.identities.take(owner, cidrs, numbers)?));
+                let around = place(*address, prefixes);
+                placed.push((*address, self.identities.take(owner, around, numbers)?));
             }
         }
         // Without an entry, the address would be `world`.
@@ -286,6 +327,14 @@ fn add_all<V: Clone>(map: &mut Map<IpAddr, V>, mut new: Vec<(IpAddr, V)>) {
         for (address, value) in new {
             map.insert(address, value);
         }
+    }
+}
+
+/// Where an address lies that has an owner.
+fn place(address: IpAddr, prefixes: &Prefixes) -> Around {
+    Around {
+        cidrs: prefixes.containing(address),
+        special: special_range_of(address),
     }
 }
 

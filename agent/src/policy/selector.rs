@@ -19,6 +19,8 @@ pub(crate) struct Requirement {
     pub(crate) peer: Option<Peer>,
     /// A port that the peer must declare; `None` for no such requirement.
     pub(crate) declares: Option<NamedPort>,
+    /// Whether a range also matches in special ranges that it does not name. Rules that deny do.
+    pub(crate) unnamed: bool,
 }
 
 /// A selector with its digest.
@@ -61,11 +63,11 @@ impl Selector {
                 .requirement
                 .peer
                 .as_ref()
-                .is_none_or(|peer| is_peer(peer, identity))
+                .is_none_or(|peer| is_peer(peer, self.requirement.unnamed, identity))
     }
 }
 
-fn is_peer(peer: &Peer, identity: &Identity) -> bool {
+fn is_peer(peer: &Peer, unnamed: bool, identity: &Identity) -> bool {
     match peer {
         Peer::Workloads {
             namespaces,
@@ -83,7 +85,8 @@ fn is_peer(peer: &Peer, identity: &Identity) -> bool {
         Peer::Cidr { net, except } => {
             let inside = |net: &IpNet| identity.cidrs.contains(net);
             let in_hole = except.iter().any(inside);
-            inside(net) && !in_hole
+            let special = identity.special.filter(|_| !unnamed);
+            inside(net) && !in_hole && special.is_none_or(|range| range.contains(net))
         }
         Peer::Entity(Entity::World) => identity.kind == Kind::World,
         Peer::Entity(Entity::Host) => identity.kind == Kind::Host,

@@ -8,7 +8,10 @@
 
 use std::collections::BTreeSet;
 
-use ringfence_common::{ids::RuleSlot, mode::Direction};
+use ringfence_common::{
+    ids::RuleSlot,
+    mode::{Direction, Verdict},
+};
 
 use super::desired::Clock;
 use super::{
@@ -162,7 +165,7 @@ pub(crate) fn number_rule(
 /// The selectors of a rule's peers; `None` if it has none.
 pub(crate) fn selectors_of(rule: &Rule) -> Option<Vec<Selector>> {
     match &rule.peers {
-        Peers::Of(peers) => select(Some(peers), None),
+        Peers::Of(peers) => select(Some(peers), None, rule.action),
         Peers::Any | Peers::NoPeer => None,
     }
 }
@@ -249,7 +252,8 @@ impl Layout<'_> {
                 }
                 Direction::Egress => {
                     for port in ports::declared(&name, self.declared) {
-                        add(select(peers, Some(port)), Some(ports::exact(port)));
+                        let selectors = select(peers, Some(port), asked.rule.action);
+                        add(selectors, Some(ports::exact(port)));
                     }
                 }
             }
@@ -272,11 +276,19 @@ fn remaining_window(window: Window, now: WallTime) -> Option<Window> {
     })
 }
 
-fn select(peers: Option<&[Peer]>, declares: Option<&NamedPort>) -> Option<Vec<Selector>> {
+/// What a rule with this action requires of its peers. One that grants, or passes over rules that might
+/// deny, matches no special range that it does not name.
+fn select(
+    peers: Option<&[Peer]>,
+    declares: Option<&NamedPort>,
+    action: RuleAction,
+) -> Option<Vec<Selector>> {
+    let denies = action.verdict() == Some(Verdict::Deny);
     let question = |peer: Option<&Peer>| {
         Selector::new(Requirement {
             peer: peer.cloned(),
             declares: declares.cloned(),
+            unnamed: denies && matches!(peer, Some(Peer::Cidr { .. })),
         })
     };
     match (peers, declares) {

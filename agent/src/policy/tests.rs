@@ -10,6 +10,7 @@ mod everywhere;
 mod explained;
 mod kernel;
 mod named;
+mod named_ranges;
 mod objects;
 mod promises;
 mod shape;

@@ -232,7 +232,7 @@ pub struct IdentityView {
     pub identity: u32,
     /// Its peer class.
     pub class: u32,
-    /// `workload`, `host`, `remote-node` or `world`.
+    /// `workload`, `host`, `remote-node`, `world`, `cluster` or what a special range is called.
     pub kind: String,
     /// The namespace of workloads.
     pub namespace: Option<String>,

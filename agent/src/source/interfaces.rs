@@ -1,4 +1,4 @@
-//! The node's network interfaces, watched through netlink.
+//! The node's network interfaces and their addresses, watched through netlink.
 //!
 //! The watch has its own thread, because a list of interfaces waits for the kernel's lock over all of
 //! them, and a list that is abandoned loses what it would have found. Invariants: no error of netlink
@@ -15,7 +15,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-pub use link::{Link, Links};
+pub use link::{Link, LinkAddresses, Links};
 use route_socket::RouteSocket;
 pub use unsuitable::Unsuitable;
 pub use watch_loop::RESYNC;
@@ -24,7 +24,7 @@ use watch_loop::WatchLoop;
 /// How long a start waits for the first list.
 const FIRST_LIST: Duration = Duration::from_secs(10);
 
-/// A subscription to changes of interfaces.
+/// A subscription to changes of interfaces and their addresses.
 #[derive(Debug)]
 pub struct Interfaces(watch::Receiver<Arc<Links>>);
 

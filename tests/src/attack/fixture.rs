@@ -89,6 +89,67 @@ pub fn is_peer(ip: IpAddr) -> bool {
     }
 }
 
+/// An address of the node that no inventory lists, and the length of its link's prefix.
+pub const UNLISTED_NODE: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 19, 7, 7), 24);
+
+/// The ranges of the cluster, as the configuration names them.
+pub const CLUSTER_RANGES: [&str; 2] = ["198.19.96.0/20", "2001:db8:18:96::/64"];
+
+/// A Service: an address of the cluster that no inventory lists.
+#[must_use]
+pub const fn service(v6: bool) -> IpAddr {
+    if v6 {
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x18, 0x96, 0, 0, 0, 0x10))
+    } else {
+        IpAddr::V4(Ipv4Addr::new(198, 19, 96, 10))
+    }
+}
+
+/// The UDP ports that policy allows with the world, with every IPv4 address and half of the IPv6 ones by
+/// ranges, and with groups and neighbours on the link by their ranges; in both directions.
+pub const WORLD_PORT: u16 = 7700;
+/// See [`WORLD_PORT`].
+pub const RANGE_PORT: u16 = 7701;
+/// See [`WORLD_PORT`].
+pub const NAMED_PORT: u16 = 7702;
+
+/// Whether only a rule that names an address's range matches it: loopback, link-local, multicast,
+/// broadcast and the like.
+#[must_use]
+pub fn is_special(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let on_link = matches!(ip.octets(), [198, 19, 7, 0 | 255]);
+            let [first, ..] = ip.octets();
+            matches!(first, 0 | 127) || on_link || is_on_link(ip.into()) || ip.is_broadcast()
+        }
+        IpAddr::V6(ip) => {
+            let is_old = matches!(ip.segments(), [0, 0, 0, 0, 0, 0 | 0xffff, ..]);
+            is_old || is_on_link(ip.into())
+        }
+    }
+}
+
+fn is_upper_half(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.octets()[0] >= 0x80)
+}
+
+fn is_on_link(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_multicast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_multicast(),
+    }
+}
+
+fn is_world(ip: IpAddr) -> bool {
+    let listed = [workload, other_workload, node].map(|of| of(ip.is_ipv6()));
+    let is_cluster = match ip {
+        IpAddr::V4(ip) => matches!(ip.octets(), [198, 19, 96..=111, _]),
+        IpAddr::V6(ip) => ip.segments().starts_with(&[0x2001, 0xdb8, 0x18, 0x96]),
+    };
+    !is_special(ip) && !is_cluster && ip != IpAddr::V4(UNLISTED_NODE.0) && !listed.contains(&ip)
+}
+
 /// Protocol numbers.
 pub mod protocol {
     /// ICMP for IPv4.
@@ -122,7 +183,13 @@ pub fn is_allowed(direction: Direction, peer: IpAddr, protocol: u8, port: u16) -
         protocol::ICMP | protocol::ICMPV6 => direction == Direction::Out,
         _ => false,
     };
-    is_peer(peer) && open
+    let is_wide = match port {
+        WORLD_PORT => is_world(peer),
+        RANGE_PORT => !is_special(peer) && (peer.is_ipv4() || is_upper_half(peer)),
+        NAMED_PORT => is_on_link(peer),
+        _ => false,
+    };
+    (is_peer(peer) && open) || (protocol == protocol::UDP && is_wide)
 }
 
 /// The policy that [`is_allowed`] models.
@@ -139,4 +206,38 @@ ports = ["tcp/8080", "udp/5353", "sctp/5353", "icmp"]
 [[policy.ingress]]
 from = [{ cidr = "10.0.0.0/8" }, { cidr = "2001:db8:18:8000::/64" }]
 ports = ["tcp/7070", "udp/7071", "sctp/7071"]
+
+[[policy.egress]]
+to = [{ entity = "world" }]
+ports = ["udp/7700"]
+
+[[policy.egress]]
+to = [{ cidr = "0.0.0.0/0" }, { cidr = "8000::/1" }]
+ports = ["udp/7701"]
+
+[[policy.egress]]
+to = [
+    { cidr = "169.254.0.0/16" },
+    { cidr = "224.0.0.0/4" },
+    { cidr = "fe80::/10" },
+    { cidr = "ff00::/8" },
+]
+ports = ["udp/7702"]
+
+[[policy.ingress]]
+from = [{ entity = "world" }]
+ports = ["udp/7700"]
+
+[[policy.ingress]]
+from = [{ cidr = "0.0.0.0/0" }, { cidr = "8000::/1" }]
+ports = ["udp/7701"]
+
+[[policy.ingress]]
+from = [
+    { cidr = "169.254.0.0/16" },
+    { cidr = "224.0.0.0/4" },
+    { cidr = "fe80::/10" },
+    { cidr = "ff00::/8" },
+]
+ports = ["udp/7702"]
 "#;

@@ -72,6 +72,9 @@ impl Network {
         // The addresses in the inventory; no interface on the segment has these or any other
         // addresses.
         node.addresses = addresses(fixture::node);
+        let (address, length) = fixture::UNLISTED_NODE;
+        node.ns
+            .ip(&format!("addr add {address}/{length} dev lo\n"))?;
         match topology {
             Topology::Bridge => build_bridge(&node.ns)?,
             Topology::Routed => routed::forward(&node.ns)?,
@@ -214,6 +217,7 @@ fn agent(node: &Node, workload: &Workload, mode: &str) -> Result<Agent> {
         inventory: inventory.build(),
         policies: fixture::POLICY.to_owned(),
         default_mode: mode.to_owned(),
+        keys: format!("cluster-ranges = {:?}\n", fixture::CLUSTER_RANGES),
         ..AgentSpec::default()
     };
     let mut agent = Agent::start(node, &spec)?;

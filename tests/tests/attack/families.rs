@@ -170,6 +170,7 @@ families! {
     raw_protocols = "raw-protocols",
     tunnels = "tunnels",
     special_destinations = "special-destinations",
+    world_reach = "world-reach",
     plainly_denied = "plainly-denied",
     real_traffic = "real-traffic",
 }

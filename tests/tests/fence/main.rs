@@ -39,3 +39,4 @@ mod testbed;
 mod unfenced;
 mod upgrade;
 mod verification;
+mod world;

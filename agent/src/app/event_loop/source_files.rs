@@ -109,10 +109,20 @@ impl Agent {
         let mut applied = self.shared.applied();
         applied.errors = reload.errors;
         applied.warnings = reload.warnings;
-        applied.inventory = reload.inventory;
+        applied.inventory = self
+            .surroundings
+            .around(reload.inventory, &applied.interfaces);
         applied.policies = reload.policies;
         applied.locked = reload.locked;
         reload.changed
+    }
+
+    /// Takes over the interfaces as they are now, with the node's addresses.
+    pub(super) fn take_links(&mut self) {
+        let links = self.interfaces.links();
+        let mut applied = self.shared.applied();
+        applied.inventory = self.surroundings.on(&links);
+        applied.interfaces = links;
     }
 
     /// Has what is known of the files stored.

@@ -62,6 +62,7 @@ pub(super) fn build(
             .collect(),
         owners,
         disputed,
+        network: Arc::default(),
     };
     let store = InventoryStore {
         inventory: Arc::new(inventory),

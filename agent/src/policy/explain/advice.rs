@@ -247,6 +247,7 @@ const fn wants_another_peer(miss: &Miss) -> bool {
         Miss::NotAWorkload { .. }
             | Miss::Namespace { .. }
             | Miss::OutsideCidr { .. }
+            | Miss::Unnamed { .. }
             | Miss::Entity { .. }
     )
 }
@@ -282,6 +283,7 @@ fn resolve_miss(flow_side: &FlowSide<'_>, ranked: &RankedRule<'_>, miss: &Miss) 
         | Miss::NotAWorkload { .. }
         | Miss::Namespace { .. }
         | Miss::OutsideCidr { .. }
+        | Miss::Unnamed { .. }
         | Miss::Entity { .. } => {
             let peer = snippet::peer(flow_side, is_of_namespace(ranked, flow_side));
             format!("add {peer} to {key} of {title}")

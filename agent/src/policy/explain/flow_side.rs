@@ -2,10 +2,14 @@
 
 use std::{fmt, net::IpAddr};
 
+use ipnet::IpNet;
 use ringfence_common::{mode::Direction, packet::protocol};
 
 use super::super::flow::{Flow, Party};
-use crate::model::{Claimant, Inventory, NodeEntry, NodeName, Protocol, WallTime, Workload};
+use crate::model::{
+    Claimant, Inventory, NodeEntry, NodeName, Protocol, Unlisted, WallTime, Workload,
+    special_range_name, special_range_of,
+};
 
 /// What an address is in this inventory.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +18,10 @@ pub(super) enum PartyKind<'a> {
     Host(&'a NodeName),
     RemoteNode(&'a NodeName),
     World,
+    /// Nothing lists it, and it is in this special range.
+    Special(IpNet),
+    /// Nothing lists it, and it is in a range of the cluster.
+    Cluster,
     /// Several claim the address, and it has no owner.
     Unknown,
 }
@@ -29,7 +37,11 @@ impl<'a> PartyKind<'a> {
         let mut nodes = inventory.nodes.values();
         match nodes.find(|node| node.addresses.contains(&party.address)) {
             Some(node) => Self::of_node(node),
-            None => Self::World,
+            None => match inventory.network.unlisted(&IpNet::from(party.address)) {
+                Unlisted::Special(range) => Self::Special(range),
+                Unlisted::Cluster => Self::Cluster,
+                Unlisted::World => Self::World,
+            },
         }
     }
 
@@ -59,6 +71,8 @@ impl fmt::Display for PartyKind<'_> {
             Self::Host(name) => write!(out, "node {name} (this node)"),
             Self::RemoteNode(name) => write!(out, "node {name}"),
             Self::World => out.write_str("world"),
+            Self::Special(range) => out.write_str(special_range_name(range)),
+            Self::Cluster => out.write_str("an unlisted address of the cluster"),
             Self::Unknown => out.write_str("unknown: several claim the address"),
         }
     }
@@ -86,6 +100,14 @@ impl<'a> FlowSide<'a> {
             (Direction::Ingress, _) => Some(self.subject),
             (Direction::Egress, PartyKind::Workload(workload)) => Some(workload),
             (Direction::Egress, _) => None,
+        }
+    }
+
+    /// The special range that the other side's address lies in, with or without an owner.
+    pub(super) fn special(&self) -> Option<IpNet> {
+        match self.other {
+            PartyKind::Special(range) => Some(range),
+            _ => special_range_of(self.address),
         }
     }
 

@@ -13,7 +13,8 @@ use super::{
     rfc3339,
 };
 use crate::model::{
-    Entity, LabelSelector, Labels, NamespaceMatch, Operator, Peer, Peers, Rule, WallTime, Window,
+    Entity, LabelSelector, Labels, NamespaceMatch, Operator, Peer, Peers, Rule, RuleAction,
+    WallTime, Window, special_range_name,
 };
 
 /// One condition that does not hold.
@@ -85,6 +86,17 @@ pub enum Miss {
         /// The exception.
         except: String,
     },
+    /// The address is in a special range that the rule's range is wider than.
+    Unnamed {
+        /// The address.
+        address: String,
+        /// What the special range is called.
+        name: String,
+        /// The special range.
+        special: String,
+        /// The rule's range.
+        cidr: String,
+    },
     /// The rule requires an entity.
     Entity {
         /// The other end.
@@ -140,25 +152,25 @@ pub enum Miss {
 
 /// All conditions of a rule that do not match.
 pub(super) fn misses(flow_side: &FlowSide<'_>, rule: &Rule) -> Vec<Miss> {
-    let mut misses = peers(flow_side, &rule.peers);
+    let mut misses = peers(flow_side, rule);
     misses.extend(super::port::miss(flow_side, &rule.ports));
     misses.extend(window(rule.window, flow_side.now));
     misses
 }
 
-fn peers(flow_side: &FlowSide<'_>, peers: &Peers) -> Vec<Miss> {
-    match peers {
+fn peers(flow_side: &FlowSide<'_>, rule: &Rule) -> Vec<Miss> {
+    match &rule.peers {
         Peers::Any => Vec::new(),
         Peers::NoPeer => vec![Miss::UnknownPeer],
         Peers::Of(peers) => peers
             .iter()
-            .map(|peer| of_peer(flow_side, peer))
+            .map(|peer| of_peer(flow_side, peer, rule.action))
             .min_by_key(Vec::len)
             .unwrap_or_else(|| vec![Miss::UnknownPeer]),
     }
 }
 
-fn of_peer(flow_side: &FlowSide<'_>, peer: &Peer) -> Vec<Miss> {
+fn of_peer(flow_side: &FlowSide<'_>, peer: &Peer, action: RuleAction) -> Vec<Miss> {
     match peer {
         Peer::Workloads {
             namespaces,
@@ -191,7 +203,11 @@ fn of_peer(flow_side: &FlowSide<'_>, peer: &Peer) -> Vec<Miss> {
             }
             misses
         }
-        Peer::Cidr { net, except } => cidr(flow_side.address, *net, except).into_iter().collect(),
+        Peer::Cidr { net, except } => {
+            let miss = cidr(flow_side.address, *net, except);
+            let miss = miss.or_else(|| unnamed(flow_side, *net, action));
+            miss.into_iter().collect()
+        }
         Peer::Entity(entity) => {
             let is = matches!(
                 (entity, flow_side.other),
@@ -280,6 +296,21 @@ fn cidr(address: IpAddr, net: ipnet::IpNet, except: &[ipnet::IpNet]) -> Option<M
     })
 }
 
+/// A special range that the rule does not name, unless it denies.
+fn unnamed(flow_side: &FlowSide<'_>, net: ipnet::IpNet, action: RuleAction) -> Option<Miss> {
+    if matches!(action, RuleAction::Deny | RuleAction::Reject) {
+        return None;
+    }
+    let special = flow_side.special()?;
+    let is_named = special.contains(&net);
+    (!is_named).then(|| Miss::Unnamed {
+        address: flow_side.address.to_string(),
+        name: special_range_name(&special).to_owned(),
+        special: special.to_string(),
+        cidr: net.to_string(),
+    })
+}
+
 fn window(window: Window, now: WallTime) -> Option<Miss> {
     if let Some(end) = window.expires.filter(|end| *end <= now) {
         let expires = rfc3339::text(end);
@@ -341,6 +372,15 @@ impl fmt::Display for Miss {
                 cidr,
                 except,
             } => write!(out, "{address} is in {except}, an exception of {cidr}"),
+            Self::Unnamed {
+                address,
+                name,
+                special,
+                cidr,
+            } => write!(
+                out,
+                "{address} is {name}, and {cidr} does not name {special}"
+            ),
             Self::Entity { who, wanted } => write!(out, "{who} is not {wanted}"),
             Self::Protocol { actual, wanted } => {
                 write!(out, "protocol of {actual} is not among {wanted}")

@@ -27,7 +27,7 @@ use super::{
     flow::{Flow, Party},
     table::Stage,
 };
-use crate::model::{Inventory, PolicySet, WallTime};
+use crate::model::{Inventory, PolicySet, WallTime, special_range_name};
 use flow_side::{FlowSide, PartyKind, port_text};
 pub use miss::Miss;
 pub use render::render;
@@ -78,6 +78,11 @@ fn who(party: &Party<'_>, inventory: &Inventory) -> Who {
         PartyKind::Host(name) => (name.to_string(), WhoKind::Host),
         PartyKind::RemoteNode(name) => (name.to_string(), WhoKind::RemoteNode),
         PartyKind::World => ("world".to_owned(), WhoKind::World),
+        PartyKind::Special(range) => {
+            let name = special_range_name(&range).to_owned();
+            (name, WhoKind::Special)
+        }
+        PartyKind::Cluster => ("cluster".to_owned(), WhoKind::Cluster),
         PartyKind::Unknown => ("unknown".to_owned(), WhoKind::Unknown),
     };
     let address = party.address.to_string();

@@ -32,7 +32,7 @@ pub struct Explanation {
 /// One end of the flow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Who {
-    /// `namespace/name` of a workload, a node's name, or `world`.
+    /// `namespace/name` of a workload, a node's name, `world`, `cluster`, or what a special range is called.
     pub name: String,
     /// The evaluated address.
     pub address: String,
@@ -50,8 +50,12 @@ pub enum WhoKind {
     Host,
     /// Another node.
     RemoteNode,
-    /// Neither.
+    /// Neither, outside the cluster.
     World,
+    /// Neither, in a special range.
+    Special,
+    /// Neither, in a range of the cluster.
+    Cluster,
     /// Several claim the address, and it has no owner.
     Unknown,
 }

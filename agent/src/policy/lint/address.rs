@@ -14,7 +14,7 @@ use super::code::LintCode;
 use super::finding::{Finding, Place, places_in};
 use super::population::Population;
 use super::range;
-use crate::model::{Peer, Peers, Rule, RuleAction};
+use crate::model::{Peer, Peers, Rule, RuleAction, special_range_of};
 
 const METADATA_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
@@ -98,9 +98,15 @@ fn is_host(net: &IpNet) -> bool {
     net.prefix_len() == net.max_prefix_len()
 }
 
+/// The metadata address that a rule for this range matches. One that is link-local is matched by rules that
+/// name its range.
 fn metadata_in(net: &IpNet, except: &[IpNet]) -> Option<IpAddr> {
     let mut addresses = [IpAddr::V4(METADATA_V4), IpAddr::V6(METADATA_V6)].into_iter();
-    addresses.find(|address| range::holds(net, except, *address))
+    addresses.find(|address| {
+        let special = special_range_of(*address);
+        let is_named = special.is_none_or(|special| special.contains(net));
+        is_named && range::holds(net, except, *address)
+    })
 }
 
 const fn v4(a: u8, b: u8, length: u8) -> IpNet {

@@ -5,11 +5,12 @@
 //! together are never taken for one larger peer.
 
 use ipnet::IpNet;
+use ringfence_common::mode::Verdict;
 
 use crate::model::workload::NAMESPACE_NAME_LABEL;
 use crate::model::{
     Inventory, LabelSelector, NamespaceMatch, NamespaceName, Operator, Peer, Peers, Policy,
-    PortMatch, Ports, Protocol, Requirement, Rule, Scope, WallTime, Window,
+    PortMatch, Ports, Protocol, Requirement, Rule, SPECIAL_RANGES, Scope, WallTime, Window,
 };
 
 /// True if everything that `narrow` matches, `wide` matches.
@@ -110,6 +111,36 @@ pub(super) fn covers(
     outlasts(&wide.window, &narrow.window, now)
         && covers_ports(&wide.ports, &narrow.ports)
         && covers_peers(&wide.peers, &narrow.peers, inventory)
+        && covers_special(wide, narrow)
+}
+
+/// True if `wide` matches the special addresses that `narrow` does: one that grants matches only those
+/// that it names. Broadcast addresses of links are not known here.
+fn covers_special(wide: &Rule, narrow: &Rule) -> bool {
+    let grants = |rule: &Rule| rule.action.verdict() != Some(Verdict::Deny);
+    if !grants(wide) {
+        return true;
+    }
+    let (Peers::Of(wide), Peers::Of(listed)) = (&wide.peers, &narrow.peers) else {
+        return true;
+    };
+    let nets = listed.iter().filter_map(range_of);
+    nets.into_iter().all(|net| {
+        let special = SPECIAL_RANGES.iter().map(|(range, _)| range);
+        let mut matched = special
+            .filter(|range| range.contains(net) || (net.contains(*range) && !grants(narrow)));
+        matched.all(|range| {
+            let mut named = wide.iter().filter_map(range_of);
+            named.any(|wide| range.contains(wide) && wide.contains(net))
+        })
+    })
+}
+
+const fn range_of(peer: &Peer) -> Option<&IpNet> {
+    match peer {
+        Peer::Cidr { net, .. } => Some(net),
+        Peer::Workloads { .. } | Peer::Entity(_) => None,
+    }
 }
 
 fn outlasts(wide: &Window, narrow: &Window, now: WallTime) -> bool {

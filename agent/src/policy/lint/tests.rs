@@ -97,7 +97,7 @@ fn a_range_gets_the_code_that_says_most() {
         ),
         (
             r#"{ cidr = "168.0.0.0/6" }, { cidr = "2001:db8::/32" }"#,
-            vec!["metadata-address"],
+            vec!["wide-cidr"],
         ),
         (
             r#"{ cidr = "169.254.0.0/16" }, { cidr = "2001:db8::/32" }"#,

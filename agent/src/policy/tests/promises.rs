@@ -78,7 +78,8 @@ fn with_twin(world: &World, name: &str, addresses: Vec<IpAddr>) -> World {
     let nodes = nodes
         .map(|node| crate::model::NodeEntry::clone(node))
         .collect();
-    let inventory = Inventory::build(namespaces, workloads.collect(), nodes).unwrap();
+    let mut inventory = Inventory::build(namespaces, workloads.collect(), nodes).unwrap();
+    inventory.network = Arc::clone(&world.inventory.network);
     World {
         inventory: Arc::new(inventory),
         policies: world.policies.clone(),

@@ -3,7 +3,10 @@
 //! Invariants: a name, or an alternative name, leads to at most one link, as in the kernel; a list in
 //! whose course links changed removes none, because it may have skipped one that is still there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
 
 use super::unsuitable::ETHERNET;
 
@@ -31,6 +34,17 @@ pub struct Links {
     pub(super) uplinks: BTreeSet<u32>,
     /// Links that left for another network namespace.
     pub(super) left: BTreeSet<u32>,
+    /// The addresses of the links.
+    pub(super) addresses: LinkAddresses,
+}
+
+/// The addresses of all links together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LinkAddresses {
+    /// Their own.
+    pub own: BTreeSet<IpAddr>,
+    /// Their broadcast addresses.
+    pub broadcasts: BTreeSet<Ipv4Addr>,
 }
 
 impl Links {
@@ -49,6 +63,7 @@ impl Links {
             names,
             uplinks: BTreeSet::new(),
             left: BTreeSet::new(),
+            addresses: LinkAddresses::default(),
         }
     }
 
@@ -99,6 +114,12 @@ impl Links {
         self.left.contains(&index)
     }
 
+    /// The addresses of the links.
+    #[must_use]
+    pub const fn addresses(&self) -> &LinkAddresses {
+        &self.addresses
+    }
+
     /// Adds the links of an earlier list that this one lacks, unless another link has their name now.
     pub(super) fn keep(&mut self, earlier: &Self) {
         let taken: BTreeSet<&String> = self.names.keys().collect();
@@ -111,6 +132,7 @@ impl Links {
         *self = Self {
             uplinks: std::mem::take(&mut self.uplinks),
             left: std::mem::take(&mut self.left),
+            addresses: std::mem::take(&mut self.addresses),
             ..Self::new(links)
         };
     }
@@ -120,6 +142,10 @@ impl Links {
 impl Links {
     pub(crate) fn lead_out(&mut self, name: &str) {
         self.uplinks.extend(self.names.get(name));
+    }
+
+    pub(crate) fn set_own<const N: usize>(&mut self, own: [IpAddr; N]) {
+        self.addresses.own = own.into();
     }
 
     pub(crate) fn set_kind(&mut self, name: &str, kind: &str) {

@@ -1,7 +1,11 @@
-//! Messages of netlink about links and routes: requests for lists, and what responses contain.
+//! Messages of netlink about links, routes and addresses: requests for lists, and what responses contain.
 //!
 //! Pure. Invariant: unknown messages and attributes are passed over, so that one unusual link hides no
 //! other. Numbers are those of `<linux/rtnetlink.h>` and `<linux/if_link.h>`.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
 
 use super::Link;
 use crate::netlink::message::{
@@ -12,12 +16,16 @@ use crate::netlink::message::{
 pub(super) const NEW_LINK: u16 = 16;
 /// A link that is gone from the network namespace.
 const GONE_LINK: u16 = 17;
+/// A listed address.
+pub(super) const NEW_ADDRESS: u16 = 20;
 /// A listed route.
 pub(super) const NEW_ROUTE: u16 = 24;
 
 const GET_LINK: u16 = 18;
+const GET_ADDRESS: u16 = 22;
 const GET_ROUTE: u16 = 26;
 const LINK_HEADER: usize = 16;
+const ADDRESS_HEADER: usize = 8;
 const ROUTE_HEADER: usize = 12;
 const LOOPBACK: u32 = 0x8;
 /// The main routing table, and the type of routes that lead to a gateway or a link.
@@ -37,6 +45,11 @@ mod attribute {
     /// Of a route: its device, and its next hops if there are several.
     pub(super) const DEVICE: u16 = 4;
     pub(super) const NEXT_HOPS: u16 = 9;
+    /// Of an address: the one of the other end of a point-to-point link, or its own; its own; the
+    /// broadcast address of its link.
+    pub(super) const ADDRESS: u16 = 1;
+    pub(super) const LOCAL: u16 = 2;
+    pub(super) const BROADCAST: u16 = 4;
 }
 
 /// In `EXTENDED`: without counters, which nothing here reads.
@@ -87,6 +100,44 @@ pub(super) fn list_links() -> Vec<u8> {
         &SKIP_STATISTICS.to_ne_bytes(),
     ));
     message(GET_LINK, LIST, &body)
+}
+
+/// A request for every address of every family.
+pub(super) fn list_addresses() -> Vec<u8> {
+    message(GET_ADDRESS, LIST, &[0; ADDRESS_HEADER])
+}
+
+/// The address of a message about one, and the broadcast addresses of its link.
+///
+/// A network of more than two addresses has its first and last one as such whether the kernel was told so
+/// or not: other hosts on the link may have been.
+pub(super) fn address(body: &[u8]) -> Option<(IpAddr, Vec<Ipv4Addr>)> {
+    let length = *body.get(1)?;
+    let (mut address, mut local, mut broadcasts) = (None, None, Vec::new());
+    for (kind, value) in attributes(body.get(ADDRESS_HEADER..)?) {
+        match (kind, ip(value)) {
+            (attribute::ADDRESS, ip) => address = ip,
+            (attribute::LOCAL, ip) => local = ip,
+            (attribute::BROADCAST, Some(IpAddr::V4(ip))) => broadcasts.push(ip),
+            _ => {}
+        }
+    }
+    // Without a local one, both ends are the same.
+    let own = local.or(address)?;
+    if let IpAddr::V4(own) = own
+        && (1..=30).contains(&length)
+        && let Ok(net) = Ipv4Net::new(own, length)
+    {
+        broadcasts.extend([net.network(), net.broadcast()]);
+    }
+    broadcasts.retain(|it| !it.is_unspecified() && IpAddr::V4(*it) != own);
+    Some((own, broadcasts))
+}
+
+fn ip(value: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from))
+        .ok()
 }
 
 /// A request for every route of an address family (`AF_…`).
@@ -188,6 +239,42 @@ mod tests {
                 "{kind}"
             );
         }
+    }
+
+    #[test]
+    fn an_address_has_the_broadcast_addresses_of_its_link() {
+        let of = |family: u8, length: u8, attributes: &[Vec<u8>]| {
+            let header = vec![family, length, 0x80, 0, 7, 0, 0, 0];
+            let found = address(&[header, attributes.concat()].concat());
+            found.map(|(own, broadcasts)| {
+                let broadcasts = broadcasts.iter().map(Ipv4Addr::to_string);
+                (own.to_string(), broadcasts.collect::<Vec<_>>().join(" "))
+            })
+        };
+        let expected = |own: &str, all: &str| Some((own.to_owned(), all.to_owned()));
+        let own = attribute(2, &[10, 0, 1, 7]);
+        let both = attribute(1, &[10, 0, 1, 7]);
+        let broadcast = attribute(4, &[10, 0, 3, 255]);
+        let all = [both.clone(), own.clone(), broadcast];
+        assert_eq!(
+            of(2, 22, &all),
+            expected("10.0.1.7", "10.0.3.255 10.0.0.0 10.0.3.255")
+        );
+        assert_eq!(
+            of(2, 24, &[both, own.clone()]),
+            expected("10.0.1.7", "10.0.1.0 10.0.1.255")
+        );
+        let peer = attribute(1, &[10, 0, 9, 9]);
+        for length in [31, 32] {
+            let found = of(2, length, &[peer.clone(), own.clone()]);
+            assert_eq!(found, expected("10.0.1.7", ""), "{length}");
+        }
+        let mut bytes = [0; 16];
+        bytes[..2].copy_from_slice(&[0xfe, 0x80]);
+        bytes[15] = 9;
+        assert_eq!(of(10, 64, &[attribute(1, &bytes)]), expected("fe80::9", ""));
+        assert_eq!(of(2, 24, &[attribute(1, &[10, 0])]), None);
+        assert!(address(&[2]).is_none());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use nix::{
 };
 
 use super::{
-    message,
+    LinkAddresses, message,
     watch_loop::{Listing, Netlink},
 };
 use crate::netlink::{
@@ -24,8 +24,9 @@ use crate::netlink::{
     request::{DATAGRAM, exchange, open, set_timeout},
 };
 
-/// The multicast group of links, as a bit (`RTMGRP_LINK`).
-const LINKS: u32 = 1;
+/// The multicast groups of links and of both families' addresses, as bits (`RTMGRP_LINK`,
+/// `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV6_IFADDR`).
+const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 /// Room for notices, in bytes: some ten thousand of them.
 const NOTICES: usize = 16 << 20;
 /// The most datagrams of notices that are read before the next list.
@@ -41,7 +42,7 @@ pub(super) struct RouteSocket {
 
 impl Netlink for RouteSocket {
     fn subscribe(&mut self) -> io::Result<()> {
-        let socket = open(LINKS)?;
+        let socket = open(GROUPS)?;
         if setsockopt(&socket, sockopt::RcvBufForce, &NOTICES).is_err() {
             setsockopt(&socket, sockopt::RcvBuf, &NOTICES)?;
         }
@@ -82,6 +83,19 @@ impl Netlink for RouteSocket {
             links,
             is_interrupted,
         })
+    }
+
+    fn addresses(&mut self) -> io::Result<(LinkAddresses, bool)> {
+        let mut addresses = LinkAddresses::default();
+        let is_interrupted = exchange(&message::list_addresses(), |message| {
+            if message.kind == message::NEW_ADDRESS
+                && let Some((own, broadcasts)) = message::address(message.body)
+            {
+                addresses.own.insert(own);
+                addresses.broadcasts.extend(broadcasts);
+            }
+        })?;
+        Ok((addresses, is_interrupted))
     }
 
     fn uplinks(&mut self) -> io::Result<BTreeSet<u32>> {

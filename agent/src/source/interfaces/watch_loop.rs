@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{Link, Links};
+use super::{Link, LinkAddresses, Links};
 
 /// The interval of lists without a notice: a lost one leaves an interface without a fence for at most
 /// this long.
@@ -48,6 +48,9 @@ pub(super) trait Netlink {
 
     /// Lists every link.
     fn list(&mut self) -> io::Result<Listing>;
+
+    /// Lists the addresses of all links, and whether they changed in the course of it.
+    fn addresses(&mut self) -> io::Result<(LinkAddresses, bool)>;
 
     /// Lists the devices of default routes, unless they may be fenced.
     fn uplinks(&mut self) -> io::Result<BTreeSet<u32>>;
@@ -161,6 +164,15 @@ impl<N: Netlink> WatchLoop<N> {
         if listing.is_interrupted {
             links.keep(&self.links.borrow());
         }
+        match self.addresses() {
+            Ok(addresses) => links.addresses = addresses,
+            // Without a list before, the node would have no addresses.
+            Err(error) if **self.links.borrow() == Links::default() => return Err(error),
+            Err(error) => {
+                links.addresses = self.links.borrow().addresses.clone();
+                outcome = Err(error);
+            }
+        }
         self.links.send_if_modified(|published| {
             let differs = **published != links;
             if differs {
@@ -169,6 +181,24 @@ impl<N: Netlink> WatchLoop<N> {
             differs
         });
         outcome
+    }
+
+    /// The addresses of the links, and those of the list before if one was missed again and again.
+    fn addresses(&mut self) -> io::Result<LinkAddresses> {
+        let mut listed = self.netlink.addresses()?;
+        for _ in 0..REPEATS {
+            if !listed.1 {
+                return Ok(listed.0);
+            }
+            listed = self.netlink.addresses()?;
+        }
+        let (mut addresses, is_interrupted) = listed;
+        if is_interrupted {
+            let earlier = self.links.borrow().addresses.clone();
+            addresses.own.extend(earlier.own);
+            addresses.broadcasts.extend(earlier.broadcasts);
+        }
+        Ok(addresses)
     }
 
     fn log(&mut self, error: &io::Error, now: Instant) {
@@ -185,226 +215,4 @@ impl<N: Netlink> WatchLoop<N> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{cell::RefCell, collections::VecDeque, rc::Rc};
-
-    use super::*;
-
-    /// A kernel that answers as it is told, and then as usual.
-    #[derive(Default)]
-    struct Kernel {
-        names: BTreeMap<String, u32>,
-        subscriptions: usize,
-        lists: usize,
-        refusals: VecDeque<i32>,
-        lost: VecDeque<i32>,
-        interrupted: usize,
-        noticed: bool,
-        uplinks: BTreeSet<u32>,
-        leaving: BTreeSet<u32>,
-    }
-
-    #[derive(Clone, Default)]
-    struct Fake(Rc<RefCell<Kernel>>);
-
-    impl Netlink for Fake {
-        fn subscribe(&mut self) -> io::Result<()> {
-            self.0.borrow_mut().subscriptions += 1;
-            Ok(())
-        }
-
-        fn notices(&mut self, _: Duration, left: &mut BTreeSet<u32>) -> io::Result<bool> {
-            let mut kernel = self.0.borrow_mut();
-            left.append(&mut kernel.leaving);
-            match kernel.lost.pop_front() {
-                Some(code) => Err(io::Error::from_raw_os_error(code)),
-                None => Ok(std::mem::take(&mut kernel.noticed)),
-            }
-        }
-
-        fn list(&mut self) -> io::Result<Listing> {
-            let mut kernel = self.0.borrow_mut();
-            kernel.lists += 1;
-            if let Some(code) = kernel.refusals.pop_front() {
-                return Err(io::Error::from_raw_os_error(code));
-            }
-            let is_interrupted = kernel.interrupted > 0;
-            let mut links = kernel.names.clone();
-            if is_interrupted {
-                kernel.interrupted -= 1;
-                links.pop_first();
-            }
-            let link = |name| Link {
-                name,
-                hardware: 1,
-                ..Link::default()
-            };
-            let links = links.into_iter().map(|(name, index)| (index, link(name)));
-            Ok(Listing {
-                links: links.collect(),
-                is_interrupted,
-            })
-        }
-
-        fn uplinks(&mut self) -> io::Result<BTreeSet<u32>> {
-            Ok(self.0.borrow().uplinks.clone())
-        }
-    }
-
-    struct World {
-        kernel: Rc<RefCell<Kernel>>,
-        watch: WatchLoop<Fake>,
-        links: watch::Receiver<Arc<Links>>,
-        now: Instant,
-    }
-
-    impl World {
-        fn new(names: &[(&str, u32)]) -> Self {
-            let fake = Fake::default();
-            let kernel = Rc::clone(&fake.0);
-            let (sender, links) = watch::channel(Arc::default());
-            let mut world = Self {
-                kernel,
-                watch: WatchLoop::new(fake, sender),
-                links,
-                now: Instant::now(),
-            };
-            world.set(names);
-            assert_eq!(world.step(), None);
-            assert!(world.changed());
-            world
-        }
-
-        fn set(&mut self, names: &[(&str, u32)]) {
-            let names = names
-                .iter()
-                .map(|(name, index)| ((*name).to_owned(), *index));
-            self.kernel.borrow_mut().names = names.collect();
-        }
-
-        fn step(&mut self) -> Option<Duration> {
-            self.watch.step(self.now)
-        }
-
-        /// Whether links were published since the last call.
-        fn changed(&mut self) -> bool {
-            let changed = self.links.has_changed().unwrap();
-            self.links.mark_unchanged();
-            changed
-        }
-
-        fn has(&self, name: &str) -> bool {
-            self.links.borrow().named(name).is_some()
-        }
-    }
-
-    #[test]
-    fn errors_are_survived_and_everything_is_listed_again() {
-        for code in [libc::EBUSY, libc::ENOBUFS, libc::EINTR, libc::ENOMEM] {
-            let mut world = World::new(&[("a", 7)]);
-            world.set(&[("a", 7), ("b", 8)]);
-            world.kernel.borrow_mut().noticed = true;
-            world.kernel.borrow_mut().refusals = [code; 12].into();
-            let mut delays: Vec<_> = (0..12).filter_map(|_| world.step()).collect();
-            assert_eq!(delays.len(), 12, "{code}");
-            assert!(delays.is_sorted(), "{delays:?}");
-            assert_eq!(delays.pop(), Some(BACKOFF[1]));
-            assert!(!world.has("b"), "the control");
-            assert_eq!(world.step(), None, "without another notice");
-            assert!(world.has("b"), "{code}");
-            world.kernel.borrow_mut().noticed = true;
-            world.kernel.borrow_mut().refusals = [code].into();
-            assert_eq!(world.step(), Some(BACKOFF[0]), "the delay starts again");
-        }
-    }
-
-    #[test]
-    fn lost_notices_are_made_up_for_at_once() {
-        for (code, subscriptions) in [(libc::ENOBUFS, 1), (libc::ENETDOWN, 2)] {
-            let mut world = World::new(&[("a", 7)]);
-            world.set(&[("b", 8)]);
-            world.kernel.borrow_mut().lost = [code].into();
-            assert!(world.step().is_some(), "{code}");
-            assert_eq!(world.step(), None);
-            assert!(world.has("b") && !world.has("a"), "{code}");
-            assert_eq!(world.kernel.borrow().subscriptions, subscriptions);
-        }
-    }
-
-    #[test]
-    fn a_change_without_a_notice_is_found_by_time() {
-        let mut world = World::new(&[("a", 7)]);
-        world.set(&[("a", 7), ("b", 8)]);
-        assert_eq!(world.step(), None);
-        assert!(!world.has("b"), "the control");
-        let lists = world.kernel.borrow().lists;
-        world.now += RESYNC;
-        assert_eq!(world.step(), None);
-        assert!(world.has("b"));
-        assert_eq!(world.kernel.borrow().lists, lists + 1);
-        assert_eq!(world.step(), None);
-        assert_eq!(world.kernel.borrow().lists, lists + 1, "once");
-    }
-
-    #[test]
-    fn links_that_left_are_remembered_until_they_return() {
-        let mut world = World::new(&[("a", 7), ("b", 8)]);
-        world.set(&[]);
-        world.kernel.borrow_mut().leaving = [7].into();
-        // The notices that follow are lost.
-        world.kernel.borrow_mut().lost = [libc::ENOBUFS].into();
-        assert!(world.step().is_some());
-        assert_eq!(world.step(), None);
-        assert!(world.links.borrow().has_left(7) && !world.links.borrow().has_left(8));
-        world.set(&[("a", 7)]);
-        world.kernel.borrow_mut().noticed = true;
-        assert_eq!(world.step(), None);
-        assert!(!world.links.borrow().has_left(7));
-        world.kernel.borrow_mut().leaving = (10..5_000).collect();
-        world.kernel.borrow_mut().noticed = true;
-        assert_eq!(world.step(), None);
-        let links = world.links.borrow();
-        assert!(
-            links.has_left(4_999) && !links.has_left(10),
-            "they are bounded"
-        );
-    }
-
-    #[test]
-    fn a_new_default_route_is_found_by_time() {
-        let mut world = World::new(&[("a", 7)]);
-        assert_eq!(world.links.borrow().unsuitable(7), None);
-        world.kernel.borrow_mut().uplinks = [7].into();
-        world.now += RESYNC;
-        assert_eq!(world.step(), None);
-        assert!(world.links.borrow().unsuitable(7).is_some());
-        world.kernel.borrow_mut().noticed = true;
-        assert_eq!(world.step(), None);
-        assert!(
-            world.links.borrow().unsuitable(7).is_some(),
-            "after a notice"
-        );
-    }
-
-    #[test]
-    fn nothing_is_published_without_a_difference() {
-        let mut world = World::new(&[("a", 7)]);
-        world.kernel.borrow_mut().noticed = true;
-        assert_eq!(world.step(), None);
-        assert_eq!(world.kernel.borrow().lists, 2);
-        assert!(!world.changed());
-    }
-
-    #[test]
-    fn a_list_that_is_interrupted_is_repeated_and_removes_nothing() {
-        for (interrupted, kept) in [(1, false), (REPEATS, false), (REPEATS + 1, true)] {
-            let mut world = World::new(&[("a", 7), ("gone", 8)]);
-            world.set(&[("a", 7), ("z", 9)]);
-            world.kernel.borrow_mut().noticed = true;
-            world.kernel.borrow_mut().interrupted = interrupted;
-            assert_eq!(world.step(), None);
-            assert!(world.has("a") && world.has("z"), "{interrupted}");
-            assert_eq!(world.has("gone"), kept, "{interrupted}");
-        }
-    }
-}
+mod tests;

@@ -16,11 +16,12 @@ mod spoofing;
 mod tcp;
 mod traffic;
 mod tunnels;
+mod world;
 
 use super::family::Family;
 
 /// The families that a node which routes forwards.
-pub const ROUTED_FAMILIES: &[Family] = &[routed::DISCOVERY];
+pub const ROUTED_FAMILIES: &[Family] = &[routed::DISCOVERY, world::ROUTED];
 
 /// All families on a bridge.
 pub const FAMILIES: &[Family] = &[
@@ -63,6 +64,7 @@ pub const FAMILIES: &[Family] = &[
     protocols::RAW,
     protocols::TUNNELS,
     protocols::DESTINATIONS,
+    world::WORLD,
     datagrams::DENIED,
     traffic::RECORDED,
 ];

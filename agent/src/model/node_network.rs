@@ -1,0 +1,124 @@
+//! What a node knows of the addresses around it: its own, those of its links and of its cluster.
+//!
+//! Invariant: what an address without an owner is depends on these ranges and on nothing else. Facts
+//! come from the kernel (own and broadcast addresses) and from the configuration (the cluster's ranges);
+//! an owner that the inventory lists for an address goes before all of it.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
+use super::special_range::{SPECIAL_RANGES, special_range};
+
+/// The addresses and ranges that this node knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeNetwork {
+    /// The addresses of the node's interfaces.
+    pub own: BTreeSet<IpAddr>,
+    /// The broadcast addresses of the node's links.
+    pub broadcasts: BTreeSet<Ipv4Addr>,
+    /// The ranges of the cluster's workloads and Services.
+    pub cluster: BTreeSet<IpNet>,
+}
+
+/// What an address is that nothing lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unlisted {
+    /// In this special range, or a broadcast address, which is a range of its own.
+    Special(IpNet),
+    /// In a range of the cluster.
+    Cluster,
+    /// Outside of both.
+    World,
+}
+
+impl NodeNetwork {
+    /// What the unlisted addresses of a network are. A network that is wider than a range is not in it.
+    #[must_use]
+    pub fn unlisted(&self, net: &IpNet) -> Unlisted {
+        if self.is_broadcast(net) {
+            return Unlisted::Special(*net);
+        }
+        if let Some(range) = special_range(net) {
+            return Unlisted::Special(range);
+        }
+        if self.cluster.iter().any(|range| range.contains(net)) {
+            return Unlisted::Cluster;
+        }
+        Unlisted::World
+    }
+
+    /// Whether the network is one of the ranges that tell unlisted addresses apart.
+    #[must_use]
+    pub fn has_range(&self, net: &IpNet) -> bool {
+        let is_special = SPECIAL_RANGES.iter().any(|(range, _)| range == net);
+        is_special || self.is_broadcast(net) || self.cluster.contains(net)
+    }
+
+    /// Every range that tells unlisted addresses apart.
+    #[must_use]
+    pub fn ranges(&self) -> BTreeSet<IpNet> {
+        let special = SPECIAL_RANGES.iter().map(|(range, _)| *range);
+        let mut ranges: BTreeSet<IpNet> = special.chain(self.cluster.iter().copied()).collect();
+        ranges.extend(
+            self.broadcasts
+                .iter()
+                .map(|it| IpNet::from(IpAddr::V4(*it))),
+        );
+        ranges
+    }
+
+    /// The ranges in which unlisted addresses are something else than with another network.
+    #[must_use]
+    pub fn changed(&self, other: &Self) -> BTreeSet<IpNet> {
+        let cluster = self.cluster.symmetric_difference(&other.cluster).copied();
+        let broadcasts = self.broadcasts.symmetric_difference(&other.broadcasts);
+        let broadcasts = broadcasts.map(|it| IpNet::from(IpAddr::V4(*it)));
+        cluster.chain(broadcasts).collect()
+    }
+
+    fn is_broadcast(&self, net: &IpNet) -> bool {
+        match net {
+            IpNet::V4(net) => net.prefix_len() == 32 && self.broadcasts.contains(&net.addr()),
+            IpNet::V6(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn unlisted_addresses_are_of_the_narrowest_kind() {
+        let network = NodeNetwork {
+            own: BTreeSet::new(),
+            broadcasts: ["10.0.0.255", "169.254.9.255"]
+                .map(|it| it.parse().unwrap())
+                .into(),
+            cluster: ["10.0.0.0/16", "fd00:1::/32", "fe80:0:9::/48"]
+                .map(net)
+                .into(),
+        };
+        let special = |text| Unlisted::Special(net(text));
+        for (asked, expected) in [
+            ("10.0.0.255/32", special("10.0.0.255/32")),
+            ("10.0.0.254/31", Unlisted::Cluster),
+            ("10.0.0.254/32", Unlisted::Cluster),
+            ("10.0.0.0/15", Unlisted::World),
+            ("169.254.9.255/32", special("169.254.9.255/32")),
+            ("169.254.9.254/32", special("169.254.0.0/16")),
+            ("fd00:1::7/128", Unlisted::Cluster),
+            ("fe80:0:9::1/128", special("fe80::/10")),
+            ("192.0.2.1/32", Unlisted::World),
+            ("::/0", Unlisted::World),
+        ] {
+            assert_eq!(network.unlisted(&net(asked)), expected, "{asked}");
+        }
+    }
+}
