@@ -15,7 +15,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-use crate::model::{DEFAULT_BUDGET, ModeName, NamespaceName, Needs, NodeName};
+use crate::model::{DEFAULT_BUDGET, ModeName, NamespaceName, Needs, NodeName, TUNNEL_PORTS};
 use crate::source::SourceError;
 use crate::source::document::{Document, decode};
 use crate::source::limits::MAX_FILE_SIZE;
@@ -65,6 +65,9 @@ pub struct Config {
     /// `cluster-ranges`: the ranges of the cluster's workloads and Services. An address in them that the
     /// inventory does not list is not `world`. Default none.
     pub cluster_ranges: BTreeSet<IpNet>,
+    /// `tunnel-ports`: the UDP ports on which nodes take packets out of others. A rule allows them to a
+    /// node only if it names each by itself. Default 4789, 6081, 8472, 51820 and 51871.
+    pub tunnel_ports: BTreeSet<u16>,
     /// `debug-kernel-log`: whether the kernel programs log. Default false.
     pub debug_kernel_log: bool,
 }
@@ -160,6 +163,7 @@ struct RawConfig {
     allow_uplink: bool,
     #[serde(default)]
     cluster_ranges: Vec<Text>,
+    tunnel_ports: Option<BTreeSet<u16>>,
     #[serde(default)]
     debug_kernel_log: bool,
 }
@@ -264,6 +268,7 @@ impl Config {
             attach_bridge: raw.attach_bridge.unwrap_or(true),
             allow_uplink: raw.allow_uplink,
             cluster_ranges: cluster_ranges::read(reader.document, raw.cluster_ranges),
+            tunnel_ports: raw.tunnel_ports.unwrap_or(TUNNEL_PORTS.into()),
             debug_kernel_log: raw.debug_kernel_log,
         };
         document.close()?;
@@ -291,6 +296,7 @@ impl Default for Config {
             attach_bridge: true,
             allow_uplink: false,
             cluster_ranges: BTreeSet::new(),
+            tunnel_ports: TUNNEL_PORTS.into(),
             debug_kernel_log: false,
         }
     }

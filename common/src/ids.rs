@@ -111,6 +111,8 @@ impl RuleSlot {
     /// The default egress rule does not allow tunnels and raw protocols; they need an explicit
     /// rule.
     pub const RAW_PROTOCOL: Self = Self(5);
+    /// No default allows what leads into a tunnel of a node; it needs a rule that names it.
+    pub const NODE_TUNNEL: Self = Self(6);
     /// First slot that the agent allocates to rules of policies.
     pub const FIRST_FREE: Self = Self(16);
 
@@ -132,7 +134,8 @@ impl RuleSlot {
             3 => "host-ingress",
             4 => "own-address",
             5 => "raw-protocol",
-            6..16 => "reserved",
+            6 => "node-tunnel",
+            7..16 => "reserved",
             _ => return None,
         })
     }

@@ -22,6 +22,7 @@ pub(super) struct Surroundings {
     /// The node's name, if no source declares it.
     name: Option<NodeName>,
     cluster: BTreeSet<IpNet>,
+    tunnel_ports: BTreeSet<u16>,
     /// The inventory as the sources deliver it.
     listed: Arc<Inventory>,
     network: Arc<NodeNetwork>,
@@ -37,6 +38,7 @@ impl Surroundings {
         Self {
             name: name.ok(),
             cluster: config.cluster_ranges.clone(),
+            tunnel_ports: config.tunnel_ports.clone(),
             listed: Arc::default(),
             network: Arc::default(),
             inventory: Arc::default(),
@@ -49,7 +51,8 @@ impl Surroundings {
         let is_same = Arc::ptr_eq(&self.listed, &listed)
             && self.network.own == addresses.own
             && self.network.broadcasts == addresses.broadcasts
-            && self.network.cluster == self.cluster;
+            && self.network.cluster == self.cluster
+            && self.network.tunnel_ports == self.tunnel_ports;
         if is_same {
             return Arc::clone(&self.inventory);
         }
@@ -57,6 +60,7 @@ impl Surroundings {
             own: addresses.own.clone(),
             broadcasts: addresses.broadcasts.clone(),
             cluster: self.cluster.clone(),
+            tunnel_ports: self.tunnel_ports.clone(),
         };
         if *self.network != network {
             self.network = Arc::new(network);
@@ -81,6 +85,7 @@ mod tests {
     #[test]
     fn an_inventory_is_made_again_only_if_a_part_changed() {
         let config = Config {
+            tunnel_ports: [4789].into(),
             cluster_ranges: ["10.96.0.0/12".parse().unwrap()].into(),
             ..Config::default()
         };
@@ -89,6 +94,7 @@ mod tests {
         let mut surroundings = Surroundings::new(&config, &listed);
         let first = surroundings.around(Arc::clone(&listed), &links);
         assert_eq!(first.network.cluster, config.cluster_ranges);
+        assert_eq!(first.network.tunnel_ports, config.tunnel_ports);
         assert!(first.local_node().is_none());
         let again = surroundings.around(Arc::clone(&listed), &links);
         assert!(Arc::ptr_eq(&first, &again) && Arc::ptr_eq(&first, &surroundings.on(&links)));

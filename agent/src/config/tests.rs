@@ -33,6 +33,7 @@ fn every_key_is_read() {
         policies = ["policies"]
         attach-bridge = false
         allow-uplink = true
+        tunnel-ports = [4789, 500]
         cluster-ranges = ["10.96.0.9/12", "fd00:10::/48"]
         debug-kernel-log = true
         [modes]
@@ -85,6 +86,7 @@ fn every_key_is_read() {
     assert_eq!(config.budget, budget);
     let ranges = ["10.96.0.0/12", "fd00:10::/48"].map(|it| it.parse().unwrap());
     assert_eq!(config.cluster_ranges, ranges.into());
+    assert_eq!(config.tunnel_ports, [500, 4789].into());
     assert!(config.allow_uplink && config.debug_kernel_log && !config.attach_bridge);
 }
 

@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
+use ringfence_common::packet::protocol::UDP;
 
 use super::special_range::{SPECIAL_RANGES, special_range};
 
 /// The addresses and ranges that this node knows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeNetwork {
     /// The addresses of the node's interfaces.
     pub own: BTreeSet<IpAddr>,
@@ -20,6 +21,25 @@ pub struct NodeNetwork {
     pub broadcasts: BTreeSet<Ipv4Addr>,
     /// The ranges of the cluster's workloads and Services.
     pub cluster: BTreeSet<IpNet>,
+    /// The UDP ports on which nodes take packets out of others.
+    pub tunnel_ports: BTreeSet<u16>,
+}
+
+/// The UDP ports of VXLAN (4789, and 8472 before it had a number), Geneve (6081) and WireGuard (51820, and
+/// 51871 for encryption between nodes).
+pub const TUNNEL_PORTS: [u16; 5] = [4789, 6081, 8472, 51_820, 51_871];
+/// The protocols in which nodes take packets out of others: IPv4 and IPv6 in IP, and GRE.
+pub const TUNNEL_PROTOCOLS: [u8; 3] = [4, 41, 47];
+
+impl Default for NodeNetwork {
+    fn default() -> Self {
+        Self {
+            own: BTreeSet::new(),
+            broadcasts: BTreeSet::new(),
+            cluster: BTreeSet::new(),
+            tunnel_ports: TUNNEL_PORTS.into(),
+        }
+    }
 }
 
 /// What an address is that nothing lists.
@@ -69,6 +89,13 @@ impl NodeNetwork {
         ranges
     }
 
+    /// Whether nodes take packets out of those with this protocol and destination port.
+    #[must_use]
+    pub fn is_tunnel(&self, protocol: u8, port: u16) -> bool {
+        TUNNEL_PROTOCOLS.contains(&protocol)
+            || (protocol == UDP && self.tunnel_ports.contains(&port))
+    }
+
     /// The ranges in which unlisted addresses are something else than with another network.
     #[must_use]
     pub fn changed(&self, other: &Self) -> BTreeSet<IpNet> {
@@ -97,13 +124,13 @@ mod tests {
     #[test]
     fn unlisted_addresses_are_of_the_narrowest_kind() {
         let network = NodeNetwork {
-            own: BTreeSet::new(),
             broadcasts: ["10.0.0.255", "169.254.9.255"]
                 .map(|it| it.parse().unwrap())
                 .into(),
             cluster: ["10.0.0.0/16", "fd00:1::/32", "fe80:0:9::/48"]
                 .map(net)
                 .into(),
+            ..NodeNetwork::default()
         };
         let special = |text| Unlisted::Special(net(text));
         for (asked, expected) in [

@@ -62,6 +62,8 @@ pub struct Pair<'a> {
     direction: Direction,
     subject: &'a Workload,
     peer: Option<&'a Workload>,
+    /// The UDP ports of tunnels that the peer ends, if it is a node that the subject sends to.
+    tunnels: Option<&'a BTreeSet<u16>>,
 }
 
 impl<'a> Oracle<'a> {
@@ -146,11 +148,14 @@ impl<'a> Oracle<'a> {
             let scope = &policy.scope;
             policies.push(ApplicablePolicy { scope, rules });
         }
+        let is_any_node = self.is_node(other, true) || self.is_node(other, false);
         Pair {
             policies,
             direction,
             subject,
             peer: self.owner(other),
+            tunnels: (direction == Direction::Egress && is_any_node)
+                .then_some(&self.inventory.network.tunnel_ports),
         }
     }
 
@@ -244,6 +249,9 @@ impl Pair<'_> {
         if self.direction == Direction::Egress && !plain {
             return Said::of(false, "raw-protocol");
         }
+        if self.is_encapsulated(protocol, port) {
+            return Said::of(false, "node-tunnel");
+        }
         Said::of(true, "default-allow")
     }
 
@@ -287,7 +295,27 @@ impl Pair<'_> {
         of_tier.map(|(_, priority)| priority).collect()
     }
 
+    /// Whether the peer would take another packet out of this one.
+    fn is_encapsulated(&self, number: u8, port: u16) -> bool {
+        self.tunnels.is_some_and(|ports| match number {
+            4 | 41 | 47 => true,
+            17 => ports.contains(&port),
+            _ => false,
+        })
+    }
+
     fn covers(&self, rule: &Rule, number: u8, port: u16) -> bool {
+        let is_strict = !matches!(rule.action, RuleAction::Deny | RuleAction::Reject)
+            && self.is_encapsulated(number, port);
+        if is_strict {
+            return matches!(&rule.ports, Ports::Of(listed) if listed.iter().any(|it| match it {
+                PortMatch::Range { protocol: Protocol::Udp, first, last } => {
+                    number == 17 && *first == port && *last == port
+                }
+                PortMatch::Protocol(Protocol::Number(listed)) => *listed == number,
+                _ => false,
+            }));
+        }
         let Ports::Of(matches) = &rule.ports else {
             return true;
         };

@@ -31,11 +31,11 @@ pub const NOW: WallTime = WallTime(1_700_000_000_000_000_000);
 /// The boot clock at [`NOW`], unless a test sets another.
 pub const BOOT: u64 = 5_000_000_000_000;
 /// IP protocols to probe: those with ports, both ICMPs, and two raw ones.
-pub const PROTOCOLS: [u8; 7] = [6, 17, 132, 1, 58, 47, 0];
+pub const PROTOCOLS: [u8; 8] = [6, 17, 132, 1, 58, 47, 4, 0];
 const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 /// The addresses that the inventory lists for this node and the other one.
 const NODES: [&str; 4] = ["10.0.0.250", "fd00::fa", "10.0.1.250", "2001:db8::1"];
-const PORTS: [u16; 8] = [1, 53, 80, 81, 1023, 1024, 8080, 65535];
+const PORTS: [u16; 9] = [1, 53, 80, 81, 1023, 1024, 4789, 8080, 65535];
 
 /// An inventory and the policies for it.
 #[derive(Debug, Clone)]
@@ -145,7 +145,7 @@ impl World {
     /// The bounds of every port in use, and their neighbours.
     #[must_use]
     pub fn ports(&self) -> BTreeSet<u16> {
-        let mut ports = BTreeSet::from([0, 80, u16::MAX]);
+        let mut ports = BTreeSet::from([0, 80, 4788, 4789, 4790, 8472, u16::MAX]);
         let mut add = |port: u16| {
             ports.extend([port.saturating_sub(1), port, port.saturating_add(1)]);
         };
@@ -351,15 +351,18 @@ fn network() -> impl Strategy<Value = NodeNetwork> {
     ];
     let cluster = vec!["10.0.0.0/16", "10.96.0.0/12", "fd01::/16"];
     let broadcasts = vec!["10.0.0.255", "169.254.9.255"];
+    let tunnel_ports = vec![53, 4789, 8472];
     let parts = (
+        subsequence(tunnel_ports, 0..=3),
         subsequence(own, 0..=4),
         subsequence(cluster, 0..=2),
         subsequence(broadcasts, 0..=2),
     );
-    parts.prop_map(|(own, cluster, broadcasts)| NodeNetwork {
+    parts.prop_map(|(tunnel_ports, own, cluster, broadcasts)| NodeNetwork {
         own: own.iter().map(|it| it.parse().unwrap()).collect(),
         cluster: cluster.iter().map(|it| it.parse().unwrap()).collect(),
         broadcasts: broadcasts.iter().map(|it| it.parse().unwrap()).collect(),
+        tunnel_ports: tunnel_ports.into_iter().collect(),
     })
 }
 

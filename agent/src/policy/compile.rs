@@ -115,6 +115,7 @@ impl Compiler {
         let renamed = named.take_changed();
         let resolved = resolver.update(inputs.inventory, (prefixes, &renamed), numbers)?;
         layouts.pass_time(clock);
+        layouts.set_tunnels(&inputs.inventory.network.tunnel_ports);
         layouts.change(&changes);
         if std::mem::take(&mut resolver.kinds.declares_others) {
             layouts.clear();

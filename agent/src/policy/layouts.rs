@@ -17,6 +17,7 @@ use super::{
     numbers::{Exhausted, Numbers, Space},
     rulebook::{PolicyChange, Rulebook},
     table::{Layout, TableSpec},
+    tunnels::Tunnels,
     workload_kinds::KindNumber,
 };
 use crate::model::{NamedPort, PolicyId};
@@ -35,9 +36,22 @@ pub(crate) struct Layouts {
     known: HashMap<KindNumber, (Arc<WorkloadKind>, KindLayout)>,
     tables: HashMap<Arc<TableSpec>, TableId>,
     clock: Option<Clock>,
+    tunnels: Option<Arc<Tunnels>>,
 }
 
 impl Layouts {
+    /// Sets the UDP ports of tunnels; other ones remove all layouts.
+    pub(crate) fn set_tunnels(&mut self, ports: &BTreeSet<u16>) {
+        if self
+            .tunnels
+            .as_ref()
+            .is_none_or(|held| held.ports != *ports)
+        {
+            self.tunnels = Some(Arc::new(Tunnels::at(ports)));
+            self.clear();
+        }
+    }
+
     /// Removes the layouts that the passage of time, up to this clock, has changed.
     pub(crate) fn pass_time(&mut self, clock: &Clock) {
         let before = self.clock.replace(*clock);
@@ -61,7 +75,7 @@ impl Layouts {
         }
     }
 
-    /// Removes all layouts, because other ports are declared.
+    /// Removes all layouts, because other ports are declared or lead into tunnels.
     pub(crate) fn clear(&mut self) {
         self.known.clear();
     }
@@ -83,6 +97,7 @@ impl Layouts {
                 direction,
                 subject: &kind.ports,
                 declared,
+                tunnels: self.tunnels.as_ref(),
                 now: clock.now,
             };
             layout.fence(rulebook.asked(direction, &policies).collect())

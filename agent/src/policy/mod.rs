@@ -40,6 +40,7 @@ mod rulebook;
 mod schedules;
 mod selector;
 mod table;
+mod tunnels;
 mod workload_kinds;
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use super::{
     outcome::{Decider, default_of, timeline},
     schedules::{ScheduleId, Schedules},
     table::{Edge, Fence, FenceRule, TableSpec},
+    tunnels::Tunnels,
 };
 use crate::plan::TableRows;
 
@@ -54,7 +55,9 @@ pub(crate) fn for_anyone(table: TableId, spec: &TableSpec) -> TableRows {
             rows: &mut rows,
             schedules: &schedules,
         };
-        let any = View::of(spec, direction, &schedules, |_, rule| rule.peers.is_none());
+        let any = View::of((spec, direction), None, &schedules, |_, rule| {
+            rule.peers.is_none()
+        });
         let protocols = protocols_of(spec.fence(direction), direction);
         let outcomes = Outcomes::of(&any, &protocols);
         writer.whole(&[ClassId::ANY], &outcomes);
@@ -76,13 +79,15 @@ pub(crate) fn add_classes<'a>(
                 asking.entry(selector.digest).or_default().push(index);
             }
         }
-        // Classes that the same rules match have the same rows.
-        let mut alike: BTreeMap<BTreeSet<usize>, Vec<ClassId>> = BTreeMap::new();
+        // Classes that the same rules match have the same rows, unless some are nodes.
+        let mut alike: BTreeMap<(BTreeSet<usize>, bool), Vec<ClassId>> = BTreeMap::new();
+        let tunnels = fence.tunnels.as_deref();
         for class in classes.clone() {
             let rules = class.matched.iter().filter_map(|digest| asking.get(digest));
             let rules: BTreeSet<usize> = rules.flatten().copied().collect();
-            if !rules.is_empty() {
-                alike.entry(rules).or_default().push(class.id);
+            let is_node = tunnels.is_some_and(|tunnels| tunnels.is_node(class.matched));
+            if !rules.is_empty() || is_node {
+                alike.entry((rules, is_node)).or_default().push(class.id);
             }
         }
         if alike.is_empty() {
@@ -96,10 +101,13 @@ pub(crate) fn add_classes<'a>(
             schedules: &schedules,
         };
         let protocols = protocols_of(fence, direction);
-        let any = View::of(spec, direction, &schedules, |_, rule| rule.peers.is_none());
+        let any = View::of((spec, direction), None, &schedules, |_, rule| {
+            rule.peers.is_none()
+        });
         let any = Outcomes::of(&any, &protocols);
-        for (asking, ids) in alike {
-            let own = View::of(spec, direction, &schedules, |index, rule| {
+        for ((asking, is_node), ids) in alike {
+            let tunnels = tunnels.filter(|_| is_node);
+            let own = View::of((spec, direction), tunnels, &schedules, |index, rule| {
                 rule.peers.is_none() || asking.contains(&index)
             });
             writer.difference(&ids, &Outcomes::of(&own, &protocols), &any);
@@ -118,12 +126,17 @@ fn protocols_of(fence: &Fence, direction: Direction) -> BTreeSet<u8> {
     if direction == Direction::Egress && !fence.isolated {
         protocols.extend(PLAIN);
     }
+    if fence.tunnels.is_some() {
+        protocols.extend(Tunnels::protocols());
+    }
     protocols
 }
 
 /// A fence, restricted to the rules that match one class.
 struct View<'a> {
     rules: Vec<&'a FenceRule>,
+    /// Of a class of nodes: the tunnels that lead into them.
+    tunnels: Option<&'a Tunnels>,
     default: Decider,
     plain_only: bool,
     edge: Option<Edge>,
@@ -135,8 +148,8 @@ type Pieces = Vec<(u32, ScheduleId)>;
 
 impl<'a> View<'a> {
     fn of(
-        spec: &'a TableSpec,
-        direction: Direction,
+        (spec, direction): (&'a TableSpec, Direction),
+        tunnels: Option<&'a Tunnels>,
         schedules: &'a RefCell<Schedules>,
         sees: impl Fn(usize, &FenceRule) -> bool,
     ) -> Self {
@@ -149,6 +162,7 @@ impl<'a> View<'a> {
                 .filter(|(index, rule)| sees(*index, rule))
                 .map(|(_, rule)| rule)
                 .collect(),
+            tunnels,
             default: default_of(fence),
             plain_only: direction == Direction::Egress && !fence.isolated,
             edge: spec.edge,
@@ -164,20 +178,20 @@ impl<'a> View<'a> {
         }
     }
 
-    fn schedule(&self, plain: bool, matches: impl Fn(&FenceRule) -> bool) -> ScheduleId {
+    fn schedule(&self, default: Decider, matches: impl Fn(&FenceRule) -> bool) -> ScheduleId {
         let matching: Vec<&FenceRule> = self
             .rules
             .iter()
             .copied()
             .filter(|rule| matches(rule))
             .collect();
-        let timeline = timeline(&matching, self.default_for(plain), self.edge);
+        let timeline = timeline(&matching, default, self.edge);
         self.schedules.borrow_mut().of(timeline)
     }
 
     /// The outcome of a protocol that is in no rule.
     fn elsewhere(&self) -> ScheduleId {
-        self.schedule(false, |rule| rule.ports.is_none())
+        self.schedule(self.default_for(false), |rule| rule.ports.is_none())
     }
 
     fn pieces(&self, number: u8) -> Pieces {
@@ -192,10 +206,19 @@ impl<'a> View<'a> {
             starts.insert(u32::from(range.first));
             starts.insert(u32::from(range.last) + 1);
         }
+        let edges = self.tunnels.map(|tunnels| tunnels.edges(number));
+        starts.extend(edges.into_iter().flatten());
         starts.remove(&0x1_0000);
         let mut pieces: Pieces = Vec::with_capacity(starts.len());
         for start in starts {
-            let row = self.schedule(PLAIN.contains(&number), |rule| covers(rule, number, start));
+            let default = self.default_for(PLAIN.contains(&number));
+            let row = if self.tunnels.is_some_and(|it| it.lead(number, start)) {
+                self.schedule(Tunnels::default(default), |rule| {
+                    covers(rule, number, start) && Tunnels::heed(rule, number, start)
+                })
+            } else {
+                self.schedule(default, |rule| covers(rule, number, start))
+            };
             if pieces.last().is_none_or(|(_, last)| *last != row) {
                 pieces.push((start, row));
             }

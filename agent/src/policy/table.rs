@@ -6,7 +6,7 @@
 //! window. So a specification is new whenever time changed its content, and the rows of a table
 //! change only for new classes.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use ringfence_common::{
     ids::RuleSlot,
@@ -19,6 +19,7 @@ use super::{
     numbers::{Exhausted, Numbers, Space},
     ports::{self, PortRange},
     selector::{Requirement, Selector},
+    tunnels::Tunnels,
 };
 use crate::model::{
     NamedPort, Peer, Peers, Policy, Rule, RuleAction, Scope, Tier, WallTime, Window,
@@ -76,6 +77,8 @@ pub struct Fence {
     /// Whether any policy of the namespace tier isolates this direction.
     pub isolated: bool,
     pub(crate) rules: Vec<FenceRule>,
+    /// The tunnels of nodes that traffic of this direction could enter.
+    pub(crate) tunnels: Option<Arc<Tunnels>>,
 }
 
 /// Both directions.
@@ -137,7 +140,7 @@ impl TableSpec {
         self.ingress.rules.iter().chain(&self.egress.rules)
     }
 
-    /// Every selector of its rules.
+    /// Every selector of its rules, and those of nodes if there are tunnels.
     pub(crate) fn selectors(&self) -> impl Iterator<Item = &Selector> {
         self.ingress
             .rules
@@ -145,6 +148,12 @@ impl TableSpec {
             .chain(&self.egress.rules)
             .filter_map(|rule| rule.peers.as_deref())
             .flatten()
+            .chain(
+                self.egress
+                    .tunnels
+                    .iter()
+                    .flat_map(|tunnels| &tunnels.nodes),
+            )
     }
 }
 
@@ -178,6 +187,8 @@ pub(crate) struct Layout<'a> {
     pub(crate) subject: &'a [NamedPort],
     /// Named ports of all peers, for egress rules.
     pub(crate) declared: &'a BTreeSet<NamedPort>,
+    /// Tunnels of nodes, for egress.
+    pub(crate) tunnels: Option<&'a Arc<Tunnels>>,
     pub(crate) now: WallTime,
 }
 
@@ -226,7 +237,12 @@ impl Layout<'_> {
                 });
             }
         }
-        Fence { isolated, rules }
+        let is_egress = self.direction == Direction::Egress;
+        Fence {
+            isolated,
+            rules,
+            tunnels: self.tunnels.filter(|_| is_egress).cloned(),
+        }
     }
 
     fn lay_out(

@@ -92,6 +92,21 @@ pub fn is_peer(ip: IpAddr) -> bool {
 /// An address of the node that no inventory lists, and the length of its link's prefix.
 pub const UNLISTED_NODE: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 19, 7, 7), 24);
 
+/// Another node, to which policy allows every protocol and port, and two of its tunnels by their names.
+#[must_use]
+pub const fn other_node(v6: bool) -> IpAddr {
+    address(v6, [198, 19, 8, 1], 0x801)
+}
+
+/// The tunnel port that policy names.
+pub const NAMED_TUNNEL: u16 = 4789;
+
+/// Whether a node takes a packet with this protocol and destination port apart, and sends on what is inside.
+const fn is_tunnel(protocol: u8, port: u16) -> bool {
+    let is_port = matches!(port, 4789 | 6081 | 8472 | 51_820 | 51_871);
+    matches!(protocol, 4 | 41 | 47) || (protocol == protocol::UDP && is_port)
+}
+
 /// The ranges of the cluster, as the configuration names them.
 pub const CLUSTER_RANGES: [&str; 2] = ["198.19.96.0/20", "2001:db8:18:96::/64"];
 
@@ -142,7 +157,7 @@ fn is_on_link(ip: IpAddr) -> bool {
 }
 
 fn is_world(ip: IpAddr) -> bool {
-    let listed = [workload, other_workload, node].map(|of| of(ip.is_ipv6()));
+    let listed = [workload, other_workload, node, other_node].map(|of| of(ip.is_ipv6()));
     let is_cluster = match ip {
         IpAddr::V4(ip) => matches!(ip.octets(), [198, 19, 96..=111, _]),
         IpAddr::V6(ip) => ip.segments().starts_with(&[0x2001, 0xdb8, 0x18, 0x96]),
@@ -189,6 +204,14 @@ pub fn is_allowed(direction: Direction, peer: IpAddr, protocol: u8, port: u16) -
         NAMED_PORT => is_on_link(peer),
         _ => false,
     };
+    let to_node = direction == Direction::Out && peer == other_node(peer.is_ipv6());
+    let is_named = matches!((protocol, port), (protocol::UDP, NAMED_TUNNEL) | (47, _));
+    if to_node && (is_named || !is_tunnel(protocol, port)) {
+        return true;
+    }
+    if to_node {
+        return false;
+    }
     (is_peer(peer) && open) || (protocol == protocol::UDP && is_wide)
 }
 
@@ -223,6 +246,13 @@ to = [
     { cidr = "ff00::/8" },
 ]
 ports = ["udp/7702"]
+
+[[policy.egress]]
+to = [{ entity = "remote-node" }]
+
+[[policy.egress]]
+to = [{ entity = "remote-node" }]
+ports = ["udp/4789", "protocol/47"]
 
 [[policy.ingress]]
 from = [{ entity = "world" }]

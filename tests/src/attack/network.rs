@@ -208,8 +208,10 @@ fn agent(node: &Node, workload: &Workload, mode: &str) -> Result<Agent> {
         fixture::other_workload(false),
         fixture::other_workload(true),
     ];
+    let node_2 = [fixture::other_node(false), fixture::other_node(true)];
     let inventory = node
         .inventory()
+        .remote_node("node-2", &node_2)
         .namespace("lab", &[])
         .local(workload, &Attributes::default())
         .remote("lab", "other", &other, &Attributes::default());

@@ -169,6 +169,7 @@ families! {
     segmentation_offload = "segmentation-offload",
     raw_protocols = "raw-protocols",
     tunnels = "tunnels",
+    node_tunnel = "node-tunnel",
     special_destinations = "special-destinations",
     world_reach = "world-reach",
     plainly_denied = "plainly-denied",

@@ -36,6 +36,7 @@ mod restarts;
 mod start;
 mod surfaces;
 mod testbed;
+mod tunnels;
 mod unfenced;
 mod upgrade;
 mod verification;

@@ -36,6 +36,7 @@ pub(super) fn distance(ranked: &RankedRule<'_>) -> (usize, usize) {
         Miss::Port { .. }
         | Miss::Protocol { .. }
         | Miss::Undeclared { .. }
+        | Miss::Tunnel { .. }
         | Miss::Elsewhere { .. } => 1,
         Miss::NotYetValid { .. } | Miss::Lapsed { .. } => 2,
         _ => 3,
@@ -66,6 +67,11 @@ fn to_allow(order: &RuleOrder<'_>, outcome: Outcome) -> Advice {
         Some(Stage::Baseline(_)) => {
             advice.alternatives.push(add(order, RuleAction::Allow));
             advice.alternatives.extend(without(order, Verdict::Allow));
+        }
+        None if outcome == Outcome::NodeTunnel => {
+            let note = "no default allows what leads into a tunnel of a node";
+            advice.notes.push(note.to_owned());
+            advice.alternatives.push(add(order, RuleAction::Allow));
         }
         None if outcome == Outcome::RawProtocol => {
             let note = "tunnels and raw protocols need an explicit rule on the alternative out";
@@ -291,6 +297,7 @@ fn resolve_miss(flow_side: &FlowSide<'_>, ranked: &RankedRule<'_>, miss: &Miss) 
         Miss::Protocol { actual, .. }
         | Miss::Port { actual, .. }
         | Miss::Undeclared { actual, .. }
+        | Miss::Tunnel { actual }
         | Miss::Elsewhere { actual, .. } => format!("add port {actual} to {title}"),
         Miss::NotYetValid { not_before } => {
             format!("move not-before of {title} from {not_before} to now or earlier")

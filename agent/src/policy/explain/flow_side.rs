@@ -111,6 +111,15 @@ impl<'a> FlowSide<'a> {
         }
     }
 
+    /// Whether the flow leads into a tunnel of a node.
+    pub(super) fn enters_tunnel(&self) -> bool {
+        let is_node = matches!(self.other, PartyKind::Host(_) | PartyKind::RemoteNode(_));
+        let network = &self.inventory.network;
+        is_node
+            && self.direction == Direction::Egress
+            && network.is_tunnel(self.flow.protocol, self.flow.port)
+    }
+
     /// The flow's port in policy syntax.
     pub(super) fn port(&self) -> String {
         port_text(self.flow)

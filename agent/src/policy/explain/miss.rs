@@ -138,6 +138,11 @@ pub enum Miss {
         /// The destination.
         on: String,
     },
+    /// The flow leads into a tunnel of a node, and the rule's ports do not name it alone.
+    Tunnel {
+        /// The flow's port or protocol.
+        actual: String,
+    },
     /// The rule is not valid yet.
     NotYetValid {
         /// Its start, RFC 3339.
@@ -153,7 +158,8 @@ pub enum Miss {
 /// All conditions of a rule that do not match.
 pub(super) fn misses(flow_side: &FlowSide<'_>, rule: &Rule) -> Vec<Miss> {
     let mut misses = peers(flow_side, rule);
-    misses.extend(super::port::miss(flow_side, &rule.ports));
+    let port = super::port::miss(flow_side, &rule.ports);
+    misses.extend(port.or_else(|| super::port::unnamed_tunnel(flow_side, rule)));
     misses.extend(window(rule.window, flow_side.now));
     misses
 }
@@ -393,6 +399,12 @@ impl fmt::Display for Miss {
                 resolved,
                 on,
             } => write!(out, "port {name} of {on} is {resolved}, not {actual}"),
+            Self::Tunnel { actual } => {
+                write!(
+                    out,
+                    "{actual} leads into a tunnel of a node, and the rule does not name it alone"
+                )
+            }
             Self::NotYetValid { not_before } => write!(out, "it is valid from {not_before}"),
             Self::Lapsed { expires } => write!(out, "it expired at {expires}"),
         }

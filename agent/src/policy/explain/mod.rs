@@ -155,6 +155,7 @@ impl<'a> Case<'a> {
                 (Outcome::DefaultDeny, _) => "default-deny".to_owned(),
                 (Outcome::DefaultAllow, _) => "default-allow".to_owned(),
                 (Outcome::RawProtocol, _) => "raw-protocol".to_owned(),
+                (Outcome::NodeTunnel, _) => "node-tunnel".to_owned(),
                 (Outcome::Rule(..), rule) => {
                     rule.map(|rule| rule.name(direction)).unwrap_or_default()
                 }

@@ -2,8 +2,10 @@
 //!
 //! Invariant: a name is resolved on the destination by name *and* protocol.
 
+use ringfence_common::mode::Verdict;
+
 use super::{flow_side::FlowSide, miss::Miss};
-use crate::model::{NamedPort, PortMatch, PortName, Ports, Protocol};
+use crate::model::{NamedPort, PortMatch, PortName, Ports, Protocol, Rule};
 
 /// `None` if the ports cover the flow.
 pub(super) fn miss(flow_side: &FlowSide<'_>, ports: &Ports) -> Option<Miss> {
@@ -29,6 +31,21 @@ pub(super) fn miss(flow_side: &FlowSide<'_>, ports: &Ports) -> Option<Miss> {
     } else {
         Miss::Protocol { actual, wanted }
     })
+}
+
+/// The miss of a rule that covers a tunnel of a node and does not name it. Rules that deny need not.
+pub(super) fn unnamed_tunnel(flow_side: &FlowSide<'_>, rule: &Rule) -> Option<Miss> {
+    if rule.action.verdict() == Some(Verdict::Deny) || !flow_side.enters_tunnel() {
+        return None;
+    }
+    let names = |entry: &PortMatch| match entry {
+        PortMatch::Range { first, last, .. } => first == last && covers(flow_side, entry),
+        PortMatch::Protocol(protocol) => !protocol.has_ports() && covers(flow_side, entry),
+        PortMatch::Named { .. } => false,
+    };
+    let is_named = matches!(&rule.ports, Ports::Of(entries) if entries.iter().any(names));
+    let actual = flow_side.port();
+    (!is_named).then_some(Miss::Tunnel { actual })
 }
 
 fn covers(flow_side: &FlowSide<'_>, entry: &PortMatch) -> bool {

@@ -110,6 +110,9 @@ fn default_words(side: &Side, name: &str) -> Option<String> {
         "raw-protocol" => {
             format!("no rule decides; tunnels and raw protocols from {name} need an explicit rule")
         }
+        "node-tunnel" => format!(
+            "no rule decides; what leads into a tunnel of a node needs a rule for {name} that names it"
+        ),
         _ => return None,
     })
 }

@@ -44,6 +44,7 @@ pub(super) enum Outcome {
     DefaultDeny,
     DefaultAllow,
     RawProtocol,
+    NodeTunnel,
 }
 
 impl Outcome {
@@ -51,7 +52,7 @@ impl Outcome {
         match self {
             Self::Rule(_, verdict) => verdict,
             Self::DefaultAllow => Verdict::Allow,
-            Self::DefaultDeny | Self::RawProtocol => Verdict::Deny,
+            Self::DefaultDeny | Self::RawProtocol | Self::NodeTunnel => Verdict::Deny,
         }
     }
 }
@@ -151,6 +152,8 @@ impl<'a> RuleOrder<'a> {
             && is_raw(self.flow_side.flow.protocol)
         {
             Outcome::RawProtocol
+        } else if self.flow_side.enters_tunnel() {
+            Outcome::NodeTunnel
         } else {
             Outcome::DefaultAllow
         }

@@ -9,8 +9,9 @@ use ringfence_common::mode::Verdict;
 
 use crate::model::workload::NAMESPACE_NAME_LABEL;
 use crate::model::{
-    Inventory, LabelSelector, NamespaceMatch, NamespaceName, Operator, Peer, Peers, Policy,
-    PortMatch, Ports, Protocol, Requirement, Rule, SPECIAL_RANGES, Scope, WallTime, Window,
+    Entity, Inventory, LabelSelector, NamespaceMatch, NamespaceName, Operator, Peer, Peers, Policy,
+    PortMatch, Ports, Protocol, Requirement, Rule, SPECIAL_RANGES, Scope, TUNNEL_PORTS,
+    TUNNEL_PROTOCOLS, WallTime, Window,
 };
 
 /// True if everything that `narrow` matches, `wide` matches.
@@ -134,6 +135,36 @@ fn covers_special(wide: &Rule, narrow: &Rule) -> bool {
             named.any(|wide| range.contains(wide) && wide.contains(net))
         })
     })
+}
+
+/// True if `wide` decides about the tunnels of nodes that `narrow` decides about: one that grants does so
+/// only for those that it names. For rules of egress, and as far as ports are not configured.
+pub(super) fn covers_tunnels(wide: &Rule, narrow: &Rule) -> bool {
+    let may_be_node = |peer: &Peer| match peer {
+        Peer::Workloads { .. } | Peer::Entity(Entity::World) => false,
+        Peer::Cidr { .. } | Peer::Entity(_) => true,
+    };
+    let is_about_nodes = match &narrow.peers {
+        Peers::Any => true,
+        Peers::NoPeer => false,
+        Peers::Of(peers) => peers.iter().any(may_be_node),
+    };
+    let ports = TUNNEL_PORTS.map(|port| PortMatch::Range {
+        protocol: Protocol::Udp,
+        first: port,
+        last: port,
+    });
+    let protocols = TUNNEL_PROTOCOLS.map(|it| PortMatch::Protocol(Protocol::Number(it)));
+    let mut tunnels = ports.iter().chain(&protocols);
+    let decides = |rule: &Rule, tunnel: &PortMatch| {
+        let grants = rule.action.verdict() != Some(Verdict::Deny);
+        match &rule.ports {
+            Ports::Any => !grants,
+            Ports::Of(ports) if grants => ports.contains(tunnel),
+            Ports::Of(ports) => covers_port(ports, tunnel),
+        }
+    };
+    !is_about_nodes || tunnels.all(|it| !decides(narrow, it) || decides(wide, it))
 }
 
 const fn range_of(peer: &Peer) -> Option<&IpNet> {

@@ -13,7 +13,7 @@ use super::LintInput;
 use super::code::LintCode;
 use super::duplicate::Copies;
 use super::finding::{DIRECTIONS, Finding, Place, places_in};
-use super::implication::{covers, includes_subjects};
+use super::implication::{covers, covers_tunnels, includes_subjects};
 use crate::model::{NamespaceName, Peers, Policy, Priority, RuleAction, Scope, Tier};
 
 pub(super) fn lint(
@@ -176,6 +176,7 @@ fn shadowed(place: &Place<'_>, rivals: &[Rival<'_>], input: &LintInput<'_>) -> O
         for other in places_in(rival.policy, place.direction) {
             if !may_overrule(place, &other, rival.standing)
                 || !covers(other.rule, rule, input.now, input.inventory)
+                || (place.direction == Direction::Egress && !covers_tunnels(other.rule, rule))
             {
                 continue;
             }

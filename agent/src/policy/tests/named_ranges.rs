@@ -166,3 +166,56 @@ fn denies_cover_what_is_not_named() {
         false,
     );
 }
+
+#[test]
+fn tunnels_of_nodes_are_open_by_name_only() {
+    let nodes = [
+        "192.0.2.1",
+        "198.51.100.1",
+        "fe80::a",
+        "192.0.2.2",
+        "fd00::b",
+    ];
+    let to = "to = [{ entity = \"host\" }, { entity = \"remote-node\" }]";
+    let others = [53, 4788, 4790, 8473].map(udp);
+    let ports = [4789, 6081, 8472, 51_820, 51_871].map(udp);
+    let protocols = [4, 41, 47].map(|it| PortMatch::Protocol(Protocol::Number(it)));
+    let all = evaluator(&format!("[[policy.egress]]\n{to}"));
+    let ranges = format!("[[policy.egress]]\n{to}\nports = [\"udp/4000-65000\", \"udp\"]");
+    let none = evaluator("ingress = []");
+    for evaluator in [&all, &evaluator(&ranges), &none] {
+        for node in nodes {
+            for port in &others {
+                assert!(ask(evaluator, node, port.clone()).0, "{node} {port}");
+            }
+            for tunnel in ports.iter().chain(&protocols) {
+                let (allowed, by) = ask(evaluator, node, tunnel.clone());
+                assert!(!allowed, "{node} {tunnel} by {by}");
+            }
+        }
+    }
+    assert_eq!(ask(&none, nodes[0], udp(4789)).1, "node-tunnel");
+    // Elsewhere they are ports like others.
+    for elsewhere in ["203.0.113.1", "10.0.0.2", "fd00::2"] {
+        assert!(ask(&none, elsewhere, udp(4789)).0, "{elsewhere}");
+    }
+    let names = r#"ports = ["udp/4789", "protocol/47"]"#;
+    let named = evaluator(&format!(
+        "[[policy.egress]]\n{to}\n{names}\n[[policy.egress]]\n{to}"
+    ));
+    for node in nodes {
+        let [vxlan, geneve, ..] = ports.clone();
+        let [ip4, _, gre] = protocols.clone();
+        assert!(
+            ask(&named, node, vxlan).0 && ask(&named, node, gre).0,
+            "{node}"
+        );
+        assert!(
+            !ask(&named, node, geneve).0 && !ask(&named, node, ip4).0,
+            "{node}"
+        );
+    }
+    let denied =
+        format!("[[policy.egress]]\naction = \"deny\"\n{to}\n[[policy.egress]]\n{to}\n{names}");
+    assert!(!ask(&evaluator(&denied), nodes[0], udp(4789)).0);
+}

@@ -60,6 +60,7 @@ fn rule(action: RuleAction, slot: u32) -> FenceRule {
 /// The ingress rows of a table with these rules, in the order of their keys.
 fn ingress(rules: Vec<FenceRule>) -> Vec<(u32, u32, u8, u16, PolicyRow)> {
     let ingress = Fence {
+        tunnels: None,
         isolated: true,
         rules,
     };
@@ -84,6 +85,7 @@ fn ingress(rules: Vec<FenceRule>) -> Vec<(u32, u32, u8, u16, PolicyRow)> {
 /// The rows of all periods of a table's any-class ingress for every protocol.
 fn courses(rules: Vec<FenceRule>) -> impl Iterator<Item = PolicyRow> {
     let ingress = Fence {
+        tunnels: None,
         isolated: true,
         rules,
     };

@@ -8,6 +8,7 @@ mod icmp;
 mod ipv4;
 mod large;
 mod link;
+mod node_tunnels;
 mod odd_sources;
 mod own_destination;
 mod protocols;
@@ -21,7 +22,7 @@ mod world;
 use super::family::Family;
 
 /// The families that a node which routes forwards.
-pub const ROUTED_FAMILIES: &[Family] = &[routed::DISCOVERY, world::ROUTED];
+pub const ROUTED_FAMILIES: &[Family] = &[routed::DISCOVERY, world::ROUTED, node_tunnels::ROUTED];
 
 /// All families on a bridge.
 pub const FAMILIES: &[Family] = &[
@@ -63,6 +64,7 @@ pub const FAMILIES: &[Family] = &[
     large::OFFLOAD,
     protocols::RAW,
     protocols::TUNNELS,
+    node_tunnels::NODE_TUNNELS,
     protocols::DESTINATIONS,
     world::WORLD,
     datagrams::DENIED,

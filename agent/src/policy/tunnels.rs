@@ -1,0 +1,90 @@
+//! What leads into the tunnels of nodes, and which rules allow it.
+//!
+//! A node takes packets out of tunnel packets and forwards them with the source they have inside, which
+//! every fence then believes. Invariants: to a node, no default allows a tunnel, and no rule that does not
+//! name the port or the protocol alone; rules that deny are not restricted. Only egress has tunnels: what
+//! nodes send is theirs.
+
+use std::collections::BTreeSet;
+
+use ringfence_common::{ids::RuleSlot, mode::Verdict, packet::protocol::UDP};
+
+use super::{
+    digest::Digest,
+    outcome::Decider,
+    ports::PortRange,
+    selector::{Requirement, Selector},
+    table::FenceRule,
+};
+use crate::model::{Entity, Peer, TUNNEL_PROTOCOLS};
+
+/// The tunnels of nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Tunnels {
+    pub(crate) ports: BTreeSet<u16>,
+    /// What every node matches one of.
+    pub(crate) nodes: [Selector; 2],
+}
+
+impl Tunnels {
+    /// The tunnels at these UDP ports, and those that are protocols.
+    pub(crate) fn at(ports: &BTreeSet<u16>) -> Self {
+        let node = |entity| {
+            Selector::new(Requirement {
+                peer: Some(Peer::Entity(entity)),
+                declares: None,
+                unnamed: false,
+            })
+        };
+        Self {
+            ports: ports.clone(),
+            nodes: [node(Entity::Host), node(Entity::RemoteNode)],
+        }
+    }
+
+    /// Whether identities that match these selectors are nodes.
+    pub(crate) fn is_node(&self, matched: &[Digest]) -> bool {
+        self.nodes.iter().any(|node| matched.contains(&node.digest))
+    }
+
+    /// The protocols that lead into tunnels, some of them on some ports only.
+    pub(crate) fn protocols() -> impl Iterator<Item = u8> {
+        TUNNEL_PROTOCOLS.into_iter().chain([UDP])
+    }
+
+    /// Whether a protocol and port lead into a tunnel.
+    pub(crate) fn lead(&self, protocol: u8, port: u32) -> bool {
+        if protocol == UDP {
+            return self.ports.iter().any(|tunnel| u32::from(*tunnel) == port);
+        }
+        TUNNEL_PROTOCOLS.contains(&protocol)
+    }
+
+    /// The ports at which the verdicts of a protocol may differ.
+    pub(crate) fn edges(&self, protocol: u8) -> impl Iterator<Item = u32> {
+        let ports = self.ports.iter().filter(move |_| protocol == UDP);
+        ports.flat_map(|port| [u32::from(*port), u32::from(*port) + 1])
+    }
+
+    /// Whether a rule that covers this protocol and port decides about the tunnel.
+    pub(crate) fn heed(rule: &FenceRule, protocol: u8, port: u32) -> bool {
+        if rule.action.verdict() == Some(Verdict::Deny) {
+            return true;
+        }
+        let names = |range: &PortRange| {
+            let is_alone = range.first == range.last && u32::from(range.first) == port;
+            range.protocol == protocol && (protocol != UDP || is_alone)
+        };
+        rule.ports
+            .as_ref()
+            .is_some_and(|ports| ports.iter().any(names))
+    }
+
+    /// The default for tunnels.
+    pub(crate) fn default(default: Decider) -> Decider {
+        match default.verdict {
+            Verdict::Allow => Decider::of(Verdict::Deny, RuleSlot::NODE_TUNNEL),
+            Verdict::Deny => default,
+        }
+    }
+}
