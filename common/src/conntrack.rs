@@ -104,6 +104,9 @@ pub mod flags {
     /// Policy allowed the recorded originator since the peer's address has its present owner. Such an
     /// originator stays recorded after a revocation, until it is silent ([`super::originator`]).
     pub const WAS_ALLOWED: u8 = 32;
+    /// The peer's address is one that the node gave to another sender: the workload itself, whose packets
+    /// came back to it ([`RuleSlot::OWN_ADDRESS`]), or an unknown client.
+    pub const TRANSLATED: u8 = 128;
 }
 
 /// Value of `CT4` and `CT6`, and the body of a way of `CT_UNREPLIED4` and `CT_UNREPLIED6`; one cache

@@ -72,6 +72,26 @@ impl IdentityId {
     pub const WORLD: Self = Self(3);
     /// First number that the agent allocates.
     pub const FIRST_FREE: Self = Self(16);
+    /// First number of this node's own addresses in policy prefixes. Up to [`crate::maps::IDENTITIES`],
+    /// every even number is such an identity, and the odd number after it is [`Self::behind_node`].
+    pub const FIRST_NODE: Self = Self(crate::maps::IDENTITIES - 1024);
+
+    /// Whether it is one of this node's own addresses: [`Self::HOST`], or the same in policy prefixes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_node(self) -> bool {
+        const _: () = assert!(IdentityId::FIRST_NODE.0.is_multiple_of(2));
+        self.0 == Self::HOST.0 || (self.0 >= Self::FIRST_NODE.0 && self.0 & 1 == 0)
+    }
+
+    /// The identity of unknown clients to which the node gave this address of its own
+    /// ([`Self::is_node`]): a remote node in the same prefixes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn behind_node(self) -> Self {
+        const _: () = assert!(IdentityId::HOST.behind_node().0 == IdentityId::REMOTE_NODE.0);
+        Self(self.0 + 1)
+    }
 }
 
 impl ClassId {

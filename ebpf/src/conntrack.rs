@@ -6,7 +6,7 @@
 //! new flow that is denied and dropped is not stored.
 
 use ringfence_common::{
-    conntrack::{CtEntry, next_state, opens, originator, timeout, worth_storing},
+    conntrack::{CtEntry, flags, next_state, opens, originator, timeout, worth_storing},
     drop_reason::DropReason,
     mode::{Action, Verdict},
 };
@@ -19,7 +19,7 @@ use crate::{
     current_packet::{FlowPacket, drop_without_packet},
     events,
     family::Family,
-    implicit_allow::{EntryUse, entry_use},
+    implicit_allow::{EntryUse, current_use, entry_use, may_need_no_rule},
     maps,
 };
 
@@ -125,10 +125,12 @@ fn track<A: Family>(context: &Context, flow: &FlowPacket<A>) -> u32 {
     let mut contested = 0;
     if let Some(mut found) = ct_store::find::<A>(context, key, may_be_assured::<A>) {
         let opening = opens(flow.packet.protocol, flow.packet.tcp);
-        let entry_use = entry_use(context, flow, found.entry);
-        let covers =
-            entry_use != EntryUse::OtherSender && !flow.opens_from_host(context, found.entry);
-        if covers && !(opening && flow.is_reply_of(found.entry)) {
+        let entry_use = if may_need_no_rule(context, flow, found.entry) {
+            current_use::<A>()
+        } else {
+            EntryUse::Usable
+        };
+        if entry_use != EntryUse::OtherSender && !(opening && flow.is_reply_of(found.entry)) {
             found.is_fresh = !opening
                 && entry_use == EntryUse::Usable
                 && found
@@ -189,12 +191,34 @@ fn established<A: Family>(context: &Context, flow: &FlowPacket<A>, found: &mut F
     action
 }
 
+/// How long an entry with these flags and this state lasts after a packet.
+#[inline(always)]
+pub fn lifetime(entry_flags: u8, state: u8, protocol: u8) -> u64 {
+    lifetime_of(
+        u32::from(entry_flags),
+        u32::from(state),
+        u32::from(protocol),
+    )
+}
+
+/// [`lifetime`] as an exported (global) function.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn lifetime_of(entry_flags: u32, state: u32, protocol: u32) -> u64 {
+    let timeout = timeout(state as u8, protocol as u8);
+    let lasts = clock::timeout(timeout);
+    if entry_flags & u32::from(flags::TRANSLATED) != 0 {
+        return timeout.while_translated(lasts);
+    }
+    lasts
+}
+
 /// A dropped packet of an originator that policy allowed before. While it sends it stays the recorded
 /// originator, so its packets are no replies to what the other side may send.
 #[inline(always)]
 fn remember_originator<A: Family>(context: &Context, flow: &FlowPacket<A>, found: &mut Found) {
     let state = found.entry.state.bits();
-    let timeout = clock::timeout(timeout(state, flow.packet.protocol));
+    let timeout = lifetime(found.entry.flags, state, flow.packet.protocol);
     let seen = originator::coarse(context.now);
     if originator::worth_storing(found.entry.originator_seen, seen) {
         found.set_originator_seen(seen);
@@ -226,7 +250,7 @@ fn update_live<A: Family>(context: &Context, flow: &FlowPacket<A>, found: &mut F
     let reply = flow.is_reply_of(found.entry);
     let before = found.entry.state.bits();
     let after = next_state(before, packet.protocol, reply, packet.tcp);
-    let expires = context.now + clock::timeout(timeout(after, packet.protocol));
+    let expires = context.now + lifetime(found.entry.flags, after, packet.protocol);
     let longer = worth_storing(found.entry.expires, expires);
     if longer || after != before {
         // A changed state changes the rank of a way, too.
@@ -253,7 +277,7 @@ pub fn update_entry<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &
     let reply = flow.is_reply_of(entry);
     let after = next_state(entry.state.bits(), packet.protocol, reply, packet.tcp);
     entry.state = ringfence_common::conntrack::StateBytes::of(after);
-    entry.expires = context.now + clock::timeout(timeout(after, packet.protocol));
+    entry.expires = context.now + lifetime(entry.flags, after, packet.protocol);
     if !reply {
         entry.originator_seen = originator::coarse(context.now);
     }

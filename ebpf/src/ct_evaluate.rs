@@ -9,25 +9,26 @@ use ringfence_common::{
     conntrack::{
         CtEntry, flags, is_replied, opens,
         originator::{Reversal, coarse, reversal},
-        timeout,
     },
     drop_reason::DropReason,
     event::EventKind,
     ids::{IdentityId, RuleSlot},
-    mode::{Action, Verdict},
+    mode::{Action, Direction, Verdict},
     stats::Counter,
 };
 
 use crate::{
-    clock,
-    conntrack::{CREATES, UNREPORTED, UNREPORTED_FOUND, UPDATE_LIVE, update_entry},
+    conntrack::{CREATES, UNREPORTED, UNREPORTED_FOUND, UPDATE_LIVE, lifetime, update_entry},
     context::Context,
-    ct_new::{Opening, evaluate_new, evaluate_opening, is_mid_flow, opposite, set_direction},
+    ct_new::{
+        Opening, allow_itself, evaluate_new, evaluate_opening, is_mid_flow, opposite, set_direction,
+    },
     ct_store::{FOUND, SCRATCH},
     ct_unreplied, ct_usage,
     current_packet::{FlowPacket, drop_without_packet},
     events,
     family::Family,
+    implicit_allow::is_translated_to_itself,
     maps,
     policy::{allow, evaluate},
 };
@@ -114,7 +115,15 @@ fn reevaluate<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &mut Ct
         return allow(entry, RuleSlot::HOST_INGRESS, IdentityId::HOST);
     }
     if !flow.from_workload && flow.peer().owned_by(context.endpoint) {
-        return allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
+        return allow_itself(context, flow, entry);
+    }
+    // Not a flow that the workload opened to the node: what comes back would be its reply.
+    let is_its_own = is_translated_to_itself(entry) || flow.came_back(context);
+    if is_its_own
+        && matches!(entry.direction(), Direction::Ingress)
+        && flow.peer().identity().is_node()
+    {
+        return allow_itself(context, flow, entry);
     }
     let port = if flow.is_reply_of(entry) {
         flow.packet.source_port
@@ -183,12 +192,13 @@ fn against_originator<A: Family>(
     let Some(alone) = maps::scratch_entry() else {
         return deny_without_entry(context);
     };
-    let timeout = timeout(entry.state.bits(), flow.packet.protocol);
+    let lasts = lifetime(entry.flags, entry.state.bits(), flow.packet.protocol);
     let owner = maps::owner(flow.peer().epoch_slot());
-    let reversal = reversal(entry, owner, context.now, clock::timeout(timeout));
-    // The verdict on the host's packets is not that on others with its address.
+    let reversal = reversal(entry, owner, context.now, lasts);
+    // The verdict on packets that need no rule is not that on others with the address.
     let from_host = flow.is_from_host(context);
     let known = is_fresh
+        && !flow.came_back(context)
         && match entry.reverse() {
             // Always allowed; reported with its first packet.
             _ if from_host => is_replied(entry.state.bits(), flow.packet.protocol),
@@ -374,8 +384,8 @@ fn commit<A: Family>(
     } else if known && flow.is_lasting_originator(entry) {
         // It stays the recorded originator while it sends.
         entry.originator_seen = coarse(context.now);
-        let timeout = timeout(entry.state.bits(), flow.packet.protocol);
-        entry.expires = context.now + clock::timeout(timeout);
+        let lasts = lifetime(entry.flags, entry.state.bits(), flow.packet.protocol);
+        entry.expires = context.now + lasts;
     }
     let wanted = keep && (passes || known);
     let is_stored = !wanted || store(context, flow, which);

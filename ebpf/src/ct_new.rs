@@ -38,12 +38,22 @@ pub fn evaluate_opening<A: Family>(context: &Context, flow: &FlowPacket<A>, entr
         entry.flags |= flags::HOST_INGRESS;
         return allow(entry, RuleSlot::HOST_INGRESS, IdentityId::HOST);
     }
-    // What a workload sends to itself never leaves it. On a shared link such a packet reaches others.
-    if !flow.from_workload && flow.peer().owned_by(context.endpoint) {
-        return allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
+    if flow.is_from_itself(context) {
+        return allow_itself(context, flow, entry);
     }
     let forward = (flow.direction(), flow.packet.destination_port);
     evaluate(context, flow, forward, entry);
+}
+
+/// Allows what a workload sends to itself. It never leaves the workload unless it is addressed to a
+/// Service; on a shared link such a packet reaches others, so what the workload sends needs a rule.
+#[inline(always)]
+pub fn allow_itself<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &mut CtEntry) {
+    entry.flags &= !flags::TRANSLATED;
+    if !flow.peer().owned_by(context.endpoint) {
+        entry.flags |= flags::TRANSLATED;
+    }
+    allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
 }
 
 /// Evaluates the first packet of a flow. May decide that the flow runs in the other direction.
@@ -58,7 +68,7 @@ pub fn evaluate_new<A: Family>(
         return host_mid_flow(context, flow, entry);
     }
     let own = flow.peer().owned_by(context.endpoint);
-    if own || !(mid_flow && in_pickup_window(context)) {
+    if own || flow.is_from_itself(context) || !(mid_flow && in_pickup_window(context)) {
         evaluate_opening(context, flow, entry);
         return Opening::Flow;
     }

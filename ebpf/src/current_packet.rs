@@ -6,9 +6,10 @@
 //! nest, so the content is the same from parsing to the verdict.
 
 use ringfence_common::{
-    conntrack::{CtEntry, flags, shows_originator},
+    conntrack::{CtEntry, flags, opens, shows_originator},
     drop_reason::DropReason,
     endpoint::RecordSlot,
+    ids::RuleSlot,
     mode::{Action, Direction, Mode, Verdict},
     packet::Packet,
 };
@@ -129,6 +130,21 @@ impl<A: Family> FlowPacket<'_, A> {
         !self.from_workload && context.ingress_ifindex == 0
     }
 
+    /// Whether it arrives from the workload itself: from an own address, or, because the node translated
+    /// what the workload sent to its own Service, from an address of the node.
+    #[inline(always)]
+    pub fn is_from_itself(&self, context: &Context) -> bool {
+        !self.from_workload
+            && (self.packet.source.owned_by(context.endpoint)
+                || (self.came_back(context) && self.packet.source.identity().is_node()))
+    }
+
+    /// Whether the workload sent this packet that arrives, whatever its source is now.
+    #[inline(always)]
+    pub fn came_back(&self, context: &Context) -> bool {
+        !self.from_workload && context.ingress_ifindex == context.ifindex
+    }
+
     /// Whether it is a packet of the recorded originator, which policy allowed before, of a protocol whose
     /// packets do not show who opened the flow.
     #[inline(always)]
@@ -138,14 +154,21 @@ impl<A: Family> FlowPacket<'_, A> {
             && !shows_originator(self.packet.protocol)
     }
 
-    /// Whether a socket of the host, which is always allowed, opens a flow where another sender with
-    /// its address is recorded as originator.
+    /// Whether it opens a flow where the entry is that of another sender with its address. Sockets of the
+    /// host, and what the workload sends to itself, are always allowed.
     #[inline(always)]
-    pub fn opens_from_host(&self, context: &Context, entry: &CtEntry) -> bool {
-        self.is_from_host(context)
-            && entry.flags & flags::HOST_INGRESS == 0
+    pub fn opens_over(&self, context: &Context, entry: &CtEntry) -> bool {
+        let is_another = if self.is_from_host(context) {
+            entry.flags & flags::HOST_INGRESS == 0
+        } else {
+            self.came_back(context)
+                && entry.flags & flags::TRANSLATED != 0
+                && entry.rule() != RuleSlot::OWN_ADDRESS
+        };
+        is_another
             && !self.is_reply_of(entry)
-            && !shows_originator(self.packet.protocol)
+            && (!shows_originator(self.packet.protocol)
+                || opens(self.packet.protocol, self.packet.tcp))
     }
 
     /// Whether the packet is no reply, because policy denies the recorded originator, but may be allowed

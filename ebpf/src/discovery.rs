@@ -7,7 +7,6 @@ use aya_ebpf::bindings::__sk_buff;
 use ringfence_common::{
     drop_reason::DropReason,
     endpoint::Endpoint,
-    ids::IdentityId,
     mode::Mode,
     net::Ip6,
     packet::{
@@ -126,5 +125,5 @@ fn has_solicited(address: Ip6, ifindex: u32) -> bool {
 /// Whether an address is one of the node or of its endpoints.
 #[inline(always)]
 fn is_on_node(address: Ip6) -> bool {
-    maps::OWN_ADDRESSES6.get_ptr(address).is_some() || address.identity() == IdentityId::HOST
+    maps::OWN_ADDRESSES6.get_ptr(address).is_some() || address.identity().is_node()
 }

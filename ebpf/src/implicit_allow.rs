@@ -2,12 +2,16 @@
 //!
 //! Invariants: such an entry covers a packet only while its reason holds. A host flow covers
 //! packets from the host and their replies. Of a flow with an own address, what arrives is covered while the
-//! address belongs to the workload. Table and epoch do not express this, so it is checked for every packet
+//! address belongs to the workload. A flow of the workload to itself that the node translated covers what
+//! the workload sent, as it comes back, and the replies. Table and epoch do not express this, so it is checked for every packet
 //! of such a flow. Which packets open one is decided in [`crate::ct_new`].
 
-use ringfence_common::{conntrack::CtEntry, ids::RuleSlot};
+use ringfence_common::{
+    conntrack::{CtEntry, flags},
+    ids::RuleSlot,
+};
 
-use crate::{context::Context, current_packet::FlowPacket, family::Family};
+use crate::{context::Context, current_packet::FlowPacket, family::Family, maps};
 
 /// Whether an entry that needed no rule covers a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,20 +28,31 @@ pub enum EntryUse {
     OtherSender,
 }
 
-/// Checks the few flows that no rule allowed. Out of line, because the verifier follows every
-/// comparison.
-#[inline(never)]
+/// Whether the entry is one of packets that the workload sent to itself and that arrived from an address of
+/// the node. Its replies go to that address.
+#[inline(always)]
+pub fn is_translated_to_itself(entry: &CtEntry) -> bool {
+    entry.rule() == RuleSlot::OWN_ADDRESS && entry.flags & flags::TRANSLATED != 0
+}
+
+/// Checks the few flows that no rule allowed, and the few senders that need none.
+#[inline(always)]
 fn check_implicit<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &CtEntry) -> EntryUse {
-    if entry.rule() == RuleSlot::OWN_ADDRESS {
-        return if !flow.peer().owned_by(context.endpoint) {
-            EntryUse::Stale
-        } else if flow.from_workload {
-            EntryUse::OtherSender
-        } else {
-            EntryUse::Usable
-        };
+    if flow.opens_over(context, entry) {
+        return EntryUse::OtherSender;
     }
-    let foreign = !flow.from_workload && context.ingress_ifindex != 0;
+    let foreign = if is_translated_to_itself(entry) {
+        !(flow.from_workload || flow.came_back(context))
+    } else if entry.rule() == RuleSlot::OWN_ADDRESS {
+        if !flow.peer().owned_by(context.endpoint) {
+            return EntryUse::Stale;
+        }
+        flow.from_workload
+    } else {
+        entry.rule() == RuleSlot::HOST_INGRESS
+            && !flow.from_workload
+            && context.ingress_ifindex != 0
+    };
     if foreign {
         EntryUse::OtherSender
     } else {
@@ -45,12 +60,38 @@ fn check_implicit<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &Ct
     }
 }
 
-/// [`check_implicit`] for entries that need it: a single comparison on the established path.
-#[inline(always)]
+/// [`check_implicit`] for an entry that may need it. Out of line, because the verifier follows every
+/// comparison.
+#[inline(never)]
 pub fn entry_use<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &CtEntry) -> EntryUse {
     if entry.rule().is_implicit_allow() {
         check_implicit(context, flow, entry)
     } else {
         EntryUse::Usable
+    }
+}
+
+/// Whether [`current_use`] may find anything: a single comparison for each sender and rule.
+#[inline(always)]
+pub fn may_need_no_rule<A: Family>(
+    context: &Context,
+    flow: &FlowPacket<A>,
+    entry: &CtEntry,
+) -> bool {
+    flow.is_from_host(context) || flow.came_back(context) || entry.rule().is_implicit_allow()
+}
+
+/// [`check_implicit`] for this CPU's [`CurrentPacket`] and the entry found for it. Reads both itself: the
+/// caller has no stack left for arguments in memory.
+///
+/// [`CurrentPacket`]: crate::current_packet::CurrentPacket
+#[inline(never)]
+pub fn current_use<A: Family>() -> EntryUse {
+    let Some(current) = A::scratch_packet() else {
+        return EntryUse::Stale;
+    };
+    match (current.parts(), maps::scratch_found()) {
+        (Some((context, flow)), Some(entry)) => check_implicit(&context, &flow, entry),
+        _ => EntryUse::Stale,
     }
 }

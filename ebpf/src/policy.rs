@@ -8,7 +8,7 @@
 //! call path. Their arguments must be scalars; results are in per-CPU scratch space.
 
 use ringfence_common::{
-    conntrack::CtEntry,
+    conntrack::{CtEntry, flags},
     drop_reason::DropReason,
     ids::{ClassId, IdentityId, RuleSlot, TableId},
     mode::{Direction, Verdict},
@@ -47,7 +47,13 @@ pub fn evaluate<A: Family>(
     (direction, port): (Direction, Port),
     entry: &mut CtEntry,
 ) {
-    let identity = flow.peer().identity();
+    let mut identity = flow.peer().identity();
+    entry.flags &= !flags::TRANSLATED;
+    // The node's own packets need no policy, so this one has its address by translation.
+    if matches!(direction, Direction::Ingress) && identity.is_node() {
+        entry.flags |= flags::TRANSLATED;
+        identity = identity.behind_node();
+    }
     if identity == IdentityId::UNKNOWN {
         return entry.fail_closed(DropReason::UnknownPeer, identity);
     }

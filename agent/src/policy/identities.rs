@@ -25,6 +25,8 @@ use crate::ordmap::Map;
 pub(crate) enum Owner {
     Host,
     RemoteNode,
+    /// Unknown clients to which this node gave an address with this identity.
+    BehindNode(IdentityId),
     World,
     Special,
     Cluster,
@@ -65,8 +67,23 @@ pub(crate) struct Identities {
 }
 
 impl Identities {
-    /// The identity of an owner at this place; adds one holder.
+    /// The identity of an owner at this place; adds one holder. With an identity of this node, that of
+    /// the clients behind it ([`IdentityId::behind_node`]) exists as well.
     pub(crate) fn take(
+        &mut self,
+        owner: Owner,
+        around: Around,
+        numbers: &mut Numbers,
+    ) -> Result<IdentityId, Exhausted> {
+        if !matches!(owner, Owner::Host) {
+            return self.hold(owner, around, numbers);
+        }
+        let id = self.hold(owner, around.clone(), numbers)?;
+        self.hold(Owner::BehindNode(id), around, numbers)?;
+        Ok(id)
+    }
+
+    fn hold(
         &mut self,
         owner: Owner,
         around: Around,
@@ -74,11 +91,12 @@ impl Identities {
     ) -> Result<IdentityId, Exhausted> {
         let owner_key = match &owner {
             Owner::Host => (0, None),
-            Owner::RemoteNode => (1, None),
+            Owner::RemoteNode | Owner::BehindNode(IdentityId::HOST) => (1, None),
+            Owner::BehindNode(_) => (4, None),
             Owner::World => (2, None),
             Owner::Workload(number, _) => (3, Some(*number)),
-            Owner::Special => (4, None),
-            Owner::Cluster => (5, None),
+            Owner::Special => (5, None),
+            Owner::Cluster => (6, None),
         };
         let key = Key {
             owner: owner_key,
@@ -93,7 +111,7 @@ impl Identities {
         let identity = Identity {
             kind: match &owner {
                 Owner::Host => Kind::Host,
-                Owner::RemoteNode => Kind::RemoteNode,
+                Owner::RemoteNode | Owner::BehindNode(_) => Kind::RemoteNode,
                 Owner::World => Kind::World,
                 Owner::Special => Kind::Special,
                 Owner::Cluster => Kind::Cluster,
@@ -105,6 +123,8 @@ impl Identities {
         let is_plain = identity.cidrs.is_empty() && identity.special.is_none();
         let id = match (&owner, is_plain) {
             (Owner::Host, true) => IdentityId::HOST,
+            (Owner::Host, false) => IdentityId(numbers.node_number(digest_of(&identity))?),
+            (Owner::BehindNode(node), _) => node.behind_node(),
             (Owner::RemoteNode, true) => IdentityId::REMOTE_NODE,
             (Owner::World, true) => IdentityId::WORLD,
             _ => IdentityId(numbers.number(Space::Identity, digest_of(&identity))?),
@@ -128,6 +148,13 @@ impl Identities {
 
     /// Removes one holder.
     pub(crate) fn give_back(&mut self, id: IdentityId) {
+        self.release(id);
+        if id.is_node() {
+            self.release(id.behind_node());
+        }
+    }
+
+    fn release(&mut self, id: IdentityId) {
         if let Some(held) = self.held.get_mut(&id) {
             held.holders -= 1;
             if held.holders == 0 {
@@ -162,5 +189,40 @@ impl Identities {
             }
         }
         resolved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_identity_of_the_node_has_one_of_the_clients_behind_it() {
+        let (mut identities, mut numbers) = (Identities::default(), Numbers::default());
+        let nets: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let mut take = |owner, cidrs: &[IpNet]| {
+            let around = Around {
+                cidrs: cidrs.to_vec(),
+                special: None,
+            };
+            identities.take(owner, around, &mut numbers).unwrap()
+        };
+        let host = take(Owner::Host, &[]);
+        let inside = take(Owner::Host, &nets);
+        let remote = take(Owner::RemoteNode, &nets);
+        assert_eq!(host, IdentityId::HOST);
+        assert!(inside.is_node() && inside != host);
+        assert!(!remote.is_node() && remote != inside.behind_node());
+        for (id, cidrs) in [(host, &[][..]), (inside, &nets)] {
+            let behind = identities.all.get(&id.behind_node()).unwrap();
+            assert_eq!(
+                (&behind.kind, behind.cidrs.as_slice()),
+                (&Kind::RemoteNode, cidrs)
+            );
+        }
+        identities.settle();
+        identities.give_back(inside);
+        let gone: Vec<IdentityId> = identities.settle().gone.iter().map(|it| it.0).collect();
+        assert_eq!(gone, [inside, inside.behind_node()]);
     }
 }

@@ -53,7 +53,7 @@ impl Space {
     /// First number to allocate, and the first that no longer fits.
     const fn range(self) -> (u32, u32) {
         match self {
-            Self::Identity => (ids::IdentityId::FIRST_FREE.0, maps::IDENTITIES),
+            Self::Identity => (ids::IdentityId::FIRST_FREE.0, ids::IdentityId::FIRST_NODE.0),
             Self::Class | Self::Table => (1, u32::MAX),
             Self::Rule => (ids::RuleSlot::FIRST_FREE.0, maps::RULES),
             Self::Namespace => (1, maps::NAMESPACES),
@@ -170,8 +170,9 @@ impl Numbers {
     /// # Errors
     /// When the space is full.
     pub fn number(&mut self, space: Space, digest: Digest) -> Result<u32, Exhausted> {
+        let (_, limit) = space.range();
         let book = self.books.entry(space).or_default();
-        if let Some(number) = book.numbers.get(&digest) {
+        if let Some(number) = book.numbers.get(&digest).filter(|number| **number < limit) {
             book.retired.remove(number);
             return Ok(*number);
         }
@@ -184,6 +185,41 @@ impl Numbers {
             digest,
             number,
         });
+        Ok(number)
+    }
+
+    /// The number of an identity of this node in policy prefixes, allocated if it has none; the next
+    /// number is taken with it ([`ids::IdentityId::behind_node`]).
+    ///
+    /// # Errors
+    /// When there is no free pair.
+    pub fn node_number(&mut self, digest: Digest) -> Result<u32, Exhausted> {
+        let space = Space::Identity;
+        let (_, first) = space.range();
+        let book = self.books.entry(space).or_default();
+        let known = book.numbers.get(&digest).copied();
+        let mut pairs = (first..maps::IDENTITIES).step_by(2);
+        let number = match known.filter(|number| *number >= first) {
+            Some(number) => number,
+            None => pairs
+                .find(|node| !(book.taken.contains(node) || book.taken.contains(&(node + 1))))
+                .ok_or(Exhausted {
+                    space,
+                    limit: (maps::IDENTITIES - first) / 2,
+                })?,
+        };
+        for number in [number, number + 1] {
+            book.retired.remove(&number);
+            book.taken.insert(number);
+        }
+        if known != Some(number) {
+            book.numbers.insert(digest, number);
+            self.fresh.push(Allocation {
+                space,
+                digest,
+                number,
+            });
+        }
         Ok(number)
     }
 

@@ -33,6 +33,8 @@ pub enum Timeout {
     Other = 9,
 }
 
+const TRANSLATED: u64 = 25 * SECOND;
+
 /// Seconds by [`Timeout`], padded to a power of two so that an index can be masked.
 pub type Timeouts = [u32; MASK + 1];
 /// Mask of an index into [`Timeouts`].
@@ -52,6 +54,20 @@ impl Timeout {
         (Self::Sctp, "sctp", 300),
         (Self::Other, "other", 60),
     ];
+
+    /// Nanoseconds that an entry lasts whose peer has an address of the node by translation. The node may
+    /// forget the translation after 30 seconds (nf_conntrack without a reply), and from then on what
+    /// the workload sends to that address would reach the node itself. A segment would be answered with a
+    /// reset, so established connections last.
+    #[inline(always)]
+    #[must_use]
+    pub const fn while_translated(self, lasts: u64) -> u64 {
+        if matches!(self, Self::TcpEstablished) || lasts < TRANSLATED {
+            lasts
+        } else {
+            TRANSLATED
+        }
+    }
 
     /// The default of every timeout.
     #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]

@@ -1,9 +1,10 @@
 //! IPv6 (RFC 8200) with its extension headers.
 //!
 //! Invariants: at most `MAX_EXTENSIONS` headers are walked, and every one must lie inside the
-//! packet. A hop-by-hop header must be the first. A routing header of type 0 (RFC 5095), a second
-//! fragment header and a fragment that could overwrite a TCP header (RFC 3128) are refused. An
-//! atomic fragment (RFC 6946) is not treated as a fragment.
+//! packet. A hop-by-hop header must be the first. A routing header of type 0 (RFC 5095) or with
+//! segments left, which name further destinations, a second fragment header and a fragment that could
+//! overwrite a TCP header (RFC 3128) are refused. An atomic fragment (RFC 6946) is not treated as a
+//! fragment.
 
 use super::{ETHERNET, Frame, Kind, Packet, Parse, be16, protocol, transport};
 use crate::{drop_reason::DropReason, net::Ip6};
@@ -61,7 +62,8 @@ fn step_over<F: Frame>(
         AUTHENTICATION => (u32::from(h[1]) + 2) * 4,
         _ => (u32::from(h[1]) + 1) * 8,
     };
-    if next == ROUTING && h[2] == 0 {
+    // The packet goes elsewhere from its destination: type 0, or any type with segments left.
+    if next == ROUTING && (h[2] == 0 || h[3] != 0) {
         return Err(DropReason::RoutingHeader);
     }
     packet.protocol = h[0];

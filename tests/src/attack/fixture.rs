@@ -190,6 +190,9 @@ pub const fn allowed_port(direction: Direction, protocol: u8) -> u16 {
     }
 }
 
+/// A port that policy opens to the node only, whose own packets need no rule.
+pub const NODE_ONLY_PORT: u16 = 7272;
+
 /// Whether policy allows a new flow with `peer`, from the workload (`Out`) or to it (`In`).
 #[must_use]
 pub fn is_allowed(direction: Direction, peer: IpAddr, protocol: u8, port: u16) -> bool {
@@ -270,4 +273,8 @@ from = [
     { cidr = "ff00::/8" },
 ]
 ports = ["udp/7702"]
+
+[[policy.ingress]]
+from = [{ entity = "host" }]
+ports = ["tcp/7272", "udp/7272", "sctp/7272", "icmp"]
 "#;

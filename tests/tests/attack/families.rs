@@ -144,6 +144,8 @@ families! {
     arp_tunnel = "arp-tunnel",
     duplicate_address = "duplicate-address",
     own_destination = "own-destination",
+    node_address = "node-address",
+    poisoned_conntrack = "poisoned-conntrack",
     odd_ipv6_sources = "odd-ipv6-sources",
     tiny_fragments = "tiny-fragments",
     overlapping_fragments = "overlapping-fragments",

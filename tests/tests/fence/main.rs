@@ -37,6 +37,7 @@ mod start;
 mod surfaces;
 mod testbed;
 mod tunnels;
+mod translated;
 mod unfenced;
 mod upgrade;
 mod verification;

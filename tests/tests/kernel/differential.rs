@@ -18,7 +18,7 @@ mod flows;
 mod mutate;
 mod neighbourhood;
 mod parse;
-mod rng;
+pub(crate) mod rng;
 mod sequence;
 mod stateless;
 mod tracking;
@@ -204,6 +204,7 @@ fn sequence(rng: &mut Rng, loaded: &LoadedWorld) -> Sequence {
             .workload
             .addresses
             .clone(),
+        node: loaded.node_addresses(),
         all: loaded.world.addresses(),
         flows: loaded.world.flows(),
         long_flows,

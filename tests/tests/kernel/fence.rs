@@ -68,7 +68,7 @@ const OTHER_IFINDEX: u32 = 77;
 
 /// An address of each family.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct DualStack(Ipv4Addr, Ipv6Addr);
+pub(crate) struct DualStack(pub(crate) Ipv4Addr, pub(crate) Ipv6Addr);
 
 impl DualStack {
     pub(crate) fn ip(self, v6: bool) -> IpAddr {
@@ -359,6 +359,15 @@ impl Fence {
         assert_eq!(outcome, Rejected, "{way:?}: {:?}", self.reasons());
         reject.truncate(length);
         reject
+    }
+
+    /// Runs a frame; returns the outcome and the resulting frame, which is the reject packet if it was
+    /// rejected.
+    pub(crate) fn answer(&mut self, way: Way, frame: &[u8]) -> (Outcome, Vec<u8>) {
+        let mut out = vec![0; frame.len() + 64];
+        let (outcome, length) = self.test_run(way, frame, (0, 1), &mut out);
+        out.truncate(length);
+        (outcome, out)
     }
 
     /// The agent never changes rows that are in use, so the programs may cache a decision until the

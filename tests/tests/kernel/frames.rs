@@ -160,6 +160,13 @@ pub(crate) fn extension(next: u8, words: u8, third: u8) -> Vec<u8> {
     header
 }
 
+/// A routing header for TCP with an address and segments left.
+pub(crate) fn segments(kind: u8, left: u8) -> Vec<u8> {
+    let mut header = extension(TCP, 2, kind);
+    header[3] = left;
+    header
+}
+
 /// An IPv6 fragment header.
 pub(crate) fn fragment6(next: u8, offset: u16, more: bool, id: u32) -> Vec<u8> {
     let field = (offset << 3 | u16::from(more)).to_be_bytes();

@@ -8,7 +8,7 @@ use ringfence_testbed::frame::{IPV4, IPV6};
 use crate::fence::{Arriving, Dropped, FRIEND, Fence, LOCAL, Leaving, Passed, Way};
 use crate::frames::{
     ACK, FIN, IP, L4_OF_4, L4_OF_6, PSH, RST, SCTP, SYN, TCP, UDP, extension, fragment6, frame,
-    framed, icmp, icmp_of, packet, sctp, tcp, udp, with,
+    framed, icmp, icmp_of, packet, sctp, segments, tcp, udp, with,
 };
 
 /// A frame with this transport payload, from the workload or to it.
@@ -179,6 +179,21 @@ fn invalid_ipv6_extension_headers_are_denied_and_valid_ones_pass() {
                 DropReason::RoutingHeader,
             ),
             (
+                "a segment list that leads elsewhere",
+                chain(way, 43, &[&segments(4, 1)], &segment),
+                DropReason::RoutingHeader,
+            ),
+            (
+                "a home address",
+                chain(way, 43, &[&segments(2, 1)], &segment),
+                DropReason::RoutingHeader,
+            ),
+            (
+                "segments left of an unknown type",
+                chain(way, 43, &[&segments(200, 255)], &segment),
+                DropReason::RoutingHeader,
+            ),
+            (
                 "truncated",
                 chain(way, 60, &[], &[TCP, 0, 1, 0]),
                 DropReason::Truncated,
@@ -209,7 +224,7 @@ fn invalid_ipv6_extension_headers_are_denied_and_valid_ones_pass() {
                 ),
             ),
             (
-                "routing type 4",
+                "routing type 4 without segments left",
                 chain(way, 43, &[&extension(TCP, 0, 4)], &segment),
             ),
             (

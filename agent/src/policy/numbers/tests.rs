@@ -129,3 +129,28 @@ fn a_freed_allocation_is_not_written_down_any_more() {
     free_all_but(&mut numbers, Space::Rule, &HashSet::new());
     assert_eq!((numbers.fresh(), numbers.count()), (&[][..], 0));
 }
+
+#[test]
+fn identities_of_the_node_have_pairs_of_numbers_and_no_others_have_these() {
+    let first = ringfence_common::ids::IdentityId::FIRST_NODE.0;
+    let mut numbers = Numbers::default();
+    let node = numbers.node_number(Digest(1)).unwrap();
+    let other = numbers.node_number(Digest(2)).unwrap();
+    assert_eq!((node, other), (first, first + 2));
+    assert_eq!(numbers.node_number(Digest(1)).unwrap(), node);
+    let mut restored = Numbers::default();
+    // One of an earlier version, in each range.
+    let before = [(1, 40), (3, first + 4)].map(|(content, number)| Allocation {
+        space: Space::Identity,
+        digest: Digest(content),
+        number,
+    });
+    restored.restore(before);
+    let node = restored.node_number(Digest(1)).unwrap();
+    assert!(node >= first && node != first + 4, "{node}");
+    assert!(restored.number(Space::Identity, Digest(3)).unwrap() < first);
+    // Both numbers must be free.
+    let mut held = Numbers::default();
+    held.reserve(Space::Identity, [first + 1]);
+    assert_eq!(held.node_number(Digest(1)).unwrap(), first + 2);
+}

@@ -151,6 +151,14 @@ pub(super) const LENGTHS: Family = Family {
             let datagram = craft::udp(s.port, s.allowed_port(protocol::UDP), b"routed");
             s.deny(RoutingHeader, s.frame(43, &[header, datagram].concat()));
         }),
+        Member::new("a segment list", ANY6, |s| {
+            // An allowed destination that is to send the packet on.
+            let mut header = craft::extension(protocol::UDP, 2);
+            let kind = s.rng.choose(&[2, 3, 4, 253], 4);
+            craft::write(&mut header, 2, &[kind, 1]);
+            let datagram = craft::udp(s.port, s.allowed_port(protocol::UDP), b"routed");
+            s.deny(RoutingHeader, s.frame(43, &[header, datagram].concat()));
+        }),
         Member::new("a jumbogram", ANY6, |s| {
             let options = [protocol::UDP, 0, 0xc2, 4, 0, 1, 0, 0];
             let datagram = craft::udp(s.port, s.allowed_port(protocol::UDP), b"jumbo");

@@ -8,9 +8,11 @@ mod icmp;
 mod ipv4;
 mod large;
 mod link;
+mod node_address;
 mod node_tunnels;
 mod odd_sources;
 mod own_destination;
+mod poisoned;
 mod protocols;
 mod routed;
 mod spoofing;
@@ -39,6 +41,8 @@ pub const FAMILIES: &[Family] = &[
     tunnels::ARP,
     tunnels::DUPLICATES,
     own_destination::OWN_DESTINATION,
+    node_address::NODE_ADDRESS,
+    poisoned::POISONED,
     odd_sources::ODD_SOURCES,
     fragments::TINY,
     fragments::OVERLAPPING,

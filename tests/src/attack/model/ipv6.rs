@@ -67,7 +67,7 @@ pub(super) fn walk(first: u8, payload: &[u8], beyond: &[u8]) -> Option<Chain> {
             51 => (usize::from(length) + 2) * 4,
             _ => (usize::from(length) + 1) * 8,
         };
-        if kind == 43 && third == 0 {
+        if kind == 43 && (third == 0 || fourth != 0) {
             return None;
         }
         chain.next = next;

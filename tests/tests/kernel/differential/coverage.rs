@@ -18,7 +18,7 @@ const UNREACHABLE: [DropReason; 5] = [
     DropReason::FragmentTableFull,
 ];
 /// Steps of the pipeline that must have let frames pass in a run.
-const PASSES: [&str; 25] = [
+const PASSES: [&str; 26] = [
     "ARP to the workload",
     "ARP for an own address",
     "DHCP",
@@ -44,6 +44,7 @@ const PASSES: [&str; 25] = [
     "listener report",
     "opened again",
     "from an own address",
+    "to itself, by an address of the node",
 ];
 
 /// Frames by outcome, in `enforce`, `observe` and `lockdown`.

@@ -151,8 +151,9 @@ fn extension(rng: &mut Rng, kind: u8, next: u8, fragment: Option<Fragment>) -> V
             let words = rng.pick(&[0_u8, 0, 1, 3]);
             let mut header = rng.bytes(8 * (usize::from(words) + 1));
             (header[0], header[1]) = (next, words);
-            // Routing type 0 is a fault of its own.
+            // Routing type 0 is a fault of its own, and so are segments left.
             header[2] = if rng.chance(5) { 0 } else { 4 };
+            header[3] = u8::from(rng.chance(5));
             header
         }
     }

@@ -57,6 +57,8 @@ pub(super) trait InForce {
     fn stamp(&self, peer: IpAddr) -> Stamp;
     /// How often the peer's address got another owner.
     fn owner(&self, peer: IpAddr) -> u64;
+    /// Whether the peer's address is one of this node.
+    fn is_node(&self, peer: IpAddr) -> bool;
     /// Whether an address is one of the node or of a workload on it.
     fn is_on_node(&self, address: IpAddr) -> bool;
 }

@@ -86,6 +86,11 @@ pub(super) struct Entry {
     pub(super) from_host: bool,
     /// Whether it was allowed without a rule, because it arrived from an own address.
     pub(super) to_itself: bool,
+    /// Whether it was allowed without a rule, because the workload sent it to itself through an address of
+    /// the node.
+    pub(super) came_back: bool,
+    /// Whether the node gave its address to the peer, and may forget that it did.
+    pub(super) is_translated: bool,
     /// Whether the direction is a guess.
     pub(super) picked_up: bool,
     pub(super) stamp: Stamp,
@@ -101,10 +106,20 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Seconds until it is forgotten.
+    fn timeout(&self, protocol: u8) -> u64 {
+        let seconds = self.seen.timeout(protocol);
+        match seconds {
+            8000 => seconds,
+            _ if self.is_translated => seconds.min(25),
+            _ => seconds,
+        }
+    }
+
     /// A packet of the flow passed.
     pub(super) fn touch(&mut self, now: u64, reply: bool, ip: &Ip) {
         self.seen = self.seen.after(reply, ip);
-        self.expires = now + self.seen.timeout(ip.protocol);
+        self.expires = now + self.timeout(ip.protocol);
         if !reply {
             self.originator_seen = now;
         }
@@ -113,18 +128,18 @@ impl Entry {
     /// A packet of the originator was dropped.
     pub(super) fn receive(&mut self, now: u64, protocol: u8) {
         self.originator_seen = now;
-        self.expires = now + self.seen.timeout(protocol);
+        self.expires = now + self.timeout(protocol);
     }
 
     /// Whether the other side may become the originator.
     pub(super) fn gives_way(&self, now: u64, owner: u64, protocol: u8) -> bool {
-        let silent = now - self.originator_seen >= self.seen.timeout(protocol);
+        let silent = now - self.originator_seen >= self.timeout(protocol);
         !self.was_allowed || self.owner != owner || silent
     }
 
     /// Whether at this time the entry is about to die, or its originator about to be silent.
     pub(super) fn is_near_an_edge(&self, now: u64, protocol: u8) -> bool {
-        let silent = self.originator_seen + self.seen.timeout(protocol);
+        let silent = self.originator_seen + self.timeout(protocol);
         is_near(self.expires, now) || is_near(silent, now)
     }
 }

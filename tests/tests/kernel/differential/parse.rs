@@ -258,7 +258,7 @@ fn walk(rest: &[u8], length: usize, first: u8) -> Result<Chain, Reasons> {
         if header.len() < 8 {
             return Err(&[Truncated]);
         }
-        if this == 43 && header[2] == 0 {
+        if this == 43 && (header[2] == 0 || header[3] != 0) {
             return Err(&[RoutingHeader]);
         }
         let header = &rest[chain.end.min(length)..length];

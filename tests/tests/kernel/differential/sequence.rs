@@ -6,11 +6,12 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use ringfence::{
-    model::WallTime,
+    model::{Inventory, NodeEntry, WallTime},
     oracle::{NOW, Oracle, Pair, World},
     plan::Action as Write,
     policy::{Compiled, EndpointInfo},
@@ -79,6 +80,9 @@ pub(super) struct LoadedWorld<'a> {
     pub(super) world: &'a World,
     pub(super) compiled: &'a Compiled,
     oracle: Oracle<'a>,
+    /// The inventory as if this node were another one: what policy sees of a client behind an address of
+    /// this node.
+    as_remote: Arc<Inventory>,
     /// Boot-clock time when the next rule may begin or end, or a flow may expire.
     until: u64,
     pairs: RefCell<HashMap<(u32, IpAddr, Direction), Pair<'a>>>,
@@ -139,19 +143,35 @@ impl InForce for Present<'_, '_> {
         now.owners.get(&slot(peer)).copied().unwrap_or(0)
     }
 
+    fn is_node(&self, address: IpAddr) -> bool {
+        let now = self.now.borrow();
+        self.world
+            .is_node(now.alike.get(&address).copied().unwrap_or(address))
+    }
+
     fn is_on_node(&self, address: IpAddr) -> bool {
         let now = self.now.borrow();
         let like = now.alike.get(&address).copied().unwrap_or(address);
-        let state = &self.world.compiled.state;
         // The endpoint of the sequence takes the place of the one with its interface.
         let has = |info: &EndpointInfo| info.workload.addresses.contains(&address);
         let is_in_its_place =
             |info: &EndpointInfo| info.attachments.iter().any(|it| it.ifindex == IFINDEX);
         let mut others = self.world.compiled.endpoints.values();
-        state.addresses.get(&like) == Some(&IdentityId::HOST)
+        self.world.is_node(like)
             || has(subject_of(self.world.compiled, self.ifindex))
             || others.any(|info| !is_in_its_place(info) && has(info))
     }
+}
+
+/// The inventory in which this node is another one.
+fn as_remote(inventory: &Inventory) -> Inventory {
+    let mut all = inventory.clone();
+    for (name, node) in inventory.nodes.iter().filter(|(_, node)| node.local) {
+        let mut other = NodeEntry::clone(node);
+        other.local = false;
+        all.nodes.insert(name.clone(), Arc::new(other));
+    }
+    all
 }
 
 /// A table without rows.
@@ -184,6 +204,7 @@ impl<'a> LoadedWorld<'a> {
             world,
             compiled,
             oracle,
+            as_remote: Arc::new(as_remote(&world.inventory)),
             until,
             pairs: RefCell::new(HashMap::new()),
             began: RefCell::new(Instant::now()),
@@ -259,6 +280,18 @@ impl<'a> LoadedWorld<'a> {
         *self.compiled.state.addresses.get(&address).unwrap()
     }
 
+    /// The addresses of this node.
+    pub(super) fn node_addresses(&self) -> Vec<IpAddr> {
+        let nodes = self.world.inventory.nodes.values();
+        let local = nodes.filter(|node| node.local);
+        local.flat_map(|node| node.addresses.clone()).collect()
+    }
+
+    /// Whether this node has the address.
+    fn is_node(&self, address: IpAddr) -> bool {
+        self.node_addresses().contains(&address)
+    }
+
     /// The prefixes that contain every address.
     fn everywhere(&self) -> Vec<(IpNet, IdentityId)> {
         let prefixes = self.compiled.state.prefixes.iter();
@@ -284,11 +317,19 @@ impl<'a> LoadedWorld<'a> {
     ) -> Decision {
         let compiled: &'a Compiled = self.compiled;
         let workload = &subject_of(compiled, subject).workload;
-        let mut pairs = self.pairs.borrow_mut();
-        let pair = pairs
-            .entry((subject, peer, direction))
-            .or_insert_with(|| self.oracle.pair(workload, peer, direction));
-        let said = pair.say(protocol, port);
+        let said = if direction == Direction::Ingress && self.is_node(peer) {
+            let oracle = Oracle {
+                inventory: &self.as_remote,
+                ..self.oracle
+            };
+            oracle.pair(workload, peer, direction).say(protocol, port)
+        } else {
+            let mut pairs = self.pairs.borrow_mut();
+            let pair = pairs
+                .entry((subject, peer, direction))
+                .or_insert_with(|| self.oracle.pair(workload, peer, direction));
+            pair.say(protocol, port)
+        };
         match (said.allow, said.reject) {
             (true, _) => Decision::Allow,
             (false, true) => Decision::Reject,

@@ -33,8 +33,16 @@ impl Expectation<'_> {
             let reply = entry.direction != here;
             // Only the host may use an entry that the host created, and of a protocol that does not
             // show who opened a flow it opens its own.
-            let is_anothers = way == FromHost && !entry.from_host && !shows_originator(ip.protocol);
-            let is_other_sender = (entry.from_host && not_from_host) || (is_anothers && !reply);
+            let opens = !shows_originator(ip.protocol) || ip.is_opening;
+            let is_anothers = way == FromHost && !entry.from_host && opens;
+            // And so does the workload over a client to which the node gave the same address and port.
+            let gives_way = entry.is_translated && !entry.came_back && !entry.to_itself;
+            let is_own = way == Hairpin && gives_way && opens;
+            // Another sender does not continue what the workload sends to itself.
+            let is_foreign = entry.came_back && matches!(way, Arriving | FromHost);
+            let is_other_sender = (entry.from_host && not_from_host)
+                || ((is_anothers || is_own) && !reply)
+                || is_foreign;
             // What arrived from an own address needed no rule; what goes there does.
             let needs_rule = entry.to_itself && way == Leaving;
             // A SYN opens a flow.
@@ -45,6 +53,9 @@ impl Expectation<'_> {
         }
         let mid_flow = ip.protocol == 6 && !ip.is_opening;
         if way == FromHost && mid_flow && !own.contains(&ip.source) {
+            if known.is_some() {
+                return Pass("from the host, mid-flow, no entry");
+            }
             return self.host_mid_flow(own, ip, key);
         }
         let from_host = way == FromHost && !mid_flow;
@@ -59,6 +70,8 @@ impl Expectation<'_> {
             let mut entry = self.entry(way, ip, decision, direction);
             entry.from_host = from_host;
             entry.to_itself = !from_host && arrives_from_itself(own, way, ip);
+            entry.came_back = !entry.to_itself && self.comes_back(own, way, ip);
+            entry.is_translated = self.is_translated(&entry, way, ip);
             entry.picked_up = why == "picked up mid-flow";
             self.remember(key, entry, here, ip);
         }
@@ -122,12 +135,18 @@ impl Expectation<'_> {
             };
             self.decide(own, way, ip, (towards, port))
         };
-        entry.decision = if entry.from_host {
+        let here = entry.direction == Direction::Ingress && !entry.from_host;
+        let came_back = here && self.comes_back(own, way, ip);
+        // Its replies go to the address through which it came.
+        let stays = here && entry.came_back && policy.is_node(peer);
+        entry.decision = if entry.from_host || stays {
             Decision::Allow
         } else {
             decide(entry.direction)
         };
         entry.to_itself = !entry.from_host && arrives_from_itself(own, way, ip);
+        entry.came_back = came_back || stays;
+        entry.is_translated = self.is_translated(entry, way, ip);
         if entry.picked_up && entry.decision != Decision::Allow {
             let other = opposite(entry.direction);
             if decide(other) == Decision::Allow {
@@ -158,11 +177,13 @@ impl Expectation<'_> {
             let mut opened = self.entry(way, ip, decision, here);
             opened.from_host = from_host;
             opened.to_itself = !from_host && arrives_from_itself(own, way, ip);
+            opened.came_back = !opened.to_itself && self.comes_back(own, way, ip);
+            opened.is_translated = self.is_translated(&opened, way, ip);
             self.remember(key, opened, here, ip);
             return self.conclude(decision, "takes the flow over", ip);
         }
-        // What is known of the other side is not about the host, which is always allowed.
-        if !from_host {
+        // What is known of the other side is not about those that are always allowed.
+        if !(from_host || self.comes_back(own, way, ip)) {
             entry.other_side = Some(allowed);
         }
         if self.passes(decision) {
@@ -180,6 +201,8 @@ impl Expectation<'_> {
             direction,
             from_host: false,
             to_itself: false,
+            came_back: false,
+            is_translated: false,
             picked_up: false,
             stamp: self.context.policy.stamp(peer),
             was_allowed: decision == Decision::Allow,
@@ -231,6 +254,9 @@ impl Expectation<'_> {
         if arrives_from_itself(own, way, ip) {
             return (forward, here, "from an own address");
         }
+        if self.comes_back(own, way, ip) {
+            return (forward, here, "to itself, by an address of the node");
+        }
         if own.contains(peer(way, ip)) {
             return (forward, here, "to an own address");
         }
@@ -265,9 +291,23 @@ impl Expectation<'_> {
         if arrives_from_itself(own, way, ip) {
             return Decision::Allow;
         }
+        if direction == Direction::Ingress && self.comes_back(own, way, ip) {
+            return Decision::Allow;
+        }
         self.context
             .policy
             .decide(*peer(way, ip), direction, (ip.protocol, port))
+    }
+
+    /// Whether a packet of the workload came back to it through an address of the node.
+    fn comes_back(&self, own: &[IpAddr], way: Way, ip: &Ip) -> bool {
+        way == Hairpin && !own.contains(&ip.source) && self.context.policy.is_node(ip.source)
+    }
+
+    /// Whether the node gave its address to the peer of a flow towards the workload.
+    fn is_translated(&self, entry: &Entry, way: Way, ip: &Ip) -> bool {
+        let towards = entry.direction == Direction::Ingress && !entry.from_host;
+        towards && !entry.to_itself && self.context.policy.is_node(*peer(way, ip))
     }
 
     fn passes(&self, decision: Decision) -> bool {
@@ -287,7 +327,7 @@ impl Expectation<'_> {
     }
 }
 
-/// Whether a packet of the workload came back to it, which needs no rule.
+/// Whether a packet of the workload came back to it as it was sent, which needs no rule.
 fn arrives_from_itself(own: &[IpAddr], way: Way, ip: &Ip) -> bool {
     way != Leaving && own.contains(&ip.source)
 }

@@ -25,6 +25,8 @@ pub(super) struct TestFrame {
 pub(super) struct Scope {
     /// The workload's addresses.
     pub(super) own: Vec<IpAddr>,
+    /// The node's addresses.
+    pub(super) node: Vec<IpAddr>,
     /// All addresses, including the workload's and unknown ones.
     pub(super) all: Vec<IpAddr>,
     /// Protocols and ports that policies distinguish.
@@ -330,7 +332,9 @@ fn new_conversation(rng: &mut Rng, scope: &Scope) -> Conversation {
 pub(super) fn way(rng: &mut Rng, scope: &Scope, peer: IpAddr, by_workload: bool) -> Way {
     if by_workload {
         Leaving
-    } else if scope.own.contains(&peer) && rng.chance(80) {
+    } else if (scope.own.contains(&peer) && rng.chance(80))
+        || (scope.node.contains(&peer) && rng.chance(40))
+    {
         Hairpin
     } else if rng.chance(16) {
         FromHost

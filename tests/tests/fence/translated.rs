@@ -1,0 +1,226 @@
+//! Senders to which the node gives one of its addresses: the workload itself, through its own Service, a
+//! neighbour, and an outside host at a port of the node.
+//!
+//! Each is tried on a node that routes and on one with a bridge. The control is that everything is
+//! answered in `observe`.
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, ensure};
+use ringfence_testbed::probe::run_all;
+use ringfence_testbed::{NetNs, Node, Outcome, Probe, Proto};
+
+use crate::testbed::{SHORT, SOON, Testbed, apply, run};
+
+/// The server's Service.
+const SERVICE: [&str; 2] = ["198.18.7.7", "2001:db8:18:7::7"];
+/// Its port, and that of the node.
+const PORT: u16 = 80;
+const NODE_PORT: u16 = 30080;
+/// What the server serves over TCP and UDP.
+const SERVED: u16 = 9005;
+
+/// The server may be reached from these, and reach its Service.
+fn policy(from: &str) -> String {
+    let [v4, v6] = SERVICE;
+    format!(
+        r#"
+[[policy]]
+name = "server"
+namespace = "shop"
+subject = "app=server"
+{from}
+
+[[policy.egress]]
+to = [{{ cidr = "{v4}/32" }}, {{ cidr = "{v6}/128" }}]
+"#
+    )
+}
+
+const NOTHING: &str = "ingress = []";
+
+fn from_entity(entity: &str) -> String {
+    format!("[[policy.ingress]]\nfrom = [{{ entity = \"{entity}\" }}]")
+}
+
+fn nft(ns: &NetNs, script: &str) -> Result<()> {
+    let mut nft = ns.command("nft");
+    let mut child = nft
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("starting nft (nftables)")?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(script.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{error}\n{script}");
+    Ok(())
+}
+
+/// What kube-proxy does: Service and node port lead to the server, with the node as source.
+fn serve(node: &Node, server: [IpAddr; 2]) -> Result<()> {
+    for (v6, ip) in server.into_iter().enumerate() {
+        let (family, to) = match ip {
+            IpAddr::V4(ip) => ("ip", format!("{ip}:{SERVED}")),
+            IpAddr::V6(ip) => ("ip6", format!("[{ip}]:{SERVED}")),
+        };
+        let (service, at_node) = (SERVICE[v6], node.ips()[v6]);
+        nft(
+            &node.ns,
+            &format!(
+                "table {family} service {{
+                    chain to {{
+                        type nat hook prerouting priority dstnat;
+                        {family} daddr {service} meta l4proto {{ tcp, udp }} th dport {PORT} dnat to {to}
+                        {family} daddr {at_node} meta l4proto {{ tcp, udp }} th dport {NODE_PORT} dnat to {to}
+                    }}
+                    chain from {{
+                        type nat hook postrouting priority srcnat;
+                        ct status dnat snat to {at_node}
+                    }}
+                }}\n"
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+/// Puts the workloads of a routing node on a bridge, whose addresses are their gateways.
+fn bridge(testbed: &Testbed) -> Result<()> {
+    use std::fmt::Write as _;
+    let mut batch = "link add br0 type bridge\nlink set br0 up\n\
+         addr add 169.254.1.1/32 dev br0\naddr add fe80::1/64 dev br0 nodad\n"
+        .to_owned();
+    for host in &testbed.hosts {
+        let interface = &host.workload.interface;
+        writeln!(batch, "addr flush dev {interface}")?;
+        writeln!(batch, "link set {interface} master br0")?;
+        writeln!(batch, "route replace {}/32 dev br0", host.workload.ip4)?;
+        writeln!(batch, "route replace {}/128 dev br0", host.workload.ip6)?;
+    }
+    let ns = &testbed.node.ns;
+    ns.ip(&batch)?;
+    // With br_netfilter, what is translated back to its own port needs a port in hairpin mode.
+    let is_filtered = ns.run(|| Path::new("/proc/sys/net/bridge").exists())?;
+    if is_filtered {
+        for family in ["ip", "ip6"] {
+            ns.sysctl(&format!("net.bridge.bridge-nf-call-{family}tables"), "0")?;
+        }
+    }
+    Ok(())
+}
+
+struct Setup {
+    testbed: Testbed,
+    is_bridged: bool,
+}
+
+impl Setup {
+    fn new(is_bridged: bool) -> Result<Self> {
+        let testbed = Testbed::new(&[("shop", &[])])?
+            .with_labels("shop/server", &[("app", "server")])?
+            .with_labels("shop/neighbour", &[("app", "neighbour")])?
+            .with_labels("outside", &[])?;
+        serve(&testbed.node, testbed.host("server").workload.ips())?;
+        if is_bridged {
+            bridge(&testbed)?;
+        }
+        Ok(Self {
+            testbed,
+            is_bridged,
+        })
+    }
+
+    /// Probes a port at both addresses from a host, over TCP and UDP.
+    #[track_caller]
+    fn expect(&self, from: &str, to: [IpAddr; 2], port: u16, expected: Outcome) -> Result<()> {
+        let server = &self.testbed.host("server").server;
+        let mut probes = Vec::new();
+        for ip in to {
+            for proto in [Proto::Tcp, Proto::Udp] {
+                probes.push(Probe::new(proto, SocketAddr::new(ip, port)).seen_by(server));
+            }
+        }
+        let ns = match from {
+            "node" => &self.testbed.node.ns,
+            name => &self.testbed.host(name).workload.ns,
+        };
+        let deadline = if expected == Outcome::Answered {
+            SOON
+        } else {
+            SHORT
+        };
+        let outcomes = run_all(ns, &probes, deadline)?;
+        ensure!(
+            outcomes.iter().all(|outcome| *outcome == expected),
+            "{from} to {to:?} port {port}, bridge {}: {outcomes:?}",
+            self.is_bridged
+        );
+        Ok(())
+    }
+
+    fn service(&self) -> Result<[IpAddr; 2]> {
+        let [v4, v6] = SERVICE;
+        Ok([v4.parse()?, v6.parse()?])
+    }
+
+    /// What arrives of the others to which the node gives its address.
+    fn expect_others(&self, expected: Outcome) -> Result<()> {
+        self.expect("neighbour", self.service()?, PORT, expected)?;
+        for from in ["neighbour", "outside"] {
+            self.expect(from, self.testbed.node.ips(), NODE_PORT, expected)?;
+        }
+        Ok(())
+    }
+
+    /// What arrives of the server itself.
+    fn expect_itself(&self, expected: Outcome) -> Result<()> {
+        self.expect("server", self.service()?, PORT, expected)
+    }
+
+    fn expect_node(&self) -> Result<()> {
+        let server = self.testbed.host("server").workload.ips();
+        self.expect("node", server, SERVED, Outcome::Answered)
+    }
+}
+
+#[test]
+fn only_sockets_of_the_node_have_its_exemption() -> Result<()> {
+    for is_bridged in [false, true] {
+        let setup = Setup::new(is_bridged)?;
+        let agent = setup.testbed.agent("observe", &policy(NOTHING))?;
+        setup
+            .expect_others(Outcome::Answered)
+            .and_then(|()| setup.expect_itself(Outcome::Answered))
+            .context("the control, in observe")?;
+        setup.testbed.set_mode(&agent, "enforce")?;
+        // On a bridge the ingress interface is that of the bridge, whoever sent the packet.
+        let itself = if is_bridged {
+            Outcome::Silent
+        } else {
+            Outcome::Answered
+        };
+        for from in [NOTHING.to_owned(), from_entity("host")] {
+            apply(&agent, &policy(&from))?;
+            setup.expect_others(Outcome::Silent)?;
+            setup.expect_itself(itself)?;
+            setup.expect_node()?;
+        }
+        apply(&agent, &policy(&from_entity("remote-node")))?;
+        setup.expect_others(Outcome::Answered)?;
+        setup.expect_itself(Outcome::Answered)?;
+        let flows = run(&agent, &["flows", "--last", "500", "-o", "compact"])?;
+        ensure!(flows.contains("remote-node"), "{flows}");
+        // What it may not reach otherwise it does not reach at the node's ports either.
+        apply(&agent, &policy(NOTHING))?;
+        setup.expect_others(Outcome::Silent)?;
+        setup.expect_itself(itself)?;
+    }
+    Ok(())
+}
