@@ -20,6 +20,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::netns::NetNs;
 use crate::nonce::{HEADER, Nonce};
 use crate::server::{Proto, Server};
+use crate::wait::for_this_machine;
 
 const ICMP_HEADER: usize = 8;
 
@@ -101,6 +102,7 @@ impl<'a> Probe<'a> {
 /// Runs all probes concurrently from `ns`; outcomes are in the order of the probes. Returns before
 /// the deadline if all of them have been answered or refused.
 pub fn run_all(ns: &NetNs, probes: &[Probe<'_>], deadline: Duration) -> Result<Vec<Outcome>> {
+    let deadline = for_this_machine(deadline)?;
     let mut running = ns.run(|| -> Result<Vec<_>> {
         let end = Instant::now() + deadline;
         let mut running = probes

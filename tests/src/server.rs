@@ -19,6 +19,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::netns::NetNs;
 use crate::nonce::{HEADER, Nonce};
+use crate::wait::for_this_machine;
 
 /// The protocol of a probe or a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,7 +53,7 @@ impl Server {
     pub fn start(ns: &NetNs, ports: &[(Proto, u16)]) -> Result<Self> {
         let (control, worker_control) = UnixStream::pair().context("making a socket pair")?;
         worker_control.set_nonblocking(true)?;
-        control.set_read_timeout(Some(Duration::from_secs(5)))?;
+        control.set_read_timeout(Some(for_this_machine(CONTROL)?))?;
         let seen = Arc::<Mutex<Seen>>::default();
         let mut worker = Worker {
             control: worker_control,
@@ -147,6 +148,8 @@ impl Drop for Server {
 /// Passes over ready sockets after which the worker reports that it is done, even if data still
 /// arrives.
 const DRAIN_PASSES: u32 = 64;
+/// How long the server takes to answer a question, at most.
+const CONTROL: Duration = Duration::from_secs(5);
 
 struct Worker {
     control: UnixStream,

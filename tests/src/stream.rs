@@ -16,6 +16,7 @@ use std::os::fd::AsFd as _;
 
 use crate::netns::NetNs;
 use crate::nonce::{HEADER, Nonce};
+use crate::wait::{eventually, for_this_machine};
 
 /// One end of a [`Stream`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,23 +57,23 @@ impl Stream {
         port: u16,
         deadline: Duration,
     ) -> Result<Self> {
+        let wait = for_this_machine(deadline)?;
         let at = SocketAddr::new(ip.into(), port);
-        let listener = server.run(|| listen_until(at, Instant::now() + deadline))?;
+        let listener = server.run(|| listen_until(at, Instant::now() + wait))?;
         let listener = listener.context("listening")?;
         let target = listener.local_addr()?;
         let client = client
-            .run(|| TcpStream::connect_timeout(&target, deadline))?
+            .run(|| TcpStream::connect_timeout(&target, wait))?
             .with_context(|| format!("connecting to {target}"))?;
         listener.set_nonblocking(true)?;
         let expected = client.local_addr()?;
-        let server =
-            crate::wait::eventually(deadline, "the connection's accept", || {
-                match listener.accept() {
-                    Ok((stream, peer)) => Ok((peer == expected).then_some(stream)),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-                    Err(error) => Err(error.into()),
-                }
-            })?;
+        let server = eventually(deadline, "the connection's accept", || {
+            match listener.accept() {
+                Ok((stream, peer)) => Ok((peer == expected).then_some(stream)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        })?;
         for stream in [&client, &server] {
             stream.set_nonblocking(true)?;
             stream.set_nodelay(true)?;
@@ -96,7 +97,7 @@ impl Stream {
 
     /// Sends a new nonce from one end and waits for it at the other.
     pub fn deliver(&mut self, from: End, deadline: Duration) -> Result<Delivery> {
-        let end = Instant::now() + deadline;
+        let end = Instant::now() + for_this_machine(deadline)?;
         let nonce = Nonce::fresh();
         match self.socket(from).write_all(&nonce.header()) {
             Ok(()) => {}

@@ -12,6 +12,7 @@
     reason = "a test that cannot continue should stop"
 )]
 
+mod any_kernel;
 mod bridge;
 mod changes;
 mod clients;

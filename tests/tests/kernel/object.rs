@@ -1,7 +1,7 @@
 //! The object file: every map that the shared crate names, its capacity, and the program sizes.
 
 use aya::maps::MapInfo;
-use ringfence::datapath::LoadOptions;
+use ringfence::{datapath::LoadOptions, oracle::report};
 use ringfence_common::{SECOND, maps};
 
 use crate::{fence::Fence, loaded::Pinned};
@@ -49,15 +49,29 @@ fn every_named_map_is_in_the_object_and_pinned() {
 
 #[test]
 fn program_sizes_match_the_record() {
-    use ringfence_testbed::sizes::{MAX_VERIFIED_INSNS, Record};
+    use ringfence_testbed::sizes::{MAX_VERIFIED_ELSEWHERE, MAX_VERIFIED_INSNS, Record};
 
     let pinned = Pinned::new();
     let (mut datapath, _) = pinned.load(&LoadOptions::default());
     let measured = Record::measured(&mut datapath).unwrap();
+    let record = Record::kept().unwrap();
+    let most = if measured.kernel == record.kernel {
+        MAX_VERIFIED_INSNS
+    } else {
+        let verified = measured.programs.iter();
+        let verified = verified.map(|(name, sizes)| format!("{name} {}", sizes.verified));
+        report(&format!(
+            "sizes: instructions verified on {}, not compared with the record, which is of {}: {}",
+            measured.kernel,
+            record.kernel,
+            verified.collect::<Vec<_>>().join(", ")
+        ));
+        MAX_VERIFIED_ELSEWHERE
+    };
     for (name, sizes) in &measured.programs {
-        assert!(sizes.verified <= MAX_VERIFIED_INSNS, "{name}: {sizes:?}");
+        assert!(sizes.verified <= most, "{name}: {sizes:?}");
     }
-    let differences = measured.differences(&Record::kept().unwrap());
+    let differences = measured.differences(&record);
     assert!(
         differences.is_empty(),
         "{differences:?}; if this is intended, ebpf/sizes.toml should be:\n{}",
