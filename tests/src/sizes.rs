@@ -1,8 +1,8 @@
 //! The sizes of the eBPF programs as the kernel reports them, and the recorded sizes.
 //!
-//! The record, `ebpf/sizes.toml`, makes growth visible in review. The numbers of verified
-//! instructions and of JIT-compiled bytes also depend on the kernel, so they are compared only on
-//! the kernel version of the record.
+//! The record, `ebpf/sizes.toml`, makes growth visible in review. All numbers also depend on the kernel,
+//! which prunes, rewrites and inlines in its own way (translated, `from_workload` has 262,392 bytes on 6.1,
+//! 282,304 on 6.12 and 265,168 on 6.18), so they are compared only on the kernel version of the record.
 
 use std::collections::BTreeMap;
 
@@ -76,21 +76,23 @@ impl Record {
         })
     }
 
-    /// The sizes that differ from `record` by more than 5 %, one line each.
+    /// The sizes that differ from `record` by more than 5 %, one line each; none on another kernel.
     #[must_use]
     pub fn differences(&self, record: &Self) -> Vec<String> {
         let mut lines = Vec::new();
+        if self.kernel != record.kernel {
+            return lines;
+        }
         for (name, sizes) in &self.programs {
             let Some(kept) = record.programs.get(name) else {
                 lines.push(format!("{name} is not on record"));
                 continue;
             };
-            let mut compared = vec![("bytes translated", sizes.translated, kept.translated)];
-            if self.kernel == record.kernel {
-                compared.push(("instructions verified", sizes.verified, kept.verified));
-                compared.push(("bytes jitted", sizes.jitted, kept.jitted));
-            }
-            for (what, now, then) in compared {
+            for (what, now, then) in [
+                ("instructions verified", sizes.verified, kept.verified),
+                ("bytes translated", sizes.translated, kept.translated),
+                ("bytes jitted", sizes.jitted, kept.jitted),
+            ] {
                 if now.abs_diff(then) > then / 20 {
                     lines.push(format!("{name}: {now} {what}, on record {then}"));
                 }
@@ -117,14 +119,11 @@ mod tests {
     }
 
     #[test]
-    fn changes_over_five_percent_are_reported() {
+    fn changes_over_five_percent_on_the_kernel_of_the_record_are_reported() {
         let kept = record("6.18", 1000, 1000);
         assert!(record("6.18", 1050, 950).differences(&kept).is_empty());
         assert_eq!(record("6.18", 1051, 949).differences(&kept).len(), 2);
-        let elsewhere = record("5.10", 2000, 1051).differences(&kept);
-        assert_eq!(
-            elsewhere,
-            ["to_workload: 1051 bytes translated, on record 1000"]
-        );
+        let elsewhere = record("5.10", 2000, 2000).differences(&kept);
+        assert!(elsewhere.is_empty(), "{elsewhere:?}");
     }
 }

@@ -8,7 +8,7 @@ use ringfence_common::{
     mode::{Direction, Verdict},
     policy::PolicyRow,
 };
-use ringfence_testbed::eventually;
+use ringfence_testbed::{eventually, wait::for_this_machine};
 
 use crate::fence::{Arriving, FRIEND, FRIENDS, Fence, LOCAL, Leaving, OTHER, RULE, TABLE, exact};
 use crate::frames::{Flow, SYN, TCP, UDP};
@@ -94,7 +94,8 @@ fn a_cached_decision_is_dropped_with_the_tick() {
 #[test]
 fn a_decision_with_a_recheck_time_is_not_shared_through_the_cache() {
     let mut fence = Fence::new();
-    let end = fence.now() + 300_000_000;
+    let before = for_this_machine(Duration::from_millis(300)).unwrap();
+    let end = fence.now() + u64::try_from(before.as_nanos()).unwrap();
     let row = PolicyRow::until((Verdict::Allow, RULE), end, (Verdict::Deny, RULE));
     fence.put_row(exact(TABLE, FRIENDS, Direction::Egress, UDP, 53), row);
     let flows: Vec<Flow> = (1000..1020).map(|port| flow(false, port, 53)).collect();
