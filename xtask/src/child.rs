@@ -43,13 +43,18 @@ pub(crate) fn replace_by(mut command: Command) -> Result<std::convert::Infallibl
 
 /// The standard output of `command`; if it fails, the error contains its standard error.
 pub(crate) fn output_of(command: &mut Command) -> Result<String> {
+    String::from_utf8(bytes_of(command)?)
+        .with_context(|| format!("the output of `{}` is not UTF-8", describe(command)))
+}
+
+/// The same, for output that is not text.
+pub(crate) fn bytes_of(command: &mut Command) -> Result<Vec<u8>> {
     let output = command.output().with_context(|| cannot_start(command))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         bail!("`{}` failed: {}", describe(command), stderr.trim());
     }
-    String::from_utf8(output.stdout)
-        .with_context(|| format!("the output of `{}` is not UTF-8", describe(command)))
+    Ok(output.stdout)
 }
 
 /// The command line, for messages.

@@ -16,6 +16,9 @@ mod demo;
 mod differential;
 mod flood;
 mod fuzz;
+mod guest;
+mod interrupt;
+mod kernels;
 mod lint;
 mod mutants;
 mod oracle;
@@ -51,6 +54,9 @@ enum Task {
         /// Only print what would be done
         #[arg(long)]
         dry_run: bool,
+        /// Also what `guest` and `kernels` need, which install it themselves otherwise
+        #[arg(long)]
+        guest: bool,
     },
     /// Build the agent with its kernel programs and print the path of the binary
     Build {
@@ -149,6 +155,10 @@ enum Task {
         #[arg(long)]
         target: Option<String>,
     },
+    /// Run a program on a Debian kernel in an emulated machine
+    Guest(guest::Arguments),
+    /// Run tests on each of Debian's kernels in an emulated machine
+    Kernels(kernels::Arguments),
     /// Check format, clippy, imports, sizes, words, attributes, unsafe code, licences and seeded bugs
     Lint,
 }
@@ -162,7 +172,7 @@ fn main() -> ExitCode {
 
 fn perform() -> Result<ExitCode> {
     match Arguments::parse().task {
-        Task::Setup { dry_run } => setup::run(dry_run),
+        Task::Setup { dry_run, guest } => setup::run(dry_run, guest),
         Task::Build {
             debug,
             other_layout,
@@ -181,6 +191,8 @@ fn perform() -> Result<ExitCode> {
         Task::Differential { packets } => differential::run(packets),
         Task::Mutants { filter } => mutants::run(filter.as_deref()),
         Task::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()),
+        Task::Guest(arguments) => guest::run(arguments),
+        Task::Kernels(arguments) => kernels::run(&arguments),
         Task::Lint => lint::run(),
     }
 }

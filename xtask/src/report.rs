@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use crate::{child, workspace};
 
 /// The environment variable with the path of the file.
-const VARIABLE: &str = "RINGFENCE_TEST_REPORT";
+pub(crate) const VARIABLE: &str = "RINGFENCE_TEST_REPORT";
 
 /// A report file, which the first test that writes to it creates.
 pub(crate) struct Report {

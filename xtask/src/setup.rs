@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::apt::Apt;
 use crate::toolchain::{self, Toolchain};
-use crate::{child, cluster, workspace};
+use crate::{child, cluster, guest, workspace};
 
 const LINKER: &str = "bpf-linker";
 const LINKER_VERSION: &str = "0.13.0";
@@ -28,10 +28,13 @@ const PROGRAMS: [(&str, &str); 4] = [
 const DEBIAN_TOOLCHAIN: [&str; 4] = ["rustc-web", "rust-web-src", "cargo-web", "rust-web-clippy"];
 
 /// The subcommand.
-pub(crate) fn run(dry_run: bool) -> Result<ExitCode> {
-    let print = |line: Arguments<'_>| println!("{line}");
+pub(crate) fn run(dry_run: bool, with_guest: bool) -> Result<ExitCode> {
+    let print: Print = |line| println!("{line}");
     prepare(dry_run, print)?;
     prepare_cluster(dry_run, print)?;
+    if with_guest {
+        Setup::new(dry_run, print).guest()?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -50,7 +53,7 @@ pub(crate) fn ensure_cluster() -> Result<()> {
     cluster::go().map(drop)
 }
 
-fn prepare_cluster(dry_run: bool, print: fn(Arguments<'_>)) -> Result<()> {
+fn prepare_cluster(dry_run: bool, print: Print) -> Result<()> {
     let mut setup = Setup::new(dry_run, print);
     setup.programs(&cluster::PROGRAMS)?;
     match cluster::go() {
@@ -60,7 +63,17 @@ fn prepare_cluster(dry_run: bool, print: fn(Arguments<'_>)) -> Result<()> {
     Ok(())
 }
 
-fn prepare(dry_run: bool, print: fn(Arguments<'_>)) -> Result<()> {
+/// Installs what is missing for booting a guest, and prints only that.
+pub(crate) fn ensure_guest() -> Result<()> {
+    let mut setup = Setup::new(false, |line| eprintln!("{line}"));
+    setup.only_missing = true;
+    setup.guest()
+}
+
+/// Prints a line about an item.
+type Print = fn(Arguments<'_>);
+
+fn prepare(dry_run: bool, print: Print) -> Result<()> {
     let mut setup = Setup::new(dry_run, print);
     setup.programs(&PROGRAMS)?;
     match setup.toolchain()? {
@@ -77,15 +90,24 @@ fn prepare(dry_run: bool, print: fn(Arguments<'_>)) -> Result<()> {
 struct Setup {
     dry_run: bool,
     apt: Apt,
-    print: fn(Arguments<'_>),
+    print: Print,
+    /// What is there is not worth a line.
+    only_missing: bool,
 }
 
 impl Setup {
-    fn new(dry_run: bool, print: fn(Arguments<'_>)) -> Self {
+    fn new(dry_run: bool, print: Print) -> Self {
         Self {
             dry_run,
             apt: Apt::new(dry_run),
             print,
+            only_missing: false,
+        }
+    }
+
+    fn found(&self, line: Arguments<'_>) {
+        if !self.only_missing {
+            self.say(line);
         }
     }
 
@@ -104,7 +126,7 @@ impl Setup {
     fn programs(&mut self, programs: &[(&str, &str)]) -> Result<()> {
         for (program, package) in programs {
             if let Some(path) = child::find_program(program) {
-                self.say(format_args!("{program}: found {}", path.display()));
+                self.found(format_args!("{program}: found {}", path.display()));
                 continue;
             }
             self.apt.ensure(&[package])?;
@@ -112,6 +134,19 @@ impl Setup {
                 "{program}: {} package {package}",
                 self.installed()
             ));
+        }
+        Ok(())
+    }
+
+    /// What booting an emulated machine needs.
+    fn guest(&mut self) -> Result<()> {
+        self.programs(&guest::PROGRAMS)?;
+        // Not by program: a `busybox` with libraries has the same name.
+        let package = guest::SHELL_PACKAGE;
+        if self.apt.ensure(&[package])?.is_empty() {
+            self.found(format_args!("{package}: found"));
+        } else {
+            self.say(format_args!("{package}: {}", self.installed()));
         }
         Ok(())
     }
