@@ -165,14 +165,14 @@ impl Setup {
         Ok(())
     }
 
-    fn service(&self) -> Result<[IpAddr; 2]> {
+    fn service() -> Result<[IpAddr; 2]> {
         let [v4, v6] = SERVICE;
         Ok([v4.parse()?, v6.parse()?])
     }
 
     /// What arrives of the others to which the node gives its address.
     fn expect_others(&self, expected: Outcome) -> Result<()> {
-        self.expect("neighbour", self.service()?, PORT, expected)?;
+        self.expect("neighbour", Self::service()?, PORT, expected)?;
         for from in ["neighbour", "outside"] {
             self.expect(from, self.testbed.node.ips(), NODE_PORT, expected)?;
         }
@@ -181,7 +181,7 @@ impl Setup {
 
     /// What arrives of the server itself.
     fn expect_itself(&self, expected: Outcome) -> Result<()> {
-        self.expect("server", self.service()?, PORT, expected)
+        self.expect("server", Self::service()?, PORT, expected)
     }
 
     fn expect_node(&self) -> Result<()> {
@@ -191,7 +191,7 @@ impl Setup {
 }
 
 #[test]
-fn only_sockets_of_the_node_have_its_exemption() -> Result<()> {
+fn only_sockets_of_the_node_pass_without_a_rule() -> Result<()> {
     for is_bridged in [false, true] {
         let setup = Setup::new(is_bridged)?;
         let agent = setup.testbed.agent("observe", &policy(NOTHING))?;
@@ -200,7 +200,7 @@ fn only_sockets_of_the_node_have_its_exemption() -> Result<()> {
             .and_then(|()| setup.expect_itself(Outcome::Answered))
             .context("the control, in observe")?;
         setup.testbed.set_mode(&agent, "enforce")?;
-        // On a bridge the ingress interface is that of the bridge, whoever sent the packet.
+        // On a bridge the ingress interface is that of the bridge, for any sender.
         let itself = if is_bridged {
             Outcome::Silent
         } else {

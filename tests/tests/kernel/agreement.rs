@@ -12,13 +12,14 @@ use std::{
 
 use proptest::{prelude::*, sample::select};
 use ringfence::{
-    model::{WallTime, Workload},
+    model::{Inventory, WallTime, Workload},
     oracle::{NOW, Oracle, Said, World, cases, name, report, world},
     plan::{Action, State, plan},
     policy::{Compiled, Compiler},
 };
 use ringfence_common::mode::{Direction, Verdict};
 
+use crate::differential::sequence::as_remote;
 use crate::fence::{Arriving, Fence, FromHost, Hairpin, IFINDEX, Leaving, Outcome, Way};
 use crate::frames::{SCTP, SYN, TCP, UDP, echo, frame, icmp_of, sctp, tcp, udp};
 
@@ -54,6 +55,8 @@ fn compare(fence: &mut Fence, world: &World, age: u64) -> Result<usize, String> 
 struct Comparison<'a> {
     world: &'a World,
     compiled: &'a Compiled,
+    /// What policy sees of senders to which the node gave its address.
+    as_remote: Inventory,
     boot: u64,
     addresses: Vec<IpAddr>,
     flows: Vec<(u8, u16)>,
@@ -93,6 +96,7 @@ impl<'a> Comparison<'a> {
         Self {
             world,
             compiled,
+            as_remote: as_remote(&world.inventory),
             boot,
             addresses,
             flows,
@@ -221,6 +225,10 @@ impl<'a> Comparison<'a> {
             Leaving => oracle.side(own, peer, Direction::Egress, flow),
             FromHost | Hairpin => oracle.side(own, peer, Direction::Ingress, flow),
             Arriving => {
+                let oracle = Oracle {
+                    inventory: &self.as_remote,
+                    ..oracle
+                };
                 let pair = oracle.pair(owner, peer, Direction::Ingress);
                 pair.say(flow.0, flow.1)
             }

@@ -19,7 +19,7 @@ mod mutate;
 mod neighbourhood;
 mod parse;
 pub(crate) mod rng;
-mod sequence;
+pub(crate) mod sequence;
 mod stateless;
 mod tracking;
 mod traffic;

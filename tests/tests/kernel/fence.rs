@@ -4,7 +4,7 @@
 //! policy table denies both directions until a test adds rows. [`FRIEND`] and [`OTHER`] are peers
 //! of two classes; [`UNKNOWN_PEER`] is in no map.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use aya::programs::{TestRun as _, TestRunOptions};
@@ -26,28 +26,8 @@ use ringfence_common::{
 use ringfence_testbed::eventually;
 
 use crate::loaded::{Loaded, Record};
+pub(crate) use crate::peers::{DualStack, FRIEND, LOCAL, OTHER, UNKNOWN_PEER};
 pub(crate) use crate::row_keys::{any_port, any_protocol, exact};
-
-/// The workload.
-pub(crate) const LOCAL: DualStack = DualStack(
-    Ipv4Addr::new(10, 0, 0, 2),
-    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2),
-);
-/// A peer of class [`FRIENDS`].
-pub(crate) const FRIEND: DualStack = DualStack(
-    Ipv4Addr::new(10, 0, 0, 3),
-    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3),
-);
-/// A peer of class [`OTHERS`].
-pub(crate) const OTHER: DualStack = DualStack(
-    Ipv4Addr::new(10, 0, 0, 4),
-    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 4),
-);
-/// An address that is in no map.
-pub(crate) const UNKNOWN_PEER: DualStack = DualStack(
-    Ipv4Addr::new(192, 0, 2, 9),
-    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9),
-);
 
 pub(crate) const FRIENDS: ClassId = ClassId(5);
 pub(crate) const OTHERS: ClassId = ClassId(6);
@@ -65,16 +45,6 @@ const NAMESPACE: NamespaceSlot = NamespaceSlot(3);
 pub(crate) const IFINDEX: u32 = 1;
 /// The ingress interface of packets that are forwarded to the workload.
 const OTHER_IFINDEX: u32 = 77;
-
-/// An address of each family.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct DualStack(pub(crate) Ipv4Addr, pub(crate) Ipv6Addr);
-
-impl DualStack {
-    pub(crate) fn ip(self, v6: bool) -> IpAddr {
-        if v6 { self.1.into() } else { self.0.into() }
-    }
-}
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

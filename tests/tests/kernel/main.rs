@@ -37,6 +37,7 @@ mod migration;
 mod object;
 mod odd_networks;
 mod originator;
+mod peers;
 mod poisoned;
 mod policy;
 mod policy_cache;

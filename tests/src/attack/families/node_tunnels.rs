@@ -12,7 +12,7 @@ pub(super) const NODE_TUNNELS: Family = Family {
     name: "node-tunnel",
     members: &[
         Member::new("VXLAN", OUT, |s| {
-            over_udp(s, 8472, &[8, 0, 0, 0, 0, 0, 42, 0])
+            over_udp(s, 8472, &[8, 0, 0, 0, 0, 0, 42, 0]);
         }),
         Member::new("Geneve", OUT, |s| {
             over_udp(s, 6081, &[0, 0, 0x65, 0x58, 0, 0, 42, 0]);
@@ -64,7 +64,7 @@ pub(super) const ROUTED: Family = Family {
     name: "routed-tunnel",
     members: &[
         Member::new("VXLAN", OUT6, |s| {
-            over_udp(s, 8472, &[8, 0, 0, 0, 0, 0, 42, 0])
+            over_udp(s, 8472, &[8, 0, 0, 0, 0, 0, 42, 0]);
         }),
         Member::new("IPv6 inside", OUT6, |s| {
             s.peer = fixture::other_node(true);

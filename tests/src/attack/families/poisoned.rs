@@ -63,7 +63,9 @@ pub(super) const POISONED: Family = Family {
             let victim = s.peer;
             as_other(s, victim);
         }),
-        Member::new("control: a peer's reply", ANY, |s| s.exchange()),
+        Member::new("control: a peer's reply", ANY, |s| {
+            s.exchange();
+        }),
     ],
 };
 

@@ -20,7 +20,7 @@ pub(super) const WORLD: Family = Family {
             deny(s, v4([169, 254, a, b]), wide);
         }),
         Member::new("cloud metadata", OUT4, |s| {
-            deny(s, v4([169, 254, 169, 254]), wide)
+            deny(s, v4([169, 254, 169, 254]), wide);
         }),
         Member::new("all hosts", OUT4, |s| deny(s, v4([224, 0, 0, 1]), wide)),
         Member::new("a group beyond the link", OUT4, |s| {
@@ -39,14 +39,14 @@ pub(super) const WORLD: Family = Family {
             deny(s, v6([0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, last]), wide);
         }),
         Member::new("all nodes", OUT6, |s| {
-            deny(s, v6([0xff02, 0, 0, 0, 0, 0, 0, 1]), wide)
+            deny(s, v6([0xff02, 0, 0, 0, 0, 0, 0, 1]), wide);
         }),
         Member::new("a group of any scope", OUT6, |s| {
             let scope = s.rng.choose(&[1, 3, 5, 8, 14], 14);
             deny(s, v6([0xff00 | scope, 0, 0, 0, 0, 0, 0, 0x101]), wide);
         }),
         Member::new("IPv6 loopback", OUT6, |s| {
-            deny(s, v6([0, 0, 0, 0, 0, 0, 0, 1]), wide)
+            deny(s, v6([0, 0, 0, 0, 0, 0, 0, 1]), wide);
         }),
         Member::new("an IPv4-mapped host", OUT6, |s| {
             s.peer = v6([0, 0, 0, 0, 0, 0xffff, 0xcb00, 0x7109]);
@@ -58,13 +58,13 @@ pub(super) const WORLD: Family = Family {
             deny(s, IpAddr::V4(UNLISTED_NODE.0), |_| WORLD_PORT);
         }),
         Member::new("the node", ANY, |s| {
-            deny(s, fixture::node(s.v6), |_| WORLD_PORT)
+            deny(s, fixture::node(s.v6), |_| WORLD_PORT);
         }),
         Member::new("a workload", ANY, |s| {
-            deny(s, other_workload(s.v6), |_| WORLD_PORT)
+            deny(s, other_workload(s.v6), |_| WORLD_PORT);
         }),
         Member::new("a Service", ANY, |s| {
-            deny(s, fixture::service(s.v6), |_| WORLD_PORT)
+            deny(s, fixture::service(s.v6), |_| WORLD_PORT);
         }),
         Member::new("from a neighbour's link-local address", IN4, |s| {
             deny(s, v4([169, 254, 1, 9]), wide);
@@ -102,13 +102,13 @@ pub(super) const ROUTED: Family = Family {
     name: "routed-world",
     members: &[
         Member::new("a Service", OUT6, |s| {
-            deny(s, fixture::service(true), |_| WORLD_PORT)
+            deny(s, fixture::service(true), |_| WORLD_PORT);
         }),
         Member::new("the node", OUT6, |s| {
-            deny(s, fixture::node(true), |_| WORLD_PORT)
+            deny(s, fixture::node(true), |_| WORLD_PORT);
         }),
         Member::new("a workload", OUT6, |s| {
-            deny(s, other_workload(true), |_| WORLD_PORT)
+            deny(s, other_workload(true), |_| WORLD_PORT);
         }),
         Member::new("control: the world", OUT6, |s| {
             permit(s, unlisted_host(true), WORLD_PORT);

@@ -164,7 +164,7 @@ impl InForce for Present<'_, '_> {
 }
 
 /// The inventory in which this node is another one.
-fn as_remote(inventory: &Inventory) -> Inventory {
+pub(crate) fn as_remote(inventory: &Inventory) -> Inventory {
     let mut all = inventory.clone();
     for (name, node) in inventory.nodes.iter().filter(|(_, node)| node.local) {
         let mut other = NodeEntry::clone(node);
