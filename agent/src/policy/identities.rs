@@ -79,7 +79,12 @@ impl Identities {
             return self.hold(owner, around, numbers);
         }
         let id = self.hold(owner, around.clone(), numbers)?;
-        self.hold(Owner::BehindNode(id), around, numbers)?;
+        // An address of another node may have the same identity, and is placed by its owner again.
+        let behind = match id {
+            IdentityId::HOST => Owner::RemoteNode,
+            id => Owner::BehindNode(id),
+        };
+        self.hold(behind, around, numbers)?;
         Ok(id)
     }
 
@@ -91,7 +96,7 @@ impl Identities {
     ) -> Result<IdentityId, Exhausted> {
         let owner_key = match &owner {
             Owner::Host => (0, None),
-            Owner::RemoteNode | Owner::BehindNode(IdentityId::HOST) => (1, None),
+            Owner::RemoteNode => (1, None),
             Owner::BehindNode(_) => (4, None),
             Owner::World => (2, None),
             Owner::Workload(number, _) => (3, Some(*number)),
@@ -224,5 +229,31 @@ mod tests {
         identities.give_back(inside);
         let gone: Vec<IdentityId> = identities.settle().gone.iter().map(|it| it.0).collect();
         assert_eq!(gone, [inside, inside.behind_node()]);
+    }
+
+    #[test]
+    fn an_address_of_another_node_is_placed_again_as_one() {
+        let (mut identities, mut numbers) = (Identities::default(), Numbers::default());
+        let around = |nets: &[IpNet]| Around {
+            cidrs: nets.to_vec(),
+            special: None,
+        };
+        let mut take = |identities: &mut Identities, owner, nets: &[IpNet]| {
+            let id = identities.take(owner, around(nets), &mut numbers);
+            id.unwrap()
+        };
+        take(&mut identities, Owner::Host, &[]);
+        let before = take(&mut identities, Owner::RemoteNode, &[]);
+        assert_eq!(before, IdentityId::HOST.behind_node());
+        let owner = identities.owner(before).unwrap();
+        let after = take(&mut identities, owner, &["10.0.0.0/8".parse().unwrap()]);
+        assert_ne!(after, before);
+        identities.give_back(before);
+        identities.settle();
+        assert_eq!(
+            identities.all.len(),
+            3,
+            "the node, clients behind it, the other node"
+        );
     }
 }

@@ -54,7 +54,7 @@ fn policies_without_room_keep_no_others_from_being_in_force() {
     const OTHER: &str = "[[namespace]]\nname = \"lab\"\n[[workload]]\nname = \"c\"\n\
                          namespace = \"lab\"\nlabels = { app = \"c\" }\n\
                          addresses = [\"10.1.0.3\"]\ninterface = \"eth0\"\n";
-    let greedy: Vec<String> = (1..120)
+    let greedy: Vec<String> = (1..200)
         .step_by(2)
         .map(|port| format!("\"tcp/{port}\""))
         .collect();
@@ -65,7 +65,7 @@ fn policies_without_room_keep_no_others_from_being_in_force() {
     );
     let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
     kernel.0.borrow_mut().capacities = Some(Capacities {
-        policy: 50,
+        policy: 75,
         ..Capacities::default()
     });
     let mut world = World::new(CLOSED);
