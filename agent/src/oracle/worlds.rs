@@ -114,7 +114,7 @@ impl World {
         compiler.compile(&inputs).unwrap()
     }
 
-    /// Every owned address, and some without an owner in and around the policy prefixes.
+    /// Every owned address, and some others in and around the policy prefixes, each once.
     #[must_use]
     pub fn addresses(&self) -> Vec<IpAddr> {
         let workloads = self.inventory.workloads.values().flat_map(|w| &w.addresses);
@@ -139,7 +139,8 @@ impl World {
             "fd01::10",
         ];
         let outside = outside.map(|text| text.parse().unwrap());
-        workloads.chain(nodes).chain(&outside).copied().collect()
+        let all: BTreeSet<IpAddr> = workloads.chain(nodes).chain(&outside).copied().collect();
+        all.into_iter().collect()
     }
 
     /// The bounds of every port in use, and their neighbours.

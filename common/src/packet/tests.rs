@@ -308,10 +308,12 @@ fn bad_extension_headers_are_refused() {
         with(43, [6, 0, 0, 1, 0, 0, 0, 0]),
         Err(DropReason::RoutingHeader)
     );
-    assert!(
-        with(43, [6, 0, 4, 1, 0, 0, 0, 0]).is_ok(),
-        "type 4 is segment routing"
+    assert_eq!(
+        with(43, [6, 0, 4, 1, 0, 0, 0, 0]),
+        Err(DropReason::RoutingHeader),
+        "type 4 is segment routing, and a segment is left"
     );
+    assert!(with(43, [6, 0, 4, 0, 0, 0, 0, 0]).is_ok(), "the last one");
     assert_eq!(
         with(60, [6, 200, 0, 0, 0, 0, 0, 0]),
         Err(DropReason::ExtensionHeaders)
