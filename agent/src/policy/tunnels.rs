@@ -71,10 +71,7 @@ impl Tunnels {
         if rule.action.verdict() == Some(Verdict::Deny) {
             return true;
         }
-        let names = |range: &PortRange| {
-            let is_alone = range.first == range.last && u32::from(range.first) == port;
-            range.protocol == protocol && (protocol != UDP || is_alone)
-        };
+        let names = |range: &PortRange| names(range, protocol, port);
         rule.ports
             .as_ref()
             .is_some_and(|ports| ports.iter().any(names))
@@ -86,5 +83,36 @@ impl Tunnels {
             Verdict::Allow => Decider::of(Verdict::Deny, RuleSlot::NODE_TUNNEL),
             Verdict::Deny => default,
         }
+    }
+}
+
+/// Whether a range of a rule is this protocol and no other port.
+fn names(range: &PortRange, protocol: u8, port: u32) -> bool {
+    let is_alone = range.first == range.last && u32::from(range.first) == port;
+    range.protocol == protocol && (protocol != UDP || is_alone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_names_a_tunnel_that_is_all_of_it() {
+        let range = |first, last| PortRange {
+            protocol: UDP,
+            first,
+            last,
+        };
+        for (first, last, is_named) in [
+            (4789, 4789, true),
+            (4789, 4790, false),
+            (4788, 4789, false),
+            (0, u16::MAX, false),
+            (4790, 4790, false),
+        ] {
+            let named = names(&range(first, last), UDP, 4789);
+            assert_eq!(named, is_named, "{first} to {last}");
+        }
+        assert!(!names(&range(4789, 4789), 6, 4789), "another protocol");
     }
 }

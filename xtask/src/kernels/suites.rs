@@ -56,7 +56,7 @@ pub(super) const SUITES: [Suite; 2] = [
     },
     Suite {
         name: "fence",
-        only: &["any_kernel::", "modes::observe", "live::enforcing_stops"],
+        only: &["any_kernel::", "modes::", "live::enforcing_stops"],
         slow: &[],
         tcx: &[],
     },
