@@ -108,6 +108,7 @@ pub(super) fn questions(
     let mut all = vec![
         (PortMatch::Protocol(Protocol::Icmp), (icmp, 0)),
         (PortMatch::Protocol(Protocol::Number(47)), (47, 0)),
+        (PortMatch::Protocol(Protocol::Number(4)), (4, 0)),
     ];
     for port in ports.filter(|port| *port != 0) {
         for (protocol, number) in [
