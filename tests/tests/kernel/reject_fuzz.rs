@@ -231,8 +231,18 @@ fn whatever_is_rejected_the_answer_is_whole_small_and_to_its_sender() {
     assert!(sent.iter().all(|count| *count > 100), "{sent:?} answered");
 }
 
-/// ARP and discovery, and DHCP from no address, pass without a rule; a fault may make a packet of them.
+/// ARP, discovery and listener reports pass without a rule; a fault may make a packet of them.
 fn is_discovery(frame: &[u8]) -> bool {
-    matches!(frame[12..14], [0x08, 0x06])
-        || frame[12..14] == [0x86, 0xdd] && (frame[20] == 58 || frame[20] == 0)
+    const ICMPV6: u8 = 58;
+    const HOP_BY_HOP: u8 = 0;
+    if frame[12..14] == [0x08, 0x06] {
+        return true;
+    }
+    // The router alert of listener messages is eight bytes.
+    let message = match frame[20] {
+        ICMPV6 => 54,
+        HOP_BY_HOP if frame[54] == ICMPV6 => 62,
+        _ => return false,
+    };
+    frame[12..14] == [0x86, 0xdd] && matches!(frame.get(message), Some(130..=137 | 143))
 }
