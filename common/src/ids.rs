@@ -92,6 +92,13 @@ impl IdentityId {
         const _: () = assert!(IdentityId::HOST.behind_node().0 == IdentityId::REMOTE_NODE.0);
         Self(self.0 + 1)
     }
+
+    /// The node's own address of the clients behind it: of what [`Self::behind_node`] gave.
+    #[must_use]
+    #[inline(always)]
+    pub const fn node_of(self) -> Self {
+        Self(self.0 - 1)
+    }
 }
 
 impl ClassId {

@@ -166,7 +166,7 @@ pub fn update_reversed<A: Family>(unreported: u32) -> u32 {
         return 0;
     };
     let longer = update_live(&context, &flow, &mut found);
-    if longer && unreported == 0 && !flow.is_from_host(&context) {
+    if longer && unreported == 0 && !flow.needs_no_rule(&context) {
         events::hit(found.entry.reverse_rule(), context.now);
     }
     0
@@ -213,6 +213,15 @@ pub extern "C" fn lifetime_of(entry_flags: u32, state: u32, protocol: u32) -> u6
     lasts
 }
 
+/// When an entry ends that this packet is the last of, which leaves it in this state.
+#[inline(always)]
+fn expiry<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &CtEntry, state: u8) -> u64 {
+    if entry.expires != 0 && flow.may_miss_translation(entry) {
+        return entry.expires;
+    }
+    context.now + lifetime(entry.flags, state, flow.packet.protocol)
+}
+
 /// A dropped packet of an originator that policy allowed before. While it sends it stays the recorded
 /// originator, so its packets are no replies to what the other side may send.
 #[inline(always)]
@@ -250,7 +259,7 @@ fn update_live<A: Family>(context: &Context, flow: &FlowPacket<A>, found: &mut F
     let reply = flow.is_reply_of(found.entry);
     let before = found.entry.state.bits();
     let after = next_state(before, packet.protocol, reply, packet.tcp);
-    let expires = context.now + lifetime(found.entry.flags, after, packet.protocol);
+    let expires = expiry(context, flow, found.entry, after);
     let longer = worth_storing(found.entry.expires, expires);
     if longer || after != before {
         // A changed state changes the rank of a way, too.
@@ -277,7 +286,7 @@ pub fn update_entry<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &
     let reply = flow.is_reply_of(entry);
     let after = next_state(entry.state.bits(), packet.protocol, reply, packet.tcp);
     entry.state = ringfence_common::conntrack::StateBytes::of(after);
-    entry.expires = context.now + lifetime(entry.flags, after, packet.protocol);
+    entry.expires = expiry(context, flow, entry, after);
     if !reply {
         entry.originator_seen = originator::coarse(context.now);
     }

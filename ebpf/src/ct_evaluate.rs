@@ -196,19 +196,18 @@ fn against_originator<A: Family>(
     let owner = maps::owner(flow.peer().epoch_slot());
     let reversal = reversal(entry, owner, context.now, lasts);
     // The verdict on packets that need no rule is not that on others with the address.
-    let from_host = flow.is_from_host(context);
+    let needs_no_rule = flow.needs_no_rule(context);
     let known = is_fresh
-        && !flow.came_back(context)
         && match entry.reverse() {
             // Always allowed; reported with its first packet.
-            _ if from_host => is_replied(entry.state.bits(), flow.packet.protocol),
+            _ if needs_no_rule => is_replied(entry.state.bits(), flow.packet.protocol),
             None => false,
             Some(Verdict::Deny) => true,
             Some(Verdict::Allow) => reversal == Reversal::PassesAlone,
         };
     let epoch = maps::epoch(flow.peer().epoch_slot());
     begin_entry(context, flow, epoch, alone);
-    if known && !from_host {
+    if known && !needs_no_rule {
         recall_reverse(entry, alone);
     } else {
         evaluate_opening(context, flow, alone);
@@ -245,7 +244,7 @@ fn against_originator<A: Family>(
 fn recall_reverse(entry: &CtEntry, into: &mut CtEntry) {
     into.verdicts = entry.reverse().unwrap_or(Verdict::Deny) as u8;
     into.rule = entry.reverse_rule;
-    into.peer = entry.peer;
+    into.peer = reverse_peer(entry).0 as u16;
     if into.verdict() == Verdict::Deny {
         // An unknown peer or a missing table denies both directions.
         let both = [DropReason::UnknownPeer as u8, DropReason::NoPolicyRow as u8];
@@ -257,6 +256,18 @@ fn recall_reverse(entry: &CtEntry, into: &mut CtEntry) {
     }
     if entry.flags & flags::REVERSE_REJECTED != 0 {
         into.flags |= flags::REJECTED;
+    }
+}
+
+/// The peer's identity in the direction against the entry's. An address of the node is that of the node in
+/// one of them, and that of clients behind it in the other.
+#[inline(always)]
+fn reverse_peer(entry: &CtEntry) -> IdentityId {
+    let peer = entry.peer();
+    match entry.direction() {
+        Direction::Egress if peer.is_node() => peer.behind_node(),
+        Direction::Ingress if entry.flags & flags::TRANSLATED != 0 => peer.node_of(),
+        _ => peer,
     }
 }
 

@@ -68,7 +68,11 @@ pub fn evaluate_new<A: Family>(
         return host_mid_flow(context, flow, entry);
     }
     let own = flow.peer().owned_by(context.endpoint);
-    if own || flow.is_from_itself(context) || !(mid_flow && in_pickup_window(context)) {
+    if mid_flow && flow.is_from_itself(context) {
+        evaluate_opening(context, flow, entry);
+        return what_a_segment_opens(flow.packet);
+    }
+    if own || !(mid_flow && in_pickup_window(context)) {
         evaluate_opening(context, flow, entry);
         return Opening::Flow;
     }
@@ -111,9 +115,8 @@ fn host_mid_flow<A: Family>(
         allow(entry, RuleSlot::OWN_ADDRESS, context.endpoint.identity);
         return Opening::Flow;
     }
-    // A SYN-ACK may reply to a forged SYN, and nothing follows a reset.
     let mut opening = Opening::Nothing;
-    if !packet.tcp.has(TcpFlags::SYN) && !packet.tcp.has(TcpFlags::RST) {
+    if what_a_segment_opens(packet) == Opening::Flow {
         set_direction(entry, Direction::Egress);
         let reverse = (Direction::Egress, packet.source_port);
         evaluate(context, flow, reverse, entry);
@@ -129,6 +132,17 @@ fn host_mid_flow<A: Family>(
     }
     allow(entry, RuleSlot::HOST_INGRESS, IdentityId::HOST);
     opening
+}
+
+/// What a mid-flow segment opens that needs no rule. A SYN-ACK may reply to a forged SYN, and nothing follows
+/// a reset.
+#[inline(always)]
+fn what_a_segment_opens<A: Family>(packet: &Packet<A>) -> Opening {
+    if packet.tcp.has(TcpFlags::SYN) || packet.tcp.has(TcpFlags::RST) {
+        Opening::Nothing
+    } else {
+        Opening::Flow
+    }
 }
 
 #[inline(always)]

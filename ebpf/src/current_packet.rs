@@ -11,7 +11,7 @@ use ringfence_common::{
     endpoint::RecordSlot,
     ids::RuleSlot,
     mode::{Action, Direction, Mode, Verdict},
-    packet::Packet,
+    packet::{Packet, protocol},
 };
 
 use crate::{context::Context, events, family::Family, maps};
@@ -137,6 +137,24 @@ impl<A: Family> FlowPacket<'_, A> {
         !self.from_workload
             && (self.packet.source.owned_by(context.endpoint)
                 || (self.came_back(context) && self.packet.source.identity().is_node()))
+    }
+
+    /// Whether it arrives from a sender that needs no rule: a socket of the host, or the workload itself.
+    #[inline(always)]
+    pub fn needs_no_rule(&self, context: &Context) -> bool {
+        self.is_from_host(context) || self.is_from_itself(context)
+    }
+
+    /// Whether the workload sends it to an address that a peer has by translation. It extends nothing: only
+    /// what arrives shows that the node translates now. The node may drop it before nf_conntrack sees it
+    /// (a bad checksum, another hardware address). TCP needs no such care ([`Timeout::while_translated`]).
+    ///
+    /// [`Timeout::while_translated`]: ringfence_common::conntrack::Timeout::while_translated
+    #[inline(always)]
+    pub fn may_miss_translation(&self, entry: &CtEntry) -> bool {
+        self.from_workload
+            && entry.flags & flags::TRANSLATED != 0
+            && self.packet.protocol != protocol::TCP
     }
 
     /// Whether the workload sent this packet that arrives, whatever its source is now.

@@ -8,7 +8,7 @@
 use core::ptr::read_volatile;
 
 use ringfence_common::{
-    conntrack::{CtEntry, is_steady, originator, steady_timeout, worth_storing},
+    conntrack::{CtEntry, flags, is_steady, originator, steady_timeout, worth_storing},
     mode::{Mode, Verdict},
     packet::Packet,
 };
@@ -73,7 +73,12 @@ fn passes<A: Family>(
     }
     let entry = copy(live);
     let packet = flow.packet;
-    let wanted = context.now + clock::timeout(steady_timeout(packet.protocol));
+    let steady = steady_timeout(packet.protocol);
+    let mut lasts = clock::timeout(steady);
+    if entry.flags & flags::TRANSLATED != 0 {
+        lasts = steady.while_translated(lasts);
+    }
+    let wanted = context.now + lasts;
     let seen = originator::coarse(context.now);
     let epoch = maps::epoch(flow.peer().epoch_slot());
     entry.is_sealed_for(key)
@@ -82,6 +87,6 @@ fn passes<A: Family>(
         && !entry.rule().is_implicit_allow()
         && is_steady(entry.state, packet.tcp)
         && entry.is_live(context.now)
-        && !worth_storing(entry.expires, wanted)
+        && (!worth_storing(entry.expires, wanted) || flow.may_miss_translation(&entry))
         && (flow.is_reply_of(&entry) || !originator::worth_storing(entry.originator_seen, seen))
 }

@@ -33,7 +33,10 @@ pub enum Timeout {
     Other = 9,
 }
 
+/// While a peer has its address by translation, entries last less than nf_conntrack's of the same protocol:
+/// 30 seconds for a datagram, 3 for an SCTP association that is being opened.
 const TRANSLATED: u64 = 25 * SECOND;
+const TRANSLATED_SCTP: u64 = 2 * SECOND;
 
 /// Seconds by [`Timeout`], padded to a power of two so that an index can be masked.
 pub type Timeouts = [u32; MASK + 1];
@@ -56,17 +59,17 @@ impl Timeout {
     ];
 
     /// Nanoseconds that an entry lasts whose peer has an address of the node by translation. The node may
-    /// forget the translation after 30 seconds (nf_conntrack without a reply), and from then on what
-    /// the workload sends to that address would reach the node itself. A segment would be answered with a
-    /// reset, so established connections last.
+    /// forget the translation, and from then on what the workload sends to that address would reach the node
+    /// itself. TCP lasts as ever: a SYN is no reply, and a segment without a connection is answered with a reset.
     #[inline(always)]
     #[must_use]
     pub const fn while_translated(self, lasts: u64) -> u64 {
-        if matches!(self, Self::TcpEstablished) || lasts < TRANSLATED {
-            lasts
-        } else {
-            TRANSLATED
-        }
+        let most = match self {
+            Self::Sctp => TRANSLATED_SCTP,
+            Self::Udp | Self::UdpReplied | Self::Icmp | Self::Other => TRANSLATED,
+            _ => lasts,
+        };
+        if lasts < most { lasts } else { most }
     }
 
     /// The default of every timeout.

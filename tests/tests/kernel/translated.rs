@@ -17,7 +17,7 @@ use crate::fence::{
     Arriving, DualStack, FRIENDS, Fence, FromHost, Hairpin, LOCAL, LOCAL_IDENTITY, Leaving, OTHERS,
     RULE, TABLE, UNKNOWN_PEER, any_protocol,
 };
-use crate::frames::{ACK, Flow, PSH, SCTP, SYN, TCP, UDP};
+use crate::frames::{ACK, FIN, Flow, PSH, RST, SCTP, SYN, TCP, UDP};
 
 /// The endpoint's policy table after a change.
 const NEXT: TableId = TableId(8);
@@ -227,15 +227,112 @@ fn a_translated_flow_ends_before_the_translation() {
             }
             fence.age_flows(20 * SECOND);
             fence.passes(Leaving, &back, "control: it is live");
-            fence.age_flows(26 * SECOND);
+            fence.passes(way, &there, "a request shows that the node translates");
+            fence.age_flows(20 * SECOND);
+            fence.passes(Leaving, &back, "control: the request has extended it");
+            fence.age_flows(6 * SECOND);
             fence.denies(
                 Leaving,
                 &back,
                 DropReason::Policy,
                 "what the node no longer translates reaches the node itself",
             );
+        }
+    }
+}
 
-            let mut fence = self::fence();
+#[test]
+fn an_association_behind_the_node_ends_sooner() {
+    for flow in cases() {
+        for way in [Hairpin, Arriving] {
+            let mut fence = fence();
+            allow(&mut fence, OTHERS, Direction::Ingress);
+            let (there, back) = (flow.inbound(SCTP, 0), flow.outbound(SCTP, 0));
+            fence.passes(way, &there, "a chunk");
+            fence.age_flows(SECOND);
+            fence.passes(Leaving, &back, "control: it is live");
+            fence.age_flows(2 * SECOND);
+            fence.denies(Leaving, &back, DropReason::Policy, "nf_conntrack: 3 s");
+        }
+    }
+}
+
+#[test]
+fn what_comes_back_mid_flow_leaves_nothing_after_a_syn_ack_or_a_reset() {
+    for flow in cases() {
+        for (flags, lasts) in [(SYN | ACK, false), (RST, false), (ACK, true)] {
+            let mut fence = fence();
+            fence.passes(Hairpin, &flow.inbound(TCP, flags), "its own");
+            let segment = flow.outbound(TCP, ACK);
+            if lasts {
+                fence.passes(Leaving, &segment, "control: after an ACK");
+            } else {
+                fence.denies(Leaving, &segment, DropReason::Policy, "nothing is open");
+            }
+        }
+    }
+}
+
+#[test]
+fn records_name_the_sender_of_each_direction() {
+    for flow in cases() {
+        let mut fence = fence();
+        let (there, back) = (flow.inbound(UDP, 0), flow.outbound(UDP, 0));
+        let node = if flow.peer.0.ip(flow.v6) == NODE.ip(flow.v6) {
+            IdentityId::HOST
+        } else {
+            IN_PREFIX
+        };
+        let peers = |fence: &mut Fence| -> Vec<IdentityId> {
+            let events = fence.events();
+            events.iter().map(|event| event.peer_identity).collect()
+        };
+        fence.denies(Leaving, &back, DropReason::Policy, "no rule");
+        // In observe, too.
+        assert_eq!(peers(&mut fence), [node, node]);
+        for _ in 0..3 {
+            fence.denies(Arriving, &there, DropReason::Policy, "no rule");
+            fence.make_reports_due();
+        }
+        let named = peers(&mut fence);
+        assert!(named.len() > 1, "the control: more than the first");
+        assert!(
+            named.iter().all(|peer| *peer == node.behind_node()),
+            "{named:?}"
+        );
+    }
+}
+
+#[test]
+fn answers_that_come_back_are_one_flow() {
+    for flow in cases() {
+        let mut fence = fence();
+        allow(&mut fence, FRIENDS, Direction::Egress);
+        fence.passes(Leaving, &flow.outbound(UDP, 0), "to a port that leads back");
+        revoke(&mut fence);
+        fence.denies(
+            Leaving,
+            &flow.outbound(UDP, 0),
+            DropReason::Policy,
+            "revoked",
+        );
+        fence.passes(Hairpin, &flow.inbound(UDP, 0), "an answer, its own");
+        assert!(
+            !fence.events().is_empty(),
+            "the control: the first is recorded"
+        );
+        for _ in 0..5 {
+            fence.passes(Hairpin, &flow.inbound(UDP, 0), "more of it");
+        }
+        assert_eq!(fence.events().len(), 0, "{flow:?}");
+    }
+}
+
+#[test]
+fn connections_behind_the_node_last() {
+    for flow in cases() {
+        for way in [Hairpin, Arriving] {
+            let mut fence = fence();
             allow(&mut fence, OTHERS, Direction::Ingress);
             fence.passes(way, &flow.inbound(TCP, SYN), "a connection");
             fence.passes(Leaving, &flow.outbound(TCP, SYN | ACK), "the reply");
@@ -244,6 +341,13 @@ fn a_translated_flow_ends_before_the_translation() {
             fence.age_flows(3600 * SECOND);
             let data = flow.outbound(TCP, ACK | PSH);
             fence.passes(Leaving, &data, "an established connection lasts");
+            fence.passes(way, &flow.inbound(TCP, FIN | ACK), "its client closes it");
+            fence.age_flows(200 * SECOND);
+            fence.passes(
+                Leaving,
+                &data,
+                "RFC 5382 REQ-5: four minutes for the answer",
+            );
         }
     }
 }

@@ -109,8 +109,9 @@ impl Entry {
     /// Seconds until it is forgotten.
     fn timeout(&self, protocol: u8) -> u64 {
         let seconds = self.seen.timeout(protocol);
-        match seconds {
-            8000 => seconds,
+        match protocol {
+            6 => seconds,
+            132 if self.is_translated => seconds.min(2),
             _ if self.is_translated => seconds.min(25),
             _ => seconds,
         }
@@ -119,7 +120,11 @@ impl Entry {
     /// A packet of the flow passed.
     pub(super) fn touch(&mut self, now: u64, reply: bool, ip: &Ip) {
         self.seen = self.seen.after(reply, ip);
-        self.expires = now + self.timeout(ip.protocol);
+        // Only what arrives shows that the node still translates.
+        let may_miss = self.is_translated && reply && ip.protocol != 6;
+        if !may_miss {
+            self.expires = now + self.timeout(ip.protocol);
+        }
         if !reply {
             self.originator_seen = now;
         }

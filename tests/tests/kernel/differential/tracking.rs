@@ -64,9 +64,14 @@ impl Expectation<'_> {
         } else {
             self.decide_new(own, way, ip, here)
         };
+        // Of what needs no rule because the workload sent it, a SYN-ACK and a reset open nothing.
+        let is_its_own = arrives_from_itself(own, way, ip) || self.comes_back(own, way, ip);
+        let opens_nothing =
+            mid_flow && way != FromHost && is_its_own && (ip.is_syn_ack || ip.is_reset);
         // A sender that may not use the entry replaces it only with an allowed packet that opens a
         // flow.
-        if known.is_none() || (decision == Decision::Allow && !mid_flow) {
+        let replaces = known.is_none() || (decision == Decision::Allow && !mid_flow);
+        if replaces && !opens_nothing {
             let mut entry = self.entry(way, ip, decision, direction);
             entry.from_host = from_host;
             entry.to_itself = !from_host && arrives_from_itself(own, way, ip);
