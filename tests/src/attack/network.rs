@@ -203,6 +203,10 @@ fn attach(node: &Node, name: &str, topology: Topology) -> Result<Workload> {
     Ok(workload)
 }
 
+/// Small tables: all of them are looked through after every hundred cases. An endpoint's share is still
+/// more than these open.
+const MAPS: &str = "[maps]\nconntrack = 16384\nendpoints = 16\n";
+
 fn agent(node: &Node, workload: &Workload, mode: &str) -> Result<Agent> {
     let other = [
         fixture::other_workload(false),
@@ -220,6 +224,7 @@ fn agent(node: &Node, workload: &Workload, mode: &str) -> Result<Agent> {
         policies: fixture::POLICY.to_owned(),
         default_mode: mode.to_owned(),
         keys: format!("cluster-ranges = {:?}\n", fixture::CLUSTER_RANGES),
+        config: MAPS.to_owned(),
         ..AgentSpec::default()
     };
     let mut agent = Agent::start(node, &spec)?;
