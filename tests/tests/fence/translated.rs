@@ -1,9 +1,10 @@
 //! Senders to which the node gives one of its addresses: the workload itself, through its own Service, a
 //! neighbour, and an outside host at a port of the node.
 //!
-//! Each is tried on a node that routes and on one with a bridge. The control is that everything is
-//! answered in `observe`.
+//! Each is tried on a node that routes and on one with a bridge, whose packets netfilter sees or not. The
+//! control is that everything is answered in `observe`.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -11,7 +12,8 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::probe::run_all;
-use ringfence_testbed::{NetNs, Node, Outcome, Probe, Proto};
+use ringfence_testbed::{Agent, NetNs, Node, Outcome, Probe, Proto};
+use serde_json::Value;
 
 use crate::testbed::{SHORT, SOON, Testbed, apply, run};
 
@@ -91,8 +93,18 @@ fn serve(node: &Node, server: [IpAddr; 2]) -> Result<()> {
     Ok(())
 }
 
+/// How the workloads are connected to the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Routed,
+    Bridged,
+    /// Bridged, and netfilter sees what the bridge forwards (`br_netfilter`): kube-proxy's usual setting. What is
+    /// translated back to its own port needs the port in hairpin mode, in which CNI's bridge plugin can put it.
+    BridgedAndFiltered,
+}
+
 /// Puts the workloads of a routing node on a bridge, whose addresses are their gateways.
-fn bridge(testbed: &Testbed) -> Result<()> {
+fn bridge(testbed: &Testbed, is_filtered: bool) -> Result<()> {
     use std::fmt::Write as _;
     let mut batch = "link add br0 type bridge\nlink set br0 up\n\
          addr add 169.254.1.1/32 dev br0\naddr add fe80::1/64 dev br0 nodad\n"
@@ -101,16 +113,23 @@ fn bridge(testbed: &Testbed) -> Result<()> {
         let interface = &host.workload.interface;
         writeln!(batch, "addr flush dev {interface}")?;
         writeln!(batch, "link set {interface} master br0")?;
+        if is_filtered {
+            writeln!(batch, "link set {interface} type bridge_slave hairpin on")?;
+        }
         writeln!(batch, "route replace {}/32 dev br0", host.workload.ip4)?;
         writeln!(batch, "route replace {}/128 dev br0", host.workload.ip6)?;
     }
     let ns = &testbed.node.ns;
     ns.ip(&batch)?;
-    // With br_netfilter, what is translated back to its own port needs a port in hairpin mode.
-    let is_filtered = ns.run(|| Path::new("/proc/sys/net/bridge").exists())?;
-    if is_filtered {
+    let is_known = ns.run(|| Path::new("/proc/sys/net/bridge").exists())?;
+    ensure!(
+        is_known || !is_filtered,
+        "this kernel has no br_netfilter: load the module"
+    );
+    if is_known {
+        let value = if is_filtered { "1" } else { "0" };
         for family in ["ip", "ip6"] {
-            ns.sysctl(&format!("net.bridge.bridge-nf-call-{family}tables"), "0")?;
+            ns.sysctl(&format!("net.bridge.bridge-nf-call-{family}tables"), value)?;
         }
     }
     Ok(())
@@ -118,23 +137,20 @@ fn bridge(testbed: &Testbed) -> Result<()> {
 
 struct Setup {
     testbed: Testbed,
-    is_bridged: bool,
+    link: Link,
 }
 
 impl Setup {
-    fn new(is_bridged: bool) -> Result<Self> {
+    fn new(link: Link) -> Result<Self> {
         let testbed = Testbed::new(&[("shop", &[])])?
             .with_labels("shop/server", &[("app", "server")])?
             .with_labels("shop/neighbour", &[("app", "neighbour")])?
             .with_labels("outside", &[])?;
         serve(&testbed.node, testbed.host("server").workload.ips())?;
-        if is_bridged {
-            bridge(&testbed)?;
+        if link != Link::Routed {
+            bridge(&testbed, link == Link::BridgedAndFiltered)?;
         }
-        Ok(Self {
-            testbed,
-            is_bridged,
-        })
+        Ok(Self { testbed, link })
     }
 
     /// Probes a port at both addresses from a host, over TCP and UDP.
@@ -159,8 +175,8 @@ impl Setup {
         let outcomes = run_all(ns, &probes, deadline)?;
         ensure!(
             outcomes.iter().all(|outcome| *outcome == expected),
-            "{from} to {to:?} port {port}, bridge {}: {outcomes:?}",
-            self.is_bridged
+            "{from} to {to:?} port {port}, {:?}: {outcomes:?}",
+            self.link
         );
         Ok(())
     }
@@ -184,39 +200,94 @@ impl Setup {
         self.expect("server", Self::service()?, PORT, expected)
     }
 
+    /// Waits until the records after the first `earlier` ones name these senders and verdicts, and no others,
+    /// of what arrived at the server from an address of the node. Sends again what is dropped: of a flow that was
+    /// denied before, there is one record every five seconds.
+    fn expect_records(&self, agent: &Agent, earlier: usize, expected: &[&str]) -> Result<()> {
+        let mut named = BTreeSet::new();
+        let expected = expected.iter().map(ToString::to_string).collect();
+        let all_named = || {
+            let records = records(agent)?;
+            let new = records.iter().skip(earlier);
+            named = new
+                .filter_map(|record| self.sender_and_verdict(record))
+                .collect();
+            let is_complete = named.is_superset(&expected);
+            if !is_complete {
+                self.expect_others(Outcome::Silent)?;
+            }
+            Ok(is_complete)
+        };
+        let waited = agent.wait_until(all_named, SOON, "the records of a step");
+        waited.with_context(|| format!("{:?}: {named:?}", self.link))?;
+        ensure!(named == expected, "{:?}: {named:?}", self.link);
+        Ok(())
+    }
+
+    fn sender_and_verdict(&self, record: &Value) -> Option<String> {
+        let source: IpAddr = record["IP"]["source"].as_str()?.parse().ok()?;
+        let is_enforced = record["verdict"] != "AUDIT";
+        if !self.testbed.node.ips().contains(&source) || !is_enforced {
+            return None;
+        }
+        let sender = if record["source"]["identity"] == record["destination"]["identity"] {
+            "itself"
+        } else {
+            record["source"]["labels"][0].as_str()?
+        };
+        Some(format!("{sender} {}", record["verdict"].as_str()?))
+    }
+
     fn expect_node(&self) -> Result<()> {
         let server = self.testbed.host("server").workload.ips();
         self.expect("node", server, SERVED, Outcome::Answered)
     }
 }
 
+/// The flow records so far.
+fn records(agent: &Agent) -> Result<Vec<Value>> {
+    let text = run(agent, &["flows", "--last", "1000", "-o", "json"])?;
+    let record = |line: &str| -> Result<Value> {
+        let line: Value = serde_json::from_str(line)?;
+        Ok(line["flow"].clone())
+    };
+    text.lines().map(record).collect()
+}
+
 #[test]
 fn only_sockets_of_the_node_pass_without_a_rule() -> Result<()> {
-    for is_bridged in [false, true] {
-        let setup = Setup::new(is_bridged)?;
+    for link in [Link::Routed, Link::Bridged, Link::BridgedAndFiltered] {
+        let setup = Setup::new(link)?;
         let agent = setup.testbed.agent("observe", &policy(NOTHING))?;
         setup
             .expect_others(Outcome::Answered)
             .and_then(|()| setup.expect_itself(Outcome::Answered))
             .context("the control, in observe")?;
         setup.testbed.set_mode(&agent, "enforce")?;
-        // On a bridge the ingress interface is that of the bridge, for any sender.
-        let itself = if is_bridged {
-            Outcome::Silent
-        } else {
-            Outcome::Answered
+        // What the node routes back to a bridge has the bridge as ingress interface, for any sender.
+        let itself = match link {
+            Link::Bridged => Outcome::Silent,
+            Link::Routed | Link::BridgedAndFiltered => Outcome::Answered,
         };
+        let mut expected = vec!["reserved:host FORWARDED", "reserved:remote-node DROPPED"];
+        if itself == Outcome::Answered {
+            expected.push("itself FORWARDED");
+        }
         for from in [NOTHING.to_owned(), from_entity("host")] {
             apply(&agent, &policy(&from))?;
+            let earlier = records(&agent)?.len();
             setup.expect_others(Outcome::Silent)?;
             setup.expect_itself(itself)?;
             setup.expect_node()?;
+            setup.expect_records(&agent, earlier, &expected)?;
         }
         apply(&agent, &policy(&from_entity("remote-node")))?;
         setup.expect_others(Outcome::Answered)?;
         setup.expect_itself(Outcome::Answered)?;
-        let flows = run(&agent, &["flows", "--last", "500", "-o", "compact"])?;
-        ensure!(flows.contains("remote-node"), "{flows}");
+        let admitted = "reserved:remote-node FORWARDED".to_owned();
+        let named = records(&agent)?;
+        let mut named = named.iter().map(|record| setup.sender_and_verdict(record));
+        ensure!(named.any(|named| named.as_ref() == Some(&admitted)));
         // What it may not reach otherwise it does not reach at the node's ports either.
         apply(&agent, &policy(NOTHING))?;
         setup.expect_others(Outcome::Silent)?;
