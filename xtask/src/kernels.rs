@@ -12,7 +12,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::guest::{self, Ending, KernelPackage, MachineArguments};
@@ -43,11 +43,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let toolchain = setup::ensure()?;
     let available = guest::available()?;
     let kernels = chosen(&available, &arguments.kernel)?;
+    ensure!(
+        !kernels.is_empty(),
+        "no kernel in the package index can be booted: run `apt-get update`"
+    );
     let programs = Programs::build(&toolchain)?;
     let mut lines = Vec::new();
     let mut passed = 0;
     for &kernel in &kernels {
-        println!("{kernel}: left out: {}", suites::left_out(kernel));
+        println!("{kernel}: {}", suites::description(kernel));
         let (succeeded, line) = test_on(kernel, &programs, arguments)?;
         passed += usize::from(succeeded);
         println!("{line}");
@@ -103,14 +107,14 @@ fn test_on(
             return Ok((false, format!("{kernel:<14} FAILED: {error:#}")));
         }
     };
-    let suites: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
     // A filter may leave nothing of a suite.
-    let suites = if arguments.filter.is_empty() {
-        suites
+    let (suites, missing) = if arguments.filter.is_empty() {
+        let suites = SUITES.iter().map(|suite| suite.name).collect();
+        (suites, suites::without_tests(results.ran()))
     } else {
-        Vec::new()
+        (Vec::new(), Vec::new())
     };
-    let succeeded = ending == Ending::Exited(0) && results.succeeded(&suites);
+    let succeeded = ending == Ending::Exited(0) && results.succeeded(&suites) && missing.is_empty();
     let verdict = match ending {
         _ if succeeded => "passed".to_owned(),
         Ending::Deadline => "FAILED, ended at the deadline".to_owned(),
@@ -122,6 +126,10 @@ fn test_on(
         results.summary(),
         started.elapsed().as_secs(),
     );
+    for name in missing {
+        line.push_str("\n  no test has this name: ");
+        line.push_str(&name);
+    }
     for note in results.notes() {
         line.push_str("\n  ");
         line.push_str(note);

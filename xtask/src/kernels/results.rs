@@ -26,6 +26,8 @@ pub(super) struct Results {
     /// By suite: how many passed, and how many were ignored.
     passed: BTreeMap<String, u32>,
     ignored: u32,
+    /// Every test with a result.
+    ran: Vec<String>,
     failed: Vec<String>,
     /// The test whose output is being reported, and what it printed.
     reasons: BTreeMap<String, String>,
@@ -54,6 +56,11 @@ impl Results {
         let mut suites = suites.iter();
         let all_passed = self.failed.is_empty() && !self.passed.is_empty();
         all_passed && suites.all(|suite| self.passed.contains_key(*suite))
+    }
+
+    /// The tests that passed or failed, each after the name of its suite and `::`.
+    pub(super) fn ran(&self) -> &[String] {
+        &self.ran
     }
 
     /// `kernel 12 passed, fence 3 passed, 1 failed`.
@@ -125,6 +132,9 @@ impl Results {
             Some("FAILED") => self.failed.push(test.clone()),
             Some("ignored") => self.ignored += 1,
             _ => return,
+        }
+        if !outcome.starts_with("ignored") {
+            self.ran.push(test.clone());
         }
         if let Some(prefix) = &self.prefix {
             println!("{prefix}{test} ... {outcome}");
