@@ -3,7 +3,7 @@
 //! What a cluster is, and all of its commands, are in the crate `ringfence-cluster`, which also
 //! tests use; it replaces this process. The agent is not built for it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
@@ -20,7 +20,9 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     let asks_for_help = |argument: &OsString| argument == "--help" || argument == "-h";
     if !arguments.iter().any(asks_for_help) && !arguments.is_empty() {
         test::require_root("clusters")?;
-        setup::ensure_cluster()?;
+        if arguments.first().is_some_and(|command| builds(command)) {
+            setup::ensure_cluster()?;
+        }
     }
     let mut cargo = child::command("cargo");
     cargo
@@ -28,6 +30,12 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
         .args(["run", "--quiet", "--package", "ringfence-cluster", "--"])
         .args(arguments);
     match child::replace_by(cargo)? {}
+}
+
+/// Whether a command builds programs of a cluster. The others work with what a cluster was started from, also
+/// where nothing can be installed any more.
+fn builds(command: &OsStr) -> bool {
+    ["up", "check", "helm"].iter().any(|it| command == *it)
 }
 
 /// The version of the installed Go, which must be new enough. No Debian release has such a one, so
@@ -58,7 +66,16 @@ fn parse_go_version(line: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_go_version;
+    use super::{builds, parse_go_version};
+
+    #[test]
+    fn a_cluster_is_ended_without_go() {
+        let building = [
+            "up", "down", "status", "list", "logs", "kubectl", "exec", "check", "helm",
+        ];
+        let building = building.into_iter().filter(|it| builds(it.as_ref()));
+        assert_eq!(building.collect::<Vec<_>>(), ["up", "check", "helm"]);
+    }
 
     #[test]
     fn versions_of_go_are_compared_as_numbers() {

@@ -120,6 +120,12 @@ impl Cluster {
         self.command(&self.description.programs.kubernetes.join("kubectl"))
     }
 
+    /// Moves the calling thread into the cluster's cgroup: what it starts ends with the cluster. Before it enters
+    /// namespaces of the cluster, in which there are no cgroups.
+    pub fn join(&self) -> Result<()> {
+        Cgroup::named(&self.folder.cgroup())?.join()
+    }
+
     /// Helm as administrator, to be started in [`Cluster::control_plane`]; built if need be.
     pub fn helm_command(&self) -> Result<Command> {
         Ok(self.command(&binaries::ensure_helm()?))
@@ -128,6 +134,16 @@ impl Cluster {
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env("KUBECONFIG", self.kubeconfig());
+        // What clients keep ends with the cluster, and no other cluster with these addresses reads it.
+        let kept = self.folder.path().join("clients");
+        for (variable, folder) in [
+            ("KUBECACHEDIR", "kubectl"),
+            ("HELM_CACHE_HOME", "helm-cache"),
+            ("HELM_CONFIG_HOME", "helm-config"),
+            ("HELM_DATA_HOME", "helm-data"),
+        ] {
+            command.env(variable, kept.join(folder));
+        }
         // The API server is not behind a proxy.
         for variable in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"] {
             command.env_remove(variable);

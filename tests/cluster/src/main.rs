@@ -136,6 +136,7 @@ fn perform() -> Result<ExitCode> {
         }
         Task::Kubectl { name, arguments } => {
             let cluster = Cluster::attach(home.folder(&name)?)?;
+            cluster.join()?;
             cluster.control_plane()?.enter()?;
             let mut kubectl = cluster.kubectl_command();
             return Err(kubectl.args(arguments).exec()).context("starting kubectl");
@@ -143,6 +144,7 @@ fn perform() -> Result<ExitCode> {
         Task::Helm { name, arguments } => {
             let cluster = Cluster::attach(home.folder(&name)?)?;
             let mut helm = cluster.helm_command()?;
+            cluster.join()?;
             cluster.control_plane()?.enter()?;
             return Err(helm.args(arguments).exec()).context("starting helm");
         }
@@ -152,6 +154,7 @@ fn perform() -> Result<ExitCode> {
             command,
         } => {
             let cluster = Cluster::attach(home.folder(&name)?)?;
+            cluster.join()?;
             if node == "cp" {
                 cluster.control_plane()?.enter()?;
             } else {
