@@ -62,7 +62,7 @@ pub struct Pair<'a> {
     direction: Direction,
     subject: &'a Workload,
     peer: Option<&'a Workload>,
-    /// The UDP ports of tunnels that the peer ends, if it is a node that the subject sends to.
+    /// The UDP ports of tunnels that the peer may end, if the subject sends to it.
     tunnels: Option<&'a BTreeSet<u16>>,
 }
 
@@ -90,6 +90,14 @@ impl<'a> Oracle<'a> {
     fn is_link_broadcast(&self, address: IpAddr) -> bool {
         let known = &self.inventory.network.broadcasts;
         self.is_unlisted(address) && known.iter().any(|it| IpAddr::V4(*it) == address)
+    }
+
+    /// Whether a packet to an address may reach a node itself.
+    fn may_end_tunnels(&self, address: IpAddr) -> bool {
+        let is_unlisted = self.is_unlisted(address);
+        let is_any_node = !is_unlisted && self.owner(address).is_none();
+        let is_special = range_of(address).is_some() || self.is_link_broadcast(address);
+        is_any_node || (is_unlisted && is_special)
     }
 
     /// Whether a range that contains an address is narrow enough to mean it.
@@ -148,13 +156,12 @@ impl<'a> Oracle<'a> {
             let scope = &policy.scope;
             policies.push(ApplicablePolicy { scope, rules });
         }
-        let is_any_node = self.is_node(other, true) || self.is_node(other, false);
         Pair {
             policies,
             direction,
             subject,
             peer: self.owner(other),
-            tunnels: (direction == Direction::Egress && is_any_node)
+            tunnels: (direction == Direction::Egress && self.may_end_tunnels(other))
                 .then_some(&self.inventory.network.tunnel_ports),
         }
     }

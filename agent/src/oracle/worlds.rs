@@ -30,12 +30,12 @@ use crate::{
 pub const NOW: WallTime = WallTime(1_700_000_000_000_000_000);
 /// The boot clock at [`NOW`], unless a test sets another.
 pub const BOOT: u64 = 5_000_000_000_000;
-/// IP protocols to probe: those with ports, both ICMPs, and two raw ones.
-pub const PROTOCOLS: [u8; 8] = [6, 17, 132, 1, 58, 47, 4, 0];
+/// IP protocols to probe: those with ports, both ICMPs, those that are tunnels, and a raw one.
+pub const PROTOCOLS: [u8; 9] = [6, 17, 132, 1, 58, 47, 4, 41, 0];
 const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 /// The addresses that the inventory lists for this node and the other one.
 const NODES: [&str; 4] = ["10.0.0.250", "fd00::fa", "10.0.1.250", "2001:db8::1"];
-const PORTS: [u16; 9] = [1, 53, 80, 81, 1023, 1024, 4789, 8080, 65535];
+const PORTS: [u16; 10] = [1, 53, 80, 81, 1023, 1024, 4789, 8080, 8472, 65535];
 
 /// An inventory and the policies for it.
 #[derive(Debug, Clone)]

@@ -90,6 +90,7 @@ impl Candidates {
                     }
                 }
             }
+            None if selector.requirement.ends_tunnels => all(&self.entities),
             // Only workloads declare named ports.
             None => {
                 let everyone = self.namespaces.values();

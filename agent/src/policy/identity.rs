@@ -64,4 +64,11 @@ impl Identity {
             Kind::Host | Kind::RemoteNode | Kind::World | Kind::Special | Kind::Cluster => None,
         }
     }
+
+    /// Whether a node may be what receives packets to it: groups, broadcast and links have nodes among
+    /// their members.
+    #[must_use]
+    pub const fn ends_tunnels(&self) -> bool {
+        matches!(self.kind, Kind::Host | Kind::RemoteNode | Kind::Special)
+    }
 }

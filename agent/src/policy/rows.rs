@@ -79,15 +79,15 @@ pub(crate) fn add_classes<'a>(
                 asking.entry(selector.digest).or_default().push(index);
             }
         }
-        // Classes that the same rules match have the same rows, unless some are nodes.
+        // Classes that the same rules match have the same rows, unless some may end tunnels.
         let mut alike: BTreeMap<(BTreeSet<usize>, bool), Vec<ClassId>> = BTreeMap::new();
         let tunnels = fence.tunnels.as_deref();
         for class in classes.clone() {
             let rules = class.matched.iter().filter_map(|digest| asking.get(digest));
             let rules: BTreeSet<usize> = rules.flatten().copied().collect();
-            let is_node = tunnels.is_some_and(|tunnels| tunnels.is_node(class.matched));
-            if !rules.is_empty() || is_node {
-                alike.entry((rules, is_node)).or_default().push(class.id);
+            let is_end = tunnels.is_some_and(|tunnels| tunnels.end_at(class.matched));
+            if !rules.is_empty() || is_end {
+                alike.entry((rules, is_end)).or_default().push(class.id);
             }
         }
         if alike.is_empty() {
@@ -105,8 +105,8 @@ pub(crate) fn add_classes<'a>(
             rule.peers.is_none()
         });
         let any = Outcomes::of(&any, &protocols);
-        for ((asking, is_node), ids) in alike {
-            let tunnels = tunnels.filter(|_| is_node);
+        for ((asking, is_end), ids) in alike {
+            let tunnels = tunnels.filter(|_| is_end);
             let own = View::of((spec, direction), tunnels, &schedules, |index, rule| {
                 rule.peers.is_none() || asking.contains(&index)
             });
@@ -135,7 +135,7 @@ fn protocols_of(fence: &Fence, direction: Direction) -> BTreeSet<u8> {
 /// A fence, restricted to the rules that match one class.
 struct View<'a> {
     rules: Vec<&'a FenceRule>,
-    /// Of a class of nodes: the tunnels that lead into them.
+    /// Of a class that may end tunnels: the tunnels.
     tunnels: Option<&'a Tunnels>,
     default: Decider,
     plain_only: bool,

@@ -21,6 +21,8 @@ pub(crate) struct Requirement {
     pub(crate) declares: Option<NamedPort>,
     /// Whether a range also matches in special ranges that it does not name. Rules that deny do.
     pub(crate) unnamed: bool,
+    /// Whether a node may take packets to it out of their tunnels.
+    pub(crate) ends_tunnels: bool,
 }
 
 /// A selector with its digest.
@@ -59,6 +61,7 @@ impl Selector {
                 .is_some_and(|workload| workload.ports.contains(port))
         });
         declares
+            && (!self.requirement.ends_tunnels || identity.ends_tunnels())
             && self
                 .requirement
                 .peer

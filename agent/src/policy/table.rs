@@ -140,7 +140,7 @@ impl TableSpec {
         self.ingress.rules.iter().chain(&self.egress.rules)
     }
 
-    /// Every selector of its rules, and those of nodes if there are tunnels.
+    /// Every selector of its rules, and that of the ends of tunnels if there are any.
     pub(crate) fn selectors(&self) -> impl Iterator<Item = &Selector> {
         self.ingress
             .rules
@@ -152,7 +152,7 @@ impl TableSpec {
                 self.egress
                     .tunnels
                     .iter()
-                    .flat_map(|tunnels| &tunnels.nodes),
+                    .map(|tunnels| &tunnels.ends),
             )
     }
 }
@@ -305,6 +305,7 @@ fn select(
             peer: peer.cloned(),
             declares: declares.cloned(),
             unnamed: denies && matches!(peer, Some(Peer::Cidr { .. })),
+            ends_tunnels: false,
         })
     };
     match (peers, declares) {

@@ -1,9 +1,9 @@
 //! What leads into the tunnels of nodes, and which rules allow it.
 //!
 //! A node takes packets out of tunnel packets and forwards them with the source they have inside, which
-//! every fence then believes. Invariants: to a node, no default allows a tunnel, and no rule that does not
-//! name the port or the protocol alone; rules that deny are not restricted. Only egress has tunnels: what
-//! nodes send is theirs.
+//! every fence then believes. Invariants: to a node, and to a special address, which may have one behind it,
+//! no default allows a tunnel, and no rule that does not name the port or the protocol alone; rules that
+//! deny are not restricted. Only egress has tunnels: what nodes send is theirs.
 
 use std::collections::BTreeSet;
 
@@ -16,35 +16,33 @@ use super::{
     selector::{Requirement, Selector},
     table::FenceRule,
 };
-use crate::model::{Entity, Peer, TUNNEL_PROTOCOLS};
+use crate::model::TUNNEL_PROTOCOLS;
 
 /// The tunnels of nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Tunnels {
     pub(crate) ports: BTreeSet<u16>,
-    /// What every node matches one of.
-    pub(crate) nodes: [Selector; 2],
+    /// What every peer matches that may end a tunnel.
+    pub(crate) ends: Selector,
 }
 
 impl Tunnels {
     /// The tunnels at these UDP ports, and those that are protocols.
     pub(crate) fn at(ports: &BTreeSet<u16>) -> Self {
-        let node = |entity| {
-            Selector::new(Requirement {
-                peer: Some(Peer::Entity(entity)),
-                declares: None,
-                unnamed: false,
-            })
-        };
         Self {
             ports: ports.clone(),
-            nodes: [node(Entity::Host), node(Entity::RemoteNode)],
+            ends: Selector::new(Requirement {
+                peer: None,
+                declares: None,
+                unnamed: false,
+                ends_tunnels: true,
+            }),
         }
     }
 
-    /// Whether identities that match these selectors are nodes.
-    pub(crate) fn is_node(&self, matched: &[Digest]) -> bool {
-        self.nodes.iter().any(|node| matched.contains(&node.digest))
+    /// Whether identities that match these selectors may end tunnels.
+    pub(crate) fn end_at(&self, matched: &[Digest]) -> bool {
+        matched.contains(&self.ends.digest)
     }
 
     /// The protocols that lead into tunnels, some of them on some ports only.

@@ -101,6 +101,10 @@ pub const fn other_node(v6: bool) -> IpAddr {
 /// The tunnel port that policy names.
 pub const NAMED_TUNNEL: u16 = 4789;
 
+/// UDP ports that policy allows from the workload to groups, link-local addresses and broadcast. One of
+/// them is a tunnel's.
+pub const ON_LINK_PORTS: std::ops::RangeInclusive<u16> = 8470..=8474;
+
 /// Whether a node takes a packet with this protocol and destination port apart, and sends on what is inside.
 const fn is_tunnel(protocol: u8, port: u16) -> bool {
     let is_port = matches!(port, 4789 | 6081 | 8472 | 51_820 | 51_871);
@@ -215,6 +219,15 @@ pub fn is_allowed(direction: Direction, peer: IpAddr, protocol: u8, port: u16) -
     if to_node {
         return false;
     }
+    let is_broadcast = matches!(peer, IpAddr::V4(ip) if ip.is_broadcast());
+    if direction == Direction::Out
+        && protocol == protocol::UDP
+        && (is_on_link(peer) || is_broadcast)
+        && ON_LINK_PORTS.contains(&port)
+        && !is_tunnel(protocol, port)
+    {
+        return true;
+    }
     (is_peer(peer) && open) || (protocol == protocol::UDP && is_wide)
 }
 
@@ -249,6 +262,16 @@ to = [
     { cidr = "ff00::/8" },
 ]
 ports = ["udp/7702"]
+
+[[policy.egress]]
+to = [
+    { cidr = "169.254.0.0/16" },
+    { cidr = "224.0.0.0/4" },
+    { cidr = "255.255.255.255/32" },
+    { cidr = "fe80::/10" },
+    { cidr = "ff00::/8" },
+]
+ports = ["udp/8470-8474"]
 
 [[policy.egress]]
 to = [{ entity = "remote-node" }]

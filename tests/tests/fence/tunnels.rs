@@ -2,7 +2,7 @@
 //! may do more.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -63,15 +63,34 @@ impl Scene {
 
     /// A packet from the attacker that says it is from the client, in a tunnel packet to the node.
     fn borrow(&self, v6: bool, mark: u8) -> Result<()> {
+        let node = self.testbed.node.ips()[usize::from(v6)];
+        self.borrow_by(SocketAddr::new(node, TUNNEL), mark)
+    }
+
+    /// The same in a tunnel packet to all hosts on the attacker's link, of which the node is one.
+    fn borrow_on_link(&self, v6: bool, mark: u8) -> Result<()> {
+        if !v6 {
+            return self.borrow_by((Ipv4Addr::BROADCAST, TUNNEL).into(), mark);
+        }
+        let attacker = &self.testbed.host("attacker").workload;
+        let link = attacker.ns.run(|| nix::net::if_::if_nametoindex("eth0"))??;
+        let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+        self.borrow_by(SocketAddrV6::new(all_nodes, TUNNEL, 0, link).into(), mark)
+    }
+
+    fn borrow_by(&self, to: SocketAddr, mark: u8) -> Result<()> {
+        let v6 = to.is_ipv6();
         let ip = |name| self.testbed.host(name).workload.ip(v6);
         let datagram = craft::udp(OPEN, OPEN, &[mark; 8]);
         let packet = craft::ip(ip("client"), ip("victim"), 17, &checked(&ip, datagram));
         let ethertype = craft::ethertype_of(ip("victim"));
         let inner = frame::ethernet(DEVICE, craft::FROM, ethertype, &packet);
         let header = [8, 0, 0, 0, 0, 0, NETWORK + u8::from(v6), 0];
-        let node = self.testbed.node.ips()[usize::from(v6)];
-        let attacker = bind(&self.testbed.host("attacker").workload.ns, 0)?;
-        let to = SocketAddr::new(node, TUNNEL);
+        let attacker = &self.testbed.host("attacker").workload;
+        // Its link-local address would not be its own for datagrams.
+        let from = (attacker.ip(v6), 0);
+        let attacker = attacker.ns.run(|| UdpSocket::bind(from))??;
+        attacker.set_broadcast(!v6)?;
         attacker.send_to(&[header.as_slice(), &inner].concat(), to)?;
         Ok(())
     }
@@ -91,9 +110,18 @@ impl Scene {
     }
 
     fn expect(&self, mark: u8, arrives: bool) -> Result<()> {
+        self.expect_of(Self::borrow, mark, arrives)
+    }
+
+    fn expect_of(
+        &self,
+        borrow: fn(&Self, bool, u8) -> Result<()>,
+        mark: u8,
+        arrives: bool,
+    ) -> Result<()> {
         for v6 in [false, true] {
             let mark = mark + u8::from(v6);
-            self.borrow(v6, mark)?;
+            borrow(self, v6, mark)?;
             let most = if arrives { SOON } else { SHORT };
             ensure!(
                 self.received(mark, most)? == arrives,
@@ -166,4 +194,19 @@ fn no_identity_is_borrowed_through_a_tunnel_of_the_node() -> Result<()> {
     scene
         .expect(9, true)
         .context("by a rule that names the port")
+}
+
+#[test]
+fn no_identity_is_borrowed_through_a_tunnel_by_broadcast_or_multicast() -> Result<()> {
+    let scene = Scene::new()?;
+    let on_link = r#"to = [{ cidr = "255.255.255.255/32" }, { cidr = "ff00::/8" }]"#;
+    let policy = POLICY.replace(r#"to = [{ entity = "host" }]"#, on_link);
+    let agent = scene.testbed.agent("observe", &policy)?;
+    let expect = |mark, arrives| scene.expect_of(Scene::borrow_on_link, mark, arrives);
+    expect(1, true).context("the control, in observe")?;
+    enforce(&agent)?;
+    expect(3, false)?;
+    let named = policy.replace(on_link, &format!("{on_link}\nports = [\"udp/4789\"]"));
+    apply(&agent, &named)?;
+    expect(5, true).context("by a rule that names the port")
 }

@@ -118,6 +118,7 @@ fn port_match() -> impl Strategy<Value = PortMatch> {
         Protocol::Icmp,
         Protocol::Number(47),
         Protocol::Number(4),
+        Protocol::Number(41),
         Protocol::Number(0),
     ]);
     let bound = || prop_oneof![select(PORTS.to_vec()), 1..=u16::MAX];

@@ -113,9 +113,12 @@ impl<'a> FlowSide<'a> {
 
     /// Whether the flow leads into a tunnel of a node.
     pub(super) fn enters_tunnel(&self) -> bool {
-        let is_node = matches!(self.other, PartyKind::Host(_) | PartyKind::RemoteNode(_));
+        let is_end = matches!(
+            self.other,
+            PartyKind::Host(_) | PartyKind::RemoteNode(_) | PartyKind::Special(_)
+        );
         let network = &self.inventory.network;
-        is_node
+        is_end
             && self.direction == Direction::Egress
             && network.is_tunnel(self.flow.protocol, self.flow.port)
     }

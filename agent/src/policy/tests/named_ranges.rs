@@ -219,3 +219,41 @@ fn tunnels_of_nodes_are_open_by_name_only() {
         format!("[[policy.egress]]\naction = \"deny\"\n{to}\n[[policy.egress]]\n{to}\n{names}");
     assert!(!ask(&evaluator(&denied), nodes[0], udp(4789)).0);
 }
+
+#[test]
+fn special_addresses_lead_to_tunnels_of_nodes_like_nodes_themselves() {
+    let all = r#"[[policy.egress]]
+to = [
+    { cidr = "169.254.0.0/16" }, { cidr = "224.0.0.0/4" }, { cidr = "255.255.255.255/32" },
+    { cidr = "127.0.0.0/8" }, { cidr = "0.0.0.0/8" }, { cidr = "192.0.2.255/32" },
+    { cidr = "fe80::/10" }, { cidr = "ff00::/8" }, { cidr = "::/96" },
+]"#;
+    let tunnels = [4789, 6081, 8472, 51_820, 51_871].map(udp);
+    let protocols = [4, 41, 47].map(|it| PortMatch::Protocol(Protocol::Number(it)));
+    let names = r#"ports = ["udp/4789", "protocol/47"]"#;
+    let named = evaluator(&format!("{all}\n{names}\n{all}"));
+    let range = evaluator(&format!("{all}\nports = [\"udp/4000-65000\", \"udp\"]"));
+    let any = evaluator("[[policy.egress]]");
+    let none = evaluator("ingress = []");
+    // No rule can name IPv4-mapped addresses.
+    let named_ones = SPECIAL.iter().filter(|it| !it.starts_with("::ffff:"));
+    for address in named_ones {
+        for evaluator in [&evaluator(all), &range, &any, &none, &named] {
+            assert!(ask(evaluator, address, udp(4788)).0, "{address}: control");
+        }
+        for tunnel in tunnels.iter().chain(&protocols) {
+            for evaluator in [&evaluator(all), &range, &any, &none] {
+                let (allowed, by) = ask(evaluator, address, tunnel.clone());
+                assert!(!allowed, "{address} {tunnel} by {by}");
+            }
+        }
+        for (tunnel, expected) in [(&tunnels[0], true), (&tunnels[2], false)] {
+            assert_eq!(ask(&named, address, tunnel.clone()).0, expected);
+        }
+        let expected = [(0, false), (2, true)].map(|(at, allowed)| (&protocols[at], allowed));
+        for (tunnel, expected) in expected {
+            assert_eq!(ask(&named, address, tunnel.clone()).0, expected);
+        }
+        assert_eq!(ask(&none, address, udp(8472)).1, "node-tunnel");
+    }
+}

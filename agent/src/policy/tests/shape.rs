@@ -30,6 +30,7 @@ const CLOCK: Clock = Clock {
 
 fn world() -> Selector {
     Selector::new(Requirement {
+        ends_tunnels: false,
         unnamed: false,
         peer: Some(Peer::Entity(Entity::World)),
         declares: None,

@@ -1,6 +1,8 @@
 //! An identity borrowed through an overlay: a tunnel packet to a node, which forwards what is inside with the
 //! source it has there.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use ringfence_common::drop_reason::DropReason::Policy;
 
 use crate::attack::builder::CaseBuilder;
@@ -38,6 +40,15 @@ pub(super) const NODE_TUNNELS: Family = Family {
                 let part = craft::fragment(ends, protocol::UDP, (offset, more), id, bytes);
                 s.deny(Policy, part);
             }
+        }),
+        Member::new("to a group, a link-local address, broadcast", OUT, |s| {
+            s.peer = on_link(s);
+            s.deny(Policy, vxlan(s, 8472));
+        }),
+        Member::new("control: other ports of these", OUT, |s| {
+            s.peer = on_link(s);
+            let port = s.rng.choose(&[8470, 8471, 8473, 8474], 8471);
+            s.permit(vxlan(s, port));
         }),
         Member::new("control: a tunnel port by its number", OUT, |s| {
             s.peer = fixture::other_node(s.v6);
@@ -82,6 +93,24 @@ fn inside(v6: bool) -> Vec<u8> {
     let segment = craft::tcp(40_000, 8080, flag::SYN);
     let (from, to) = (fixture::other_workload(v6), fixture::unlisted_host(v6));
     craft::ip(from, to, protocol::TCP, &segment)
+}
+
+/// What may have the node behind it.
+fn on_link(s: &mut CaseBuilder<'_>) -> IpAddr {
+    if s.v6 {
+        let all = [(0xff02, 1), (0xff05, 0x101), (0xfe80, 1)];
+        let (first, last) = s.rng.choose(&all, (0xff02, 1));
+        return Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, last).into();
+    }
+    let all = [[224, 0, 0, 1], [255; 4], [169, 254, 1, 1]];
+    Ipv4Addr::from(s.rng.choose(&all, [224, 0, 0, 1])).into()
+}
+
+/// A frame of another workload in a VXLAN packet.
+fn vxlan(s: &CaseBuilder<'_>, port: u16) -> Vec<u8> {
+    let frame = craft::ethernet(0x0800, &inside(false));
+    let payload = [&[8, 0, 0, 0, 0, 0, 42, 0], frame.as_slice()].concat();
+    s.frame(protocol::UDP, &craft::udp(s.port, port, &payload))
 }
 
 fn over_udp(s: &mut CaseBuilder<'_>, port: u16, header: &[u8]) {
