@@ -50,6 +50,7 @@ impl Surroundings {
         let addresses = links.addresses();
         let is_same = Arc::ptr_eq(&self.listed, &listed)
             && self.network.own == addresses.own
+            && self.network.own_ranges == addresses.own_ranges
             && self.network.broadcasts == addresses.broadcasts
             && self.network.cluster == self.cluster
             && self.network.tunnel_ports == self.tunnel_ports;
@@ -58,6 +59,7 @@ impl Surroundings {
         }
         let network = NodeNetwork {
             own: addresses.own.clone(),
+            own_ranges: addresses.own_ranges.clone(),
             broadcasts: addresses.broadcasts.clone(),
             cluster: self.cluster.clone(),
             tunnel_ports: self.tunnel_ports.clone(),

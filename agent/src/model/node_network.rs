@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use ringfence_common::packet::protocol::UDP;
 
 use super::special_range::{SPECIAL_RANGES, special_range};
@@ -17,6 +17,8 @@ use super::special_range::{SPECIAL_RANGES, special_range};
 pub struct NodeNetwork {
     /// The addresses of the node's interfaces.
     pub own: BTreeSet<IpAddr>,
+    /// The ranges of which every address is the node's, unless something lists it.
+    pub own_ranges: BTreeSet<Ipv4Net>,
     /// The broadcast addresses of the node's links.
     pub broadcasts: BTreeSet<Ipv4Addr>,
     /// The ranges of the cluster's workloads and Services.
@@ -35,6 +37,7 @@ impl Default for NodeNetwork {
     fn default() -> Self {
         Self {
             own: BTreeSet::new(),
+            own_ranges: BTreeSet::new(),
             broadcasts: BTreeSet::new(),
             cluster: BTreeSet::new(),
             tunnel_ports: TUNNEL_PORTS.into(),
@@ -45,6 +48,8 @@ impl Default for NodeNetwork {
 /// What an address is that nothing lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unlisted {
+    /// In a range of the node's own.
+    Own,
     /// In this special range, or a broadcast address, which is a range of its own.
     Special(IpNet),
     /// In a range of the cluster.
@@ -60,7 +65,15 @@ impl NodeNetwork {
         if self.is_broadcast(net) {
             return Unlisted::Special(*net);
         }
-        if let Some(range) = special_range(net) {
+        let special = special_range(net);
+        let holds = |range: &Ipv4Net| {
+            let range = IpNet::V4(*range);
+            range.contains(net) && special.is_none_or(|special| special.contains(&range))
+        };
+        if self.own_ranges.iter().any(holds) {
+            return Unlisted::Own;
+        }
+        if let Some(range) = special {
             return Unlisted::Special(range);
         }
         if self.cluster.iter().any(|range| range.contains(net)) {
@@ -73,7 +86,8 @@ impl NodeNetwork {
     #[must_use]
     pub fn has_range(&self, net: &IpNet) -> bool {
         let is_special = SPECIAL_RANGES.iter().any(|(range, _)| range == net);
-        is_special || self.is_broadcast(net) || self.cluster.contains(net)
+        let is_own = matches!(net, IpNet::V4(net) if self.own_ranges.contains(net));
+        is_special || is_own || self.is_broadcast(net) || self.cluster.contains(net)
     }
 
     /// Every range that tells unlisted addresses apart.
@@ -81,6 +95,7 @@ impl NodeNetwork {
     pub fn ranges(&self) -> BTreeSet<IpNet> {
         let special = SPECIAL_RANGES.iter().map(|(range, _)| *range);
         let mut ranges: BTreeSet<IpNet> = special.chain(self.cluster.iter().copied()).collect();
+        ranges.extend(self.own_ranges.iter().copied().map(IpNet::V4));
         ranges.extend(
             self.broadcasts
                 .iter()
@@ -102,7 +117,9 @@ impl NodeNetwork {
         let cluster = self.cluster.symmetric_difference(&other.cluster).copied();
         let broadcasts = self.broadcasts.symmetric_difference(&other.broadcasts);
         let broadcasts = broadcasts.map(|it| IpNet::from(IpAddr::V4(*it)));
-        cluster.chain(broadcasts).collect()
+        let own = self.own_ranges.symmetric_difference(&other.own_ranges);
+        let own = own.copied().map(IpNet::V4);
+        cluster.chain(broadcasts).chain(own).collect()
     }
 
     fn is_broadcast(&self, net: &IpNet) -> bool {
@@ -130,6 +147,9 @@ mod tests {
             cluster: ["10.0.0.0/16", "fd00:1::/32", "fe80:0:9::/48"]
                 .map(net)
                 .into(),
+            own_ranges: ["10.0.9.0/24", "169.254.9.0/24", "192.0.0.0/2"]
+                .map(|it| it.parse().unwrap())
+                .into(),
             ..NodeNetwork::default()
         };
         let special = |text| Unlisted::Special(net(text));
@@ -139,10 +159,15 @@ mod tests {
             ("10.0.0.254/32", Unlisted::Cluster),
             ("10.0.0.0/15", Unlisted::World),
             ("169.254.9.255/32", special("169.254.9.255/32")),
-            ("169.254.9.254/32", special("169.254.0.0/16")),
+            ("169.254.8.254/32", special("169.254.0.0/16")),
+            ("169.254.9.254/32", Unlisted::Own),
+            ("10.0.9.0/24", Unlisted::Own),
+            ("10.0.8.0/23", Unlisted::Cluster),
+            ("224.0.0.1/32", special("224.0.0.0/4")),
             ("fd00:1::7/128", Unlisted::Cluster),
             ("fe80:0:9::1/128", special("fe80::/10")),
-            ("192.0.2.1/32", Unlisted::World),
+            ("192.0.2.1/32", Unlisted::Own),
+            ("172.16.0.1/32", Unlisted::World),
             ("::/0", Unlisted::World),
         ] {
             assert_eq!(network.unlisted(&net(asked)), expected, "{asked}");

@@ -76,9 +76,27 @@ impl<'a> Oracle<'a> {
             .map(AsRef::as_ref)
     }
 
-    fn is_node(&self, address: IpAddr, local: bool) -> bool {
+    /// Whether an address is the local node's, or another node's. Own ranges are the local node's: in an
+    /// inventory where it is another one, that one's.
+    #[must_use]
+    pub fn is_node(&self, address: IpAddr, local: bool) -> bool {
+        let nodes = || self.inventory.nodes.values();
+        let is_listed =
+            nodes().any(|node| node.local == local && node.addresses.contains(&address));
+        is_listed || (local == nodes().any(|node| node.local) && self.is_in_own_range(address))
+    }
+
+    /// Whether an address that nothing lists is the node's by its range.
+    fn is_in_own_range(&self, address: IpAddr) -> bool {
+        let network = &self.inventory.network;
         let mut nodes = self.inventory.nodes.values();
-        nodes.any(|node| node.local == local && node.addresses.contains(&address))
+        let is_listed =
+            self.owner(address).is_some() || nodes.any(|node| node.addresses.contains(&address));
+        let mut broadcasts = network.broadcasts.iter();
+        let mut ranges = network.own_ranges.iter();
+        !is_listed
+            && !broadcasts.any(|it| IpAddr::V4(*it) == address)
+            && ranges.any(|range| inside(address, ipnet::IpNet::V4(*range)))
     }
 
     fn is_unlisted(&self, address: IpAddr) -> bool {

@@ -128,6 +128,7 @@ impl World {
             "fe80::9",
             "fe80::fa",
             "169.254.1.1",
+            "169.254.9.7",
             "169.254.9.255",
             "224.0.0.251",
             "255.255.255.255",
@@ -235,6 +236,7 @@ fn relabelled(inventory: &Inventory, other: &Inventory) -> Arc<Inventory> {
 fn with_ranges_of(inventory: &Inventory, other: &Inventory) -> Arc<Inventory> {
     let network = NodeNetwork {
         own: inventory.network.own.clone(),
+        own_ranges: inventory.network.own_ranges.clone(),
         ..NodeNetwork::clone(&other.network)
     };
     Arc::new(Inventory {
@@ -352,15 +354,18 @@ fn network() -> impl Strategy<Value = NodeNetwork> {
     ];
     let cluster = vec!["10.0.0.0/16", "10.96.0.0/12", "fd01::/16"];
     let broadcasts = vec!["10.0.0.255", "169.254.9.255"];
+    let own_ranges = vec!["10.0.1.192/26", "169.254.9.0/24"];
     let tunnel_ports = vec![53, 4789, 8472];
     let parts = (
         subsequence(tunnel_ports, 0..=3),
         subsequence(own, 0..=4),
         subsequence(cluster, 0..=2),
         subsequence(broadcasts, 0..=2),
+        subsequence(own_ranges, 0..=2),
     );
-    parts.prop_map(|(tunnel_ports, own, cluster, broadcasts)| NodeNetwork {
+    parts.prop_map(|(tunnel_ports, own, cluster, broadcasts, ranges)| NodeNetwork {
         own: own.iter().map(|it| it.parse().unwrap()).collect(),
+        own_ranges: ranges.iter().map(|it| it.parse().unwrap()).collect(),
         cluster: cluster.iter().map(|it| it.parse().unwrap()).collect(),
         broadcasts: broadcasts.iter().map(|it| it.parse().unwrap()).collect(),
         tunnel_ports: tunnel_ports.into_iter().collect(),

@@ -5,7 +5,7 @@
 //! node, is allowed before every rule.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     fmt,
     net::IpAddr,
     sync::Arc,
@@ -112,7 +112,6 @@ pub struct Evaluator {
     rows: HostTable,
     workloads: HashMap<WorkloadId, (Arc<Workload>, TableId)>,
     owned: HashMap<IpAddr, (IdentityId, Option<Arc<Workload>>)>,
-    host_addresses: HashSet<IpAddr>,
     now: u64,
 }
 
@@ -173,13 +172,11 @@ impl Evaluator {
                 }
             }
         }
-        let host_addresses = inventory.local_node().into_iter();
         Ok(Self {
             rows: HostTable::of(&compiled.state),
             compiled,
             workloads,
             owned,
-            host_addresses: host_addresses.flat_map(|n| n.addresses.clone()).collect(),
             now: clock.boot,
         })
     }
@@ -224,10 +221,11 @@ impl Evaluator {
                 policy: None,
             };
         };
-        if direction == Direction::Ingress && self.host_addresses.contains(&other) {
+        let identity = self.identity(other);
+        if direction == Direction::Ingress && identity.is_node() {
             return reserved(Verdict::Allow, RuleSlot::HOST_INGRESS);
         }
-        if self.identity(other) == IdentityId::UNKNOWN {
+        if identity == IdentityId::UNKNOWN {
             return Side {
                 verdict: Verdict::Deny,
                 rule: DropReason::UnknownPeer.name().to_owned(),

@@ -264,6 +264,7 @@ fn world<const N: usize>(sets: [Set<'_>; N], features: &PolicyFeatures) -> Vec<G
         let kind = match network.map_or(Unlisted::World, |network| network.unlisted(&net)) {
             Unlisted::Special(_) => GroupKind::Special,
             Unlisted::Cluster => GroupKind::Cluster,
+            Unlisted::Own => GroupKind::Host,
             Unlisted::World if net.prefix_len() == 0 => continue,
             Unlisted::World => {
                 let faces = BTreeSet::from([face(&net)]);
@@ -279,6 +280,7 @@ fn world<const N: usize>(sets: [Set<'_>; N], features: &PolicyFeatures) -> Vec<G
         let faces = nets.iter().map(face).collect();
         let what = match kind {
             GroupKind::Special => "special range",
+            GroupKind::Host => "this node in",
             _ => "unlisted in",
         };
         let first = nets.first().map(IpNet::to_string).unwrap_or_default();

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     model::{
         Claimant, Inventory, NamespaceName, NodeEntry, NodeName, NodeNetwork, Unlisted, Workload,
-        WorkloadId, special_range_of,
+        WorkloadId, special_range, special_range_of,
     },
     ordmap::Map,
     plan::Addresses,
@@ -120,6 +120,7 @@ impl Resolver {
             Unlisted::World => (Owner::World, None),
             Unlisted::Cluster => (Owner::Cluster, None),
             Unlisted::Special(range) => (Owner::Special, Some(range)),
+            Unlisted::Own => (Owner::Host, special_range(&net)),
         };
         let cidrs = prefixes.covering(&net);
         let identity = self

@@ -44,6 +44,9 @@ const UNLISTED: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(198, 18, 77, 1)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x18, 0x77, 0, 0, 0, 1)),
 ];
+/// An address that is the node's because it is in a prefix of the loopback device, and that prefix.
+const IN_RANGE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 79, 9));
+const RANGE: &str = "198.18.79.1/24";
 const LATER: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(198, 18, 77, 2)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x18, 0x77, 0, 0, 0, 2)),
@@ -64,6 +67,7 @@ impl Scene {
         let at_node = Server::start(&testbed.node.ns, &served)?;
         let outside = Server::start(&testbed.host("outside").workload.ns, &served)?;
         add(&testbed, UNLISTED)?;
+        testbed.node.ns.ip(&format!("addr add {RANGE} dev lo\n"))?;
         Ok(Self {
             testbed,
             at_node,
@@ -112,7 +116,7 @@ impl Scene {
 
     fn expect_all(&self) -> Result<()> {
         let outside = self.testbed.host("outside").workload.ips();
-        let node = LINK_LOCAL.into_iter().chain(UNLISTED);
+        let node = LINK_LOCAL.into_iter().chain(UNLISTED).chain([IN_RANGE]);
         let node = node.map(|ip| (&self.at_node, ip));
         for (server, ip) in outside
             .map(|ip| (&self.outside, ip))
@@ -146,7 +150,7 @@ fn the_world_ends_at_the_node_and_at_the_link() -> Result<()> {
     for ip in LINK_LOCAL {
         ensure!(scene.reached(&scene.at_node, ip)? == [NAMED], "{ip}");
     }
-    for ip in UNLISTED {
+    for ip in UNLISTED.into_iter().chain([IN_RANGE]) {
         ensure!(scene.reached(&scene.at_node, ip)? == [EVERY, NAMED], "{ip}");
     }
     for ip in LATER {

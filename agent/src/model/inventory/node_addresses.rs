@@ -24,7 +24,7 @@ impl Inventory {
         let unlisted = network.own.iter().filter(|address| !is_listed(address));
         // Loopback stays special: it is an address of every host, and of none on the wire.
         let unlisted: Vec<_> = unlisted.filter(|it| !it.is_loopback()).copied().collect();
-        if unlisted.is_empty() {
+        if unlisted.is_empty() && network.own_ranges.is_empty() {
             return inventory;
         }
         let mut node = match self.local_node() {

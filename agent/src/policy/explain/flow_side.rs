@@ -41,6 +41,10 @@ impl<'a> PartyKind<'a> {
                 Unlisted::Special(range) => Self::Special(range),
                 Unlisted::Cluster => Self::Cluster,
                 Unlisted::World => Self::World,
+                // A node with such ranges is listed.
+                Unlisted::Own => inventory
+                    .local_node()
+                    .map_or(Self::Unknown, |node| Self::of_node(node)),
             },
         }
     }

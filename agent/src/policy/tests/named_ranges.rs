@@ -42,6 +42,7 @@ fn inventory() -> Arc<Inventory> {
         own: ["192.0.2.1", "198.51.100.1", "fe80::a"]
             .map(|it| it.parse().unwrap())
             .into(),
+        own_ranges: ["203.0.114.0/24".parse().unwrap()].into(),
         broadcasts: ["192.0.2.255".parse().unwrap()].into(),
         cluster: ["10.96.0.0/12".parse().unwrap()].into(),
         ..NodeNetwork::default()
@@ -116,6 +117,7 @@ fn wide_grants_do_not_cover_special_addresses() {
     expect(all, &["fe80::9", "fe80::a"], false);
     // Listed and unlisted owners, and the cluster.
     let owned = [
+        "203.0.114.9",
         "10.0.0.2",
         "192.0.2.1",
         "192.0.2.2",
@@ -125,7 +127,8 @@ fn wide_grants_do_not_cover_special_addresses() {
     expect(world, &owned, false);
     expect(all, &owned, true);
     let host = "[[policy.egress]]\nto = [{ entity = \"host\" }]";
-    expect(host, &["192.0.2.1", "198.51.100.1", "fe80::a"], true);
+    let own = ["192.0.2.1", "198.51.100.1", "203.0.114.9", "fe80::a"];
+    expect(host, &own, true);
     expect(host, &["fe80::9", "192.0.2.2"], false);
 }
 
@@ -172,6 +175,7 @@ fn tunnels_of_nodes_are_open_by_name_only() {
     let nodes = [
         "192.0.2.1",
         "198.51.100.1",
+        "203.0.114.9",
         "fe80::a",
         "192.0.2.2",
         "fd00::b",
@@ -255,5 +259,19 @@ to = [
             assert_eq!(ask(&named, address, tunnel.clone()).0, expected);
         }
         assert_eq!(ask(&none, address, udp(8472)).1, "node-tunnel");
+    }
+}
+
+#[test]
+fn what_a_range_of_the_node_sends_passes_as_from_the_node() {
+    let closed = evaluator("ingress = []");
+    for (from, expected) in [("203.0.114.9", "host-ingress"), ("203.0.115.9", "default-deny")] {
+        let answer = closed.ask(&Query {
+            from: TestEnd::Address(from.parse().unwrap()),
+            to: TestEnd::Address("10.0.0.1".parse().unwrap()),
+            port: udp(53),
+            family: None,
+        });
+        assert_eq!(answer.unwrap().ingress.rule, expected, "{from}");
     }
 }

@@ -8,7 +8,9 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use super::unsuitable::ETHERNET;
+use ipnet::Ipv4Net;
+
+use super::{message::Address, unsuitable::ETHERNET};
 
 /// A network interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,10 +43,29 @@ pub struct Links {
 /// The addresses of all links together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LinkAddresses {
-    /// Their own.
+    /// Their own, those of groups that they answer for as any router does included.
     pub own: BTreeSet<IpAddr>,
+    /// Networks of which every address is their own.
+    pub own_ranges: BTreeSet<Ipv4Net>,
     /// Their broadcast addresses.
     pub broadcasts: BTreeSet<Ipv4Addr>,
+}
+
+impl LinkAddresses {
+    /// Adds one of a link, and what comes with it.
+    pub(super) fn add(&mut self, address: Address) {
+        self.own.insert(address.own);
+        self.own.extend(address.anycast.map(IpAddr::V6));
+        self.own_ranges.extend(address.range);
+        self.broadcasts.extend(address.broadcasts);
+    }
+
+    /// Adds those of another list.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.own.extend(other.own);
+        self.own_ranges.extend(other.own_ranges);
+        self.broadcasts.extend(other.broadcasts);
+    }
 }
 
 impl Links {

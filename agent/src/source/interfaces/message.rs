@@ -3,9 +3,9 @@
 //! Pure. Invariant: unknown messages and attributes are passed over, so that one unusual link hides no
 //! other. Numbers are those of `<linux/rtnetlink.h>` and `<linux/if_link.h>`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::Link;
 use crate::netlink::message::{
@@ -28,6 +28,10 @@ const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
 const ROUTE_HEADER: usize = 12;
 const LOOPBACK: u32 = 0x8;
+/// The index of the loopback device, in every network namespace (`LOOPBACK_IFINDEX`).
+const LOOPBACK_INDEX: u32 = 1;
+/// The flag of an address whose prefix has no route (`IFA_F_NOPREFIXROUTE`).
+const NO_PREFIX_ROUTE: u32 = 0x200;
 /// The main routing table, and the type of routes that lead to a gateway or a link.
 const MAIN: u8 = 254;
 const UNICAST: u8 = 1;
@@ -50,6 +54,7 @@ mod attribute {
     pub(super) const ADDRESS: u16 = 1;
     pub(super) const LOCAL: u16 = 2;
     pub(super) const BROADCAST: u16 = 4;
+    pub(super) const FLAGS: u16 = 8;
 }
 
 /// In `EXTENDED`: without counters, which nothing here reads.
@@ -107,31 +112,76 @@ pub(super) fn list_addresses() -> Vec<u8> {
     message(GET_ADDRESS, LIST, &[0; ADDRESS_HEADER])
 }
 
-/// The address of a message about one, and the broadcast addresses of its link.
-///
-/// A network of more than two addresses has its first and last one as such whether the kernel was told so
-/// or not: other hosts on the link may have been.
-pub(super) fn address(body: &[u8]) -> Option<(IpAddr, Vec<Ipv4Addr>)> {
+/// An address of a link, and what the node takes for its own with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Address {
+    /// The address.
+    pub(super) own: IpAddr,
+    /// That of every router in its prefix (RFC 4291 §2.6.1): the kernel has it while the link forwards,
+    /// which may begin without a notice. Prefixes of one or two addresses have none (RFC 6164).
+    pub(super) anycast: Option<Ipv6Addr>,
+    /// Its whole prefix, if each address in it is local: on the loopback device, IPv4 prefixes are.
+    pub(super) range: Option<Ipv4Net>,
+    /// The broadcast addresses of its link. A network of more than two addresses has its first and last
+    /// one as such whether the kernel was told so or not: other hosts on the link may have been.
+    pub(super) broadcasts: Vec<Ipv4Addr>,
+}
+
+/// The address of a message about one.
+pub(super) fn address(body: &[u8]) -> Option<Address> {
     let length = *body.get(1)?;
+    let is_on_loopback = u32_at(body, 4)? == LOOPBACK_INDEX;
     let (mut address, mut local, mut broadcasts) = (None, None, Vec::new());
+    let mut flags = 0;
     for (kind, value) in attributes(body.get(ADDRESS_HEADER..)?) {
         match (kind, ip(value)) {
             (attribute::ADDRESS, ip) => address = ip,
             (attribute::LOCAL, ip) => local = ip,
             (attribute::BROADCAST, Some(IpAddr::V4(ip))) => broadcasts.push(ip),
+            (attribute::FLAGS, _) => flags = u32_at(value, 0).unwrap_or_default(),
             _ => {}
         }
     }
     // Without a local one, both ends are the same.
     let own = local.or(address)?;
-    if let IpAddr::V4(own) = own
-        && (1..=30).contains(&length)
-        && let Ok(net) = Ipv4Net::new(own, length)
-    {
-        broadcasts.extend([net.network(), net.broadcast()]);
+    let (mut anycast, mut range) = (None, None);
+    match own {
+        IpAddr::V4(own) => {
+            if (1..=30).contains(&length)
+                && let Ok(net) = Ipv4Net::new(own, length)
+            {
+                broadcasts.extend([net.network(), net.broadcast()]);
+            }
+            // The prefix of a point-to-point address is that of the other end.
+            if is_on_loopback
+                && flags & NO_PREFIX_ROUTE == 0
+                && let Some(IpAddr::V4(end)) = address.or(local)
+            {
+                range = local_range(end, length);
+            }
+        }
+        IpAddr::V6(own) if (1..=126).contains(&length) => {
+            let net = Ipv6Net::new(own, length);
+            let first = net.ok().map(|net| net.network());
+            anycast = first.filter(|first| !first.is_unspecified());
+        }
+        IpAddr::V6(_) => {}
     }
     broadcasts.retain(|it| !it.is_unspecified() && IpAddr::V4(*it) != own);
-    Some((own, broadcasts))
+    Some(Address {
+        own,
+        anycast,
+        range,
+        broadcasts,
+    })
+}
+
+/// The prefix of an address of the loopback device. Loopback addresses are no host's on a wire, and a
+/// prefix of a single address is that address.
+fn local_range(address: Ipv4Addr, length: u8) -> Option<Ipv4Net> {
+    let net = Ipv4Net::new(address, length).ok()?.trunc();
+    let is_usual = net.network().is_loopback() || net.network().octets().starts_with(&[0]);
+    ((1..32).contains(&length) && !is_usual).then_some(net)
 }
 
 fn ip(value: &[u8]) -> Option<IpAddr> {
@@ -246,9 +296,9 @@ mod tests {
         let of = |family: u8, length: u8, attributes: &[Vec<u8>]| {
             let header = vec![family, length, 0x80, 0, 7, 0, 0, 0];
             let found = address(&[header, attributes.concat()].concat());
-            found.map(|(own, broadcasts)| {
-                let broadcasts = broadcasts.iter().map(Ipv4Addr::to_string);
-                (own.to_string(), broadcasts.collect::<Vec<_>>().join(" "))
+            found.map(|it| {
+                let broadcasts = it.broadcasts.iter().map(Ipv4Addr::to_string);
+                (it.own.to_string(), broadcasts.collect::<Vec<_>>().join(" "))
             })
         };
         let expected = |own: &str, all: &str| Some((own.to_owned(), all.to_owned()));
@@ -275,6 +325,50 @@ mod tests {
         assert_eq!(of(10, 64, &[attribute(1, &bytes)]), expected("fe80::9", ""));
         assert_eq!(of(2, 24, &[attribute(1, &[10, 0])]), None);
         assert!(address(&[2]).is_none());
+    }
+
+    #[test]
+    fn a_router_answers_for_the_first_address_of_its_prefix() {
+        let of = |text: &str, length: u8| {
+            let octets = text.parse::<Ipv6Addr>().unwrap().octets();
+            let header = vec![10, length, 0x80, 0, 7, 0, 0, 0];
+            let found = address(&[header, attribute(1, &octets)].concat()).unwrap();
+            found.anycast.map(|it| it.to_string())
+        };
+        for (own, length, expected) in [
+            ("fd00:0:0:7::9", 64, Some("fd00:0:0:7::")),
+            ("fe80::9", 64, Some("fe80::")),
+            ("fd00::17", 124, Some("fd00::10")),
+            ("fd00::16", 126, Some("fd00::14")),
+            ("fd00::17", 127, None),
+            ("fd00::17", 128, None),
+            ("fd00::17", 0, None),
+            ("::17", 64, None),
+        ] {
+            let expected = expected.map(str::to_owned);
+            assert_eq!(of(own, length), expected, "{own}/{length}");
+        }
+    }
+
+    #[test]
+    fn the_loopback_device_has_whole_prefixes() {
+        let of = |index: u8, length: u8, attributes: &[Vec<u8>]| {
+            let header = vec![2, length, 0x80, 0, index, 0, 0, 0];
+            let found = address(&[header, attributes.concat()].concat()).unwrap();
+            found.range.map(|it| it.to_string())
+        };
+        let both = |ip: [u8; 4]| [attribute(1, &ip), attribute(2, &ip)];
+        let range = |text: &str| Some(text.to_owned());
+        assert_eq!(of(1, 24, &both([10, 0, 9, 7])), range("10.0.9.0/24"));
+        assert_eq!(of(1, 31, &both([10, 0, 9, 7])), range("10.0.9.6/31"));
+        assert_eq!(of(2, 24, &both([10, 0, 9, 7])), None, "another device");
+        assert_eq!(of(1, 32, &both([10, 0, 9, 7])), None);
+        assert_eq!(of(1, 8, &both([127, 0, 0, 1])), None);
+        let [end, own] = [attribute(1, &[10, 0, 8, 1]), attribute(2, &[10, 0, 9, 7])];
+        assert_eq!(of(1, 24, &[end, own]), range("10.0.8.0/24"));
+        let [address, local] = both([10, 0, 9, 7]);
+        let without_route = attribute(8, &0x280_u32.to_ne_bytes());
+        assert_eq!(of(1, 24, &[address, local, without_route]), None);
     }
 
     #[test]

@@ -89,10 +89,9 @@ impl Netlink for RouteSocket {
         let mut addresses = LinkAddresses::default();
         let is_interrupted = exchange(&message::list_addresses(), |message| {
             if message.kind == message::NEW_ADDRESS
-                && let Some((own, broadcasts)) = message::address(message.body)
+                && let Some(address) = message::address(message.body)
             {
-                addresses.own.insert(own);
-                addresses.broadcasts.extend(broadcasts);
+                addresses.add(address);
             }
         })?;
         Ok((addresses, is_interrupted))

@@ -194,9 +194,7 @@ impl<N: Netlink> WatchLoop<N> {
         }
         let (mut addresses, is_interrupted) = listed;
         if is_interrupted {
-            let earlier = self.links.borrow().addresses.clone();
-            addresses.own.extend(earlier.own);
-            addresses.broadcasts.extend(earlier.broadcasts);
+            addresses.extend(self.links.borrow().addresses.clone());
         }
         Ok(addresses)
     }

@@ -289,7 +289,7 @@ impl<'a> LoadedWorld<'a> {
 
     /// Whether this node has the address.
     fn is_node(&self, address: IpAddr) -> bool {
-        self.node_addresses().contains(&address)
+        self.oracle.is_node(address, true)
     }
 
     /// The prefixes that contain every address.
