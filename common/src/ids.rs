@@ -74,7 +74,7 @@ impl IdentityId {
     pub const FIRST_FREE: Self = Self(16);
     /// First number of this node's own addresses in policy prefixes. Up to [`crate::maps::IDENTITIES`],
     /// every even number is such an identity, and the odd number after it is [`Self::behind_node`].
-    pub const FIRST_NODE: Self = Self(crate::maps::IDENTITIES - 1024);
+    pub const FIRST_NODE: Self = Self(crate::maps::IDENTITIES - 8192);
 
     /// Whether it is one of this node's own addresses: [`Self::HOST`], or the same in policy prefixes.
     #[must_use]

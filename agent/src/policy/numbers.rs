@@ -87,17 +87,30 @@ pub struct Allocation {
     pub number: u32,
 }
 
-/// A space without a free number.
+/// No number is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "this node would need more than {limit} distinct values of type {}: {}",
-    .space.name(), .space.remedy()
-)]
-pub struct Exhausted {
-    /// The space.
-    pub space: Space,
-    /// Its size.
-    pub limit: u32,
+pub enum Exhausted {
+    /// A space is full.
+    #[error(
+        "this node would need more than {limit} distinct values of type {}: {}",
+        .space.name(), .space.remedy()
+    )]
+    Space {
+        /// The space.
+        space: Space,
+        /// Its size.
+        limit: u32,
+    },
+    /// The part of the identities for this node's own addresses is full.
+    #[error(
+        "the addresses of this node lie in more than {limit} different sets of policy prefixes: \
+         reduce the number of prefixes in policies (cidr, except, ipBlock) that contain some of \
+         this node's addresses"
+    )]
+    NodePairs {
+        /// How many pairs there are.
+        limit: u32,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -120,7 +133,9 @@ pub struct Numbers {
 
 impl Numbers {
     /// Restores the allocations of an earlier run, oldest first: of two contents with one number,
-    /// the later has it, because the number was free in between.
+    /// the later has it, because the number was free in between. Of two numbers of one content it has the
+    /// later, and the earlier is taken: it may have been given up without being free, because the content
+    /// no longer fitted its range, so that the kernel may hold it.
     pub fn restore(&mut self, allocations: impl IntoIterator<Item = Allocation>) {
         let mut contents = HashMap::new();
         for Allocation {
@@ -137,9 +152,11 @@ impl Numbers {
                 && before != number
             {
                 contents.remove(&(space, before));
-                book.taken.remove(&before);
             }
             book.take(space, number);
+        }
+        if let Some(book) = self.books.get_mut(&Space::Identity) {
+            book.keep_whole_pairs();
         }
     }
 
@@ -195,17 +212,15 @@ impl Numbers {
     /// When there is no free pair.
     pub fn node_number(&mut self, digest: Digest) -> Result<u32, Exhausted> {
         let space = Space::Identity;
-        let (_, first) = space.range();
         let book = self.books.entry(space).or_default();
         let known = book.numbers.get(&digest).copied();
-        let mut pairs = (first..maps::IDENTITIES).step_by(2);
-        let number = match known.filter(|number| *number >= first) {
+        let mut pairs = NODE_PAIRS.step_by(2);
+        let number = match known.filter(|number| is_node_number(*number)) {
             Some(number) => number,
             None => pairs
                 .find(|node| !(book.taken.contains(node) || book.taken.contains(&(node + 1))))
-                .ok_or(Exhausted {
-                    space,
-                    limit: (maps::IDENTITIES - first) / 2,
+                .ok_or(Exhausted::NodePairs {
+                    limit: (NODE_PAIRS.end - NODE_PAIRS.start) / 2,
                 })?,
         };
         for number in [number, number + 1] {
@@ -300,7 +315,25 @@ impl Numbers {
     }
 }
 
+/// The numbers for identities of this node, in pairs: one for an address, the next for clients behind it.
+const NODE_PAIRS: std::ops::Range<u32> = ids::IdentityId::FIRST_NODE.0..maps::IDENTITIES;
+
+/// Whether it is the first number of a pair.
+fn is_node_number(number: u32) -> bool {
+    NODE_PAIRS.contains(&number) && ids::IdentityId(number).is_node()
+}
+
 impl SpaceNumbers {
+    /// Takes the contents from numbers in the range of pairs that are not the first of a whole pair, as
+    /// those of a version with another range may be. The numbers stay taken.
+    fn keep_whole_pairs(&mut self) {
+        let given: HashSet<u32> = self.numbers.values().copied().collect();
+        self.numbers.retain(|_, number| {
+            *number < NODE_PAIRS.start
+                || (is_node_number(*number) && !given.contains(&(*number + 1)))
+        });
+    }
+
     fn take(&mut self, space: Space, number: u32) {
         self.taken.insert(number);
         if !space.is_reused() {
@@ -320,7 +353,7 @@ impl SpaceNumbers {
         } else {
             (start < limit).then_some(start)
         };
-        free.ok_or(Exhausted { space, limit: span })
+        free.ok_or(Exhausted::Space { space, limit: span })
     }
 }
 

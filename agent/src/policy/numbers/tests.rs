@@ -154,3 +154,68 @@ fn identities_of_the_node_have_pairs_of_numbers_and_no_others_have_these() {
     held.reserve(Space::Identity, [first + 1]);
     assert_eq!(held.node_number(Digest(1)).unwrap(), first + 2);
 }
+
+#[test]
+fn restored_numbers_that_are_no_pairs_lose_their_contents() {
+    let first = ringfence_common::ids::IdentityId::FIRST_NODE.0;
+    let of = |content, number| Allocation {
+        space: Space::Identity,
+        digest: Digest(content),
+        number,
+    };
+    let before = [
+        of(1, first + 1),
+        of(2, first + 4),
+        of(3, first + 5),
+        of(4, first + 8),
+        of(5, maps::IDENTITIES + 6),
+    ];
+    for first_asked in [2, 3] {
+        let mut numbers = Numbers::default();
+        numbers.restore(before);
+        if first_asked == 3 {
+            assert!(numbers.number(Space::Identity, Digest(3)).unwrap() < first);
+        }
+        let held: HashSet<u32> = before.iter().map(|it| it.number).collect();
+        for content in [1, 2, 3, 5] {
+            let node = numbers.node_number(Digest(content)).unwrap();
+            let is_new = !held.contains(&node) && !held.contains(&(node + 1));
+            assert!(is_new && (first..maps::IDENTITIES).contains(&node), "{node}");
+        }
+        assert_eq!(numbers.node_number(Digest(4)).unwrap(), first + 8);
+    }
+}
+
+#[test]
+fn a_number_that_a_content_gave_up_is_not_given_out_after_a_restart() {
+    let first = ringfence_common::ids::IdentityId::FIRST_NODE.0;
+    let of = |content, number| Allocation {
+        space: Space::Identity,
+        digest: Digest(content),
+        number,
+    };
+    let mut numbers = Numbers::default();
+    numbers.restore([of(1, 20), of(1, first)]);
+    for content in 2..12 {
+        let number = numbers.number(Space::Identity, Digest(content)).unwrap();
+        assert_ne!(number, 20, "the kernel may hold it");
+    }
+    assert_eq!(numbers.node_number(Digest(1)).unwrap(), first);
+    // Until nothing holds it.
+    let in_use: HashSet<u32> = numbers.all().map(|it| it.number).collect();
+    numbers.retire_unused(Space::Identity, &in_use, 1);
+    assert!(numbers.retired_since(Space::Identity, 1).contains(&20));
+}
+
+#[test]
+fn pairs_that_are_all_taken_have_an_error_of_their_own() {
+    let mut numbers = Numbers::default();
+    for content in 0..4096 {
+        numbers.node_number(Digest(content)).unwrap();
+    }
+    let full = numbers.node_number(Digest(5000)).unwrap_err();
+    assert_eq!(full, Exhausted::NodePairs { limit: 4096 });
+    let text = full.to_string();
+    assert!(text.contains("reduce the number of prefixes"), "{text}");
+    numbers.number(Space::Identity, Digest(5000)).unwrap();
+}
