@@ -15,7 +15,7 @@ use super::{
     rule_order::{Hypothesis, Outcome, RankedRule, RuleOrder},
     snippet,
 };
-use crate::model::RuleAction;
+use crate::model::{Ports, RuleAction};
 
 /// Removing more rules than this is not a small change.
 const MOST_REMOVALS: usize = 5;
@@ -196,6 +196,10 @@ fn last_of_its_kind(ranked: &RankedRule<'_>, direction: Direction) -> Option<Str
 /// The allow rule that is nearest to matching, and what to change.
 fn nearest(order: &RuleOrder<'_>) -> Option<Alternative> {
     let (ranked, steps) = resolvable(order, &mut Hypothesis::default())?;
+    // The advice to add a rule says the same.
+    if ranked.misses.iter().any(|miss| needs_a_rule(ranked, miss)) {
+        return None;
+    }
     let relabels = ranked.misses.iter().any(|miss| {
         matches!(
             miss,
@@ -231,6 +235,14 @@ fn resolvable<'h, 'a>(
     }
     hypothesis.matching = None;
     None
+}
+
+/// Whether only another rule can resolve a miss: ports would narrow a rule that has none.
+fn needs_a_rule(ranked: &RankedRule<'_>, miss: &Miss) -> bool {
+    matches!(
+        (miss, &ranked.rule.ports),
+        (Miss::Tunnel { .. }, Ports::Any)
+    )
 }
 
 /// How to resolve every miss of a rule; one more peer resolves all misses of the present one.
@@ -293,6 +305,9 @@ fn resolve_miss(flow_side: &FlowSide<'_>, ranked: &RankedRule<'_>, miss: &Miss) 
         | Miss::Entity { .. } => {
             let peer = snippet::peer(flow_side, is_of_namespace(ranked, flow_side));
             format!("add {peer} to {key} of {title}")
+        }
+        Miss::Tunnel { actual } if needs_a_rule(ranked, miss) => {
+            format!("add a rule with the peers of {title} that names {actual} alone")
         }
         Miss::Protocol { actual, .. }
         | Miss::Port { actual, .. }

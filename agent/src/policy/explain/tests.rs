@@ -440,3 +440,38 @@ fn a_large_cluster_is_explained_within_the_limit() {
     // The limit allows for an unoptimised build on a busy machine; it normally takes milliseconds.
     assert!(took < std::time::Duration::from_secs(2), "{took:?}");
 }
+
+#[test]
+fn a_rule_without_ports_is_not_narrowed_for_a_tunnel() {
+    let policy = |ports: &str| {
+        format!(
+            "[[policy]]\nname = \"out\"\nnamespace = \"shop\"\nsubject = \"app=web\"\n\
+             [[policy.egress]]\nto = [{{ entity = \"host\" }}]\n{ports}\n"
+        )
+    };
+    let advice = |policy: &str, to: &str, port: &str| {
+        let advice = explained(policy, "shop/web", to, port, false).egress.advice;
+        let alternatives = advice.alternatives.into_iter();
+        alternatives
+            .map(|it| [it.steps, it.snippet].concat().join(" / "))
+            .collect::<Vec<_>>()
+    };
+    for port in ["udp/4789", "protocol/47"] {
+        let own_rule = format!(
+            "add an egress rule to a policy of namespace shop that selects shop/web: / \
+             [[policy.egress]] / to = [{{ entity = \"host\" }}] / ports = [\"{port}\"]"
+        );
+        let found = advice(&policy(""), "10.0.0.1", port);
+        assert_eq!(found, std::slice::from_ref(&own_rule));
+        let with_ports = policy("ports = [\"udp\", \"tcp/80\"]");
+        let extended = format!("add port {port} to egress[0] of shop/out (p.toml:5)");
+        let expected = [extended, own_rule];
+        assert_eq!(advice(&with_ports, "10.0.0.1", port), expected);
+    }
+    // A rule that denies is in the way as well.
+    let denied = format!("{}[[policy.egress]]\naction = \"deny\"\n", policy(""));
+    let advice = advice(&denied, "10.0.0.1", "udp/4789");
+    let own_rule =
+        "add a rule with the peers of egress[0] of shop/out (p.toml:5) that names udp/4789 alone";
+    assert!(advice[0].ends_with(own_rule), "{advice:?}");
+}
