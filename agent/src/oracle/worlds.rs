@@ -363,13 +363,15 @@ fn network() -> impl Strategy<Value = NodeNetwork> {
         subsequence(broadcasts, 0..=2),
         subsequence(own_ranges, 0..=2),
     );
-    parts.prop_map(|(tunnel_ports, own, cluster, broadcasts, ranges)| NodeNetwork {
-        own: own.iter().map(|it| it.parse().unwrap()).collect(),
-        own_ranges: ranges.iter().map(|it| it.parse().unwrap()).collect(),
-        cluster: cluster.iter().map(|it| it.parse().unwrap()).collect(),
-        broadcasts: broadcasts.iter().map(|it| it.parse().unwrap()).collect(),
-        tunnel_ports: tunnel_ports.into_iter().collect(),
-    })
+    parts.prop_map(
+        |(tunnel_ports, own, cluster, broadcasts, ranges)| NodeNetwork {
+            own: own.iter().map(|it| it.parse().unwrap()).collect(),
+            own_ranges: ranges.iter().map(|it| it.parse().unwrap()).collect(),
+            cluster: cluster.iter().map(|it| it.parse().unwrap()).collect(),
+            broadcasts: broadcasts.iter().map(|it| it.parse().unwrap()).collect(),
+            tunnel_ports: tunnel_ports.into_iter().collect(),
+        },
+    )
 }
 
 fn inventory() -> impl Strategy<Value = Arc<Inventory>> {

@@ -148,12 +148,7 @@ impl TableSpec {
             .chain(&self.egress.rules)
             .filter_map(|rule| rule.peers.as_deref())
             .flatten()
-            .chain(
-                self.egress
-                    .tunnels
-                    .iter()
-                    .map(|tunnels| &tunnels.ends),
-            )
+            .chain(self.egress.tunnels.iter().map(|tunnels| &tunnels.ends))
     }
 }
 

@@ -73,7 +73,9 @@ impl Scene {
             return self.borrow_by((Ipv4Addr::BROADCAST, TUNNEL).into(), mark);
         }
         let attacker = &self.testbed.host("attacker").workload;
-        let link = attacker.ns.run(|| nix::net::if_::if_nametoindex("eth0"))??;
+        let link = attacker
+            .ns
+            .run(|| nix::net::if_::if_nametoindex("eth0"))??;
         let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
         self.borrow_by(SocketAddrV6::new(all_nodes, TUNNEL, 0, link).into(), mark)
     }

@@ -180,7 +180,10 @@ fn restored_numbers_that_are_no_pairs_lose_their_contents() {
         for content in [1, 2, 3, 5] {
             let node = numbers.node_number(Digest(content)).unwrap();
             let is_new = !held.contains(&node) && !held.contains(&(node + 1));
-            assert!(is_new && (first..maps::IDENTITIES).contains(&node), "{node}");
+            assert!(
+                is_new && (first..maps::IDENTITIES).contains(&node),
+                "{node}"
+            );
         }
         assert_eq!(numbers.node_number(Digest(4)).unwrap(), first + 8);
     }

@@ -265,7 +265,10 @@ to = [
 #[test]
 fn what_a_range_of_the_node_sends_passes_as_from_the_node() {
     let closed = evaluator("ingress = []");
-    for (from, expected) in [("203.0.114.9", "host-ingress"), ("203.0.115.9", "default-deny")] {
+    for (from, expected) in [
+        ("203.0.114.9", "host-ingress"),
+        ("203.0.115.9", "default-deny"),
+    ] {
         let answer = closed.ask(&Query {
             from: TestEnd::Address(from.parse().unwrap()),
             to: TestEnd::Address("10.0.0.1".parse().unwrap()),

@@ -3,10 +3,15 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
     rc::Rc,
 };
 
-use ringfence_common::{SECOND, ids::RuleSlot};
+use ipnet::IpNet;
+use ringfence_common::{
+    SECOND,
+    ids::{RuleSlot, TableId},
+};
 
 use crate::{
     datapath::{
@@ -23,6 +28,29 @@ pub(super) enum Call {
     ClearRule(RuleSlot),
     Attach(u32),
     Detach(u32),
+}
+
+/// Bits, class, direction, protocol and port.
+type RowPlace = (u32, u32, u8, u8, u16);
+
+fn place(row: &Row) -> RowPlace {
+    let key = &row.key;
+    let port = key.port.number();
+    (row.bits, key.class.0, key.direction, key.protocol, port)
+}
+
+/// The last entry that a walk showed of the map where it is; `None` before the first.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Walked {
+    Addresses(Option<IpAddr>),
+    Prefixes(Option<IpNet>),
+    Rows(Option<(TableId, RowPlace)>),
+}
+
+impl Default for Walked {
+    fn default() -> Self {
+        Self::Addresses(None)
+    }
 }
 
 #[derive(Default)]
@@ -49,6 +77,7 @@ pub(super) struct Kernel {
     pub(super) held: HeldNumbers,
     /// Fences that are not as they were attached.
     pub(super) standings: BTreeMap<u32, Standing>,
+    pub(super) walked: Walked,
 }
 
 #[derive(Clone, Default)]
@@ -138,21 +167,47 @@ impl Datapath for Fake {
         written.record(write);
         Ok(written == kernel.state)
     }
-    fn next_entries(&mut self, _most: usize) -> Vec<Action> {
-        let state = &self.0.borrow().state;
-        let rows = state.tables.values().flat_map(|rows| rows.iter());
-        let rows = rows.map(|((bits, key), row)| {
-            Action::PutRow(Row {
-                bits: *bits,
-                key: *key,
-                row: *row,
-            })
-        });
-        let addresses = state.addresses.iter();
-        addresses
-            .map(|(address, identity)| Action::PutAddress(*address, *identity))
-            .chain(rows)
-            .collect()
+    fn next_entries(&mut self, most: usize) -> Vec<Action> {
+        let mut kernel = self.0.borrow_mut();
+        let state = &kernel.state;
+        let (page, walked) = match kernel.walked {
+            Walked::Addresses(last) => {
+                let all = state.addresses.iter().map(|(ip, id)| (*ip, *id));
+                let (page, last) = page(all, last, most);
+                let page = page.map(|(ip, id)| Action::PutAddress(ip, id)).collect();
+                let next = Walked::Prefixes(None);
+                (
+                    page,
+                    last.map_or(next, |last| Walked::Addresses(Some(last))),
+                )
+            }
+            Walked::Prefixes(last) => {
+                let all = state.prefixes.iter().map(|(net, id)| (*net, *id));
+                let (page, last) = page(all, last, most);
+                let page = page.map(|(net, id)| Action::PutPrefix(net, id)).collect();
+                let next = Walked::Rows(None);
+                (page, last.map_or(next, |last| Walked::Prefixes(Some(last))))
+            }
+            Walked::Rows(last) => {
+                let tables = state.tables.iter();
+                let all = tables.flat_map(|(table, rows)| {
+                    rows.iter().map(|((bits, key), row)| {
+                        let row = Row {
+                            bits: *bits,
+                            key: *key,
+                            row: *row,
+                        };
+                        ((*table, place(&row)), row)
+                    })
+                });
+                let (page, last) = page(all, last, most);
+                let page = page.map(|(_, row)| Action::PutRow(row)).collect();
+                let next = Walked::Addresses(None);
+                (page, last.map_or(next, |last| Walked::Rows(Some(last))))
+            }
+        };
+        kernel.walked = walked;
+        page
     }
     fn clocks(&mut self) -> Result<Clocks, DatapathError> {
         Ok(Clocks {
@@ -183,4 +238,19 @@ impl Datapath for Fake {
         kernel.calls.push(Call::Mark(mark));
         Ok(())
     }
+}
+
+/// The entries after the last one shown, at most so many, and the last one of them if there may be more.
+fn page<K: Copy + Ord, V>(
+    all: impl Iterator<Item = (K, V)>,
+    last: Option<K>,
+    most: usize,
+) -> (impl Iterator<Item = (K, V)>, Option<K>) {
+    let left = all.filter(|(key, _)| last.is_none_or(|last| *key > last));
+    let mut page: Vec<(K, V)> = left.collect();
+    page.sort_by_key(|(key, _)| *key);
+    page.truncate(most);
+    let is_full = page.len() == most;
+    let last = page.last().filter(|_| is_full).map(|(key, _)| *key);
+    (page.into_iter(), last)
 }
