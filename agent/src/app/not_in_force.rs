@@ -16,6 +16,8 @@ pub(super) enum NotInForce {
     Starting,
     /// The last pass failed.
     Failed(String),
+    /// The kernel does not list this node's interfaces and addresses.
+    Unwatched(String),
     /// A workload of this node has no fence.
     Unfenced(String),
     /// The fence of a workload of this node may not do what was asked for.
@@ -28,6 +30,7 @@ impl NotInForce {
         let (kind, text) = match self {
             Self::Starting => ("starting", "no policy applied yet"),
             Self::Failed(reason) => ("failed", reason.as_str()),
+            Self::Unwatched(text) => ("unwatched", text.as_str()),
             Self::Unfenced(text) => ("unfenced", text.as_str()),
             Self::Degraded(text) => ("degraded", text.as_str()),
         };
@@ -38,11 +41,12 @@ impl NotInForce {
     }
 }
 
-/// Everything that is not in force, given whether anything was published, why the last pass failed, and
-/// the workloads that name an interface of this node.
+/// Everything that is not in force, given whether anything was published, why the last pass failed, why
+/// interfaces and addresses are not listed, and the workloads that name an interface of this node.
 pub(super) fn not_in_force(
     is_published: bool,
     failure: Option<&str>,
+    unlisted: Option<&str>,
     presences: &Presences,
 ) -> Vec<NotInForce> {
     let mut reasons = Vec::new();
@@ -51,6 +55,13 @@ pub(super) fn not_in_force(
         None if !is_published => reasons.push(NotInForce::Starting),
         None => {}
     }
+    // Its own addresses decide what is `host`, and its interfaces which workload gets a fence.
+    reasons.extend(unlisted.map(|error| {
+        let text = format!(
+            "netlink lists no interfaces and addresses ({error}): those of the last list are in use"
+        );
+        NotInForce::Unwatched(text)
+    }));
     let texts = |why: fn(&Presence) -> Option<String>| {
         presences.iter().filter_map(move |(workload, presence)| {
             let why = why(presence)?;
@@ -81,6 +92,7 @@ impl Applied {
         not_in_force(
             self.published.is_some(),
             self.failure.as_deref(),
+            self.interfaces.failure(),
             &self.presences,
         )
     }
@@ -114,16 +126,29 @@ mod tests {
     fn every_reason_is_listed() {
         let missing = Some(Unfenced::Missing);
         let all_fenced = presences(&[None, None]);
-        assert_eq!(not_in_force(true, None, &all_fenced), []);
+        assert_eq!(not_in_force(true, None, None, &all_fenced), []);
         assert_eq!(
-            not_in_force(false, None, &all_fenced),
+            not_in_force(false, None, None, &all_fenced),
             [NotInForce::Starting]
         );
         for published in [false, true] {
             let failed = [NotInForce::Failed("full".into())];
-            assert_eq!(not_in_force(published, Some("full"), &all_fenced), failed);
+            assert_eq!(
+                not_in_force(published, Some("full"), None, &all_fenced),
+                failed
+            );
         }
-        let all = not_in_force(true, Some("full"), &presences(&[missing, None, missing]));
+        let unwatched = not_in_force(true, None, Some("no buffer space"), &all_fenced);
+        let [NotInForce::Unwatched(text)] = unwatched.as_slice() else {
+            panic!("{unwatched:?}");
+        };
+        assert!(text.contains("(no buffer space)"), "{text}");
+        let all = not_in_force(
+            true,
+            Some("full"),
+            None,
+            &presences(&[missing, None, missing]),
+        );
         let kinds: Vec<String> = all.iter().map(|reason| reason.view().kind).collect();
         assert_eq!(kinds, ["failed", "unfenced", "unfenced"]);
         assert!(all[1].view().text.starts_with("shop/w0: interface rf-a: "));
@@ -138,7 +163,7 @@ mod tests {
                 None => {}
             }
         }
-        let all = not_in_force(true, None, &some);
+        let all = not_in_force(true, None, None, &some);
         assert!(matches!(&all[0], NotInForce::Unfenced(text) if text.ends_with(": busy")));
         assert_eq!(all[1], NotInForce::Degraded(text));
         assert_eq!(all.len(), 2);

@@ -38,6 +38,8 @@ pub struct Links {
     pub(super) left: BTreeSet<u32>,
     /// The addresses of the links.
     pub(super) addresses: LinkAddresses,
+    /// Why they are those of an earlier list.
+    pub(super) failure: Option<String>,
 }
 
 /// The addresses of all links together.
@@ -85,6 +87,7 @@ impl Links {
             uplinks: BTreeSet::new(),
             left: BTreeSet::new(),
             addresses: LinkAddresses::default(),
+            failure: None,
         }
     }
 
@@ -139,6 +142,12 @@ impl Links {
     #[must_use]
     pub const fn addresses(&self) -> &LinkAddresses {
         &self.addresses
+    }
+
+    /// Why the kernel cannot list them any more; `None` if it can.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// Adds the links of an earlier list that this one lacks, unless another link has their name now.

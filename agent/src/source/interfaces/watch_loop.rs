@@ -1,7 +1,8 @@
 //! The loop of the watch: waits for notices, lists the links, and publishes them if they differ.
 //!
 //! Invariants: no error ends it; after an error everything is listed again, later and later until it
-//! succeeds; the same error is logged once a minute at most. Sockets are in `route_socket`.
+//! succeeds, and what is published says so when it has not for about a second; the same error is logged
+//! once a minute at most. Sockets are in `route_socket`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -103,6 +104,9 @@ impl<N: Netlink> WatchLoop<N> {
                 self.log(&error, now);
                 let delay = self.backoff;
                 self.backoff = (delay * 2).min(BACKOFF[1]);
+                if delay == BACKOFF[1] {
+                    self.show(&error);
+                }
                 Some(delay)
             }
         }
@@ -173,6 +177,9 @@ impl<N: Netlink> WatchLoop<N> {
                 outcome = Err(error);
             }
         }
+        if outcome.is_err() {
+            links.failure.clone_from(&self.links.borrow().failure);
+        }
         self.links.send_if_modified(|published| {
             let differs = **published != links;
             if differs {
@@ -197,6 +204,19 @@ impl<N: Netlink> WatchLoop<N> {
             addresses.extend(self.links.borrow().addresses.clone());
         }
         Ok(addresses)
+    }
+
+    /// Shows with the links of before that they may be out of date. A start waits for its first list.
+    fn show(&self, error: &io::Error) {
+        self.links.send_if_modified(|published| {
+            if published.failure.is_some() || **published == Links::default() {
+                return false;
+            }
+            let mut links = Links::clone(published);
+            links.failure = Some(error.to_string());
+            *published = Arc::new(links);
+            true
+        });
     }
 
     fn log(&mut self, error: &io::Error, now: Instant) {

@@ -259,6 +259,35 @@ fn addresses_that_cannot_be_listed_stay_and_hold_back_no_link() {
 }
 
 #[test]
+fn links_that_cannot_be_listed_for_long_say_so_until_they_can() {
+    for what in ["links", "addresses"] {
+        let mut world = World::new(&[("a", 7)]);
+        let fail = |world: &World, count: usize| {
+            let mut kernel = world.kernel.borrow_mut();
+            kernel.noticed = true;
+            kernel.no_addresses = what == "addresses" && count > 0;
+            let links = what == "links";
+            kernel.refusals = vec![libc::ENOBUFS; if links { count } else { 0 }].into();
+        };
+        let failure = |world: &World| world.links.borrow().failure().map(str::to_owned);
+        fail(&world, 1);
+        assert!(world.step().is_some());
+        assert_eq!(failure(&world), None, "{what}: one error is none");
+        fail(&world, 20);
+        let mut shown = 0;
+        for _ in 0..20 {
+            assert!(world.step().is_some());
+            shown += usize::from(world.changed());
+        }
+        assert!(failure(&world).is_some() && world.has("a"), "{what}");
+        assert_eq!(shown, 1, "{what}");
+        fail(&world, 0);
+        assert_eq!(world.step(), None);
+        assert_eq!(failure(&world), None, "{what}");
+    }
+}
+
+#[test]
 fn a_start_waits_for_addresses() {
     let fake = Fake::default();
     fake.0.borrow_mut().names = [("a".to_owned(), 7)].into();
@@ -266,7 +295,9 @@ fn a_start_waits_for_addresses() {
     let (sender, links) = watch::channel(Arc::default());
     let mut watch = WatchLoop::new(fake.clone(), sender);
     let now = Instant::now();
-    assert!(watch.step(now).is_some());
+    for _ in 0..20 {
+        assert!(watch.step(now).is_some());
+    }
     assert!(!links.has_changed().unwrap());
     fake.0.borrow_mut().no_addresses = false;
     assert_eq!(watch.step(now), None);
