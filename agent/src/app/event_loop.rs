@@ -126,7 +126,13 @@ pub(super) async fn run(
     let attach = reconciler.datapath().attach_kind();
     let log = config.flows.log.clone();
     let (limit, kept) = (config.flows.log_max_bytes, config.flows.log_files);
-    let mut shared = SharedState::new(config, node, attach, telemetry.readings, applied);
+    let mut shared = SharedState::new(
+        config,
+        node.as_str().into(),
+        attach,
+        telemetry.readings,
+        applied,
+    );
     shared.metrics_listen = Some(listeners.health_address());
     let mut agent = Agent {
         names: FlowNames::new(&shared.node),

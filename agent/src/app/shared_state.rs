@@ -17,7 +17,7 @@ use super::{modes::Modes, verifying::Repairs};
 use crate::{
     config::Config,
     datapath::{AttachKind, Counters, Readings},
-    model::{Inventory, Lockdown, PolicySet},
+    model::{Inventory, Lockdown, NodeName, PolicySet},
     observe::{Directory, History, Metrics},
     reconcile::{Presences, Published},
     source::{SourceError, interfaces::Links},
@@ -71,20 +71,16 @@ pub(super) fn socket_path(config: &Config) -> PathBuf {
     config.run_dir.join("ringfence.sock")
 }
 
-/// The configured name of this node, else the inventory's, else the host name.
-pub(super) fn node_name(config: &Config, inventory: &Inventory) -> Arc<str> {
-    if let Some(node) = &config.node {
-        return node.as_str().into();
-    }
-    if let Some(node) = inventory.local_node() {
-        return node.name.as_str().into();
-    }
-    nix::unistd::gethostname()
-        .map_or_else(
-            |_| "localhost".into(),
-            |name| name.to_string_lossy().into_owned(),
-        )
-        .into()
+/// The configured name of this node, else the inventory's, else the host name if it is one.
+pub(super) fn node_name(config: &Config, inventory: &Inventory) -> NodeName {
+    let known = config.node.as_ref();
+    let known = known.or_else(|| inventory.local_node().map(|node| &node.name));
+    known.cloned().unwrap_or_else(|| {
+        let host = nix::unistd::gethostname().unwrap_or_default();
+        // As Kubernetes does.
+        let host = host.to_string_lossy().to_ascii_lowercase();
+        NodeName::new(&host).unwrap_or_else(|_| NodeName::this_node())
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -3,24 +3,22 @@
 //! Invariants: sources say who owns an address, the kernel only adds addresses that no source lists. An
 //! inventory is made again only if one of its parts changed, so that an unchanged one stays the same.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
+use tracing::warn;
 
 use super::shared_state::node_name;
 use crate::{
     config::Config,
-    model::{Inventory, NodeName, NodeNetwork},
+    model::{Claimant, Inventory, NodeName, NodeNetwork, Owner},
     source::interfaces::Links,
 };
-
-/// The name of a node whose host name is none.
-const UNNAMED: &str = "this-node";
 
 /// What an inventory is made of.
 pub(super) struct Surroundings {
     /// The node's name, if no source declares it.
-    name: Option<NodeName>,
+    name: NodeName,
     cluster: BTreeSet<IpNet>,
     tunnel_ports: BTreeSet<u16>,
     /// The inventory as the sources deliver it.
@@ -28,20 +26,21 @@ pub(super) struct Surroundings {
     network: Arc<NodeNetwork>,
     /// Both together.
     inventory: Arc<Inventory>,
+    /// Own addresses that belong to another, who was logged.
+    contradictions: BTreeSet<(IpAddr, Claimant)>,
 }
 
 impl Surroundings {
     /// Those of a node with this configuration, before anything is known of its links.
     pub(super) fn new(config: &Config, first: &Inventory) -> Self {
-        let name = node_name(config, first);
-        let name = NodeName::new(&name).or_else(|_| NodeName::new(UNNAMED));
         Self {
-            name: name.ok(),
+            name: node_name(config, first),
             cluster: config.cluster_ranges.clone(),
             tunnel_ports: config.tunnel_ports.clone(),
             listed: Arc::default(),
             network: Arc::default(),
             inventory: Arc::default(),
+            contradictions: BTreeSet::new(),
         }
     }
 
@@ -67,11 +66,31 @@ impl Surroundings {
         if *self.network != network {
             self.network = Arc::new(network);
         }
-        if let Some(name) = &self.name {
-            self.inventory = Arc::new(listed.on_node(name, &self.network));
-        }
+        self.inventory = Arc::new(listed.on_node(&self.name, &self.network));
         self.listed = listed;
+        for (address, owner) in self.new_contradictions() {
+            warn!(
+                "{address} is an address of this node, but the inventory lists it for {owner}: it is not \
+                 `host`; correct the inventory, or remove the address from the interface"
+            );
+        }
         Arc::clone(&self.inventory)
+    }
+
+    /// The own addresses whose owner is another, without those of the last call.
+    fn new_contradictions(&mut self) -> Vec<(IpAddr, Claimant)> {
+        let owner = |address: &IpAddr| match self.listed.owners.get(address)? {
+            Owner::Workload(workload) => Some(Claimant::Workload(workload.id.clone())),
+            Owner::Node(name) => {
+                let is_local = self.listed.nodes.get(name).is_some_and(|node| node.local);
+                (!is_local).then(|| Claimant::Node(name.clone()))
+            }
+        };
+        let own = self.network.own.iter();
+        let now: BTreeSet<_> = own.filter_map(|it| Some((*it, owner(it)?))).collect();
+        let new = now.difference(&self.contradictions).cloned().collect();
+        self.contradictions = now;
+        new
     }
 
     /// The inventory of before, on a node with these links.
@@ -83,6 +102,7 @@ impl Surroundings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::inventory_toml;
 
     #[test]
     fn an_inventory_is_made_again_only_if_a_part_changed() {
@@ -105,5 +125,37 @@ mod tests {
         assert_eq!(next.local_node().unwrap().addresses.len(), 1);
         links.set_own([]);
         assert!(surroundings.on(&links).local_node().is_none(), "it is gone");
+    }
+
+    #[test]
+    fn an_own_address_of_another_is_said_once() {
+        let text = "[[namespace]]\nname = \"shop\"\n\
+                    [[workload]]\nname = \"web\"\nnamespace = \"shop\"\naddresses = [\"10.0.0.1\"]\n\
+                    [[node]]\nname = \"there\"\naddresses = [\"10.0.0.2\"]\n\
+                    [[node]]\nname = \"here\"\nlocal = true\naddresses = [\"10.0.0.3\"]\n";
+        let read = inventory_toml::parse("i.toml", text).unwrap();
+        let listed = Inventory::build(
+            read.namespaces.into_iter().map(|it| it.item).collect(),
+            read.workloads.into_iter().map(|it| it.item).collect(),
+            read.nodes.into_iter().map(|it| it.item).collect(),
+        );
+        let mut surroundings = Surroundings::new(&Config::default(), &Inventory::default());
+        surroundings.listed = Arc::new(listed.unwrap());
+        let mut said = |own: &[&str]| {
+            let own = own.iter().map(|it| it.parse().unwrap()).collect();
+            surroundings.network = Arc::new(NodeNetwork {
+                own,
+                ..NodeNetwork::default()
+            });
+            let new = surroundings.new_contradictions().into_iter();
+            new.map(|(address, owner)| format!("{address} {owner}"))
+                .collect::<Vec<_>>()
+        };
+        let both = ["10.0.0.1 workload shop/web", "10.0.0.2 node there"];
+        assert_eq!(said(&["10.0.0.3", "10.0.0.4"]), [""; 0], "the control");
+        assert_eq!(said(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]), both);
+        assert_eq!(said(&["10.0.0.1", "10.0.0.2", "10.0.0.9"]), [""; 0]);
+        assert_eq!(said(&["10.0.0.1"]), [""; 0]);
+        assert_eq!(said(&["10.0.0.1", "10.0.0.2"]), both[1..]);
     }
 }

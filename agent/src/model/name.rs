@@ -144,6 +144,14 @@ name_type!(
     PortName, "port name", is_service_name, PORT_RULE
 );
 
+impl NodeName {
+    /// The name of this node if nothing gives it another.
+    #[must_use]
+    pub fn this_node() -> Self {
+        Self(Arc::from("this-node"))
+    }
+}
+
 impl Default for ServiceAccountName {
     /// The service account of a workload that does not name one.
     fn default() -> Self {
