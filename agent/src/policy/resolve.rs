@@ -6,7 +6,7 @@
 //! those without any prefix, outside of special ranges. The cost of an update follows what changed; its result depends on inventory and prefixes alone, except for the numbers.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     hash::{DefaultHasher, Hash, Hasher as _},
     net::IpAddr,
     sync::Arc,
@@ -189,10 +189,13 @@ impl Resolver {
             let Some(node) = before.nodes.get(*name) else {
                 continue;
             };
+            let kept = kept(before, now, name);
             let own = |address: &IpAddr| {
                 before.is_owner_node(name, *address) || before.is_unknown(*address)
             };
-            self.remove_changed(node.addresses.iter().filter(|it| own(it)));
+            let left = node.addresses.iter().filter(|it| !kept.contains(*it));
+            self.remove_changed(left.filter(|it| own(it)));
+            fresh.kept.extend(kept);
         }
         let present = nodes.into_iter().filter_map(|name| now.nodes.get(name));
         fresh.nodes.extend(present);
@@ -291,8 +294,11 @@ impl Resolver {
             }
         }
         for node in &fresh.nodes {
-            let owner = owner_hash(&node.addresses);
+            let owner = owner_hash(&node.name);
             for address in &node.addresses {
+                if fresh.kept.contains(address) {
+                    continue;
+                }
                 if !now.is_owner_node(&node.name, *address) {
                     unknown.extend(now.is_unknown(*address).then_some(*address));
                     continue;
@@ -351,6 +357,24 @@ fn owner_hash(owner: &impl Hash) -> u64 {
 struct Fresh<'a> {
     workloads: Vec<&'a Arc<Workload>>,
     nodes: Vec<&'a Arc<NodeEntry>>,
+    /// Addresses of these nodes that stay as they are: a node has many, and few of them change.
+    kept: HashSet<IpAddr>,
+}
+
+/// The addresses that a node has in both inventories, as the same kind of node.
+fn kept(before: &Inventory, now: &Inventory, name: &NodeName) -> HashSet<IpAddr> {
+    let [Some(old), Some(new)] = [before, now].map(|it| it.nodes.get(name)) else {
+        return HashSet::new();
+    };
+    if old.local != new.local {
+        return HashSet::new();
+    }
+    let had: HashSet<&IpAddr> = old.addresses.iter().collect();
+    let is_kept = |address: &&IpAddr| {
+        let owns = |inventory: &Inventory| inventory.is_owner_node(name, **address);
+        had.contains(*address) && owns(before) && owns(now)
+    };
+    new.addresses.iter().filter(is_kept).copied().collect()
 }
 
 fn relabelled_namespaces<'a>(before: &'a Inventory, now: &'a Inventory) -> Vec<&'a NamespaceName> {

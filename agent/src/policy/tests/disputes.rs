@@ -26,24 +26,28 @@ type Claims = Vec<(Vec<u8>, bool, u8)>;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
-fn text(claims: &Claims, node: (bool, u8)) -> String {
+/// Whether the node is this one, and its addresses.
+type Node = (bool, Vec<u8>);
+
+fn text(claims: &Claims, node: &Node) -> String {
     let mut text = "[[namespace]]\nname = \"shop\"\n".to_owned();
+    let listed = |addresses: &[u8]| {
+        let addresses = addresses.iter().map(|it| format!("\"10.0.0.{it}\""));
+        addresses.collect::<Vec<_>>().join(", ")
+    };
     for ((addresses, has_interface, label), name) in claims.iter().zip(NAMES) {
-        let addresses: Vec<String> = addresses
-            .iter()
-            .map(|number| format!("\"10.0.0.{number}\""))
-            .collect();
         text += &format!(
             "[[workload]]\nname = \"{name}\"\nnamespace = \"shop\"\naddresses = [{}]\n\
              labels = {{ app = \"l{label}\" }}\n",
-            addresses.join(", ")
+            listed(addresses)
         );
         if *has_interface {
             text += &format!("interface = \"rf-{name}\"\n");
         }
     }
-    let (local, address) = node;
-    text + &format!("[[node]]\nname = \"n\"\naddresses = [\"10.0.0.{address}\"]\nlocal = {local}\n")
+    let (local, addresses) = node;
+    let addresses = listed(addresses);
+    text + &format!("[[node]]\nname = \"n\"\naddresses = [{addresses}]\nlocal = {local}\n")
 }
 
 fn inventory(text: &str) -> Inventory {
@@ -118,10 +122,11 @@ fn expected(inventory: &Inventory, address: IpAddr) -> Option<Claimant> {
     }
 }
 
-fn claims() -> impl Strategy<Value = (Claims, (bool, u8))> {
+fn claims() -> impl Strategy<Value = (Claims, Node)> {
     let addresses = prop::sample::subsequence((1..=5).collect::<Vec<u8>>(), 0..=3);
     let workload = (addresses, any::<bool>(), 0..3_u8);
-    (vec(workload, 0..=NAMES.len()), (any::<bool>(), 1..=6_u8))
+    let of_node = prop::sample::subsequence((1..=6).collect::<Vec<u8>>(), 1..=4);
+    (vec(workload, 0..=NAMES.len()), (any::<bool>(), of_node))
 }
 
 #[test]
@@ -129,7 +134,7 @@ fn every_address_has_the_owner_that_its_claims_give_it_whatever_they_were_before
     proptest!(cases(300), |(steps in vec(claims(), 1..6))| {
         let mut compiler = Compiler::default();
         for (claims, node) in &steps {
-            let inventory = Arc::new(inventory(&text(claims, *node)));
+            let inventory = Arc::new(inventory(&text(claims, node)));
             let compiled = compile(&mut compiler, &inventory);
             let fresh = compile(&mut Compiler::default(), &inventory);
             let identities = identities(&compiled);
@@ -156,7 +161,7 @@ fn every_address_has_the_owner_that_its_claims_give_it_whatever_they_were_before
 #[test]
 fn an_explanation_says_what_the_compiled_rows_say() {
     proptest!(cases(300), |((claims, node) in claims())| {
-        let inventory = Arc::new(inventory(&text(&claims, node)));
+        let inventory = Arc::new(inventory(&text(&claims, &node)));
         let (policies, now) = (policies(), WallTime(0));
         let evaluator = Evaluator::new(&inventory, &policies, now).unwrap();
         let named = inventory.workloads.values().filter(|it| !it.addresses.is_empty());
@@ -189,7 +194,7 @@ fn an_address_without_an_owner_is_denied_as_a_peer_and_may_be_used() {
             (vec![2], false, 1),
             (vec![3], false, 1),
         ],
-        (true, 6),
+        &(true, vec![6]),
     );
     let inventory = Arc::new(inventory(&text));
     let evaluator = Evaluator::new(&inventory, &policies(), WallTime(0)).unwrap();
@@ -223,8 +228,9 @@ fn an_address_without_an_owner_is_denied_as_a_peer_and_may_be_used() {
 
 #[test]
 fn an_endpoint_may_not_use_an_address_of_its_node() {
-    let record = |node: (bool, u8)| {
-        let text = text(&vec![(vec![1, 2], true, 0)], node);
+    let record = |(local, address): (bool, u8)| {
+        let node = (local, vec![address]);
+        let text = text(&vec![(vec![1, 2], true, 0)], &node);
         let compiled = compile(&mut Compiler::default(), &Arc::new(inventory(&text)));
         compiled.state.endpoints[&1].ip4.map(Ip4::to_wire)
     };
@@ -242,7 +248,7 @@ fn an_endpoint_with_an_address_of_its_own_does_not_have_one_that_is_nobodys() {
         (vec![4], true, 0),
         (vec![4], true, 0),
     ];
-    let text = text(&claims, (true, 6)).replacen("10.0.0.3", "fd00::3", 1);
+    let text = text(&claims, &(true, vec![6])).replacen("10.0.0.3", "fd00::3", 1);
     let compiled = compile(&mut Compiler::default(), &Arc::new(inventory(&text)));
     let [a, b, c, d] = [1, 2, 3, 4].map(|ifindex| &compiled.state.endpoints[&ifindex]);
     let ip4 = |record: &Endpoint| record.ip4.map(Ip4::to_wire);
@@ -275,7 +281,7 @@ fn an_address_stays_with_its_owner_when_another_claimant_is_relabelled() {
     let mut compiler = Compiler::default();
     for label in [1, 2] {
         let claims = vec![(vec![1], true, 0), (vec![1], false, label)];
-        let inventory = Arc::new(inventory(&text(&claims, (true, 6))));
+        let inventory = Arc::new(inventory(&text(&claims, &(true, vec![6]))));
         let compiled = compile(&mut compiler, &inventory);
         let identities = identities(&compiled);
         let identity = identities[&"10.0.0.1".parse::<IpAddr>().unwrap()].clone();
