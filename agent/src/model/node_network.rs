@@ -58,6 +58,13 @@ pub enum Unlisted {
     World,
 }
 
+/// Whether nodes with tunnels at these UDP ports take packets out of those with this protocol and
+/// destination port.
+#[must_use]
+pub fn is_tunnel(ports: &BTreeSet<u16>, protocol: u8, port: u16) -> bool {
+    TUNNEL_PROTOCOLS.contains(&protocol) || (protocol == UDP && ports.contains(&port))
+}
+
 impl NodeNetwork {
     /// What the unlisted addresses of a network are. A network that is wider than a range is not in it.
     #[must_use]
@@ -102,13 +109,6 @@ impl NodeNetwork {
                 .map(|it| IpNet::from(IpAddr::V4(*it))),
         );
         ranges
-    }
-
-    /// Whether nodes take packets out of those with this protocol and destination port.
-    #[must_use]
-    pub fn is_tunnel(&self, protocol: u8, port: u16) -> bool {
-        TUNNEL_PROTOCOLS.contains(&protocol)
-            || (protocol == UDP && self.tunnel_ports.contains(&port))
     }
 
     /// The ranges in which unlisted addresses are something else than with another network.

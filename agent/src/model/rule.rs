@@ -36,6 +36,13 @@ impl RuleAction {
             Self::Reject | Self::Deny => Some(Verdict::Deny),
         }
     }
+
+    /// Whether it can only deny. The others grant, or pass over rules that might deny: they match a special
+    /// address and a tunnel only if they name it.
+    #[must_use]
+    pub const fn denies(self) -> bool {
+        matches!(self.verdict(), Some(Verdict::Deny))
+    }
 }
 
 impl fmt::Display for RuleAction {

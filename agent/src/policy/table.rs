@@ -8,10 +8,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use ringfence_common::{
-    ids::RuleSlot,
-    mode::{Direction, Verdict},
-};
+use ringfence_common::{ids::RuleSlot, mode::Direction};
 
 use super::desired::Clock;
 use super::{
@@ -294,7 +291,7 @@ fn select(
     declares: Option<&NamedPort>,
     action: RuleAction,
 ) -> Option<Vec<Selector>> {
-    let denies = action.verdict() == Some(Verdict::Deny);
+    let denies = action.denies();
     let question = |peer: Option<&Peer>| {
         Selector::new(Requirement {
             peer: peer.cloned(),

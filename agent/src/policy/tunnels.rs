@@ -16,7 +16,7 @@ use super::{
     selector::{Requirement, Selector},
     table::FenceRule,
 };
-use crate::model::TUNNEL_PROTOCOLS;
+use crate::model::{TUNNEL_PROTOCOLS, is_tunnel};
 
 /// The tunnels of nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -52,10 +52,7 @@ impl Tunnels {
 
     /// Whether a protocol and port lead into a tunnel.
     pub(crate) fn lead(&self, protocol: u8, port: u32) -> bool {
-        if protocol == UDP {
-            return self.ports.iter().any(|tunnel| u32::from(*tunnel) == port);
-        }
-        TUNNEL_PROTOCOLS.contains(&protocol)
+        u16::try_from(port).is_ok_and(|port| is_tunnel(&self.ports, protocol, port))
     }
 
     /// The ports at which the verdicts of a protocol may differ.
@@ -66,7 +63,7 @@ impl Tunnels {
 
     /// Whether a rule that covers this protocol and port decides about the tunnel.
     pub(crate) fn heed(rule: &FenceRule, protocol: u8, port: u32) -> bool {
-        if rule.action.verdict() == Some(Verdict::Deny) {
+        if rule.action.denies() {
             return true;
         }
         let names = |range: &PortRange| names(range, protocol, port);

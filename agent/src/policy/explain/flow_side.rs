@@ -7,7 +7,7 @@ use ringfence_common::{mode::Direction, packet::protocol};
 
 use super::super::flow::{Flow, Party};
 use crate::model::{
-    Claimant, Inventory, NodeEntry, NodeName, Protocol, Unlisted, WallTime, Workload,
+    Claimant, Inventory, NodeEntry, NodeName, Protocol, Unlisted, WallTime, Workload, is_tunnel,
     special_range_name, special_range_of,
 };
 
@@ -121,10 +121,10 @@ impl<'a> FlowSide<'a> {
             self.other,
             PartyKind::Host(_) | PartyKind::RemoteNode(_) | PartyKind::Special(_)
         );
-        let network = &self.inventory.network;
+        let ports = &self.inventory.network.tunnel_ports;
         is_end
             && self.direction == Direction::Egress
-            && network.is_tunnel(self.flow.protocol, self.flow.port)
+            && is_tunnel(ports, self.flow.protocol, self.flow.port)
     }
 
     /// The flow's port in policy syntax.

@@ -304,7 +304,7 @@ fn cidr(address: IpAddr, net: ipnet::IpNet, except: &[ipnet::IpNet]) -> Option<M
 
 /// A special range that the rule does not name, unless it denies.
 fn unnamed(flow_side: &FlowSide<'_>, net: ipnet::IpNet, action: RuleAction) -> Option<Miss> {
-    if matches!(action, RuleAction::Deny | RuleAction::Reject) {
+    if action.denies() {
         return None;
     }
     let special = flow_side.special()?;

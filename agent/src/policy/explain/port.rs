@@ -2,8 +2,6 @@
 //!
 //! Invariant: a name is resolved on the destination by name *and* protocol.
 
-use ringfence_common::mode::Verdict;
-
 use super::{flow_side::FlowSide, miss::Miss};
 use crate::model::{NamedPort, PortMatch, PortName, Ports, Protocol, Rule};
 
@@ -35,7 +33,7 @@ pub(super) fn miss(flow_side: &FlowSide<'_>, ports: &Ports) -> Option<Miss> {
 
 /// The miss of a rule that covers a tunnel of a node and does not name it. Rules that deny need not.
 pub(super) fn unnamed_tunnel(flow_side: &FlowSide<'_>, rule: &Rule) -> Option<Miss> {
-    if rule.action.verdict() == Some(Verdict::Deny) || !flow_side.enters_tunnel() {
+    if rule.action.denies() || !flow_side.enters_tunnel() {
         return None;
     }
     let names = |entry: &PortMatch| match entry {

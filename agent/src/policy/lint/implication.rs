@@ -5,7 +5,6 @@
 //! together are never taken for one larger peer.
 
 use ipnet::IpNet;
-use ringfence_common::mode::Verdict;
 
 use crate::model::workload::NAMESPACE_NAME_LABEL;
 use crate::model::{
@@ -118,8 +117,7 @@ pub(super) fn covers(
 /// True if `wide` matches the special addresses that `narrow` does: one that grants matches only those
 /// that it names. Broadcast addresses of links are not known here.
 fn covers_special(wide: &Rule, narrow: &Rule) -> bool {
-    let grants = |rule: &Rule| rule.action.verdict() != Some(Verdict::Deny);
-    if !grants(wide) {
+    if wide.action.denies() {
         return true;
     }
     let (Peers::Of(wide), Peers::Of(listed)) = (&wide.peers, &narrow.peers) else {
@@ -128,8 +126,9 @@ fn covers_special(wide: &Rule, narrow: &Rule) -> bool {
     let nets = listed.iter().filter_map(range_of);
     nets.into_iter().all(|net| {
         let special = SPECIAL_RANGES.iter().map(|(range, _)| range);
-        let mut matched = special
-            .filter(|range| range.contains(net) || (net.contains(*range) && !grants(narrow)));
+        let mut matched = special.filter(|range| {
+            range.contains(net) || (net.contains(*range) && narrow.action.denies())
+        });
         matched.all(|range| {
             let mut named = wide.iter().filter_map(range_of);
             named.any(|wide| range.contains(wide) && wide.contains(net))
@@ -156,13 +155,10 @@ pub(super) fn covers_tunnels(wide: &Rule, narrow: &Rule) -> bool {
     });
     let protocols = TUNNEL_PROTOCOLS.map(|it| PortMatch::Protocol(Protocol::Number(it)));
     let mut tunnels = ports.iter().chain(&protocols);
-    let decides = |rule: &Rule, tunnel: &PortMatch| {
-        let grants = rule.action.verdict() != Some(Verdict::Deny);
-        match &rule.ports {
-            Ports::Any => !grants,
-            Ports::Of(ports) if grants => ports.contains(tunnel),
-            Ports::Of(ports) => covers_port(ports, tunnel),
-        }
+    let decides = |rule: &Rule, tunnel: &PortMatch| match &rule.ports {
+        Ports::Any => rule.action.denies(),
+        Ports::Of(ports) if rule.action.denies() => covers_port(ports, tunnel),
+        Ports::Of(ports) => ports.contains(tunnel),
     };
     !is_about_nodes || tunnels.all(|it| !decides(narrow, it) || decides(wide, it))
 }

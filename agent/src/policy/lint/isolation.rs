@@ -12,7 +12,7 @@ use super::LintInput;
 use super::code::LintCode;
 use super::finding::{DIRECTIONS, Finding, places_in};
 use super::implication::selects_namespace;
-use crate::model::{Inventory, NamespaceName, Peers, Policy, Ports, RuleAction, Scope, Window};
+use crate::model::{Inventory, NamespaceName, Peers, Policy, Ports, Scope, Window};
 
 pub(super) fn lint(policies: &[&Policy], input: &LintInput<'_>) -> Vec<Finding> {
     let mut first: BTreeMap<&NamespaceName, Option<&Policy>> = BTreeMap::new();
@@ -69,7 +69,7 @@ fn closes(
             selects_namespace(namespaces, namespace, inventory)
                 && places_in(policy, direction).any(|place| {
                     let rule = place.rule;
-                    matches!(rule.action, RuleAction::Deny | RuleAction::Reject)
+                    rule.action.denies()
                         && rule.peers == Peers::Any
                         && rule.ports == Ports::Any
                         && rule.window == Window::default()
