@@ -105,11 +105,10 @@ pub(super) fn questions(
     ports: impl Iterator<Item = u16>,
 ) -> Vec<(PortMatch, (u8, u16))> {
     let icmp = if to.is_ipv6() { 58 } else { 1 };
-    let mut all = vec![
-        (PortMatch::Protocol(Protocol::Icmp), (icmp, 0)),
-        (PortMatch::Protocol(Protocol::Number(47)), (47, 0)),
-        (PortMatch::Protocol(Protocol::Number(4)), (4, 0)),
-    ];
+    let mut all = vec![(PortMatch::Protocol(Protocol::Icmp), (icmp, 0))];
+    for number in [4, 41, 47] {
+        all.push((PortMatch::Protocol(Protocol::Number(number)), (number, 0)));
+    }
     for port in ports.filter(|port| *port != 0) {
         for (protocol, number) in [
             (Protocol::Tcp, 6),
