@@ -124,7 +124,7 @@ fn bridge(testbed: &Testbed, is_filtered: bool) -> Result<()> {
     let is_known = ns.run(|| Path::new("/proc/sys/net/bridge").exists())?;
     ensure!(
         is_known || !is_filtered,
-        "this kernel has no br_netfilter: load the module"
+        "br_netfilter is not loaded, without which this cannot be tested: modprobe br_netfilter"
     );
     if is_known {
         let value = if is_filtered { "1" } else { "0" };
