@@ -115,7 +115,9 @@ impl<'a> Oracle<'a> {
         let is_unlisted = self.is_unlisted(address);
         let is_any_node = !is_unlisted && self.owner(address).is_none();
         let is_special = range_of(address).is_some() || self.is_link_broadcast(address);
-        is_any_node || (is_unlisted && is_special)
+        let mut cluster = self.inventory.network.cluster.iter();
+        let is_of_cluster = cluster.any(|range| inside(address, *range));
+        is_any_node || (is_unlisted && (is_special || is_of_cluster))
     }
 
     /// Whether a range that contains an address is narrow enough to mean it.

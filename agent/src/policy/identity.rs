@@ -66,9 +66,12 @@ impl Identity {
     }
 
     /// Whether a node may be what receives packets to it: groups, broadcast and links have nodes among
-    /// their members.
+    /// their members, and nodes have addresses in the ranges of their pods that nothing lists.
     #[must_use]
-    pub const fn ends_tunnels(&self) -> bool {
-        matches!(self.kind, Kind::Host | Kind::RemoteNode | Kind::Special)
+    pub fn ends_tunnels(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Host | Kind::RemoteNode | Kind::Special | Kind::Cluster
+        )
     }
 }

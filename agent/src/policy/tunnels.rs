@@ -1,8 +1,8 @@
 //! What leads into the tunnels of nodes, and which rules allow it.
 //!
 //! A node takes packets out of tunnel packets and forwards them with the source they have inside, which
-//! every fence then believes. Invariants: to a node, and to a special address, which may have one behind it,
-//! no default allows a tunnel, and no rule that does not name the port or the protocol alone; rules that
+//! every fence then believes. Invariants: to a node, and to an address that may have one behind it (special,
+//! or of the cluster and unlisted), no default allows a tunnel, and no rule that does not name the port or the protocol alone; rules that
 //! deny are not restricted. Only egress has tunnels: what nodes send is theirs.
 
 use std::collections::BTreeSet;

@@ -119,7 +119,10 @@ impl<'a> FlowSide<'a> {
     pub(super) fn enters_tunnel(&self) -> bool {
         let is_end = matches!(
             self.other,
-            PartyKind::Host(_) | PartyKind::RemoteNode(_) | PartyKind::Special(_)
+            PartyKind::Host(_)
+                | PartyKind::RemoteNode(_)
+                | PartyKind::Special(_)
+                | PartyKind::Cluster
         );
         let ports = &self.inventory.network.tunnel_ports;
         is_end

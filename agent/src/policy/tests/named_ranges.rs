@@ -263,6 +263,23 @@ to = [
 }
 
 #[test]
+fn unlisted_addresses_of_the_cluster_lead_to_tunnels_of_nodes() {
+    let address = "10.96.1.1";
+    let to = r#"to = [{ cidr = "10.96.0.0/12" }]"#;
+    let wide = evaluator(&format!("[[policy.egress]]\n{to}"));
+    let named = evaluator(&format!(
+        "[[policy.egress]]\n{to}\nports = [\"udp/8472\"]\n[[policy.egress]]\n{to}"
+    ));
+    assert!(ask(&wide, address, udp(8473)).0, "the control");
+    let ipip = PortMatch::Protocol(Protocol::Number(4));
+    for tunnel in [udp(8472), udp(51_820), ipip] {
+        assert!(!ask(&wide, address, tunnel.clone()).0, "{tunnel}");
+    }
+    assert!(ask(&named, address, udp(8472)).0);
+    assert!(!ask(&named, address, udp(4789)).0);
+}
+
+#[test]
 fn what_a_range_of_the_node_sends_passes_as_from_the_node() {
     let closed = evaluator("ingress = []");
     for (from, expected) in [
