@@ -88,14 +88,23 @@ impl<'a> CaseBuilder<'a> {
     #[must_use]
     pub fn frame(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
         let (from, to) = self.ends();
-        craft::ip_frame(from, to, protocol, payload)
+        self.identified(craft::ip_frame(from, to, protocol, payload))
     }
 
     /// A frame with a packet of the other direction.
     #[must_use]
     pub fn frame_back(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
         let (to, from) = self.ends();
-        craft::ip_frame(from, to, protocol, payload)
+        self.identified(craft::ip_frame(from, to, protocol, payload))
+    }
+
+    /// With an IPv4 identification of this case: mutations make fragments of packets, and those of two cases
+    /// with the same ends must not be fragments of one packet.
+    fn identified(&self, frame: Vec<u8>) -> Vec<u8> {
+        if self.peer.is_ipv6() {
+            return frame;
+        }
+        craft::with_bytes(frame, craft::IP + 4, &self.port.to_be_bytes())
     }
 
     /// Adds a frame of this direction.

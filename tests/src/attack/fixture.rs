@@ -89,7 +89,7 @@ pub fn is_peer(ip: IpAddr) -> bool {
     }
 }
 
-/// An address of the node that no inventory lists, and the length of its link's prefix.
+/// An address of the node's loopback device that no inventory lists, and the length of its prefix.
 pub const UNLISTED_NODE: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 19, 7, 7), 24);
 
 /// Another node, to which policy allows every protocol and port, and two of its tunnels by their names.
@@ -166,7 +166,9 @@ fn is_world(ip: IpAddr) -> bool {
         IpAddr::V4(ip) => matches!(ip.octets(), [198, 19, 96..=111, _]),
         IpAddr::V6(ip) => ip.segments().starts_with(&[0x2001, 0xdb8, 0x18, 0x96]),
     };
-    !is_special(ip) && !is_cluster && ip != IpAddr::V4(UNLISTED_NODE.0) && !listed.contains(&ip)
+    // An IPv4 prefix on the loopback device is the node's as a whole.
+    let is_nodes = matches!(ip, IpAddr::V4(ip) if ip.octets().starts_with(&[198, 19, 7]));
+    !is_special(ip) && !is_cluster && !is_nodes && !listed.contains(&ip)
 }
 
 /// Protocol numbers.
