@@ -218,7 +218,7 @@ impl Setup {
             }
             Ok(is_complete)
         };
-        let waited = agent.wait_until(all_named, SOON, "the records of a step");
+        let waited = agent.wait_until(all_named, 3 * SOON, "the records of a step");
         waited.with_context(|| format!("{:?}: {named:?}", self.link))?;
         ensure!(named == expected, "{:?}: {named:?}", self.link);
         Ok(())
@@ -284,10 +284,13 @@ fn only_sockets_of_the_node_pass_without_a_rule() -> Result<()> {
         apply(&agent, &policy(&from_entity("remote-node")))?;
         setup.expect_others(Outcome::Answered)?;
         setup.expect_itself(Outcome::Answered)?;
-        let admitted = "reserved:remote-node FORWARDED".to_owned();
-        let named = records(&agent)?;
-        let mut named = named.iter().map(|record| setup.sender_and_verdict(record));
-        ensure!(named.any(|named| named.as_ref() == Some(&admitted)));
+        let admitted = Some("reserved:remote-node FORWARDED".to_owned());
+        let is_named = || {
+            let records = records(&agent)?;
+            let mut named = records.iter().map(|it| setup.sender_and_verdict(it));
+            Ok(named.any(|named| named == admitted))
+        };
+        agent.wait_until(is_named, SOON, "a record of an admitted client")?;
         // What it may not reach otherwise it does not reach at the node's ports either.
         apply(&agent, &policy(NOTHING))?;
         setup.expect_others(Outcome::Silent)?;
