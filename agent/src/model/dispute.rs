@@ -1,9 +1,11 @@
 //! Addresses that several workloads or nodes claim, and who has them.
 //!
 //! Pure. Invariants: the outcome does not depend on the order of the claims; an address has at most one
-//! owner; without one it is unknown, so that no policy for one of the claimants applies to another.
+//! owner; without one it is unknown, so that no policy for one of the claimants applies to another. A
+//! claim that this node confirms never yields to one that it does not, however recent that one is.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::name::{NodeName, WorkloadId};
 use super::workload::{NodeEntry, Workload};
@@ -55,31 +57,93 @@ impl Confirmation {
     }
 }
 
+/// How recent a claim is that no node confirms, by what its source says; the most recent is greatest.
+///
+/// A network of a cluster gives an address to a new pod before everybody has seen that the one before
+/// is gone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Recency {
+    /// Whether the claimant runs, and is not about to end.
+    pub is_running: bool,
+    /// When it was created, in seconds since 1970.
+    pub created: i64,
+    /// What tells it from every other one of that second.
+    pub uid: Arc<str>,
+}
+
+/// A claim to an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Who claims it.
+    pub claimant: Claimant,
+    /// What this node knows about it.
+    pub confirmation: Confirmation,
+    /// How recent it is, if its source says so.
+    pub recency: Option<Recency>,
+}
+
+impl Claim {
+    /// The claims of a workload.
+    #[must_use]
+    pub fn of_workload(workload: &Workload) -> Self {
+        Self {
+            claimant: Claimant::Workload(workload.id.clone()),
+            confirmation: Confirmation::of_workload(workload),
+            recency: workload.recency.clone(),
+        }
+    }
+
+    /// The claims of a node.
+    #[must_use]
+    pub fn of_node(node: &NodeEntry) -> Self {
+        Self {
+            claimant: Claimant::Node(node.name.clone()),
+            confirmation: Confirmation::of_node(node),
+            recency: None,
+        }
+    }
+}
+
 /// An address with several claimants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dispute {
     claimants: Vec<Claimant>,
     owner: Option<Claimant>,
+    is_by_recency: bool,
 }
 
 impl Dispute {
     /// Settles claims: the address belongs to the claimant that this node knows more about than the
-    /// others, or it has no owner.
+    /// others. If this node knows nothing about any of them, it belongs to the most recent one, unless a
+    /// source does not say how recent its claim is. Otherwise it has no owner.
     #[must_use]
-    pub fn new(mut claims: Vec<(Claimant, Confirmation)>) -> Self {
-        claims.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let best = claims.iter().map(|(_, confirmation)| *confirmation).max();
-        let mut best = claims
+    pub fn new(mut claims: Vec<Claim>) -> Self {
+        claims.sort_unstable_by(|a, b| a.claimant.cmp(&b.claimant));
+        let most = claims.iter().map(|claim| claim.confirmation).max();
+        let best: Vec<&Claim> = claims
             .iter()
-            .filter(|(_, confirmation)| best.is_some_and(|best| best == *confirmation));
-        let owner = match (best.next(), best.next()) {
-            (Some((claimant, _)), None) => Some(claimant.clone()),
-            _ => None,
+            .filter(|claim| most == Some(claim.confirmation))
+            .collect();
+        let (owner, is_by_recency) = match best.as_slice() {
+            [claim] => (Some(claim.claimant.clone()), false),
+            several if most == Some(Confirmation::None) => {
+                let owner = most_recent(several);
+                (owner.cloned(), owner.is_some())
+            }
+            _ => (None, false),
         };
         Self {
-            claimants: claims.into_iter().map(|(claimant, _)| claimant).collect(),
+            claimants: claims.into_iter().map(|claim| claim.claimant).collect(),
             owner,
+            is_by_recency,
         }
+    }
+
+    /// Whether the owner is the most recent claimant. That happens whenever an address is given to
+    /// another workload, and is no fault.
+    #[must_use]
+    pub const fn is_by_recency(&self) -> bool {
+        self.is_by_recency
     }
 
     /// All claimants, in name order.
@@ -95,35 +159,19 @@ impl Dispute {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn workload(id: &str) -> Claimant {
-        Claimant::Workload(id.parse().unwrap())
-    }
-
-    #[test]
-    fn the_claim_that_this_node_confirms_wins_in_any_order() {
-        let node = Claimant::Node(NodeName::new("n").unwrap());
-        let (a, b) = (workload("shop/a"), workload("shop/b"));
-        use Confirmation::{Endpoint, Host, None as Nothing};
-        for (claims, owner) in [
-            ([(&a, Nothing), (&b, Nothing), (&node, Nothing)], None),
-            ([(&a, Endpoint), (&b, Nothing), (&node, Nothing)], Some(&a)),
-            ([(&a, Endpoint), (&b, Endpoint), (&node, Nothing)], None),
-            ([(&a, Endpoint), (&b, Endpoint), (&node, Host)], Some(&node)),
-        ] {
-            for turn in 0..3 {
-                let mut claims: Vec<_> = claims
-                    .iter()
-                    .map(|(who, of)| ((*who).clone(), *of))
-                    .collect();
-                claims.rotate_left(turn);
-                let dispute = Dispute::new(claims);
-                assert_eq!(dispute.owner(), owner, "{dispute:?}");
-                assert_eq!(dispute.claimants(), [a.clone(), b.clone(), node.clone()]);
-            }
-        }
+/// The most recent claimant, if every claim says how recent it is and one is more recent than all others.
+fn most_recent<'a>(claims: &[&'a Claim]) -> Option<&'a Claimant> {
+    let mut claims: Vec<(&Recency, &Claimant)> = claims
+        .iter()
+        .map(|claim| Some((claim.recency.as_ref()?, &claim.claimant)))
+        .collect::<Option<_>>()?;
+    claims.sort_unstable();
+    match claims.as_slice() {
+        [.., (second, _), (first, _)] if second == first => None,
+        [.., (_, claimant)] => Some(claimant),
+        [] => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ pub mod special_range;
 pub mod workload;
 
 pub use budget::{DEFAULT_BUDGET, Needs, OverBudget};
-pub use dispute::{Claimant, Confirmation, Dispute};
+pub use dispute::{Claim, Claimant, Confirmation, Dispute, Recency};
 pub use endpoint::{Attachment, EndpointId};
 pub use inventory::{
     Change, Inventory, InventoryChanges, InventoryError, InventoryFault, InventoryStore, Item,

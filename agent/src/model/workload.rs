@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use super::dispute::Recency;
 use super::labels::Labels;
 use super::name::{NamespaceName, NodeName, PortName, ServiceAccountName, WorkloadId};
 use super::protocol::Protocol;
@@ -93,6 +94,8 @@ pub struct Workload {
     pub ports: Vec<NamedPort>,
     /// The host-side interface, if the workload runs on this node.
     pub interface: Option<String>,
+    /// How recent its claims to addresses are, if its source says so.
+    pub recency: Option<Recency>,
 }
 
 impl Workload {

@@ -409,6 +409,7 @@ fn listed() -> impl Strategy<Value = Inventory> {
                     addresses: addresses(place, which),
                     ports,
                     interface: None,
+                    recency: None,
                 })
             });
             let node = |name: &str, addresses: &[&str], local| NodeEntry {

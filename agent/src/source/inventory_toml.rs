@@ -262,6 +262,7 @@ fn workload(document: &mut Document<'_>, raw: RawWorkload<'_>) -> Option<Arc<Wor
         addresses,
         ports,
         interface,
+        recency: None,
     }))
 }
 

@@ -157,6 +157,7 @@ impl Population {
             addresses: addresses_of(host).to_vec(),
             ports: Vec::new(),
             interface,
+            recency: None,
         };
         Ok(Life {
             number,
@@ -203,5 +204,6 @@ fn kept_workload((host, name): (u8, &str)) -> Result<Arc<Workload>> {
         addresses: vec![kept_address(false, host), kept_address(true, host)],
         ports: Vec::new(),
         interface: (host == WEB).then(|| WEB_INTERFACE.to_owned()),
+        recency: None,
     }))
 }

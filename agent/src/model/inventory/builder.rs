@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::checks::{address_fault, endpoint_fault};
 use super::{Inventory, InventoryError, InventoryFault, InventoryStore, Item};
-use crate::model::dispute::{Claimant, Confirmation, Dispute};
+use crate::model::dispute::{Claim, Claimant, Dispute};
 use crate::model::labels::Labels;
 use crate::model::name::{NamespaceName, NodeName, WorkloadId};
 use crate::model::owner::Owner;
@@ -91,9 +91,9 @@ struct Builder<'a> {
     namespaces: HashMap<&'a NamespaceName, usize>,
     workloads: HashMap<&'a WorkloadId, usize>,
     nodes: HashMap<&'a NodeName, usize>,
-    addresses: HashMap<IpAddr, Claim<'a>>,
+    addresses: HashMap<IpAddr, Listed<'a>>,
     /// Addresses with several claims.
-    disputed: BTreeMap<IpAddr, Vec<Claim<'a>>>,
+    disputed: BTreeMap<IpAddr, Vec<Listed<'a>>>,
     /// What is wrong with an inventory that can be used all the same.
     contested: Vec<InventoryError>,
     undeclared: BTreeSet<&'a NamespaceName>,
@@ -103,23 +103,29 @@ struct Builder<'a> {
 
 /// Whose an address is said to be.
 #[derive(Debug, Clone, Copy)]
-struct Claim<'a> {
+struct Listed<'a> {
     item: Item,
     who: Who<'a>,
-    confirmation: Confirmation,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Who<'a> {
-    Workload(&'a WorkloadId),
-    Node(&'a NodeName),
+    Workload(&'a Workload),
+    Node(&'a NodeEntry),
 }
 
 impl Who<'_> {
     fn claimant(self) -> Claimant {
         match self {
-            Self::Workload(id) => Claimant::Workload(id.clone()),
-            Self::Node(name) => Claimant::Node(name.clone()),
+            Self::Workload(workload) => Claimant::Workload(workload.id.clone()),
+            Self::Node(node) => Claimant::Node(node.name.clone()),
+        }
+    }
+
+    fn claim(self) -> Claim {
+        match self {
+            Self::Workload(workload) => Claim::of_workload(workload),
+            Self::Node(node) => Claim::of_node(node),
         }
     }
 }
@@ -160,19 +166,15 @@ impl<'a> Builder<'a> {
                 self.contested.push(InventoryError { item, other, fault });
                 self.undeclared.insert(&workload.id.namespace);
             }
-            let claim = Claim {
-                item,
-                who: Who::Workload(&workload.id),
-                confirmation: Confirmation::of_workload(workload),
-            };
-            self.claim_addresses(claim, &workload.addresses);
+            let who = Who::Workload(workload);
+            self.claim_addresses(Listed { item, who }, &workload.addresses);
             if let Some(interface) = &workload.interface {
                 self.claim_interface(index, workload, interface);
             }
         }
     }
 
-    fn claim_addresses(&mut self, claim: Claim<'a>, addresses: &[IpAddr]) {
+    fn claim_addresses(&mut self, claim: Listed<'a>, addresses: &[IpAddr]) {
         for (place, &address) in addresses.iter().enumerate() {
             let claimant = || claim.who.claimant();
             if let Some(fault) = address_fault(addresses, place, claimant) {
@@ -200,9 +202,8 @@ impl<'a> Builder<'a> {
 
     /// The disputes, each with its outcome.
     fn disputes(&self) -> Map<IpAddr, Arc<Dispute>> {
-        let settle = |claims: &Vec<Claim<'_>>| {
-            let claims = claims.iter();
-            let claims = claims.map(|claim| (claim.who.claimant(), claim.confirmation));
+        let settle = |claims: &Vec<Listed<'_>>| {
+            let claims = claims.iter().map(|claim| claim.who.claim());
             Arc::new(Dispute::new(claims.collect()))
         };
         let disputed = self.disputed.iter();
@@ -263,12 +264,8 @@ impl<'a> Builder<'a> {
                 continue;
             }
             self.nodes.insert(&node.name, index);
-            let claim = Claim {
-                item,
-                who: Who::Node(&node.name),
-                confirmation: Confirmation::of_node(node),
-            };
-            self.claim_addresses(claim, &node.addresses);
+            let who = Who::Node(node);
+            self.claim_addresses(Listed { item, who }, &node.addresses);
             if !node.local {
                 continue;
             }

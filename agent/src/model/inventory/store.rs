@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::checks::{address_fault, endpoint_fault};
 use super::{Inventory, InventoryFault, builder};
-use crate::model::dispute::{Claimant, Confirmation, Dispute};
+use crate::model::dispute::{Claim, Claimant, Dispute};
 use crate::model::labels::Labels;
 use crate::model::name::{NamespaceName, NodeName, WorkloadId};
 use crate::model::owner::Owner;
@@ -297,11 +297,8 @@ impl<'a> Edit<'a> {
             claimants.pop()
         } else {
             let inventory = &self.inventory;
-            let confirmed = |claimant: Claimant| {
-                let confirmation = inventory.confirmation(&claimant);
-                (claimant, confirmation)
-            };
-            let dispute = Dispute::new(claimants.into_iter().map(confirmed).collect());
+            let claims = claimants.iter().filter_map(|it| inventory.claim(it));
+            let dispute = Dispute::new(claims.collect());
             let owner = dispute.owner().cloned();
             self.inventory.disputed.insert(address, Arc::new(dispute));
             owner
@@ -312,16 +309,11 @@ impl<'a> Edit<'a> {
 }
 
 impl Inventory {
-    fn confirmation(&self, claimant: &Claimant) -> Confirmation {
+    /// The claims of a claimant, which is in the inventory.
+    fn claim(&self, claimant: &Claimant) -> Option<Claim> {
         match claimant {
-            Claimant::Workload(id) => {
-                let workload = self.workloads.get(id);
-                workload.map_or(Confirmation::None, |it| Confirmation::of_workload(it))
-            }
-            Claimant::Node(name) => {
-                let node = self.nodes.get(name);
-                node.map_or(Confirmation::None, |it| Confirmation::of_node(it))
-            }
+            Claimant::Workload(id) => Some(Claim::of_workload(self.workloads.get(id)?)),
+            Claimant::Node(name) => Some(Claim::of_node(self.nodes.get(name)?)),
         }
     }
 

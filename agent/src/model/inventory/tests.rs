@@ -19,6 +19,7 @@ fn workload(id: &str, addresses: &[&str], interface: Option<&str>) -> Arc<Worklo
             .collect(),
         ports: Vec::new(),
         interface: interface.map(str::to_owned),
+        recency: None,
     })
 }
 

@@ -19,6 +19,7 @@ fn workload(name: &str, app: &str, addresses: [&str; 2], interface: bool) -> Arc
         addresses: addresses.map(|address| address.parse().unwrap()).to_vec(),
         ports: Vec::new(),
         interface: interface.then(|| format!("veth-{app}")),
+        recency: None,
     })
 }
 

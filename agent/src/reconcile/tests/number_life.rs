@@ -180,6 +180,7 @@ fn workload(namespace: &str, name: &str, app: &str, address: u32) -> Workload {
         addresses: vec![IpAddr::from(address.to_be_bytes())],
         ports: Vec::new(),
         interface: None,
+        recency: None,
     }
 }
 

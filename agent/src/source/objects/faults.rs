@@ -66,13 +66,14 @@ fn undeclared(objects: &Objects) -> impl Iterator<Item = (SourceId, InventoryFau
     })
 }
 
-/// Each claimant of a disputed address, with another one.
+/// Each claimant of a disputed address, with another one, unless it went to the most recent of them.
 fn disputed(objects: &Objects) -> impl Iterator<Item = (SourceId, InventoryFault)> {
     let owner = |claimant: &Claimant| match claimant {
         Claimant::Workload(id) => objects.workload_owners.owner(id),
         Claimant::Node(name) => objects.node_owners.owner(name),
     };
     let disputed = objects.inventory().disputed.iter();
+    let disputed = disputed.filter(|(_, dispute)| !dispute.is_by_recency());
     disputed.flat_map(move |(address, dispute)| {
         let claimants = dispute.claimants();
         claimants.iter().filter_map(move |claimant| {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::subsequence;
 
 use super::*;
+use crate::model::dispute::Recency;
 use crate::model::name::ServiceAccountName;
 use crate::oracle::cases;
 
@@ -73,10 +74,16 @@ fn namespace_change() -> impl Strategy<Value = Change<NamespaceName, Namespace>>
 }
 
 fn workload_change() -> impl Strategy<Value = Change<WorkloadId, Arc<Workload>>> {
-    let about = (0..2_u8, addresses(), of(0..3_u8));
+    let recency = of((any::<bool>(), 0..3_i64));
+    let about = (0..2_u8, addresses(), of(0..3_u8), recency);
     (0..3_usize, 0..3_u8, of(about)).prop_map(|(namespace, name, about)| {
         let id = WorkloadId::new(["a", "b", "c"][namespace], &format!("w{name}")).unwrap();
-        let workload = about.map(|(label, addresses, interface)| {
+        let workload = about.map(|(label, addresses, interface, recency)| {
+            let recency = recency.map(|(is_running, created)| Recency {
+                is_running,
+                created,
+                uid: id.to_string().into(),
+            });
             Arc::new(Workload {
                 id: id.clone(),
                 labels: Labels::from_pairs([("l", label.to_string())]).unwrap(),
@@ -84,6 +91,7 @@ fn workload_change() -> impl Strategy<Value = Change<WorkloadId, Arc<Workload>>>
                 addresses,
                 ports: Vec::new(),
                 interface: interface.map(|number| format!("v{number}")),
+                recency,
             })
         });
         (id, workload)
@@ -134,6 +142,7 @@ fn bystanders() -> InventoryChanges {
             addresses: vec![format!("10.9.0.{}", number + 1).parse().unwrap()],
             ports: Vec::new(),
             interface: None,
+            recency: None,
         };
         (id, Some(Arc::new(workload)))
     };

@@ -153,6 +153,7 @@ pub(crate) fn labelled(number: usize, set: usize, app: &str, local: bool) -> Res
         ],
         ports,
         interface: local.then(|| format!("veth{number}")),
+        recency: None,
     }))
 }
 
