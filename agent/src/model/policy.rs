@@ -151,18 +151,21 @@ pub struct About {
     pub review_by: Option<String>,
 }
 
-/// The file and line something came from.
+/// The file and line something came from, or the object of an API.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
-    /// The file.
+    /// The file, or the name of the object.
     pub file: Arc<str>,
-    /// The line, counted from 1.
+    /// The line, counted from 1; 0 for an object, which has no lines.
     pub line: u32,
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}:{}", self.file, self.line)
+        match self.line {
+            0 => out.write_str(&self.file),
+            line => write!(out, "{}:{line}", self.file),
+        }
     }
 }
 

@@ -211,6 +211,16 @@ impl<'a> Document<'a> {
         }
     }
 
+    /// The number of errors so far.
+    pub(crate) fn errors(&self) -> usize {
+        self.errors.len() + self.more_errors
+    }
+
+    /// All errors and warnings.
+    pub(crate) fn into_findings(self) -> (Vec<SourceError>, Vec<SourceError>) {
+        (self.errors, self.warnings)
+    }
+
     /// The value, or `None` after recording the error at the span.
     pub(crate) fn accept<T, E: fmt::Display>(
         &mut self,

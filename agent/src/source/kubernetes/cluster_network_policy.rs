@@ -2,7 +2,8 @@
 //!
 //! A rule with an unsupported peer (or with `{}`, which is what a peer of a newer API may look like
 //! to this version) fails closed: an Accept rule matches nothing, a Deny or Pass rule denies
-//! everything. Unknown *fields* are refused as in all objects.
+//! everything. Unknown *fields* are refused as in all objects. What is left of a rule that cannot be read
+//! as a whole is at most a denial: of the peers that can be read, on every port if some cannot.
 
 use super::cluster_peers::{self, UnsupportedPeer};
 use super::metadata::{self, Metadata};
@@ -140,14 +141,19 @@ impl Direction {
             Self::Ingress => "ingress",
             Self::Egress => "egress",
         };
-        let items = object.items_up_to(node?, what, MAX_CLUSTER_ITEMS)?;
-        let rules: Vec<Rule> = items
+        let node = node?;
+        let (items, _) = object.part(|object| object.items_up_to(node, what, MAX_CLUSTER_ITEMS));
+        let rules: Vec<Rule> = items?
             .iter()
-            .filter_map(|item| self.rule(object, item))
+            .filter_map(|item| {
+                let (rule, is_whole) = object.part(|object| self.rule(object, item));
+                rule.map(|rule| if is_whole { rule } else { remnant(rule) })
+            })
             .collect();
         Some(rules).filter(|rules| !rules.is_empty())
     }
 
+    /// What of a rule can be read.
     fn rule(self, object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<Rule> {
         let (what, key) = match self {
             Self::Ingress => ("a cluster policy's ingress rule", "from"),
@@ -157,9 +163,9 @@ impl Direction {
             object.fields(node, what, ["name", "action", key, "protocols"])?;
         let name = match name {
             Some(name) => {
-                let text = object.text(name, "name")?;
-                let checked = value::rule_name(text);
-                Some(object.accept(name, checked)?)
+                let text = object.text(name, "name");
+                let checked = text.map(value::rule_name);
+                checked.and_then(|checked| object.accept(name, checked))
             }
             None => None,
         };
@@ -168,17 +174,18 @@ impl Direction {
         let expected = format!("{key}: with at least one peer");
         let peers = require(object, node, peers, &expected)
             .and_then(|peers| cluster_peers::peers(object, peers, key));
-        let ports = ports::of_cluster_rule(object, protocols);
-        let (action, peers, (ports, named)) = (action?, peers?, ports?);
+        let (ports, is_whole) = object.part(|object| ports::of_cluster_rule(object, protocols));
+        let (ports, named) = ports.filter(|_| is_whole).unwrap_or((Ports::Any, None));
+        let (action, peers) = (action?, peers?);
         if let (Some(named), Some(field)) = (named, peers.without_named_ports) {
             let message = format!(
                 "destinationNamedPort together with {field}, which declare no ports: expected a \
                  separate rule for each"
             );
             object.refuse(named, message);
-            return None;
         }
         let (action, peers, ports) = match peers.outcome {
+            Ok(peers) if peers.is_empty() => (action, Peers::NoPeer, ports),
             Ok(peers) => (action, Peers::Of(peers), ports),
             Err(peer) => fail_closed(object, action, name.as_deref(), ports, &peer),
         };
@@ -207,6 +214,19 @@ fn action_of(object: &mut Object<'_, '_>, node: &Node<'_>) -> Option<RuleAction>
             object.refuse(node, message);
             None
         }
+    }
+}
+
+/// What is left of a rule that cannot be read as a whole.
+fn remnant(rule: Rule) -> Rule {
+    let (action, peers) = match rule.action {
+        RuleAction::Allow => (RuleAction::Allow, Peers::NoPeer),
+        RuleAction::Deny | RuleAction::Pass | RuleAction::Reject => (RuleAction::Deny, rule.peers),
+    };
+    Rule {
+        action,
+        peers,
+        ..rule
     }
 }
 

@@ -8,9 +8,9 @@ use crate::model::{Entity, LabelSelector, NamespaceMatch, Peer};
 use crate::source::cidr_block;
 use crate::source::limits::MAX_CLUSTER_ITEMS;
 
-/// The peers of a rule.
+/// The peers of a rule that can be read.
 pub(super) struct RulePeers<'n> {
-    /// The peers, or the first unsupported one.
+    /// The peers, or the first unsupported one. Empty if none of them can be read.
     pub(super) outcome: Result<Vec<Peer>, UnsupportedPeer<'n>>,
     /// The field of a peer among them that cannot be combined with named ports.
     pub(super) without_named_ports: Option<&'static str>,
@@ -40,13 +40,12 @@ pub(super) fn peers<'n>(
         return None;
     }
     let (mut peers, mut unsupported, mut without_named_ports) = (Vec::new(), None, None);
-    let mut valid = true;
     for item in items {
-        let read = match key {
+        let (read, is_whole) = object.part(|object| match key {
             "from" => ingress_peer(object, item),
             _ => egress_peer(object, item),
-        };
-        match read {
+        });
+        match read.filter(|_| is_whole) {
             Some(PeerItem::Peers(more, field)) => {
                 peers.extend(more);
                 without_named_ports = without_named_ports.or(field);
@@ -55,10 +54,10 @@ pub(super) fn peers<'n>(
                 unsupported = unsupported.or(Some(peer));
                 without_named_ports = without_named_ports.or(field);
             }
-            None => valid = false,
+            None => {}
         }
     }
-    valid.then_some(RulePeers {
+    Some(RulePeers {
         outcome: unsupported.map_or(Ok(peers), Err),
         without_named_ports,
     })

@@ -3,9 +3,9 @@
 //! Only texts for messages: whether a field is known is decided where fields are read.
 
 /// The API group and version of ClusterNetworkPolicy.
-pub(super) const CLUSTER_API: &str = "policy.networking.k8s.io/v1alpha2";
+pub(in crate::source) const CLUSTER_API: &str = "policy.networking.k8s.io/v1alpha2";
 /// The API group and version of NetworkPolicy.
-pub(super) const NETWORKING_API: &str = "networking.k8s.io/v1";
+pub(in crate::source) const NETWORKING_API: &str = "networking.k8s.io/v1";
 
 const DESTINATION: &str = "destinationPort, as in tcp: {destinationPort: {number: 443}} or \
                            {range: {start: 9000, end: 9010}}";

@@ -54,7 +54,8 @@ pub(super) fn metadata<'n>(
         );
     }
     let about = match annotations {
-        Some(annotations) => about(object, annotations),
+        // Who is responsible does not matter for what a policy does.
+        Some(annotations) => object.part(|object| about(object, annotations)).0,
         None => About::default(),
     };
     let Some(name) = name else {

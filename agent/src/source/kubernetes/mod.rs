@@ -20,7 +20,7 @@ mod yaml;
 
 use std::sync::Arc;
 
-use legacy_fields::{CLUSTER_API, NETWORKING_API};
+pub(super) use legacy_fields::{CLUSTER_API, NETWORKING_API};
 use node::Node;
 use object::Object;
 
@@ -47,24 +47,62 @@ pub fn parse(file_name: &str, text: &str) -> Result<PolicyFragment, Vec<SourceEr
     Ok(PolicyFragment { policies, warnings })
 }
 
-/// Converts one object of the Kubernetes API; `name` takes the place of a file name in messages and
-/// in the policy's origin. The second value is the list of warnings.
-///
-/// # Errors
-/// All errors of the object.
-pub fn object(
-    name: &str,
-    json: &serde_json::Value,
-) -> Result<(Arc<Policy>, Vec<SourceError>), Vec<SourceError>> {
-    let mut document = Document::new(name, "", 0).map_err(|error| vec![error])?;
-    let mut policies = Vec::new();
-    read(&mut document, &Node::from(json), None, &mut policies);
-    if policies.len() != 1 {
-        document.refuse(0..0, "expected one policy");
+/// What is known of a policy object of the Kubernetes API.
+#[derive(Debug)]
+pub(super) struct ReadPolicy {
+    /// The policy, in which what cannot be read grants nothing; `None` if too little of it can be read, its
+    /// subject above all.
+    pub(super) policy: Option<Arc<Policy>>,
+    /// What cannot be read.
+    pub(super) errors: Vec<SourceError>,
+    /// What may not be meant as it is read.
+    pub(super) warnings: Vec<SourceError>,
+}
+
+/// Converts an object of the Kubernetes API; `name` takes the place of a file name in messages and in the
+/// policy's origin.
+pub(super) fn read_object(name: &str, json: &serde_json::Value) -> ReadPolicy {
+    let mut document = match Document::new(name, "", 0) {
+        Ok(document) => document,
+        Err(error) => {
+            return ReadPolicy {
+                policy: None,
+                errors: vec![error],
+                warnings: Vec::new(),
+            };
+        }
+    };
+    let root = Node::from(json);
+    let kind = match role(&mut document, &root, None) {
+        Some(Role::Object(kind)) => Some(kind),
+        _ => None,
+    };
+    let policy = kind.and_then(|kind| {
+        let mut object = Object::new(&mut document, display_name(kind, &root));
+        let policy = read_kind(&mut object, kind, &root)?;
+        let tolerable = object.tolerable();
+        (document.errors() == tolerable).then_some(policy)
+    });
+    let (mut errors, mut warnings) = document.into_findings();
+    for finding in errors.iter_mut().chain(&mut warnings) {
+        // The text has no lines.
+        (finding.line, finding.column) = (0, 0);
     }
-    let warnings = document.close()?;
-    let policy = policies.pop();
-    policy.map(|policy| (policy, warnings)).ok_or_else(Vec::new)
+    ReadPolicy {
+        policy: policy.map(|mut policy| {
+            policy.origin.line = 0;
+            Arc::new(policy)
+        }),
+        errors,
+        warnings,
+    }
+}
+
+fn read_kind(object: &mut Object<'_, '_>, kind: Kind, root: &Node<'_>) -> Option<Policy> {
+    match kind {
+        Kind::NetworkPolicy => network_policy::policy(object, root),
+        Kind::ClusterNetworkPolicy => cluster_network_policy::policy(object, root),
+    }
 }
 
 /// The supported kinds of objects.
@@ -101,10 +139,7 @@ fn read(
         None => {}
         Some(Role::Object(kind)) => {
             let mut object = Object::new(document, display_name(kind, root));
-            let policy = match kind {
-                Kind::NetworkPolicy => network_policy::policy(&mut object, root),
-                Kind::ClusterNetworkPolicy => cluster_network_policy::policy(&mut object, root),
-            };
+            let policy = read_kind(&mut object, kind, root);
             policies.extend(policy.map(Arc::new));
         }
         Some(Role::List(_)) if item_of.is_some() => {

@@ -2,7 +2,8 @@
 //!
 //! Follows the API: the isolated directions are those in `policyTypes`; without it, ingress, and
 //! egress if there are egress rules. Missing and empty peers or ports mean all of them. A peer with
-//! only a `podSelector` selects pods of the policy's own namespace, `metadata.namespace`.
+//! only a `podSelector` selects pods of the policy's own namespace, `metadata.namespace`. A rule that
+//! cannot be read as a whole allows nothing; the direction is isolated all the same.
 
 use super::metadata::{self, Metadata};
 use super::node::{Node, Value};
@@ -120,13 +121,14 @@ impl Direction {
         own: Option<&NamespaceName>,
         node: Option<&Node<'_>>,
     ) -> Vec<Rule> {
-        let Some(items) = node.and_then(|node| object.items_up_to(node, self.rules, MAX_RULES))
-        else {
-            return Vec::new();
-        };
+        let read = |object: &mut Object<'_, '_>| object.items_up_to(node?, self.rules, MAX_RULES);
+        let (items, _) = object.part(read);
+        let items = items.unwrap_or_default().iter();
         items
-            .iter()
-            .filter_map(|item| self.read_rule(object, own, item))
+            .filter_map(|item| {
+                let (rule, is_whole) = object.part(|object| self.read_rule(object, own, item));
+                rule.filter(|_| is_whole)
+            })
             .collect()
     }
 

@@ -15,12 +15,33 @@ use crate::source::document::{Document, WarningKind};
 pub(super) struct Object<'d, 'a> {
     document: &'d mut Document<'a>,
     name: String,
+    /// How many errors are about parts without which the object can be used.
+    tolerable: usize,
 }
 
 impl<'d, 'a> Object<'d, 'a> {
     /// Starts an object that is named like this in messages.
     pub(super) fn new(document: &'d mut Document<'a>, name: String) -> Self {
-        Self { document, name }
+        Self {
+            document,
+            name,
+            tolerable: 0,
+        }
+    }
+
+    /// Reads a part of which the errors leave the rest of the object usable. Returns whether there were
+    /// none as well.
+    pub(super) fn part<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> (T, bool) {
+        let (errors, tolerable) = (self.document.errors(), self.tolerable);
+        let value = read(self);
+        let found = self.document.errors() - errors;
+        self.tolerable = tolerable + found;
+        (value, found == 0)
+    }
+
+    /// How many errors are about parts without which the object can be used.
+    pub(super) const fn tolerable(&self) -> usize {
+        self.tolerable
     }
 
     /// The document it is part of.

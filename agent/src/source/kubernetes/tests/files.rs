@@ -169,13 +169,18 @@ fn objects_of_the_api_are_converted() {
         "metadata": {"name": "a", "namespace": "shop", "uid": "1"},
         "spec": {"podSelector": {}, "ingress": [{"ports": [{"port": 80}]}]},
     });
-    let (policy, warnings) = object("api", &json).unwrap();
-    assert_eq!(policy.id().to_string(), "networkpolicy/shop/a");
-    assert_eq!(warnings, []);
-    json["spec"]["ingress"][0]["ports"][0]["port"] = 65_536.into();
-    let errors = object("api", &json).unwrap_err();
+    let read = read_object("api", &json);
     assert_eq!(
-        errors[0].to_string(),
-        "api:1:1: NetworkPolicy shop/a: port is 65536: expected 1 to 65535"
+        read.policy.unwrap().id().to_string(),
+        "networkpolicy/shop/a"
     );
+    assert_eq!((read.errors, read.warnings), (vec![], vec![]));
+    json["spec"]["ingress"][0]["ports"][0]["port"] = 65_536.into();
+    let read = read_object("api", &json);
+    assert_eq!(
+        read.errors[0].to_string(),
+        "api: NetworkPolicy shop/a: port is 65536: expected 1 to 65535"
+    );
+    // The rule allows nothing, and the pods stay isolated.
+    assert_eq!(read.policy.unwrap().ingress, Some(vec![]));
 }
