@@ -22,8 +22,10 @@ use crate::source::limits::MAX_FILE_SIZE;
 
 mod budgets;
 mod cluster_ranges;
+mod kubernetes;
 mod timeouts;
 
+pub use kubernetes::Kubernetes;
 pub use timeouts::Timeouts;
 
 /// The whole configuration.
@@ -41,6 +43,8 @@ pub struct Config {
     pub inventory: Vec<PathBuf>,
     /// `policies`: policy files, or directories of them. Default none.
     pub policies: Vec<PathBuf>,
+    /// `[kubernetes]`: the API server that further workloads and policies come from. Default none.
+    pub kubernetes: Option<Kubernetes>,
     /// `[modes]`.
     pub modes: Modes,
     /// `[flows]`.
@@ -146,6 +150,7 @@ struct RawConfig {
     inventory: Vec<Text>,
     #[serde(default)]
     policies: Vec<Text>,
+    kubernetes: Option<kubernetes::RawKubernetes>,
     #[serde(default)]
     modes: RawModes,
     #[serde(default)]
@@ -237,7 +242,12 @@ impl Config {
         })?;
         let text = decode(&name, &bytes, MAX_FILE_SIZE).map_err(|error| vec![error])?;
         let directory = path.parent().unwrap_or(Path::new(""));
-        Self::parse(&name, text, directory)
+        let mut config = Self::parse(&name, text, directory)?;
+        if let Some(kubernetes) = &mut config.kubernetes {
+            let completed = kubernetes.complete(&name, |name| std::env::var(name).ok());
+            completed.map_err(|error| vec![error])?;
+        }
+        Ok(config)
     }
 
     /// Parses a configuration; relative paths in it are relative to `directory`.
@@ -258,6 +268,7 @@ impl Config {
             bpffs: reader.path_or(raw.bpffs, "/sys/fs/bpf/ringfence"),
             inventory: reader.paths(&raw.inventory),
             policies: reader.paths(&raw.policies),
+            kubernetes: (raw.kubernetes).map(|raw| kubernetes::read(&mut reader, raw)),
             modes: reader.modes(raw.modes),
             flows: reader.flows(raw.flows),
             metrics: reader.metrics(raw.metrics),
@@ -286,6 +297,7 @@ impl Default for Config {
             bpffs: PathBuf::from("/sys/fs/bpf/ringfence"),
             inventory: Vec::new(),
             policies: Vec::new(),
+            kubernetes: None,
             modes: Modes::default(),
             flows: Flows::default(),
             metrics: Metrics::default(),

@@ -11,27 +11,28 @@ use crate::toolchain::{self, Toolchain};
 use crate::{child, workspace};
 
 /// The subcommand.
-pub(crate) fn run(debug: bool, other_layout: bool) -> Result<ExitCode> {
+pub(crate) fn run(debug: bool, other_layout: bool, kubernetes: bool) -> Result<ExitCode> {
     let toolchain = toolchain::required()?;
+    let profile = if debug { "debug" } else { "release" };
+    let features: &[&str] = if kubernetes { &["kubernetes"] } else { &[] };
     let binary = if other_layout {
         crate::other_layout::build(&toolchain)?
-    } else if debug {
-        agent(&toolchain, "debug")?
     } else {
-        release(&toolchain)?
+        agent(&toolchain, profile, features)?
     };
     println!("{}", binary.display());
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the agent as it ships and returns the absolute path of its binary.
+/// Builds the agent as it ships for hosts and returns the absolute path of its binary.
 pub(crate) fn release(toolchain: &Toolchain) -> Result<PathBuf> {
-    agent(toolchain, "release")
+    agent(toolchain, "release", &[])
 }
 
-fn agent(toolchain: &Toolchain, profile: &str) -> Result<PathBuf> {
+fn agent(toolchain: &Toolchain, profile: &str, features: &[&str]) -> Result<PathBuf> {
     let mut cargo = workspace::cargo(toolchain)?;
     cargo.args(["build", "--package", "ringfence", "--bin", "ringfence"]);
+    cargo.args(["--features", &features.join(",")]);
     if profile == "release" {
         cargo.arg("--release");
     }

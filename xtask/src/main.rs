@@ -66,6 +66,9 @@ enum Task {
         /// Build an agent of another ABI version, for the tests of upgrade and downgrade
         #[arg(long, conflicts_with = "debug")]
         other_layout: bool,
+        /// Build in the client of the Kubernetes API
+        #[arg(long, conflicts_with = "other_layout")]
+        kubernetes: bool,
     },
     /// Run every test, on a release build of the agent; needs root
     Test {
@@ -176,7 +179,8 @@ fn perform() -> Result<ExitCode> {
         Task::Build {
             debug,
             other_layout,
-        } => build::run(debug, other_layout),
+            kubernetes,
+        } => build::run(debug, other_layout, kubernetes),
         Task::Test { arguments } => test::run(&keep_separator(arguments)),
         Task::Demo { arguments } => demo::run(&keep_separator(arguments)),
         Task::Bench { arguments } => bench::run(&keep_separator(arguments)),

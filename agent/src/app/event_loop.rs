@@ -1,9 +1,10 @@
 //! The event loop: the one task that owns the sources and the reconciler.
 //!
-//! Invariants: every change of the desired state ends in one reconcile pass; a failed pass is
-//! retried after a second; changes that only time brings (rules that begin or end, rows to retire)
+//! Invariants: every change of the desired state ends in one reconcile pass, unless a source does not know
+//! all of its objects yet: then the kernel stays as it is; a failed pass is retried after a second; changes that only time brings (rules that begin or end, rows to retire)
 //! have a timer; telemetry is drained in batches, never per record.
 
+mod api;
 mod commands;
 mod source_files;
 
@@ -246,6 +247,11 @@ impl Agent {
 
     /// Makes one pass, and schedules the next if one will be needed.
     fn publish(&mut self) {
+        if !self.sources.are_synced() {
+            self.next_pass = None;
+            self.shared.show();
+            return;
+        }
         let started = Instant::now();
         match self.reconciler.retire() {
             Ok(0) => {}
@@ -346,7 +352,8 @@ impl Agent {
     }
 
     fn free_numbers(&mut self) {
-        if self.drain() {
+        // Before the first pass, what adopted state uses is not known.
+        if self.drain() && self.sources.are_synced() {
             let history = &self.shared.history;
             self.number_freeing.step(&mut self.reconciler, history);
         }

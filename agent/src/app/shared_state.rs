@@ -73,7 +73,9 @@ pub(super) fn socket_path(config: &Config) -> PathBuf {
 
 /// The configured name of this node, else the inventory's, else the host name if it is one.
 pub(super) fn node_name(config: &Config, inventory: &Inventory) -> NodeName {
-    let known = config.node.as_ref();
+    let in_cluster = config.kubernetes.as_ref();
+    let in_cluster = in_cluster.and_then(|it| it.node_name.as_ref());
+    let known = config.node.as_ref().or(in_cluster);
     let known = known.or_else(|| inventory.local_node().map(|node| &node.name));
     known.cloned().unwrap_or_else(|| {
         let host = nix::unistd::gethostname().unwrap_or_default();

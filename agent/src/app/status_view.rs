@@ -17,7 +17,7 @@ use crate::{
         DropCount, EventCount, KernelStatus, NamespaceMode, RepairView, SourceState, SourceStatus,
         Status, UnfencedView,
     },
-    source::SourceError,
+    source::{SourceError, kubernetes_api::KUBERNETES},
 };
 
 /// The state that is shown now.
@@ -174,5 +174,9 @@ fn sources(shared: &SharedState, problems: &[SourceError]) -> Vec<SourceStatus> 
     };
     let mut sources = listed("inventory", &shared.config.inventory);
     sources.extend(listed("policies", &shared.config.policies));
+    if shared.config.kubernetes.is_some() {
+        // Its errors have the source's name in place of a file.
+        sources.extend(listed("kubernetes", &[PathBuf::from(KUBERNETES.name)]));
+    }
     sources
 }

@@ -121,7 +121,11 @@ fn policy_table(views: Vec<PolicyView>) -> Table {
             view.endpoints.to_string(),
             view.owner.unwrap_or_default(),
             view.review_by.unwrap_or_default(),
-            format!("{}:{}", view.file, view.line),
+            match view.line {
+                // An object has no lines.
+                0 => view.file,
+                line => format!("{}:{line}", view.file),
+            },
         ]);
     }
     table

@@ -36,6 +36,9 @@ fn every_key_is_read() {
         tunnel-ports = [4789, 500]
         cluster-ranges = ["10.96.0.9/12", "fd00:10::/48"]
         debug-kernel-log = true
+        [kubernetes]
+        kubeconfig = "admin.kubeconfig"
+        node-name = "n1"
         [modes]
         default = "enforce"
         [modes.namespaces]
@@ -57,6 +60,10 @@ fn every_key_is_read() {
     )
     .unwrap();
     assert_eq!(config.node.unwrap().as_str(), "node-1");
+    let kubernetes = config.kubernetes.unwrap();
+    let kubeconfig = Path::new("/etc/ringfence/admin.kubeconfig");
+    assert_eq!(kubernetes.kubeconfig.as_deref(), Some(kubeconfig));
+    assert_eq!(kubernetes.node_name.unwrap().as_str(), "n1");
     assert_eq!(config.state_dir, Path::new("/s"));
     assert_eq!(
         config.inventory[0],

@@ -59,7 +59,7 @@ impl Confirmation {
 
 /// How recent a claim is that no node confirms, by what its source says; the most recent is greatest.
 ///
-/// A network of a cluster gives an address to a new pod before everybody has seen that the one before
+/// A network of a cluster gives an address to a new pod before all nodes have seen that the one before
 /// is gone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Recency {

@@ -137,9 +137,9 @@ pub enum SourceState {
 /// A source of the desired state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStatus {
-    /// `inventory` or `policies`.
+    /// `inventory`, `policies` or `kubernetes`.
     pub kind: String,
-    /// The file or directory.
+    /// The file or directory; of an API server, `kubernetes`.
     pub path: String,
     /// Its state.
     pub state: SourceState,

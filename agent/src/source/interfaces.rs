@@ -15,11 +15,18 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
+use crate::netlink::message::Message;
 pub use link::{Link, LinkAddresses, Links};
 use route_socket::RouteSocket;
 pub use unsuitable::Unsuitable;
 pub use watch_loop::RESYNC;
 use watch_loop::WatchLoop;
+
+/// The link of a message about one, with its index.
+pub(super) fn link_of(message: &Message<'_>) -> Option<(u32, Link)> {
+    let is_link = message.kind == message::NEW_LINK;
+    is_link.then(|| message::link(message.body)).flatten()
+}
 
 /// How long a start waits for the first list.
 const FIRST_LIST: Duration = Duration::from_secs(10);

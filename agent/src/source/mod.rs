@@ -1,5 +1,5 @@
 //! Where the desired state comes from: TOML files for inventory and policies, Kubernetes objects
-//! for policies.
+//! for policies, and the Kubernetes API for both.
 //!
 //! A source parses untrusted text into values of `model`. A file is accepted as a whole or refused
 //! as a whole; the last good content of a refused file stays in force. What the values mean for the
@@ -18,10 +18,12 @@ mod inventory_file;
 mod inventory_parts;
 pub mod inventory_toml;
 pub mod kubernetes;
+pub mod kubernetes_api;
 pub mod last_good;
 pub(crate) mod limits;
 pub mod object_sources;
 pub mod objects;
+pub mod pod_interfaces;
 pub mod policy_file;
 mod policy_raw;
 mod policy_scope;

@@ -38,6 +38,12 @@ pub trait ObjectSource {
     /// Says that the next delivery is to look at everything, though nothing may have changed.
     fn reread(&mut self);
 
+    /// Whether it knows all of its objects. Until every source does, nothing is published, so that nothing
+    /// is removed that a source has not named yet.
+    fn is_synced(&self) -> bool {
+        true
+    }
+
     /// Changes its objects to what they are now, as far as that contradicts no others, and says what is
     /// wrong with them. What is wrong with objects by their relation to those of other sources is not part
     /// of the report, see [`Objects::errors`].
@@ -126,6 +132,12 @@ impl ObjectSources {
         let sources = self.sources.iter_mut();
         let (changed, ..) = select_all(sources.map(|source| source.changed())).await;
         changed
+    }
+
+    /// Whether every source knows all of its objects.
+    #[must_use]
+    pub fn are_synced(&self) -> bool {
+        self.sources.iter().all(|source| source.is_synced())
     }
 
     /// Has every source deliver, and look at everything if asked to.

@@ -25,6 +25,9 @@ pub(crate) fn clippy(toolchain: &Toolchain) -> Result<Vec<Finding>> {
         "--exclude",
         workspace::EBPF_PACKAGE,
         "--all-targets",
+        // Code that no ordinary build has.
+        "--features",
+        "ringfence/kubernetes,ringfence-kubernetes-tests/cluster",
     ]);
     child::run(cargo.args(["--", "-D", "warnings"]))?;
     Ok(Vec::new())

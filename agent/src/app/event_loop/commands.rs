@@ -63,6 +63,11 @@ impl Agent {
 
     fn publish_and_report(&mut self) -> Result<(), String> {
         self.publish();
+        if !self.sources.are_synced() {
+            let waits =
+                "the API server has not named all of its objects yet: it takes effect when it has";
+            return Err(waits.to_owned());
+        }
         self.shared.applied().failure.clone().map_or(Ok(()), Err)
     }
 }

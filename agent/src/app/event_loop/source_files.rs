@@ -1,10 +1,12 @@
 //! The sources in the event loop: the first read of files, and what all sources deliver then.
+//!
+//! Invariant: nothing is published before every source knows all of its objects.
 
 use std::{io, path::PathBuf, time::Instant};
 
 use tracing::{error, warn};
 
-use super::Agent;
+use super::{Agent, api};
 use crate::{
     app::{
         AppError,
@@ -13,7 +15,7 @@ use crate::{
     config::Config,
     source::{
         FileSet, FileSource, ObjectSource, ObjectSources, Objects, Reload, SourceError,
-        last_good::Change,
+        kubernetes_api::KUBERNETES, last_good::Change,
     },
 };
 
@@ -24,10 +26,12 @@ pub(in crate::app) struct Sources {
     first: Reload,
     /// The records of last good content that cannot be used.
     unusable: Vec<(PathBuf, Unusable)>,
+    api: Option<api::Api>,
 }
 
 impl Sources {
     pub(in crate::app) fn load(config: &Config) -> Result<Self, AppError> {
+        let api = config.kubernetes.as_ref().map(api::Api::new).transpose()?;
         let Found { stored, unusable } =
             last_good_store::read(&last_good_store::directory(&config.state_dir));
         let (inventory, policies) = (config.inventory.clone(), config.policies.clone());
@@ -44,14 +48,18 @@ impl Sources {
             objects,
             first,
             unusable,
+            api,
         })
     }
 
-    /// Watches the files, with what was read of them so far.
+    /// Watches the files, with what was read of them so far, and the API server if there is one.
     pub(super) fn watch(self) -> io::Result<(ObjectSources, Reload)> {
         let files: Box<dyn ObjectSource> = Box::new(FileSource::watch(self.files)?);
-        let sources = ObjectSources::new(self.objects, vec![files]);
-        Ok((sources, self.first))
+        let mut sources = vec![files];
+        if let Some(api) = self.api {
+            sources.push(api.watch()?);
+        }
+        Ok((ObjectSources::new(self.objects, sources), self.first))
     }
 
     /// Sets aside the records that cannot be used. Call it when no other agent uses the state.
@@ -81,7 +89,10 @@ fn log(problem: &SourceError) {
 impl Agent {
     /// Publishes what the sources have changed, if they have.
     pub(super) fn deliver_and_publish(&mut self) {
-        if self.deliver(false) {
+        let has_changed = self.deliver(false);
+        // The first pass waits for all sources, which may have nothing.
+        let is_first = self.shared.applied().published.is_none();
+        if has_changed || (is_first && self.next_pass.is_none()) {
             self.publish();
         }
         self.shared.show();
@@ -98,7 +109,9 @@ impl Agent {
         for problem in &reload.errors {
             if !self.shared.applied().errors.contains(problem) {
                 log(problem);
-                self.shared.metrics.count_reload_error("files");
+                let is_of_api = *problem.file == *KUBERNETES.name;
+                let source = if is_of_api { KUBERNETES.name } else { "files" };
+                self.shared.metrics.count_reload_error(source);
             }
         }
         for warning in &reload.warnings {

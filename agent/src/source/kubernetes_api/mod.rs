@@ -1,0 +1,20 @@
+//! Objects of a Kubernetes API server: pods, namespaces, nodes and policies.
+//!
+//! `object` and `pod` convert objects, `state` knows what has been said and `local_pods` which interface a pod
+//! of this node has; all of them are pure. `source` delivers. `watch` asks the API server, and is the only
+//! part that needs its client (cargo feature `kubernetes`).
+
+mod local_pods;
+mod metadata;
+mod object;
+mod pod;
+mod source;
+mod state;
+// What of it needs no client is tested without one.
+#[cfg(any(test, feature = "kubernetes"))]
+pub mod watch;
+
+pub use object::{Converted, Key, Kind, Object, convert, key};
+pub use pod::PodObject;
+pub use source::{CAPACITY, KubernetesSource};
+pub use state::{ApiState, KUBERNETES, Update};

@@ -1,0 +1,317 @@
+//! Converts an object of the Kubernetes API to a value of the model.
+//!
+//! Pure. Invariants: text of an object is escaped and bounded in messages; an error is one of its object,
+//! and of no other.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::metadata::Metadata;
+use super::pod::{Pod, PodObject};
+use crate::model::inventory::unusable_reason;
+use crate::model::quote::sanitise;
+use crate::model::{
+    LabelSelector, Labels, Lockdown, LockedScope, Namespace, NamespaceName, NodeEntry, NodeName,
+    Origin, Policy, PolicyId, PolicyKind, PolicyName, WorkloadId, quote,
+};
+use crate::source::SourceError;
+use crate::source::kubernetes::{self, ReadPolicy};
+
+/// The most errors about one object.
+const MOST_ERRORS: usize = 10;
+
+/// The kinds of objects that the agent watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `Namespace`.
+    Namespaces,
+    /// `Node`.
+    Nodes,
+    /// `NetworkPolicy`.
+    NetworkPolicies,
+    /// `ClusterNetworkPolicy`.
+    ClusterNetworkPolicies,
+    /// `Pod`.
+    Pods,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Namespaces,
+        Self::Nodes,
+        Self::NetworkPolicies,
+        Self::ClusterNetworkPolicies,
+        Self::Pods,
+    ];
+
+    /// Their name in messages, which is the API's.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces",
+            Self::Nodes => "nodes",
+            Self::NetworkPolicies => "networkpolicies",
+            Self::ClusterNetworkPolicies => "clusternetworkpolicies",
+            Self::Pods => "pods",
+        }
+    }
+}
+
+/// What identifies an object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// A namespace.
+    Namespace(NamespaceName),
+    /// A node.
+    Node(NodeName),
+    /// A policy.
+    Policy(PolicyId),
+    /// A pod.
+    Pod(WorkloadId),
+}
+
+impl Key {
+    /// The kind of the object.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Namespace(_) => Kind::Namespaces,
+            Self::Node(_) => Kind::Nodes,
+            Self::Policy(id) => match id.kind {
+                PolicyKind::ClusterNetworkPolicy => Kind::ClusterNetworkPolicies,
+                PolicyKind::NetworkPolicy | PolicyKind::Ringfence => Kind::NetworkPolicies,
+            },
+            Self::Pod(_) => Kind::Pods,
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Namespace(name) => write!(out, "namespace {name}"),
+            Self::Node(name) => write!(out, "node {name}"),
+            Self::Policy(id) => write!(out, "policy {id}"),
+            Self::Pod(id) => write!(out, "pod {id}"),
+        }
+    }
+}
+
+/// An object, as far as it could be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Object {
+    /// A namespace.
+    Namespace(Namespace),
+    /// A node.
+    Node(Arc<NodeEntry>),
+    /// A policy.
+    Policy(Arc<Policy>),
+    /// A policy of which too little can be read, and whose subjects are locked down if nothing of it is in
+    /// force. None are for one of cluster scope: one fault would cut off the whole cluster.
+    UnreadablePolicy(Option<Lockdown>),
+    /// A pod with a network of its own.
+    Pod(PodObject),
+    /// A pod that the agent has nothing to do for.
+    NoWorkload,
+}
+
+/// A converted object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Converted {
+    /// What identifies it.
+    pub key: Key,
+    /// What it is.
+    pub object: Object,
+    /// What of it cannot be read.
+    pub errors: Vec<String>,
+    /// What may not be meant as it is read.
+    pub warnings: Vec<SourceError>,
+}
+
+/// Converts an object of a kind, as an agent on this node sees it.
+///
+/// # Errors
+/// When it has no usable name, which the API server does not allow.
+pub fn convert(kind: Kind, node: &NodeName, value: &mut Value) -> Result<Converted, String> {
+    let mut converted = match kind {
+        Kind::Namespaces => namespace(value),
+        Kind::Nodes => node_entry(value, node),
+        Kind::Pods => pod(value, node),
+        Kind::NetworkPolicies | Kind::ClusterNetworkPolicies => policy(kind, value),
+    }?;
+    let left_out = converted.errors.len().saturating_sub(MOST_ERRORS);
+    if left_out > 0 {
+        converted.errors.truncate(MOST_ERRORS);
+        converted.errors.push(format!("{left_out} more errors"));
+    }
+    Ok(converted)
+}
+
+/// What identifies an object of a kind, of which nothing else is looked at.
+///
+/// # Errors
+/// When it has no usable name.
+pub fn key(kind: Kind, value: &Value) -> Result<Key, String> {
+    let metadata = metadata(value)?;
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let text = |error: crate::model::NameError| error.to_string();
+    Ok(match kind {
+        Kind::Namespaces => Key::Namespace(NamespaceName::new(&metadata.name).map_err(text)?),
+        Kind::Nodes => Key::Node(NodeName::new(&metadata.name).map_err(text)?),
+        Kind::Pods => Key::Pod(WorkloadId::new(namespace, &metadata.name).map_err(text)?),
+        Kind::NetworkPolicies => Key::Policy(PolicyId {
+            kind: PolicyKind::NetworkPolicy,
+            namespace: Some(NamespaceName::new(namespace).map_err(text)?),
+            name: PolicyName::new(&metadata.name).map_err(text)?,
+        }),
+        Kind::ClusterNetworkPolicies => Key::Policy(PolicyId {
+            kind: PolicyKind::ClusterNetworkPolicy,
+            namespace: None,
+            name: PolicyName::new(&metadata.name).map_err(text)?,
+        }),
+    })
+}
+
+fn metadata(value: &Value) -> Result<Metadata, String> {
+    let metadata = value.get("metadata").unwrap_or(&Value::Null);
+    Metadata::deserialize(metadata).map_err(|error| format!("metadata: {}", text_of(&error)))
+}
+
+/// The text of a parser's error, which may have text of the object in it.
+fn text_of(error: &serde_json::Error) -> String {
+    let text: String = error.to_string().chars().take(200).collect();
+    sanitise(&text)
+}
+
+fn namespace(value: &Value) -> Result<Converted, String> {
+    let metadata = metadata(value)?;
+    let name = NamespaceName::new(&metadata.name).map_err(|error| error.to_string())?;
+    let mut errors = Vec::new();
+    let labels = metadata.labels(&mut errors);
+    let namespace = Namespace::new(name.clone(), labels).or_else(|error| {
+        errors.push(error.to_string());
+        // A namespace always accepts its own name as a label.
+        Namespace::new(name.clone(), Labels::new()).map_err(|error| error.to_string())
+    })?;
+    Ok(Converted {
+        key: Key::Namespace(name),
+        object: Object::Namespace(namespace),
+        errors,
+        warnings: Vec::new(),
+    })
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct NodeStatus {
+    addresses: Option<Vec<NodeAddress>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NodeAddress {
+    #[serde(rename = "type")]
+    kind: String,
+    address: String,
+}
+
+fn node_entry(value: &Value, own: &NodeName) -> Result<Converted, String> {
+    let metadata = metadata(value)?;
+    let name = NodeName::new(&metadata.name).map_err(|error| error.to_string())?;
+    let mut errors = Vec::new();
+    let status = match value.get("status") {
+        Some(status) => NodeStatus::deserialize(status).unwrap_or_else(|error| {
+            errors.push(format!("status: {}", text_of(&error)));
+            NodeStatus::default()
+        }),
+        None => NodeStatus::default(),
+    };
+    let mut addresses = Vec::new();
+    for listed in status.addresses.into_iter().flatten() {
+        if !matches!(listed.kind.as_str(), "InternalIP" | "ExternalIP") {
+            continue;
+        }
+        match listed.address.parse::<IpAddr>() {
+            Ok(address) if addresses.contains(&address) => {}
+            Ok(address) => match unusable_reason(address) {
+                None => addresses.push(address),
+                Some(reason) => errors.push(format!("address {address} is {reason}")),
+            },
+            Err(_) => errors.push(format!("{} is no address", quote(&listed.address))),
+        }
+    }
+    let entry = NodeEntry {
+        local: name == *own,
+        name: name.clone(),
+        addresses,
+    };
+    Ok(Converted {
+        key: Key::Node(name),
+        object: Object::Node(Arc::new(entry)),
+        errors,
+        warnings: Vec::new(),
+    })
+}
+
+fn pod(value: &Value, node: &NodeName) -> Result<Converted, String> {
+    let pod = Pod::deserialize(value).map_err(|error| text_of(&error))?;
+    let id = pod.id().map_err(|error| error.to_string())?;
+    let mut errors = Vec::new();
+    let converted = pod.convert(id.clone(), node, &mut errors);
+    Ok(Converted {
+        key: Key::Pod(id),
+        object: converted.map_or(Object::NoWorkload, Object::Pod),
+        errors,
+        warnings: Vec::new(),
+    })
+}
+
+fn policy(kind: Kind, value: &mut Value) -> Result<Converted, String> {
+    let key = key(kind, value)?;
+    let Key::Policy(id) = &key else {
+        return Err("not a policy".to_owned());
+    };
+    let (api, kind) = match id.kind {
+        PolicyKind::ClusterNetworkPolicy => (kubernetes::CLUSTER_API, "ClusterNetworkPolicy"),
+        _ => (kubernetes::NETWORKING_API, "NetworkPolicy"),
+    };
+    // An object of a list does not say what it is, and both versions of a cluster policy are alike.
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("apiVersion".to_owned(), api.into());
+        fields.insert("kind".to_owned(), kind.into());
+    }
+    let name = id.to_string();
+    let ReadPolicy {
+        policy,
+        errors,
+        warnings,
+    } = kubernetes::read_object(&name, value);
+    let object = policy.map_or_else(|| Object::UnreadablePolicy(lockdown(id)), Object::Policy);
+    let errors = errors.into_iter().map(|error| error.message);
+    Ok(Converted {
+        errors: errors.collect(),
+        object,
+        warnings,
+        key,
+    })
+}
+
+/// The pods of an unreadable policy's namespace.
+fn lockdown(id: &PolicyId) -> Option<Lockdown> {
+    let namespace = id.namespace.clone()?;
+    Some(Lockdown {
+        scope: LockedScope::Namespace(namespace),
+        subject: LabelSelector::everything(),
+        origin: Origin {
+            file: id.to_string().into(),
+            line: 0,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! One agent on a node.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ringfence_cluster::Cluster;
+use serde_json::{Value, json};
+
+use crate::{binary, eventually};
+
+/// The service account of agents.
+const ACCOUNT: &str = "ringfence";
+
+/// A kubeconfig with what an agent needs to ask the API server.
+pub struct Credentials(String);
+
+impl Credentials {
+    /// Creates a service account that may do what an agent must, and a token for it.
+    pub fn create(cluster: &Cluster) -> Result<Self> {
+        let watch = json!(["list", "watch"]);
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": ACCOUNT},
+            "rules": [
+                {"apiGroups": [""], "resources": ["namespaces", "nodes", "pods"], "verbs": watch},
+                {
+                    "apiGroups": ["networking.k8s.io"],
+                    "resources": ["networkpolicies"],
+                    "verbs": watch,
+                },
+                {
+                    "apiGroups": ["policy.networking.k8s.io"],
+                    "resources": ["clusternetworkpolicies"],
+                    "verbs": watch,
+                },
+            ],
+        });
+        let account = json!({
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": ACCOUNT, "namespace": "kube-system"},
+        });
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": ACCOUNT},
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "ClusterRole",
+                "name": ACCOUNT,
+            },
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": "kube-system"}],
+        });
+        cluster.apply(&json!({
+            "apiVersion": "v1",
+            "kind": "List",
+            "items": [account, role, binding],
+        }))?;
+        let token = cluster.kubectl(&["create", "token", ACCOUNT, "--namespace=kube-system"])?;
+        let view = ["config", "view", "--raw", "--flatten", "--output=json"];
+        let admin: Value = serde_json::from_str(&cluster.kubectl(&view)?)?;
+        let server = admin.pointer("/clusters/0/cluster");
+        let server = server.context("a kubeconfig without a cluster")?;
+        let kubeconfig = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": server}],
+            "users": [{"name": "u", "user": {"token": token.trim()}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        });
+        Ok(Self(kubeconfig.to_string()))
+    }
+}
+
+/// A running agent. It ends with the value.
+pub struct Agent<'c> {
+    cluster: &'c Cluster,
+    node: String,
+    folder: PathBuf,
+    process: Child,
+}
+
+impl<'c> Agent<'c> {
+    /// Starts an agent on a node, with its files in this folder, and waits until it is ready. It enforces in
+    /// every namespace.
+    pub fn start(
+        cluster: &'c Cluster,
+        credentials: &Credentials,
+        node: &str,
+        folder: &Path,
+    ) -> Result<Self> {
+        let folder = folder.join(node);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("kubeconfig"), &credentials.0)?;
+        let config = "state-dir = \"state\"\nrun-dir = \"run\"\n[modes]\ndefault = \"enforce\"\n\
+                      [kubernetes]\nkubeconfig = \"kubeconfig\"\n";
+        fs::write(folder.join("ringfence.toml"), config)?;
+        let log = File::create(folder.join("log"))?;
+        let binary = binary()?;
+        let process = cluster.node(node)?.run(|| {
+            let mut command = Command::new(&binary);
+            command
+                .arg("agent")
+                .arg("--config")
+                .arg(folder.join("ringfence.toml"))
+                .env("NODE_NAME", node)
+                .stdin(Stdio::null())
+                .stdout(log.try_clone()?)
+                .stderr(log);
+            Ok(command.spawn()?)
+        })?;
+        let mut agent = Self {
+            cluster,
+            node: node.to_owned(),
+            folder,
+            process,
+        };
+        let is_ready = eventually("an agent to enforce", || {
+            if let Some(status) = agent.process.try_wait()? {
+                bail!("it ended with {status}");
+            }
+            Ok(agent.show("status")?.get("not_in_force") == Some(&json!([])))
+        });
+        is_ready.with_context(|| agent.about())?;
+        Ok(agent)
+    }
+
+    /// What a command shows, as JSON.
+    pub fn show(&self, what: &str) -> Result<Value> {
+        let binary = binary()?;
+        let output = self.cluster.node(&self.node)?.run(|| {
+            let mut command = Command::new(&binary);
+            command.arg("--socket");
+            command.arg(self.folder.join("run/ringfence.sock"));
+            Ok(command.args([what, "--output=json"]).output()?)
+        })?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        serde_json::from_str(&text).with_context(|| {
+            let error = String::from_utf8_lossy(&output.stderr);
+            format!("{what} on {}: {text}{error}", self.node)
+        })
+    }
+
+    /// The errors of its sources.
+    pub fn errors(&self) -> Result<String> {
+        let status = self.show("status")?;
+        let errors = status.get("errors").context("a status without errors")?;
+        Ok(errors.to_string())
+    }
+
+    /// The interface of a pod of its node, if it has a fence.
+    pub fn interface_of(&self, workload: &str) -> Result<Option<String>> {
+        let endpoints = self.show("endpoints")?;
+        let endpoints = endpoints.as_array().context("no list of endpoints")?;
+        let is_it = |it: &&Value| {
+            let name = it.get("workload").and_then(Value::as_str);
+            name == Some(workload) && it.get("attached") == Some(&json!(true))
+        };
+        let found = endpoints.iter().find(is_it);
+        let interface = found.and_then(|it| it.get("interface")?.as_str());
+        Ok(interface.map(str::to_owned))
+    }
+
+    /// The end of its log, for errors.
+    #[must_use]
+    pub fn about(&self) -> String {
+        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let end = lines.get(lines.len().saturating_sub(30)..);
+        format!(
+            "the agent on {}:\n{}",
+            self.node,
+            end.unwrap_or_default().join("\n")
+        )
+    }
+
+    /// Ends it, and removes its fences.
+    pub fn clean_up(mut self) -> Result<()> {
+        self.end()?;
+        let binary = binary()?;
+        let config = self.folder.join("ringfence.toml");
+        let cleanup = || {
+            let mut command = Command::new(&binary);
+            command.arg("cleanup").arg("--config").arg(&config);
+            Ok(command.env("NODE_NAME", &self.node).output()?)
+        };
+        let output = self.cluster.node(&self.node)?.run(cleanup)?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "cleanup on {}: {error}", self.node);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if self.process.try_wait()?.is_none() {
+            let pid = Pid::from_raw(i32::try_from(self.process.id())?);
+            kill(pid, Signal::SIGTERM)?;
+        }
+        self.process.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Agent<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("the agent on {} did not end: {error:#}", self.node);
+        }
+        if std::thread::panicking() {
+            eprintln!("{}", self.about());
+        }
+    }
+}
