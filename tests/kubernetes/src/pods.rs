@@ -80,7 +80,7 @@ pub fn request(cluster: &Cluster, from: &Pod, to: &Pod, family: usize) -> Result
     let (client, server) = client.zip(server).context("a pod without this family")?;
     let path = format!("/dial?request=hostname&protocol=http&host={server}&port={PORT}&tries=1");
     let client = SocketAddr::new(*client, PORT);
-    // Every workload accepts processes of its own node.
+    // Every workload accepts sockets of its node.
     let answer = cluster.node(&from.node)?.run(|| http_get(client, &path))?;
     let Some(answer) = answer else {
         return Ok(false);

@@ -145,7 +145,7 @@ impl Pod {
         addresses
     }
 
-    /// The ports with a name, of the containers and of init containers that go on running. Of several with
+    /// The ports with a name, of the containers and of init containers that keep running. Of several with
     /// one name and protocol, the first counts, as in Kubernetes.
     fn ports(&self, errors: &mut Vec<String>) -> Vec<NamedPort> {
         let sidecars = self.spec.init_containers.iter().flatten();

@@ -1,6 +1,6 @@
 //! The watch of one kind of objects: a list of all, and then what changes.
 //!
-//! Invariants: an error never ends it, and after one it goes on from where it was; only if the server does not
+//! Invariants: an error never ends it, and after one it continues from where it was; only if the server does not
 //! know that place any more, all objects are listed again. A list begins with [`Update::Begins`] and counts
 //! only if it ends with [`Update::IsWhole`]. A list and a watch without any sign of life end and begin again.
 

@@ -134,7 +134,7 @@ fn run(kind: Kind, script: Script) -> (Vec<String>, Vec<Asked>) {
 }
 
 #[test]
-fn a_list_in_a_stream_goes_on_as_a_watch() {
+fn a_list_in_a_stream_continues_as_a_watch() {
     let script = Script {
         watches: [Ok(vec![
             namespace("a", "3"),
