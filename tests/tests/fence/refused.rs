@@ -142,6 +142,16 @@ fn a_file_that_never_was_good_changes_nothing_before_and_after_a_restart() -> Re
     let reported = || Ok(agent.status_text()?.0.contains("colour"));
     agent.wait_until(reported, SOON, "the refusal in the status")?;
     testbed.expect_answered(&open).context("at run time")?;
+    // It is written by a thread of its own.
+    let store = agent.dir().join("state/last-good");
+    let is_remembered = || {
+        let mut records = std::fs::read_dir(&store)?.filter_map(Result::ok);
+        Ok(records.any(|record| {
+            let text = std::fs::read(record.path()).unwrap_or_default();
+            String::from_utf8_lossy(&text).contains("batch.yaml")
+        }))
+    };
+    agent.wait_until(is_remembered, SOON, "a record of the refused file")?;
     agent.kill()?;
     agent.restart()?;
     testbed.expect_answered(&open).context("after a restart")?;
