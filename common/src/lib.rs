@@ -27,7 +27,7 @@ pub mod stats;
 
 /// Layout version of everything that is pinned; part of the pin path, so that two incompatible
 /// agents never share a map. Bump it with every change of a map's key, value or meaning.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Nanoseconds in a second, the unit of every time in a map.
 pub const SECOND: u64 = 1_000_000_000;

@@ -216,10 +216,12 @@ pub extern "C" fn lifetime_of(entry_flags: u32, state: u32, protocol: u32) -> u6
 /// When an entry ends that this packet is the last of, which leaves it in this state.
 #[inline(always)]
 fn expiry<A: Family>(context: &Context, flow: &FlowPacket<A>, entry: &CtEntry, state: u8) -> u64 {
+    let expires = context.now + lifetime(entry.flags, state, flow.packet.protocol);
     if entry.expires != 0 && flow.may_miss_translation(entry) {
-        return entry.expires;
+        // One that is translated since this packet has an end from before, which may be too late.
+        return entry.expires.min(expires);
     }
-    context.now + lifetime(entry.flags, state, flow.packet.protocol)
+    expires
 }
 
 /// A dropped packet of an originator that policy allowed before. While it sends it stays the recorded

@@ -244,7 +244,7 @@ fn against_originator<A: Family>(
 fn recall_reverse(entry: &CtEntry, into: &mut CtEntry) {
     into.verdicts = entry.reverse().unwrap_or(Verdict::Deny) as u8;
     into.rule = entry.reverse_rule;
-    into.peer = reverse_peer(entry).0 as u16;
+    into.peer = reverse_peer(entry).narrow();
     if into.verdict() == Verdict::Deny {
         // An unknown peer or a missing table denies both directions.
         let both = [DropReason::UnknownPeer as u8, DropReason::NoPolicyRow as u8];

@@ -206,10 +206,9 @@ impl Agent {
             let (next_pass, next_reload) = (self.next_pass, self.next_reload);
             tokio::select! {
                 biased;
-                changed = self.sources.changed() => {
-                    changed.map_err(AppError::io("watch the source files"))?;
-                    self.deliver_and_publish();
-                }
+                // The sources are last: while they change without end, nothing behind them would have a turn.
+                _ = term.recv() => break,
+                _ = int.recv() => break,
                 changed = self.interfaces.changed() => {
                     changed.map_err(AppError::io("watch interfaces"))?;
                     self.take_links();
@@ -237,8 +236,10 @@ impl Agent {
                     self.shared.show();
                 }
                 _ = free.tick() => self.free_numbers(),
-                _ = term.recv() => break,
-                _ = int.recv() => break,
+                changed = self.sources.changed() => {
+                    changed.map_err(AppError::io("watch the sources"))?;
+                    self.deliver_and_publish();
+                }
             }
         }
         info!("stopping; enforcement continues");

@@ -104,6 +104,12 @@ impl Workload {
     pub fn is_endpoint(&self) -> bool {
         self.interface.is_some()
     }
+
+    /// True if nothing but an object of an API says that it has its addresses.
+    #[must_use]
+    pub fn is_claim(&self) -> bool {
+        self.recency.is_some() && !self.is_endpoint()
+    }
 }
 
 /// A node of the cluster.

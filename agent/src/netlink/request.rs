@@ -70,7 +70,7 @@ pub(crate) fn exchange(request: &[u8], mut each: impl FnMut(&Message<'_>)) -> io
     loop {
         let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
             Err(Errno::EINTR) => continue,
-            length => length?,
+            length => length.map_err(failure_to_receive)?,
         };
         let datagram = buffer.get(..length);
         let datagram = datagram.ok_or_else(|| io::Error::other("a datagram was cut off"))?;
@@ -86,5 +86,27 @@ pub(crate) fn exchange(request: &[u8], mut each: impl FnMut(&Message<'_>)) -> io
                 _ => each(&message),
             }
         }
+    }
+}
+
+/// No answer in time is `EAGAIN`, which the kernel also says of a route that throws: that is an answer.
+fn failure_to_receive(error: Errno) -> io::Error {
+    match error {
+        Errno::EAGAIN => io::ErrorKind::TimedOut.into(),
+        error => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_answer_is_no_answer_of_the_kernel() {
+        let late = failure_to_receive(Errno::EAGAIN);
+        assert_eq!(late.raw_os_error(), None);
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        let full = failure_to_receive(Errno::ENOBUFS);
+        assert_eq!(full.raw_os_error(), Some(libc::ENOBUFS));
     }
 }

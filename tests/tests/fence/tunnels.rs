@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use ringfence_testbed::attack::craft;
 use ringfence_testbed::{Agent, NetNs, frame};
 
@@ -97,14 +97,15 @@ impl Scene {
         Ok(())
     }
 
-    /// Whether the victim receives a packet with this mark within this time.
+    /// Whether the victim receives a packet with this mark within this time. One that arrives later fails the
+    /// step in which it does: what comes next is another mark, and nothing but this one is expected.
     fn received(&self, mark: u8, most: Duration) -> Result<bool> {
         self.victim.set_read_timeout(Some(most))?;
         let mut buffer = [0; 64];
         loop {
             match self.victim.recv(&mut buffer) {
                 Ok(8) if buffer.starts_with(&[mark; 8]) => return Ok(true),
-                Ok(_) => {}
+                Ok(_) => bail!("another packet than {mark}: {buffer:?}"),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error).context("receiving"),
             }

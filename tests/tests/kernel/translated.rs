@@ -33,6 +33,8 @@ const GATEWAY: DualStack = DualStack(
     Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 1),
 );
 const IN_PREFIX: IdentityId = IdentityId::FIRST_NODE;
+/// A client elsewhere.
+const CLIENT: IdentityId = IdentityId(40);
 
 /// A fence whose policy has the node in class [`FRIENDS`], and clients behind it in class [`OTHERS`].
 fn fence() -> Fence {
@@ -241,6 +243,32 @@ fn a_translated_flow_ends_before_the_translation() {
     }
 }
 
+/// A client's address becomes one of the node's, and with it what the client has open a flow behind the node.
+#[test]
+fn a_flow_that_becomes_translated_ends_as_soon() {
+    for (flow, becomes_node) in cases().flat_map(|flow| [(flow, false), (flow, true)]) {
+        let mut fence = fence();
+        allow(&mut fence, OTHERS, Direction::Ingress);
+        let address = flow.peer.0.ip(flow.v6);
+        fence.write(Action::SetClass(CLIENT, OTHERS));
+        fence.write(Action::PutAddress(address, CLIENT));
+        let (there, back) = (flow.inbound(UDP, 0), flow.outbound(UDP, 0));
+        fence.passes(Arriving, &there, "a request");
+        fence.passes(Leaving, &back, "the reply");
+        if becomes_node {
+            fence.write(Action::PutAddress(address, IN_PREFIX));
+        }
+        fence.write(Action::BumpEpoch(address));
+        fence.passes(Leaving, &back, "evaluated again");
+        fence.age_flows(26 * SECOND);
+        if becomes_node {
+            fence.denies(Leaving, &back, DropReason::Policy, "to the node itself");
+        } else {
+            fence.passes(Leaving, &back, "control: a client of its own");
+        }
+    }
+}
+
 #[test]
 fn an_association_behind_the_node_ends_sooner() {
     for flow in cases() {
@@ -300,6 +328,17 @@ fn records_name_the_sender_of_each_direction() {
             named.iter().all(|peer| *peer == node.behind_node()),
             "{named:?}"
         );
+        // And with the client first.
+        let mut fence = self::fence();
+        fence.denies(Arriving, &there, DropReason::Policy, "no rule");
+        assert!(peers(&mut fence).contains(&node.behind_node()), "control");
+        for _ in 0..3 {
+            fence.denies(Leaving, &back, DropReason::Policy, "no rule");
+            fence.make_reports_due();
+        }
+        let named = peers(&mut fence);
+        assert!(named.len() > 1, "the control: more than the first");
+        assert!(named.iter().all(|peer| *peer == node), "{named:?}");
     }
 }
 

@@ -32,7 +32,9 @@ impl Agent {
 
     fn set_mode(&mut self, namespace: &NamespaceName, mode: ModeName) -> Result<(), String> {
         let mut applied = self.shared.applied();
-        if !applied.inventory.namespaces.contains_key(namespace) {
+        // A source that has not named its objects yet may have it.
+        let is_known = applied.inventory.namespaces.contains_key(namespace);
+        if !is_known && self.sources.are_synced() {
             return Err(format!(
                 "unknown namespace {namespace}: expected a namespace of the inventory"
             ));

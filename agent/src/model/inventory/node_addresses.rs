@@ -1,7 +1,8 @@
 //! The inventory with what its node knows: own addresses that no source lists, and ranges.
 //!
-//! Invariants: an address that a source lists keeps the owner it has there, or none if it is disputed.
-//! Every other own address is the local node's, which is added if no source declares one.
+//! Invariants: an address that a source lists keeps the owner it has there, or none if it is disputed, unless
+//! that is a mere claim: a pod elsewhere may claim any address in the API, and what the kernel says of this node
+//! is a fact. Every other own address is the local node's, which is added if no source declares one.
 
 use std::sync::Arc;
 
@@ -19,8 +20,11 @@ impl Inventory {
             network: Arc::clone(network),
             ..self.clone()
         };
-        let is_listed =
-            |address| self.owners.contains_key(address) || self.disputed.contains_key(address);
+        let is_listed = |address| match self.owners.get(address) {
+            Some(Owner::Workload(workload)) => !workload.is_claim(),
+            Some(Owner::Node(_)) => true,
+            None => self.disputed.contains_key(address),
+        };
         let unlisted = network.own.iter().filter(|address| !is_listed(address));
         // Loopback stays special: it is an address of every host, and of none on the wire.
         let unlisted: Vec<_> = unlisted.filter(|it| !it.is_loopback()).copied().collect();
@@ -61,6 +65,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
+    use crate::model::{Recency, Workload};
     use crate::source::inventory_toml;
 
     const INVENTORY: &str = r#"
@@ -123,6 +128,33 @@ addresses = ["10.0.0.8"]
         assert_eq!(owner("127.0.0.1"), None);
         let gone = before.on_node(&name, &network(&["10.0.0.9"]));
         assert_eq!(local_addresses(&gone), ["10.0.0.7", "10.0.0.9"]);
+    }
+
+    #[test]
+    fn a_pod_elsewhere_claims_no_address_of_the_node() {
+        let name = NodeName::new("here").unwrap();
+        let address: IpAddr = "10.0.0.1".parse().unwrap();
+        for (is_of_api, interface) in [(false, None), (true, None), (true, Some("veth7"))] {
+            let mut listed = inventory("");
+            let Some(Owner::Workload(web)) = listed.owners.get(&address).cloned() else {
+                panic!("the control: it is listed");
+            };
+            let web = Workload {
+                interface: interface.map(str::to_owned),
+                recency: is_of_api.then(|| Recency {
+                    is_running: true,
+                    created: 5,
+                    uid: "u".into(),
+                }),
+                ..Workload::clone(&web)
+            };
+            listed
+                .owners
+                .insert(address, Owner::Workload(Arc::new(web)));
+            let after = listed.on_node(&name, &network(&["10.0.0.1"]));
+            let is_nodes = matches!(after.owners.get(&address), Some(Owner::Node(_)));
+            assert_eq!(is_nodes, is_of_api && interface.is_none(), "{interface:?}");
+        }
     }
 
     #[test]

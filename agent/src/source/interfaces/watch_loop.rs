@@ -64,6 +64,8 @@ pub(super) struct WatchLoop<N> {
     is_subscribed: bool,
     /// The last list may be out of date.
     is_stale: bool,
+    /// The last pass listed all links and addresses, if it listed any. Routes may still have failed.
+    is_listed: bool,
     next_resync: Instant,
     uplinks: BTreeSet<u32>,
     left: BTreeSet<u32>,
@@ -78,6 +80,7 @@ impl<N: Netlink> WatchLoop<N> {
             links,
             is_subscribed: false,
             is_stale: true,
+            is_listed: false,
             next_resync: Instant::now(),
             uplinks: BTreeSet::new(),
             left: BTreeSet::new(),
@@ -104,7 +107,7 @@ impl<N: Netlink> WatchLoop<N> {
                 self.log(&error, now);
                 let delay = self.backoff;
                 self.backoff = (delay * 2).min(BACKOFF[1]);
-                if delay == BACKOFF[1] {
+                if delay == BACKOFF[1] && !self.is_listed {
                     self.show(&error);
                 }
                 Some(delay)
@@ -113,6 +116,7 @@ impl<N: Netlink> WatchLoop<N> {
     }
 
     fn pass(&mut self, now: Instant) -> io::Result<()> {
+        self.is_listed = false;
         if !self.is_subscribed {
             self.netlink.subscribe()?;
             self.is_subscribed = true;
@@ -168,18 +172,20 @@ impl<N: Netlink> WatchLoop<N> {
         if listing.is_interrupted {
             links.keep(&self.links.borrow());
         }
+        let mut is_listed = true;
         match self.addresses() {
             Ok(addresses) => links.addresses = addresses,
             // Without a list before, the node would have no addresses.
             Err(error) if **self.links.borrow() == Links::default() => return Err(error),
             Err(error) => {
-                links.addresses = self.links.borrow().addresses.clone();
+                let before = self.links.borrow();
+                links.addresses = before.addresses.clone();
+                links.failure.clone_from(&before.failure);
                 outcome = Err(error);
+                is_listed = false;
             }
         }
-        if outcome.is_err() {
-            links.failure.clone_from(&self.links.borrow().failure);
-        }
+        self.is_listed = is_listed;
         self.links.send_if_modified(|published| {
             let differs = **published != links;
             if differs {

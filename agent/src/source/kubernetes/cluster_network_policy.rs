@@ -142,8 +142,9 @@ impl Direction {
             Self::Egress => "egress",
         };
         let node = node?;
-        let (items, _) = object.part(|object| object.items_up_to(node, what, MAX_CLUSTER_ITEMS));
-        let rules: Vec<Rule> = items?
+        // Without its list, what the policy denies is not known: it cannot be used at all.
+        let items = object.items_up_to(node, what, MAX_CLUSTER_ITEMS)?;
+        let rules: Vec<Rule> = items
             .iter()
             .filter_map(|item| {
                 let (rule, is_whole) = object.part(|object| self.rule(object, item));

@@ -41,11 +41,12 @@ pub(super) fn peers<'n>(
     }
     let (mut peers, mut unsupported, mut without_named_ports) = (Vec::new(), None, None);
     for item in items {
-        let (read, is_whole) = object.part(|object| match key {
+        // What can be read of a peer counts: of a rule that is not whole, only what it denies does.
+        let (read, _) = object.part(|object| match key {
             "from" => ingress_peer(object, item),
             _ => egress_peer(object, item),
         });
-        match read.filter(|_| is_whole) {
+        match read {
             Some(PeerItem::Peers(more, field)) => {
                 peers.extend(more);
                 without_named_ports = without_named_ports.or(field);

@@ -34,6 +34,8 @@ pub enum Update {
     Begins(Kind),
     /// An object is listed, or is new, or has changed.
     Is(Box<Converted>),
+    /// An object is there, of which nothing but its name can be read. What is in force of it stays.
+    IsUnreadable(Key, String),
     /// An object is gone.
     IsGone(Key),
     /// The list is whole: what it lacks is gone.
@@ -52,6 +54,16 @@ struct OfKind {
     listed: Option<BTreeSet<Key>>,
     was_whole: bool,
     failure: Option<String>,
+}
+
+impl OfKind {
+    /// Notes that an object is there.
+    fn insert(&mut self, key: &Key) {
+        self.known.insert(key.clone());
+        if let Some(listed) = &mut self.listed {
+            listed.insert(key.clone());
+        }
+    }
 }
 
 /// What is known of a policy.
@@ -103,12 +115,14 @@ impl ApiState {
         match update {
             Update::Begins(kind) => self.of(kind).listed = Some(BTreeSet::new()),
             Update::Is(converted) => {
-                let of_kind = self.of(converted.key.kind());
-                of_kind.known.insert(converted.key.clone());
-                if let Some(listed) = &mut of_kind.listed {
-                    listed.insert(converted.key.clone());
-                }
+                self.of(converted.key.kind()).insert(&converted.key);
                 self.upsert(*converted);
+            }
+            Update::IsUnreadable(key, error) => {
+                self.of(key.kind()).insert(&key);
+                let error =
+                    format!("it cannot be read ({error}): what was read of it before stays");
+                set(&mut self.errors, &key, vec![error]);
             }
             Update::IsGone(key) => {
                 let of_kind = self.of(key.kind());
@@ -222,8 +236,8 @@ impl ApiState {
         let unreached = self.local.unreached(now);
         report.next_change = unreached.next;
         report.errors = self.all_errors(&unreached);
-        report.warnings = self.warnings.values().flatten().cloned().collect();
-        report.warnings.truncate(MOST);
+        let warnings = self.warnings.values().flatten();
+        report.warnings = warnings.take(MOST).cloned().collect();
         report
     }
 
@@ -255,7 +269,7 @@ impl ApiState {
         let error = |message: String| SourceError::whole_file(KUBERNETES.name, message);
         let failures = self.kinds.iter().filter_map(|(kind, of_kind)| {
             let failure = of_kind.failure.as_ref()?;
-            let in_force = if of_kind.was_whole {
+            let in_force = if self.is_synced {
                 "what is in force stays"
             } else {
                 "nothing of the cluster is in force yet"

@@ -22,8 +22,10 @@ pub(super) struct Found {
 /// What is known of an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Way {
-    /// It is behind this interface.
+    /// It is behind this interface, by a route of its own.
     To(Found),
+    /// It is on a bridge, which knows it behind this port.
+    AtPort(Found),
     /// It is on a bridge, which does not know its port yet.
     OnBridge(u32),
     /// No way leads straight to it.
@@ -119,7 +121,7 @@ pub(super) fn look_up(kernel: &mut impl Kernel, address: IpAddr) -> io::Result<W
         index,
         name: link.name,
     });
-    Ok(found.map_or(Way::OnBridge(bridge), Way::To))
+    Ok(found.map_or(Way::OnBridge(bridge), Way::AtPort))
 }
 
 /// Has the kernel find out behind which port of a bridge an address is.

@@ -1,7 +1,9 @@
 //! The interfaces that were looked for, and those that were found.
 //!
-//! Invariants: an interface that was found stays that of its address until its link is gone or another one
-//! is found, because bridges forget where addresses are and routes go before links; an error changes nothing.
+//! Invariants: an interface that was found stays that of its address until its link is gone or a route of the
+//! address leads to another one, because bridges forget where addresses are and routes go before links; a port
+//! of a bridge takes no address from another one that is there, because any pod may announce any address
+//! before it has a fence; an error changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -100,14 +102,18 @@ impl Search {
         let has_settled = is_settled && self.settled.insert(address);
         let before = self.found.get(&address);
         let next = match (way, before) {
-            (Way::To(found), _) => Some(found),
+            (Way::To(found), _) | (Way::AtPort(found), None) => Some(found),
             (Way::OnBridge(_) | Way::None, None) => None,
-            (Way::OnBridge(_) | Way::None, Some(before)) => {
+            (way, Some(before)) => {
                 let link = find_link(kernel, before.index)?;
-                link.map(|(index, link)| Found {
+                let before = link.map(|(index, link)| Found {
                     index,
                     name: link.name,
-                })
+                });
+                match way {
+                    Way::AtPort(found) => before.or(Some(found)),
+                    _ => before,
+                }
             }
         };
         if next.as_ref() == before {

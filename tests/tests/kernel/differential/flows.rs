@@ -122,8 +122,9 @@ impl Entry {
         self.seen = self.seen.after(reply, ip);
         // Only what arrives shows that the node still translates.
         let may_miss = self.is_translated && reply && ip.protocol != 6;
-        if !may_miss {
-            self.expires = now + self.timeout(ip.protocol);
+        let expires = now + self.timeout(ip.protocol);
+        if !may_miss || expires < self.expires {
+            self.expires = expires;
         }
         if !reply {
             self.originator_seen = now;

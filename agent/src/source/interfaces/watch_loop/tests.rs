@@ -16,6 +16,7 @@ struct Kernel {
     leaving: BTreeSet<u32>,
     addresses: LinkAddresses,
     no_addresses: bool,
+    no_routes: bool,
     addresses_interrupted: usize,
 }
 
@@ -76,7 +77,11 @@ impl Netlink for Fake {
     }
 
     fn uplinks(&mut self) -> io::Result<BTreeSet<u32>> {
-        Ok(self.0.borrow().uplinks.clone())
+        let kernel = self.0.borrow();
+        if kernel.no_routes {
+            return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
+        }
+        Ok(kernel.uplinks.clone())
     }
 }
 
@@ -285,6 +290,23 @@ fn links_that_cannot_be_listed_for_long_say_so_until_they_can() {
         assert_eq!(world.step(), None);
         assert_eq!(failure(&world), None, "{what}");
     }
+}
+
+#[test]
+fn routes_that_cannot_be_listed_leave_links_and_addresses_current() {
+    let mut world = World::new(&[("a", 7)]);
+    world.kernel.borrow_mut().no_routes = true;
+    world.now += RESYNC;
+    for _ in 0..20 {
+        assert!(world.step().is_some(), "an error, which is logged");
+    }
+    world.set(&[("a", 7), ("b", 8)]);
+    world.kernel.borrow_mut().addresses = addresses(&["10.0.0.2"]);
+    assert!(world.step().is_some());
+    assert!(world.has("b"), "the control: the list is current");
+    let links = world.links.borrow();
+    assert_eq!(*links.addresses(), addresses(&["10.0.0.2"]));
+    assert_eq!(links.failure(), None);
 }
 
 #[test]

@@ -368,3 +368,40 @@ fn of_a_denial_what_can_be_read_is_denied() {
     let read = cluster_policy("v1beta1", &spec);
     assert_eq!(read.object, Object::UnreadablePolicy(None));
 }
+
+#[test]
+fn of_the_networks_of_a_denial_those_that_can_be_read_are_denied() {
+    let rule = |action: &str, networks: Value| {
+        let spec = json!({
+            "tier": "Admin", "priority": 5, "subject": {"namespaces": {}},
+            "egress": [{"action": action, "to": [{"networks": networks}]}]
+        });
+        let read = cluster_policy("v1beta1", &spec);
+        policy(&read).egress.clone().unwrap()[0].clone()
+    };
+    let whole = rule("Deny", json!(["10.0.0.0/8"]));
+    let partly = rule("Deny", json!(["10.0.0.0/8", "none"]));
+    assert_ne!(whole.peers, Peers::NoPeer, "the control");
+    assert_eq!(
+        (partly.action, &partly.peers),
+        (RuleAction::Deny, &whole.peers)
+    );
+    assert_eq!(
+        rule("Accept", json!(["10.0.0.0/8", "none"])).peers,
+        Peers::NoPeer
+    );
+}
+
+#[test]
+fn a_cluster_policy_with_too_many_rules_is_unreadable() {
+    let rule = json!({"action": "Deny", "to": [{"networks": ["10.0.0.0/8"]}]});
+    let with = |count: usize| {
+        let spec = json!({
+            "tier": "Admin", "priority": 5, "subject": {"namespaces": {}},
+            "egress": vec![rule.clone(); count]
+        });
+        cluster_policy("v1beta1", &spec).object
+    };
+    assert!(matches!(with(2), Object::Policy(_)), "the control");
+    assert_eq!(with(200), Object::UnreadablePolicy(None));
+}

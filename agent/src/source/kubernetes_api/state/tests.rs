@@ -357,3 +357,33 @@ fn the_order_of_kinds_and_of_deliveries_does_not_matter() {
         }
     });
 }
+
+#[test]
+fn an_object_that_becomes_unreadable_stays_as_it_was() {
+    let web = pod("web", "n2", "10.0.0.1");
+    let mut world = World::of([namespace("shop", "prod"), web.clone()]);
+    assert_eq!(world.deliver(), Vec::<String>::new());
+    let key = key(&web);
+    for update in [
+        Update::Begins(Kind::Pods),
+        Update::IsUnreadable(key.clone(), "odd".to_owned()),
+        Update::IsWhole(Kind::Pods),
+    ] {
+        world.state.take(update);
+    }
+    let errors = world.deliver();
+    assert!(
+        errors
+            .iter()
+            .any(|it| it.contains("pod shop/web") && it.contains("odd")),
+        "{errors:?}"
+    );
+    let id = WorkloadId::new("shop", "web").unwrap();
+    assert!(world.objects.inventory().workloads.contains_key(&id));
+    world.take([Update::Begins(Kind::Pods), Update::IsWhole(Kind::Pods)]);
+    assert_eq!(world.deliver(), Vec::<String>::new());
+    assert!(
+        !world.objects.inventory().workloads.contains_key(&id),
+        "the control"
+    );
+}

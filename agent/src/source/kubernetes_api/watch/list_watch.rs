@@ -44,7 +44,7 @@ impl Failure {
         }
     }
 
-    fn is(&self, code: u16) -> bool {
+    pub(super) fn is(&self, code: u16) -> bool {
         self.code == Some(code)
     }
 }
@@ -86,8 +86,8 @@ pub(super) trait Server: Send {
         version: Option<&str>,
     ) -> impl Future<Output = Result<Self::Events, Failure>> + Send;
 
-    /// Whether a server that does not have the kind knows everything that it has.
-    fn is_ready(&mut self) -> impl Future<Output = bool> + Send;
+    /// Whether a server that knows everything that it has does not have the kind.
+    fn is_absent(&mut self) -> impl Future<Output = bool> + Send;
 
     /// Connects again before the next request.
     fn reconnect(&mut self);
@@ -163,8 +163,7 @@ impl<S: Server> ListWatch<S> {
             self.version = None;
         }
         let is_optional = self.kind == Kind::ClusterNetworkPolicies;
-        // A server that has just started does not know yet which kinds it has.
-        if is_optional && failure.is(404) && self.server.is_ready().await {
+        if is_optional && failure.is(404) && self.server.is_absent().await {
             self.version = None;
             self.send(Update::Begins(self.kind)).await?;
             self.send(Update::IsWhole(self.kind)).await?;
@@ -279,8 +278,12 @@ impl<S: Server> ListWatch<S> {
     }
 
     async fn is(&mut self, mut object: Value) -> Result<(), End> {
-        match convert(self.kind, &self.node, &mut object) {
-            Ok(converted) => self.send(Update::Is(Box::new(converted))).await,
+        let error = match convert(self.kind, &self.node, &mut object) {
+            Ok(converted) => return self.send(Update::Is(Box::new(converted))).await,
+            Err(error) => error,
+        };
+        match key(self.kind, &object) {
+            Ok(key) => self.send(Update::IsUnreadable(key, error)).await,
             Err(error) => self.nameless(error).await,
         }
     }

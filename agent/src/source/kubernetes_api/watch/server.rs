@@ -151,8 +151,14 @@ impl Server for ApiServer {
         Ok(Box::pin(events.map(read)))
     }
 
-    async fn is_ready(&mut self) -> bool {
-        self.text("/readyz").await.is_ok()
+    async fn is_absent(&mut self) -> bool {
+        // In this order, and without what was found before: a server that has just started, or a version that
+        // is not served any more, is no absence.
+        if self.text("/readyz").await.is_err() {
+            return false;
+        }
+        self.path = None;
+        self.path().await.is_err_and(|failure| failure.is(404))
     }
 
     fn reconnect(&mut self) {

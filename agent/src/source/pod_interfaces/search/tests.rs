@@ -184,6 +184,23 @@ fn a_bridge_is_asked_for_the_port_and_may_forget_it() {
 }
 
 #[test]
+fn an_announcement_on_a_bridge_takes_no_interface_away() {
+    let mut world = World::new();
+    world.kernel.link(BRIDGE, "cni0", "bridge");
+    world.kernel.link(9, "veth9", "veth");
+    world.kernel.link(10, "veth10", "veth");
+    world.kernel.route(24, BRIDGE);
+    world.kernel.port(9);
+    assert_eq!(world.pass(), is("veth9"));
+    world.kernel.port(10);
+    let notice = Notice::Address(address());
+    assert_eq!(world.after(notice), (Some("veth9".to_owned()), false));
+    // Another pod has the address when the first one's interface is gone.
+    world.kernel.unlink(9);
+    assert_eq!(world.after(Notice::Link), is("veth10"));
+}
+
+#[test]
 fn an_error_changes_nothing() {
     let mut world = World::new();
     world.kernel.link(7, "veth7", "veth");

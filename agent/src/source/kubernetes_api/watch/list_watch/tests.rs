@@ -24,7 +24,7 @@ struct Script {
     pages: VecDeque<Result<Page, Failure>>,
     watches: VecDeque<Result<Vec<Result<Event, Failure>>, Failure>>,
     asked: Vec<Asked>,
-    is_ready: bool,
+    is_absent: bool,
 }
 
 #[derive(Clone, Default)]
@@ -66,8 +66,8 @@ impl Server for Fake {
         }
     }
 
-    async fn is_ready(&mut self) -> bool {
-        self.0.lock().unwrap().is_ready
+    async fn is_absent(&mut self) -> bool {
+        self.0.lock().unwrap().is_absent
     }
 
     fn reconnect(&mut self) {
@@ -119,6 +119,7 @@ fn run(kind: Kind, script: Script) -> (Vec<String>, Vec<Asked>) {
             said.push(match update.unwrap() {
                 Update::Begins(_) => "begins".to_owned(),
                 Update::Is(converted) => converted.key.to_string(),
+                Update::IsUnreadable(key, _) => format!("{key} unreadable"),
                 Update::IsGone(key) => format!("{key} gone"),
                 Update::IsWhole(_) => "whole".to_owned(),
                 Update::Fails(_, text) => text,
@@ -281,21 +282,20 @@ fn a_version_that_is_forgotten_leads_to_a_new_list_and_an_error_does_not() {
 
 #[test]
 fn a_kind_that_a_ready_server_lacks_has_no_objects() {
-    for is_ready in [true, false] {
+    for is_absent in [true, false] {
         for kind in [Kind::ClusterNetworkPolicies, Kind::NetworkPolicies] {
             let script = Script {
                 watches: [Err(fails(404))].into(),
-                is_ready,
+                is_absent,
                 ..Script::default()
             };
             let (said, _) = run(kind, script);
-            let is_absent = is_ready && kind == Kind::ClusterNetworkPolicies;
-            let expected: &[&str] = if is_absent {
+            let expected: &[&str] = if is_absent && kind == Kind::ClusterNetworkPolicies {
                 &["begins", "whole"]
             } else {
                 &["status 404"]
             };
-            assert_eq!(said, expected, "{kind:?} {is_ready}");
+            assert_eq!(said, expected, "{kind:?} {is_absent}");
         }
     }
 }
