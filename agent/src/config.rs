@@ -278,7 +278,12 @@ impl Config {
             force_clsact: reader.attach(raw.attach),
             attach_bridge: raw.attach_bridge.unwrap_or(true),
             allow_uplink: raw.allow_uplink,
-            cluster_ranges: cluster_ranges::read(reader.document, raw.cluster_ranges),
+            cluster_ranges: cluster_ranges::read(
+                reader.document,
+                raw.cluster_ranges
+                    .into_iter()
+                    .map(|text| (text.get_ref().clone(), text.span())),
+            ),
             tunnel_ports: raw.tunnel_ports.unwrap_or(TUNNEL_PORTS.into()),
             debug_kernel_log: raw.debug_kernel_log,
         };

@@ -19,6 +19,9 @@ use crate::{
 pub(super) struct Surroundings {
     /// The node's name, if no source declares it.
     name: NodeName,
+    /// The ranges of the cluster that the configuration lists.
+    configured: BTreeSet<IpNet>,
+    /// Those, and the ranges that sources know.
     cluster: BTreeSet<IpNet>,
     tunnel_ports: BTreeSet<u16>,
     /// The inventory as the sources deliver it.
@@ -35,6 +38,7 @@ impl Surroundings {
     pub(super) fn new(config: &Config, first: &Inventory) -> Self {
         Self {
             name: node_name(config, first),
+            configured: config.cluster_ranges.clone(),
             cluster: config.cluster_ranges.clone(),
             tunnel_ports: config.tunnel_ports.clone(),
             listed: Arc::default(),
@@ -42,6 +46,12 @@ impl Surroundings {
             inventory: Arc::default(),
             contradictions: BTreeSet::new(),
         }
+    }
+
+    /// Takes over the ranges of the cluster that sources know.
+    pub(super) fn set_ranges(&mut self, known: BTreeSet<IpNet>) {
+        self.cluster = known;
+        self.cluster.extend(&self.configured);
     }
 
     /// An inventory of the sources, on a node with these links.
@@ -120,6 +130,12 @@ mod tests {
         assert!(first.local_node().is_none());
         let again = surroundings.around(Arc::clone(&listed), &links);
         assert!(Arc::ptr_eq(&first, &again) && Arc::ptr_eq(&first, &surroundings.on(&links)));
+        surroundings.set_ranges(["10.97.0.0/16".parse().unwrap()].into());
+        let with_known = surroundings.on(&links);
+        assert_eq!(with_known.network.cluster.len(), 2);
+        surroundings.set_ranges(BTreeSet::new());
+        let without = surroundings.on(&links);
+        assert_eq!(without.network.cluster, config.cluster_ranges);
         links.set_own(["192.0.2.1".parse().unwrap()]);
         let next = surroundings.on(&links);
         assert_eq!(next.local_node().unwrap().addresses.len(), 1);

@@ -3,21 +3,24 @@
 //! Invariant: a range is masked, and is not all addresses of a family: nothing would be `world` then.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use ipnet::IpNet;
-use toml::Spanned;
 
 use crate::source::document::Document;
 
 /// Checks values; refuses what is wrong in the document.
-pub(super) fn read(document: &mut Document<'_>, raw: Vec<Spanned<String>>) -> BTreeSet<IpNet> {
+pub(super) fn read(
+    document: &mut Document<'_>,
+    raw: impl IntoIterator<Item = (String, Range<usize>)>,
+) -> BTreeSet<IpNet> {
     let mut ranges = BTreeSet::new();
-    for text in raw {
-        let range = text.get_ref().parse::<IpNet>().map(|net| net.trunc());
+    for (text, span) in raw {
+        let range = text.parse::<IpNet>().map(|net| net.trunc());
         match range {
             Ok(range) if range.prefix_len() > 0 => _ = ranges.insert(range),
             _ => document.refuse(
-                text.span(),
+                span,
                 "not a range of the cluster: expected a prefix such as \"10.96.0.0/12\" or \"fd00:10::/48\"",
             ),
         }

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use toml::Spanned;
 
-use super::{Reader, Text};
+use super::{Reader, Text, cluster_ranges};
 use crate::model::NodeName;
 use crate::source::SourceError;
+use crate::source::document::Document;
+use crate::source::kubernetes_api::PodRanges;
 
 /// The environment variable with the node's name if the file does not say it, as a pod gets it by
 /// `fieldRef: spec.nodeName`.
@@ -20,6 +23,8 @@ pub struct Kubernetes {
     pub kubeconfig: Option<PathBuf>,
     /// `node-name`: the name of this node's Node object. Default: the environment variable `NODE_NAME`.
     pub node_name: Option<NodeName>,
+    /// `pod-ranges`: which ranges of pods are the cluster's, besides those of Services. Default `off`.
+    pub pod_ranges: PodRanges,
 }
 
 /// The table as it is in the file.
@@ -28,12 +33,40 @@ pub struct Kubernetes {
 pub(super) struct RawKubernetes {
     kubeconfig: Option<Text>,
     node_name: Option<Text>,
+    pod_ranges: Option<Spanned<RawPodRanges>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawPodRanges {
+    Which(String),
+    Listed(Vec<String>),
+}
+
+fn pod_ranges(document: &mut Document<'_>, raw: Spanned<RawPodRanges>) -> PodRanges {
+    let span = raw.span();
+    match raw.into_inner() {
+        RawPodRanges::Which(which) if which == "off" => return PodRanges::Off,
+        RawPodRanges::Which(which) if which == "node-spec" => return PodRanges::NodeSpec,
+        RawPodRanges::Which(_) => document.refuse(
+            span,
+            "unknown ranges of pods: expected \"off\", \"node-spec\" or a list of prefixes",
+        ),
+        RawPodRanges::Listed(listed) => {
+            let listed = listed.into_iter().map(|text| (text, span.clone()));
+            return PodRanges::Listed(cluster_ranges::read(document, listed));
+        }
+    }
+    PodRanges::Off
 }
 
 pub(super) fn read(reader: &mut Reader<'_, '_>, raw: RawKubernetes) -> Kubernetes {
     Kubernetes {
         kubeconfig: raw.kubeconfig.map(|text| reader.path(&text)),
         node_name: reader.parsed(raw.node_name),
+        pod_ranges: (raw.pod_ranges)
+            .map(|raw| pod_ranges(reader.document, raw))
+            .unwrap_or_default(),
     }
 }
 
@@ -72,6 +105,7 @@ mod tests {
             let mut config = Kubernetes {
                 kubeconfig: None,
                 node_name,
+                pod_ranges: PodRanges::Off,
             };
             let completed = config.complete("r.toml", |asked| {
                 assert_eq!(asked, "NODE_NAME");

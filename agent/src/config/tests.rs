@@ -1,6 +1,7 @@
 //! The configuration's defaults, keys and errors.
 
 use super::*;
+use crate::source::kubernetes_api::PodRanges;
 
 fn parse(text: &str) -> Result<Config, Vec<SourceError>> {
     Config::parse("ringfence.toml", text, Path::new("/etc/ringfence"))
@@ -39,6 +40,7 @@ fn every_key_is_read() {
         [kubernetes]
         kubeconfig = "admin.kubeconfig"
         node-name = "n1"
+        pod-ranges = "node-spec"
         [modes]
         default = "enforce"
         [modes.namespaces]
@@ -64,6 +66,7 @@ fn every_key_is_read() {
     let kubeconfig = Path::new("/etc/ringfence/admin.kubeconfig");
     assert_eq!(kubernetes.kubeconfig.as_deref(), Some(kubeconfig));
     assert_eq!(kubernetes.node_name.unwrap().as_str(), "n1");
+    assert_eq!(kubernetes.pod_ranges, PodRanges::NodeSpec);
     assert_eq!(config.state_dir, Path::new("/s"));
     assert_eq!(
         config.inventory[0],
@@ -122,6 +125,15 @@ fn errors_have_the_position_and_what_was_expected() {
              \"fd00:10::/48\"",
         ),
         (
+            "[kubernetes]\npod-ranges = \"nodes\"",
+            "2:14: unknown ranges of pods: expected \"off\", \"node-spec\" or a list of prefixes",
+        ),
+        (
+            "[kubernetes]\npod-ranges = [\"::/0\"]",
+            "2:14: not a range of the cluster: expected a prefix such as \"10.96.0.0/12\" or \
+             \"fd00:10::/48\"",
+        ),
+        (
             "[flows]\nlog-max-bytes = 1",
             "2:17: log-max-bytes is too small: expected at least 4096",
         ),
@@ -142,6 +154,15 @@ fn errors_have_the_position_and_what_was_expected() {
     }
     let bad_name = refusal("[modes.namespaces]\nSHOP = \"observe\"");
     assert!(bad_name.starts_with("ringfence.toml:2:1: \"SHOP\" is not a namespace name"));
+}
+
+#[test]
+fn ranges_of_pods_may_be_listed() {
+    let text = "[kubernetes]\npod-ranges = [\"10.244.1.0/16\"]\n";
+    let listed = PodRanges::Listed(["10.244.0.0/16".parse().unwrap()].into());
+    assert_eq!(parse(text).unwrap().kubernetes.unwrap().pod_ranges, listed);
+    let without = parse("[kubernetes]\n").unwrap().kubernetes.unwrap();
+    assert_eq!(without.pod_ranges, PodRanges::Off);
 }
 
 #[test]

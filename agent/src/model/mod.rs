@@ -35,8 +35,8 @@ pub use labels::{LabelError, Labels};
 pub use lockdown::{Lockdown, LockedScope};
 pub use mode::{ModeName, ModeNameError};
 pub use name::{
-    NameError, NamespaceName, NodeName, PolicyName, PortName, ServiceAccountName, WorkloadId,
-    WorkloadName,
+    NameError, NamespaceName, NodeName, PolicyName, PortName, ServiceAccountName, ServiceCidrName,
+    WorkloadId, WorkloadName,
 };
 pub use node_network::{NodeNetwork, TUNNEL_PORTS, TUNNEL_PROTOCOLS, Unlisted, is_tunnel};
 pub use owner::Owner;

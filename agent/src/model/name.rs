@@ -140,6 +140,10 @@ name_type!(
     NodeName, "node name", is_rfc1123_subdomain, SUBDOMAIN_RULE
 );
 name_type!(
+    /// The name of a ServiceCIDR.
+    ServiceCidrName, "name of a ServiceCIDR", is_rfc1123_subdomain, SUBDOMAIN_RULE
+);
+name_type!(
     /// The name of a port that a workload declares.
     PortName, "port name", is_service_name, PORT_RULE
 );

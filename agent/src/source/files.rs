@@ -182,6 +182,7 @@ impl FileSet {
             errors,
             warnings,
             refused,
+            cluster_ranges: BTreeSet::new(),
             changes,
             next_change: times.into_iter().flatten().min(),
         }

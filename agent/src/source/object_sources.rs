@@ -3,12 +3,14 @@
 //! Invariants: what is in force and what is reported do not depend on which source changed first; a source
 //! that delivers nothing new holds nothing back.
 
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::{LocalBoxFuture, select_all};
+use ipnet::IpNet;
 
 use super::document::SourceError;
 use super::last_good::{self, Refused};
@@ -26,6 +28,8 @@ pub struct Report {
     pub refused: Refused,
     /// What is to be remembered for the next start otherwise than before.
     pub changes: Vec<last_good::Change>,
+    /// The ranges of the cluster that it knows, in which addresses without an owner are not the world's.
+    pub cluster_ranges: BTreeSet<IpNet>,
     /// When to deliver again although nothing has changed.
     pub next_change: Option<Instant>,
 }
@@ -53,7 +57,7 @@ pub trait ObjectSource {
 /// What is in force after a delivery of all sources.
 #[derive(Debug, Clone)]
 pub struct Reload {
-    /// True if the inventory, the policies or the locked-down subjects have changed.
+    /// True if the inventory, the policies, the locked-down subjects or the ranges have changed.
     pub changed: bool,
     /// The inventory in force.
     pub inventory: Arc<Inventory>,
@@ -67,6 +71,8 @@ pub struct Reload {
     pub warnings: Vec<SourceError>,
     /// How much is refused.
     pub refused: Refused,
+    /// The ranges of the cluster that sources know.
+    pub cluster_ranges: BTreeSet<IpNet>,
     /// What is to be remembered otherwise than before.
     pub changes: Vec<last_good::Change>,
     /// When to deliver again although nothing has changed: content is removed then, or an error
@@ -85,6 +91,7 @@ impl Reload {
             errors: objects.errors(),
             warnings: Vec::new(),
             refused: Refused::default(),
+            cluster_ranges: BTreeSet::new(),
             changes: Vec::new(),
             next_change: None,
         };
@@ -93,6 +100,7 @@ impl Reload {
             reload.warnings.extend(report.warnings);
             reload.refused = reload.refused.plus(report.refused);
             reload.changes.extend(report.changes);
+            reload.cluster_ranges.extend(report.cluster_ranges);
             let times = [reload.next_change, report.next_change];
             reload.next_change = times.into_iter().flatten().min();
         }
@@ -112,13 +120,18 @@ fn is_same(before: &Objects, now: &Objects) -> bool {
 pub struct ObjectSources {
     objects: Objects,
     sources: Vec<Box<dyn ObjectSource>>,
+    cluster_ranges: BTreeSet<IpNet>,
 }
 
 impl ObjectSources {
     /// Sources that have delivered these objects so far.
     #[must_use]
     pub fn new(objects: Objects, sources: Vec<Box<dyn ObjectSource>>) -> Self {
-        Self { objects, sources }
+        Self {
+            objects,
+            sources,
+            cluster_ranges: BTreeSet::new(),
+        }
     }
 
     /// Waits until something may have changed. Safe to cancel.
@@ -161,6 +174,10 @@ impl ObjectSources {
         }
         let mut reload = Reload::new(&before, &self.objects, reports);
         reload.changes = changes;
+        if self.cluster_ranges != reload.cluster_ranges {
+            self.cluster_ranges.clone_from(&reload.cluster_ranges);
+            reload.changed = true;
+        }
         reload
     }
 }

@@ -30,7 +30,7 @@ impl Credentials {
                 {"apiGroups": [""], "resources": ["namespaces", "nodes", "pods"], "verbs": watch},
                 {
                     "apiGroups": ["networking.k8s.io"],
-                    "resources": ["networkpolicies"],
+                    "resources": ["networkpolicies", "servicecidrs"],
                     "verbs": watch,
                 },
                 {

@@ -18,7 +18,7 @@ mod with_client {
         source::{
             ObjectSource,
             kubernetes_api::{
-                CAPACITY, KubernetesSource,
+                CAPACITY, KubernetesSource, PodRanges,
                 watch::{self, Connection},
             },
             pod_interfaces::PodInterfaces,
@@ -29,6 +29,7 @@ mod with_client {
     pub(in crate::app::event_loop) struct Api {
         connection: Connection,
         node: Option<NodeName>,
+        pods: PodRanges,
     }
 
     impl Api {
@@ -38,6 +39,7 @@ mod with_client {
             Ok(Self {
                 connection: kubeconfig.map_or(Connection::ServiceAccount, Connection::Kubeconfig),
                 node: config.node_name.clone(),
+                pods: config.pod_ranges.clone(),
             })
         }
 
@@ -47,7 +49,9 @@ mod with_client {
             let interfaces = PodInterfaces::start()?;
             let (sender, updates) = mpsc::channel(CAPACITY);
             watch::start(&self.connection, &node, sender)?;
-            Ok(Box::new(KubernetesSource::new(updates, interfaces)))
+            Ok(Box::new(KubernetesSource::new(
+                updates, interfaces, self.pods,
+            )))
         }
     }
 }

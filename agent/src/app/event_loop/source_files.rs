@@ -122,6 +122,7 @@ impl Agent {
         let mut applied = self.shared.applied();
         applied.errors = reload.errors;
         applied.warnings = reload.warnings;
+        self.surroundings.set_ranges(reload.cluster_ranges);
         applied.inventory = self
             .surroundings
             .around(reload.inventory, &applied.interfaces);

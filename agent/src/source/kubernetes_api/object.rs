@@ -3,20 +3,24 @@
 //! Pure. Invariants: text of an object is escaped and bounded in messages; an error is one of its object,
 //! and of no other.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::cluster_ranges;
 use super::metadata::Metadata;
 use super::pod::{Pod, PodObject};
 use crate::model::inventory::unusable_reason;
 use crate::model::quote::sanitise;
 use crate::model::{
     LabelSelector, Labels, Lockdown, LockedScope, Namespace, NamespaceName, NodeEntry, NodeName,
-    Origin, Policy, PolicyId, PolicyKind, PolicyName, WorkloadId, quote,
+    Origin, Policy, PolicyId, PolicyKind, PolicyName, ServiceCidrName, WorkloadId, quote,
 };
 use crate::source::SourceError;
 use crate::source::kubernetes::{self, ReadPolicy};
@@ -35,19 +39,29 @@ pub enum Kind {
     NetworkPolicies,
     /// `ClusterNetworkPolicy`.
     ClusterNetworkPolicies,
+    /// `ServiceCIDR`.
+    ServiceCidrs,
     /// `Pod`.
     Pods,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Namespaces,
         Self::Nodes,
         Self::NetworkPolicies,
         Self::ClusterNetworkPolicies,
+        Self::ServiceCidrs,
         Self::Pods,
     ];
+
+    /// Whether a cluster may lack the kind: one is a resource definition of its own, the other is served since
+    /// Kubernetes 1.33 (KEP-1880).
+    #[must_use]
+    pub const fn is_optional(self) -> bool {
+        matches!(self, Self::ClusterNetworkPolicies | Self::ServiceCidrs)
+    }
 
     /// Their name in messages, which is the API's.
     #[must_use]
@@ -57,6 +71,7 @@ impl Kind {
             Self::Nodes => "nodes",
             Self::NetworkPolicies => "networkpolicies",
             Self::ClusterNetworkPolicies => "clusternetworkpolicies",
+            Self::ServiceCidrs => "servicecidrs",
             Self::Pods => "pods",
         }
     }
@@ -71,6 +86,8 @@ pub enum Key {
     Node(NodeName),
     /// A policy.
     Policy(PolicyId),
+    /// Ranges of Services.
+    ServiceCidr(ServiceCidrName),
     /// A pod.
     Pod(WorkloadId),
 }
@@ -86,6 +103,7 @@ impl Key {
                 PolicyKind::ClusterNetworkPolicy => Kind::ClusterNetworkPolicies,
                 PolicyKind::NetworkPolicy | PolicyKind::Ringfence => Kind::NetworkPolicies,
             },
+            Self::ServiceCidr(_) => Kind::ServiceCidrs,
             Self::Pod(_) => Kind::Pods,
         }
     }
@@ -97,6 +115,7 @@ impl fmt::Display for Key {
             Self::Namespace(name) => write!(out, "namespace {name}"),
             Self::Node(name) => write!(out, "node {name}"),
             Self::Policy(id) => write!(out, "policy {id}"),
+            Self::ServiceCidr(name) => write!(out, "ServiceCIDR {name}"),
             Self::Pod(id) => write!(out, "pod {id}"),
         }
     }
@@ -118,6 +137,8 @@ pub enum Object {
     Pod(PodObject),
     /// A pod that the agent has nothing to do for.
     NoWorkload,
+    /// Nothing but ranges.
+    Ranges,
 }
 
 /// A converted object.
@@ -127,6 +148,8 @@ pub struct Converted {
     pub key: Key,
     /// What it is.
     pub object: Object,
+    /// The ranges of the cluster that it names.
+    pub ranges: BTreeSet<IpNet>,
     /// What of it cannot be read.
     pub errors: Vec<String>,
     /// What may not be meant as it is read.
@@ -141,6 +164,7 @@ pub fn convert(kind: Kind, node: &NodeName, value: &mut Value) -> Result<Convert
     let mut converted = match kind {
         Kind::Namespaces => namespace(value),
         Kind::Nodes => node_entry(value, node),
+        Kind::ServiceCidrs => service_cidr(value),
         Kind::Pods => pod(value, node),
         Kind::NetworkPolicies | Kind::ClusterNetworkPolicies => policy(kind, value),
     }?;
@@ -163,6 +187,7 @@ pub fn key(kind: Kind, value: &Value) -> Result<Key, String> {
     Ok(match kind {
         Kind::Namespaces => Key::Namespace(NamespaceName::new(&metadata.name).map_err(text)?),
         Kind::Nodes => Key::Node(NodeName::new(&metadata.name).map_err(text)?),
+        Kind::ServiceCidrs => Key::ServiceCidr(ServiceCidrName::new(&metadata.name).map_err(text)?),
         Kind::Pods => Key::Pod(WorkloadId::new(namespace, &metadata.name).map_err(text)?),
         Kind::NetworkPolicies => Key::Policy(PolicyId {
             kind: PolicyKind::NetworkPolicy,
@@ -201,6 +226,7 @@ fn namespace(value: &Value) -> Result<Converted, String> {
     Ok(Converted {
         key: Key::Namespace(name),
         object: Object::Namespace(namespace),
+        ranges: BTreeSet::new(),
         errors,
         warnings: Vec::new(),
     })
@@ -219,17 +245,50 @@ struct NodeAddress {
     address: String,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeSpec {
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ServiceCidrSpec {
+    cidrs: Option<Vec<String>>,
+}
+
+/// A part of an object; one that cannot be read is as good as none, and is an error.
+fn part<T: DeserializeOwned + Default>(value: &Value, name: &str, errors: &mut Vec<String>) -> T {
+    let read = value.get(name).map(T::deserialize);
+    read.unwrap_or_else(|| Ok(T::default()))
+        .unwrap_or_else(|error| {
+            errors.push(format!("{name}: {}", text_of(&error)));
+            T::default()
+        })
+}
+
+fn service_cidr(value: &Value) -> Result<Converted, String> {
+    let key = key(Kind::ServiceCidrs, value)?;
+    let mut errors = Vec::new();
+    let spec: ServiceCidrSpec = part(value, "spec", &mut errors);
+    let ranges = cluster_ranges::read(&spec.cidrs.unwrap_or_default(), &mut errors);
+    Ok(Converted {
+        key,
+        object: Object::Ranges,
+        ranges,
+        errors,
+        warnings: Vec::new(),
+    })
+}
+
 fn node_entry(value: &Value, own: &NodeName) -> Result<Converted, String> {
     let metadata = metadata(value)?;
     let name = NodeName::new(&metadata.name).map_err(|error| error.to_string())?;
     let mut errors = Vec::new();
-    let status = match value.get("status") {
-        Some(status) => NodeStatus::deserialize(status).unwrap_or_else(|error| {
-            errors.push(format!("status: {}", text_of(&error)));
-            NodeStatus::default()
-        }),
-        None => NodeStatus::default(),
-    };
+    let status: NodeStatus = part(value, "status", &mut errors);
+    let spec: NodeSpec = part(value, "spec", &mut errors);
+    let ranges = cluster_ranges::read(&spec.pod_cidrs.unwrap_or_default(), &mut errors);
     let mut addresses = Vec::new();
     for listed in status.addresses.into_iter().flatten() {
         if !matches!(listed.kind.as_str(), "InternalIP" | "ExternalIP") {
@@ -252,6 +311,7 @@ fn node_entry(value: &Value, own: &NodeName) -> Result<Converted, String> {
     Ok(Converted {
         key: Key::Node(name),
         object: Object::Node(Arc::new(entry)),
+        ranges,
         errors,
         warnings: Vec::new(),
     })
@@ -263,6 +323,7 @@ fn pod(value: &Value, node: &NodeName) -> Result<Converted, String> {
     let mut errors = Vec::new();
     let converted = pod.convert(id.clone(), node, &mut errors);
     Ok(Converted {
+        ranges: BTreeSet::new(),
         key: Key::Pod(id),
         object: converted.map_or(Object::NoWorkload, Object::Pod),
         errors,
@@ -293,6 +354,7 @@ fn policy(kind: Kind, value: &mut Value) -> Result<Converted, String> {
     let object = policy.map_or_else(|| Object::UnreadablePolicy(lockdown(id)), Object::Policy);
     let errors = errors.into_iter().map(|error| error.message);
     Ok(Converted {
+        ranges: BTreeSet::new(),
         errors: errors.collect(),
         object,
         warnings,

@@ -9,6 +9,7 @@ use std::time::Instant;
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::mpsc;
 
+use super::cluster_ranges::PodRanges;
 use super::state::{ApiState, Update};
 use crate::source::pod_interfaces::PodInterfaces;
 use crate::source::{ObjectSource, Objects, Report};
@@ -25,11 +26,16 @@ pub struct KubernetesSource {
 }
 
 impl KubernetesSource {
-    /// A source of what comes from this channel, on a node with these interfaces.
+    /// A source of what comes from this channel, on a node with these interfaces, in a cluster with these ranges
+    /// of pods.
     #[must_use]
-    pub fn new(updates: mpsc::Receiver<Update>, interfaces: PodInterfaces) -> Self {
+    pub fn new(
+        updates: mpsc::Receiver<Update>,
+        interfaces: PodInterfaces,
+        pods: PodRanges,
+    ) -> Self {
         Self {
-            state: ApiState::default(),
+            state: ApiState::new(pods),
             updates,
             interfaces,
         }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
+use super::cluster_ranges::{ClusterRanges, PodRanges};
 use super::local_pods::{LocalPods, Unreached};
 use super::object::{Converted, Key, Kind, Object};
 use crate::model::quote::sanitise;
@@ -84,6 +85,7 @@ pub struct ApiState {
     kinds: BTreeMap<Kind, OfKind>,
     policies: OfPolicies,
     local: LocalPods,
+    ranges: ClusterRanges,
     /// What is to be delivered; `None` if it is gone.
     changed: BTreeMap<Key, Option<Object>>,
     /// What contradicts other objects, and is delivered again.
@@ -93,6 +95,15 @@ pub struct ApiState {
 }
 
 impl ApiState {
+    /// A state before anything is known, of a cluster with these ranges of pods.
+    #[must_use]
+    pub fn new(pods: PodRanges) -> Self {
+        Self {
+            ranges: ClusterRanges::new(pods),
+            ..Self::default()
+        }
+    }
+
     /// Whether every kind was listed whole once, and the interfaces of this node's pods were looked up then.
     #[must_use]
     pub const fn is_synced(&self) -> bool {
@@ -158,9 +169,11 @@ impl ApiState {
         let Converted {
             key,
             object,
+            ranges,
             errors,
             warnings,
         } = converted;
+        self.ranges.take(&key, ranges, errors.is_empty());
         set(&mut self.errors, &key, errors);
         set(&mut self.warnings, &key, warnings);
         match (&key, object) {
@@ -190,6 +203,7 @@ impl ApiState {
                     self.changed.insert(key, None);
                 }
             }
+            (Key::ServiceCidr(_), _) => {}
             (_, object) => _ = self.changed.insert(key, Some(object)),
         }
     }
@@ -197,6 +211,7 @@ impl ApiState {
     fn remove(&mut self, key: Key) {
         self.errors.remove(&key);
         self.warnings.remove(&key);
+        self.ranges.remove(&key);
         match &key {
             Key::Policy(id) => {
                 self.policies.good.remove(id);
@@ -205,6 +220,7 @@ impl ApiState {
             }
             // One of this node is delivered once its interface is gone, too.
             Key::Pod(id) if self.local.remove(id) => return,
+            Key::ServiceCidr(_) => return,
             _ => {}
         }
         self.changed.insert(key, None);
@@ -232,6 +248,7 @@ impl ApiState {
             self.apply(objects);
             let locked = self.policies.locked.values().cloned().collect();
             objects.set_refused(KUBERNETES, locked);
+            report.cluster_ranges = self.ranges.all();
         }
         let unreached = self.local.unreached(now);
         report.next_change = unreached.next;
@@ -310,6 +327,7 @@ impl ApiState {
                  enforce mode"
             }
             Key::Policy(_) => "; it has no earlier content: it is not applied",
+            Key::ServiceCidr(_) => "; ranges that were read of it before stay",
             _ => "",
         }
     }
@@ -347,6 +365,8 @@ fn changes<'a>(changed: impl Iterator<Item = (&'a Key, &'a Option<Object>)>) -> 
                 changes.policies.push((id.clone(), Some(policy.clone())));
             }
             (Key::Policy(id), _) => changes.policies.push((id.clone(), None)),
+            // Its ranges are no objects of the model.
+            (Key::ServiceCidr(_), _) => {}
         }
     }
     changes

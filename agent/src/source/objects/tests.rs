@@ -87,6 +87,10 @@ impl ObjectSource for Memory {
             if self.delivered.get(name) == Some(text) {
                 continue;
             }
+            if let Some(range) = text.strip_prefix("range ") {
+                report.cluster_ranges.insert(range.parse().unwrap());
+                continue;
+            }
             match Self::apply(objects, text, true) {
                 Ok(()) => _ = self.delivered.insert(name.clone(), text.clone()),
                 Err(error) => report.errors.push(error),
@@ -217,6 +221,23 @@ async fn objects_of_two_sources_are_in_force_side_by_side() {
     setup.memory("q", None);
     assert_eq!(setup.workloads(), ["shop/c 10.0.0.4"]);
     assert_eq!(setup.policies(), ["shop/p 0"]);
+}
+
+#[tokio::test]
+async fn ranges_of_sources_change_what_is_in_force() {
+    let mut setup = Setup::new(SHOP, "");
+    assert_eq!(setup.deliver(), NONE);
+    let ranges = |setup: &Setup| {
+        let last = setup.last.as_ref().unwrap();
+        (last.cluster_ranges.len(), last.changed)
+    };
+    assert_eq!(ranges(&setup), (0, false), "the control");
+    setup.memory("r", Some("range 10.96.0.0/16"));
+    assert_eq!(ranges(&setup), (1, true));
+    setup.deliver();
+    assert_eq!(ranges(&setup), (1, false));
+    setup.memory("r", None);
+    assert_eq!(ranges(&setup), (0, true));
 }
 
 #[tokio::test]

@@ -405,3 +405,32 @@ fn a_cluster_policy_with_too_many_rules_is_unreadable() {
     assert!(matches!(with(2), Object::Policy(_)), "the control");
     assert_eq!(with(200), Object::UnreadablePolicy(None));
 }
+
+#[test]
+fn nodes_and_ranges_of_services_name_ranges() {
+    let nets = |texts: &[&str]| texts.iter().map(|it| it.parse().unwrap()).collect();
+    let node = converted(
+        Kind::Nodes,
+        json!({
+            "metadata": {"name": "n1"},
+            "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:10:244:1::/64"]}
+        }),
+    );
+    assert_eq!(node.ranges, nets(&["10.244.1.0/24", "fd00:10:244:1::/64"]));
+    let services = |cidrs: Value| {
+        let spec = json!({"cidrs": cidrs});
+        converted(
+            Kind::ServiceCidrs,
+            json!({"metadata": {"name": "kubernetes"}, "spec": spec}),
+        )
+    };
+    let read = services(json!(["10.96.0.0/16", "fd00:10:96::/108"]));
+    assert_eq!(read.key.to_string(), "ServiceCIDR kubernetes");
+    assert_eq!(read.ranges, nets(&["10.96.0.0/16", "fd00:10:96::/108"]));
+    assert_eq!(read.errors, Vec::<String>::new());
+    let partly = services(json!(["10.96.0.0/16", "0.0.0.0/0"]));
+    assert_eq!(partly.ranges, nets(&["10.96.0.0/16"]));
+    assert_eq!(partly.errors, ["\"0.0.0.0/0\" is no range of a cluster"]);
+    let not = services(json!(5));
+    assert!(not.ranges.is_empty() && not.errors.len() == 1, "{not:?}");
+}

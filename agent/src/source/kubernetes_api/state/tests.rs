@@ -42,6 +42,11 @@ fn node(name: &str, address: &str) -> Update {
     is(Kind::Nodes, object)
 }
 
+fn services(cidr: &str) -> Update {
+    let object = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [cidr]}});
+    is(Kind::ServiceCidrs, object)
+}
+
 fn policy(name: &str, subject: &Value) -> Update {
     let object = json!({
         "metadata": {"name": name, "namespace": "shop"},
@@ -386,4 +391,30 @@ fn an_object_that_becomes_unreadable_stays_as_it_was() {
         !world.objects.inventory().workloads.contains_key(&id),
         "the control"
     );
+}
+
+#[test]
+fn ranges_of_services_are_reported_until_their_object_is_gone() {
+    let ranges = |world: &mut World| {
+        let report = world.state.deliver(&mut world.objects, Instant::now());
+        let ranges = report.cluster_ranges.into_iter();
+        ranges.map(|it| it.to_string()).collect::<Vec<_>>()
+    };
+    let mut world = World::of([services("10.96.0.0/16")]);
+    assert_eq!(ranges(&mut world), ["10.96.0.0/16"]);
+    assert_eq!(ranges(&mut world), ["10.96.0.0/16"], "in every report");
+    world.take([services("10.97.0.0/16")]);
+    assert_eq!(ranges(&mut world), ["10.97.0.0/16"]);
+    world.take([Update::Begins(Kind::ServiceCidrs)]);
+    assert_eq!(
+        ranges(&mut world),
+        ["10.97.0.0/16"],
+        "a list that is not whole"
+    );
+    world.take([Update::IsWhole(Kind::ServiceCidrs)]);
+    assert_eq!(ranges(&mut world), [""; 0]);
+    world.take([services("10.97.0.0/16"), services("0.0.0.0/0")]);
+    assert_eq!(ranges(&mut world), ["10.97.0.0/16"], "what cannot be read");
+    world.take([gone(&services("10.97.0.0/16"))]);
+    assert_eq!(ranges(&mut world), [""; 0]);
 }

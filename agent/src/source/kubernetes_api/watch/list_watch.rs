@@ -162,8 +162,7 @@ impl<S: Server> ListWatch<S> {
         if failure.is(410) {
             self.version = None;
         }
-        let is_optional = self.kind == Kind::ClusterNetworkPolicies;
-        if is_optional && failure.is(404) && self.server.is_absent().await {
+        if self.kind.is_optional() && failure.is(404) && self.server.is_absent().await {
             self.version = None;
             self.send(Update::Begins(self.kind)).await?;
             self.send(Update::IsWhole(self.kind)).await?;

@@ -26,6 +26,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(30);
 const WATCH: Duration = Duration::from_mins(10);
 /// The most objects of a page.
 const PAGE: usize = 250;
+/// The group and version of network policies and of ranges of Services.
+const NETWORKING: &str = "/apis/networking.k8s.io/v1";
 /// The group of cluster policies, and its versions that the agent reads, the best first.
 const POLICY_GROUP: &str = "/apis/policy.networking.k8s.io";
 const POLICY_VERSIONS: [&str; 2] = ["v1beta1", "v1alpha2"];
@@ -91,17 +93,25 @@ impl ApiServer {
             Kind::Namespaces => "/api/v1/namespaces".to_owned(),
             Kind::Nodes => "/api/v1/nodes".to_owned(),
             Kind::Pods => "/api/v1/pods".to_owned(),
-            Kind::NetworkPolicies => "/apis/networking.k8s.io/v1/networkpolicies".to_owned(),
+            Kind::NetworkPolicies => format!("{NETWORKING}/networkpolicies"),
+            Kind::ServiceCidrs => {
+                let version: Version = parse(&self.text(NETWORKING).await?)?;
+                let name = self.kind.name();
+                if !version.resources.iter().any(|it| it.name == name) {
+                    return Err(lacks(&format!(
+                        "the API server has no {name} in this version"
+                    )));
+                }
+                format!("{NETWORKING}/{name}")
+            }
             Kind::ClusterNetworkPolicies => {
                 let group: Group = parse(&self.text(POLICY_GROUP).await?)?;
                 let has = |version: &str| group.versions.iter().any(|it| it.version == version);
                 let version = POLICY_VERSIONS.iter().copied().find(|it| has(it));
                 let Some(version) = version else {
-                    return Err(Failure {
-                        code: Some(404),
-                        text: "the API server has no version of it that the agent reads".to_owned(),
-                        ..Failure::default()
-                    });
+                    return Err(lacks(
+                        "the API server has no version of it that the agent reads",
+                    ));
                 };
                 format!("{POLICY_GROUP}/{version}/clusternetworkpolicies")
             }
@@ -203,6 +213,26 @@ struct Group {
 #[derive(Deserialize)]
 struct GroupVersion {
     version: String,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    #[serde(default)]
+    resources: Vec<Resource>,
+}
+
+#[derive(Deserialize)]
+struct Resource {
+    name: String,
+}
+
+/// A failure as if the kind itself had been asked for.
+fn lacks(text: &str) -> Failure {
+    Failure {
+        code: Some(404),
+        text: text.to_owned(),
+        ..Failure::default()
+    }
 }
 
 fn request(path: &str) -> Result<Request<Vec<u8>>, Failure> {
