@@ -81,7 +81,8 @@ impl Surroundings {
         for (address, owner) in self.new_contradictions() {
             warn!(
                 "{address} is an address of this node, but the inventory lists it for {owner}: it is not \
-                 `host`; correct the inventory, or remove the address from the interface"
+                 `host`; correct the inventory, or the address of the interface (in an IPv6 prefix, the first one is the \
+                 anycast address of routers, which a node that forwards has)"
             );
         }
         Arc::clone(&self.inventory)

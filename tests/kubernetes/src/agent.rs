@@ -133,17 +133,30 @@ impl<'c> Agent<'c> {
 
     /// What a command shows, as JSON.
     pub fn show(&self, what: &str) -> Result<Value> {
+        self.ask(&[what])
+    }
+
+    /// What it says an address is, for a workload that sends to it: `world`, `cluster`, …
+    pub fn kind_of(&self, workload: &str, address: &str) -> Result<String> {
+        let of = ["--from", workload, "--to", address, "--port=tcp/443"];
+        let explanation = self.ask(&[&["policy", "explain"], of.as_slice()].concat())?;
+        let kind = explanation.pointer("/to/kind").and_then(Value::as_str);
+        Ok(kind.context("an explanation without a kind")?.to_owned())
+    }
+
+    fn ask(&self, command_line: &[&str]) -> Result<Value> {
         let binary = binary()?;
         let output = self.cluster.node(&self.node)?.run(|| {
             let mut command = Command::new(&binary);
             command.arg("--socket");
             command.arg(self.folder.join("run/ringfence.sock"));
-            Ok(command.args([what, "--output=json"]).output()?)
+            command.args(command_line).arg("--output=json");
+            Ok(command.output()?)
         })?;
         let text = String::from_utf8_lossy(&output.stdout);
         serde_json::from_str(&text).with_context(|| {
             let error = String::from_utf8_lossy(&output.stderr);
-            format!("{what} on {}: {text}{error}", self.node)
+            format!("{command_line:?} on {}: {text}{error}", self.node)
         })
     }
 

@@ -132,6 +132,19 @@ impl<'c> Shop<'c> {
         self.expect(&self.clients, true, when)
     }
 
+    /// The address of a Service belongs to no workload, and is not the world's.
+    fn expect_service_ranges(&self) -> Result<()> {
+        let of = "--output=jsonpath={.spec.clusterIP}";
+        let get = ["get", "service", "kubernetes", "--namespace=default", of];
+        let service = self.cluster.kubectl(&get)?;
+        let client = self.clients.first().context("no client")?;
+        let agent = self.agents.first().context("no agent")?;
+        let kind = |address| agent.kind_of(&format!("{SHOP}/{}", client.name), address);
+        let kinds = [kind(service.trim())?, kind("192.0.2.1")?];
+        ensure!(kinds == ["cluster", "world"], "{service}: {kinds:?}");
+        Ok(())
+    }
+
     fn label(&self, pod: &Pod, app: &str) -> Result<()> {
         let (name, label) = (format!("pod/{}", pod.name), format!("app={app}"));
         let namespace = format!("--namespace={SHOP}");
@@ -161,6 +174,8 @@ fn enforces(spec: &Spec) -> Result<()> {
         shop.label(other, "other")?;
     }
     shop.expect_policy("without the label of clients")?;
+
+    shop.expect_service_ranges()?;
 
     let namespace = format!("--namespace={SHOP}");
     cluster.kubectl(&["delete", "pod", "server", &namespace, "--wait=true"])?;
