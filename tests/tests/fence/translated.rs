@@ -65,8 +65,63 @@ fn nft(ns: &NetNs, script: &str) -> Result<()> {
     Ok(())
 }
 
+/// What writes the node's rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Backend {
+    Nftables,
+    /// Also that of the CNI plugin `portmap`, whose ports on the node are like these.
+    Iptables,
+}
+
 /// What kube-proxy does: Service and node port lead to the server, with the node as source.
-fn serve(node: &Node, server: [IpAddr; 2]) -> Result<()> {
+fn serve(node: &Node, server: [IpAddr; 2], backend: Backend) -> Result<()> {
+    match backend {
+        Backend::Nftables => serve_by_nftables(node, server),
+        Backend::Iptables => serve_by_iptables(node, server),
+    }
+}
+
+fn serve_by_iptables(node: &Node, server: [IpAddr; 2]) -> Result<()> {
+    for (v6, ip) in server.into_iter().enumerate() {
+        let program = ["iptables", "ip6tables"][v6];
+        let to = SocketAddr::new(ip, SERVED).to_string();
+        let at_node = node.ips()[v6].to_string();
+        let append = |rule: &[&str]| {
+            let mut command = node.ns.command(program);
+            let output = command.args(["-w", "-t", "nat", "-A"]).args(rule).output();
+            let output = output.with_context(|| format!("starting {program}"))?;
+            let error = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "{program} {rule:?}: {error}");
+            Ok(())
+        };
+        for (address, port) in [(SERVICE[v6], PORT), (&at_node, NODE_PORT)] {
+            for protocol in ["tcp", "udp"] {
+                let port = port.to_string();
+                let packets = [
+                    "PREROUTING",
+                    "-d",
+                    address,
+                    "-p",
+                    protocol,
+                    "--dport",
+                    &port,
+                ];
+                append(&[packets.as_slice(), &["-j", "DNAT", "--to-destination", &to]].concat())?;
+            }
+        }
+        let translated = ["POSTROUTING", "-m", "conntrack", "--ctstate", "DNAT"];
+        append(
+            &[
+                translated.as_slice(),
+                &["-j", "SNAT", "--to-source", &at_node],
+            ]
+            .concat(),
+        )?;
+    }
+    Ok(())
+}
+
+fn serve_by_nftables(node: &Node, server: [IpAddr; 2]) -> Result<()> {
     for (v6, ip) in server.into_iter().enumerate() {
         let (family, to) = match ip {
             IpAddr::V4(ip) => ("ip", format!("{ip}:{SERVED}")),
@@ -141,12 +196,16 @@ struct Setup {
 }
 
 impl Setup {
-    fn new(link: Link) -> Result<Self> {
+    fn new(link: Link, backend: Backend) -> Result<Self> {
         let testbed = Testbed::new(&[("shop", &[])])?
             .with_labels("shop/server", &[("app", "server")])?
             .with_labels("shop/neighbour", &[("app", "neighbour")])?
             .with_labels("outside", &[])?;
-        serve(&testbed.node, testbed.host("server").workload.ips())?;
+        serve(
+            &testbed.node,
+            testbed.host("server").workload.ips(),
+            backend,
+        )?;
         if link != Link::Routed {
             bridge(&testbed, link == Link::BridgedAndFiltered)?;
         }
@@ -256,8 +315,14 @@ fn records(agent: &Agent) -> Result<Vec<Value>> {
 
 #[test]
 fn only_sockets_of_the_node_pass_without_a_rule() -> Result<()> {
-    for link in [Link::Routed, Link::Bridged, Link::BridgedAndFiltered] {
-        let setup = Setup::new(link)?;
+    for (link, backend) in [
+        (Link::Routed, Backend::Nftables),
+        (Link::Routed, Backend::Iptables),
+        (Link::Bridged, Backend::Nftables),
+        (Link::BridgedAndFiltered, Backend::Nftables),
+        (Link::BridgedAndFiltered, Backend::Iptables),
+    ] {
+        let setup = Setup::new(link, backend)?;
         let agent = setup.testbed.agent("observe", &policy(NOTHING))?;
         setup
             .expect_others(Outcome::Answered)

@@ -2,6 +2,7 @@
 
 mod announcements;
 mod datagrams;
+mod dhcp;
 mod extensions;
 mod fragments;
 mod icmp;
@@ -43,6 +44,7 @@ pub const FAMILIES: &[Family] = &[
     own_destination::OWN_DESTINATION,
     node_address::NODE_ADDRESS,
     poisoned::POISONED,
+    dhcp::DHCP,
     odd_sources::ODD_SOURCES,
     fragments::TINY,
     fragments::OVERLAPPING,
