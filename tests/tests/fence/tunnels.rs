@@ -102,13 +102,11 @@ impl Scene {
     fn received(&self, mark: u8, most: Duration) -> Result<bool> {
         self.victim.set_read_timeout(Some(most))?;
         let mut buffer = [0; 64];
-        loop {
-            match self.victim.recv(&mut buffer) {
-                Ok(8) if buffer.starts_with(&[mark; 8]) => return Ok(true),
-                Ok(_) => bail!("another packet than {mark}: {buffer:?}"),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error).context("receiving"),
-            }
+        match self.victim.recv(&mut buffer) {
+            Ok(8) if buffer.starts_with(&[mark; 8]) => Ok(true),
+            Ok(_) => bail!("another packet than {mark}: {buffer:?}"),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error).context("receiving"),
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) const DHCP: Family = Family {
             let answer = message(s, Role::Server);
             s.deny(Policy, s.frame(protocol::UDP, &answer));
         }),
-        Member::new("a workload that serves everybody", OUT, |s| {
+        Member::new("a workload that serves all of the link", OUT, |s| {
             let answer = message(s, Role::Server);
             let to = if s.v6 {
                 fixture::other_workload(true)
