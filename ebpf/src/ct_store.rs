@@ -76,7 +76,11 @@ pub fn find<A: Family>(
         events::count(Counter::RecordsRecycled);
         live = A::assured(key);
     }
-    let live = ct_unreplied::entry_at::<A>(A::find_unreplied());
+    live = ct_unreplied::entry_at::<A>(A::find_unreplied());
+    if live.is_null() {
+        // While a CPU replaces an assured entry, one search can miss it (see `maps`), but not two.
+        live = A::assured(key);
+    }
     if live.is_null() {
         return None;
     }

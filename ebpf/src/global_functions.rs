@@ -15,12 +15,18 @@ use crate::{conntrack, ct_evaluate, ct_store, ct_unreplied, events, family::Fami
 pub const RETRIES: u32 = 4;
 
 /// The identity of an address. Each further lookup finds the present value, unless its memory is
-/// given to another address again.
+/// given to another address again. An address counts as unlisted only if two searches in a row miss it, because
+/// one can miss an address that is listed (see [`crate::maps`]): its prefix may allow what it does not.
 #[inline(always)]
 fn find_identity<A: Family>(address: A) -> IdentityId {
+    let mut was_missed = false;
     for _ in 0..RETRIES {
         let Some(entry) = address.ipcache() else {
-            return address.prefix_identity().unwrap_or(IdentityId::UNKNOWN);
+            if was_missed {
+                return address.prefix_identity().unwrap_or(IdentityId::UNKNOWN);
+            }
+            was_missed = true;
+            continue;
         };
         if let Some(identity) = entry.identity_of(address) {
             return identity;

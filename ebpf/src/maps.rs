@@ -9,6 +9,10 @@
 //! - Hashes without preallocation and LRU hashes: the memory may be given to another key at once
 //!   (`bpf_mem_alloc`, commit fba1a1c6c912; LRU lists since 4.10). Values are copied, and a copy is
 //!   used only if it proves its key, or if nothing depends on whose it is.
+//! - A search of a hash can miss a key that is replaced meanwhile: the new element is put at the head of the bucket's
+//!   list before the old one is taken off (`htab_map_update_elem`, commit 0f8e4bd8a1fc), so a search that is past the
+//!   head sees neither. A key that a decision depends on is absent if two searches miss it. A fragment
+//!   record is searched once: a fragment without one is dropped.
 //!
 //! Invariant: no decision reads a looked-up value twice.
 
