@@ -204,9 +204,8 @@ impl Agent {
         verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let (next_pass, next_reload) = (self.next_pass, self.next_reload);
+            // In random order: interfaces, or sources, that change without end keep nothing else waiting.
             tokio::select! {
-                biased;
-                // The sources are last: while they change without end, nothing behind them would have a turn.
                 _ = term.recv() => break,
                 _ = int.recv() => break,
                 changed = self.interfaces.changed() => {

@@ -1,12 +1,11 @@
 //! `cluster-ranges`: the ranges of the cluster's workloads and Services.
-//!
-//! Invariant: a range is masked, and is not all addresses of a family: nothing would be `world` then.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 use ipnet::IpNet;
 
+use crate::model::cluster_range;
 use crate::source::document::Document;
 
 /// Checks values; refuses what is wrong in the document.
@@ -16,10 +15,9 @@ pub(super) fn read(
 ) -> BTreeSet<IpNet> {
     let mut ranges = BTreeSet::new();
     for (text, span) in raw {
-        let range = text.parse::<IpNet>().map(|net| net.trunc());
-        match range {
-            Ok(range) if range.prefix_len() > 0 => _ = ranges.insert(range),
-            _ => document.refuse(
+        match cluster_range(&text) {
+            Some(range) => _ = ranges.insert(range),
+            None => document.refuse(
                 span,
                 "not a range of the cluster: expected a prefix such as \"10.96.0.0/12\" or \"fd00:10::/48\"",
             ),

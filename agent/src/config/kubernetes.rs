@@ -46,18 +46,20 @@ enum RawPodRanges {
 fn pod_ranges(document: &mut Document<'_>, raw: Spanned<RawPodRanges>) -> PodRanges {
     let span = raw.span();
     match raw.into_inner() {
-        RawPodRanges::Which(which) if which == "off" => return PodRanges::Off,
-        RawPodRanges::Which(which) if which == "node-spec" => return PodRanges::NodeSpec,
-        RawPodRanges::Which(_) => document.refuse(
-            span,
-            "unknown ranges of pods: expected \"off\", \"node-spec\" or a list of prefixes",
-        ),
+        RawPodRanges::Which(which) if which == "off" => PodRanges::Off,
+        RawPodRanges::Which(which) if which == "node-spec" => PodRanges::NodeSpec,
+        RawPodRanges::Which(_) => {
+            document.refuse(
+                span,
+                "unknown ranges of pods: expected \"off\", \"node-spec\" or a list of prefixes",
+            );
+            PodRanges::Off
+        }
         RawPodRanges::Listed(listed) => {
             let listed = listed.into_iter().map(|text| (text, span.clone()));
-            return PodRanges::Listed(cluster_ranges::read(document, listed));
+            PodRanges::Listed(cluster_ranges::read(document, listed))
         }
     }
-    PodRanges::Off
 }
 
 pub(super) fn read(reader: &mut Reader<'_, '_>, raw: RawKubernetes) -> Kubernetes {

@@ -38,7 +38,9 @@ pub use name::{
     NameError, NamespaceName, NodeName, PolicyName, PortName, ServiceAccountName, ServiceCidrName,
     WorkloadId, WorkloadName,
 };
-pub use node_network::{NodeNetwork, TUNNEL_PORTS, TUNNEL_PROTOCOLS, Unlisted, is_tunnel};
+pub use node_network::{
+    NodeNetwork, TUNNEL_PORTS, TUNNEL_PROTOCOLS, Unlisted, cluster_range, is_tunnel,
+};
 pub use owner::Owner;
 pub use policy::{
     About, BadPriority, Origin, Policy, PolicyId, PolicyKind, PolicyTest, Priority, Scope, TestEnd,

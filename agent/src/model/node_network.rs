@@ -58,6 +58,14 @@ pub enum Unlisted {
     World,
 }
 
+/// A range of a cluster, masked. None if the text is no prefix, or one of all addresses of a family: nothing would
+/// be `world` then.
+#[must_use]
+pub fn cluster_range(text: &str) -> Option<IpNet> {
+    let range = text.parse::<IpNet>().ok()?;
+    (range.prefix_len() > 0).then(|| range.trunc())
+}
+
 /// Whether nodes with tunnels at these UDP ports take packets out of those with this protocol and
 /// destination port.
 #[must_use]

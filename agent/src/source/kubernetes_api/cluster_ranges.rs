@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::object::{Key, Kind};
-use crate::model::quote;
+use crate::model::{cluster_range, quote};
 
 /// Which ranges are those of pods.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -70,13 +70,13 @@ impl ClusterRanges {
     }
 }
 
-/// Reads a list of ranges. All addresses of a family are none: nothing would be `world` then.
+/// Reads a list of ranges.
 pub(super) fn read(texts: &[String], errors: &mut Vec<String>) -> BTreeSet<IpNet> {
     let mut ranges = BTreeSet::new();
     for text in texts {
-        match text.parse::<IpNet>() {
-            Ok(range) if range.prefix_len() > 0 => _ = ranges.insert(range.trunc()),
-            _ => errors.push(format!("{} is no range of a cluster", quote(text))),
+        match cluster_range(text) {
+            Some(range) => _ = ranges.insert(range),
+            None => errors.push(format!("{} is no range of a cluster", quote(text))),
         }
     }
     ranges
