@@ -41,6 +41,7 @@ link() {
     "${far[@]}" ip link set far up
     "${far[@]}" ip route add default via 192.0.2.1
     "${far[@]}" ip route add default via 2001:db8:1::1
+    : >"$work/server"
     python3 -c '
 import socket
 server = socket.create_server(("::", 7000), family=socket.AF_INET6, dualstack_ipv6=True)

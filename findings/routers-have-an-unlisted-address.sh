@@ -32,6 +32,7 @@ link() {
     ip link set near up
     "${far[@]}" ip addr add 2001:db8:1::6/64 dev far nodad
     "${far[@]}" ip link set far up
+    : >"$work/server"
     python3 -c '
 import socket
 server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
