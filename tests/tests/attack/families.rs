@@ -146,6 +146,7 @@ families! {
     own_destination = "own-destination",
     node_address = "node-address",
     poisoned_conntrack = "poisoned-conntrack",
+    dhcp = "dhcp",
     odd_ipv6_sources = "odd-ipv6-sources",
     tiny_fragments = "tiny-fragments",
     overlapping_fragments = "overlapping-fragments",
