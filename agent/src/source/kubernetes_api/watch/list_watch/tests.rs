@@ -159,6 +159,25 @@ fn a_list_in_a_stream_continues_as_a_watch() {
 }
 
 #[test]
+fn an_object_that_cannot_be_read_is_there() {
+    let pod = |spec: Value| {
+        let metadata = json!({"name": "a", "namespace": "shop", "resourceVersion": "3"});
+        Ok(Event::Is(json!({"metadata": metadata, "spec": spec})))
+    };
+    for (spec, expected) in [
+        (json!({"nodeName": "n1"}), "pod shop/a"),
+        (json!(5), "pod shop/a unreadable"),
+    ] {
+        let script = Script {
+            watches: [Ok(vec![pod(spec), bookmark("7", true)])].into(),
+            ..Script::default()
+        };
+        let (said, _) = run(Kind::Pods, script);
+        assert_eq!(said, ["begins", expected, "whole"]);
+    }
+}
+
+#[test]
 fn a_list_that_breaks_off_is_no_list() {
     let script = Script {
         watches: [
