@@ -242,6 +242,7 @@ impl Agent {
                 }
             }
         }
+        self.store_modes();
         info!("stopping; enforcement continues");
         Ok(())
     }

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use toml::Spanned;
 
+use super::mode_labels::{self, ModeFloor, ModeLabels, RawModeFloor};
 use super::{Reader, Text};
 use crate::model::NodeName;
 use crate::source::SourceError;
@@ -20,6 +22,10 @@ pub struct Kubernetes {
     pub kubeconfig: Option<PathBuf>,
     /// `node-name`: the name of this node's Node object. Default: the environment variable `NODE_NAME`.
     pub node_name: Option<NodeName>,
+    /// `mode-labels`: what the labels of namespaces may do to modes. Default `raise`.
+    pub mode_labels: ModeLabels,
+    /// `mode-floor`: the modes that labels cannot lower. Default none.
+    pub mode_floors: Vec<ModeFloor>,
 }
 
 /// The table as it is in the file.
@@ -28,12 +34,17 @@ pub struct Kubernetes {
 pub(super) struct RawKubernetes {
     kubeconfig: Option<Text>,
     node_name: Option<Text>,
+    mode_labels: Option<Text>,
+    #[serde(default)]
+    mode_floor: Vec<Spanned<RawModeFloor>>,
 }
 
 pub(super) fn read(reader: &mut Reader<'_, '_>, raw: RawKubernetes) -> Kubernetes {
     Kubernetes {
         kubeconfig: raw.kubeconfig.map(|text| reader.path(&text)),
         node_name: reader.parsed(raw.node_name),
+        mode_labels: mode_labels::labels(reader, raw.mode_labels),
+        mode_floors: mode_labels::floors(reader, raw.mode_floor),
     }
 }
 
@@ -72,6 +83,8 @@ mod tests {
             let mut config = Kubernetes {
                 kubeconfig: None,
                 node_name,
+                mode_labels: ModeLabels::default(),
+                mode_floors: Vec::new(),
             };
             let completed = config.complete("r.toml", |asked| {
                 assert_eq!(asked, "NODE_NAME");
