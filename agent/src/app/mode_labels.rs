@@ -40,6 +40,8 @@ pub(super) struct OfLabels {
 }
 
 type All = BTreeMap<NamespaceName, OfLabels>;
+/// All namespaces, those of them that are not declared, and whether these are all.
+type Seen = (Map<NamespaceName, Namespace>, Map<NamespaceName, ()>, bool);
 
 /// What labels say about all namespaces.
 #[derive(Debug, Clone, Default)]
@@ -49,7 +51,7 @@ pub(super) struct LabelModes {
     said: Arc<All>,
     errors: Arc<Vec<SourceError>>,
     /// What was looked at last.
-    seen: Option<(Map<NamespaceName, Namespace>, Map<NamespaceName, ()>, bool)>,
+    seen: Option<Seen>,
     /// What the file has.
     stored: Arc<All>,
     file: PathBuf,
