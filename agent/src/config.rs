@@ -23,9 +23,11 @@ use crate::source::limits::MAX_FILE_SIZE;
 mod budgets;
 mod cluster_ranges;
 mod kubernetes;
+mod mode_labels;
 mod timeouts;
 
 pub use kubernetes::Kubernetes;
+pub use mode_labels::{MODE_LABEL, ModeFloor, ModeLabels};
 pub use timeouts::Timeouts;
 
 /// The whole configuration.

@@ -241,6 +241,7 @@ impl Agent {
                 }
             }
         }
+        self.store_modes();
         info!("stopping; enforcement continues");
         Ok(())
     }

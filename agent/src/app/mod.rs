@@ -13,6 +13,8 @@ mod explain;
 mod flow_names;
 mod last_good_store;
 mod last_good_writer;
+mod mode_decision;
+mod mode_labels;
 mod modes;
 mod not_in_force;
 mod number_freeing;
@@ -231,6 +233,7 @@ pub fn cleanup(config: &Path) -> Result<Vec<String>, AppError> {
     for file in [
         config.state_dir.join("numbers"),
         modes::file(&config),
+        mode_labels::file(&config),
         socket,
     ] {
         match fs::remove_file(&file) {

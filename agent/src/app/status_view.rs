@@ -50,6 +50,7 @@ pub(super) fn status(shared: &SharedState) -> Status {
             .modes
             .unstored()
             .into_iter()
+            .chain(applied.modes.warnings())
             .chain(applied.unstored.clone())
             .chain(applied.warnings.iter().map(ToString::to_string))
             .collect(),
@@ -140,9 +141,13 @@ fn is_enforcing(applied: &Applied) -> bool {
 fn namespaces(applied: &Applied) -> Vec<NamespaceMode> {
     let names = applied.inventory.namespaces.keys();
     names
-        .map(|name| NamespaceMode {
-            name: name.to_string(),
-            mode: applied.modes.of(name).0,
+        .map(|name| {
+            let (mode, source) = applied.modes.of(name);
+            NamespaceMode {
+                name: name.to_string(),
+                mode,
+                source,
+            }
         })
         .collect()
 }

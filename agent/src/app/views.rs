@@ -24,10 +24,7 @@ use crate::{
     reconcile::Presence,
     server::{
         Health, Views,
-        view::{
-            EndpointView, IdentityView, Isolation, ModeSource, ModeView, PolicyView, RuleView,
-            Status,
-        },
+        view::{EndpointView, IdentityView, Isolation, ModeView, PolicyView, RuleView, Status},
     },
 };
 
@@ -157,12 +154,7 @@ impl Views for SharedState {
     fn modes(&self) -> Vec<ModeView> {
         let applied = self.shown();
         let all = applied.inventory.namespaces.keys().map(|name| {
-            let (mode, was_set) = applied.modes.of(name);
-            let source = if was_set {
-                ModeSource::Set
-            } else {
-                ModeSource::Config
-            };
+            let (mode, source) = applied.modes.of(name);
             ModeView {
                 namespace: name.to_string(),
                 mode,

@@ -1,4 +1,4 @@
-//! `ringfence mode get` and `ringfence mode set`.
+//! `ringfence mode get`, `ringfence mode set` and `ringfence mode unset`.
 //!
 //! The kernel programs apply modes; the agent stores them across restarts.
 
@@ -21,7 +21,9 @@ pub(super) enum ModeCommand {
         #[command(flatten)]
         listing: Listing,
     },
-    /// Change the mode of a namespace; the change survives restarts.
+    /// Change the mode of a namespace on this node; the change survives restarts.
+    ///
+    /// It holds whatever the configuration, a floor or a label says, until `mode unset`.
     ///
     /// `observe` evaluates and reports, but never drops. `enforce` drops what policy denies,
     /// established connections included. `lockdown` drops everything.
@@ -31,12 +33,25 @@ pub(super) enum ModeCommand {
         /// observe, enforce or lockdown.
         mode: ModeName,
     },
+    /// End what `mode set` has set: configuration, floor and label decide again.
+    Unset {
+        /// The namespace.
+        namespace: NamespaceName,
+    },
 }
 
 pub(super) async fn run(client: &Client, command: &ModeCommand) -> Result<()> {
     match command {
         ModeCommand::Get { namespace, listing } => get(client, namespace.as_ref(), listing).await,
-        ModeCommand::Set { namespace, mode } => set(client, namespace, *mode).await,
+        ModeCommand::Set { namespace, mode } => {
+            let target = format!("/v1/modes/{namespace}");
+            let body = SetMode { mode: *mode };
+            print(&client.put(&target, &body).await?)
+        }
+        ModeCommand::Unset { namespace } => {
+            let target = format!("/v1/modes/{namespace}");
+            print(&client.delete(&target).await?)
+        }
     }
 }
 
@@ -54,9 +69,7 @@ async fn get(client: &Client, namespace: Option<&NamespaceName>, how: &Listing) 
     listing::print(response, how.output, table)
 }
 
-async fn set(client: &Client, namespace: &NamespaceName, mode: ModeName) -> Result<()> {
-    let target = format!("/v1/modes/{namespace}");
-    let view: ModeView = client.put(&target, &SetMode { mode }).await?;
+fn print(view: &ModeView) -> Result<()> {
     let mut text = format!("{}: {}\n", escape(&view.namespace), view.mode);
     if let Some(reason) = &view.unstored {
         text += &format!("warning: {}\n", escape(reason));
@@ -69,8 +82,10 @@ fn table(views: Vec<ModeView>) -> Table {
     for view in views {
         let source = match view.source {
             ModeSource::Config => "config",
-            ModeSource::Set if view.unstored.is_some() => "set, not stored",
-            ModeSource::Set => "set",
+            ModeSource::Set if view.unstored.is_some() => "set here, not stored",
+            ModeSource::Set => "set here",
+            ModeSource::Floor => "floor",
+            ModeSource::Label => "label",
         };
         table.row([view.namespace, view.mode.to_string(), source.into()]);
     }

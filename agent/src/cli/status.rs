@@ -15,7 +15,9 @@ use super::table::escape;
 use super::{listing, output};
 use crate::model::ModeName;
 use crate::server::Client;
-use crate::server::view::{NamespaceMode, NotInForceView, RepairView, SourceState, Status};
+use crate::server::view::{
+    ModeSource, NamespaceMode, NotInForceView, RepairView, SourceState, Status,
+};
 
 pub(super) async fn run(client: &Client, how: &Listing) -> Result<ExitCode> {
     let response: Value = client.get("/v1/status").await?;
@@ -111,7 +113,7 @@ fn text(status: &Status) -> String {
     let modes: Vec<_> = status
         .namespaces
         .iter()
-        .map(|known| format!("{} {}", known.name, known.mode))
+        .map(|known| format!("{} {}{}", known.name, known.mode, origin(known.source)))
         .collect();
     lines.add(
         "Modes",
@@ -158,6 +160,16 @@ fn text(status: &Status) -> String {
     lines.0
 }
 
+/// What a mode comes from, unless that is the configuration.
+const fn origin(source: ModeSource) -> &'static str {
+    match source {
+        ModeSource::Config => "",
+        ModeSource::Set => " (set here)",
+        ModeSource::Floor => " (floor)",
+        ModeSource::Label => " (label)",
+    }
+}
+
 fn capitalised(word: &str) -> String {
     let mut letters = word.chars();
     let first = letters.next().map(|first| first.to_ascii_uppercase());
@@ -198,7 +210,30 @@ mod tests {
         NamespaceMode {
             name: "shop".into(),
             mode,
+            source: ModeSource::Config,
         }
+    }
+
+    #[test]
+    fn each_mode_is_shown_with_its_origin() {
+        let named = |name: &str, source| NamespaceMode {
+            name: name.into(),
+            mode: ModeName::Enforce,
+            source,
+        };
+        let status = Status {
+            namespaces: vec![
+                named("a", ModeSource::Config),
+                named("b", ModeSource::Set),
+                named("c", ModeSource::Floor),
+                named("d", ModeSource::Label),
+            ],
+            ..Status::default()
+        };
+        let line = "Modes:     a enforce, b enforce (set here), c enforce (floor), d enforce (label) (others \
+                    observe)\n";
+        let shown = text(&status);
+        assert!(shown.contains(line), "{shown}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::mode_labels::{self, ModeFloor, ModeLabels, RawModeFloor};
 use super::{Reader, Text, cluster_ranges};
 use crate::model::NodeName;
 use crate::source::SourceError;
@@ -25,6 +26,10 @@ pub struct Kubernetes {
     pub node_name: Option<NodeName>,
     /// `pod-ranges`: which ranges of pods are the cluster's, besides those of Services. Default `off`.
     pub pod_ranges: PodRanges,
+    /// `mode-labels`: what the labels of namespaces may do to modes. Default `raise`.
+    pub mode_labels: ModeLabels,
+    /// `mode-floor`: the modes that labels cannot lower. Default none.
+    pub mode_floors: Vec<ModeFloor>,
 }
 
 /// The table as it is in the file.
@@ -34,6 +39,9 @@ pub(super) struct RawKubernetes {
     kubeconfig: Option<Text>,
     node_name: Option<Text>,
     pod_ranges: Option<Spanned<RawPodRanges>>,
+    mode_labels: Option<Text>,
+    #[serde(default)]
+    mode_floor: Vec<Spanned<RawModeFloor>>,
 }
 
 #[derive(Deserialize)]
@@ -69,6 +77,8 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, raw: RawKubernetes) -> Kubernete
         pod_ranges: (raw.pod_ranges)
             .map(|raw| pod_ranges(reader.document, raw))
             .unwrap_or_default(),
+        mode_labels: mode_labels::labels(reader, raw.mode_labels),
+        mode_floors: mode_labels::floors(reader, raw.mode_floor),
     }
 }
 
@@ -108,6 +118,8 @@ mod tests {
                 kubeconfig: None,
                 node_name,
                 pod_ranges: PodRanges::Off,
+                mode_labels: ModeLabels::default(),
+                mode_floors: Vec::new(),
             };
             let completed = config.complete("r.toml", |asked| {
                 assert_eq!(asked, "NODE_NAME");

@@ -148,6 +148,17 @@ name_type!(
     PortName, "port name", is_service_name, PORT_RULE
 );
 
+impl WorkloadName {
+    /// The name of a workload that has lost its name to another one, by what tells the two apart. No source can
+    /// declare such a name.
+    #[must_use]
+    pub fn outlived(&self, uid: &str) -> Self {
+        let is_plain = |it: &char| it.is_ascii_alphanumeric() || *it == '-';
+        let uid: String = uid.chars().filter(is_plain).take(36).collect();
+        Self(Arc::from(format!("{}~{uid}", self.0)))
+    }
+}
+
 impl NodeName {
     /// The name of this node if nothing gives it another.
     #[must_use]

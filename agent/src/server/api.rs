@@ -22,7 +22,7 @@ use super::flows;
 use super::view::{
     EndpointView, ErrorBody, IdentityView, ModeView, PolicyView, RuleView, SetMode, Status,
 };
-use crate::model::NamespaceName;
+use crate::model::{ModeName, NamespaceName};
 
 /// The largest request body.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -35,7 +35,7 @@ pub(super) fn router(control: Control) -> Router {
         .route("/v1/policies", get(policies))
         .route("/v1/rules", get(rules))
         .route("/v1/modes", get(modes))
-        .route("/v1/modes/{namespace}", put(set_mode))
+        .route("/v1/modes/{namespace}", put(set_mode).delete(unset_mode))
         .route("/v1/explain", get(explain::explain))
         .route("/v1/flows", get(flows::flows))
         .route("/v1/reload", post(reload))
@@ -140,11 +140,26 @@ async fn set_mode(
     namespace: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<ModeView>, ApiError> {
+    let SetMode { mode } = serde_json::from_slice(&body?).map_err(ApiError::bad_request)?;
+    change_mode(&control, namespace, Some(mode)).await
+}
+
+async fn unset_mode(
+    State(control): State<Control>,
+    namespace: Result<Path<String>, PathRejection>,
+) -> Result<Json<ModeView>, ApiError> {
+    change_mode(&control, namespace, None).await
+}
+
+async fn change_mode(
+    control: &Control,
+    namespace: Result<Path<String>, PathRejection>,
+    mode: Option<ModeName>,
+) -> Result<Json<ModeView>, ApiError> {
     let Path(namespace) = namespace?;
     let namespace = NamespaceName::new(&namespace).map_err(ApiError::bad_request)?;
-    let SetMode { mode } = serde_json::from_slice(&body?).map_err(ApiError::bad_request)?;
     let wanted = namespace.clone();
-    command(&control, |reply| Command::SetMode {
+    command(control, |reply| Command::SetMode {
         namespace: wanted,
         mode,
         reply,

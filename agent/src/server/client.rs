@@ -108,6 +108,14 @@ impl Client {
             .await
     }
 
+    /// Sends a DELETE request.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn delete<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
+        self.exchange(Method::DELETE, target, Bytes::new()).await
+    }
+
     /// Sends a POST request.
     ///
     /// # Errors

@@ -51,8 +51,8 @@ pub enum Command {
     SetMode {
         /// The namespace.
         namespace: NamespaceName,
-        /// The wanted mode.
-        mode: ModeName,
+        /// The wanted mode; `None` ends what was set on this node.
+        mode: Option<ModeName>,
         /// Gets the result once the mode is in force.
         reply: oneshot::Sender<Outcome>,
     },

@@ -121,6 +121,9 @@ pub struct NamespaceMode {
     pub name: String,
     /// Its mode.
     pub mode: ModeName,
+    /// The source of the mode.
+    #[serde(default)]
+    pub source: ModeSource,
 }
 
 /// The state of a source.
@@ -303,8 +306,12 @@ pub enum ModeSource {
     /// The configuration, by name or by default.
     #[default]
     Config,
-    /// `mode set`; survives restarts.
+    /// `mode set` on this node; survives restarts.
     Set,
+    /// A floor in the configuration.
+    Floor,
+    /// The namespace's label.
+    Label,
 }
 
 /// The mode of a namespace.

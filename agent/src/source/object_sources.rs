@@ -15,7 +15,8 @@ use ipnet::IpNet;
 use super::document::SourceError;
 use super::last_good::{self, Refused};
 use super::objects::Objects;
-use crate::model::{Inventory, Lockdown, PolicySet};
+use crate::model::{Inventory, Lockdown, NamespaceName, PolicySet};
+use crate::ordmap::Map;
 
 /// What one source says besides its objects.
 #[derive(Debug, Clone, Default)]
@@ -61,6 +62,8 @@ pub struct Reload {
     pub changed: bool,
     /// The inventory in force.
     pub inventory: Arc<Inventory>,
+    /// The namespaces that workloads are in and that no source declares.
+    pub undeclared: Map<NamespaceName, ()>,
     /// The policies in force.
     pub policies: Arc<PolicySet>,
     /// The subjects of refused policies of which no content was ever in force.
@@ -86,6 +89,7 @@ impl Reload {
         let mut reload = Self {
             changed: !is_same(before, objects),
             inventory: Arc::clone(objects.inventory()),
+            undeclared: objects.store().undeclared().clone(),
             policies: Arc::clone(objects.policies()),
             locked: Arc::clone(objects.locked()),
             errors: objects.errors(),

@@ -95,11 +95,26 @@ impl<'c> Agent<'c> {
         node: &str,
         folder: &Path,
     ) -> Result<Self> {
+        let settings = "[modes]\ndefault = \"enforce\"\n";
+        Self::start_with(cluster, credentials, node, folder, "", settings)
+    }
+
+    /// As [`Self::start`], with these lines in `[kubernetes]` and these further tables.
+    pub fn start_with(
+        cluster: &'c Cluster,
+        credentials: &Credentials,
+        node: &str,
+        folder: &Path,
+        of_kubernetes: &str,
+        tables: &str,
+    ) -> Result<Self> {
         let folder = folder.join(node);
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("kubeconfig"), &credentials.0)?;
-        let config = "state-dir = \"state\"\nrun-dir = \"run\"\n[modes]\ndefault = \"enforce\"\n\
-                      [kubernetes]\nkubeconfig = \"kubeconfig\"\n";
+        let config = format!(
+            "state-dir = \"state\"\nrun-dir = \"run\"\n[kubernetes]\nkubeconfig = \"kubeconfig\"\n\
+             {of_kubernetes}{tables}"
+        );
         fs::write(folder.join("ringfence.toml"), config)?;
         let log = File::create(folder.join("log"))?;
         let binary = binary()?;
@@ -142,6 +157,14 @@ impl<'c> Agent<'c> {
         let explanation = self.ask(&[&["policy", "explain"], of.as_slice()].concat())?;
         let kind = explanation.pointer("/to/kind").and_then(Value::as_str);
         Ok(kind.context("an explanation without a kind")?.to_owned())
+    }
+
+    /// The mode of a namespace, and what it comes from, as `mode/source`.
+    pub fn mode_of(&self, namespace: &str) -> Result<String> {
+        let modes = self.ask(&["mode", "get", namespace])?;
+        let text = |key: &str| modes.get(0)?.get(key)?.as_str();
+        let (mode, source) = text("mode").zip(text("source")).context("no mode")?;
+        Ok(format!("{mode}/{source}"))
     }
 
     fn ask(&self, command_line: &[&str]) -> Result<Value> {

@@ -30,7 +30,11 @@ impl Agent {
         }
     }
 
-    fn set_mode(&mut self, namespace: &NamespaceName, mode: ModeName) -> Result<(), String> {
+    fn set_mode(
+        &mut self,
+        namespace: &NamespaceName,
+        mode: Option<ModeName>,
+    ) -> Result<(), String> {
         let mut applied = self.shared.applied();
         // A source that has not named its objects yet may have it.
         let is_known = applied.inventory.namespaces.contains_key(namespace);
@@ -43,7 +47,7 @@ impl Agent {
         drop(applied);
         // First, because it must not wait for the disk.
         let mut outcome = self.publish_and_report();
-        if mode == ModeName::Lockdown && self.reconciler.is_locked_down(namespace) {
+        if mode == Some(ModeName::Lockdown) && self.reconciler.is_locked_down(namespace) {
             outcome = Ok(());
         }
         let mut applied = self.shared.applied();
@@ -58,6 +62,11 @@ impl Agent {
     /// Stores the modes that could not be stored before.
     pub(super) fn store_modes(&mut self) {
         let mut applied = self.shared.applied();
+        if let Err(error) = applied.modes.labels.store() {
+            warn!(
+                "cannot store what labels of namespaces say about modes: {error}; it is tried again"
+            );
+        }
         if !applied.modes.unstored().is_empty() && applied.modes.store().is_ok() {
             info!("the modes set at run time are stored again");
         }

@@ -100,7 +100,13 @@ impl Agent {
 
     /// Has the sources deliver, and look at everything if asked to. Returns whether anything changed.
     pub(super) fn deliver(&mut self, rereads: bool) -> bool {
-        let reload = self.sources.deliver(rereads, Instant::now());
+        let mut reload = self.sources.deliver(rereads, Instant::now());
+        let about_labels = self.shared.applied().modes.labels.follow(
+            &reload.inventory.namespaces,
+            &reload.undeclared,
+            self.sources.are_synced(),
+        );
+        reload.errors.extend(about_labels.iter().cloned());
         self.next_reload = reload.next_change;
         self.remember(reload.changes);
         self.shared

@@ -134,11 +134,14 @@ fn start() -> Running {
 }
 
 impl Fake {
-    fn set(&self, namespace: &str, mode: ModeName) -> Outcome {
+    fn set(&self, namespace: &str, mode: Option<ModeName>) -> Outcome {
         let mut modes = self.modes.lock().unwrap();
         let known = modes.iter_mut().find(|view| view.namespace == namespace);
         let view = known.ok_or_else(|| format!("unknown namespace {namespace}"))?;
-        (view.mode, view.source) = (mode, ModeSource::Set);
+        (view.mode, view.source) = match mode {
+            Some(mode) => (mode, ModeSource::Set),
+            None => (ModeName::Observe, ModeSource::Config),
+        };
         Ok(())
     }
 }
@@ -190,6 +193,11 @@ async fn a_mode_that_was_set_is_listed() {
     );
     let views: Vec<ModeView> = client.get("/v1/modes").await.unwrap();
     assert_eq!(views, [view]);
+    let view: ModeView = client.delete("/v1/modes/shop").await.unwrap();
+    assert_eq!(
+        (view.mode, view.source),
+        (ModeName::Observe, ModeSource::Config)
+    );
 
     let error = client
         .put::<ModeView>("/v1/modes/lab", &body)

@@ -2,7 +2,8 @@
 //!
 //! Pure. Invariants: an interface is one pod's at most, the most recent one's whose address leads to it; a pod
 //! whose object is gone keeps its identity and its fence until its interface is gone, since its processes
-//! may still run; a pod that follows it under its name takes over once it has an interface of its own.
+//! may still run; a pod that follows it under its name takes that over once it has an interface of its own, or is on
+//! another node. The one before it then has another name, which no object can have, and keeps its fence.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,8 +23,10 @@ const GRACE: Duration = Duration::from_secs(2);
 struct LocalPod {
     /// As the API has it.
     current: Option<PodObject>,
-    /// One of this name whose object is gone, and whose interface may be there.
-    before: Option<Arc<Workload>>,
+    /// Those of this name whose object is gone, and whose interface may be there, the last one last.
+    before: Vec<Arc<Workload>>,
+    /// Those of them that were delivered under another name.
+    outlived: BTreeMap<WorkloadId, Arc<Workload>>,
     /// What was delivered last.
     delivered: Option<Arc<Workload>>,
     /// Since when it has an address, but no interface.
@@ -101,12 +104,23 @@ impl LocalPods {
             };
             let current = pod.current.as_ref().map(|it| &it.workload);
             let fenced = current.and_then(with_interface);
-            let before = pod.before.as_ref().and_then(with_interface);
-            let next = fenced.clone().or_else(|| before.clone());
-            let next = next.or_else(|| current.cloned());
-            if fenced.is_some() || before.is_none() {
-                pod.before = None;
+            pod.before.retain(|it| with_interface(it).is_some());
+            let mut before: Vec<_> = pod.before.iter().filter_map(with_interface).collect();
+            let is_elsewhere = pod.current.as_ref().is_some_and(|it| !it.is_local);
+            let follows = fenced.is_some() || is_elsewhere;
+            let last = if follows { None } else { before.pop() };
+            let next = fenced.or(last).or_else(|| current.cloned());
+            let outlived: BTreeMap<_, _> = before.iter().map(renamed).collect();
+            let gone = pod.outlived.keys().filter(|it| !outlived.contains_key(*it));
+            changes.extend(gone.map(|it| (Key::Pod(it.clone()), None)));
+            for (id, workload) in &outlived {
+                if pod.outlived.get(id) != Some(workload) {
+                    let (workload, is_local) = (Arc::clone(workload), true);
+                    let object = Object::Pod(PodObject { workload, is_local });
+                    changes.push((Key::Pod(id.clone()), Some(object)));
+                }
             }
+            pod.outlived = outlived;
             // One that is gone may have been delivered before it was one of this node.
             if next.is_some() && next == pod.delivered {
                 continue;
@@ -118,7 +132,7 @@ impl LocalPods {
         }
         self.pods.retain(|_, pod| {
             let is_local = pod.current.as_ref().is_some_and(|it| it.is_local);
-            is_local || pod.before.is_some()
+            is_local || !pod.before.is_empty()
         });
         changes
     }
@@ -190,9 +204,20 @@ impl LocalPod {
         if let Some(PodObject { workload, .. }) = old
             && !workload.addresses.is_empty()
         {
-            self.before = Some(workload);
+            self.before.push(workload);
         }
     }
+}
+
+/// A pod under a name of its own: that of its object is another one's.
+fn renamed(workload: &Arc<Workload>) -> (WorkloadId, Arc<Workload>) {
+    let mut workload = Workload::clone(workload);
+    let uid = uid(&workload);
+    workload.id.name = workload
+        .id
+        .name
+        .outlived(uid.as_deref().unwrap_or_default());
+    (workload.id.clone(), Arc::new(workload))
 }
 
 /// What tells a pod from others of its name.

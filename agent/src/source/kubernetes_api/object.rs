@@ -146,6 +146,8 @@ pub enum Object {
 pub struct Converted {
     /// What identifies it.
     pub key: Key,
+    /// What tells it from others of its name, before it or after it.
+    pub uid: Arc<str>,
     /// What it is.
     pub object: Object,
     /// The ranges of the cluster that it names.
@@ -202,6 +204,12 @@ pub fn key(kind: Kind, value: &Value) -> Result<Key, String> {
     })
 }
 
+/// The `uid` of an object; empty without one.
+fn uid(value: &Value) -> Arc<str> {
+    let uid = value.pointer("/metadata/uid").and_then(Value::as_str);
+    Arc::from(uid.unwrap_or_default())
+}
+
 fn metadata(value: &Value) -> Result<Metadata, String> {
     let metadata = value.get("metadata").unwrap_or(&Value::Null);
     Metadata::deserialize(metadata).map_err(|error| format!("metadata: {}", text_of(&error)))
@@ -224,6 +232,7 @@ fn namespace(value: &Value) -> Result<Converted, String> {
         Namespace::new(name.clone(), Labels::new()).map_err(|error| error.to_string())
     })?;
     Ok(Converted {
+        uid: uid(value),
         key: Key::Namespace(name),
         object: Object::Namespace(namespace),
         ranges: BTreeSet::new(),
@@ -274,6 +283,7 @@ fn service_cidr(value: &Value) -> Result<Converted, String> {
     let spec: ServiceCidrSpec = part(value, "spec", &mut errors);
     let ranges = cluster_ranges::read(&spec.cidrs.unwrap_or_default(), &mut errors);
     Ok(Converted {
+        uid: uid(value),
         key,
         object: Object::Ranges,
         ranges,
@@ -309,6 +319,7 @@ fn node_entry(value: &Value, own: &NodeName) -> Result<Converted, String> {
         addresses,
     };
     Ok(Converted {
+        uid: uid(value),
         key: Key::Node(name),
         object: Object::Node(Arc::new(entry)),
         ranges,
@@ -324,6 +335,7 @@ fn pod(value: &Value, node: &NodeName) -> Result<Converted, String> {
     let converted = pod.convert(id.clone(), node, &mut errors);
     Ok(Converted {
         ranges: BTreeSet::new(),
+        uid: uid(value),
         key: Key::Pod(id),
         object: converted.map_or(Object::NoWorkload, Object::Pod),
         errors,
@@ -355,6 +367,7 @@ fn policy(kind: Kind, value: &mut Value) -> Result<Converted, String> {
     let errors = errors.into_iter().map(|error| error.message);
     Ok(Converted {
         ranges: BTreeSet::new(),
+        uid: uid(value),
         errors: errors.collect(),
         object,
         warnings,

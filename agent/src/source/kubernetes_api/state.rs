@@ -3,10 +3,12 @@
 //! Pure. Invariants: what is delivered in the end does not depend on the order in which objects of different
 //! kinds come; nothing is delivered before every kind was listed whole once and the interfaces of the pods of
 //! this node were looked up, so that a restart takes no fence off; a list that begins again removes nothing
-//! before it is whole. A policy that cannot be read leaves its last good content in force.
+//! before it is whole. A policy that cannot be read leaves its last good content in force, and that
+//! of no other one of its name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::cluster_ranges::{ClusterRanges, PodRanges};
@@ -70,8 +72,8 @@ impl OfKind {
 /// What is known of a policy.
 #[derive(Debug, Default)]
 struct OfPolicies {
-    /// Those of which content can be in force.
-    good: BTreeSet<PolicyId>,
+    /// Those of which content can be in force, and what tells each from others of its name.
+    good: BTreeMap<PolicyId, Arc<str>>,
     /// The subjects of those that never were good.
     locked: BTreeMap<PolicyId, Lockdown>,
     /// Those that are not as the API has them.
@@ -168,6 +170,7 @@ impl ApiState {
     fn upsert(&mut self, converted: Converted) {
         let Converted {
             key,
+            uid,
             object,
             ranges,
             errors,
@@ -180,7 +183,12 @@ impl ApiState {
             (Key::Policy(id), Object::UnreadablePolicy(subjects)) => {
                 let policies = &mut self.policies;
                 policies.unreadable.insert(id.clone());
-                if !policies.good.contains(id)
+                // Another one of its name has no part in what that was.
+                if policies.good.get(id).is_some_and(|good| *good != uid) {
+                    policies.good.remove(id);
+                    self.changed.insert(key.clone(), None);
+                }
+                if !policies.good.contains_key(id)
                     && let Some(subjects) = subjects
                 {
                     policies.locked.insert(id.clone(), subjects);
@@ -189,7 +197,7 @@ impl ApiState {
             (Key::Policy(id), object) => {
                 self.policies.unreadable.remove(id);
                 self.policies.locked.remove(id);
-                self.policies.good.insert(id.clone());
+                self.policies.good.insert(id.clone(), uid);
                 self.changed.insert(key, Some(object));
             }
             (Key::Pod(_), Object::Pod(pod)) => {
@@ -319,7 +327,7 @@ impl ApiState {
             Key::Policy(id) if !self.policies.unreadable.contains(id) => {
                 "; what cannot be read of it allows nothing"
             }
-            Key::Policy(id) if self.policies.good.contains(id) => {
+            Key::Policy(id) if self.policies.good.contains_key(id) => {
                 "; its last good content stays in force"
             }
             Key::Policy(id) if self.policies.locked.contains_key(id) => {

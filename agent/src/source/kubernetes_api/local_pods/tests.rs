@@ -108,12 +108,18 @@ fn a_pod_follows_another_one_of_its_name_once_it_has_an_interface() {
         pods.upsert(pod("a", "2", 2, Some(second)));
         assert_eq!(delivered(&mut pods), Vec::<String>::new());
         pods.interfaces = interfaces([(ADDRESS, "v1"), (second, "v2")]);
-        assert_eq!(delivered(&mut pods), ["pod shop/a 2 v2"]);
-        // On another node it has none here.
-        pods.upsert(elsewhere(pod("a", "3", 3, Some("10.2.0.1"))));
+        // The one before keeps its fence, since its processes may still run.
+        let both = ["pod shop/a~1 1 v1", "pod shop/a 2 v2"];
+        assert_eq!(delivered(&mut pods), both);
         assert_eq!(delivered(&mut pods), Vec::<String>::new());
+        pods.interfaces.remove(&ADDRESS.parse::<IpAddr>().unwrap());
+        assert_eq!(delivered(&mut pods), ["pod shop/a~1 gone"]);
+        // One on another node has none here.
+        pods.upsert(elsewhere(pod("a", "3", 3, Some("10.2.0.1"))));
+        let both = ["pod shop/a~2 2 v2", "pod shop/a 3 -"];
+        assert_eq!(delivered(&mut pods), both);
         pods.interfaces.clear();
-        assert_eq!(delivered(&mut pods), ["pod shop/a 3 -"]);
+        assert_eq!(delivered(&mut pods), ["pod shop/a~2 gone"]);
         let other = elsewhere(pod("a", "3", 3, None));
         assert_eq!(
             pods.upsert(other.clone()),
@@ -121,6 +127,36 @@ fn a_pod_follows_another_one_of_its_name_once_it_has_an_interface() {
             "it is another node's"
         );
     }
+}
+
+#[test]
+fn each_pod_that_outlives_its_name_keeps_its_fence() {
+    let addresses = ["10.1.0.1", "10.1.0.2", "10.1.0.3"];
+    let [one, two, three] = addresses;
+    let mut pods = LocalPods {
+        interfaces: interfaces([(one, "v1"), (two, "v2")]),
+        ..LocalPods::default()
+    };
+    for (uid, address) in [("1", one), ("2", two), ("3", three)] {
+        pods.upsert(pod("a", uid, 1, Some(address)));
+    }
+    // The last one has none yet, and the one before it has the name until then.
+    assert_eq!(
+        delivered(&mut pods),
+        ["pod shop/a~1 1 v1", "pod shop/a 2 v2"]
+    );
+    assert_eq!(pods.addresses().len(), 3);
+    pods.interfaces.insert(three.parse().unwrap(), "v3".into());
+    assert_eq!(
+        delivered(&mut pods),
+        ["pod shop/a~2 2 v2", "pod shop/a 3 v3"]
+    );
+    pods.interfaces.clear();
+    assert_eq!(
+        delivered(&mut pods),
+        ["pod shop/a~1 gone", "pod shop/a~2 gone", "pod shop/a 3 -"]
+    );
+    assert_eq!(pods.addresses().len(), 1);
 }
 
 #[test]

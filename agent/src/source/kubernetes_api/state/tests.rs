@@ -364,6 +364,40 @@ fn the_order_of_kinds_and_of_deliveries_does_not_matter() {
 }
 
 #[test]
+fn a_policy_of_the_same_name_has_no_part_in_what_the_deleted_one_was() {
+    let of = |uid: &str, subject: &Value| {
+        let object = json!({
+            "metadata": {"name": "p", "namespace": "shop", "uid": uid},
+            "spec": {"podSelector": subject, "policyTypes": ["Ingress"]}
+        });
+        is(Kind::NetworkPolicies, object)
+    };
+    let web = json!({"matchLabels": {"app": "web"}});
+    let mut world = World::of([namespace("shop", "x"), of("1", &web)]);
+    world.deliver();
+    // The control: the same one.
+    world.take([of("1", &unreadable())]);
+    let errors = world.deliver();
+    assert!(errors[0].contains("last good content"), "{errors:?}");
+    assert_eq!(world.names(), ["shop", "networkpolicy/shop/p"]);
+    assert_eq!(world.objects.locked().len(), 0);
+    // A list that begins again does not say that it was deleted in between.
+    world.take([
+        Update::Begins(Kind::NetworkPolicies),
+        of("2", &unreadable()),
+    ]);
+    world.take([Update::IsWhole(Kind::NetworkPolicies)]);
+    let errors = world.deliver();
+    assert!(errors[0].contains("locked down"), "{errors:?}");
+    assert_eq!(world.names(), ["shop"]);
+    assert_eq!(world.objects.locked().len(), 1);
+    world.take([of("2", &web)]);
+    assert_eq!(world.deliver(), [""; 0]);
+    assert_eq!(world.names(), ["shop", "networkpolicy/shop/p"]);
+    assert_eq!(world.objects.locked().len(), 0);
+}
+
+#[test]
 fn an_object_that_becomes_unreadable_stays_as_it_was() {
     let web = pod("web", "n2", "10.0.0.1");
     let mut world = World::of([namespace("shop", "prod"), web.clone()]);

@@ -235,6 +235,7 @@ impl<S: Server> ListWatch<S> {
 
     /// Follows a watch, which begins with all objects if it is the list.
     async fn follow(&mut self, mut events: S::Events, mut is_list: bool) -> Result<(), End> {
+        let began = Instant::now();
         loop {
             let most = if is_list { LIST_SILENCE } else { WATCH_SILENCE };
             let event = match timeout(most, events.next()).await {
@@ -265,13 +266,18 @@ impl<S: Server> ListWatch<S> {
                     if is_list && ends_list {
                         is_list = false;
                         self.send(Update::IsWhole(self.kind)).await?;
+                        self.works().await?;
                     }
                     Some(version)
                 }
             };
             if !is_list {
                 self.version = version.or(self.version.take());
-                self.works().await?;
+                // A server that says a little and then fails, again and again, is no server that works.
+                if began.elapsed() >= SHORT {
+                    self.backoff.reset();
+                }
+                self.answers().await?;
             }
         }
     }

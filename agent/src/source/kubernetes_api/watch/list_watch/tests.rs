@@ -103,19 +103,28 @@ fn watch(version: &str) -> Asked {
 /// Runs the watch of a kind until all answers were given, and nothing happens any more. Returns what it
 /// says, in short, and what the server was asked for.
 fn run(kind: Kind, script: Script) -> (Vec<String>, Vec<Asked>) {
+    let (said, asked, _) = run_timed(kind, script);
+    (said, asked)
+}
+
+/// The same, and the time until it said the last.
+fn run_timed(kind: Kind, script: Script) -> (Vec<String>, Vec<Asked>, Duration) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
     let fake = Fake(Arc::new(Mutex::new(script)));
-    let said = runtime.block_on(async {
+    let (said, lasted) = runtime.block_on(async {
+        let began = Instant::now();
+        let mut last = began;
         let (sender, mut updates) = mpsc::channel(4);
         let node = NodeName::new("n1").unwrap();
         let watch = tokio::spawn(ListWatch::new(kind, node, fake.clone(), sender).run());
         let mut said = Vec::new();
         // Time passes at once while all wait.
         while let Ok(update) = timeout(Duration::from_hours(1), updates.recv()).await {
+            last = Instant::now();
             said.push(match update.unwrap() {
                 Update::Begins(_) => "begins".to_owned(),
                 Update::Is(converted) => converted.key.to_string(),
@@ -128,10 +137,44 @@ fn run(kind: Kind, script: Script) -> (Vec<String>, Vec<Asked>) {
         }
         drop(updates);
         watch.abort();
-        said
+        (said, last - began)
     });
     let asked = std::mem::take(&mut fake.0.lock().unwrap().asked);
-    (said, asked)
+    (said, asked, lasted)
+}
+
+#[test]
+fn a_server_that_says_a_little_before_each_failure_is_asked_less_and_less() {
+    let list = || {
+        Ok(vec![
+            namespace("a", "3"),
+            bookmark("7", true),
+            Err(fails(500)),
+        ])
+    };
+    let watch = || Ok(vec![namespace("a", "8"), Err(fails(500))]);
+    let mut watches: VecDeque<_> = (0..8).map(|_| watch()).collect();
+    watches.push_front(list());
+    let script = Script {
+        watches,
+        ..Script::default()
+    };
+    let (_, asked, lasted) = run_timed(Kind::Namespaces, script);
+    // The first nine, each with a connection of its own, and the one that is never answered.
+    assert_eq!(asked.len(), 19, "{asked:?}");
+    assert!(lasted > Duration::from_secs(12), "{lasted:?}");
+    // The control: whole lists begin again with short waits.
+    let script = Script {
+        watches: (0..9).flat_map(|_| [list(), Err(fails(410))]).collect(),
+        ..Script::default()
+    };
+    let (said, _, lasted) = run_timed(Kind::Namespaces, script);
+    assert_eq!(
+        said.iter().filter(|it| *it == "whole").count(),
+        9,
+        "{said:?}"
+    );
+    assert!(lasted < Duration::from_secs(9), "{lasted:?}");
 }
 
 #[test]
