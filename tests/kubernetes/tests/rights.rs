@@ -124,7 +124,7 @@ fn is_forbidden(outcome: &Result<()>) -> bool {
 fn guarded() -> Result<()> {
     let cluster = Cluster::up(&Spec::unnamed())?;
     release::prepare(&cluster)?;
-    install(&cluster, &[])?;
+    install(&cluster, &["modeAdmission.enabled=true"])?;
     users(&cluster)?;
     cluster.kubectl(&["create", "namespace", "shop"])?;
     // A policy is in force some time after it is created.
