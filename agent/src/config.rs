@@ -244,12 +244,21 @@ impl Config {
         })?;
         let text = decode(&name, &bytes, MAX_FILE_SIZE).map_err(|error| vec![error])?;
         let directory = path.parent().unwrap_or(Path::new(""));
-        let mut config = Self::parse(&name, text, directory)?;
-        if let Some(kubernetes) = &mut config.kubernetes {
-            let completed = kubernetes.complete(&name, |name| std::env::var(name).ok());
-            completed.map_err(|error| vec![error])?;
-        }
-        Ok(config)
+        Self::parse(&name, text, directory)
+    }
+
+    /// Takes what the file does not say, and an agent must know, from the environment. `path` is the file's,
+    /// for errors.
+    ///
+    /// # Errors
+    /// When the environment does not say it either.
+    pub fn complete(&mut self, path: &Path) -> Result<(), Vec<SourceError>> {
+        let Some(kubernetes) = &mut self.kubernetes else {
+            return Ok(());
+        };
+        let completed =
+            kubernetes.complete(&path.to_string_lossy(), |name| std::env::var(name).ok());
+        completed.map_err(|error| vec![error])
     }
 
     /// Parses a configuration; relative paths in it are relative to `directory`.

@@ -17,6 +17,7 @@ mod differential;
 mod flood;
 mod fuzz;
 mod guest;
+mod image;
 mod interrupt;
 mod kernels;
 mod lint;
@@ -70,6 +71,8 @@ enum Task {
         #[arg(long, conflicts_with = "other_layout")]
         kubernetes: bool,
     },
+    /// Build a container image of the agent, linked statically, and print the path of its archive
+    Image(image::Arguments),
     /// Run every test, on a release build of the agent; needs root
     Test {
         /// Passed on to `cargo test`
@@ -181,6 +184,7 @@ fn perform() -> Result<ExitCode> {
             other_layout,
             kubernetes,
         } => build::run(debug, other_layout, kubernetes),
+        Task::Image(arguments) => image::run(&arguments),
         Task::Test { arguments } => test::run(&keep_separator(arguments)),
         Task::Demo { arguments } => demo::run(&keep_separator(arguments)),
         Task::Bench { arguments } => bench::run(&keep_separator(arguments)),

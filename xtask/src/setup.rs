@@ -9,12 +9,12 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::{env, fs};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::apt::Apt;
 use crate::toolchain::{self, Toolchain};
-use crate::{child, cluster, guest, workspace};
+use crate::{child, cluster, guest, image, workspace};
 
 const LINKER: &str = "bpf-linker";
 const LINKER_VERSION: &str = "0.13.0";
@@ -51,6 +51,16 @@ pub(crate) fn ensure_cluster() -> Result<()> {
     setup.programs(&PROGRAMS)?;
     setup.programs(&cluster::PROGRAMS)?;
     cluster::go().map(drop)
+}
+
+/// Installs what an image needs, for the agent of this target, and returns the toolchain for the kernel programs.
+pub(crate) fn ensure_image(target: &str) -> Result<Toolchain> {
+    let toolchain = ensure()?;
+    let mut setup = Setup::new(false, |line| eprintln!("{line}"));
+    setup.only_missing = true;
+    setup.programs(&image::PROGRAMS)?;
+    setup.target(target)?;
+    Ok(toolchain)
 }
 
 fn prepare_cluster(dry_run: bool, print: Print) -> Result<()> {
@@ -135,6 +145,30 @@ impl Setup {
                 self.installed()
             ));
         }
+        Ok(())
+    }
+
+    /// The standard library for another target of the compiler that builds the agent.
+    fn target(&self, target: &str) -> Result<()> {
+        let mut rustc = child::command("rustc");
+        rustc.current_dir(workspace::root()?);
+        let sysroot = child::output_of(rustc.args(["--print", "sysroot"]))?;
+        let library = Path::new(sysroot.trim()).join("lib/rustlib").join(target);
+        if library.is_dir() {
+            self.found(format_args!("{target}: found"));
+            return Ok(());
+        }
+        let remedy = "install the compiler's standard library for it";
+        ensure!(
+            child::find_program("rustup").is_some(),
+            "no {target} here, and no rustup: {remedy}"
+        );
+        if !self.dry_run {
+            let mut add = child::command("rustup");
+            add.current_dir(workspace::root()?);
+            child::run(add.args(["target", "add", target])).context(remedy)?;
+        }
+        self.say(format_args!("{target}: {}", self.installed()));
         Ok(())
     }
 

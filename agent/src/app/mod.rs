@@ -4,6 +4,8 @@
 //! and adopt pinned state, drop privileges, then start the runtime with the event loop. SIGTERM and
 //! SIGINT end the process and leave enforcement running; only `cleanup` removes it.
 
+#[cfg(feature = "kubernetes")]
+mod await_cleanup;
 mod conntrack_sweep;
 mod degraded_alarm;
 mod directory_lock;
@@ -31,6 +33,11 @@ mod views;
 
 use std::{fs, io, path::Path};
 
+use nix::{
+    errno::Errno,
+    sys::signal::{SigSet, Signal},
+};
+
 use crate::{
     config::Config,
     datapath::{
@@ -41,6 +48,8 @@ use crate::{
     server::ListenError,
     source::SourceError,
 };
+#[cfg(feature = "kubernetes")]
+pub use await_cleanup::{Awaited, await_cleanup};
 use directory_lock::DirectoryLock;
 pub use directory_lock::{Held, LockError};
 use ringfence_common::maps;
@@ -75,6 +84,9 @@ pub enum AppError {
     /// Another process uses the control socket, or it cannot be created.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Nodes of a cluster may still have fences.
+    #[error("{0}: see why their pods `ringfence-cleanup` are not ready")]
+    NotCleanedUp(String),
     /// A system call failed.
     #[error("cannot {what}: {error}")]
     Io {
@@ -126,7 +138,9 @@ fn lines(errors: &[SourceError]) -> String {
 /// # Errors
 /// When it cannot start, or a watch that it depends on fails.
 pub fn run(config: &Path, wait_for_lock: bool) -> Result<(), AppError> {
-    let config = Config::load(config).map_err(AppError::Invalid)?;
+    let path = config;
+    let mut config = Config::load(path).map_err(AppError::Invalid)?;
+    config.complete(path).map_err(AppError::Invalid)?;
     // Read first, so that a bad file ends the start before anything is changed.
     let mut sources = event_loop::Sources::load(&config)?;
     datapath::preflight(&config.bpffs)?;
@@ -151,6 +165,33 @@ pub fn run(config: &Path, wait_for_lock: bool) -> Result<(), AppError> {
         .build()
         .map_err(AppError::io("start the runtime"))?;
     runtime.block_on(event_loop::run(config, sources, loaded, health))
+}
+
+/// Mounts bpffs where it is missing. Returns a line to print.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn mount_bpffs() -> Result<String, AppError> {
+    let place = datapath::MOUNT_POINT;
+    Ok(if datapath::mount_bpffs()? {
+        format!("mounted bpffs on {place}")
+    } else {
+        format!("bpffs is on {place} already")
+    })
+}
+
+/// Waits for SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the system refuses.
+pub fn hold() -> Result<(), AppError> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    let failed = |errno: Errno| AppError::io("wait for signals")(errno.into());
+    signals.thread_block().map_err(failed)?;
+    signals.wait().map_err(failed)?;
+    Ok(())
 }
 
 /// The loaded programs, with the adopted state.
@@ -205,17 +246,15 @@ fn capacities(config: &Config) -> Vec<(&'static str, u32)> {
     .collect()
 }
 
-/// Detaches every fence and removes every pin and the agent's state. Returns lines to print.
+/// Detaches every fence and removes every pin and the agent's state. If an agent uses them, `wait_for_lock`
+/// makes it wait until that one ends. Returns lines to print.
 ///
 /// # Errors
 /// When something cannot be removed.
-pub fn cleanup(config: &Path) -> Result<Vec<String>, AppError> {
+pub fn cleanup(config: &Path, wait_for_lock: bool) -> Result<Vec<String>, AppError> {
     let config = Config::load(config).map_err(AppError::Invalid)?;
     let socket = shared_state::socket_path(&config);
-    let locks = takeover::lock_existing(&config).map_err(|error| match error {
-        LockError::Held(held) => AppError::CleanupInUse(held),
-        error @ LockError::Io { .. } => AppError::Lock(error),
-    })?;
+    let locks = takeover::lock_for_removal(&config, wait_for_lock)?;
     // The pin directory goes, if nothing is in it.
     locks.iter().for_each(DirectoryLock::erase);
     let removed = datapath::remove_all(&config.bpffs)?;

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    datapath,
     server::{Health, HealthServer},
 };
 
@@ -44,10 +45,10 @@ pub(super) struct Locks {
 impl Locks {
     /// Creates what is missing and locks it, without waiting. The pins come first, in every agent.
     fn acquire(config: &Config) -> Result<Self, AppError> {
-        for dir in [&config.bpffs, &config.state_dir] {
-            let what = format!("create the directory {}", dir.display());
-            fs::create_dir_all(dir).map_err(AppError::io(what))?;
-        }
+        datapath::create_pin_directory(&config.bpffs)?;
+        let dir = &config.state_dir;
+        let what = format!("create the directory {}", dir.display());
+        fs::create_dir_all(dir).map_err(AppError::io(what))?;
         Ok(Self {
             _bpffs: DirectoryLock::acquire(&config.bpffs)?,
             _state: DirectoryLock::acquire(&config.state_dir)?,
@@ -55,8 +56,33 @@ impl Locks {
     }
 }
 
-/// Locks what exists of both directories, for removing it.
-pub(super) fn lock_existing(config: &Config) -> Result<Vec<DirectoryLock>, LockError> {
+/// Locks what exists of both directories, for removing it. If another process holds one and `wait` is set, waits
+/// until it ends.
+///
+/// # Errors
+/// When another process holds a lock and `wait` is not set, or the system refuses.
+pub(super) fn lock_for_removal(
+    config: &Config,
+    wait: bool,
+) -> Result<Vec<DirectoryLock>, AppError> {
+    let mut said = false;
+    loop {
+        match lock_existing(config) {
+            Ok(locks) => return Ok(locks),
+            Err(LockError::Held(held)) if wait => {
+                if !said {
+                    info!("waiting: {held}");
+                    said = true;
+                }
+                std::thread::sleep(RETRY);
+            }
+            Err(LockError::Held(held)) => return Err(AppError::CleanupInUse(held)),
+            Err(error @ LockError::Io { .. }) => return Err(AppError::Lock(error)),
+        }
+    }
+}
+
+fn lock_existing(config: &Config) -> Result<Vec<DirectoryLock>, LockError> {
     let dirs = [&config.bpffs, &config.state_dir].into_iter();
     dirs.filter(|dir| is_there(dir))
         .map(|dir| DirectoryLock::acquire(dir))

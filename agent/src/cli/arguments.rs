@@ -12,6 +12,7 @@ use super::duration::Duration;
 use super::flows::FlowArguments;
 use super::mode::ModeCommand;
 use super::policy::PolicyCommand;
+use super::probe::Question;
 
 /// The default control socket.
 const SOCKET: &str = "/run/ringfence/ringfence.sock";
@@ -60,6 +61,11 @@ pub(super) enum Subcommand {
     Agent(AgentArguments),
     /// Show the agent's state.
     Status(Listing),
+    /// Ask the agent whether it lives or is ready, as an exec probe of a pod.
+    Probe {
+        /// What to ask.
+        question: Question,
+    },
     /// List the workloads of this node.
     Endpoints(Listing),
     /// List identities: sets of peers that policy cannot tell apart.
@@ -82,8 +88,13 @@ pub(super) enum Subcommand {
     },
     /// Detach all programs and remove all maps; this ends enforcement.
     ///
-    /// Stop the agent first; while one runs, this fails with exit code 2.
+    /// Stop the agent first; while one runs, this fails with exit code 2 unless it may wait.
     Cleanup(CleanupArguments),
+    /// Mount bpffs on /sys/fs/bpf, if it is not there; needs CAP_SYS_ADMIN.
+    MountBpffs,
+    /// Wait until pods of a cluster have run `cleanup` on every node, and name the nodes that are missing.
+    #[cfg(feature = "kubernetes")]
+    AwaitCleanup(super::agent::AwaitArguments),
 }
 
 /// The output format of a listing.
@@ -130,6 +141,9 @@ mod tests {
             "agent --config f",
             "agent --config f --wait-for-lock",
             "cleanup --config f",
+            "cleanup --config f --wait-for-lock --hold",
+            "probe live",
+            "probe ready",
             "status -o json",
             "endpoints",
             "identities --socket /tmp/s",
@@ -160,10 +174,7 @@ mod tests {
     fn bad_usage_is_refused() {
         for (line, kind) in [
             ("agent", ErrorKind::MissingRequiredArgument),
-            (
-                "cleanup --config f --wait-for-lock",
-                ErrorKind::UnknownArgument,
-            ),
+            ("cleanup --config f --for-ever", ErrorKind::UnknownArgument),
             ("rules --unused soon", ErrorKind::ValueValidation),
             ("flows --verdict dropped", ErrorKind::ValueValidation),
             ("flows -n Shop", ErrorKind::ValueValidation),
@@ -176,6 +187,7 @@ mod tests {
                 ErrorKind::MissingRequiredArgument,
             ),
             ("status -o xml", ErrorKind::InvalidValue),
+            ("probe dead", ErrorKind::InvalidValue),
             ("nonsense", ErrorKind::InvalidSubcommand),
         ] {
             let words = std::iter::once("ringfence").chain(line.split(' '));

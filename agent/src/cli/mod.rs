@@ -15,6 +15,7 @@ mod listings;
 mod mode;
 mod output;
 mod policy;
+mod probe;
 mod status;
 mod table;
 mod tracing_setup;
@@ -45,8 +46,12 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Subcommand::Agent(arguments) => agent::run(&arguments),
         Subcommand::Cleanup(arguments) => agent::cleanup(&arguments),
+        Subcommand::MountBpffs => agent::mount_bpffs(),
+        #[cfg(feature = "kubernetes")]
+        Subcommand::AwaitCleanup(arguments) => block_on(agent::await_cleanup(arguments)),
         Subcommand::Policy { command } => policy::run(&client, &command),
         Subcommand::Status(arguments) => block_on(status::run(&client, &arguments)),
+        Subcommand::Probe { question } => block_on(probe::run(&client, question)),
         Subcommand::Endpoints(arguments) => {
             block_on(listings::endpoints(&client, &arguments)).map(done)
         }

@@ -6,6 +6,7 @@
 
 mod attach;
 mod batch;
+mod bpffs;
 mod bridge;
 mod clock;
 mod clsact;
@@ -48,6 +49,7 @@ use ringfence_common::ids::RuleSlot;
 use crate::plan::{Action, Capacities, State};
 
 pub use attach::AttachKind;
+pub use bpffs::{MOUNT_POINT, mount_bpffs};
 pub use clock::Clocks;
 pub use conntrack::{Conntrack, Sweep};
 pub use debug::KernelLog;
@@ -55,7 +57,7 @@ pub use error::{DatapathError, Refused};
 pub use held::{HeldNumbers, HeldWalk};
 pub use kernel::{KernelDatapath, LoadOptions};
 pub use pins::Pins;
-pub use preflight::{PreflightError, check as preflight};
+pub use preflight::{PreflightError, check as preflight, create_pin_directory};
 pub use privileges::drop_privileges;
 pub use standing::{Look, Standing};
 pub use tcx::detach_pinned;

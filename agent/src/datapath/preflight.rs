@@ -1,14 +1,17 @@
 //! Checks of the machine before anything is loaded.
 //!
-//! Invariants: every error is one line with a remedy; the checks change nothing.
+//! Invariants: every error is one line with a remedy; the checks change nothing, except that the pin directory
+//! is created by [`create_pin_directory`].
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use caps::{CapSet, Capability};
-use nix::sys::{statfs, utsname};
+use nix::sys::utsname;
+
+use super::bpffs::is_bpffs;
 
 /// The oldest kernel with everything the programs use: atomic comparison and exchange, which other
 /// JIT compilers than that of x86-64 learned later (commit 1902472b4fa9 for arm64).
@@ -33,12 +36,47 @@ pub enum PreflightError {
     )]
     NoBtf,
     /// The pin directory is not on bpffs.
-    #[error("{} is not on a BPF file system: run `mount -t bpf bpf {}`, or set `bpffs` to a directory on one", dir.display(), mount.display())]
+    #[error(
+        "{} is not on a BPF file system: run `mount -t bpf bpf {}` on the node (the chart does with \
+         mountBpffs=true), or set `bpffs` to a directory on one",
+        dir.display(),
+        mount.display()
+    )]
     NoBpffs {
         /// The configured directory.
         dir: PathBuf,
         /// Where to mount bpffs.
         mount: PathBuf,
+    },
+    /// The pin directory cannot be written to, though bpffs is there.
+    #[error(
+        "cannot write below {}: {error}; root may, so a security module forbids it: run the container with the \
+         AppArmor profile `Unconfined` (containerd's default one forbids all of /sys/fs/bpf), or an SELinux type \
+         that may (the chart's appArmorProfile and seLinuxOptions)",
+        dir.display()
+    )]
+    Forbidden {
+        /// The configured directory.
+        dir: PathBuf,
+        /// The system's error.
+        error: String,
+    },
+    /// The pin directory cannot be created for another reason.
+    #[error("cannot create the directory {}: {error}; it must be on a BPF file system", dir.display())]
+    PinDirectory {
+        /// The configured directory.
+        dir: PathBuf,
+        /// The system's error.
+        error: String,
+    },
+    /// bpffs cannot be mounted.
+    #[error(
+        "cannot mount bpffs on /sys/fs/bpf: {error}; it needs a kernel with CONFIG_BPF_SYSCALL, and CAP_SYS_ADMIN: \
+         run this as root, in a privileged container"
+    )]
+    Mount {
+        /// The system's error.
+        error: String,
     },
     /// A capability is missing.
     #[error("missing {0}: run as root, or give the service CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
@@ -56,6 +94,23 @@ pub fn check(bpffs: &Path) -> Result<(), PreflightError> {
         return Err(PreflightError::NoBtf);
     }
     on_bpffs(bpffs)
+}
+
+/// Creates the directory of pins.
+///
+/// # Errors
+/// When the system refuses, with the remedy.
+pub fn create_pin_directory(dir: &Path) -> Result<(), PreflightError> {
+    fs::create_dir_all(dir).map_err(|error| refused(dir, &error))
+}
+
+fn refused(dir: &Path, error: &io::Error) -> PreflightError {
+    let (kind, dir, error) = (error.kind(), dir.to_owned(), error.to_string());
+    if kind == io::ErrorKind::PermissionDenied {
+        PreflightError::Forbidden { dir, error }
+    } else {
+        PreflightError::PinDirectory { dir, error }
+    }
 }
 
 fn kernel() -> Result<(), PreflightError> {
@@ -76,10 +131,7 @@ fn version_of(release: &str) -> Option<(u32, u32)> {
 
 fn on_bpffs(dir: &Path) -> Result<(), PreflightError> {
     let existing = dir.ancestors().find(|path| fs::metadata(path).is_ok());
-    let is_bpffs = existing
-        .and_then(|path| statfs::statfs(path).ok())
-        .is_some_and(|fs| fs.filesystem_type() == statfs::BPF_FS_MAGIC);
-    if is_bpffs {
+    if existing.is_some_and(is_bpffs) {
         return Ok(());
     }
     let mount = dir.parent().unwrap_or(dir).to_owned();
@@ -120,8 +172,21 @@ mod tests {
     fn a_plain_directory_is_refused_with_the_command_to_run() {
         let error = on_bpffs(Path::new("/tmp/ringfence")).unwrap_err();
         assert!(
-            error.to_string().contains("mount -t bpf bpf /tmp"),
+            error.to_string().contains("mount -t bpf bpf /tmp")
+                && error.to_string().contains("mountBpffs=true"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_a_security_module_forbids_names_its_profile() {
+        let text = |errno| {
+            let error = io::Error::from_raw_os_error(errno);
+            refused(Path::new("/sys/fs/bpf/ringfence"), &error).to_string()
+        };
+        for remedy in ["AppArmor", "SELinux", "/sys/fs/bpf/ringfence"] {
+            assert!(text(libc::EACCES).contains(remedy), "{remedy}");
+        }
+        assert!(!text(libc::ENOENT).contains("AppArmor"));
     }
 }

@@ -5,7 +5,9 @@
 //! workload accepts, so that they need no API server.
 
 mod agent;
+mod connection;
 mod pods;
+pub mod release;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 pub use agent::{Agent, Credentials};
+pub use connection::Connection;
 pub use pods::{Pod, manifest, request};
 
 /// How long something may take on a busy machine.

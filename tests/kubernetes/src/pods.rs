@@ -9,7 +9,7 @@ use ringfence_cluster::{Cluster, images::AGNHOST};
 use serde_json::{Value, json};
 
 /// The port of every pod.
-const PORT: u16 = 8080;
+pub(crate) const PORT: u16 = 8080;
 /// How long a request may take that another pod does not drop.
 const PATIENCE: Duration = Duration::from_secs(2);
 
