@@ -140,6 +140,11 @@ impl RuleSlot {
     pub const RAW_PROTOCOL: Self = Self(5);
     /// No default allows what leads into a tunnel of a node; it needs a rule that names it.
     pub const NODE_TUNNEL: Self = Self(6);
+    /// The Service has no backend at this port.
+    pub const SERVICE_PORT: Self = Self(7);
+    /// Some backends of the Service's port are allowed and some are not, and which one a connection gets is not known
+    /// before its packets are translated.
+    pub const SERVICE_MIXED: Self = Self(8);
     /// First slot that the agent allocates to rules of policies.
     pub const FIRST_FREE: Self = Self(16);
 
@@ -162,7 +167,9 @@ impl RuleSlot {
             4 => "own-address",
             5 => "raw-protocol",
             6 => "node-tunnel",
-            7..16 => "reserved",
+            7 => "service-port",
+            8 => "service-mixed",
+            9..16 => "reserved",
             _ => return None,
         })
     }

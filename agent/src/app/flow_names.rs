@@ -117,6 +117,7 @@ pub(super) fn kind_name(identity: &Identity) -> &'static str {
         Kind::RemoteNode => "remote-node",
         Kind::World => "world",
         Kind::Workload(_) => "workload",
+        Kind::Service(_) => "service",
     }
 }
 

@@ -11,7 +11,8 @@ use tracing::warn;
 use super::shared_state::node_name;
 use crate::{
     config::Config,
-    model::{Claimant, Inventory, NodeName, NodeNetwork, Owner},
+    model::{Claimant, Inventory, NodeName, NodeNetwork, Owner, Service, ServiceId},
+    ordmap::Map,
     source::interfaces::Links,
 };
 
@@ -24,6 +25,7 @@ pub(super) struct Surroundings {
     /// Those, and the ranges that sources know.
     cluster: BTreeSet<IpNet>,
     tunnel_ports: BTreeSet<u16>,
+    services: Map<ServiceId, Arc<Service>>,
     /// The inventory as the sources deliver it.
     listed: Arc<Inventory>,
     network: Arc<NodeNetwork>,
@@ -41,6 +43,7 @@ impl Surroundings {
             configured: config.cluster_ranges.clone(),
             cluster: config.cluster_ranges.clone(),
             tunnel_ports: config.tunnel_ports.clone(),
+            services: Map::new(),
             listed: Arc::default(),
             network: Arc::default(),
             inventory: Arc::default(),
@@ -54,10 +57,16 @@ impl Surroundings {
         self.cluster.extend(&self.configured);
     }
 
+    /// Takes over the Services that sources know.
+    pub(super) fn set_services(&mut self, services: Map<ServiceId, Arc<Service>>) {
+        self.services = services;
+    }
+
     /// An inventory of the sources, on a node with these links.
     pub(super) fn around(&mut self, listed: Arc<Inventory>, links: &Links) -> Arc<Inventory> {
         let addresses = links.addresses();
         let is_same = Arc::ptr_eq(&self.listed, &listed)
+            && self.inventory.services.is_same(&self.services)
             && self.network.own == addresses.own
             && self.network.own_ranges == addresses.own_ranges
             && self.network.broadcasts == addresses.broadcasts
@@ -76,7 +85,10 @@ impl Surroundings {
         if *self.network != network {
             self.network = Arc::new(network);
         }
-        self.inventory = Arc::new(listed.on_node(&self.name, &self.network));
+        self.inventory = Arc::new(Inventory {
+            services: self.services.clone(),
+            ..listed.on_node(&self.name, &self.network)
+        });
         self.listed = listed;
         for (address, owner) in self.new_contradictions() {
             warn!(

@@ -19,6 +19,7 @@ use super::name::{NamespaceName, NodeName, WorkloadId};
 use super::node_network::NodeNetwork;
 use super::owner::Owner;
 use super::policy::Policy;
+use super::service::{Service, ServiceId};
 use super::workload::{Namespace, NodeEntry, Workload};
 use crate::ordmap::Map;
 
@@ -42,6 +43,8 @@ pub struct Inventory {
     pub owners: Map<IpAddr, Owner>,
     /// The addresses that several of them claim.
     pub disputed: Map<IpAddr, Arc<Dispute>>,
+    /// Services by full name.
+    pub services: Map<ServiceId, Arc<Service>>,
     /// What the node knows of the addresses around it.
     pub network: Arc<NodeNetwork>,
 }
@@ -258,8 +261,19 @@ impl Inventory {
             nodes: self.nodes.based_on(&older.nodes),
             owners: self.owners.based_on(&older.owners),
             disputed: self.disputed.based_on(&older.disputed),
+            services: self.services.based_on(&older.services),
             network: Arc::clone(&self.network),
         }
+    }
+
+    /// The Service that alone has an address, which no workload and no node has.
+    #[must_use]
+    pub fn service_at(&self, address: IpAddr) -> Option<&Arc<Service>> {
+        if self.owners.contains_key(&address) || self.disputed.contains_key(&address) {
+            return None;
+        }
+        let mut claimants = (self.services.values()).filter(|it| it.addresses.contains(&address));
+        claimants.next().filter(|_| claimants.next().is_none())
     }
 
     /// The workload with this name.

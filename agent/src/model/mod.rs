@@ -22,6 +22,7 @@ pub mod quote;
 pub mod rule;
 pub mod selector;
 pub mod selector_parser;
+pub mod service;
 pub mod special_range;
 pub mod workload;
 
@@ -35,8 +36,8 @@ pub use labels::{LabelError, Labels};
 pub use lockdown::{Lockdown, LockedScope};
 pub use mode::{ModeName, ModeNameError};
 pub use name::{
-    NameError, NamespaceName, NodeName, PolicyName, PortName, ServiceAccountName, ServiceCidrName,
-    WorkloadId, WorkloadName,
+    EndpointSliceName, NameError, NamespaceName, NodeName, PolicyName, PortName,
+    ServiceAccountName, ServiceCidrName, ServiceName, WorkloadId, WorkloadName,
 };
 pub use node_network::{
     NodeNetwork, TUNNEL_PORTS, TUNNEL_PROTOCOLS, Unlisted, cluster_range, is_tunnel,
@@ -55,5 +56,6 @@ pub use rule::{
 };
 pub use selector::{LabelSelector, Operator, Requirement};
 pub use selector_parser::SelectorError;
+pub use service::{Backend, Service, ServiceId, ServicePort};
 pub use special_range::{SPECIAL_RANGES, special_range, special_range_name, special_range_of};
 pub use workload::{NamedPort, Namespace, NodeEntry, Workload};

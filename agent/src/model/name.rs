@@ -144,6 +144,14 @@ name_type!(
     ServiceCidrName, "name of a ServiceCIDR", is_rfc1123_subdomain, SUBDOMAIN_RULE
 );
 name_type!(
+    /// The name of a Service within its namespace.
+    ServiceName, "name of a Service", is_rfc1123_label, LABEL_RULE
+);
+name_type!(
+    /// The name of an EndpointSlice within its namespace.
+    EndpointSliceName, "name of an EndpointSlice", is_rfc1123_subdomain, SUBDOMAIN_RULE
+);
+name_type!(
     /// The name of a port that a workload declares.
     PortName, "port name", is_service_name, PORT_RULE
 );

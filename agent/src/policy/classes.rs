@@ -21,13 +21,18 @@ use super::{
     selector::Selector,
     table::TableSpec,
 };
-use crate::ordmap::Map;
+use crate::{model::ServicePort, ordmap::Map};
 
 /// The selectors that the identities of a class match, sorted.
 pub(crate) type Matched = Arc<[Digest]>;
 
+/// What may be behind each port of a Service: classes at their ports; no class for what is unknown.
+pub(crate) type ServicePorts = BTreeMap<ServicePort, BTreeSet<(Option<ClassId>, u16)>>;
+
 struct Class {
     matched: Matched,
+    /// Of a class of Services, which matches no selector.
+    ports: Option<Arc<ServicePorts>>,
     identities: usize,
 }
 
@@ -44,6 +49,7 @@ pub(crate) struct Classes {
     classes: HashMap<ClassId, Class>,
     /// The classes that match a selector.
     matching: HashMap<Digest, BTreeSet<ClassId>>,
+    services: BTreeSet<IdentityId>,
     pub(crate) of: Map<IdentityId, ClassId>,
 }
 
@@ -95,9 +101,12 @@ impl Classes {
         numbers: &mut Numbers,
     ) -> Result<bool, Exhausted> {
         let mut left = Vec::new();
+        let mut moved: BTreeSet<IdentityId> = resolved.came.clone();
         for (id, identity) in &resolved.gone {
             self.candidates.remove(*id, identity);
+            self.services.remove(id);
             left.extend(self.of.remove(id));
+            moved.insert(*id);
         }
         let gains = self.gains(turn, identities, resolved);
         let mut moves = Moves::default();
@@ -108,14 +117,67 @@ impl Classes {
             if before == Some(after.0) {
                 continue;
             }
-            others |= self.join(after.0, after.1);
+            others |= self.join(after.0, after.1, None);
             self.of.insert(id, after.0);
             left.extend(before);
+            moved.insert(id);
         }
+        others |= self.update_services(&moved, identities, &mut left, numbers)?;
         for class in left {
             others |= self.leave(class);
         }
         Ok(others)
+    }
+
+    /// Updates the classes of Services that came or of which a backend's class changed.
+    fn update_services(
+        &mut self,
+        moved: &BTreeSet<IdentityId>,
+        identities: &Identities,
+        left: &mut Vec<ClassId>,
+        numbers: &mut Numbers,
+    ) -> Result<bool, Exhausted> {
+        let mut others = false;
+        for id in self.services.clone() {
+            let Some(backends) = identities.get(&id).and_then(|it| it.service()) else {
+                continue;
+            };
+            let mut behind = backends.values().flatten();
+            if !moved.contains(&id) && !behind.any(|(backend, _)| moved.contains(backend)) {
+                continue;
+            }
+            let class = |identity: &IdentityId| self.of.get(identity).copied();
+            let ports = backends.iter().map(|(port, backends)| {
+                let backends = backends.iter().map(|(id, port)| (class(id), *port));
+                (*port, backends.collect())
+            });
+            let ports: ServicePorts = ports.collect();
+            let digest = self.digest(&ports);
+            let after = numbers.number(Space::Class, digest).map(ClassId)?;
+            let before = self.of.get(&id).copied();
+            if before == Some(after) {
+                continue;
+            }
+            others |= self.join(after, Matched::from([]), Some(Arc::new(ports)));
+            self.of.insert(id, after);
+            left.extend(before);
+        }
+        Ok(others)
+    }
+
+    /// Names a class of Services by the selectors that each of its backends matches: the number of a class may be
+    /// that of another later.
+    fn digest(&self, ports: &ServicePorts) -> Digest {
+        let content: BTreeMap<&ServicePort, BTreeSet<(Option<&[Digest]>, u16)>> = ports
+            .iter()
+            .map(|(port, backends)| {
+                let matched = |class: &Option<ClassId>| class.map(|it| self.matched(it));
+                let backends = backends.iter();
+                let backends = backends.map(|(class, port)| (matched(class), *port));
+                (port, backends.collect())
+            })
+            .collect();
+        digest_of(&("service", content))
     }
 
     /// Every identity whose class may have changed, with the selectors that it newly matches.
@@ -135,6 +197,10 @@ impl Classes {
                 continue;
             };
             self.candidates.add(*id, identity);
+            if identity.service().is_some() {
+                self.services.insert(*id);
+                continue;
+            }
             let matched = known
                 .iter()
                 .filter(|(_, asked)| asked.selector.matches(identity));
@@ -168,7 +234,7 @@ impl Classes {
     }
 
     /// Adds an identity to its class; returns whether the class is new.
-    fn join(&mut self, id: ClassId, matched: Matched) -> bool {
+    fn join(&mut self, id: ClassId, matched: Matched, ports: Option<Arc<ServicePorts>>) -> bool {
         if let Some(class) = self.classes.get_mut(&id) {
             class.identities += 1;
             return false;
@@ -181,6 +247,7 @@ impl Classes {
             id,
             Class {
                 matched,
+                ports,
                 identities,
             },
         );
@@ -229,6 +296,14 @@ impl Classes {
             .into_iter()
             .filter_map(|digest| self.matching.get(digest));
         classes.flatten().copied().collect()
+    }
+
+    /// The classes of Services, with what is behind them.
+    pub(crate) fn services(&self) -> impl Iterator<Item = (ClassId, &Arc<ServicePorts>)> {
+        let classes = self.services.iter().filter_map(|id| self.of.get(id));
+        let classes: BTreeSet<ClassId> = classes.copied().collect();
+        let ports = |id: ClassId| Some((id, self.classes.get(&id)?.ports.as_ref()?));
+        classes.into_iter().filter_map(ports)
     }
 
     /// The selectors that the identities of a class match.

@@ -11,7 +11,7 @@ use std::{
 use ringfence_common::ids::{ClassId, TableId};
 
 use super::{
-    classes::Classes,
+    classes::{Classes, ServicePorts},
     digest::Digest,
     rows::{self, Peers},
     table::TableSpec,
@@ -22,6 +22,8 @@ struct CompiledTable {
     spec: Arc<TableSpec>,
     asked: HashSet<Digest>,
     classes: BTreeSet<ClassId>,
+    /// The classes of Services whose rows are included.
+    services: BTreeSet<ClassId>,
     rows: Arc<TableRows>,
 }
 
@@ -57,6 +59,7 @@ impl CompiledTables {
                     spec: Arc::clone(spec),
                     asked: spec.selectors().map(|selector| selector.digest).collect(),
                     classes: BTreeSet::new(),
+                    services: BTreeSet::new(),
                     rows: Arc::new(rows::for_anyone(*id, spec)),
                 }
             });
@@ -66,21 +69,34 @@ impl CompiledTables {
 
     /// Updates the rows for the current classes.
     pub(crate) fn update(&mut self, classes: &Classes) {
+        let behind: Vec<(ClassId, &ServicePorts)> = (classes.services())
+            .map(|(id, ports)| (id, &**ports))
+            .collect();
+        let services: BTreeSet<ClassId> = behind.iter().map(|(id, _)| *id).collect();
         for (id, compiled_table) in &mut self.compiled {
             let now = classes.matching(&compiled_table.asked);
-            if now == compiled_table.classes {
+            if now == compiled_table.classes && services == compiled_table.services {
                 continue;
             }
             let rows = Arc::make_mut(&mut compiled_table.rows);
-            if !compiled_table.classes.is_subset(&now) {
-                rows.retain(|(_, key), _| key.class == ClassId::ANY || now.contains(&key.class));
+            let is_whole = compiled_table.classes.is_subset(&now)
+                && compiled_table.services.is_subset(&services);
+            if !is_whole {
+                let stays = |class: &ClassId| now.contains(class) || services.contains(class);
+                rows.retain(|(_, key), _| key.class == ClassId::ANY || stays(&key.class));
             }
             let new = now.difference(&compiled_table.classes).map(|class| Peers {
                 id: *class,
                 matched: classes.matched(*class),
             });
             rows::add_classes(rows, (*id, &compiled_table.spec), &new);
+            let new = behind
+                .iter()
+                .filter(|(id, _)| !compiled_table.services.contains(id));
+            let matched = |class| classes.matched(class);
+            rows::add_services(rows, (*id, &compiled_table.spec), new.copied(), matched);
             compiled_table.classes = now;
+            compiled_table.services.clone_from(&services);
         }
     }
 

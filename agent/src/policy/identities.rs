@@ -4,7 +4,7 @@
 //! Invariant: after `settle` an identity exists exactly if something has it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -12,13 +12,13 @@ use ipnet::IpNet;
 use ringfence_common::ids::IdentityId;
 
 use super::{
-    digest::digest_of,
-    identity::{Identity, Kind, WorkloadKind},
+    digest::{Digest, digest_of},
+    identity::{Identity, Kind, ServiceBackends, WorkloadKind},
     numbers::{Exhausted, Numbers, Space},
     resolve::Resolved,
     workload_kinds::KindNumber,
 };
-use crate::ordmap::Map;
+use crate::{model::ServicePort, ordmap::Map};
 
 /// The owner of an address.
 #[derive(Debug, Clone)]
@@ -31,6 +31,7 @@ pub(crate) enum Owner {
     Special,
     Cluster,
     Workload(KindNumber, Arc<WorkloadKind>),
+    Service(Arc<ServiceBackends>),
 }
 
 /// Where an address lies.
@@ -46,6 +47,7 @@ pub(crate) struct Around {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     owner: (u8, Option<KindNumber>),
+    backends: Option<Arc<ServiceBackends>>,
     around: Around,
 }
 
@@ -102,9 +104,15 @@ impl Identities {
             Owner::Workload(number, _) => (3, Some(*number)),
             Owner::Special => (5, None),
             Owner::Cluster => (6, None),
+            Owner::Service(_) => (7, None),
+        };
+        let backends = match &owner {
+            Owner::Service(backends) => Some(Arc::clone(backends)),
+            _ => None,
         };
         let key = Key {
             owner: owner_key,
+            backends,
             around,
         };
         if let Some(id) = self.numbers.get(&key) {
@@ -121,6 +129,7 @@ impl Identities {
                 Owner::Special => Kind::Special,
                 Owner::Cluster => Kind::Cluster,
                 Owner::Workload(_, kind) => Kind::Workload(Arc::clone(kind)),
+                Owner::Service(backends) => Kind::Service(Arc::clone(backends)),
             },
             cidrs: key.around.cidrs.clone(),
             special: key.around.special,
@@ -132,7 +141,7 @@ impl Identities {
             (Owner::BehindNode(node), _) => node.behind_node(),
             (Owner::RemoteNode, true) => IdentityId::REMOTE_NODE,
             (Owner::World, true) => IdentityId::WORLD,
-            _ => IdentityId(numbers.number(Space::Identity, digest_of(&identity))?),
+            _ => IdentityId(numbers.number(Space::Identity, self.digest(&identity))?),
         };
         let held = Entry {
             key: key.clone(),
@@ -149,6 +158,26 @@ impl Identities {
         self.numbers.insert(key, id);
         self.all.insert(id, Arc::new(identity));
         Ok(id)
+    }
+
+    /// Names an identity by its content: of a Service, by that of its backends, because their numbers may be those of
+    /// others later.
+    fn digest(&self, identity: &Identity) -> Digest {
+        let Some(ports) = identity.service() else {
+            return digest_of(identity);
+        };
+        let content: BTreeMap<&ServicePort, BTreeSet<(Option<Digest>, u16)>> = ports
+            .iter()
+            .map(|(port, backends)| {
+                let digest = |id| self.all.get(id).map(|it| digest_of(&**it));
+                let backends = backends.iter();
+                (
+                    port,
+                    backends.map(|(id, port)| (digest(id), *port)).collect(),
+                )
+            })
+            .collect();
+        digest_of(&("service", content))
     }
 
     /// Removes one holder.

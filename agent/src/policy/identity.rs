@@ -5,11 +5,15 @@
 //! account and declared ports of the workload, or same non-workload kind, and same set of policy
 //! prefixes around the address, and same special range.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
+use ringfence_common::ids::IdentityId;
 
-use crate::model::{Labels, NamedPort, NamespaceName, ServiceAccountName};
+use crate::model::{Labels, NamedPort, NamespaceName, ServiceAccountName, ServicePort};
 
 /// The properties of a workload that selectors can match.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -42,7 +46,13 @@ pub enum Kind {
     Cluster,
     /// A workload.
     Workload(Arc<WorkloadKind>),
+    /// A Service with these backends.
+    Service(Arc<ServiceBackends>),
 }
+
+/// What may be behind each port of a Service: identities at their ports. Services that are the same in this are one
+/// identity.
+pub type ServiceBackends = BTreeMap<ServicePort, BTreeSet<(IdentityId, u16)>>;
 
 /// One distinct peer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -61,7 +71,21 @@ impl Identity {
     pub fn workload(&self) -> Option<&WorkloadKind> {
         match &self.kind {
             Kind::Workload(workload) => Some(workload),
-            Kind::Host | Kind::RemoteNode | Kind::World | Kind::Special | Kind::Cluster => None,
+            Kind::Host
+            | Kind::RemoteNode
+            | Kind::World
+            | Kind::Special
+            | Kind::Cluster
+            | Kind::Service(_) => None,
+        }
+    }
+
+    /// The backends behind it, if it is a Service.
+    #[must_use]
+    pub fn service(&self) -> Option<&ServiceBackends> {
+        match &self.kind {
+            Kind::Service(backends) => Some(backends),
+            _ => None,
         }
     }
 

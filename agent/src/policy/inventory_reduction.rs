@@ -21,6 +21,7 @@ use super::{
 use crate::model::{
     Inventory, NamedPort, NamespaceName, PolicySet, ServiceAccountName, Workload, WorkloadId,
 };
+use crate::ordmap::Map;
 
 /// The workload properties that policies select by.
 #[derive(Debug, Clone, Default)]
@@ -105,6 +106,7 @@ pub(crate) fn reduce(inventory: &Inventory, features: &PolicyFeatures) -> Reduce
     }
     ReducedInventory {
         inventory: Arc::new(Inventory {
+            services: Map::new(),
             namespaces: inventory.namespaces.clone(),
             workloads: workloads.into_iter().collect(),
             nodes: inventory.nodes.clone(),

@@ -22,6 +22,7 @@ use super::{
     named_properties::FlippedProperties,
     numbers::{Exhausted, Numbers},
     property_places::PropertyPlaces,
+    service_places::{Others, ServicePlaces},
     workload_kinds::WorkloadKinds,
 };
 use crate::{
@@ -43,6 +44,8 @@ pub(crate) struct Resolver {
     pub(crate) addresses: Addresses,
     pub(crate) owners: Map<IpAddr, u64>,
     pub(crate) prefixes: Map<IpNet, IdentityId>,
+    /// The same addresses and owners with those of Services.
+    pub(crate) services: ServicePlaces,
 }
 
 /// The effect of an update on the identities.
@@ -84,6 +87,13 @@ impl Resolver {
             self.kinds.set_namespace_labels(&before, inventory);
             self.enter(inventory, &fresh, prefixes, numbers)?;
         }
+        let others = Others {
+            addresses: &self.addresses,
+            owners: &self.owners,
+            prefixes: &self.prefixes,
+        };
+        self.services
+            .update(&inventory.services, others, &mut self.identities, numbers)?;
         self.inventory = Some(Arc::clone(inventory));
         Ok(self.identities.settle())
     }
@@ -346,7 +356,7 @@ fn place(address: IpAddr, prefixes: &Prefixes) -> Around {
 }
 
 /// Tells owners of an address apart while the agent runs.
-fn owner_hash(owner: &impl Hash) -> u64 {
+pub(crate) fn owner_hash(owner: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     owner.hash(&mut hasher);
     hasher.finish()

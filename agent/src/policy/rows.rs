@@ -5,6 +5,8 @@
 //! prefix is right whichever row it is. A pure function of the specification and the classes: the
 //! clock was read when the table was laid out.
 
+mod services;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -26,6 +28,7 @@ use super::{
     tunnels::Tunnels,
 };
 use crate::plan::TableRows;
+pub(crate) use services::add_services;
 
 /// Protocols that the egress default allows; tunnels and raw protocols need a rule.
 const PLAIN: [u8; 5] = [

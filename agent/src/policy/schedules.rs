@@ -34,6 +34,11 @@ impl Schedules {
         schedule
     }
 
+    /// The timeline of a schedule.
+    pub(crate) fn timeline(&self, schedule: ScheduleId) -> Timeline {
+        self.all.get(schedule.0).cloned().unwrap_or_default()
+    }
+
     /// The rows of a schedule, one per period.
     pub(crate) fn periods(&self, schedule: ScheduleId) -> impl Iterator<Item = PolicyRow> {
         let timeline = self.all.get(schedule.0).map_or(&[][..], Vec::as_slice);

@@ -13,5 +13,6 @@ mod named;
 mod named_ranges;
 mod objects;
 mod promises;
+mod services;
 mod shape;
 mod transition;

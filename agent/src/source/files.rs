@@ -30,6 +30,7 @@ use super::tracked_files::TrackedFiles;
 use crate::model::{
     DEFAULT_BUDGET, InventoryStore, NamespaceName, Needs, Origin, check_namespaces,
 };
+use crate::ordmap::Map;
 use propose::Proposal;
 use refused::REFUSED;
 
@@ -182,6 +183,7 @@ impl FileSet {
             errors,
             warnings,
             refused,
+            services: Map::new(),
             cluster_ranges: BTreeSet::new(),
             changes,
             next_change: times.into_iter().flatten().min(),

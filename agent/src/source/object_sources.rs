@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use super::document::SourceError;
 use super::last_good::{self, Refused};
 use super::objects::Objects;
-use crate::model::{Inventory, Lockdown, NamespaceName, PolicySet};
+use crate::model::{Inventory, Lockdown, NamespaceName, PolicySet, Service, ServiceId};
 use crate::ordmap::Map;
 
 /// What one source says besides its objects.
@@ -31,6 +31,8 @@ pub struct Report {
     pub changes: Vec<last_good::Change>,
     /// The ranges of the cluster that it knows, in which addresses without an owner are not the world's.
     pub cluster_ranges: BTreeSet<IpNet>,
+    /// The Services that it knows. One source at most has any.
+    pub services: Map<ServiceId, Arc<Service>>,
     /// When to deliver again although nothing has changed.
     pub next_change: Option<Instant>,
 }
@@ -58,7 +60,7 @@ pub trait ObjectSource {
 /// What is in force after a delivery of all sources.
 #[derive(Debug, Clone)]
 pub struct Reload {
-    /// True if the inventory, the policies, the locked-down subjects or the ranges have changed.
+    /// True if the inventory, the policies, the locked-down subjects, the ranges or the Services have changed.
     pub changed: bool,
     /// The inventory in force.
     pub inventory: Arc<Inventory>,
@@ -76,6 +78,8 @@ pub struct Reload {
     pub refused: Refused,
     /// The ranges of the cluster that sources know.
     pub cluster_ranges: BTreeSet<IpNet>,
+    /// The Services that sources know.
+    pub services: Map<ServiceId, Arc<Service>>,
     /// What is to be remembered otherwise than before.
     pub changes: Vec<last_good::Change>,
     /// When to deliver again although nothing has changed: content is removed then, or an error
@@ -96,6 +100,7 @@ impl Reload {
             warnings: Vec::new(),
             refused: Refused::default(),
             cluster_ranges: BTreeSet::new(),
+            services: Map::new(),
             changes: Vec::new(),
             next_change: None,
         };
@@ -105,6 +110,9 @@ impl Reload {
             reload.refused = reload.refused.plus(report.refused);
             reload.changes.extend(report.changes);
             reload.cluster_ranges.extend(report.cluster_ranges);
+            if !report.services.is_empty() {
+                reload.services = report.services;
+            }
             let times = [reload.next_change, report.next_change];
             reload.next_change = times.into_iter().flatten().min();
         }
@@ -125,6 +133,7 @@ pub struct ObjectSources {
     objects: Objects,
     sources: Vec<Box<dyn ObjectSource>>,
     cluster_ranges: BTreeSet<IpNet>,
+    services: Map<ServiceId, Arc<Service>>,
 }
 
 impl ObjectSources {
@@ -135,6 +144,7 @@ impl ObjectSources {
             objects,
             sources,
             cluster_ranges: BTreeSet::new(),
+            services: Map::new(),
         }
     }
 
@@ -180,6 +190,10 @@ impl ObjectSources {
         reload.changes = changes;
         if self.cluster_ranges != reload.cluster_ranges {
             self.cluster_ranges.clone_from(&reload.cluster_ranges);
+            reload.changed = true;
+        }
+        if !self.services.is_same(&reload.services) {
+            self.services = reload.services.clone();
             reload.changed = true;
         }
         reload

@@ -28,6 +28,12 @@ impl Credentials {
             "metadata": {"name": ACCOUNT},
             "rules": [
                 {"apiGroups": [""], "resources": ["namespaces", "nodes", "pods"], "verbs": watch},
+                {"apiGroups": [""], "resources": ["services"], "verbs": watch},
+                {
+                    "apiGroups": ["discovery.k8s.io"],
+                    "resources": ["endpointslices"],
+                    "verbs": watch,
+                },
                 {
                     "apiGroups": ["networking.k8s.io"],
                     "resources": ["networkpolicies", "servicecidrs"],

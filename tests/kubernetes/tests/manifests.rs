@@ -158,7 +158,8 @@ fn applied_and_removed() -> Result<()> {
     cluster.kubectl(&["apply", "--server-side", "--filename", &cleanup])?;
     rolled_out(&cluster, "ringfence-cleanup")?;
     cluster.kubectl(&["delete", "--filename", &cleanup])?;
-    cluster.kubectl(&["delete", "--filename", &agents])?;
+    // The DaemonSet is gone already.
+    cluster.kubectl(&["delete", "--ignore-not-found", "--filename", &agents])?;
     for node in ["n1", "n2"] {
         expect_traces(&cluster, node, &before)?;
     }

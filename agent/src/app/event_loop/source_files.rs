@@ -129,6 +129,7 @@ impl Agent {
         applied.errors = reload.errors;
         applied.warnings = reload.warnings;
         self.surroundings.set_ranges(reload.cluster_ranges);
+        self.surroundings.set_services(reload.services);
         applied.inventory = self
             .surroundings
             .around(reload.inventory, &applied.interfaces);

@@ -62,6 +62,7 @@ pub(super) fn build(
             .collect(),
         owners,
         disputed,
+        services: Map::new(),
         network: Arc::default(),
     };
     let store = InventoryStore {

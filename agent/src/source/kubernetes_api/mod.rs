@@ -9,6 +9,8 @@ mod local_pods;
 mod metadata;
 mod object;
 mod pod;
+mod service;
+mod services;
 mod source;
 mod state;
 // What of it needs no client is tested without one.

@@ -16,11 +16,13 @@ use serde_json::Value;
 use super::cluster_ranges;
 use super::metadata::Metadata;
 use super::pod::{Pod, PodObject};
+use super::service::{ServiceObject, ServiceSpec, SliceBody, SliceObject, service_of};
 use crate::model::inventory::unusable_reason;
 use crate::model::quote::sanitise;
 use crate::model::{
-    LabelSelector, Labels, Lockdown, LockedScope, Namespace, NamespaceName, NodeEntry, NodeName,
-    Origin, Policy, PolicyId, PolicyKind, PolicyName, ServiceCidrName, WorkloadId, quote,
+    EndpointSliceName, LabelSelector, Labels, Lockdown, LockedScope, Namespace, NamespaceName,
+    NodeEntry, NodeName, Origin, Policy, PolicyId, PolicyKind, PolicyName, ServiceCidrName,
+    ServiceId, ServiceName, WorkloadId, quote,
 };
 use crate::source::SourceError;
 use crate::source::kubernetes::{self, ReadPolicy};
@@ -41,18 +43,24 @@ pub enum Kind {
     ClusterNetworkPolicies,
     /// `ServiceCIDR`.
     ServiceCidrs,
+    /// `Service`.
+    Services,
+    /// `EndpointSlice`.
+    EndpointSlices,
     /// `Pod`.
     Pods,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Namespaces,
         Self::Nodes,
         Self::NetworkPolicies,
         Self::ClusterNetworkPolicies,
         Self::ServiceCidrs,
+        Self::Services,
+        Self::EndpointSlices,
         Self::Pods,
     ];
 
@@ -72,9 +80,20 @@ impl Kind {
             Self::NetworkPolicies => "networkpolicies",
             Self::ClusterNetworkPolicies => "clusternetworkpolicies",
             Self::ServiceCidrs => "servicecidrs",
+            Self::Services => "services",
+            Self::EndpointSlices => "endpointslices",
             Self::Pods => "pods",
         }
     }
+}
+
+/// An EndpointSlice's full name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SliceId {
+    /// Its namespace, and that of its Service.
+    pub namespace: NamespaceName,
+    /// Its name within the namespace.
+    pub name: EndpointSliceName,
 }
 
 /// What identifies an object.
@@ -88,6 +107,10 @@ pub enum Key {
     Policy(PolicyId),
     /// Ranges of Services.
     ServiceCidr(ServiceCidrName),
+    /// A Service.
+    Service(ServiceId),
+    /// A part of the endpoints of a Service.
+    EndpointSlice(SliceId),
     /// A pod.
     Pod(WorkloadId),
 }
@@ -104,6 +127,8 @@ impl Key {
                 PolicyKind::NetworkPolicy | PolicyKind::Ringfence => Kind::NetworkPolicies,
             },
             Self::ServiceCidr(_) => Kind::ServiceCidrs,
+            Self::Service(_) => Kind::Services,
+            Self::EndpointSlice(_) => Kind::EndpointSlices,
             Self::Pod(_) => Kind::Pods,
         }
     }
@@ -116,6 +141,8 @@ impl fmt::Display for Key {
             Self::Node(name) => write!(out, "node {name}"),
             Self::Policy(id) => write!(out, "policy {id}"),
             Self::ServiceCidr(name) => write!(out, "ServiceCIDR {name}"),
+            Self::Service(id) => write!(out, "Service {id}"),
+            Self::EndpointSlice(id) => write!(out, "EndpointSlice {}/{}", id.namespace, id.name),
             Self::Pod(id) => write!(out, "pod {id}"),
         }
     }
@@ -139,6 +166,10 @@ pub enum Object {
     NoWorkload,
     /// Nothing but ranges.
     Ranges,
+    /// A Service.
+    Service(ServiceObject),
+    /// A part of the endpoints of a Service.
+    EndpointSlice(SliceObject),
 }
 
 /// A converted object.
@@ -167,6 +198,8 @@ pub fn convert(kind: Kind, node: &NodeName, value: &mut Value) -> Result<Convert
         Kind::Namespaces => namespace(value),
         Kind::Nodes => node_entry(value, node),
         Kind::ServiceCidrs => service_cidr(value),
+        Kind::Services => service(value),
+        Kind::EndpointSlices => endpoint_slice(value, node),
         Kind::Pods => pod(value, node),
         Kind::NetworkPolicies | Kind::ClusterNetworkPolicies => policy(kind, value),
     }?;
@@ -190,6 +223,14 @@ pub fn key(kind: Kind, value: &Value) -> Result<Key, String> {
         Kind::Namespaces => Key::Namespace(NamespaceName::new(&metadata.name).map_err(text)?),
         Kind::Nodes => Key::Node(NodeName::new(&metadata.name).map_err(text)?),
         Kind::ServiceCidrs => Key::ServiceCidr(ServiceCidrName::new(&metadata.name).map_err(text)?),
+        Kind::Services => Key::Service(ServiceId {
+            namespace: NamespaceName::new(namespace).map_err(text)?,
+            name: ServiceName::new(&metadata.name).map_err(text)?,
+        }),
+        Kind::EndpointSlices => Key::EndpointSlice(SliceId {
+            namespace: NamespaceName::new(namespace).map_err(text)?,
+            name: EndpointSliceName::new(&metadata.name).map_err(text)?,
+        }),
         Kind::Pods => Key::Pod(WorkloadId::new(namespace, &metadata.name).map_err(text)?),
         Kind::NetworkPolicies => Key::Policy(PolicyId {
             kind: PolicyKind::NetworkPolicy,
@@ -290,6 +331,40 @@ fn service_cidr(value: &Value) -> Result<Converted, String> {
         errors,
         warnings: Vec::new(),
     })
+}
+
+fn service(value: &Value) -> Result<Converted, String> {
+    let key = key(Kind::Services, value)?;
+    let mut errors = Vec::new();
+    let spec: ServiceSpec = part(value, "spec", &mut errors);
+    let object = Object::Service(spec.read(&mut errors));
+    Ok(plain(value, key, object, errors))
+}
+
+fn endpoint_slice(value: &Value, node: &NodeName) -> Result<Converted, String> {
+    let key = key(Kind::EndpointSlices, value)?;
+    let mut errors = Vec::new();
+    // Labels that cannot be read say nothing of a slice.
+    let labels = metadata(value)?.labels(&mut Vec::new());
+    let service = service_of(&labels, &mut errors);
+    let body = SliceBody::deserialize(value).unwrap_or_else(|error| {
+        errors.push(text_of(&error));
+        SliceBody::default()
+    });
+    let object = Object::EndpointSlice(body.read(service, node, &mut errors));
+    Ok(plain(value, key, object, errors))
+}
+
+/// An object that names no ranges.
+fn plain(value: &Value, key: Key, object: Object, errors: Vec<String>) -> Converted {
+    Converted {
+        uid: uid(value),
+        key,
+        object,
+        ranges: BTreeSet::new(),
+        errors,
+        warnings: Vec::new(),
+    }
 }
 
 fn node_entry(value: &Value, own: &NodeName) -> Result<Converted, String> {

@@ -14,6 +14,7 @@ use std::time::Instant;
 use super::cluster_ranges::{ClusterRanges, PodRanges};
 use super::local_pods::{LocalPods, Unreached};
 use super::object::{Converted, Key, Kind, Object};
+use super::services::Services;
 use crate::model::quote::sanitise;
 use crate::model::{InventoryFault, Lockdown, PolicyId};
 use crate::source::objects::{ObjectChanges, Objects, SourceId};
@@ -88,6 +89,7 @@ pub struct ApiState {
     policies: OfPolicies,
     local: LocalPods,
     ranges: ClusterRanges,
+    services: Services,
     /// What is to be delivered; `None` if it is gone.
     changed: BTreeMap<Key, Option<Object>>,
     /// What contradicts other objects, and is delivered again.
@@ -211,7 +213,11 @@ impl ApiState {
                     self.changed.insert(key, None);
                 }
             }
-            (Key::ServiceCidr(_), _) => {}
+            (Key::Service(id), Object::Service(service)) => self.services.set(id, Some(service)),
+            (Key::EndpointSlice(id), Object::EndpointSlice(slice)) => {
+                self.services.set_slice(id, Some(slice));
+            }
+            (Key::ServiceCidr(_) | Key::Service(_) | Key::EndpointSlice(_), _) => {}
             (_, object) => _ = self.changed.insert(key, Some(object)),
         }
     }
@@ -229,6 +235,8 @@ impl ApiState {
             // One of this node is delivered once its interface is gone, too.
             Key::Pod(id) if self.local.remove(id) => return,
             Key::ServiceCidr(_) => return,
+            Key::Service(id) => return self.services.set(id, None),
+            Key::EndpointSlice(id) => return self.services.set_slice(id, None),
             _ => {}
         }
         self.changed.insert(key, None);
@@ -257,6 +265,7 @@ impl ApiState {
             let locked = self.policies.locked.values().cloned().collect();
             objects.set_refused(KUBERNETES, locked);
             report.cluster_ranges = self.ranges.all();
+            report.services = self.services.all();
         }
         let unreached = self.local.unreached(now);
         report.next_change = unreached.next;
@@ -335,6 +344,7 @@ impl ApiState {
                  enforce mode"
             }
             Key::Policy(_) => "; it has no earlier content: it is not applied",
+            Key::Service(_) => "; a port that cannot be read has no backends",
             Key::ServiceCidr(_) => "; ranges that were read of it before stay",
             _ => "",
         }
@@ -373,8 +383,8 @@ fn changes<'a>(changed: impl Iterator<Item = (&'a Key, &'a Option<Object>)>) -> 
                 changes.policies.push((id.clone(), Some(policy.clone())));
             }
             (Key::Policy(id), _) => changes.policies.push((id.clone(), None)),
-            // Its ranges are no objects of the model.
-            (Key::ServiceCidr(_), _) => {}
+            // What is reported apart.
+            (Key::ServiceCidr(_) | Key::Service(_) | Key::EndpointSlice(_), _) => {}
         }
     }
     changes

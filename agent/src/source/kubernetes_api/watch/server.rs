@@ -26,8 +26,12 @@ const TIME_LIMIT: Duration = Duration::from_secs(30);
 const WATCH: Duration = Duration::from_mins(10);
 /// The most objects of a page.
 const PAGE: usize = 250;
+/// The same for objects that have up to 1,000 endpoints each.
+const SLICE_PAGE: usize = 50;
 /// The group and version of network policies and of ranges of Services.
 const NETWORKING: &str = "/apis/networking.k8s.io/v1";
+/// The group and version of the endpoints of Services.
+const DISCOVERY: &str = "/apis/discovery.k8s.io/v1";
 /// The group of cluster policies, and its versions that the agent reads, the best first.
 const POLICY_GROUP: &str = "/apis/policy.networking.k8s.io";
 const POLICY_VERSIONS: [&str; 2] = ["v1beta1", "v1alpha2"];
@@ -93,6 +97,8 @@ impl ApiServer {
             Kind::Namespaces => "/api/v1/namespaces".to_owned(),
             Kind::Nodes => "/api/v1/nodes".to_owned(),
             Kind::Pods => "/api/v1/pods".to_owned(),
+            Kind::Services => "/api/v1/services".to_owned(),
+            Kind::EndpointSlices => format!("{DISCOVERY}/endpointslices"),
             Kind::NetworkPolicies => format!("{NETWORKING}/networkpolicies"),
             Kind::ServiceCidrs => {
                 let version: Version = parse(&self.text(NETWORKING).await?)?;
@@ -124,7 +130,11 @@ impl Server for ApiServer {
     type Events = Events;
 
     async fn page(&mut self, rest: Option<&str>) -> Result<Page, Failure> {
-        let mut path = format!("{}?limit={PAGE}", self.path().await?);
+        let limit = match self.kind {
+            Kind::EndpointSlices => SLICE_PAGE,
+            _ => PAGE,
+        };
+        let mut path = format!("{}?limit={limit}", self.path().await?);
         if let Some(rest) = rest {
             path.push_str("&continue=");
             path.extend(rest.bytes().map(escaped));
