@@ -276,6 +276,12 @@ impl Inventory {
         claimants.next().filter(|_| claimants.next().is_none())
     }
 
+    /// Whether any Service claims an address.
+    #[must_use]
+    pub fn is_service(&self, address: IpAddr) -> bool {
+        (self.services.values()).any(|it| it.addresses.contains(&address))
+    }
+
     /// The workload with this name.
     #[must_use]
     pub fn workload(&self, id: &WorkloadId) -> Option<&Arc<Workload>> {

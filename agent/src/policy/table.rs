@@ -73,6 +73,8 @@ pub(crate) struct FenceRule {
 pub struct Fence {
     /// Whether any policy of the namespace tier isolates this direction.
     pub isolated: bool,
+    /// Whether any policy has this direction.
+    pub has_policies: bool,
     pub(crate) rules: Vec<FenceRule>,
     /// The tunnels of nodes that traffic of this direction could enter.
     pub(crate) tunnels: Option<Arc<Tunnels>>,
@@ -204,6 +206,7 @@ impl Layout<'_> {
         let isolated = policies
             .iter()
             .any(|asked| Stage::of(asked.policy) == Stage::Namespace);
+        let has_policies = !policies.is_empty();
         // The Baseline tier is not evaluated after an isolating policy.
         policies
             .retain(|asked| !(isolated && matches!(Stage::of(asked.policy), Stage::Baseline(_))));
@@ -232,6 +235,7 @@ impl Layout<'_> {
         let is_egress = self.direction == Direction::Egress;
         Fence {
             isolated,
+            has_policies,
             rules,
             tunnels: self.tunnels.filter(|_| is_egress).cloned(),
         }

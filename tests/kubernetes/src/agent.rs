@@ -157,10 +157,15 @@ impl<'c> Agent<'c> {
         self.ask(&[what])
     }
 
+    /// Why a workload reaches an address or not.
+    pub fn explain(&self, workload: &str, address: &str, port: &str) -> Result<Value> {
+        let of = ["--from", workload, "--to", address, "--port", port];
+        self.ask(&[&["policy", "explain"], of.as_slice()].concat())
+    }
+
     /// What it says an address is, for a workload that sends to it: `world`, `cluster`, …
     pub fn kind_of(&self, workload: &str, address: &str) -> Result<String> {
-        let of = ["--from", workload, "--to", address, "--port=tcp/443"];
-        let explanation = self.ask(&[&["policy", "explain"], of.as_slice()].concat())?;
+        let explanation = self.explain(workload, address, "tcp/443")?;
         let kind = explanation.pointer("/to/kind").and_then(Value::as_str);
         Ok(kind.context("an explanation without a kind")?.to_owned())
     }

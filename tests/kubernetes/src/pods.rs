@@ -76,9 +76,24 @@ impl Pod {
 
 /// Whether a request of a pod to another one's address of this family is answered.
 pub fn request(cluster: &Cluster, from: &Pod, to: &Pod, family: usize) -> Result<bool> {
-    let (client, server) = (from.addresses.get(family), to.addresses.get(family));
-    let (client, server) = client.zip(server).context("a pod without this family")?;
-    let path = format!("/dial?request=hostname&protocol=http&host={server}&port={PORT}&tries=1");
+    let server = to.addresses.get(family);
+    let server = server.context("a pod without this family")?;
+    let replied = request_to(cluster, from, SocketAddr::new(*server, PORT), &[to])?;
+    Ok(replied)
+}
+
+/// Whether a request of a pod to an address is answered by one of these pods.
+pub fn request_to(
+    cluster: &Cluster,
+    from: &Pod,
+    server: SocketAddr,
+    pods: &[&Pod],
+) -> Result<bool> {
+    let same = |it: &&IpAddr| it.is_ipv4() == server.is_ipv4();
+    let client = from.addresses.iter().find(same);
+    let client = client.context("a pod without this family")?;
+    let (host, port) = (server.ip(), server.port());
+    let path = format!("/dial?request=hostname&protocol=http&host={host}&port={port}&tries=1");
     let client = SocketAddr::new(*client, PORT);
     // Every workload accepts sockets of its node.
     let answer = cluster.node(&from.node)?.run(|| http_get(client, &path))?;
@@ -87,8 +102,8 @@ pub fn request(cluster: &Cluster, from: &Pod, to: &Pod, family: usize) -> Result
     };
     let answer: Value = serde_json::from_str(&answer).context("not an answer of agnhost")?;
     let replied = answer.get("responses").and_then(Value::as_array);
-    let replied = replied.is_some_and(|it| it.iter().any(|it| *it == json!(to.name)));
-    Ok(replied)
+    let is_of_one = |answer: &Value| pods.iter().any(|pod| *answer == json!(pod.name));
+    Ok(replied.is_some_and(|it| it.iter().any(is_of_one)))
 }
 
 /// The body of an answer; `None` if it does not come in time. That the client cannot be asked is an error.

@@ -132,7 +132,7 @@ impl<'c> Shop<'c> {
         self.expect(&self.clients, true, when)
     }
 
-    /// The address of a Service belongs to no workload, and is not the world's.
+    /// A Service is one, and another address of its range is not the world's.
     fn expect_service_ranges(&self) -> Result<()> {
         let of = "--output=jsonpath={.spec.clusterIP}";
         let get = ["get", "service", "kubernetes", "--namespace=default", of];
@@ -140,8 +140,16 @@ impl<'c> Shop<'c> {
         let client = self.clients.first().context("no client")?;
         let agent = self.agents.first().context("no agent")?;
         let kind = |address| agent.kind_of(&format!("{SHOP}/{}", client.name), address);
-        let kinds = [kind(service.trim())?, kind("192.0.2.1")?];
-        ensure!(kinds == ["cluster", "world"], "{service}: {kinds:?}");
+        let (range, _) = service.trim().rsplit_once('.').context("no IPv4 address")?;
+        let kinds = [
+            kind(service.trim())?,
+            kind(&format!("{range}.250"))?,
+            kind("192.0.2.1")?,
+        ];
+        ensure!(
+            kinds == ["service", "cluster", "world"],
+            "{service}: {kinds:?}"
+        );
         Ok(())
     }
 

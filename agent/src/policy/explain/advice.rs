@@ -264,6 +264,7 @@ const fn wants_another_peer(miss: &Miss) -> bool {
         miss,
         Miss::NotAWorkload { .. }
             | Miss::Namespace { .. }
+            | Miss::AService { .. }
             | Miss::OutsideCidr { .. }
             | Miss::Unnamed { .. }
             | Miss::Entity { .. }
@@ -300,6 +301,7 @@ fn resolve_miss(flow_side: &FlowSide<'_>, ranked: &RankedRule<'_>, miss: &Miss) 
         Miss::UnknownPeer
         | Miss::NotAWorkload { .. }
         | Miss::Namespace { .. }
+        | Miss::AService { .. }
         | Miss::OutsideCidr { .. }
         | Miss::Unnamed { .. }
         | Miss::Entity { .. } => {

@@ -7,8 +7,8 @@ use ringfence_common::{mode::Direction, packet::protocol};
 
 use super::super::flow::{Flow, Party};
 use crate::model::{
-    Claimant, Inventory, NodeEntry, NodeName, Protocol, Unlisted, WallTime, Workload, is_tunnel,
-    special_range_name, special_range_of,
+    Claimant, Inventory, NodeEntry, NodeName, Protocol, Service, Unlisted, WallTime, Workload,
+    is_tunnel, special_range_name, special_range_of,
 };
 
 /// What an address is in this inventory.
@@ -22,6 +22,8 @@ pub(super) enum PartyKind<'a> {
     Special(IpNet),
     /// Nothing lists it, and it is in a range of the cluster.
     Cluster,
+    /// A Service alone has it.
+    Service(&'a Service),
     /// Several claim the address, and it has no owner.
     Unknown,
 }
@@ -37,6 +39,11 @@ impl<'a> PartyKind<'a> {
         let mut nodes = inventory.nodes.values();
         match nodes.find(|node| node.addresses.contains(&party.address)) {
             Some(node) => Self::of_node(node),
+            None if inventory.service_at(party.address).is_some() => inventory
+                .service_at(party.address)
+                .map_or(Self::Unknown, |service| Self::Service(service)),
+            // Several Services.
+            None if inventory.is_service(party.address) => Self::Unknown,
             None => match inventory.network.unlisted(&IpNet::from(party.address)) {
                 Unlisted::Special(range) => Self::Special(range),
                 Unlisted::Cluster => Self::Cluster,
@@ -77,6 +84,7 @@ impl fmt::Display for PartyKind<'_> {
             Self::World => out.write_str("world"),
             Self::Special(range) => out.write_str(special_range_name(range)),
             Self::Cluster => out.write_str("an unlisted address of the cluster"),
+            Self::Service(service) => write!(out, "Service {}", service.id),
             Self::Unknown => out.write_str("unknown: several claim the address"),
         }
     }

@@ -70,6 +70,11 @@ pub enum Miss {
         /// The workload's service account.
         actual: String,
     },
+    /// The rule requires a range, and a Service is its backends whatever its own address is.
+    AService {
+        /// The Service.
+        who: String,
+    },
     /// The address is outside of the range.
     OutsideCidr {
         /// The address.
@@ -210,6 +215,10 @@ fn of_peer(flow_side: &FlowSide<'_>, peer: &Peer, action: RuleAction) -> Vec<Mis
             misses
         }
         Peer::Cidr { net, except } => {
+            if let PartyKind::Service(_) = flow_side.other {
+                let who = flow_side.other.to_string();
+                return vec![Miss::AService { who }];
+            }
             let miss = cidr(flow_side.address, *net, except);
             let miss = miss.or_else(|| unnamed(flow_side, *net, action));
             miss.into_iter().collect()
@@ -372,6 +381,7 @@ impl fmt::Display for Miss {
                 wanted,
                 actual,
             } => write!(out, "{who} runs as service account {actual}, not {wanted}"),
+            Self::AService { who } => write!(out, "{who} has no backend there"),
             Self::OutsideCidr { address, cidr } => write!(out, "{address} is not in {cidr}"),
             Self::InExcept {
                 address,

@@ -12,6 +12,7 @@ mod render;
 mod report;
 mod rfc3339;
 mod rule_order;
+mod service;
 mod snippet;
 
 #[cfg(test)]
@@ -32,8 +33,8 @@ use flow_side::{FlowSide, PartyKind, port_text};
 pub use miss::Miss;
 pub use render::render;
 pub use report::{
-    Advice, Alternative, Decider, Explanation, Live, PolicyStanding, RuleStanding, Side, Standing,
-    Who, WhoKind,
+    Advice, Alternative, BackendStanding, Backends, Decider, Explanation, Live, PolicyStanding,
+    RuleStanding, Side, Standing, Who, WhoKind,
 };
 use rule_order::{Hypothesis, Outcome, RankedRule, RuleOrder, tier_text};
 
@@ -59,6 +60,11 @@ pub fn explain(
         flow: &flow,
         all,
     };
+    if let PartyKind::Service(service) = PartyKind::of(&flow.to, inventory)
+        && !flow.is_to_itself()
+    {
+        return Ok(case.of_service(service));
+    }
     let egress = case.side(&flow.from, &flow.to, Direction::Egress);
     let ingress = case.side(&flow.to, &flow.from, Direction::Ingress);
     Ok(Explanation {
@@ -69,6 +75,7 @@ pub fn explain(
         verdict: egress.verdict.max(ingress.verdict),
         egress,
         ingress,
+        service: None,
     })
 }
 
@@ -83,6 +90,7 @@ fn who(party: &Party<'_>, inventory: &Inventory) -> Who {
             (name, WhoKind::Special)
         }
         PartyKind::Cluster => ("cluster".to_owned(), WhoKind::Cluster),
+        PartyKind::Service(service) => (service.id.to_string(), WhoKind::Service),
         PartyKind::Unknown => ("unknown".to_owned(), WhoKind::Unknown),
     };
     let address = party.address.to_string();
@@ -106,6 +114,11 @@ impl<'a> Case<'a> {
         if self.flow.is_to_itself() {
             return reserved(direction, Verdict::Allow, "own-address");
         }
+        self.side_by_policy(own, other, direction)
+    }
+
+    /// A side of a flow that may be one of a workload to itself, through a Service.
+    fn side_by_policy(&self, own: &Party<'a>, other: &Party<'a>, direction: Direction) -> Side {
         let Some(subject) = own.workload else {
             return reserved(direction, Verdict::Allow, "not-a-workload");
         };

@@ -5,7 +5,9 @@
 
 use ringfence_common::mode::Verdict;
 
-use super::report::{Advice, Decider, Explanation, Live, RuleStanding, Side, Standing, Who};
+use super::report::{
+    Advice, Backends, Decider, Explanation, Live, RuleStanding, Side, Standing, Who, WhoKind,
+};
 use crate::model::{ModeName, quote, quote::sanitise};
 
 /// The lines of an explanation, each with its newline.
@@ -19,6 +21,7 @@ pub fn render(explanation: &Explanation) -> String {
         verdict,
         egress,
         ingress,
+        service,
     } = explanation;
     let mut page = Page::default();
     page.line(
@@ -31,6 +34,9 @@ pub fn render(explanation: &Explanation) -> String {
         ),
     );
     page.line(0, &format!("as of {at}"));
+    if let Some(backends) = service {
+        backend_lines(&mut page, to, backends);
+    }
     for (side, own) in [(egress, from), (ingress, to)] {
         page.blank();
         side_lines(&mut page, side, own);
@@ -59,7 +65,36 @@ impl Page {
 }
 
 fn who(who: &Who) -> String {
-    format!("{} ({})", who.name, who.address)
+    let kind = match who.kind {
+        WhoKind::Service => "Service ",
+        _ => "",
+    };
+    format!("{kind}{} ({})", who.name, who.address)
+}
+
+fn backend_lines(page: &mut Page, service: &Who, backends: &Backends) {
+    let count = backends.count;
+    let name = &service.name;
+    page.line(0, &format!("backends of {name} at this port: {count}"));
+    for backend in &backends.listed {
+        let (name, port) = (who(&backend.who), &backend.port);
+        let (egress, by) = (backend.egress.name(), &backend.egress_by);
+        let (ingress, its) = (backend.ingress.name(), &backend.ingress_by);
+        let alike = match backend.alike {
+            0 | 1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        page.line(
+            1,
+            &format!(
+                "{name} at {port}{alike}: egress {egress} by {by}, ingress {ingress} by {its}"
+            ),
+        );
+    }
+    let shown: usize = backends.listed.iter().map(|it| it.alike).sum();
+    if shown < count {
+        page.line(1, &format!("and {} more", count - shown));
+    }
 }
 
 fn side_lines(page: &mut Page, side: &Side, own: &Who) {
@@ -110,6 +145,13 @@ fn default_words(side: &Side, name: &str) -> Option<String> {
         "raw-protocol" => {
             format!("no rule decides; tunnels and raw protocols from {name} need an explicit rule")
         }
+        "service-port" => format!(
+            "the Service has no backend at this port, and {direction} of {name} has policies"
+        ),
+        "service-mixed" => format!(
+            "some backends are allowed to {name} and some are not, and which one a connection gets is not known \
+             before it is translated"
+        ),
         "node-tunnel" => format!(
             "no rule decides; what leads into a tunnel of a node needs a rule for {name} that names it"
         ),

@@ -25,14 +25,47 @@ pub struct Explanation {
     pub verdict: Verdict,
     /// The originator's end.
     pub egress: Side,
-    /// The responder's end.
+    /// The responder's end. Of a Service, that of a backend: one that denies, if there is one.
     pub ingress: Side,
+    /// The backends, if the responder is a Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Backends>,
+}
+
+/// What may be behind the port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backends {
+    /// Those that are treated alike are listed once.
+    pub listed: Vec<BackendStanding>,
+    /// The number of all.
+    pub count: usize,
+}
+
+/// A backend of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendStanding {
+    /// What has its address.
+    pub who: Who,
+    /// Its port, `tcp/8080`.
+    pub port: String,
+    /// The verdict of the originator's end.
+    #[serde(with = "verdict")]
+    pub egress: Verdict,
+    /// The rule or default that decided it, with its policy.
+    pub egress_by: String,
+    /// The verdict of its own end.
+    #[serde(with = "verdict")]
+    pub ingress: Verdict,
+    /// The rule or default that decided it, with its policy.
+    pub ingress_by: String,
+    /// How many backends are treated alike, with this one.
+    pub alike: usize,
 }
 
 /// One end of the flow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Who {
-    /// `namespace/name` of a workload, a node's name, `world`, `cluster`, or what a special range is called.
+    /// `namespace/name` of a workload or a Service, a node's name, `world`, `cluster`, or what a special range is called.
     pub name: String,
     /// The evaluated address.
     pub address: String,
@@ -56,6 +89,8 @@ pub enum WhoKind {
     Special,
     /// Neither, in a range of the cluster.
     Cluster,
+    /// A Service.
+    Service,
     /// Several claim the address, and it has no owner.
     Unknown,
 }

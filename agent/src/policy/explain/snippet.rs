@@ -42,7 +42,11 @@ pub(super) fn peer(flow_side: &FlowSide<'_>, own_namespace: bool) -> String {
         PartyKind::Workload(workload) => workload_peer(flow_side, workload, own_namespace),
         PartyKind::Host(_) => "{ entity = \"host\" }".to_owned(),
         PartyKind::RemoteNode(_) => "{ entity = \"remote-node\" }".to_owned(),
-        PartyKind::World | PartyKind::Special(_) | PartyKind::Cluster | PartyKind::Unknown => {
+        PartyKind::World
+        | PartyKind::Special(_)
+        | PartyKind::Cluster
+        | PartyKind::Service(_)
+        | PartyKind::Unknown => {
             let length = if flow_side.address.is_ipv6() { 128 } else { 32 };
             format!("{{ cidr = \"{}/{length}\" }}", flow_side.address)
         }

@@ -21,7 +21,7 @@ use super::{
         digest::Digest,
         outcome::{Decider, Timeline, timeline},
         schedules::{ScheduleId, Schedules},
-        table::{Fence, TableSpec},
+        table::TableSpec,
         tunnels::Tunnels,
     },
     Outcomes, PLAIN, Pieces, View, Writer, at, covers, protocols_of,
@@ -99,12 +99,9 @@ impl Behind<'_> {
         }
     }
 
-    /// What a table without anything to say of egress leaves to the node.
+    /// Without a policy of egress, what a Service lacks is left to the node.
     fn is_open(&self) -> bool {
-        let Fence {
-            isolated, rules, ..
-        } = self.spec.fence(Direction::Egress);
-        !isolated && rules.is_empty()
+        !self.spec.fence(Direction::Egress).has_policies
     }
 
     fn without_backends(&self, any: &Pieces) -> Pieces {

@@ -20,9 +20,12 @@ use ringfence_common::{
 };
 
 use crate::{
-    model::{Backend, Inventory, NamespaceName, Service, ServiceId, ServiceName, ServicePort},
-    oracle::{BOOT, World, cases, history},
-    policy::{Compiled, Compiler, EndpointInfo, host_table::HostTable},
+    model::{
+        Backend, Inventory, NamespaceName, PortMatch, Protocol, Service, ServiceId, ServiceName,
+        ServicePort, TestEnd,
+    },
+    oracle::{BOOT, NOW, World, cases, history},
+    policy::{Compiled, Compiler, EndpointInfo, Query, explain::explain, host_table::HostTable},
 };
 
 const PROTOCOLS: [u8; 3] = [6, 17, 132];
@@ -157,15 +160,49 @@ fn expected(
         .collect();
     let of = |verdict: Verdict| said.iter().filter(move |it| it.verdict == verdict);
     let rules = |verdict| of(verdict).map(|it| it.rule).collect();
-    let fence = &endpoint.spec.egress;
     match (of(Verdict::Allow).count(), of(Verdict::Deny).count()) {
-        (0, 0) if !fence.isolated && fence.rules.is_empty() => (any.verdict, [any.rule].into()),
+        (0, 0) if !endpoint.spec.egress.has_policies => (any.verdict, [any.rule].into()),
         (0, 0) if any.verdict == Verdict::Deny => (Verdict::Deny, [any.rule].into()),
         (0, 0) => (Verdict::Deny, [RuleSlot::SERVICE_PORT].into()),
         (_, 0) => (Verdict::Allow, rules(Verdict::Allow)),
         (0, _) => (Verdict::Deny, rules(Verdict::Deny)),
         _ => (Verdict::Deny, [RuleSlot::SERVICE_MIXED].into()),
     }
+}
+
+/// An explanation says the same.
+fn explained(
+    world: &World,
+    endpoint: &EndpointInfo,
+    (to, port): (IpAddr, ServicePort),
+    said: &Decision,
+) -> Result<(), TestCaseError> {
+    let workload = &endpoint.workload;
+    let mut own = workload.addresses.iter();
+    let own =
+        own.find(|it| it.is_ipv4() == to.is_ipv4() && world.inventory.is_owner(&workload.id, **it));
+    let Some(own) = own else {
+        return Ok(());
+    };
+    let query = Query {
+        from: TestEnd::Address(*own),
+        to: TestEnd::Address(to),
+        port: PortMatch::Range {
+            protocol: Protocol::from_number(port.protocol),
+            first: port.port,
+            last: port.port,
+        },
+        family: None,
+    };
+    let found = explain(&world.inventory, &world.policies, NOW, &query, false).unwrap();
+    prop_assert!(found.service.is_some());
+    let egress = &found.egress;
+    prop_assert_eq!(egress.verdict, said.verdict, "{:?}", found);
+    let is_service = |name: &&str| name.starts_with("service-");
+    let name = said.rule.reserved_name().filter(is_service);
+    let explained = Some(egress.rule.as_str()).filter(is_service);
+    prop_assert_eq!(explained, name);
+    Ok(())
 }
 
 /// Whether nothing but Services claims an address, and only this one.
@@ -214,6 +251,7 @@ fn a_service_is_what_its_backends_are() {
                                 lookup.decide(endpoint.table, *address, port.protocol, port.port);
                             prop_assert_eq!(said.verdict, verdict, "{:?} {:?}", port, service);
                             prop_assert!(rules.contains(&said.rule), "{said:?}: {rules:?}");
+                            explained(&world, endpoint, (*address, port), &said)?;
                             let count = match (said.verdict, said.rule) {
                                 (_, RuleSlot::SERVICE_MIXED) => mixed,
                                 (_, RuleSlot::SERVICE_PORT) => elsewhere,

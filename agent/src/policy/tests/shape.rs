@@ -63,6 +63,7 @@ fn ingress(rules: Vec<FenceRule>) -> Vec<(u32, u32, u8, u16, PolicyRow)> {
     let ingress = Fence {
         tunnels: None,
         isolated: true,
+        has_policies: true,
         rules,
     };
     let spec = TableSpec::new(ingress, Fence::default(), &CLOCK);
@@ -88,6 +89,7 @@ fn courses(rules: Vec<FenceRule>) -> impl Iterator<Item = PolicyRow> {
     let ingress = Fence {
         tunnels: None,
         isolated: true,
+        has_policies: true,
         rules,
     };
     let spec = TableSpec::new(ingress, Fence::default(), &CLOCK);
