@@ -3,12 +3,15 @@
 //! Invariants: a directory is built after a publish and never changed. An update costs what has changed
 //! since the one before, and what the node's own endpoints are.
 
-use std::sync::Arc;
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use ringfence_common::ids::{IdentityId, RuleSlot};
 
 use crate::{
-    model::{Inventory, NamespaceName, WallTime, WorkloadId, quote::sanitise, special_range_name},
+    model::{
+        Inventory, NamespaceName, ServiceId, WallTime, WorkloadId, quote::sanitise,
+        special_range_name,
+    },
     observe::{Directory, RuleName},
     ordmap::Map,
     policy::{Compiled, Identity, Kind, RuleInfo},
@@ -20,6 +23,7 @@ pub(super) struct FlowNames {
     inventory: Arc<Inventory>,
     identities: Map<IdentityId, Arc<Identity>>,
     rules: Map<RuleSlot, RuleInfo>,
+    services: Arc<HashMap<IpAddr, ServiceId>>,
     directory: Directory,
 }
 
@@ -42,9 +46,15 @@ impl FlowNames {
             let attachments = endpoint.attachments.iter();
             attachments.map(|it| (it.ifindex, Arc::clone(&endpoint.workload)))
         });
+        let services = if inventory.services.is_same(&self.inventory.services) {
+            Arc::clone(&self.services)
+        } else {
+            Arc::new(services(inventory))
+        };
         let directory = std::mem::take(&mut self.directory);
         let mut directory = directory
             .with_owners(inventory.owners.clone())
+            .with_services(Arc::clone(&services))
             .with_endpoints(endpoints);
         compiled.identities.since(&self.identities, |change| {
             let described = change.new.filter(|identity| identity.workload().is_none());
@@ -65,6 +75,7 @@ impl FlowNames {
             inventory: Arc::clone(inventory),
             identities: compiled.identities.clone(),
             rules: compiled.rules.clone(),
+            services,
             directory,
         };
         gone
@@ -74,6 +85,21 @@ impl FlowNames {
     pub(super) fn directory(&self) -> &Directory {
         &self.directory
     }
+}
+
+/// The Services by the addresses that they alone claim.
+fn services(inventory: &Inventory) -> HashMap<IpAddr, ServiceId> {
+    let mut services: HashMap<IpAddr, Option<ServiceId>> = HashMap::new();
+    for service in inventory.services.values() {
+        for address in &service.addresses {
+            services
+                .entry(*address)
+                .and_modify(|it| *it = None)
+                .or_insert_with(|| Some(service.id.clone()));
+        }
+    }
+    let alone = |(address, id): (IpAddr, Option<ServiceId>)| Some((address, id?));
+    services.into_iter().filter_map(alone).collect()
 }
 
 fn rule_name(info: &RuleInfo) -> RuleName {

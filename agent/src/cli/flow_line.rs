@@ -87,6 +87,11 @@ fn end(flow: &Value, side: &str) -> String {
     if let Some((namespace, name)) = of("namespace").zip(of("pod_name")) {
         return escape(&format!("{namespace}/{name}{port}"));
     }
+    let service = |key: &str| text(flow, &format!("/{side}_service/{key}"));
+    if let Some((namespace, name)) = service("namespace").zip(service("name")) {
+        let ip = ip.unwrap_or("?");
+        return escape(&format!("Service {namespace}/{name}{port} ({ip})"));
+    }
     let address = match ip {
         Some(ip) if ip.contains(':') && !port.is_empty() => format!("[{ip}]{port}"),
         Some(ip) => format!("{ip}{port}"),
@@ -194,6 +199,17 @@ mod tests {
             ..world
         };
         assert!(shown(&icmp).contains(":fdfd (world) → shop/frontend-1 ICMPv6 EchoReply "));
+    }
+
+    #[test]
+    fn a_service_is_shown_with_its_address() {
+        let line = r#"{"flow":{"IP":{"destination":"10.96.0.7"},"l4":{"TCP":{"destination_port":80}},
+            "destination_service":{"name":"db","namespace":"shop"}}}"#;
+        let shown = compact(line).unwrap();
+        assert!(
+            shown.contains("→ Service shop/db:80 (10.96.0.7)"),
+            "{shown}"
+        );
     }
 
     #[test]

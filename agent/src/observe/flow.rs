@@ -19,7 +19,7 @@ use ringfence_common::mode::{Action, Direction, Verdict};
 use ringfence_common::net::Ip6;
 
 use super::names::{Decider, Directory};
-use crate::model::Owner;
+use crate::model::{Owner, ServiceId};
 
 /// IP protocol numbers with a format of their own in records.
 pub(crate) mod protocol {
@@ -95,6 +95,8 @@ pub struct End {
     pub identity: IdentityId,
     /// The owner of the address.
     pub owner: Option<Owner>,
+    /// The Service whose address it is, if it has no owner.
+    pub service: Option<ServiceId>,
 }
 
 /// A flow record with names.
@@ -219,17 +221,20 @@ fn local_end(event: &FlowEvent, names: &Directory) -> End {
         port: event.local_port.number(),
         identity: event.identity,
         owner,
+        service: None,
     }
 }
 
 fn peer_end(event: &FlowEvent, names: &Directory) -> End {
     let ip = address(event.peer, event.family);
     let owner = ip.and_then(|ip| names.owner(ip)).cloned();
+    let service = ip.filter(|_| owner.is_none());
     End {
         ip,
         port: event.peer_port.number(),
         identity: event.peer_identity,
         owner,
+        service: service.and_then(|ip| names.service(ip)).cloned(),
     }
 }
 

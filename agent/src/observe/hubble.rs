@@ -16,7 +16,7 @@ use serde_json::ser::{CompactFormatter, Formatter};
 
 use self::message::{
     Endpoint, EventType, Extensions, Flow, Icmp, Interface, Ip, Layer4, Line, Lost, LostLine,
-    Policy, PortPair, RingfenceFields, TcpFlags,
+    Policy, PortPair, RingfenceFields, Service, TcpFlags,
 };
 use super::flow::{End, FlowRecord, FlowVerdict, protocol};
 use super::hubble_reason;
@@ -130,6 +130,8 @@ fn flow<'a>(record: &'a FlowRecord, time: &'a str) -> Flow<'a> {
         kind: "L3_L4",
         node_name: &record.node,
         event_type: event_type(record.reason, drop_reason),
+        source_service: service(&record.source),
+        destination_service: service(&record.destination),
         traffic_direction: match record.direction {
             Direction::Ingress => "INGRESS",
             Direction::Egress => "EGRESS",
@@ -257,6 +259,14 @@ fn endpoint(end: &End) -> Endpoint<'_> {
         labels,
         pod_name: workload.map(|workload| workload.id.name.as_str()),
     }
+}
+
+fn service(end: &End) -> Option<Service<'_>> {
+    let id = end.service.as_ref()?;
+    Some(Service {
+        name: id.name.as_str(),
+        namespace: id.namespace.as_str(),
+    })
 }
 
 fn policy(decider: &Decider) -> Option<Policy<'_>> {

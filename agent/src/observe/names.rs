@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ringfence_common::ids::{IdentityId, RuleSlot};
 
-use crate::model::{Owner, Workload};
+use crate::model::{Owner, ServiceId, Workload};
 use crate::ordmap::Map;
 
 /// The names that identify a policy's rule to users. All text but the kind is untrusted.
@@ -55,6 +55,7 @@ pub enum Decider {
 pub struct Directory {
     node: Arc<str>,
     owners: Map<IpAddr, Owner>,
+    services: Arc<HashMap<IpAddr, ServiceId>>,
     endpoints: HashMap<u32, Arc<Workload>>,
     identities: Map<IdentityId, Arc<str>>,
     rules: Map<RuleSlot, Arc<RuleName>>,
@@ -75,6 +76,13 @@ impl Directory {
     #[must_use]
     pub fn with_owners(mut self, owners: Map<IpAddr, Owner>) -> Self {
         self.owners = owners;
+        self
+    }
+
+    /// Replaces the Services behind addresses.
+    #[must_use]
+    pub fn with_services(mut self, services: Arc<HashMap<IpAddr, ServiceId>>) -> Self {
+        self.services = services;
         self
     }
 
@@ -120,6 +128,12 @@ impl Directory {
     #[must_use]
     pub fn owner(&self, address: IpAddr) -> Option<&Owner> {
         self.owners.get(&address)
+    }
+
+    /// The Service that has an address.
+    #[must_use]
+    pub fn service(&self, address: IpAddr) -> Option<&ServiceId> {
+        self.services.get(&address)
     }
 
     /// The description of an identity; `None` if this revision does not have it.

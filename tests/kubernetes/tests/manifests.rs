@@ -97,7 +97,7 @@ fn the_configuration_keeps_its_types() -> Result<()> {
         "--show-only=templates/configmap.yaml",
     ])?;
     for line in [
-        "mode-labels = \"raise\"",
+        "mode-labels = \"set\"",
         "pod-ranges = \"off\"",
         "\"log-max-bytes\" = 67108864",
         "\"allow-uplink\" = true",
@@ -117,14 +117,14 @@ fn the_configuration_keeps_its_types() -> Result<()> {
 #[test]
 fn what_labels_may_do_to_modes_is_what_the_values_say() -> Result<()> {
     let rendered = render(&[
-        "--set=modeAdmission.enabled=true",
+        "--set=modeAdmission.enabled=false",
         "--set=podRanges={10.244.0.0/16}",
         "--set=modeFloor[0].mode=enforce,modeFloor[0].namespaces={shop,pay}",
         "--set=modeFloor[1].mode=lockdown,modeFloor[1].selector=quarantine=yes",
         "--show-only=templates/configmap.yaml",
     ])?;
     for line in [
-        "mode-labels = \"set\"",
+        "mode-labels = \"raise\"",
         "pod-ranges = [\"10.244.0.0/16\"]",
         "{ mode = \"enforce\", namespaces = [\"shop\",\"pay\"] },",
         "{ mode = \"lockdown\", selector = \"quarantine=yes\" },",

@@ -111,9 +111,12 @@ pub(crate) fn denied(event: FlowEvent, action: Action) -> FlowEvent {
 
 /// Decodes an event, with a fixed UUID.
 pub(crate) fn record(event: &FlowEvent) -> FlowRecord {
-    let mut record = Decoder::default()
-        .decode(event, &directory(), OFFSET)
-        .unwrap();
+    record_with(event, &directory())
+}
+
+/// Decodes an event with these names, with a fixed UUID.
+pub(crate) fn record_with(event: &FlowEvent, names: &Directory) -> FlowRecord {
+    let mut record = Decoder::default().decode(event, names, OFFSET).unwrap();
     record.uuid = 0x0123_4567_89ab_4def_8123_4567_89ab_cdef;
     record
 }

@@ -44,6 +44,10 @@ pub(super) struct Flow<'a> {
     pub(super) kind: &'static str,
     pub(super) node_name: &'a str,
     pub(super) event_type: EventType,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) source_service: Option<Service<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) destination_service: Option<Service<'a>>,
     pub(super) traffic_direction: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) drop_reason_desc: Option<&'static str>,
@@ -60,6 +64,12 @@ pub(super) struct Flow<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ingress_denied_by: Option<[Policy<'a>; 1]>,
     pub(super) extensions: Extensions<'a>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Service<'a> {
+    pub(super) name: &'a str,
+    pub(super) namespace: &'a str,
 }
 
 #[derive(Serialize)]

@@ -74,6 +74,43 @@ fn an_allowed_flow() {
 }
 
 #[test]
+fn a_flow_to_a_service_names_it() {
+    let names = crate::observe::flow::tests::directory();
+    let plain = value(&event());
+    assert_eq!(
+        plain["flow"]["destination_service"],
+        Value::Null,
+        "the control: a workload's"
+    );
+    let id = crate::model::ServiceId {
+        namespace: "shop".parse().unwrap(),
+        name: "db".parse().unwrap(),
+    };
+    let address = "10.96.0.7".parse().unwrap();
+    let services = [(address, id.clone()), ("10.1.0.3".parse().unwrap(), id)];
+    let names = names.with_services(std::sync::Arc::new(services.into()));
+    let line = |event: &FlowEvent| -> Value {
+        let record = crate::observe::flow::tests::record_with(event, &names);
+        let mut line = Vec::new();
+        write_line(&mut line, &record);
+        serde_json::from_slice(&line).unwrap()
+    };
+    let of_workload = line(&event());
+    assert_eq!(of_workload["flow"]["destination_service"], Value::Null);
+    let to_service = FlowEvent {
+        peer: Ip4::from_wire([10, 96, 0, 7]).widen(),
+        ..event()
+    };
+    let flow = &line(&to_service)["flow"];
+    assert_eq!(
+        flow["destination_service"],
+        json!({"name": "db", "namespace": "shop"})
+    );
+    assert_eq!(flow["source_service"], Value::Null);
+    assert_eq!(flow["destination"]["pod_name"], Value::Null);
+}
+
+#[test]
 fn hostile_text_is_escaped_and_not_lost() {
     let line = text(&event());
     assert!(
