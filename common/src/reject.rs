@@ -2,12 +2,12 @@
 //!
 //! A reject packet leaves by the interface of the rejected packet, so it meets the endpoint's own
 //! fence at the other hook. It is recognised there by its content, never by a mark that others
-//! could set: every byte that its type does not fix is in [`RejectKey`], directly or through its
-//! checksum. A record lets one packet pass, once, within [`REJECT_LIFETIME`].
+//! could set: [`RejectKey`] is the whole packet, and nothing may follow that in the frame. A record
+//! lets one packet pass, once, within [`REJECT_LIFETIME`].
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{SECOND, layout::shared_layout, net::Ip6};
+use crate::{SECOND, layout::shared_layout, packet::reject::WholePacket};
 
 /// The most reject packets of an endpoint in a second.
 pub const REJECTS_PER_SECOND: u64 = 1000;
@@ -16,34 +16,18 @@ pub const REJECT_LIFETIME: u64 = SECOND;
 /// How many reject packets can be in flight at once.
 pub const REJECTS_CAPACITY: u32 = 1024;
 
-/// A reject packet in flight, 64 bytes.
+/// A reject packet in flight, 104 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct RejectKey {
-    /// Source address, widened to sixteen bytes.
-    pub source: Ip6,
-    /// Destination address, widened to sixteen bytes.
-    pub destination: Ip6,
-    /// The first bytes after the IP header: a TCP header, or an ICMP message whose checksum covers
-    /// the rest.
-    pub head: [u8; 20],
+    /// The packet, from its IP header on.
+    pub packet: WholePacket,
     /// The endpoint's interface.
     pub ifindex: u32,
-    /// Bytes after the IP header.
-    pub payload: u16,
-    /// IP protocol number.
-    pub protocol: u8,
     /// 1 if the other hook sees it as from the workload, 0 if as to the workload.
-    pub from_workload: u8,
-    /// 4 or 6.
-    pub version: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
+    pub from_workload: u32,
 }
-shared_layout!(
-    RejectKey, size 64, source at 0, destination at 16, head at 32, ifindex at 52, payload at 56,
-    protocol at 58, from_workload at 59, version at 60,
-);
+shared_layout!(RejectKey, size 104, packet at 0, ifindex at 96, from_workload at 100);
 
 /// Rate limit state of an endpoint, 16 bytes.
 #[repr(C)]

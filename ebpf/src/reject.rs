@@ -133,6 +133,12 @@ fn write_reject<A: Family>(skb: &Skb, from_workload: bool) -> Result<(), Counter
     if !may_reject(buffer.to[0], &head, first[0]) {
         return Err(failed);
     }
+    // A bridge floods packets to other hosts. The reject packet would have such a host as its source, which
+    // the other hook denies, as an offence of the workload.
+    let own = |address: A| endpoint(skb.ifindex()).is_some_and(|(_, own)| address.owned_by(own));
+    if !from_workload && !own(head.destination) {
+        return Err(failed);
+    }
     let resets = head.protocol == protocol::TCP;
     if resets && !(skb.load(transport, &mut buffer.tcp) && may_be_reset(&buffer.tcp)) {
         return Err(failed);
@@ -207,20 +213,20 @@ fn within_limit(ifindex: u32) -> bool {
     true
 }
 
-/// Fills in the key of a reject packet; returns 0 if the packet cannot be one.
+/// Fills in the key of a reject packet; returns 0 if the frame cannot hold one: it has the length of one,
+/// so that a record lets no other byte pass.
 #[inline(never)]
 fn key<A: Family>(skb: &Skb, from_workload: u32, buffer: &mut RejectBuffer) -> u32 {
     let Some(head) = A::head(skb, A::quote(buffer)) else {
         return 0;
     };
+    let is_reset = head.protocol == protocol::TCP;
+    let payload = if is_reset { 20 } else { message_length::<A>() };
+    if head.payload != payload || skb.len() != ETHERNET + A::HEADER + u32::from(payload) {
+        return 0;
+    }
     let key = &mut buffer.key;
-    key.source = head.source.widen();
-    key.destination = head.destination.widen();
     key.ifindex = skb.ifindex();
-    key.payload = head.payload;
-    key.protocol = head.protocol;
-    key.from_workload = from_workload as u8;
-    key.version = A::VERSION;
-    key.reserved = [0; 3];
-    u32::from(skb.load(ETHERNET + A::HEADER, &mut key.head))
+    key.from_workload = from_workload;
+    u32::from(A::whole(skb, is_reset, &mut key.packet))
 }

@@ -30,6 +30,9 @@ pub struct Head<A> {
 /// A TCP header without options.
 pub type TcpHeader = [u8; 20];
 
+/// A reject packet from its IP header on, with zeroes after its end.
+pub type WholePacket = [u8; 96];
+
 /// Who completes the checksum of a reject packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
@@ -56,6 +59,9 @@ pub trait Reject: Address {
     /// Reads the head of the IP packet in an Ethernet frame. None if the packet has options or
     /// extension headers, holds fewer than eight bytes more, or is a later fragment.
     fn head<F: Frame>(frame: &F, quote: &mut Self::Quote) -> Option<Head<Self>>;
+
+    /// Reads all of a reject packet in an Ethernet frame: a reset, or else an error.
+    fn whole<F: Frame>(frame: &F, is_reset: bool, packet: &mut WholePacket) -> bool;
 
     /// Whether this can be the address of a single remote host.
     fn is_host(self) -> bool;
@@ -169,6 +175,13 @@ fn pseudo<A: Reject>(quote: &A::Quote, number: u8, length: u16) -> u64 {
     A::sum_of_ends(quote) + u64::from(u32::from_ne_bytes([0, number, high, low]))
 }
 
+/// Reads `N` bytes from the IP header on.
+#[inline(always)]
+fn load_start<const N: usize, F: Frame>(frame: &F, packet: &mut WholePacket) -> bool {
+    let start = packet.first_chunk_mut::<N>();
+    start.is_some_and(|start| frame.load(ETHERNET, start))
+}
+
 #[inline(always)]
 fn total<const N: usize>(words: &[u32; N]) -> u64 {
     let mut sum = 0;
@@ -208,6 +221,16 @@ impl Reject for Ip4 {
             protocol: h[9],
             payload: be16(h[2], h[3]).wrapping_sub(20),
         })
+    }
+
+    #[inline(always)]
+    fn whole<F: Frame>(frame: &F, is_reset: bool, packet: &mut WholePacket) -> bool {
+        *packet = [0; 96];
+        if is_reset {
+            load_start::<40, F>(frame, packet)
+        } else {
+            load_start::<56, F>(frame, packet)
+        }
     }
 
     /// Not "this network", loopback, multicast, reserved or broadcast (RFC 1122 §3.2.2).
@@ -275,6 +298,16 @@ impl Reject for Ip6 {
             protocol: number,
             payload,
         })
+    }
+
+    #[inline(always)]
+    fn whole<F: Frame>(frame: &F, is_reset: bool, packet: &mut WholePacket) -> bool {
+        *packet = [0; 96];
+        if is_reset {
+            load_start::<60, F>(frame, packet)
+        } else {
+            load_start::<96, F>(frame, packet)
+        }
     }
 
     /// Not unspecified, loopback or multicast.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ringfence_common::drop_reason::DropReason;
 
-use super::case::{Expect, Offload, TestFrame};
+use super::case::{Expect, Offload, Rejected, TestFrame};
 use super::craft::{self, flag};
 use super::fixture::{self, Direction, protocol};
 use super::rng::Rng;
@@ -119,6 +119,7 @@ impl<'a> CaseBuilder<'a> {
             bytes: frame,
             offload: None,
             expect,
+            rejected: Rejected::No,
         });
     }
 
@@ -129,7 +130,39 @@ impl<'a> CaseBuilder<'a> {
             bytes: frame,
             offload: Some(offload),
             expect,
+            rejected: Rejected::No,
         });
+    }
+
+    /// Adds a frame that must not arrive, and whose sender gets a reject packet.
+    pub fn reject(&mut self, frame: Vec<u8>) {
+        self.deny(DropReason::Policy, frame);
+        self.reject_last();
+    }
+
+    /// The same in the other direction.
+    pub fn reject_back(&mut self, frame: Vec<u8>) {
+        self.deny_back(DropReason::Policy, frame);
+        self.reject_last();
+    }
+
+    /// The same for a frame that the kernel segments, or whose checksum it completes.
+    pub fn reject_offloaded(&mut self, frame: Vec<u8>, offload: Offload) {
+        self.send_offloaded(Expect::Denied(Some(DropReason::Policy)), frame, offload);
+        self.reject_last();
+    }
+
+    fn reject_last(&mut self) {
+        if let Some(last) = self.frames.last_mut() {
+            last.rejected = Rejected::Yes;
+        }
+    }
+
+    /// The sender of the last frame may get a reject packet or none.
+    pub fn may_be_rejected(&mut self) {
+        if let Some(last) = self.frames.last_mut() {
+            last.rejected = Rejected::Unknown;
+        }
     }
 
     /// Adds a frame that must arrive.

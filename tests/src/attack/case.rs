@@ -13,6 +13,18 @@ pub enum Expect {
     Denied(Option<DropReason>),
 }
 
+/// Whether the sender gets a reject packet where policy is enforced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rejected {
+    /// It gets none.
+    #[default]
+    No,
+    /// It gets one, unless the fence has sent as many as it may.
+    Yes,
+    /// It may get the one that is [permitted](super::rejection::permitted), if there is one.
+    Unknown,
+}
+
 /// How the kernel is asked to segment a frame and to complete a checksum (`PACKET_VNET_HDR`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offload {
@@ -50,6 +62,8 @@ pub struct TestFrame {
     pub offload: Option<Offload>,
     /// The expected result.
     pub expect: Expect,
+    /// Whether a reject packet is expected.
+    pub rejected: Rejected,
 }
 
 impl TestFrame {
@@ -109,6 +123,7 @@ mod tests {
             bytes,
             offload,
             expect: Expect::Permitted,
+            rejected: Rejected::No,
         }
     }
 

@@ -80,6 +80,31 @@ pub fn peer(v6: bool, rng: &mut Rng) -> IpAddr {
     }
 }
 
+/// A random address of a range from and to which policy rejects everything.
+pub fn rejected_peer(v6: bool, rng: &mut Rng) -> IpAddr {
+    let [b, c, d, e, f, g, h, i] = rng.next_u64().to_be_bytes();
+    if v6 {
+        let [k, l, m, n] = [[b, c], [d, e], [f, g], [h, i]].map(u16::from_be_bytes);
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x18, 0x9000, k, l, m, n))
+    } else {
+        IpAddr::V4(Ipv4Addr::new(198, 18, 0x80 | b, c.max(1)))
+    }
+}
+
+/// The port of TCP, UDP and SCTP that policy rejects for every peer, in both directions.
+pub const REJECTED_PORT: u16 = 7900;
+
+/// Whether policy rejects a new flow with `peer`, in either direction.
+#[must_use]
+pub fn is_rejected(peer: IpAddr, protocol: u8, port: u16) -> bool {
+    let is_peer = match peer {
+        IpAddr::V4(ip) => ip.octets().starts_with(&[198, 18]) && ip.octets()[2] >= 0x80,
+        IpAddr::V6(ip) => ip.segments().starts_with(&[0x2001, 0xdb8, 0x18, 0x9000]),
+    };
+    let has_port = matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
+    is_peer || (has_port && port == REJECTED_PORT)
+}
+
 /// Whether an address lies in the peers' range.
 #[must_use]
 pub fn is_peer(ip: IpAddr) -> bool {
@@ -202,6 +227,9 @@ pub const NODE_ONLY_PORT: u16 = 7272;
 /// Whether policy allows a new flow with `peer`, from the workload (`Out`) or to it (`In`).
 #[must_use]
 pub fn is_allowed(direction: Direction, peer: IpAddr, protocol: u8, port: u16) -> bool {
+    if is_rejected(peer, protocol, port) {
+        return false;
+    }
     let open = match protocol {
         protocol::TCP | protocol::UDP | protocol::SCTP => port == allowed_port(direction, protocol),
         protocol::ICMP | protocol::ICMPV6 => direction == Direction::Out,
@@ -302,4 +330,25 @@ ports = ["udp/7702"]
 [[policy.ingress]]
 from = [{ entity = "host" }]
 ports = ["tcp/7272", "udp/7272", "sctp/7272", "icmp"]
+
+[[policy]]
+name = "reject"
+namespace = "lab"
+subject = ""
+
+[[policy.egress]]
+action = "reject"
+to = [{ cidr = "198.18.128.0/17" }, { cidr = "2001:db8:18:9000::/64" }]
+
+[[policy.egress]]
+action = "reject"
+ports = ["tcp/7900", "udp/7900", "sctp/7900"]
+
+[[policy.ingress]]
+action = "reject"
+from = [{ cidr = "198.18.128.0/17" }, { cidr = "2001:db8:18:9000::/64" }]
+
+[[policy.ingress]]
+action = "reject"
+ports = ["tcp/7900", "udp/7900", "sctp/7900"]
 "#;

@@ -6,7 +6,7 @@
 //! [`Model`] computes the expected result of the mutated frame. The same seed gives the same cases.
 
 use super::builder::CaseBuilder;
-use super::case::{Case, Expect};
+use super::case::{Case, Expect, Rejected};
 use super::craft;
 use super::family::{Family, Member};
 use super::fixture::Direction;
@@ -119,6 +119,7 @@ fn set_expectation(case: &mut Case) {
         } else {
             Expect::Denied(None)
         };
+        last.rejected = Rejected::Unknown;
     }
 }
 

@@ -21,11 +21,14 @@ pub mod model;
 pub mod network;
 pub mod pcap;
 pub mod recording;
+pub mod rejection;
 pub mod report;
 pub mod rng;
 pub mod run;
 pub mod traffic;
 pub mod wire;
+
+use std::time::Instant;
 
 use anyhow::Result;
 
@@ -44,6 +47,7 @@ const CASES: usize = 100;
 /// Sends at least `frames` frames of a family, and every member at least once.
 pub fn attack(networks: &mut Networks, family: &Family, frames: u64, seed: u64) -> Result<Tally> {
     let mut tally = Tally::default();
+    let (start, before) = (Instant::now(), networks.enforce.rejects()?);
     let mut generator = Generator::new(*family, seed);
     if networks.topology() == Topology::Routed {
         // A router forwards few of the mutated frames, so they would prove little.
@@ -57,6 +61,8 @@ pub fn attack(networks: &mut Networks, family: &Family, frames: u64, seed: u64) 
             tally.count(&result);
         }
     }
+    let counted = networks.enforce.rejects()?.since(&before);
+    tally.rejects.limit(start.elapsed(), counted);
     Ok(tally)
 }
 

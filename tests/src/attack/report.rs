@@ -2,15 +2,71 @@
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
+use ringfence_common::reject::REJECTS_PER_SECOND;
 
 use super::case::Expect;
+use super::case::Rejected;
+use super::network::counters::Rejects;
 use super::pcap;
 use super::run::FrameResult;
 
 /// How many failures are kept for the report.
 const REMEMBERED: usize = 20;
+
+/// Reject packets, where policy is enforced.
+#[derive(Clone, Debug, Default)]
+pub struct RejectTally {
+    /// Frames whose senders get one, up to the limit.
+    pub rejected: u64,
+    /// Those that arrived at the sender.
+    pub arrived: u64,
+    /// Of these, the ones that are not what the rejected frame permits, larger ones among them.
+    pub wrong: u64,
+    /// What the fence counted, also for frames that were sent again.
+    pub counted: Rejects,
+    /// The most that the limit permits in the time that the frames took.
+    pub most: u64,
+}
+
+impl RejectTally {
+    fn count(&mut self, result: &FrameResult) {
+        self.rejected += u64::from(result.sent.rejected == Rejected::Yes);
+        self.arrived += u64::from(result.reject_packet.is_some());
+        self.wrong += u64::from(result.reject_fault().is_some());
+    }
+
+    /// Adds what the fence counted in this time. The limit holds for every second from the first reject
+    /// packet on, so a part of a second may be one of two.
+    pub fn limit(&mut self, time: Duration, counted: Rejects) {
+        self.counted = counted;
+        self.most = (time.as_secs() + 2) * REJECTS_PER_SECOND;
+    }
+
+    const fn is_good(&self) -> bool {
+        self.wrong == 0 && self.counted.sent <= self.most
+    }
+}
+
+impl fmt::Display for RejectTally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            rejected,
+            arrived,
+            wrong,
+            counted,
+            most,
+        } = self;
+        write!(
+            f,
+            "  {arrived} reject packets about {rejected} frames that a rule rejects: {wrong} wrong or larger \
+             than permitted; {} sent of at most {most}, {} over the limit, {} not sent",
+            counted.sent, counted.limited, counted.failed
+        )
+    }
+}
 
 /// Totals over all frames.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +85,8 @@ pub struct Tally {
     pub permitted_delivered: u64,
     /// Frames that arrived past a fence that observes, among those that the control delivered.
     pub observed: u64,
+    /// Reject packets.
+    pub rejects: RejectTally,
     /// Some frames with a wrong result.
     pub failures: Vec<FrameResult>,
 }
@@ -38,7 +96,9 @@ impl Tally {
     pub fn count(&mut self, result: &FrameResult) {
         let arrived = result.arrived;
         self.sent += 1;
-        let wrong = result.leaked() || result.lost() || result.lost_while_observed();
+        self.rejects.count(result);
+        let misplaced = result.leaked() || result.lost() || result.lost_while_observed();
+        let wrong = misplaced || result.reject_fault().is_some();
         if wrong && self.failures.len() < REMEMBERED {
             self.failures.push(result.clone());
         }
@@ -72,13 +132,14 @@ impl Tally {
     }
 
     /// Whether no denied frame arrived, no permitted or observed frame was lost, and the control
-    /// delivered nearly all frames.
+    /// delivered nearly all frames, and all reject packets were as they may be.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.denied_delivered == 0
             && self.permitted_delivered == self.permitted
             && self.observed == self.control
             && self.control * 10 >= self.sent * 9
+            && self.rejects.is_good()
     }
 
     /// A family's row.
@@ -160,6 +221,9 @@ impl fmt::Display for Failure<'_> {
             write!(f, ", {offload:?}")?;
         }
         losses.iter().try_for_each(|loss| write!(f, "\n  {loss}"))?;
+        if let Some(fault) = self.0.reject_fault() {
+            write!(f, "\n  {fault}")?;
+        }
         f.write_str("\n  ")?;
         sent.bytes
             .iter()

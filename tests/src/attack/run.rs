@@ -5,15 +5,17 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::case::{Case, Expect, TestFrame};
+use super::case::{Case, Expect, Rejected, TestFrame};
 use super::craft;
 use super::fixture::{self, Direction, protocol};
 use super::network::counters::Counters;
 use super::network::{Fence, Network, Topology};
 
 mod losses;
+mod reject_packets;
 
 pub use losses::{Cause, Loss, SentAgain};
+pub use reject_packets::RejectPacket;
 
 /// Frames between two sentinels: at first, and when the frames are sent again.
 const BATCHES: [usize; 4] = [200, 20, 1, 1];
@@ -32,6 +34,8 @@ pub struct Networks {
     next: u32,
     /// Sentinels that were sent more than once and may arrive late.
     late: Vec<u32>,
+    /// Reject packets of this run that a fence counted as sent, and that did not arrive at the sender.
+    missing: u64,
 }
 
 /// Where a frame arrived.
@@ -70,6 +74,8 @@ pub struct FrameResult {
     pub arrived: Arrived,
     /// Where and why it was lost, if it should have arrived.
     pub losses: Vec<Loss>,
+    /// The reject packet about it, where policy is enforced.
+    pub reject_packet: Option<RejectPacket>,
 }
 
 impl FrameResult {
@@ -83,6 +89,22 @@ impl FrameResult {
     #[must_use]
     pub fn lost(&self) -> bool {
         self.arrived.control && !self.arrived.enforce && self.sent.expect == Expect::Permitted
+    }
+
+    /// What is wrong with the reject packet about it.
+    #[must_use]
+    pub fn reject_fault(&self) -> Option<&'static str> {
+        let packet = self.reject_packet?;
+        let unexpected = self.sent.rejected == Rejected::No;
+        unexpected
+            .then_some("a reject packet about a frame that gets none")
+            .or(packet.fault)
+    }
+
+    /// Whether its sender got no reject packet although a rule rejects it.
+    #[must_use]
+    pub fn lacks_reject_packet(&self) -> bool {
+        self.sent.rejected == Rejected::Yes && self.reject_packet.is_none()
     }
 
     /// Whether it was lost although the fence only observes.
@@ -107,6 +129,7 @@ impl Networks {
             topology,
             next: 1,
             late: Vec::new(),
+            missing: 0,
         })
     }
 
@@ -137,6 +160,7 @@ impl Networks {
                 sent,
                 arrived: Arrived::default(),
                 losses: Vec::new(),
+                reject_packet: None,
             };
             frames.extend(case.frames.into_iter().map(result));
         }
@@ -144,12 +168,23 @@ impl Networks {
             for frame in &mut frames {
                 frame.arrived = Arrived::default();
                 frame.losses.clear();
+                frame.reject_packet = None;
             }
+            self.missing = 0;
             let counted = self.send(&mut frames, batch)?;
             let may_repeat = losses::name_causes(&mut frames, &counted);
+            let lacking = reject_packets::lacking(&frames, &counted, self.missing);
+            let may_repeat =
+                may_repeat || (lacking > 0 && losses::dropped_where_enforced(&counted));
             let again = may_repeat && number + 1 < BATCHES.len();
             self.sent_again.count(&counted, &frames, again);
             if !again {
+                let example = frames.iter().find(|frame| frame.lacks_reject_packet());
+                ensure!(
+                    lacking == 0,
+                    "{lacking} reject packets are missing, {} of them were sent: {example:?}",
+                    self.missing
+                );
                 break;
             }
         }
@@ -211,6 +246,8 @@ impl Networks {
             Fence::Observe => &self.observe,
         };
         let topology = self.topology;
+        let before = network.rejects()?;
+        let mut packets = Vec::new();
         send_batch(network, batch, (topology, sentinel))?;
         for direction in [Direction::Out, Direction::In] {
             let mut strays = 0_u32;
@@ -225,7 +262,12 @@ impl Networks {
             let mut marks = Vec::new();
             network
                 .target(direction)
-                .receive_until_or(sentinel, again, |number| marks.push(number))
+                .receive_until_or(
+                    sentinel,
+                    again,
+                    |number| marks.push(number),
+                    |frame| packets.extend(reject_packets::read(topology, direction, frame)),
+                )
                 .with_context(|| format!("{fence:?}, {direction:?}"))?;
             for number in marks {
                 let known = record_arrival(batch, number.wrapping_sub(first), direction, fence);
@@ -238,7 +280,17 @@ impl Networks {
                 "{strays} frames arrived after their batch, or in the wrong direction"
             );
         }
-        Ok(())
+        let (sent, late) = reject_packets::wait(network, topology, &before, &mut packets)?;
+        ensure!(
+            late.iter().all(|number| self.late.contains(number)),
+            "a frame arrived after its batch"
+        );
+        ensure!(
+            sent == 0 || fence == Fence::Enforce,
+            "{fence:?}: {sent} reject packets"
+        );
+        self.missing += sent.saturating_sub(packets.len() as u64);
+        reject_packets::record(topology, batch, first, &packets)
     }
 
     /// Names the reason of losses that no counter of the kernel explains: sends their cases alone,
@@ -253,6 +305,7 @@ impl Networks {
                     let mut alone = [FrameResult {
                         arrived: Arrived::default(),
                         losses: Vec::new(),
+                        reject_packet: None,
                         ..frame.clone()
                     }];
                     let marks = self.mark_all(&mut alone);

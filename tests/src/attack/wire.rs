@@ -8,20 +8,23 @@
 //! the sentinel, which is then sent again; the kernel counts such losses (`crate::kernel_drops`).
 
 use std::cell::Cell;
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::io::{self, ErrorKind, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use nix::unistd::Pid;
 use socket2::Socket;
 
 use super::case::Offload;
 use super::craft;
+use super::fixture::protocol;
 use super::network::routed::ROUTER;
+use super::rejection::Received;
 use crate::frame::{buffer_drops, offload_socket, packet_socket};
 use crate::netns::NetNs;
 
@@ -32,6 +35,8 @@ const GROUP: [u8; 2] = [0x07, 0xa7];
 pub const ROOM: usize = 64 << 20;
 /// A sentinel that has not arrived after this time is sent again.
 const AGAIN: u8 = 100;
+/// Bytes of a frame that are read: more than a reject packet has.
+const HEAD: usize = 256;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Marks a frame that has a whole Ethernet header. A group address remains a group address.
@@ -81,6 +86,31 @@ impl Marking {
                 (number != 0).then_some(number)
             }
             _ => None,
+        }
+    }
+
+    /// The mark of the frame about which this one is a reject packet, if it has that: it goes back to the
+    /// marked address, and an error quotes the flow label.
+    #[must_use]
+    pub fn of_rejected(self, frame: &[u8]) -> Option<u32> {
+        if self == Self::Address {
+            return marked(frame.get(6..)?);
+        }
+        let quote = craft::AFTER_IP6 + 8;
+        let is_error = frame.get(craft::IP + 6) == Some(&protocol::ICMPV6);
+        is_error.then(|| self.read(&[frame.get(..craft::IP)?, frame.get(quote..)?].concat()))?
+    }
+
+    /// Whether a frame without a mark is a reject packet.
+    #[must_use]
+    pub fn is_reject_packet(self, frame: &[u8]) -> bool {
+        match self {
+            Self::Address => self.of_rejected(frame).is_some(),
+            Self::FlowLabel => {
+                let is_tcp = frame.get(craft::IP + 6) == Some(&protocol::TCP);
+                frame.get(12..14) == Some(&[0x86, 0xdd])
+                    && (is_tcp || self.of_rejected(frame).is_some())
+            }
         }
     }
 }
@@ -182,36 +212,68 @@ impl RawInterface {
 
     /// Calls `seen` with the mark of every frame that arrives, until the sentinel arrives.
     pub fn receive_until(&self, sentinel: u32, seen: impl FnMut(u32)) -> Result<()> {
-        self.receive_until_or(sentinel, || Ok(()), seen)
+        self.receive_until_or(sentinel, || Ok(()), seen, |_| ())
     }
 
     /// The same; calls `again`, which sends the sentinel again, whenever none has arrived for a
-    /// while.
+    /// while, and `unmarked` for every frame without a mark.
     pub fn receive_until_or(
         &self,
         sentinel: u32,
         mut again: impl FnMut() -> Result<()>,
         mut seen: impl FnMut(u32),
+        mut unmarked: impl FnMut(&Received<'_>),
     ) -> Result<()> {
         let end = Instant::now() + DEADLINE;
-        let mut head = [0; 32];
         loop {
-            match (&self.tap).read(&mut head) {
-                Ok(length) => match head.get(..length).and_then(|head| self.marking.read(head)) {
-                    Some(number) if number == sentinel => return Ok(()),
+            let sentinel_seen = self.read(|mark, frame| {
+                match mark {
+                    Some(number) if number == sentinel => return true,
                     Some(number) => seen(number),
-                    None => {}
-                },
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    None => unmarked(frame),
+                }
+                false
+            })?;
+            match sentinel_seen {
+                Some(true) => return Ok(()),
+                Some(false) => {}
+                None => {
                     ensure!(Instant::now() < end, "the sentinel did not arrive");
-                    let fd = PollFd::new(self.tap.as_fd(), PollFlags::POLLIN);
-                    let ready = poll(&mut [fd], PollTimeout::from(AGAIN));
-                    if ready.context("polling a tap")? == 0 {
+                    if !self.wait(AGAIN)? {
                         again()?;
                     }
                 }
-                Err(error) => bail!("reading a tap: {error}"),
             }
+        }
+    }
+
+    /// Calls `seen` with every frame that has arrived until now, and its mark; waits a few milliseconds
+    /// if there is none.
+    pub fn receive_now(&self, mut seen: impl FnMut(Option<u32>, &Received<'_>)) -> Result<()> {
+        self.wait(5)?;
+        while self.read(|mark, frame| seen(mark, frame))?.is_some() {}
+        Ok(())
+    }
+
+    /// Whether a frame arrives within this many milliseconds.
+    fn wait(&self, milliseconds: u8) -> Result<bool> {
+        let fd = PollFd::new(self.tap.as_fd(), PollFlags::POLLIN);
+        let ready = poll(&mut [fd], PollTimeout::from(milliseconds));
+        Ok(ready.context("polling a tap")? > 0)
+    }
+
+    /// Reads one frame, if there is one.
+    fn read<T>(&self, seen: impl FnOnce(Option<u32>, &Received<'_>) -> T) -> Result<Option<T>> {
+        let mut head = [0; HEAD];
+        // The length of the whole frame is returned, even if it is more than the buffer holds.
+        match recv(self.tap.as_raw_fd(), &mut head, MsgFlags::MSG_TRUNC) {
+            Ok(length) => {
+                let head = head.get(..length.min(HEAD)).unwrap_or_default();
+                let mark = self.marking.read(head);
+                Ok(Some(seen(mark, &Received { head, length })))
+            }
+            Err(Errno::EAGAIN) => Ok(None),
+            Err(error) => bail!("reading a tap: {error}"),
         }
     }
 }

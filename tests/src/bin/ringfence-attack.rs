@@ -99,6 +99,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
             left -= 1;
             let tally = attack(&mut networks, family, share, seed)?;
             println!("{}", tally.row(family.name));
+            if tally.rejects.rejected > 0 {
+                println!("{}", tally.rejects);
+            }
             if !tally.is_good() {
                 good = false;
                 print!("{}", tally.failures_text());

@@ -30,6 +30,10 @@ fn attack_with_family(name: &str) -> Result<()> {
     let share = FRAMES / u64::try_from(FAMILIES.len())?;
     let tally = attack(&mut networks, family, share, seed())?;
     println!("{}", tally.row(name));
+    if tally.rejects.rejected > 0 {
+        println!("{}", tally.rejects);
+        ensure!(tally.rejects.arrived > 0, "void: no reject packet arrived");
+    }
     ensure!(
         tally.is_good(),
         "seed {}\n{}\n{}",
@@ -60,6 +64,7 @@ pub(crate) fn members(networks: &mut Networks, family: &Family) -> Result<()> {
         );
         ensure!(arrived.observe, "observe drops: {result:?}");
         ensure!(!result.leaked() && !result.lost(), "{result:?}");
+        ensure!(result.reject_fault().is_none(), "{result:?}");
         if let Expect::Denied(reason) = result.sent.expect {
             denied += 1;
             match reason {
@@ -159,6 +164,7 @@ families! {
     icmp_errors = "icmp-errors",
     icmp_echo = "icmp-echo",
     path_mtu = "path-mtu",
+    rejects = "rejects",
     tcp_states = "tcp-states",
     tcp_flags = "tcp-flags",
     tcp_headers = "tcp-headers",

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence_testbed::NetNs;
-use ringfence_testbed::attack::case::{Case, Expect, Offload, TestFrame};
+use ringfence_testbed::attack::case::{Case, Expect, Offload, Rejected, TestFrame};
 use ringfence_testbed::attack::fixture::{self, Direction, protocol};
 use ringfence_testbed::attack::network::Fence;
 use ringfence_testbed::attack::run::FrameResult;
@@ -37,6 +37,7 @@ fn datagrams(expect: Expect) -> Vec<Case> {
         bytes: datagram(number),
         offload: None,
         expect,
+        rejected: Rejected::No,
     };
     (0..DATAGRAMS).map(|number| case(frame(number))).collect()
 }
@@ -136,6 +137,7 @@ fn what_a_full_backlog_loses_is_named_and_fails_the_run() -> Result<()> {
             checksum: Some((start, 16)),
         }),
         expect: Expect::Permitted,
+        rejected: Rejected::No,
     };
     // The bridge serves its newest port first. Its segments fill the backlog of this CPU, so the
     // frame itself no longer fits when it is sent on to the next port.

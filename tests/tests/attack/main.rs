@@ -14,6 +14,7 @@ mod kernel_drops;
 mod netfilter;
 mod path_mtu;
 mod refragmented;
+mod rejects;
 mod routed;
 mod shared;
 mod timeouts;

@@ -14,8 +14,8 @@ use ringfence_common::{
 use ringfence_testbed::{eventually, frame::checksum};
 
 use crate::fence::{
-    Arriving, Dropped, FRIEND, FRIENDS, Fence, IFINDEX, LOCAL, Leaving, Passed, RULE, Rejected,
-    TABLE, Way, any_port, any_protocol,
+    Arriving, Dropped, FRIEND, FRIENDS, Fence, IFINDEX, LOCAL, Leaving, OTHER, Passed, RULE,
+    Rejected, TABLE, Way, any_port, any_protocol,
 };
 use crate::frames::{
     ACK, FIN, Flow, IP, PSH, RST, SCTP, SYN, TCP, UDP, echo, fragment, frame, icmp_error, icmp_of,
@@ -293,11 +293,11 @@ fn a_modified_reject_packet_does_not_pass() {
     for (way, _, v6) in cases() {
         let mut fence = rejecting();
         let other_hook = opposite(way);
-        let transport = IP + if v6 { 40 } else { 20 };
         for (protocol, payload) in [(TCP, tcp(40000, 443, SYN)), (UDP, udp(40000, 53, 40))] {
             let original = sent(way, v6, protocol, &payload);
             let reject = fence.reject_packet(way, &original);
-            for at in transport..transport + 20 {
+            // Also what no checksum of the record covers, such as the IP header's type of service.
+            for at in IP..reject.len() {
                 // A packet that is not a reject packet may itself be rejected.
                 let other = with(reject.clone(), at, &[reject[at] ^ 0x10]);
                 assert_ne!(
@@ -307,6 +307,11 @@ fn a_modified_reject_packet_does_not_pass() {
                 );
             }
             let longer = [&reject[..], &[0; 4]].concat();
+            assert_eq!(
+                fence.run(other_hook, &longer),
+                Dropped,
+                "with bytes after its end, {protocol}"
+            );
             let length = if v6 { IP + 4 } else { IP + 2 };
             let total = u16::from_be_bytes([longer[length], longer[length + 1]]) + 4;
             let longer = with(longer, length, &total.to_be_bytes());
@@ -325,6 +330,22 @@ fn a_modified_reject_packet_does_not_pass() {
                 "control: the reject packet itself"
             );
         }
+    }
+}
+
+/// A bridge floods packets to other hosts. A reject packet about one would have another host's address
+/// as its source, and the other hook would report the workload for it.
+#[test]
+fn packets_to_other_hosts_are_not_answered() {
+    for v6 in [false, true] {
+        let mut fence = rejecting();
+        let syn = frame(FRIEND.ip(v6), OTHER.ip(v6), TCP, &tcp(40000, 443, SYN));
+        assert_eq!(fence.arriving(&syn), Dropped);
+        assert_eq!(fence.events()[0].rejected, 1);
+        let counters = fence.counters();
+        assert_eq!((counters.rejects_sent, counters.rejects_failed), (0, 1));
+        let control = sent(Arriving, v6, TCP, &tcp(40000, 443, SYN));
+        assert_eq!(fence.run(Arriving, &control), Rejected, "control");
     }
 }
 

@@ -15,6 +15,7 @@ mod odd_sources;
 mod own_destination;
 mod poisoned;
 mod protocols;
+mod rejects;
 mod routed;
 mod spoofing;
 mod tcp;
@@ -25,7 +26,12 @@ mod world;
 use super::family::Family;
 
 /// The families that a node which routes forwards.
-pub const ROUTED_FAMILIES: &[Family] = &[routed::DISCOVERY, world::ROUTED, node_tunnels::ROUTED];
+pub const ROUTED_FAMILIES: &[Family] = &[
+    routed::DISCOVERY,
+    world::ROUTED,
+    node_tunnels::ROUTED,
+    rejects::ROUTED,
+];
 
 /// All families on a bridge.
 pub const FAMILIES: &[Family] = &[
@@ -57,6 +63,7 @@ pub const FAMILIES: &[Family] = &[
     icmp::ERRORS,
     icmp::ECHO,
     icmp::TOO_BIG,
+    rejects::REJECTS,
     tcp::STATES,
     tcp::FLAGS,
     tcp::HEADERS,

@@ -9,7 +9,7 @@ use aya::maps::{Map, MapData, PerCpuArray};
 use ringfence_common::drop_reason::DropReason;
 use ringfence_common::maps::STATS;
 use ringfence_common::mode::Action;
-use ringfence_common::stats::of_reason;
+use ringfence_common::stats::{Counter, of_reason};
 
 use super::{Fence, Network};
 use crate::attack::fixture::Direction;
@@ -20,6 +20,29 @@ use crate::{Agent, NetNs};
 /// Packets by drop reason.
 pub type Denials = BTreeMap<&'static str, u64>;
 
+/// Packets that a rule rejects, by what became of their reject packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rejects {
+    /// Sent.
+    pub sent: u64,
+    /// Over the limit.
+    pub limited: u64,
+    /// None may be sent, or it could not be.
+    pub failed: u64,
+}
+
+impl Rejects {
+    /// The increase since an earlier reading.
+    #[must_use]
+    pub const fn since(&self, before: &Self) -> Self {
+        Self {
+            sent: self.sent.wrapping_sub(before.sent),
+            limited: self.limited.wrapping_sub(before.limited),
+            failed: self.failed.wrapping_sub(before.failed),
+        }
+    }
+}
+
 /// All counters of a network, at a moment or between two.
 #[derive(Clone, Debug)]
 pub struct Counters {
@@ -27,13 +50,25 @@ pub struct Counters {
     into: KernelDrops,
     /// Packets that the fence dropped, or would have dropped if it enforced.
     pub denials: Denials,
+    /// What became of the packets that a rule rejects.
+    pub rejects: Rejects,
 }
 
 impl Counters {
     /// What the kernel dropped on the way out and in, and what the fence denied.
     #[must_use]
     pub const fn new(out: KernelDrops, into: KernelDrops, denials: Denials) -> Self {
-        Self { out, into, denials }
+        let rejects = Rejects {
+            sent: 0,
+            limited: 0,
+            failed: 0,
+        };
+        Self {
+            out,
+            into,
+            denials,
+            rejects,
+        }
     }
 
     /// What the kernel dropped on the way of frames of a direction.
@@ -56,6 +91,7 @@ impl Counters {
             out: self.out.since(&before.out),
             into: self.into.since(&before.into),
             denials: more.collect(),
+            rejects: self.rejects.since(&before.rejects),
         }
     }
 }
@@ -109,6 +145,20 @@ impl Handles {
 }
 
 impl Network {
+    /// What became of reject packets so far.
+    pub fn rejects(&self) -> Result<Rejects> {
+        let Some((stats, _)) = &self.handles.fence else {
+            return Ok(Rejects::default());
+        };
+        let count =
+            |counter: Counter| -> Result<u64> { Ok(stats.get(&(counter as u32), 0)?.iter().sum()) };
+        Ok(Rejects {
+            sent: count(Counter::RejectsSent)?,
+            limited: count(Counter::RejectsLimited)?,
+            failed: count(Counter::RejectsFailed)?,
+        })
+    }
+
     /// Reads all counters.
     pub fn counters(&self) -> Result<Counters> {
         let Handles {
@@ -142,6 +192,7 @@ impl Network {
             out: along(Direction::Out)?,
             into: along(Direction::In)?,
             denials: self.handles.denials()?,
+            rejects: self.rejects()?,
         })
     }
 }

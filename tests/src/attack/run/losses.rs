@@ -101,6 +101,12 @@ fn both_ways(counters: &Counters) -> KernelDrops {
     all
 }
 
+/// Whether the kernel dropped frames on the way through the network that enforces.
+pub(super) fn dropped_where_enforced(counted: &[Counters; 3]) -> bool {
+    let mut enforced = FENCES.iter().zip(counted);
+    enforced.any(|(fence, counters)| *fence == Fence::Enforce && both_ways(counters).total() > 0)
+}
+
 fn is_missing(frame: &FrameResult, fence: Fence) -> bool {
     match fence {
         Fence::Absent => !frame.arrived.control,

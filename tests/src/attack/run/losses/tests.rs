@@ -1,5 +1,5 @@
 use super::*;
-use crate::attack::case::{Expect, TestFrame};
+use crate::attack::case::{Expect, Rejected, TestFrame};
 use crate::attack::run::Arrived;
 use crate::kernel_drops::DeviceDrops;
 
@@ -13,6 +13,7 @@ fn frame(case: usize, direction: Direction, enforce: bool) -> FrameResult {
             bytes: Vec::new(),
             offload: None,
             expect: Expect::Permitted,
+            rejected: Rejected::No,
         },
         arrived: Arrived {
             control: true,
@@ -20,6 +21,7 @@ fn frame(case: usize, direction: Direction, enforce: bool) -> FrameResult {
             observe: true,
         },
         losses: Vec::new(),
+        reject_packet: None,
     }
 }
 
