@@ -18,6 +18,17 @@ use super::objects::Objects;
 use crate::model::{Inventory, Lockdown, NamespaceName, PolicySet};
 use crate::ordmap::Map;
 
+/// How much the sources know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Known {
+    /// Not all objects. Nothing is published.
+    NotYet,
+    /// What an earlier agent knew. Nothing is removed from the kernel.
+    Restored,
+    /// All objects.
+    All,
+}
+
 /// What one source says besides its objects.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
@@ -31,6 +42,9 @@ pub struct Report {
     pub changes: Vec<last_good::Change>,
     /// The ranges of the cluster that it knows, in which addresses without an owner are not the world's.
     pub cluster_ranges: BTreeSet<IpNet>,
+    /// When what is in force was stored, in seconds since 1970, if an earlier agent stored it and its source
+    /// cannot be asked.
+    pub restored: Option<i64>,
     /// When to deliver again although nothing has changed.
     pub next_change: Option<Instant>,
 }
@@ -43,10 +57,10 @@ pub trait ObjectSource {
     /// Says that the next delivery is to look at everything, though nothing may have changed.
     fn reread(&mut self);
 
-    /// Whether it knows all of its objects. Until every source does, nothing is published, so that nothing
-    /// is removed that a source has not named yet.
-    fn is_synced(&self) -> bool {
-        true
+    /// How much it knows of its objects. Until every source knows all, nothing is removed that a source may
+    /// not have named yet.
+    fn known(&self) -> Known {
+        Known::All
     }
 
     /// Changes its objects to what they are now, as far as that contradicts no others, and says what is
@@ -78,6 +92,8 @@ pub struct Reload {
     pub cluster_ranges: BTreeSet<IpNet>,
     /// What is to be remembered otherwise than before.
     pub changes: Vec<last_good::Change>,
+    /// When what is in force was stored, if an earlier agent stored it.
+    pub restored: Option<i64>,
     /// When to deliver again although nothing has changed: content is removed then, or an error
     /// reported.
     pub next_change: Option<Instant>,
@@ -97,6 +113,7 @@ impl Reload {
             refused: Refused::default(),
             cluster_ranges: BTreeSet::new(),
             changes: Vec::new(),
+            restored: None,
             next_change: None,
         };
         for report in reports {
@@ -105,6 +122,7 @@ impl Reload {
             reload.refused = reload.refused.plus(report.refused);
             reload.changes.extend(report.changes);
             reload.cluster_ranges.extend(report.cluster_ranges);
+            reload.restored = reload.restored.or(report.restored);
             let times = [reload.next_change, report.next_change];
             reload.next_change = times.into_iter().flatten().min();
         }
@@ -151,10 +169,11 @@ impl ObjectSources {
         changed
     }
 
-    /// Whether every source knows all of its objects.
+    /// How much every source knows.
     #[must_use]
-    pub fn are_synced(&self) -> bool {
-        self.sources.iter().all(|source| source.is_synced())
+    pub fn known(&self) -> Known {
+        let known = self.sources.iter().map(|source| source.known());
+        known.min().unwrap_or(Known::All)
     }
 
     /// Has every source deliver, and look at everything if asked to.
@@ -183,5 +202,50 @@ impl ObjectSources {
             reload.changed = true;
         }
         reload
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Known::{All, NotYet, Restored};
+    use super::*;
+    use crate::model::DEFAULT_BUDGET;
+
+    struct Fake(Known);
+
+    impl ObjectSource for Fake {
+        fn changed(&mut self) -> LocalBoxFuture<'_, io::Result<()>> {
+            Box::pin(pending())
+        }
+
+        fn reread(&mut self) {}
+
+        fn known(&self) -> Known {
+            self.0
+        }
+
+        fn deliver(&mut self, _: &mut Objects, _: Instant) -> Report {
+            Report {
+                restored: (self.0 == Known::Restored).then_some(5),
+                ..Report::default()
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_is_known_than_the_source_knows_that_knows_least() {
+        let all = |known: &[Known]| {
+            let sources = known
+                .iter()
+                .map(|it| Box::new(Fake(*it)) as Box<dyn ObjectSource>);
+            let objects = Objects::new(DEFAULT_BUDGET);
+            let mut sources = ObjectSources::new(objects, sources.collect());
+            let restored = sources.deliver(false, Instant::now()).restored;
+            (sources.known(), restored)
+        };
+        assert_eq!(all(&[]), (All, None));
+        assert_eq!(all(&[All, All]), (All, None));
+        assert_eq!(all(&[All, Restored]), (Restored, Some(5)));
+        assert_eq!(all(&[NotYet, All, Restored]), (NotYet, Some(5)));
     }
 }

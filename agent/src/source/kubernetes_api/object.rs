@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::cluster_ranges;
+use super::kept;
 use super::metadata::Metadata;
 use super::pod::{Pod, PodObject};
 use crate::model::inventory::unusable_reason;
@@ -150,6 +151,8 @@ pub struct Converted {
     pub uid: Arc<str>,
     /// What it is.
     pub object: Object,
+    /// What is kept of a policy.
+    pub text: Option<Arc<str>>,
     /// The ranges of the cluster that it names.
     pub ranges: BTreeSet<IpNet>,
     /// What of it cannot be read.
@@ -233,6 +236,7 @@ fn namespace(value: &Value) -> Result<Converted, String> {
     })?;
     Ok(Converted {
         uid: uid(value),
+        text: None,
         key: Key::Namespace(name),
         object: Object::Namespace(namespace),
         ranges: BTreeSet::new(),
@@ -284,6 +288,7 @@ fn service_cidr(value: &Value) -> Result<Converted, String> {
     let ranges = cluster_ranges::read(&spec.cidrs.unwrap_or_default(), &mut errors);
     Ok(Converted {
         uid: uid(value),
+        text: None,
         key,
         object: Object::Ranges,
         ranges,
@@ -320,6 +325,7 @@ fn node_entry(value: &Value, own: &NodeName) -> Result<Converted, String> {
     };
     Ok(Converted {
         uid: uid(value),
+        text: None,
         key: Key::Node(name),
         object: Object::Node(Arc::new(entry)),
         ranges,
@@ -336,6 +342,7 @@ fn pod(value: &Value, node: &NodeName) -> Result<Converted, String> {
     Ok(Converted {
         ranges: BTreeSet::new(),
         uid: uid(value),
+        text: None,
         key: Key::Pod(id),
         object: converted.map_or(Object::NoWorkload, Object::Pod),
         errors,
@@ -357,6 +364,7 @@ fn policy(kind: Kind, value: &mut Value) -> Result<Converted, String> {
         fields.insert("apiVersion".to_owned(), api.into());
         fields.insert("kind".to_owned(), kind.into());
     }
+    let text = Some(Arc::from(kept::policy_text(value)));
     let name = id.to_string();
     let ReadPolicy {
         policy,
@@ -368,6 +376,7 @@ fn policy(kind: Kind, value: &mut Value) -> Result<Converted, String> {
     Ok(Converted {
         ranges: BTreeSet::new(),
         uid: uid(value),
+        text,
         errors: errors.collect(),
         object,
         warnings,
