@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
+    io::{self, BufWriter, Write as _},
     path::Path,
 };
 
@@ -16,6 +16,17 @@ pub(super) const STAGED: &str = "new";
 /// # Errors
 /// When the content cannot be written, for example because the disk is full.
 pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_with(path, |file| file.write_all(content))
+}
+
+/// Replaces a file, or creates it, with what this writes.
+///
+/// # Errors
+/// When it fails, or the content cannot be written.
+pub(super) fn replace_with(
+    path: &Path,
+    content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
     let staged = path.with_extension(STAGED);
     let outcome = stage(&staged, content).and_then(|()| fs::rename(&staged, path));
     if outcome.is_err() {
@@ -28,10 +39,14 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
-fn stage(staged: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = File::create(staged)?;
-    file.write_all(content)?;
-    file.sync_all()
+fn stage(
+    staged: &Path,
+    content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut file = BufWriter::new(File::create(staged)?);
+    content(&mut file)?;
+    file.flush()?;
+    file.get_ref().sync_all()
 }
 
 #[cfg(test)]

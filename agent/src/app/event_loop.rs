@@ -1,7 +1,7 @@
 //! The event loop: the one task that owns the sources and the reconciler.
 //!
-//! Invariants: every change of the desired state ends in one reconcile pass, unless a source does not know
-//! all of its objects yet: then the kernel stays as it is; a failed pass is retried after a second; changes that only time brings (rules that begin or end, rows to retire)
+//! Invariants: every change of the desired state ends in one reconcile pass, unless a source knows neither
+//! all of its objects nor what an earlier agent knew: then the kernel stays as it is; a failed pass is retried after a second; changes that only time brings (rules that begin or end, rows to retire)
 //! have a timer; telemetry is drained in batches, never per record.
 
 mod api;
@@ -31,6 +31,7 @@ use super::{
     last_good_writer::LastGoodWriter,
     modes::Modes,
     number_freeing::{self, NumberFreeing},
+    object_store::Unstored,
     policies_in_force::newly_without_room,
     serving::Listeners,
     shared_state::{Applied, SharedState, node_name},
@@ -44,7 +45,7 @@ use crate::{
     observe::{self, Decoder, FlowLog},
     reconcile::{Desired, Published, Reconciler},
     server::{Command, HealthServer},
-    source::{Interfaces, ObjectSources},
+    source::{Interfaces, Known, ObjectSources},
 };
 
 /// The interval between drains of telemetry.
@@ -71,6 +72,9 @@ struct Agent {
     number_freeing: NumberFreeing,
     verifying: Verifying,
     last_good: LastGoodWriter,
+    unstored_objects: Unstored,
+    /// How much the sources knew at the last pass.
+    known: Known,
     /// When to make the next pass if nothing else causes one before.
     next_pass: Option<Instant>,
     /// When to reread the sources if nothing else causes that before.
@@ -96,6 +100,7 @@ pub(super) async fn run(
     let listeners = Listeners::open(&config, health)?;
 
     sources.set_aside();
+    let unstored_objects = sources.unstored_objects();
     let watched = sources.watch();
     let (sources, first) = watched.map_err(AppError::io("watch the source files"))?;
     let store = last_good_store::directory(&config.state_dir);
@@ -119,7 +124,8 @@ pub(super) async fn run(
         revision: 0,
         errors: first.errors,
         warnings: first.warnings,
-        unstored: None,
+        unstored: Vec::new(),
+        restored: None,
         failure: None,
         wall_minus_ticks: 0,
     };
@@ -151,6 +157,8 @@ pub(super) async fn run(
         number_freeing: NumberFreeing::default(),
         verifying: Verifying::default(),
         last_good,
+        unstored_objects,
+        known: Known::NotYet,
         next_pass: None,
         next_reload: None,
     };
@@ -231,7 +239,8 @@ impl Agent {
                 _ = sweep.tick() => {
                     self.sweep();
                     self.store_modes();
-                    self.shared.applied().unstored = self.last_good.failure();
+                    let unstored = [self.last_good.failure(), self.unstored_objects.text()];
+                    self.shared.applied().unstored = unstored.into_iter().flatten().collect();
                     self.shared.show();
                 }
                 _ = free.tick() => self.free_numbers(),
@@ -248,11 +257,13 @@ impl Agent {
 
     /// Makes one pass, and schedules the next if one will be needed.
     fn publish(&mut self) {
-        if !self.sources.are_synced() {
+        let known = self.sources.known();
+        if known == Known::NotYet {
             self.next_pass = None;
             self.shared.show();
             return;
         }
+        self.known = known;
         let started = Instant::now();
         match self.reconciler.retire() {
             Ok(0) => {}
@@ -277,6 +288,7 @@ impl Agent {
             interfaces: &interfaces,
             modes: &modes,
             locked: &locked,
+            is_complete: known == Known::All,
             now,
         };
         match self.reconciler.publish(&desired) {
@@ -353,8 +365,8 @@ impl Agent {
     }
 
     fn free_numbers(&mut self) {
-        // Before the first pass, what adopted state uses is not known.
-        if self.drain() && self.sources.are_synced() {
+        // Before all sources have been asked, what adopted state uses is not known.
+        if self.drain() && self.sources.known() == Known::All {
             let history = &self.shared.history;
             self.number_freeing.step(&mut self.reconciler, history);
         }

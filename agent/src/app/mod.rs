@@ -20,6 +20,7 @@ mod mode_labels;
 mod modes;
 mod not_in_force;
 mod number_freeing;
+mod object_store;
 mod policies_in_force;
 mod serving;
 mod shared_state;
@@ -273,6 +274,7 @@ pub fn cleanup(config: &Path, wait_for_lock: bool) -> Result<Vec<String>, AppErr
         config.state_dir.join("numbers"),
         modes::file(&config),
         mode_labels::file(&config),
+        object_store::file(&config.state_dir),
         socket,
     ] {
         match fs::remove_file(&file) {

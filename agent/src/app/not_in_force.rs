@@ -3,6 +3,8 @@
 //! Invariants: `status`, its exit code and readiness use the same list; a source file that is refused is
 //! no reason, because its last good content is in force; liveness depends on none of it. Pure.
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::shared_state::Applied;
 use crate::{
     reconcile::{Presence, Presences},
@@ -16,6 +18,8 @@ pub(super) enum NotInForce {
     Starting,
     /// The last pass failed.
     Failed(String),
+    /// What is in force is what an earlier agent knew.
+    Restored(String),
     /// The kernel does not list this node's interfaces and addresses.
     Unwatched(String),
     /// A workload of this node has no fence.
@@ -30,6 +34,7 @@ impl NotInForce {
         let (kind, text) = match self {
             Self::Starting => ("starting", "no policy applied yet"),
             Self::Failed(reason) => ("failed", reason.as_str()),
+            Self::Restored(text) => ("restored", text.as_str()),
             Self::Unwatched(text) => ("unwatched", text.as_str()),
             Self::Unfenced(text) => ("unfenced", text.as_str()),
             Self::Degraded(text) => ("degraded", text.as_str()),
@@ -39,6 +44,15 @@ impl NotInForce {
             text: text.into(),
         }
     }
+}
+
+/// Why a state is not known to be what is asked for that was stored at this time, in seconds since 1970.
+fn restored(at: i64, now: i64) -> NotInForce {
+    let time = Timestamp::from_second(at).unwrap_or_default();
+    let age = SignedDuration::from_secs(now.saturating_sub(at).max(0));
+    NotInForce::Restored(format!(
+        "the API server has not named all of its objects since this start (see the errors): in force is what an          earlier run stored {age:#} ago, at {time}"
+    ))
 }
 
 /// Everything that is not in force, given whether anything was published, why the last pass failed, why
@@ -89,12 +103,15 @@ pub(super) fn readiness(reasons: &[NotInForce]) -> Result<(), String> {
 impl Applied {
     /// What of this state is not in force.
     pub(super) fn not_in_force(&self) -> Vec<NotInForce> {
-        not_in_force(
+        let mut reasons = not_in_force(
             self.published.is_some(),
             self.failure.as_deref(),
             self.interfaces.failure(),
             &self.presences,
-        )
+        );
+        let now = Timestamp::now().as_second();
+        reasons.extend(self.restored.map(|at| restored(at, now)));
+        reasons
     }
 }
 
@@ -167,6 +184,21 @@ mod tests {
         assert!(matches!(&all[0], NotInForce::Unfenced(text) if text.ends_with(": busy")));
         assert_eq!(all[1], NotInForce::Degraded(text));
         assert_eq!(all.len(), 2);
+    }
+
+    #[test]
+    fn a_restored_state_says_how_old_it_is() {
+        let (at, now) = (1_796_032_805, 1_796_032_805 + 3_661);
+        let reasons = [restored(at, now)];
+        let text = readiness(&reasons).unwrap_err();
+        assert!(text.starts_with("restored: the API server"), "{text}");
+        let age = "stored 1h 1m 1s ago, at 2026-11-30T10:00:05Z";
+        assert!(text.ends_with(age), "{text}");
+        // A clock that was put back.
+        let NotInForce::Restored(text) = restored(now, at) else {
+            panic!("{reasons:?}");
+        };
+        assert!(text.contains("stored 0s ago"), "{text}");
     }
 
     #[test]

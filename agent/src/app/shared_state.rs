@@ -39,8 +39,10 @@ pub(super) struct Applied {
     pub(super) revision: u64,
     pub(super) errors: Vec<SourceError>,
     pub(super) warnings: Vec<SourceError>,
-    /// Why what is known of source files is not stored; `None` if it is.
-    pub(super) unstored: Option<String>,
+    /// Why something is not stored for the next start.
+    pub(super) unstored: Vec<String>,
+    /// When what is in force was stored, in seconds since 1970, if an earlier agent stored it.
+    pub(super) restored: Option<i64>,
     /// Why the last publish failed; `None` if it succeeded.
     pub(super) failure: Option<String>,
     /// Wall clock minus the kernel's tick clock, in nanoseconds.

@@ -31,6 +31,8 @@ impl fmt::Display for Claimant {
 /// How much this node itself knows about a claim; more is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Confirmation {
+    /// The claimant was elsewhere, and its source cannot be asked any more.
+    Lapsed,
     /// The claimant is elsewhere.
     None,
     /// A workload with an interface on this node.
@@ -44,10 +46,10 @@ impl Confirmation {
     #[must_use]
     pub fn of_workload(workload: &Workload) -> Self {
         if workload.is_endpoint() {
-            Self::Endpoint
-        } else {
-            Self::None
+            return Self::Endpoint;
         }
+        let has_lapsed = workload.recency.as_ref().is_some_and(|it| it.has_lapsed);
+        if has_lapsed { Self::Lapsed } else { Self::None }
     }
 
     /// What this node knows about the claims of a node.
@@ -69,6 +71,8 @@ pub struct Recency {
     pub created: i64,
     /// What tells it from every other one of that second.
     pub uid: Arc<str>,
+    /// Whether it was said so long ago that it gives the claimant no address any more.
+    pub has_lapsed: bool,
 }
 
 /// A claim to an address.
@@ -104,28 +108,31 @@ impl Claim {
     }
 }
 
-/// An address with several claimants.
+/// An address with several claimants, or with one whose claim has lapsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dispute {
     claimants: Vec<Claimant>,
     owner: Option<Claimant>,
     is_by_recency: bool,
+    has_lapsed: bool,
 }
 
 impl Dispute {
     /// Settles claims: the address belongs to the claimant that this node knows more about than the
     /// others. If this node knows nothing about any of them, it belongs to the most recent one, unless a
-    /// source does not say how recent its claim is. Otherwise it has no owner.
+    /// source does not say how recent its claim is. Otherwise it has no owner, and none has it by a claim
+    /// that has lapsed: the address may be another one's by now.
     #[must_use]
     pub fn new(mut claims: Vec<Claim>) -> Self {
         claims.sort_unstable_by(|a, b| a.claimant.cmp(&b.claimant));
         let most = claims.iter().map(|claim| claim.confirmation).max();
+        let has_lapsed = most == Some(Confirmation::Lapsed);
         let best: Vec<&Claim> = claims
             .iter()
             .filter(|claim| most == Some(claim.confirmation))
             .collect();
         let (owner, is_by_recency) = match best.as_slice() {
-            [claim] => (Some(claim.claimant.clone()), false),
+            [claim] if !has_lapsed => (Some(claim.claimant.clone()), false),
             several if most == Some(Confirmation::None) => {
                 let owner = most_recent(several);
                 (owner.cloned(), owner.is_some())
@@ -136,7 +143,14 @@ impl Dispute {
             claimants: claims.into_iter().map(|claim| claim.claimant).collect(),
             owner,
             is_by_recency,
+            has_lapsed,
         }
+    }
+
+    /// Whether nothing but claims that have lapsed say whose the address is.
+    #[must_use]
+    pub const fn has_lapsed(&self) -> bool {
+        self.has_lapsed
     }
 
     /// Whether the owner is the most recent claimant. That happens whenever an address is given to

@@ -41,7 +41,7 @@ pub struct Inventory {
     pub nodes: Map<NodeName, Arc<NodeEntry>>,
     /// The owner of every address that has one.
     pub owners: Map<IpAddr, Owner>,
-    /// The addresses that several of them claim.
+    /// The addresses that several of them claim, or one of them by a claim that has lapsed.
     pub disputed: Map<IpAddr, Arc<Dispute>>,
     /// Services by full name.
     pub services: Map<ServiceId, Arc<Service>>,

@@ -105,6 +105,19 @@ impl Workload {
         self.interface.is_some()
     }
 
+    /// The same workload, with claims to addresses that give it none unless this node confirms them.
+    #[must_use]
+    pub fn lapsed(&self) -> Self {
+        let recency = self.recency.clone().map(|it| Recency {
+            has_lapsed: true,
+            ..it
+        });
+        Self {
+            recency,
+            ..self.clone()
+        }
+    }
+
     /// True if nothing but an object of an API says that it has its addresses.
     #[must_use]
     pub fn is_claim(&self) -> bool {

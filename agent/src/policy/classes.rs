@@ -168,16 +168,13 @@ impl Classes {
     /// Names a class of Services by the selectors that each of its backends matches: the number of a class may be
     /// that of another later.
     fn digest(&self, ports: &ServicePorts) -> Digest {
-        let content: BTreeMap<&ServicePort, BTreeSet<(Option<&[Digest]>, u16)>> = ports
-            .iter()
-            .map(|(port, backends)| {
-                let matched = |class: &Option<ClassId>| class.map(|it| self.matched(it));
-                let backends = backends.iter();
-                let backends = backends.map(|(class, port)| (matched(class), *port));
-                (port, backends.collect())
-            })
-            .collect();
-        digest_of(&("service", content))
+        let content = ports.iter().map(|(port, backends)| {
+            let matched = |class: &Option<ClassId>| class.map(|it| self.matched(it));
+            let backends = backends.iter();
+            let backends = backends.map(|(class, port)| (matched(class), *port));
+            (port, backends.collect::<BTreeSet<_>>())
+        });
+        digest_of(&("service", content.collect::<BTreeMap<_, _>>()))
     }
 
     /// Every identity whose class may have changed, with the selectors that it newly matches.

@@ -16,11 +16,12 @@ mod number_life;
 mod pickup;
 mod room;
 mod table_mark;
+mod unnamed;
 mod verification;
 mod verify;
 mod workload_interfaces;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 use ringfence_common::{endpoint::Endpoint, ids::TableId, mode::Mode};
 
@@ -84,6 +85,9 @@ pub struct Desired<'a> {
     pub modes: &'a Modes,
     /// The workloads to lock down: refused policy files without last good content apply to them.
     pub locked: &'a [Lockdown],
+    /// Whether sources know all objects. If not, what the kernel has and the state does not know may be of an
+    /// object that they have not named, and stays.
+    pub is_complete: bool,
     /// Wall-clock time.
     pub now: WallTime,
 }
@@ -274,14 +278,18 @@ impl<D: Datapath> Reconciler<D> {
     ) -> Result<(Compiled, usize, u64), ReconcileError> {
         self.life.changed = true;
         let compiled = self.compiler.compile(inputs)?;
-        if let Err(error) = self.prepare(&compiled.state) {
+        let mut state = Cow::Borrowed(&compiled.state);
+        if !desired.is_complete {
+            unnamed::keep(&self.actual, state.to_mut(), desired.interfaces);
+        }
+        if let Err(error) = self.prepare(&state, desired) {
             self.compiler.withdraw();
             return Err(error);
         }
-        self.retire_queue.keep_referenced(&compiled.state);
-        let plan = plan::plan(&self.actual, &compiled.state);
+        self.retire_queue.keep_referenced(&state);
+        let plan = plan::plan(&self.actual, &state);
         let writes = plan.publish.len();
-        self.publish_all(&plan.publish, &compiled.state)?;
+        self.publish_all(&plan.publish, &state)?;
         self.compiler.in_force();
         self.policies = Arc::clone(inputs.policies);
         let passed = self.datapath.clocks()?.boot;
@@ -291,7 +299,7 @@ impl<D: Datapath> Reconciler<D> {
     }
 
     /// What comes before the writes of a pass.
-    fn prepare(&mut self, state: &State) -> Result<(), ReconcileError> {
+    fn prepare(&mut self, state: &State, desired: &Desired<'_>) -> Result<(), ReconcileError> {
         plan::check(&self.actual, state, &self.datapath.capacities())?;
         // Before the marks: if they are new, stored verdicts have numbers of another life.
         if self.epochs_pending {
@@ -299,7 +307,7 @@ impl<D: Datapath> Reconciler<D> {
             self.epochs_pending = false;
         }
         self.write_down()?;
-        self.detach_removed(state)
+        self.detach_removed(state, desired)
     }
 
     /// Whether there is room for what these inputs lead to.
@@ -346,9 +354,15 @@ impl<D: Datapath> Reconciler<D> {
 
     /// Detaches fences before their endpoints are removed: a fenced interface without an endpoint
     /// has the node's default mode, which may differ from the namespace's.
-    fn detach_removed(&mut self, state: &State) -> Result<(), ReconcileError> {
+    fn detach_removed(
+        &mut self,
+        state: &State,
+        desired: &Desired<'_>,
+    ) -> Result<(), ReconcileError> {
         for ifindex in self.datapath.attached() {
-            if !state.endpoints.contains_key(&ifindex) {
+            let is_named = state.endpoints.contains_key(&ifindex);
+            let may_go = desired.is_complete || !unnamed::stays(ifindex, desired.interfaces);
+            if !is_named && may_go {
                 self.datapath.detach(ifindex)?;
                 self.fenced.remove(&ifindex);
                 self.verification.forget(ifindex);

@@ -6,6 +6,7 @@ mod fake;
 mod no_room;
 mod number_life;
 mod partial_failure;
+mod restored;
 mod verify;
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
@@ -96,6 +97,7 @@ impl World {
             interfaces: &self.interfaces,
             modes: &self.modes,
             locked: &[],
+            is_complete: true,
             now: WallTime(0),
         }
     }

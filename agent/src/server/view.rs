@@ -84,7 +84,7 @@ pub struct Status {
 /// Something that this node was asked for and that is not in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotInForceView {
-    /// A fixed word: `starting`, `failed`, `unwatched`, `unfenced` or `degraded`.
+    /// A fixed word: `starting`, `failed`, `restored`, `unwatched`, `unfenced` or `degraded`.
     pub kind: String,
     /// What it is, and why.
     pub text: String,

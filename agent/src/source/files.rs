@@ -180,6 +180,7 @@ impl FileSet {
             self.policy_files.next_change(now),
         ];
         Report {
+            restored: None,
             errors,
             warnings,
             refused,

@@ -42,7 +42,7 @@ pub use file_source::FileSource;
 pub use files::FileSet;
 pub use interfaces::Interfaces;
 pub use inventory_toml::InventoryFragment;
-pub use object_sources::{ObjectSource, ObjectSources, Reload, Report};
+pub use object_sources::{Known, ObjectSource, ObjectSources, Reload, Report};
 pub use objects::{ObjectChanges, Objects, SourceId};
 pub use policy_file::PolicyFragment;
 pub use watch::Watcher;

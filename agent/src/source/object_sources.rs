@@ -18,6 +18,17 @@ use super::objects::Objects;
 use crate::model::{Inventory, Lockdown, NamespaceName, PolicySet, Service, ServiceId};
 use crate::ordmap::Map;
 
+/// How much the sources know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Known {
+    /// Not all objects. Nothing is published.
+    NotYet,
+    /// What an earlier agent knew. Nothing is removed from the kernel.
+    Restored,
+    /// All objects.
+    All,
+}
+
 /// What one source says besides its objects.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
@@ -33,6 +44,9 @@ pub struct Report {
     pub cluster_ranges: BTreeSet<IpNet>,
     /// The Services that it knows. One source at most has any.
     pub services: Map<ServiceId, Arc<Service>>,
+    /// When what is in force was stored, in seconds since 1970, if an earlier agent stored it and its source
+    /// cannot be asked.
+    pub restored: Option<i64>,
     /// When to deliver again although nothing has changed.
     pub next_change: Option<Instant>,
 }
@@ -45,10 +59,10 @@ pub trait ObjectSource {
     /// Says that the next delivery is to look at everything, though nothing may have changed.
     fn reread(&mut self);
 
-    /// Whether it knows all of its objects. Until every source does, nothing is published, so that nothing
-    /// is removed that a source has not named yet.
-    fn is_synced(&self) -> bool {
-        true
+    /// How much it knows of its objects. Until every source knows all, nothing is removed that a source may
+    /// not have named yet.
+    fn known(&self) -> Known {
+        Known::All
     }
 
     /// Changes its objects to what they are now, as far as that contradicts no others, and says what is
@@ -82,6 +96,8 @@ pub struct Reload {
     pub services: Map<ServiceId, Arc<Service>>,
     /// What is to be remembered otherwise than before.
     pub changes: Vec<last_good::Change>,
+    /// When what is in force was stored, if an earlier agent stored it.
+    pub restored: Option<i64>,
     /// When to deliver again although nothing has changed: content is removed then, or an error
     /// reported.
     pub next_change: Option<Instant>,
@@ -102,6 +118,7 @@ impl Reload {
             cluster_ranges: BTreeSet::new(),
             services: Map::new(),
             changes: Vec::new(),
+            restored: None,
             next_change: None,
         };
         for report in reports {
@@ -113,6 +130,7 @@ impl Reload {
             if !report.services.is_empty() {
                 reload.services = report.services;
             }
+            reload.restored = reload.restored.or(report.restored);
             let times = [reload.next_change, report.next_change];
             reload.next_change = times.into_iter().flatten().min();
         }
@@ -161,10 +179,11 @@ impl ObjectSources {
         changed
     }
 
-    /// Whether every source knows all of its objects.
+    /// How much every source knows.
     #[must_use]
-    pub fn are_synced(&self) -> bool {
-        self.sources.iter().all(|source| source.is_synced())
+    pub fn known(&self) -> Known {
+        let known = self.sources.iter().map(|source| source.known());
+        known.min().unwrap_or(Known::All)
     }
 
     /// Has every source deliver, and look at everything if asked to.
@@ -197,5 +216,50 @@ impl ObjectSources {
             reload.changed = true;
         }
         reload
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Known::{All, NotYet, Restored};
+    use super::*;
+    use crate::model::DEFAULT_BUDGET;
+
+    struct Fake(Known);
+
+    impl ObjectSource for Fake {
+        fn changed(&mut self) -> LocalBoxFuture<'_, io::Result<()>> {
+            Box::pin(pending())
+        }
+
+        fn reread(&mut self) {}
+
+        fn known(&self) -> Known {
+            self.0
+        }
+
+        fn deliver(&mut self, _: &mut Objects, _: Instant) -> Report {
+            Report {
+                restored: (self.0 == Known::Restored).then_some(5),
+                ..Report::default()
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_is_known_than_the_source_knows_that_knows_least() {
+        let all = |known: &[Known]| {
+            let sources = known
+                .iter()
+                .map(|it| Box::new(Fake(*it)) as Box<dyn ObjectSource>);
+            let objects = Objects::new(DEFAULT_BUDGET);
+            let mut sources = ObjectSources::new(objects, sources.collect());
+            let restored = sources.deliver(false, Instant::now()).restored;
+            (sources.known(), restored)
+        };
+        assert_eq!(all(&[]), (All, None));
+        assert_eq!(all(&[All, All]), (All, None));
+        assert_eq!(all(&[All, Restored]), (Restored, Some(5)));
+        assert_eq!(all(&[NotYet, All, Restored]), (NotYet, Some(5)));
     }
 }

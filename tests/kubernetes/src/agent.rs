@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -122,20 +122,7 @@ impl<'c> Agent<'c> {
              {of_kubernetes}{tables}"
         );
         fs::write(folder.join("ringfence.toml"), config)?;
-        let log = File::create(folder.join("log"))?;
-        let binary = binary()?;
-        let process = cluster.node(node)?.run(|| {
-            let mut command = Command::new(&binary);
-            command
-                .arg("agent")
-                .arg("--config")
-                .arg(folder.join("ringfence.toml"))
-                .env("NODE_NAME", node)
-                .stdin(Stdio::null())
-                .stdout(log.try_clone()?)
-                .stderr(log);
-            Ok(command.spawn()?)
-        })?;
+        let process = spawn(cluster, node, &folder)?;
         let mut agent = Self {
             cluster,
             node: node.to_owned(),
@@ -150,6 +137,41 @@ impl<'c> Agent<'c> {
         });
         is_ready.with_context(|| agent.about())?;
         Ok(agent)
+    }
+
+    /// Kills it, as a crash does: it stores nothing.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// Starts it again after it has ended. It need not be ready on return.
+    pub fn start_again(&mut self) -> Result<()> {
+        let status = self.process.try_wait()?;
+        ensure!(status.is_some(), "the agent on {} runs", self.node);
+        self.process = spawn(self.cluster, &self.node, &self.folder)?;
+        Ok(())
+    }
+
+    /// Removes everything that it has pinned, as a reboot of its node does.
+    pub fn unpin(&self) -> Result<()> {
+        let pins = Path::new("/sys/fs/bpf/ringfence");
+        let remove = || Ok(fs::remove_dir_all(pins)?);
+        self.cluster.node(&self.node)?.run(remove)
+    }
+
+    /// A file of its state directory.
+    pub fn state(&self, file: &str) -> Result<String> {
+        Ok(fs::read_to_string(self.folder.join("state").join(file))?)
+    }
+
+    /// Sets the mode of a namespace.
+    pub fn set_mode(&self, namespace: &str, mode: &str) -> Result<()> {
+        let output = self.command(&["mode", "set", namespace, mode])?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "mode set: {error}");
+        Ok(())
     }
 
     /// What a command shows, as JSON.
@@ -179,18 +201,21 @@ impl<'c> Agent<'c> {
     }
 
     fn ask(&self, command_line: &[&str]) -> Result<Value> {
-        let binary = binary()?;
-        let output = self.cluster.node(&self.node)?.run(|| {
-            let mut command = Command::new(&binary);
-            command.arg("--socket");
-            command.arg(self.folder.join("run/ringfence.sock"));
-            command.args(command_line).arg("--output=json");
-            Ok(command.output()?)
-        })?;
+        let output = self.command(&[command_line, &["--output=json"]].concat())?;
         let text = String::from_utf8_lossy(&output.stdout);
         serde_json::from_str(&text).with_context(|| {
             let error = String::from_utf8_lossy(&output.stderr);
             format!("{command_line:?} on {}: {text}{error}", self.node)
+        })
+    }
+
+    fn command(&self, command_line: &[&str]) -> Result<Output> {
+        let binary = binary()?;
+        self.cluster.node(&self.node)?.run(|| {
+            let mut command = Command::new(&binary);
+            command.arg("--socket");
+            command.arg(self.folder.join("run/ringfence.sock"));
+            Ok(command.args(command_line).output()?)
         })
     }
 
@@ -251,6 +276,25 @@ impl<'c> Agent<'c> {
         self.process.wait()?;
         Ok(())
     }
+}
+
+/// Starts the process of an agent whose files are in this folder.
+fn spawn(cluster: &Cluster, node: &str, folder: &Path) -> Result<Child> {
+    let binary = binary()?;
+    let log = folder.join("log");
+    let log = File::options().append(true).create(true).open(log)?;
+    cluster.node(node)?.run(|| {
+        let mut command = Command::new(&binary);
+        command
+            .arg("agent")
+            .arg("--config")
+            .arg(folder.join("ringfence.toml"))
+            .env("NODE_NAME", node)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        Ok(command.spawn()?)
+    })
 }
 
 impl Drop for Agent<'_> {

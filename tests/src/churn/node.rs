@@ -123,6 +123,7 @@ impl Node {
             interfaces: &self.interfaces,
             modes: &self.modes,
             locked: &[],
+            is_complete: true,
             now: WallTime(i64::try_from(wall).unwrap_or(i64::MAX)),
         };
         self.reconciler.publish(&desired).map(drop)

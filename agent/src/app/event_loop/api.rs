@@ -7,13 +7,16 @@ pub(super) use without_client::Api;
 
 #[cfg(feature = "kubernetes")]
 mod with_client {
-    use std::io;
+    use std::{io, path::PathBuf};
 
     use tokio::sync::mpsc;
 
     use crate::{
-        app::AppError,
-        config::Kubernetes,
+        app::{
+            AppError,
+            object_store::{self, FileStore, Unstored},
+        },
+        config::Config,
         model::NodeName,
         source::{
             ObjectSource,
@@ -30,17 +33,29 @@ mod with_client {
         connection: Connection,
         node: Option<NodeName>,
         pods: PodRanges,
+        file: PathBuf,
+        unstored: Unstored,
     }
 
     impl Api {
         #[expect(clippy::unnecessary_wraps, reason = "a build without the client fails")]
-        pub(in crate::app::event_loop) fn new(config: &Kubernetes) -> Result<Self, AppError> {
-            let kubeconfig = config.kubeconfig.clone();
-            Ok(Self {
+        pub(in crate::app::event_loop) fn new(config: &Config) -> Result<Option<Self>, AppError> {
+            let Some(kubernetes) = &config.kubernetes else {
+                return Ok(None);
+            };
+            let kubeconfig = kubernetes.kubeconfig.clone();
+            Ok(Some(Self {
                 connection: kubeconfig.map_or(Connection::ServiceAccount, Connection::Kubeconfig),
-                node: config.node_name.clone(),
-                pods: config.pod_ranges.clone(),
-            })
+                node: kubernetes.node_name.clone(),
+                pods: kubernetes.pod_ranges.clone(),
+                file: object_store::file(&config.state_dir),
+                unstored: Unstored::default(),
+            }))
+        }
+
+        /// Why its objects are not stored.
+        pub(in crate::app::event_loop) fn unstored(&self) -> Unstored {
+            self.unstored.clone()
         }
 
         /// Starts to watch it.
@@ -49,9 +64,9 @@ mod with_client {
             let interfaces = PodInterfaces::start()?;
             let (sender, updates) = mpsc::channel(CAPACITY);
             watch::start(&self.connection, &node, sender)?;
-            Ok(Box::new(KubernetesSource::new(
-                updates, interfaces, self.pods,
-            )))
+            let store = Box::new(FileStore::start(self.file, node, self.unstored)?);
+            let source = KubernetesSource::new(updates, interfaces, self.pods, store);
+            Ok(Box::new(source))
         }
     }
 }
@@ -61,8 +76,8 @@ mod without_client {
     use std::{convert::Infallible, io};
 
     use crate::{
-        app::AppError,
-        config::Kubernetes,
+        app::{AppError, object_store::Unstored},
+        config::Config,
         source::{ObjectSource, SourceError},
     };
 
@@ -70,11 +85,18 @@ mod without_client {
     pub(in crate::app::event_loop) struct Api(Infallible);
 
     impl Api {
-        pub(in crate::app::event_loop) fn new(_: &Kubernetes) -> Result<Self, AppError> {
+        pub(in crate::app::event_loop) fn new(config: &Config) -> Result<Option<Self>, AppError> {
+            if config.kubernetes.is_none() {
+                return Ok(None);
+            }
             let message = "[kubernetes] is given, and this build has no client for it: expected a build with \
                            `cargo xtask build --kubernetes`";
             let error = SourceError::whole_file("ringfence.toml", message);
             Err(AppError::Invalid(vec![error]))
+        }
+
+        pub(in crate::app::event_loop) fn unstored(&self) -> Unstored {
+            match self.0 {}
         }
 
         pub(in crate::app::event_loop) fn watch(self) -> io::Result<Box<dyn ObjectSource>> {

@@ -6,6 +6,7 @@ use super::Agent;
 use crate::{
     model::{ModeName, NamespaceName},
     server::Command,
+    source::Known,
 };
 
 impl Agent {
@@ -38,7 +39,7 @@ impl Agent {
         let mut applied = self.shared.applied();
         // A source that has not named its objects yet may have it.
         let is_known = applied.inventory.namespaces.contains_key(namespace);
-        if !is_known && self.sources.are_synced() {
+        if !is_known && self.sources.known() == Known::All {
             return Err(format!(
                 "unknown namespace {namespace}: expected a namespace of the inventory"
             ));
@@ -74,7 +75,7 @@ impl Agent {
 
     fn publish_and_report(&mut self) -> Result<(), String> {
         self.publish();
-        if !self.sources.are_synced() {
+        if self.sources.known() == Known::NotYet {
             let waits =
                 "the API server has not named all of its objects yet: it takes effect when it has";
             return Err(waits.to_owned());

@@ -1,6 +1,6 @@
 //! The sources in the event loop: the first read of files, and what all sources deliver then.
 //!
-//! Invariant: nothing is published before every source knows all of its objects.
+//! Invariant: nothing is published before every source knows all of its objects, or what an earlier agent knew.
 
 use std::{io, path::PathBuf, time::Instant};
 
@@ -11,10 +11,11 @@ use crate::{
     app::{
         AppError,
         last_good_store::{self, Found, Unusable},
+        object_store::Unstored,
     },
     config::Config,
     source::{
-        FileSet, FileSource, ObjectSource, ObjectSources, Objects, Reload, SourceError,
+        FileSet, FileSource, Known, ObjectSource, ObjectSources, Objects, Reload, SourceError,
         kubernetes_api::KUBERNETES, last_good::Change,
     },
 };
@@ -31,7 +32,7 @@ pub(in crate::app) struct Sources {
 
 impl Sources {
     pub(in crate::app) fn load(config: &Config) -> Result<Self, AppError> {
-        let api = config.kubernetes.as_ref().map(api::Api::new).transpose()?;
+        let api = api::Api::new(config)?;
         let Found { stored, unusable } =
             last_good_store::read(&last_good_store::directory(&config.state_dir));
         let (inventory, policies) = (config.inventory.clone(), config.policies.clone());
@@ -50,6 +51,14 @@ impl Sources {
             unusable,
             api,
         })
+    }
+
+    /// Why objects of the API server are not stored.
+    pub(super) fn unstored_objects(&self) -> Unstored {
+        self.api
+            .as_ref()
+            .map(api::Api::unstored)
+            .unwrap_or_default()
     }
 
     /// Watches the files, with what was read of them so far, and the API server if there is one.
@@ -90,9 +99,10 @@ impl Agent {
     /// Publishes what the sources have changed, if they have.
     pub(super) fn deliver_and_publish(&mut self) {
         let has_changed = self.deliver(false);
-        // The first pass waits for all sources, which may have nothing.
-        let is_first = self.shared.applied().published.is_none();
-        if has_changed || (is_first && self.next_pass.is_none()) {
+        // The first pass waits for all sources, which may have nothing; once they know all objects, there may
+        // be something to remove that none of them has ever named.
+        let know_more = self.sources.known() > self.known;
+        if has_changed || know_more {
             self.publish();
         }
         self.shared.show();
@@ -104,7 +114,7 @@ impl Agent {
         let about_labels = self.shared.applied().modes.labels.follow(
             &reload.inventory.namespaces,
             &reload.undeclared,
-            self.sources.are_synced(),
+            self.sources.known() == Known::All,
         );
         reload.errors.extend(about_labels.iter().cloned());
         self.next_reload = reload.next_change;
@@ -126,6 +136,7 @@ impl Agent {
             }
         }
         let mut applied = self.shared.applied();
+        applied.restored = reload.restored;
         applied.errors = reload.errors;
         applied.warnings = reload.warnings;
         self.surroundings.set_ranges(reload.cluster_ranges);

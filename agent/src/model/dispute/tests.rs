@@ -13,6 +13,7 @@ fn recency(is_running: bool, created: i64, uid: &str) -> Recency {
         is_running,
         created,
         uid: Arc::from(uid),
+        has_lapsed: false,
     }
 }
 

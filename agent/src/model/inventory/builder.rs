@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::checks::{address_fault, endpoint_fault};
 use super::{Inventory, InventoryError, InventoryFault, InventoryStore, Item};
-use crate::model::dispute::{Claim, Claimant, Dispute};
+use crate::model::dispute::{Claim, Claimant, Confirmation, Dispute};
 use crate::model::labels::Labels;
 use crate::model::name::{NamespaceName, NodeName, WorkloadId};
 use crate::model::owner::Owner;
@@ -184,6 +184,9 @@ impl<'a> Builder<'a> {
             }
             let Entry::Occupied(first) = self.addresses.entry(address) else {
                 self.addresses.insert(address, claim);
+                if claim.who.claim().confirmation == Confirmation::Lapsed {
+                    self.disputed.insert(address, vec![claim]);
+                }
                 continue;
             };
             let first = *first.get();

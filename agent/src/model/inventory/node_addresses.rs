@@ -23,7 +23,10 @@ impl Inventory {
         let is_listed = |address| match self.owners.get(address) {
             Some(Owner::Workload(workload)) => !workload.is_claim(),
             Some(Owner::Node(_)) => true,
-            None => self.disputed.contains_key(address),
+            None => {
+                let dispute = self.disputed.get(address);
+                dispute.is_some_and(|dispute| !dispute.has_lapsed())
+            }
         };
         let unlisted = network.own.iter().filter(|address| !is_listed(address));
         // Loopback stays special: it is an address of every host, and of none on the wire.
@@ -43,6 +46,10 @@ impl Inventory {
             node.addresses.push(address);
             let owner = Owner::Node(node.name.clone());
             inventory.owners.insert(address, owner);
+            let disputed = &mut inventory.disputed;
+            if disputed.get(&address).is_some_and(|it| it.has_lapsed()) {
+                disputed.remove(&address);
+            }
         }
         inventory.nodes.insert(node.name.clone(), Arc::new(node));
         inventory
@@ -145,6 +152,7 @@ addresses = ["10.0.0.8"]
                     is_running: true,
                     created: 5,
                     uid: "u".into(),
+                    has_lapsed: false,
                 }),
                 ..Workload::clone(&web)
             };
@@ -155,6 +163,30 @@ addresses = ["10.0.0.8"]
             let is_nodes = matches!(after.owners.get(&address), Some(Owner::Node(_)));
             assert_eq!(is_nodes, is_of_api && interface.is_none(), "{interface:?}");
         }
+    }
+
+    #[test]
+    fn a_claim_that_has_lapsed_takes_no_address_of_the_node() {
+        let name = NodeName::new("here").unwrap();
+        let address: IpAddr = "10.0.0.1".parse().unwrap();
+        let before = inventory("");
+        let web = before.workloads.values().next().unwrap();
+        let recency = Some(Recency {
+            is_running: true,
+            created: 5,
+            uid: "u".into(),
+            has_lapsed: true,
+        });
+        let web = Arc::new(Workload {
+            recency,
+            ..Workload::clone(web)
+        });
+        let namespaces = before.namespaces.values().cloned().collect();
+        let listed = Inventory::build(namespaces, vec![web], Vec::new()).unwrap();
+        assert!(listed.is_unknown(address) && listed.owners.get(&address).is_none());
+        let after = listed.on_node(&name, &network(&["10.0.0.1"]));
+        assert!(matches!(after.owners.get(&address), Some(Owner::Node(_))));
+        assert!(!after.is_unknown(address));
     }
 
     #[test]

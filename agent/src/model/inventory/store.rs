@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::checks::{address_fault, endpoint_fault};
 use super::{Inventory, InventoryFault, builder};
-use crate::model::dispute::{Claim, Claimant, Dispute};
+use crate::model::dispute::{Claim, Claimant, Confirmation, Dispute};
 use crate::model::labels::Labels;
 use crate::model::name::{NamespaceName, NodeName, WorkloadId};
 use crate::model::owner::Owner;
@@ -292,13 +292,16 @@ impl<'a> Edit<'a> {
 
     /// Says whose an address is, by its claimants.
     fn decide(&mut self, address: IpAddr, mut claimants: Vec<Claimant>) {
-        let owner = if claimants.len() < 2 {
+        let inventory = &self.inventory;
+        let claims = claimants.iter().filter_map(|it| inventory.claim(it));
+        let claims: Vec<Claim> = claims.collect();
+        let mut known = claims.iter().map(|claim| claim.confirmation);
+        let is_certain = claims.len() < 2 && known.all(|it| it != Confirmation::Lapsed);
+        let owner = if is_certain {
             self.inventory.disputed.remove(&address);
             claimants.pop()
         } else {
-            let inventory = &self.inventory;
-            let claims = claimants.iter().filter_map(|it| inventory.claim(it));
-            let dispute = Dispute::new(claims.collect());
+            let dispute = Dispute::new(claims);
             let owner = dispute.owner().cloned();
             self.inventory.disputed.insert(address, Arc::new(dispute));
             owner

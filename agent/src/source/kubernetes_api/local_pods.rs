@@ -41,6 +41,9 @@ pub(super) struct LocalPods {
     pub(super) interfaces: BTreeMap<IpAddr, String>,
     /// The addresses of which it is known whether they have one.
     pub(super) settled: BTreeSet<IpAddr>,
+    /// Whether a pod without an interface has its addresses no longer, because nothing but an earlier agent
+    /// says so.
+    pub(super) have_lapsed: bool,
 }
 
 /// Pods whose address leads to no interface.
@@ -88,6 +91,17 @@ impl LocalPods {
         self.addresses().is_subset(&self.settled)
     }
 
+    /// The pods without an interface of their own.
+    pub(super) fn without_interface(&self) -> Vec<WorkloadId> {
+        let owners = self.owners();
+        let has_one = |id: &WorkloadId, pod: &LocalPod| {
+            let local = pod.local();
+            local.is_some_and(|it| owners.contains_key(&(id.clone(), uid(it))))
+        };
+        let pods = self.pods.iter().filter(|(id, pod)| !has_one(id, pod));
+        pods.map(|(id, _)| id.clone()).collect()
+    }
+
     /// What is to be delivered otherwise than before.
     pub(super) fn changes(&mut self) -> Vec<(Key, Option<Object>)> {
         let owners = self.owners();
@@ -109,7 +123,11 @@ impl LocalPods {
             let is_elsewhere = pod.current.as_ref().is_some_and(|it| !it.is_local);
             let follows = fenced.is_some() || is_elsewhere;
             let last = if follows { None } else { before.pop() };
-            let next = fenced.or(last).or_else(|| current.cloned());
+            let without = current.map(|it| match self.have_lapsed {
+                true => Arc::new(it.lapsed()),
+                false => Arc::clone(it),
+            });
+            let next = fenced.or(last).or(without);
             let outlived: BTreeMap<_, _> = before.iter().map(renamed).collect();
             let gone = pod.outlived.keys().filter(|it| !outlived.contains_key(*it));
             changes.extend(gone.map(|it| (Key::Pod(it.clone()), None)));

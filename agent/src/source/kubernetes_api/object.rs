@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::cluster_ranges;
+use super::kept;
 use super::metadata::Metadata;
 use super::pod::{Pod, PodObject};
 use super::service::{ServiceObject, ServiceSpec, SliceBody, SliceObject, service_of};
@@ -167,9 +168,9 @@ pub enum Object {
     /// Nothing but ranges.
     Ranges,
     /// A Service.
-    Service(ServiceObject),
+    Service(Arc<ServiceObject>),
     /// A part of the endpoints of a Service.
-    EndpointSlice(SliceObject),
+    EndpointSlice(Arc<SliceObject>),
 }
 
 /// A converted object.
@@ -181,6 +182,8 @@ pub struct Converted {
     pub uid: Arc<str>,
     /// What it is.
     pub object: Object,
+    /// What is kept of a policy.
+    pub text: Option<Arc<str>>,
     /// The ranges of the cluster that it names.
     pub ranges: BTreeSet<IpNet>,
     /// What of it cannot be read.
@@ -274,6 +277,7 @@ fn namespace(value: &Value) -> Result<Converted, String> {
     })?;
     Ok(Converted {
         uid: uid(value),
+        text: None,
         key: Key::Namespace(name),
         object: Object::Namespace(namespace),
         ranges: BTreeSet::new(),
@@ -325,6 +329,7 @@ fn service_cidr(value: &Value) -> Result<Converted, String> {
     let ranges = cluster_ranges::read(&spec.cidrs.unwrap_or_default(), &mut errors);
     Ok(Converted {
         uid: uid(value),
+        text: None,
         key,
         object: Object::Ranges,
         ranges,
@@ -337,7 +342,7 @@ fn service(value: &Value) -> Result<Converted, String> {
     let key = key(Kind::Services, value)?;
     let mut errors = Vec::new();
     let spec: ServiceSpec = part(value, "spec", &mut errors);
-    let object = Object::Service(spec.read(&mut errors));
+    let object = Object::Service(Arc::new(spec.read(&mut errors)));
     Ok(plain(value, key, object, errors))
 }
 
@@ -351,13 +356,14 @@ fn endpoint_slice(value: &Value, node: &NodeName) -> Result<Converted, String> {
         errors.push(text_of(&error));
         SliceBody::default()
     });
-    let object = Object::EndpointSlice(body.read(service, node, &mut errors));
+    let object = Object::EndpointSlice(Arc::new(body.read(service, node, &mut errors)));
     Ok(plain(value, key, object, errors))
 }
 
 /// An object that names no ranges.
 fn plain(value: &Value, key: Key, object: Object, errors: Vec<String>) -> Converted {
     Converted {
+        text: None,
         uid: uid(value),
         key,
         object,
@@ -395,6 +401,7 @@ fn node_entry(value: &Value, own: &NodeName) -> Result<Converted, String> {
     };
     Ok(Converted {
         uid: uid(value),
+        text: None,
         key: Key::Node(name),
         object: Object::Node(Arc::new(entry)),
         ranges,
@@ -411,6 +418,7 @@ fn pod(value: &Value, node: &NodeName) -> Result<Converted, String> {
     Ok(Converted {
         ranges: BTreeSet::new(),
         uid: uid(value),
+        text: None,
         key: Key::Pod(id),
         object: converted.map_or(Object::NoWorkload, Object::Pod),
         errors,
@@ -432,6 +440,7 @@ fn policy(kind: Kind, value: &mut Value) -> Result<Converted, String> {
         fields.insert("apiVersion".to_owned(), api.into());
         fields.insert("kind".to_owned(), kind.into());
     }
+    let text = Some(Arc::from(kept::policy_text(value)));
     let name = id.to_string();
     let ReadPolicy {
         policy,
@@ -443,6 +452,7 @@ fn policy(kind: Kind, value: &mut Value) -> Result<Converted, String> {
     Ok(Converted {
         ranges: BTreeSet::new(),
         uid: uid(value),
+        text,
         errors: errors.collect(),
         object,
         warnings,

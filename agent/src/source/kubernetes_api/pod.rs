@@ -96,6 +96,7 @@ impl Pod {
             is_running: phase == Some("Running") && self.metadata.deletion_timestamp.is_none(),
             created: self.metadata.created(),
             uid: Arc::from(self.metadata.uid.as_str()),
+            has_lapsed: false,
         };
         let workload = Workload {
             id,

@@ -7,8 +7,9 @@ use std::net::IpAddr;
 
 use ringfence_common::packet::protocol;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
-use crate::model::{NodeName, ServiceName, ServicePort, quote};
+use crate::model::{NodeName, Protocol, ServiceName, ServicePort, quote};
 
 /// The label of an EndpointSlice with the name of its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -88,6 +89,49 @@ fn number(text: &str) -> Option<u8> {
         "SCTP" => protocol::SCTP,
         _ => return None,
     })
+}
+
+impl ServiceObject {
+    /// The object as the API has it.
+    pub(super) fn json(&self, namespace: Option<&str>, name: &str) -> Value {
+        json!({
+            "metadata": {"namespace": namespace, "name": name},
+            "spec": {
+                "clusterIPs": self.addresses,
+                "ports": ports_json(&self.ports),
+                "internalTrafficPolicy": if self.is_local { "Local" } else { "Cluster" },
+            },
+        })
+    }
+}
+
+impl SliceObject {
+    /// The object as the API has it. Of the nodes of endpoints only this one is named.
+    pub(super) fn json(&self, namespace: Option<&str>, name: &str, node: &NodeName) -> Value {
+        let service = self.service.as_ref().map(ServiceName::as_str);
+        let mut labels = serde_json::Map::new();
+        labels.extend(service.map(|service| (SERVICE_NAME.to_owned(), service.into())));
+        let endpoints = self.endpoints.iter().map(|it| {
+            json!({
+                "addresses": [it.address],
+                "conditions": {"ready": it.is_ready, "terminating": it.is_terminating},
+                "nodeName": it.is_local.then_some(node.as_str()),
+            })
+        });
+        json!({
+            "metadata": {"namespace": namespace, "name": name, "labels": labels},
+            "ports": ports_json(&self.ports),
+            "endpoints": endpoints.collect::<Vec<Value>>(),
+        })
+    }
+}
+
+fn ports_json(ports: &[(String, ServicePort)]) -> Value {
+    let ports = ports.iter().map(|(name, port)| {
+        let protocol = Protocol::from_number(port.protocol).to_string();
+        json!({"name": name, "protocol": protocol.to_ascii_uppercase(), "port": port.port})
+    });
+    ports.collect()
 }
 
 impl ServiceSpec {

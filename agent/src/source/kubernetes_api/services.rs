@@ -15,8 +15,8 @@ use crate::ordmap::Map;
 /// Every Service.
 #[derive(Debug, Default)]
 pub(super) struct Services {
-    objects: BTreeMap<ServiceId, ServiceObject>,
-    slices: BTreeMap<SliceId, SliceObject>,
+    objects: BTreeMap<ServiceId, Arc<ServiceObject>>,
+    slices: BTreeMap<SliceId, Arc<SliceObject>>,
     /// The slices of each Service.
     of: BTreeMap<ServiceId, BTreeSet<SliceId>>,
     changed: BTreeSet<ServiceId>,
@@ -25,7 +25,7 @@ pub(super) struct Services {
 
 impl Services {
     /// Takes over a Service; `None` if it is gone.
-    pub(super) fn set(&mut self, id: &ServiceId, object: Option<ServiceObject>) {
+    pub(super) fn set(&mut self, id: &ServiceId, object: Option<Arc<ServiceObject>>) {
         match object {
             Some(object) => self.objects.insert(id.clone(), object),
             None => self.objects.remove(id),
@@ -34,7 +34,7 @@ impl Services {
     }
 
     /// Takes over a slice; `None` if it is gone.
-    pub(super) fn set_slice(&mut self, id: &SliceId, slice: Option<SliceObject>) {
+    pub(super) fn set_slice(&mut self, id: &SliceId, slice: Option<Arc<SliceObject>>) {
         if let Some(before) = self.slices.remove(id).and_then(|it| owner(id, &it)) {
             if let Some(slices) = self.of.get_mut(&before) {
                 slices.remove(id);

@@ -1,8 +1,8 @@
 //! What the Kubernetes API has said so far, and what of it is to be delivered next.
 //!
 //! Pure. Invariants: what is delivered in the end does not depend on the order in which objects of different
-//! kinds come; nothing is delivered before every kind was listed whole once and the interfaces of the pods of
-//! this node were looked up, so that a restart takes no fence off; a list that begins again removes nothing
+//! kinds come; nothing of the server is delivered before every kind was listed whole once, and nothing at all
+//! before the interfaces of the pods of this node were looked up, so that a restart takes no fence off; a list that begins again removes nothing
 //! before it is whole. A policy that cannot be read leaves its last good content in force, and that
 //! of no other one of its name.
 
@@ -12,11 +12,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::cluster_ranges::{ClusterRanges, PodRanges};
+use super::first_lists::FirstLists;
+use super::kept::Kept;
 use super::local_pods::{LocalPods, Unreached};
 use super::object::{Converted, Key, Kind, Object};
+use super::restored::Restored;
 use super::services::Services;
 use crate::model::quote::sanitise;
 use crate::model::{InventoryFault, Lockdown, PolicyId};
+use crate::ordmap::Map;
+use crate::source::object_sources::Known;
 use crate::source::objects::{ObjectChanges, Objects, SourceId};
 use crate::source::pod_interfaces::FoundInterfaces;
 use crate::source::{Report, SourceError};
@@ -56,7 +61,6 @@ struct OfKind {
     known: BTreeSet<Key>,
     /// The objects of a list that is not whole yet.
     listed: Option<BTreeSet<Key>>,
-    was_whole: bool,
     failure: Option<String>,
 }
 
@@ -82,16 +86,24 @@ struct OfPolicies {
 }
 
 /// The state of the source.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ApiState {
     is_synced: bool,
+    /// What was said before every kind was listed whole.
+    pub(super) first: Option<FirstLists>,
+    /// What an earlier agent left, until the API server has said everything.
+    pub(super) restored: Option<Restored>,
+    /// Why nothing can be restored.
+    pub(super) unusable: Option<String>,
     kinds: BTreeMap<Kind, OfKind>,
     policies: OfPolicies,
-    local: LocalPods,
+    pub(super) local: LocalPods,
     ranges: ClusterRanges,
     services: Services,
     /// What is to be delivered; `None` if it is gone.
-    changed: BTreeMap<Key, Option<Object>>,
+    pub(super) changed: BTreeMap<Key, Option<Object>>,
+    /// What is kept for a start without the API server.
+    kept: Map<Key, Kept>,
     /// What contradicts other objects, and is delivered again.
     refused: BTreeMap<Key, (Option<Object>, Vec<String>)>,
     errors: BTreeMap<Key, Vec<String>>,
@@ -103,30 +115,72 @@ impl ApiState {
     #[must_use]
     pub fn new(pods: PodRanges) -> Self {
         Self {
+            is_synced: false,
+            first: Some(FirstLists::default()),
+            restored: None,
+            unusable: None,
+            kinds: BTreeMap::new(),
+            policies: OfPolicies::default(),
+            local: LocalPods::default(),
             ranges: ClusterRanges::new(pods),
-            ..Self::default()
+            services: Services::default(),
+            changed: BTreeMap::new(),
+            kept: Map::new(),
+            refused: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            warnings: BTreeMap::new(),
         }
     }
 
-    /// Whether every kind was listed whole once, and the interfaces of this node's pods were looked up then.
+    /// How much is known: everything once every kind was listed whole and the interfaces of this node's pods
+    /// were looked up then, or what an earlier agent left.
     #[must_use]
-    pub const fn is_synced(&self) -> bool {
-        self.is_synced
+    pub fn known(&self) -> Known {
+        match &self.restored {
+            _ if self.is_synced => Known::All,
+            Some(restored) if restored.is_checked => Known::Restored,
+            _ => Known::NotYet,
+        }
     }
 
-    fn has_all(&self) -> bool {
-        let mut kinds = Kind::ALL.iter();
-        let are_whole = kinds.all(|kind| self.kinds.get(kind).is_some_and(|it| it.was_whole));
-        are_whole && self.local.are_settled()
+    /// Whether every kind was listed whole.
+    pub(super) const fn was_listed(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// What is to be kept of all objects.
+    #[must_use]
+    pub const fn kept(&self) -> &Map<Key, Kept> {
+        &self.kept
     }
 
     /// Takes over what a watch says.
     pub fn take(&mut self, update: Update) {
-        self.note(update);
-        self.is_synced = self.is_synced || self.has_all();
+        let update = match &mut self.first {
+            Some(first) => first.take(update),
+            None => Some(update),
+        };
+        if let Some(update) = update {
+            self.note(update);
+        }
+        if let Some(first) = self.first.take_if(|first| first.are_whole()) {
+            self.local.have_lapsed = false;
+            first.into_updates().for_each(|update| self.note(update));
+        }
+        self.settle();
     }
 
-    fn note(&mut self, update: Update) {
+    /// Notes what is known by now.
+    pub(super) fn settle(&mut self) {
+        self.check_restored();
+        self.is_synced |= self.first.is_none() && self.local.are_settled();
+        if self.is_synced {
+            self.restored = None;
+            self.unusable = None;
+        }
+    }
+
+    pub(super) fn note(&mut self, update: Update) {
         match update {
             Update::Begins(kind) => self.of(kind).listed = Some(BTreeSet::new()),
             Update::Is(converted) => {
@@ -149,7 +203,6 @@ impl ApiState {
             }
             Update::IsWhole(kind) => {
                 let of_kind = self.of(kind);
-                of_kind.was_whole = true;
                 let Some(listed) = of_kind.listed.take() else {
                     return;
                 };
@@ -169,11 +222,29 @@ impl ApiState {
         self.kinds.entry(kind).or_default()
     }
 
+    /// Notes what is to be kept of an object. Of a policy that cannot be read, that is its last good content.
+    fn keep(&mut self, converted: &Converted) {
+        let key = &converted.key;
+        if let (Key::Policy(id), Object::UnreadablePolicy(_)) = (key, &converted.object)
+            && self.policies.good.get(id) == Some(&converted.uid)
+            && self.kept.contains_key(key)
+        {
+            return;
+        }
+        match Kept::of(converted) {
+            Some(kept) if self.kept.get(key) == Some(&kept) => {}
+            Some(kept) => _ = self.kept.insert(key.clone(), kept),
+            None => _ = self.kept.remove(key),
+        }
+    }
+
     fn upsert(&mut self, converted: Converted) {
+        self.keep(&converted);
         let Converted {
             key,
             uid,
             object,
+            text: _,
             ranges,
             errors,
             warnings,
@@ -223,6 +294,7 @@ impl ApiState {
     }
 
     fn remove(&mut self, key: Key) {
+        self.kept.remove(&key);
         self.errors.remove(&key);
         self.warnings.remove(&key);
         self.ranges.remove(&key);
@@ -252,13 +324,14 @@ impl ApiState {
     pub fn take_interfaces(&mut self, found: FoundInterfaces) {
         self.local.interfaces = found.names;
         self.local.settled = found.settled;
-        self.is_synced = self.is_synced || self.has_all();
+        self.settle();
     }
 
     /// Delivers what has changed.
     pub fn deliver(&mut self, objects: &mut Objects, now: Instant) -> Report {
         let mut report = Report::default();
-        if self.is_synced {
+        let lapses = self.lapse(now);
+        if self.known() != Known::NotYet {
             let pods = self.local.changes();
             self.changed.extend(pods);
             self.apply(objects);
@@ -268,7 +341,9 @@ impl ApiState {
             report.services = self.services.all();
         }
         let unreached = self.local.unreached(now);
-        report.next_change = unreached.next;
+        report.next_change = unreached.next.into_iter().chain(lapses).min();
+        let restored = self.restored.as_ref().filter(|it| it.is_checked);
+        report.restored = restored.map(|it| it.at);
         report.errors = self.all_errors(&unreached);
         let warnings = self.warnings.values().flatten();
         report.warnings = warnings.take(MOST).cloned().collect();
@@ -303,10 +378,10 @@ impl ApiState {
         let error = |message: String| SourceError::whole_file(KUBERNETES.name, message);
         let failures = self.kinds.iter().filter_map(|(kind, of_kind)| {
             let failure = of_kind.failure.as_ref()?;
-            let in_force = if self.is_synced {
-                "what is in force stays"
-            } else {
-                "nothing of the cluster is in force yet"
+            let in_force = match self.known() {
+                Known::All => "what is in force stays",
+                Known::Restored => "what an earlier run stored is in force",
+                Known::NotYet => "nothing of the cluster is in force yet",
             };
             Some(error(format!("{}: {failure}; {in_force}", kind.name())))
         });
@@ -320,6 +395,8 @@ impl ApiState {
             faults.map(move |fault| error(format!("{key} is not in force: {fault}")))
         });
         let unreached = unreached.texts.iter().cloned().map(error);
+        let unusable = self.unusable.iter().cloned().map(error);
+        let failures = failures.chain(unusable);
         let all = failures.chain(unreached).chain(refused).chain(of_objects);
         let mut all: Vec<SourceError> = all.collect();
         let left_out = all.len().saturating_sub(MOST);
@@ -348,6 +425,12 @@ impl ApiState {
             Key::ServiceCidr(_) => "; ranges that were read of it before stay",
             _ => "",
         }
+    }
+}
+
+impl Default for ApiState {
+    fn default() -> Self {
+        Self::new(PodRanges::default())
     }
 }
 

@@ -74,15 +74,16 @@ fn namespace_change() -> impl Strategy<Value = Change<NamespaceName, Namespace>>
 }
 
 fn workload_change() -> impl Strategy<Value = Change<WorkloadId, Arc<Workload>>> {
-    let recency = of((any::<bool>(), 0..3_i64));
+    let recency = of((any::<bool>(), 0..3_i64, any::<bool>()));
     let about = (0..2_u8, addresses(), of(0..3_u8), recency);
     (0..3_usize, 0..3_u8, of(about)).prop_map(|(namespace, name, about)| {
         let id = WorkloadId::new(["a", "b", "c"][namespace], &format!("w{name}")).unwrap();
         let workload = about.map(|(label, addresses, interface, recency)| {
-            let recency = recency.map(|(is_running, created)| Recency {
+            let recency = recency.map(|(is_running, created, has_lapsed)| Recency {
                 is_running,
                 created,
                 uid: id.to_string().into(),
+                has_lapsed,
             });
             Arc::new(Workload {
                 id: id.clone(),

@@ -15,6 +15,7 @@ fn pod(name: &str, uid: &str, created: i64, address: Option<&str>) -> PodObject 
             is_running: true,
             created,
             uid: uid.into(),
+            has_lapsed: false,
         }),
     };
     PodObject {

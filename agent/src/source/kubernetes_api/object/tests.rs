@@ -103,6 +103,7 @@ fn a_pod_is_a_workload() {
         is_running: true,
         created: 1_796_032_805,
         uid: "0d3c1c9e-6d0e-4f6e-9a51-0f6d1c2b7a11".into(),
+        has_lapsed: false,
     };
     assert_eq!(workload.recency, Some(recency));
     let mut elsewhere = pod();

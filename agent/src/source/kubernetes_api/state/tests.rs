@@ -94,7 +94,7 @@ impl World {
             world.state.take(Update::IsWhole(kind));
         }
         world.find([]);
-        assert!(world.state.is_synced());
+        assert_eq!(world.state.known(), Known::All);
         world
     }
 
@@ -131,7 +131,7 @@ fn nothing_is_delivered_before_every_kind_is_whole() {
     let mut world = World::new();
     world.take([Update::Begins(Kind::Pods), pod("a", "n2", "10.2.0.1")]);
     for (number, kind) in Kind::ALL.into_iter().enumerate() {
-        assert!(!world.state.is_synced(), "{number}");
+        assert!(world.state.known() != Known::All, "{number}");
         world.deliver();
         assert_eq!(world.names(), Vec::<String>::new(), "{number}");
         world.take([Update::Begins(kind), Update::IsWhole(kind)]);
@@ -143,7 +143,7 @@ fn nothing_is_delivered_before_every_kind_is_whole() {
             world.take([pod("a", "n2", "10.2.0.1")]);
         }
     }
-    assert!(world.state.is_synced());
+    assert_eq!(world.state.known(), Known::All);
     assert_eq!(world.deliver(), Vec::<String>::new());
     assert_eq!(world.names(), ["shop", "shop/a"]);
     let shop = NamespaceName::new("shop").unwrap();
@@ -158,14 +158,14 @@ fn nothing_is_delivered_before_interfaces_are_looked_up() {
     world.take([pod("a", "n1", "10.1.0.1")]);
     world.take(Kind::ALL.map(Update::IsWhole));
     world.deliver();
-    assert!(!world.state.is_synced() && world.names().is_empty());
+    assert!(world.state.known() != Known::All && world.names().is_empty());
     world.find([("10.1.0.1", "v1")]);
-    assert!(world.state.is_synced());
+    assert_eq!(world.state.known(), Known::All);
     world.deliver();
     assert_eq!(world.names(), ["shop", "shop/a"]);
     // Later ones hold nothing back.
     world.take([pod("b", "n1", "10.1.0.2")]);
-    assert!(world.state.is_synced());
+    assert_eq!(world.state.known(), Known::All);
     world.deliver();
     assert_eq!(world.names(), ["shop", "shop/a", "shop/b"]);
 }

@@ -261,6 +261,7 @@ impl Agent {
             interfaces: &self.interfaces,
             modes: &self.modes,
             locked: &[],
+            is_complete: true,
             now: WallTime(NOW + passed),
         };
         let published = self.reconciler.publish(&desired)?;

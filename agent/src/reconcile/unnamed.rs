@@ -1,0 +1,41 @@
+//! What stays in the kernel although the desired state does not know it, while not every source has named all
+//! of its objects.
+//!
+//! Pure. Invariants: the fence of an interface that is there stays, with its endpoint and its policy; an address that
+//! had an owner is `unknown`, because without an entry it would be `world`, and whose it is now is not known;
+//! what the state does know is as it says.
+
+use ringfence_common::ids::IdentityId;
+
+use crate::{plan::State, source::interfaces::Links};
+
+/// Whether the fence of an interface stays although no workload has it.
+pub(super) fn stays(ifindex: u32, interfaces: &Links) -> bool {
+    interfaces.get(ifindex).is_some()
+}
+
+/// Adds what stays of the actual state to a desired one.
+pub(super) fn keep(actual: &State, desired: &mut State, interfaces: &Links) {
+    for (ifindex, endpoint) in &actual.endpoints {
+        if desired.endpoints.contains_key(ifindex) || !stays(*ifindex, interfaces) {
+            continue;
+        }
+        desired.endpoints.insert(*ifindex, *endpoint);
+        if let Some(rows) = actual.tables.get(&endpoint.table) {
+            let kept = desired.tables.entry(endpoint.table);
+            kept.or_insert_with(|| rows.clone());
+        }
+    }
+    let mut unknown = Vec::new();
+    desired.addresses.since(&actual.addresses, |change| {
+        if change.new.is_none() {
+            unknown.push(*change.key);
+        }
+    });
+    for address in unknown {
+        desired.addresses.insert(address, IdentityId::UNKNOWN);
+    }
+}
+
+#[cfg(test)]
+mod tests;
