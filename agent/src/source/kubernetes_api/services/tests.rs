@@ -116,14 +116,14 @@ fn a_port_has_the_endpoints_of_its_name_and_protocol_at_their_ports() {
 fn endpoints_that_end_get_connections_only_if_none_is_ready() {
     let mut services = Services::default();
     take(&mut services, Kind::Services, plain());
-    let unready = json!({"ready": false});
+    let not_ready = json!({"ready": false});
     let ending = json!({"ready": false, "serving": true, "terminating": true});
     let ready = json!({"ready": true});
     for (endpoints, expected) in [
-        (json!([endpoint("10.0.0.1", &unready)]), ""),
+        (json!([endpoint("10.0.0.1", &not_ready)]), ""),
         (
             json!([
-                endpoint("10.0.0.1", &unready),
+                endpoint("10.0.0.1", &not_ready),
                 endpoint("10.0.0.2", &ending)
             ]),
             "10.0.0.2:15432",
