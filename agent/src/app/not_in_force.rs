@@ -51,7 +51,8 @@ fn restored(at: i64, now: i64) -> NotInForce {
     let time = Timestamp::from_second(at).unwrap_or_default();
     let age = SignedDuration::from_secs(now.saturating_sub(at).max(0));
     NotInForce::Restored(format!(
-        "the API server has not named all of its objects since this start (see the errors): in force is what an          earlier run stored {age:#} ago, at {time}"
+        "the API server has not named all of its objects since this start (see the errors): in force is what an \
+         earlier run stored {age:#} ago, at {time}"
     ))
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::name::{NamespaceName, ServiceName};
 
@@ -40,6 +40,25 @@ pub struct Backend {
     pub address: IpAddr,
     /// Its port, in host byte order.
     pub port: u16,
+}
+
+impl Backend {
+    /// One that is there, and of which nothing else is known. No rule allows it.
+    #[must_use]
+    pub const fn unknown(is_ipv4: bool) -> Self {
+        let address = if is_ipv4 {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        } else {
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+        };
+        Self { address, port: 0 }
+    }
+
+    /// Whether nothing is known of it.
+    #[must_use]
+    pub const fn is_unknown(&self) -> bool {
+        self.address.is_unspecified()
+    }
 }
 
 /// A Service.

@@ -138,6 +138,9 @@ impl Classes {
         numbers: &mut Numbers,
     ) -> Result<bool, Exhausted> {
         let mut others = false;
+        if moved.is_empty() {
+            return Ok(others);
+        }
         for id in self.services.clone() {
             let Some(backends) = identities.get(&id).and_then(|it| it.service()) else {
                 continue;

@@ -20,7 +20,7 @@ use super::{
     resolve::owner_hash,
 };
 use crate::{
-    model::{Service, ServiceId},
+    model::{Backend, Service, ServiceId},
     ordmap::Map,
     plan::Addresses,
 };
@@ -207,8 +207,11 @@ impl ServicePlaces {
     /// The identities behind an address of a Service.
     fn backends(&self, service: &Service, through: IpAddr, others: Others<'_>) -> ServiceBackends {
         let ports = service.through(through).map(|(port, backends)| {
-            let of = |address| self.identity(address, others);
-            let backends = backends.iter().map(|it| (of(it.address), it.port));
+            let of = |it: &Backend| match it.is_unknown() {
+                true => IdentityId::UNKNOWN,
+                false => self.identity(it.address, others),
+            };
+            let backends = backends.iter().map(|it| (of(it), it.port));
             (port, backends.collect())
         });
         ports.collect()

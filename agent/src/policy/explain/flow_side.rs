@@ -131,6 +131,7 @@ impl<'a> FlowSide<'a> {
                 | PartyKind::RemoteNode(_)
                 | PartyKind::Special(_)
                 | PartyKind::Cluster
+                | PartyKind::Service(_)
         );
         let ports = &self.inventory.network.tunnel_ports;
         is_end

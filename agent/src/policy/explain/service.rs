@@ -54,14 +54,12 @@ impl Case<'_> {
                 PartyKind::of(&flow.to, self.inventory),
                 PartyKind::Service(_)
             );
-            let egress = if is_service {
-                reserved(
-                    Direction::Egress,
-                    Verdict::Deny,
-                    DropReason::UnknownPeer.name(),
-                )
+            let egress = case.side_by_policy(&flow.from, &flow.to, Direction::Egress);
+            let is_unknown = backend.is_unknown() || is_service;
+            let egress = if is_unknown || egress.rule == DropReason::UnknownPeer.name() {
+                unknown(self.side_by_policy(&flow.from, &self.flow.to, Direction::Egress))
             } else {
-                case.side_by_policy(&flow.from, &flow.to, Direction::Egress)
+                egress
             };
             let ingress = case.side(&flow.to, &flow.from, Direction::Ingress);
             let (egress_by, ingress_by) = (decided_by(&egress), decided_by(&ingress));
@@ -128,6 +126,21 @@ impl Case<'_> {
             policies: side.policies,
             ..reserved(Direction::Egress, Verdict::Deny, "service-port")
         }
+    }
+}
+
+/// The side of a backend of which nothing is known, by the policies that apply.
+fn unknown(side: Side) -> Side {
+    let is_isolated = side.policies.iter().any(|it| it.isolates);
+    let rule = if is_isolated {
+        "default-deny"
+    } else {
+        "service-port"
+    };
+    Side {
+        policies: side.policies,
+        policies_left_out: side.policies_left_out,
+        ..reserved(Direction::Egress, Verdict::Deny, rule)
     }
 }
 

@@ -45,10 +45,16 @@ pub(crate) fn add_services<'a>(
         rule.peers.is_none()
     });
     let any = Outcomes::of(&any, &protocols);
+    // A port without a backend may lead to a node's tunnel, as any unlisted address of the cluster.
+    let tunnels = fence.tunnels.as_deref();
+    let nothing = View::of((spec, direction), tunnels, &schedules, |_, rule| {
+        rule.peers.is_none()
+    });
+    let nothing = Outcomes::of(&nothing, &protocols);
     let mut behind = Behind {
         spec,
         schedules: &schedules,
-        any: &any,
+        nothing: &nothing,
         known: HashMap::new(),
     };
     let mut writer = Writer {
@@ -67,7 +73,8 @@ pub(crate) fn add_services<'a>(
 struct Behind<'a> {
     spec: &'a TableSpec,
     schedules: &'a RefCell<Schedules>,
-    any: &'a Outcomes,
+    /// What the table says of a peer of which nothing is known but that it may be a node.
+    nothing: &'a Outcomes,
     /// By the class of a backend, its protocol and its port.
     known: HashMap<(Option<ClassId>, u8, u16), Timeline>,
 }
@@ -78,8 +85,8 @@ impl Behind<'_> {
         ports: &ServicePorts,
         matched: &impl Fn(ClassId) -> &'a [Digest],
     ) -> Outcomes {
-        let mut named: Vec<(u8, Pieces)> = Vec::with_capacity(self.any.named.len());
-        for (number, any) in &self.any.named {
+        let mut named: Vec<(u8, Pieces)> = Vec::with_capacity(self.nothing.named.len());
+        for (number, any) in &self.nothing.named {
             let mut pieces = self.without_backends(any);
             for (port, backends) in ports.iter().filter(|(it, _)| it.protocol == *number) {
                 let backends = backends.iter();
@@ -94,7 +101,7 @@ impl Behind<'_> {
             named.push((*number, pieces));
         }
         Outcomes {
-            elsewhere: self.denied(self.any.elsewhere),
+            elsewhere: self.denied(self.nothing.elsewhere),
             named,
         }
     }
@@ -144,11 +151,22 @@ impl Behind<'_> {
         let (class, number, port) = key;
         let decided = match class {
             // An unknown peer is denied whatever the rules say.
-            None => vec![(0, Decider::of(Verdict::Deny, RuleSlot::NONE))],
+            None => vec![(0, self.unknown())],
             Some(class) => self.decide(matched(class), number, u32::from(port)),
         };
         self.known.insert(key, decided.clone());
         decided
+    }
+
+    /// What is said of a backend that nothing is known of: the default if that denies, which takes no row.
+    fn unknown(&self) -> Decider {
+        let is_isolated = self.spec.fence(Direction::Egress).isolated;
+        let slot = if is_isolated {
+            RuleSlot::DEFAULT_DENY
+        } else {
+            RuleSlot::SERVICE_PORT
+        };
+        Decider::of(Verdict::Deny, slot)
     }
 
     fn decide(&self, matched: &[Digest], number: u8, port: u32) -> Timeline {

@@ -37,7 +37,11 @@ fn nothing_that_an_earlier_agent_left_is_removed_before_every_source_is_complete
         kernel.0.borrow_mut().elapsed += GRACE;
         subject.retire().unwrap();
         let now = kernel.0.borrow().state.clone();
-        assert_eq!(now.endpoints[&9], before.endpoints[&9]);
+        let kept = Endpoint {
+            mode_override: Mode::Lockdown as u8,
+            ..before.endpoints[&9]
+        };
+        assert_eq!(now.endpoints[&9], kept, "its namespace is enforced");
         assert_eq!(now.tables.get(&table), before.tables.get(&table));
         assert!(before.tables.get(&table).is_some_and(|it| !it.is_empty()));
         assert!(kernel.0.borrow().attached.contains(&9));

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use ringfence_common::{endpoint::Endpoint, ids::TableId};
+use ringfence_common::{
+    endpoint::Endpoint,
+    ids::{NamespaceSlot, TableId},
+};
 
 use super::*;
 
@@ -26,6 +29,32 @@ fn state(endpoints: &[(u32, u32)], addresses: &[(&str, u32)]) -> State {
         state.addresses.insert(address, IdentityId(*identity));
     }
     state
+}
+
+#[test]
+fn what_stays_is_locked_down_where_it_is_enforced() {
+    let links = Links::ethernet([("rf-a".into(), THERE)]);
+    for (mode, of_endpoint) in [
+        (Mode::Observe, 0),
+        (Mode::Enforce, Mode::Lockdown as u8),
+        (Mode::Lockdown, 0),
+    ] {
+        for is_known in [false, true] {
+            let slot = NamespaceSlot(5);
+            let mut actual = state(&[(THERE, 1)], &[]);
+            actual.endpoints.get_mut(&THERE).unwrap().namespace = 5;
+            actual.modes.insert(slot, mode);
+            let mut desired = State::default();
+            if is_known {
+                // What is to be goes before what is.
+                desired.modes.insert(slot, mode);
+                actual.modes.insert(slot, Mode::Lockdown);
+            }
+            keep(&actual, &mut desired, &links);
+            let kept = desired.endpoints[&THERE];
+            assert_eq!(kept.mode_override, of_endpoint, "{mode:?}");
+        }
+    }
 }
 
 #[test]

@@ -352,11 +352,18 @@ fn endpoint_slice(value: &Value, node: &NodeName) -> Result<Converted, String> {
     // Labels that cannot be read say nothing of a slice.
     let labels = metadata(value)?.labels(&mut Vec::new());
     let service = service_of(&labels, &mut errors);
-    let body = SliceBody::deserialize(value).unwrap_or_else(|error| {
-        errors.push(text_of(&error));
-        SliceBody::default()
-    });
-    let object = Object::EndpointSlice(Arc::new(body.read(service, node, &mut errors)));
+    let slice = match SliceBody::deserialize(value) {
+        Ok(body) => body.read(service, node, &mut errors),
+        Err(error) => {
+            errors.push(text_of(&error));
+            SliceObject {
+                service,
+                is_unreadable: true,
+                ..SliceObject::default()
+            }
+        }
+    };
+    let object = Object::EndpointSlice(Arc::new(slice));
     Ok(plain(value, key, object, errors))
 }
 

@@ -1,7 +1,8 @@
 //! Services and EndpointSlices of the Kubernetes API, as far as the agent needs them.
 //!
-//! Pure. Invariants: what of an object cannot be read is left out, and is an error: a port that is left out has no
-//! backend, so that nothing is allowed by it.
+//! Pure. Invariants: what cannot be read allows nothing: a port of a Service that is left out has no backend, and what
+//! is not known of an endpoint makes it a backend that no rule allows, because the node's proxy may still choose it. Each is an error.
+//! Addresses are read as Kubernetes does, which accepts leading zeros (`ParseIPSloppy` of k8s.io/utils/net).
 
 use std::net::IpAddr;
 
@@ -9,8 +10,10 @@ use ringfence_common::packet::protocol;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::model::{NodeName, Protocol, ServiceName, ServicePort, quote};
+use crate::model::{Backend, NodeName, Protocol, ServiceName, ServicePort, quote};
 
+/// The most ports of a Service that are read: each takes room in the kernel's maps.
+const MOST_PORTS: usize = 100;
 /// The label of an EndpointSlice with the name of its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
@@ -30,16 +33,18 @@ pub struct ServiceObject {
 pub struct SliceObject {
     /// Its Service, in the same namespace.
     pub service: Option<ServiceName>,
-    /// The ports of every endpoint, with the names that they have in the Service.
+    /// The ports of every endpoint, with the names that they have in the Service; 0 for one that is not known.
     pub ports: Vec<(String, ServicePort)>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
+    /// Whether it may have ports and endpoints of which nothing is known.
+    pub is_unreadable: bool,
 }
 
 /// An endpoint of a slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Its address. The node's proxy uses the first one only.
+    /// Its address; the unspecified one if it is not known. The node's proxy uses the first one only.
     pub address: IpAddr,
     /// Whether it gets connections.
     pub is_ready: bool,
@@ -66,10 +71,11 @@ pub(super) struct ServiceSpec {
 struct PortSpec {
     name: Option<String>,
     protocol: Option<String>,
-    port: Option<u16>,
+    port: Option<i64>,
 }
 
 impl PortSpec {
+    /// The port; 0 for a number that is none. `None` if it is of no use to any proxy.
     fn read(self, errors: &mut Vec<String>) -> Option<(String, ServicePort)> {
         let name = self.name.unwrap_or_default();
         let text = self.protocol.as_deref().unwrap_or("TCP");
@@ -77,8 +83,33 @@ impl PortSpec {
             errors.push(format!("unknown protocol {} of a port", quote(text)));
             return None;
         };
-        let port = self.port.filter(|port| *port != 0);
-        port.map(|port| (name, ServicePort { protocol, port }))
+        let given = self.port?;
+        let port = u16::try_from(given).unwrap_or_default();
+        if port == 0 {
+            errors.push(format!("{given} is no port"));
+        }
+        Some((name, ServicePort { protocol, port }))
+    }
+}
+
+/// An address as Kubernetes reads it: leading zeros are no sign of octal numbers, and an IPv4-mapped address is an
+/// IPv4 address.
+fn address(text: &str) -> Option<IpAddr> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address.to_canonical());
+    }
+    let parts: Option<Vec<u8>> = text.split('.').map(octet).collect();
+    let octets: [u8; 4] = parts?.try_into().ok()?;
+    Some(IpAddr::from(octets))
+}
+
+fn octet(text: &str) -> Option<u8> {
+    let is_number = !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
+    let significant = text.trim_start_matches('0');
+    match significant {
+        _ if !is_number => None,
+        "" => Some(0),
+        _ => significant.parse().ok(),
     }
 }
 
@@ -121,7 +152,11 @@ impl SliceObject {
         json!({
             "metadata": {"namespace": namespace, "name": name, "labels": labels},
             "ports": ports_json(&self.ports),
-            "endpoints": endpoints.collect::<Vec<Value>>(),
+            "endpoints": if self.is_unreadable {
+                "unreadable".into()
+            } else {
+                endpoints.collect::<Value>()
+            },
         })
     }
 }
@@ -146,16 +181,24 @@ impl ServiceSpec {
             if text.is_empty() || text == "None" {
                 continue;
             }
-            match text.parse::<IpAddr>() {
-                Ok(address) if !addresses.contains(&address) => addresses.push(address),
-                Ok(_) => {}
-                Err(_) => errors.push(format!("{} is no address", quote(&text))),
+            match address(&text) {
+                Some(address) if !addresses.contains(&address) => addresses.push(address),
+                Some(_) => {}
+                None => errors.push(format!("{} is no address", quote(&text))),
             }
         }
-        let ports = self.ports.unwrap_or_default().into_iter();
+        let listed = self.ports.unwrap_or_default();
+        if listed.len() > MOST_PORTS {
+            errors.push(format!(
+                "it has {} ports: what is sent to those after the first {MOST_PORTS} is denied",
+                listed.len()
+            ));
+        }
+        let ports = listed.into_iter().take(MOST_PORTS);
+        let ports = ports.filter_map(|port| port.read(errors));
         ServiceObject {
             addresses,
-            ports: ports.filter_map(|port| port.read(errors)).collect(),
+            ports: ports.filter(|(_, port)| port.port != 0).collect(),
             is_local: self.internal_traffic_policy.as_deref() == Some("Local"),
         }
     }
@@ -164,6 +207,7 @@ impl ServiceSpec {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct SliceBody {
+    address_type: Option<String>,
     ports: Option<Vec<PortSpec>>,
     endpoints: Option<Vec<EndpointSpec>>,
 }
@@ -202,21 +246,33 @@ impl SliceBody {
     ) -> SliceObject {
         let ports = self.ports.unwrap_or_default().into_iter();
         let endpoints = self.endpoints.unwrap_or_default().into_iter();
-        let endpoint = |spec: EndpointSpec| {
-            let address = spec.addresses.into_iter().flatten().next()?;
+        // Of type FQDN, which no proxy uses.
+        let is_used = self.address_type.as_deref() != Some("FQDN");
+        let unknown = match self.address_type.as_deref() {
+            Some("IPv6") => Backend::unknown(false),
+            _ => Backend::unknown(true),
+        };
+        let mut endpoint = |spec: EndpointSpec| {
+            let text = spec.addresses.into_iter().flatten().next()?;
+            let address = address(&text).unwrap_or_else(|| {
+                errors.push(format!("{} is no address", quote(&text)));
+                unknown.address
+            });
             Some(Endpoint {
-                // Of type FQDN, which no proxy uses.
-                address: address.parse().ok()?,
+                address,
                 // Unknown counts as ready.
                 is_ready: spec.conditions.ready.unwrap_or(true),
                 is_terminating: spec.conditions.terminating.unwrap_or(false),
                 is_local: spec.node_name.as_deref() == Some(node.as_str()),
             })
         };
+        let endpoints = endpoints.filter(|_| is_used);
+        let endpoints = endpoints.filter_map(&mut endpoint).collect();
         SliceObject {
             service,
             ports: ports.filter_map(|port| port.read(errors)).collect(),
-            endpoints: endpoints.filter_map(endpoint).collect(),
+            endpoints,
+            is_unreadable: false,
         }
     }
 }

@@ -100,6 +100,9 @@ impl Services {
         let slices = slices.filter_map(|it| self.slices.get(it));
         let (mut ready, mut ending) = (Vec::new(), Vec::new());
         for slice in slices {
+            if slice.is_unreadable {
+                ready.push(Backend::unknown(is_ipv4));
+            }
             let is_same = |it: &&(String, ServicePort)| {
                 let (other, target) = it;
                 other == name && target.protocol == port.protocol
@@ -109,9 +112,12 @@ impl Services {
                     it.address.is_ipv4() == is_ipv4 && (it.is_local || !object.is_local)
                 };
                 for endpoint in slice.endpoints.iter().filter(is_reached) {
-                    let backend = Backend {
-                        address: endpoint.address,
-                        port: target.port,
+                    let backend = match target.port {
+                        0 => Backend::unknown(is_ipv4),
+                        port => Backend {
+                            address: endpoint.address,
+                            port,
+                        },
                     };
                     if endpoint.is_ready {
                         ready.push(backend);

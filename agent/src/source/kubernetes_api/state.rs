@@ -421,7 +421,8 @@ impl ApiState {
                  enforce mode"
             }
             Key::Policy(_) => "; it has no earlier content: it is not applied",
-            Key::Service(_) => "; a port that cannot be read has no backends",
+            Key::EndpointSlice(_) => "; what cannot be read of it is a backend that no rule allows",
+            Key::Service(_) => "; a port that cannot be read is denied",
             Key::ServiceCidr(_) => "; ranges that were read of it before stay",
             _ => "",
         }

@@ -95,6 +95,18 @@ fn objects_of_all_kinds_are_the_same_again() {
             json!({"metadata": {"name": "own", "namespace": "shop"}}),
         ),
         (
+            Kind::EndpointSlices,
+            json!({"metadata": {"name": "bad", "namespace": "shop"}, "ports": "none"}),
+        ),
+        (
+            Kind::EndpointSlices,
+            json!({
+                "metadata": {"name": "odd", "namespace": "shop"},
+                "ports": [{"name": "sql", "port": 70000}],
+                "endpoints": [{"addresses": ["10.0.0.x"]}],
+            }),
+        ),
+        (
             Kind::NetworkPolicies,
             policy(&json!({"podSelector": {}, "policyTypes": ["Ingress"]})),
         ),

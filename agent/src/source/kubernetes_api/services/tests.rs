@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -89,7 +91,6 @@ fn a_port_has_the_endpoints_of_its_name_and_protocol_at_their_ports() {
         endpoint("10.0.0.1", &json!({"ready": true})),
         endpoint("10.0.0.2", &json!({})),
         endpoint("fd00::2", &json!({"ready": null})),
-        endpoint("db.example.org", &json!({"ready": true})),
         {"addresses": []},
     ]);
     let listed = take(
@@ -195,7 +196,8 @@ fn what_cannot_be_read_is_an_error_and_allows_nothing() {
         "ports": [{"port": 80, "protocol": "QUIC\u{1b}"}, {"port": 81}, {"port": 0}, {}],
     });
     let errors = take(&mut services, Kind::Services, service(&spec));
-    assert_eq!(errors, [r#"unknown protocol "QUIC\u{1b}" of a port"#]);
+    let expected = [r#"unknown protocol "QUIC\u{1b}" of a port"#, "0 is no port"];
+    assert_eq!(errors, expected);
     assert_eq!(shown(&mut services), ["6/81="]);
     let errors = take(
         &mut services,
@@ -211,6 +213,87 @@ fn what_cannot_be_read_is_an_error_and_allows_nothing() {
     assert_eq!(errors.len(), 1);
     let broken = slice("a", &json!("none"), &json!([]));
     assert_eq!(take(&mut services, Kind::EndpointSlices, broken).len(), 1);
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_read_is_one_that_no_rule_allows() {
+    let ready = json!({"ready": true});
+    let good = slice("a", &sql(), &json!([endpoint("10.0.0.1", &ready)]));
+    let of_type = |kind: &str, endpoints: Value| {
+        let mut slice = slice("b", &sql(), &endpoints);
+        slice["addressType"] = json!(kind);
+        slice
+    };
+    let no_port = json!([{"name": "sql", "port": 70000}]);
+    let other_port = json!([{"name": "sql", "port": 15432}, {"name": "z", "port": 70000}]);
+    let one = json!([endpoint("10.0.0.2", &ready)]);
+    for (other, expected, errors) in [
+        // The control.
+        (slice("b", &sql(), &one), "10.0.0.1:15432,10.0.0.2:15432", 0),
+        (
+            slice("b", &other_port, &one),
+            "10.0.0.1:15432,10.0.0.2:15432",
+            1,
+        ),
+        (slice("b", &no_port, &one), "0.0.0.0:0,10.0.0.1:15432", 1),
+        (
+            slice("b", &json!("x"), &one),
+            "0.0.0.0:0,10.0.0.1:15432,:::0",
+            1,
+        ),
+        (
+            of_type("IPv4", json!([endpoint("10.0.0.2.3", &ready)])),
+            "0.0.0.0:15432,10.0.0.1:15432",
+            1,
+        ),
+        (
+            of_type("IPv6", json!([endpoint("fd00::x", &ready)])),
+            "10.0.0.1:15432,:::15432",
+            1,
+        ),
+        // As Kubernetes reads them.
+        (
+            of_type("IPv4", json!([endpoint("010.000.0.09", &ready)])),
+            "10.0.0.1:15432,10.0.0.9:15432",
+            0,
+        ),
+        (
+            of_type("IPv4", json!([endpoint("::ffff:10.0.0.9", &ready)])),
+            "10.0.0.1:15432,10.0.0.9:15432",
+            0,
+        ),
+        (
+            of_type("FQDN", json!([endpoint("db.example.org", &ready)])),
+            "10.0.0.1:15432",
+            0,
+        ),
+    ] {
+        let mut services = Services::default();
+        take(&mut services, Kind::Services, plain());
+        take(&mut services, Kind::EndpointSlices, good.clone());
+        let found = take(&mut services, Kind::EndpointSlices, other.clone());
+        assert_eq!(found.len(), errors, "{found:?}");
+        let of_sql = format!("6/5432={expected}");
+        let shown = shown(&mut services);
+        assert!(shown.contains(&of_sql), "{of_sql}: {shown:?}");
+    }
+    let spec = json!({"clusterIP": "10.096.0.7", "ports": [{"port": 80}]});
+    let mut services = Services::default();
+    take(&mut services, Kind::Services, service(&spec));
+    let all = services.all();
+    assert_eq!(
+        all.values().next().unwrap().addresses,
+        ["10.96.0.7".parse::<IpAddr>().unwrap()]
+    );
+}
+
+#[test]
+fn ports_beyond_the_limit_are_left_out() {
+    let ports: Vec<Value> = (1..=150).map(|port| json!({"port": port})).collect();
+    let mut services = Services::default();
+    let spec = json!({"clusterIP": "10.96.0.7", "ports": ports});
+    assert_eq!(take(&mut services, Kind::Services, service(&spec)).len(), 1);
+    assert_eq!(shown(&mut services).len(), 100);
 }
 
 #[test]
