@@ -2,8 +2,6 @@
 //!
 //! Invariant: the lock is held only to copy the state.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 
 use super::shared_state::{Applied, SharedState};
@@ -24,7 +22,7 @@ pub(super) fn in_force(
 ) -> Result<Explanation, QueryError> {
     let (inventory, policies) = {
         let applied = shared.shown();
-        (Arc::clone(&applied.inventory), applied.policies_in_force())
+        (applied.inventory_in_force(), applied.policies_in_force())
     };
     let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
     let mut explanation = explain(&inventory, &policies, WallTime(now), query, all)?;

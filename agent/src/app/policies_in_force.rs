@@ -1,15 +1,15 @@
 //! The policies in force, which are fewer than asked for if the kernel's maps have no room for all.
 //!
-//! Invariant: a policy without room is an error of the file that declares it, wherever errors are shown.
-//! Pure. Which policies have no room is decided by the reconciler.
+//! Invariant: a policy without room is an error of the file that declares it, wherever errors are shown, and so are
+//! Services without room, of the API. Pure. What has no room is decided by the reconciler.
 
 use std::sync::Arc;
 
 use super::shared_state::Applied;
 use crate::{
-    model::{Lockdown, PolicySet},
+    model::{Inventory, Lockdown, NamespaceName, PolicySet},
     reconcile::{Published, WithoutRoom},
-    source::SourceError,
+    source::{SourceError, kubernetes_api::KUBERNETES},
 };
 
 impl Applied {
@@ -17,6 +17,12 @@ impl Applied {
     pub(super) fn policies_in_force(&self) -> Arc<PolicySet> {
         let published = self.published.as_ref();
         published.map_or_else(Arc::default, |published| Arc::clone(&published.policies))
+    }
+
+    /// The inventory in force; the one that sources deliver before the first pass.
+    pub(super) fn inventory_in_force(&self) -> Arc<Inventory> {
+        let published = self.published.as_ref();
+        Arc::clone(published.map_or(&self.inventory, |published| &published.inventory))
     }
 
     /// Whose subjects are locked down.
@@ -27,20 +33,34 @@ impl Applied {
 
     /// Everything that is wrong with the sources.
     pub(super) fn problems(&self) -> Vec<SourceError> {
-        let without_room = self.published.iter().flat_map(|it| &it.without_room);
-        let without_room = without_room.map(problem);
+        let published = self.published.as_deref();
+        let without_room = published.into_iter().flat_map(all_without_room);
         self.errors.iter().cloned().chain(without_room).collect()
     }
 }
 
-/// The policies without room that had room before, as errors of their files.
+/// What has no room and had it before, as errors of its source.
 pub(super) fn newly_without_room(before: Option<&Published>, now: &Published) -> Vec<SourceError> {
-    let is_new = |it: &&WithoutRoom| before.is_none_or(|before| !before.without_room.contains(it));
-    now.without_room
-        .iter()
-        .filter(is_new)
-        .map(problem)
-        .collect()
+    let known: Vec<SourceError> = before.into_iter().flat_map(all_without_room).collect();
+    let now = all_without_room(now).into_iter();
+    now.filter(|it| !known.contains(it)).collect()
+}
+
+fn all_without_room(published: &Published) -> Vec<SourceError> {
+    let policies = published.without_room.iter().map(problem);
+    let services = published.services_without_room.iter().map(no_backends);
+    policies.chain(services).collect()
+}
+
+fn no_backends(namespace: &NamespaceName) -> SourceError {
+    SourceError::whole_file(
+        KUBERNETES.name,
+        format!(
+            "Services of the namespace {namespace} do not fit into the kernel's maps: what workloads with egress policy \
+             send to them is denied; expected fewer ports and Services there, or a larger `policy` under [maps] in the \
+             configuration"
+        ),
+    )
 }
 
 fn problem(without_room: &WithoutRoom) -> SourceError {

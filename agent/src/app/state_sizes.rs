@@ -27,6 +27,7 @@ pub(super) fn sizes(applied: &Applied) -> State {
         identities: compiled.identities.len() as u64,
         policies: published.policies.len() as u64,
         policies_without_room: published.without_room.len() as u64,
+        services_without_room: published.services_without_room.len() as u64,
         unknown_addresses: unknown.count() as u64,
         policy_rows: compiled.state.rows() as u64,
         revision: applied.revision,

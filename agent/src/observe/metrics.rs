@@ -54,6 +54,8 @@ pub struct State {
     pub policies: u64,
     /// Policies that are not, because the kernel's maps have no room for them.
     pub policies_without_room: u64,
+    /// Namespaces whose Services are denied for the same reason.
+    pub services_without_room: u64,
     /// Addresses that several claim, none of them with more right.
     pub unknown_addresses: u64,
     /// Rows in the kernel's policy map.

@@ -9,12 +9,14 @@
 mod attachments;
 mod bridging;
 mod entries;
+mod fit;
 mod ledger;
 mod local_endpoints;
 mod lockdown;
 mod number_life;
 mod pickup;
 mod room;
+mod service_room;
 mod table_mark;
 mod unnamed;
 mod verification;
@@ -42,7 +44,7 @@ use workload_interfaces::WorkloadInterfaces;
 
 use crate::{
     datapath::{Clocks, Datapath, DatapathError, Refused},
-    model::{Inventory, Lockdown, PolicySet, WallTime},
+    model::{Inventory, Lockdown, NamespaceName, PolicySet, WallTime},
     plan::{self, Action, CapacityError, GRACE, RetireQueue, State},
     policy::{Clock, Compiled, Compiler, Exhausted, Inputs, Modes},
     source::interfaces::Links,
@@ -97,11 +99,15 @@ pub struct Desired<'a> {
 pub struct Published {
     /// The compiled state in force.
     pub compiled: Compiled,
+    /// The inventory that it was compiled from.
+    pub inventory: Arc<Inventory>,
     /// The policies in force.
     pub policies: Arc<PolicySet>,
     /// The policies that are not, because there is no room for them. Subjects of those of which no
     /// earlier version is in force are locked down.
     pub without_room: Vec<WithoutRoom>,
+    /// The namespaces whose Services have no backends in force, because they have no room.
+    pub services_without_room: Vec<NamespaceName>,
     /// Whose subjects are locked down.
     pub locked: Vec<Lockdown>,
     /// The number of map writes made.
@@ -204,34 +210,20 @@ impl<D: Datapath> Reconciler<D> {
                 boot: clocks.boot,
             },
         };
-        let (mut without_room, mut locked) = (Vec::new(), desired.locked.to_vec());
-        let mut outcome = self.apply(&inputs, desired);
-        if matches!(&outcome, Err(error) if error.is_no_room())
-            && let Some(chosen) =
-                room::choose(&self.policies.clone(), inputs.policies, |policies| {
-                    self.have_room(&Inputs { policies, ..inputs })
-                })
-        {
-            locked.extend(room::locked(&chosen.without_room));
-            let inputs = Inputs {
-                policies: &chosen.policies,
-                locked: &locked,
-                ..inputs
-            };
-            outcome = self.apply(&inputs, desired);
-            without_room = chosen.without_room;
-        }
-        match outcome {
-            Ok((compiled, writes, passed)) => {
-                let tables = has_unused_tables(&compiled).then(|| passed.saturating_add(GRACE));
+        match self.apply_what_fits(&inputs, desired) {
+            Ok(fitted) => {
+                let tables = has_unused_tables(&fitted.compiled)
+                    .then(|| fitted.passed.saturating_add(GRACE));
                 let retire_due = [tables, self.retire_queue.next_due()];
                 let fenced = self.fenced.clone();
                 Ok(Published {
-                    compiled,
+                    compiled: fitted.compiled,
+                    inventory: fitted.inventory,
                     policies: Arc::clone(&self.policies),
-                    without_room,
-                    locked,
-                    writes,
+                    without_room: fitted.without_room,
+                    services_without_room: fitted.services_without_room,
+                    locked: fitted.locked,
+                    writes: fitted.writes,
                     retire_due: retire_due.into_iter().flatten().min(),
                     fenced,
                     clocks,

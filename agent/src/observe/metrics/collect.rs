@@ -164,6 +164,11 @@ fn state(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Err
             state.policies_without_room,
         ),
         (
+            "ringfence_services_without_room",
+            "Namespaces whose Services are denied because the kernel's maps have no room for them",
+            state.services_without_room,
+        ),
+        (
             "ringfence_policy_rows",
             "Rows in the kernel's policy map",
             state.policy_rows,

@@ -32,6 +32,7 @@ fn filled() -> Metrics {
         policy_rows: 11,
         unknown_addresses: 13,
         policies_without_room: 14,
+        services_without_room: 15,
         revision: 12,
     });
     metrics.set_unfenced(vec![("missing", 22), ("unsuitable", 0)]);
@@ -82,6 +83,7 @@ fn the_page_has_every_metric() {
         "ringfence_policy_rows 11",
         "ringfence_unknown_addresses 13",
         "ringfence_policies_without_room 14",
+        "ringfence_services_without_room 15",
         "ringfence_revision 12",
         r#"ringfence_map_entries{map="POLICY"} 7"#,
         r#"ringfence_map_capacity{map="POLICY"} 65536"#,

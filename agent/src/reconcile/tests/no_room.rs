@@ -95,3 +95,75 @@ fn policies_without_room_keep_no_others_from_being_in_force() {
     assert_eq!(shown(&published), []);
     assert_eq!(override_of(2), 0);
 }
+
+/// A Service for `a` at each of these ports.
+fn with_service(world: &mut World, ports: u16) {
+    use crate::model::{Backend, Service, ServiceId, ServiceName, ServicePort};
+    let id = ServiceId {
+        namespace: "lab".parse().unwrap(),
+        name: ServiceName::new("many").unwrap(),
+    };
+    let backend = Backend {
+        address: "10.1.0.1".parse().unwrap(),
+        port: 80,
+    };
+    // Every other one, so that no two share a row.
+    let ports = (0..ports).map(|port| {
+        let port = ServicePort {
+            protocol: 6,
+            port: 1000 + 2 * port,
+        };
+        (port, [backend].into())
+    });
+    let service = Service {
+        id: id.clone(),
+        addresses: vec!["10.96.0.1".parse().unwrap()],
+        ports: ports.collect(),
+    };
+    let mut inventory = Inventory::clone(&world.inventory);
+    inventory.services.insert(id, Arc::new(service));
+    world.inventory = Arc::new(inventory);
+}
+
+#[test]
+fn services_without_room_keep_no_policy_from_being_in_force() {
+    const EGRESS: &str = "[[policy]]\nname = \"out\"\nnamespace = \"shop\"\nsubject = \"\"\n\
+                          [[policy.egress]]\nto = [{ pods = \"app=a\" }]\n";
+    let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
+    let mut world = World::new(EGRESS);
+    let mut subject = reconciler(&kernel, dir.path());
+    publish_and_retire(&mut subject, &world);
+    let without = kernel.0.borrow().state.rows();
+    with_service(&mut world, 60);
+    let published = subject.publish(&world.desired()).unwrap();
+    assert!(published.services_without_room.is_empty(), "the control");
+    let with = kernel.0.borrow().state.rows();
+    assert!(
+        with >= without + 60,
+        "{with} rows, {without} without the Service"
+    );
+
+    let (kernel, dir) = (Fake::default(), tempfile::tempdir().unwrap());
+    kernel.0.borrow_mut().capacities = Some(Capacities {
+        policy: without + 40,
+        ..Capacities::default()
+    });
+    let mut subject = reconciler(&kernel, dir.path());
+    let published = subject.publish(&world.desired()).unwrap();
+    let left_out: Vec<&str> = published
+        .services_without_room
+        .iter()
+        .map(NamespaceName::as_str)
+        .collect();
+    assert_eq!(left_out, ["lab"]);
+    assert!(published.without_room.is_empty() && published.writes > 0);
+    let address: IpAddr = "10.96.0.1".parse().unwrap();
+    let state = &kernel.0.borrow().state;
+    let identity = *state.addresses.get(&address).unwrap();
+    assert_ne!(identity, ringfence_common::ids::IdentityId::WORLD);
+    let service = published.compiled.identities.get(&identity);
+    assert!(service.is_some_and(|it| {
+        it.service()
+            .is_some_and(std::collections::BTreeMap::is_empty)
+    }));
+}
