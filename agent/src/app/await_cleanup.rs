@@ -13,6 +13,7 @@ use kube::{Client, Config};
 use serde_json::Value;
 
 use super::AppError;
+use crate::source::kubernetes_api::watch::query_part;
 
 /// The labels of pods by what they do, as in the chart.
 const PODS: &str = "app.kubernetes.io/name=ringfence,app.kubernetes.io/component";
@@ -52,11 +53,11 @@ pub async fn await_cleanup(awaited: &Awaited) -> Result<usize, AppError> {
 async fn state(awaited: &Awaited) -> Result<State, kube::Error> {
     let config = Config::incluster().map_err(|error| kube::Error::Service(error.into()))?;
     let client = Client::try_from(config)?;
-    let (pods, namespace) = (selector(PODS), &awaited.namespace);
+    let (pods, namespace) = (query_part(PODS), &awaited.namespace);
     let of = |component: &str| {
         format!("/api/v1/namespaces/{namespace}/pods?labelSelector={pods}%3D{component}")
     };
-    let nodes = selector(&awaited.node_labels.join(","));
+    let nodes = query_part(&awaited.node_labels.join(","));
     let nodes = list(&client, format!("/api/v1/nodes?labelSelector={nodes}")).await?;
     let agents = list(&client, of("agent")).await?;
     let cleaned = list(&client, of("cleanup")).await?;
@@ -71,17 +72,6 @@ async fn list(client: &Client, path: String) -> Result<Vec<Value>, kube::Error> 
         Some(Value::Array(items)) => Ok(items),
         _ => Ok(Vec::new()),
     }
-}
-
-/// A selector as a part of a query.
-fn selector(text: &str) -> String {
-    text.replace('%', "%25")
-        .replace('=', "%3D")
-        .replace(',', "%2C")
-        .replace('/', "%2F")
-        .replace('&', "%26")
-        .replace('#', "%23")
-        .replace(' ', "%20")
 }
 
 /// What is left to do.
@@ -206,6 +196,6 @@ mod tests {
 
     #[test]
     fn selectors_are_escaped() {
-        assert_eq!(selector("a/b=c,d=e"), "a%2Fb%3Dc%2Cd%3De");
+        assert_eq!(query_part("a/b=c,d=e"), "a%2Fb%3Dc%2Cd%3De");
     }
 }

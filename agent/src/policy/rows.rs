@@ -22,7 +22,7 @@ use ringfence_common::{
 
 use super::{
     digest::Digest,
-    outcome::{Decider, default_of, timeline},
+    outcome::{Decider, Timeline, default_of, timeline},
     schedules::{ScheduleId, Schedules},
     table::{Edge, Fence, FenceRule, TableSpec},
     tunnels::Tunnels,
@@ -181,20 +181,31 @@ impl<'a> View<'a> {
         }
     }
 
-    fn schedule(&self, default: Decider, matches: impl Fn(&FenceRule) -> bool) -> ScheduleId {
+    fn decided(&self, default: Decider, matches: impl Fn(&FenceRule) -> bool) -> Timeline {
         let matching: Vec<&FenceRule> = self
             .rules
             .iter()
             .copied()
             .filter(|rule| matches(rule))
             .collect();
-        let timeline = timeline(&matching, default, self.edge);
-        self.schedules.borrow_mut().of(timeline)
+        timeline(&matching, default, self.edge)
     }
 
     /// The outcome of a protocol that is in no rule.
     fn elsewhere(&self) -> ScheduleId {
-        self.schedule(self.default_for(false), |rule| rule.ports.is_none())
+        let decided = self.decided(self.default_for(false), |rule| rule.ports.is_none());
+        self.schedules.borrow_mut().of(decided)
+    }
+
+    /// The outcome of a port.
+    fn timeline(&self, number: u8, port: u32) -> Timeline {
+        let default = self.default_for(PLAIN.contains(&number));
+        if self.tunnels.is_some_and(|it| it.lead(number, port)) {
+            return self.decided(Tunnels::default(default), |rule| {
+                covers(rule, number, port) && Tunnels::heed(rule, number, port)
+            });
+        }
+        self.decided(default, |rule| covers(rule, number, port))
     }
 
     fn pieces(&self, number: u8) -> Pieces {
@@ -214,14 +225,7 @@ impl<'a> View<'a> {
         starts.remove(&0x1_0000);
         let mut pieces: Pieces = Vec::with_capacity(starts.len());
         for start in starts {
-            let default = self.default_for(PLAIN.contains(&number));
-            let row = if self.tunnels.is_some_and(|it| it.lead(number, start)) {
-                self.schedule(Tunnels::default(default), |rule| {
-                    covers(rule, number, start) && Tunnels::heed(rule, number, start)
-                })
-            } else {
-                self.schedule(default, |rule| covers(rule, number, start))
-            };
+            let row = self.schedules.borrow_mut().of(self.timeline(number, start));
             if pieces.last().is_none_or(|(_, last)| *last != row) {
                 pieces.push((start, row));
             }

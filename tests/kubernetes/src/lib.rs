@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail};
 
 pub use agent::{Agent, Credentials};
 pub use connection::Connection;
-pub use pods::{Pod, manifest, request, request_to};
+pub use pods::{Pod, create_namespace, manifest, request, request_to, server_policy};
 
 /// How long something may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);

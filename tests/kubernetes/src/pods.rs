@@ -36,6 +36,33 @@ pub fn manifest(namespace: &str, name: &str, app: &str, node: &str) -> Value {
     })
 }
 
+/// A namespace in which pods can be created.
+pub fn create_namespace(cluster: &Cluster, name: &str) -> Result<()> {
+    cluster.kubectl(&["create", "namespace", name])?;
+    let account = "serviceaccount/default";
+    let namespace = format!("--namespace={name}");
+    let wait = ["wait", "--for=create", account, &namespace, "--timeout=60s"];
+    cluster.kubectl(&wait).map(drop)
+}
+
+/// A policy by which pods reach those with `app=server` if they have `app=client`.
+#[must_use]
+pub fn server_policy(namespace: &str) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "server", "namespace": namespace},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "server"}},
+            "policyTypes": ["Ingress"],
+            "ingress": [{
+                "from": [{"podSelector": {"matchLabels": {"app": "client"}}}],
+                "ports": [{"protocol": "TCP", "port": PORT}],
+            }],
+        },
+    })
+}
+
 /// A pod that is there.
 #[derive(Debug, Clone)]
 pub struct Pod {

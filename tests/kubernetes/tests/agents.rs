@@ -5,28 +5,13 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use ringfence_cluster::spec::{CniPlugin, IpFamily};
 use ringfence_cluster::{Cluster, Spec};
-use ringfence_kubernetes_tests::{Agent, Credentials, Pod, eventually, manifest, request};
+use ringfence_kubernetes_tests::{
+    Agent, Credentials, Pod, create_namespace, eventually, manifest, request, server_policy,
+};
 use serde_json::{Value, json};
 
 const SHOP: &str = "shop";
 const API_SERVER: &str = "kube-apiserver";
-
-/// Pods may reach those with `app=server` if they have `app=client`.
-fn policy() -> Value {
-    json!({
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": "server", "namespace": SHOP},
-        "spec": {
-            "podSelector": {"matchLabels": {"app": "server"}},
-            "policyTypes": ["Ingress"],
-            "ingress": [{
-                "from": [{"podSelector": {"matchLabels": {"app": "client"}}}],
-                "ports": [{"protocol": "TCP", "port": 8080}],
-            }],
-        },
-    })
-}
 
 struct Shop<'c> {
     cluster: &'c Cluster,
@@ -40,10 +25,7 @@ impl<'c> Shop<'c> {
     /// A server on the first node, and a client and another pod on each.
     fn open(cluster: &'c Cluster, folder: &Path) -> Result<Self> {
         let credentials = Credentials::create(cluster)?;
-        cluster.kubectl(&["create", "namespace", SHOP])?;
-        let account = "serviceaccount/default";
-        let namespace = format!("--namespace={SHOP}");
-        cluster.kubectl(&["wait", "--for=create", account, &namespace, "--timeout=60s"])?;
+        create_namespace(cluster, SHOP)?;
         // Pods that are there before the agents, and pods that come after them.
         let pods = |number: u8| {
             let node = format!("n{number}");
@@ -171,7 +153,7 @@ fn enforces(spec: &Spec) -> Result<()> {
     // The control: everything reaches the server.
     shop.expect(&shop.clients, true, "without a policy")?;
     shop.expect(&shop.others, true, "without a policy")?;
-    cluster.apply(&policy())?;
+    cluster.apply(&server_policy(SHOP))?;
     shop.expect_policy("with the policy")?;
 
     for other in &shop.others {

@@ -8,7 +8,9 @@ use ringfence_cluster::{Cluster, Spec};
 use ringfence_kubernetes_tests::release::{
     self, SYSTEM, agent_process, expect_traces, helm, install, rolled_out, traces,
 };
-use ringfence_kubernetes_tests::{Connection, Pod, eventually, manifest, request};
+use ringfence_kubernetes_tests::{
+    Connection, Pod, create_namespace, eventually, manifest, request, server_policy,
+};
 use serde_json::json;
 
 const SHOP: &str = "shop";
@@ -25,10 +27,7 @@ struct Shop {
 
 impl Shop {
     fn open(cluster: &Cluster) -> Result<Self> {
-        cluster.kubectl(&["create", "namespace", SHOP])?;
-        let account = "serviceaccount/default";
-        let namespace = format!("--namespace={SHOP}");
-        cluster.kubectl(&["wait", "--for=create", account, &namespace, "--timeout=60s"])?;
+        create_namespace(cluster, SHOP)?;
         let pods = [
             manifest(SHOP, "server", "server", "n1"),
             manifest(SHOP, "client-1", "client", "n1"),
@@ -56,23 +55,6 @@ impl Shop {
         }
         Ok(())
     }
-}
-
-/// Pods may reach those with `app=server` if they have `app=client`.
-fn apply_policy(cluster: &Cluster) -> Result<()> {
-    cluster.apply(&json!({
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": "server", "namespace": SHOP},
-        "spec": {
-            "podSelector": {"matchLabels": {"app": "server"}},
-            "policyTypes": ["Ingress"],
-            "ingress": [{
-                "from": [{"podSelector": {"matchLabels": {"app": "client"}}}],
-                "ports": [{"protocol": "TCP", "port": 8080}],
-            }],
-        },
-    }))
 }
 
 fn all_traces(cluster: &Cluster) -> Result<Vec<BTreeSet<String>>> {
@@ -123,7 +105,7 @@ fn enforces_until_it_is_uninstalled() -> Result<()> {
     release::prepare(&cluster)?;
     let before = all_traces(&cluster)?;
     let shop = Shop::open(&cluster)?;
-    apply_policy(&cluster)?;
+    cluster.apply(&server_policy(SHOP))?;
     shop.expect(&cluster, true, "without an agent")?;
 
     install(&cluster, &["config.modes.default=enforce"])?;

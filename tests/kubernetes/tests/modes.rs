@@ -2,7 +2,9 @@
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence_cluster::{Cluster, Spec};
-use ringfence_kubernetes_tests::{Agent, Credentials, Pod, eventually, manifest, request};
+use ringfence_kubernetes_tests::{
+    Agent, Credentials, Pod, create_namespace, eventually, manifest, request,
+};
 use serde_json::json;
 
 const SHOP: &str = "shop";
@@ -62,10 +64,7 @@ fn follows_labels() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let credentials = Credentials::create(&cluster)?;
     for name in [SHOP, BANK] {
-        cluster.kubectl(&["create", "namespace", name])?;
-        let namespace = format!("--namespace={name}");
-        let account = "serviceaccount/default";
-        cluster.kubectl(&["wait", "--for=create", account, &namespace, "--timeout=60s"])?;
+        create_namespace(&cluster, name)?;
     }
     let agents = ["n1", "n2"]
         .map(|node| Agent::start_with(&cluster, &credentials, node, folder.path(), SETTINGS, ""));

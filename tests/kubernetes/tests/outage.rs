@@ -2,7 +2,9 @@
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence_cluster::{Cluster, Spec};
-use ringfence_kubernetes_tests::{Agent, Credentials, Pod, eventually, manifest, request};
+use ringfence_kubernetes_tests::{
+    Agent, Credentials, Pod, create_namespace, eventually, manifest, request, server_policy,
+};
 use serde_json::{Value, json};
 
 const SHOP: &str = "shop";
@@ -58,10 +60,8 @@ fn survives() -> Result<()> {
     let cluster = Cluster::up(&Spec::unnamed())?;
     let folder = tempfile::tempdir()?;
     let credentials = Credentials::create(&cluster)?;
-    cluster.kubectl(&["create", "namespace", SHOP])?;
-    let account = "serviceaccount/default";
+    create_namespace(&cluster, SHOP)?;
     let namespace = format!("--namespace={SHOP}");
-    cluster.kubectl(&["wait", "--for=create", account, &namespace, "--timeout=60s"])?;
     let agent = Agent::start(&cluster, &credentials, "n1", folder.path())?;
     let pods = [
         ("server", "server", "n1"),
@@ -83,16 +83,7 @@ fn survives() -> Result<()> {
         others: vec![other1?, other2?],
     };
     world.expect(&world.others, true, "without a policy")?;
-    cluster.apply(&json!({
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": "server", "namespace": SHOP},
-        "spec": {
-            "podSelector": {"matchLabels": {"app": "server"}},
-            "policyTypes": ["Ingress"],
-            "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}]}],
-        },
-    }))?;
+    cluster.apply(&server_policy(SHOP))?;
     world.expect_policy("with the policy")?;
     eventually("the policy to be stored", || {
         Ok(world.agent.state(STORE)?.contains("networkpolicies"))

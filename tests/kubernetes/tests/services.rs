@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result, ensure};
 use ringfence_cluster::spec::{CniPlugin, IpFamily, ProxyMode};
 use ringfence_cluster::{Cluster, Spec};
-use ringfence_kubernetes_tests::{Agent, Credentials, Pod, eventually, manifest, request_to};
+use ringfence_kubernetes_tests::{
+    Agent, Credentials, Pod, create_namespace, eventually, manifest, request_to,
+};
 use serde_json::{Value, json};
 
 const SHOP: &str = "shop";
@@ -26,8 +28,8 @@ fn service(name: &str, selector: &Value, families: &str) -> Value {
     })
 }
 
-/// The client may send to pods with `app=server` at their port, and nothing else.
-fn egress(app: &str) -> Value {
+/// The client may send to these and nothing else.
+fn egress(rule: &Value) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -35,29 +37,25 @@ fn egress(app: &str) -> Value {
         "spec": {
             "podSelector": {"matchLabels": {"app": "client"}},
             "policyTypes": ["Egress"],
-            "egress": [{
-                "to": [{"podSelector": {"matchLabels": {"app": app}}}],
-                "ports": [{"protocol": "TCP", "port": 8080}],
-            }],
+            "egress": [rule],
         },
     })
 }
 
-/// The client may send to every address but those of these ranges.
-fn except(ranges: &[String]) -> Value {
+/// Pods with a label, at their port.
+fn pods(app: &str) -> Value {
+    json!({
+        "to": [{"podSelector": {"matchLabels": {"app": app}}}],
+        "ports": [{"protocol": "TCP", "port": 8080}],
+    })
+}
+
+/// Every address but those of these ranges.
+fn all_but(ranges: &[String]) -> Value {
     let is_v6 = |it: &&String| it.contains(':');
     let of = |all: &str, except: Vec<&String>| json!({"ipBlock": {"cidr": all, "except": except}});
     let (six, four): (Vec<&String>, Vec<&String>) = ranges.iter().partition(is_v6);
-    json!({
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": "client", "namespace": SHOP},
-        "spec": {
-            "podSelector": {"matchLabels": {"app": "client"}},
-            "policyTypes": ["Egress"],
-            "egress": [{"to": [of("0.0.0.0/0", four), of("::/0", six)]}],
-        },
-    })
+    json!({"to": [of("0.0.0.0/0", four), of("::/0", six)]})
 }
 
 struct Shop<'c> {
@@ -130,10 +128,8 @@ impl Shop<'_> {
 
 fn open<'c>(cluster: &'c Cluster, folder: &std::path::Path, families: &str) -> Result<Shop<'c>> {
     let credentials = Credentials::create(cluster)?;
-    cluster.kubectl(&["create", "namespace", SHOP])?;
+    create_namespace(cluster, SHOP)?;
     let namespace = format!("--namespace={SHOP}");
-    let account = "serviceaccount/default";
-    cluster.kubectl(&["wait", "--for=create", account, &namespace, "--timeout=60s"])?;
     let agents = ["n1", "n2"].into_iter();
     let agents = agents.map(|node| Agent::start(cluster, &credentials, node, folder));
     let agents = agents.collect::<Result<Vec<_>>>()?;
@@ -178,7 +174,7 @@ fn hold_for_services(spec: &Spec, families: &str) -> Result<()> {
     for service in ["server", "other", "mixed", "itself"] {
         shop.expect(service, true, "without a policy")?;
     }
-    shop.apply(&egress("server"))?;
+    shop.apply(&egress(&pods("server")))?;
     shop.expect("server", true, "rule about servers")?;
     shop.expect("other", false, "rule about servers")?;
     shop.expect("itself", false, "rule about servers")?;
@@ -199,7 +195,7 @@ fn hold_for_services(spec: &Spec, families: &str) -> Result<()> {
     label("kind=mixed")?;
     shop.expect("mixed", false, "with the other one")?;
 
-    shop.apply(&egress("client"))?;
+    shop.apply(&egress(&pods("client")))?;
     shop.expect("itself", true, "a rule about itself")?;
     shop.expect("server", false, "a rule about itself")?;
 
@@ -210,7 +206,7 @@ fn hold_for_services(spec: &Spec, families: &str) -> Result<()> {
             .map(|it| format!("{it}/{}", if it.is_ipv6() { 128 } else { 32 }))
             .collect::<Vec<_>>()
     };
-    shop.apply(&except(&one(&shop.other)))?;
+    shop.apply(&egress(&all_but(&one(&shop.other))))?;
     shop.expect("server", true, "all but the other pod")?;
     shop.expect("other", false, "all but the other pod")?;
     shop.expect("mixed", false, "all but the other pod")?;

@@ -39,11 +39,10 @@ impl<'a> PartyKind<'a> {
         let mut nodes = inventory.nodes.values();
         match nodes.find(|node| node.addresses.contains(&party.address)) {
             Some(node) => Self::of_node(node),
-            None if inventory.service_at(party.address).is_some() => inventory
+            // Several Services have no part in it.
+            None if inventory.is_service(party.address) => inventory
                 .service_at(party.address)
                 .map_or(Self::Unknown, |service| Self::Service(service)),
-            // Several Services.
-            None if inventory.is_service(party.address) => Self::Unknown,
             None => match inventory.network.unlisted(&IpNet::from(party.address)) {
                 Unlisted::Special(range) => Self::Special(range),
                 Unlisted::Cluster => Self::Cluster,

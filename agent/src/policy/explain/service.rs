@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     model::{Service, ServicePort},
-    policy::flow::{Flow, Party},
+    policy::flow::{Flow, Party, Register as _},
 };
 
 /// The most backends that are listed.
@@ -36,11 +36,7 @@ impl Case<'_> {
             let flow = Flow {
                 to: Party {
                     address: backend.address,
-                    workload: self
-                        .inventory
-                        .owners
-                        .get(&backend.address)
-                        .and_then(|owner| owner.workload()),
+                    workload: self.inventory.owner(backend.address),
                 },
                 port: backend.port,
                 ..*self.flow

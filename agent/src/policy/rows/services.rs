@@ -19,12 +19,11 @@ use super::{
     super::{
         classes::ServicePorts,
         digest::Digest,
-        outcome::{Decider, Timeline, timeline},
+        outcome::{Decider, Timeline},
         schedules::{ScheduleId, Schedules},
         table::TableSpec,
-        tunnels::Tunnels,
     },
-    Outcomes, PLAIN, Pieces, View, Writer, at, covers, protocols_of,
+    Outcomes, Pieces, View, Writer, at, protocols_of,
 };
 use crate::plan::TableRows;
 
@@ -183,17 +182,7 @@ impl Behind<'_> {
                 peers.is_none_or(|peers| peers.iter().any(|it| matched.contains(&it.digest)))
             },
         );
-        let enters = tunnels.is_some_and(|it| it.lead(number, port));
-        let matching = view.rules.iter().copied().filter(|rule| {
-            covers(rule, number, port) && (!enters || Tunnels::heed(rule, number, port))
-        });
-        let default = view.default_for(PLAIN.contains(&number));
-        let default = if enters {
-            Tunnels::default(default)
-        } else {
-            default
-        };
-        timeline(&matching.collect::<Vec<_>>(), default, self.spec.edge)
+        view.timeline(number, port)
     }
 }
 

@@ -19,6 +19,8 @@ mod services;
 mod source;
 mod state;
 mod stored;
+#[cfg(test)]
+mod test_objects;
 // What of it needs no client is tested without one.
 #[cfg(any(test, feature = "kubernetes"))]
 pub mod watch;

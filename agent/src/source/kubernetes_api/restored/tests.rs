@@ -10,36 +10,17 @@ use super::*;
 use crate::model::{DEFAULT_BUDGET, NodeName, WorkloadId};
 use crate::oracle::cases;
 use crate::source::kubernetes_api::kept::Kept;
-use crate::source::kubernetes_api::object::{Converted, Kind, convert};
+use crate::source::kubernetes_api::object::{Converted, Kind};
+use crate::source::kubernetes_api::test_objects::{self, converted, pod};
 use crate::source::pod_interfaces::FoundInterfaces;
 use crate::source::{Known, Objects};
-
-fn converted(kind: Kind, mut value: Value) -> Converted {
-    convert(kind, &NodeName::new("n1").unwrap(), &mut value).unwrap()
-}
 
 fn namespace(name: &str) -> Converted {
     converted(Kind::Namespaces, json!({"metadata": {"name": name}}))
 }
 
-fn pod(name: &str, node: &str, address: &str) -> Converted {
-    let object = json!({
-        "metadata": {
-            "name": name, "namespace": "shop", "uid": name,
-            "creationTimestamp": "2026-11-30T10:00:05Z"
-        },
-        "spec": {"nodeName": node},
-        "status": {"phase": "Running", "podIP": address}
-    });
-    converted(Kind::Pods, object)
-}
-
 fn policy(name: &str, subject: &Value) -> Converted {
-    let object = json!({
-        "metadata": {"name": name, "namespace": "shop", "uid": "u"},
-        "spec": {"podSelector": subject, "policyTypes": ["Ingress"]}
-    });
-    converted(Kind::NetworkPolicies, object)
+    test_objects::policy(name, "u", subject)
 }
 
 struct World {

@@ -8,14 +8,13 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{
-    DEFAULT_BUDGET, InventoryChanges, Labels, Namespace, NamespaceName, NodeName, WorkloadId,
+    DEFAULT_BUDGET, InventoryChanges, Labels, Namespace, NamespaceName, WorkloadId,
 };
 use crate::oracle::cases;
-use crate::source::kubernetes_api::object::convert;
+use crate::source::kubernetes_api::test_objects::{self, converted};
 
-fn is(kind: Kind, mut value: Value) -> Update {
-    let node = NodeName::new("n1").unwrap();
-    Update::Is(Box::new(convert(kind, &node, &mut value).unwrap()))
+fn is(kind: Kind, value: Value) -> Update {
+    Update::Is(Box::new(converted(kind, value)))
 }
 
 fn namespace(name: &str, env: &str) -> Update {
@@ -25,15 +24,7 @@ fn namespace(name: &str, env: &str) -> Update {
 }
 
 fn pod(name: &str, node: &str, address: &str) -> Update {
-    let object = json!({
-        "metadata": {
-            "name": name, "namespace": "shop", "uid": name,
-            "creationTimestamp": "2026-11-30T10:00:05Z"
-        },
-        "spec": {"nodeName": node},
-        "status": {"phase": "Running", "podIP": address}
-    });
-    is(Kind::Pods, object)
+    Update::Is(Box::new(test_objects::pod(name, node, address)))
 }
 
 fn node(name: &str, address: &str) -> Update {
@@ -48,11 +39,7 @@ fn services(cidr: &str) -> Update {
 }
 
 fn policy(name: &str, subject: &Value) -> Update {
-    let object = json!({
-        "metadata": {"name": name, "namespace": "shop"},
-        "spec": {"podSelector": subject, "policyTypes": ["Ingress"]}
-    });
-    is(Kind::NetworkPolicies, object)
+    Update::Is(Box::new(test_objects::policy(name, "", subject)))
 }
 
 fn unreadable() -> Value {

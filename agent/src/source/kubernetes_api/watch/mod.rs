@@ -12,3 +12,16 @@ mod thread;
 
 #[cfg(feature = "kubernetes")]
 pub use thread::{Connection, start};
+
+/// A text as a part of a query (RFC 3986 §2.1).
+#[cfg(feature = "kubernetes")]
+pub(crate) fn query_part(text: &str) -> String {
+    let escaped = |byte: u8| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            char::from(byte).to_string()
+        } else {
+            format!("%{byte:02X}")
+        }
+    };
+    text.bytes().map(escaped).collect()
+}

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::backoff::spread;
 use super::list_watch::{Event, Failure, Page, Server};
+use super::query_part;
 use super::thread::Connection;
 use crate::source::kubernetes_api::object::Kind;
 
@@ -137,7 +138,7 @@ impl Server for ApiServer {
         let mut path = format!("{}?limit={limit}", self.path().await?);
         if let Some(rest) = rest {
             path.push_str("&continue=");
-            path.extend(rest.bytes().map(escaped));
+            path.push_str(&query_part(rest));
         }
         let list: List = parse(&self.text(&path).await?)?;
         Ok(Page {
@@ -155,7 +156,7 @@ impl Server for ApiServer {
         match version {
             Some(version) => {
                 path.push_str("&resourceVersion=");
-                path.extend(version.bytes().map(escaped));
+                path.push_str(&query_part(version));
             }
             // Without a version, what is sent is not older than what the server has now.
             None => path.push_str("&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"),
@@ -308,13 +309,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
-}
-
-/// A byte as a part of a query.
-fn escaped(byte: u8) -> String {
-    if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-        char::from(byte).to_string()
-    } else {
-        format!("%{byte:02X}")
-    }
 }
